@@ -1,0 +1,259 @@
+//! Stable numbers and names: public codes of refusals, internal reasons, decisions.
+//!
+//! A number stands in journal entries that are kept for years; it is never used for anything else again.
+
+/// Declares an enum with a stable number and a stable name per variant.
+macro_rules! numbered {
+    ($(#[$meta:meta])* $name:ident : $repr:ty { $($(#[$vmeta:meta])* $variant:ident = $number:literal $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$vmeta])* $variant = $number),+ }
+
+        impl $name {
+            /// Every value, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable number.
+            pub const fn number(self) -> $repr {
+                match self { $(Self::$variant => $number),+ }
+            }
+
+            /// The stable name, as clients, metrics and logs see it.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The value of a stable number.
+            pub const fn from_number(number: $repr) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// What an entry records.
+    Decision: u8 {
+        /// The request was permitted.
+        Permit = 1 "permit",
+        /// The request was refused.
+        Denial = 2 "denial",
+        /// The exchange itself made the entry.
+        System = 3 "system",
+    }
+}
+
+numbered! {
+    /// The public code of an answer: the `code` of a problem document, or `ok`.
+    Code: u16 {
+        /// Permitted.
+        Ok = 0 "ok",
+        /// No right to this, or no such license: the causes are not told apart.
+        NotPermitted = 1 "not-permitted",
+        /// The certificate's organisation is not in the participant register.
+        UnknownParticipant = 2 "unknown-participant",
+        /// The participant is suspended, or outside its valid time.
+        ParticipantSuspended = 3 "participant-suspended",
+        /// The participant's roles do not allow this route, type or issuer.
+        WrongRole = 4 "wrong-role",
+        /// No such route.
+        NoSuchRoute = 5 "no-such-route",
+        /// The route exists, with another method.
+        MethodNotAllowed = 6 "method-not-allowed",
+        /// The content type is not one the route takes.
+        WrongContentType = 10 "wrong-content-type",
+        /// The body is longer than the route takes.
+        BodyTooLarge = 11 "body-too-large",
+        /// The body is not UTF-8.
+        BadUtf8 = 12 "bad-utf8",
+        /// The body is not JSON, or a member has the wrong type or is missing.
+        MalformedRequest = 13 "malformed-request",
+        /// A member the request does not have.
+        UnknownField = 14 "unknown-field",
+        /// A member that stands twice.
+        DuplicateKey = 15 "duplicate-key",
+        /// The identifier cannot be read.
+        BadIdentifier = 20 "bad-identifier",
+        /// A check character is wrong: identifier, USCC or citizen number.
+        WrongCheckDigit = 21 "wrong-check-digit",
+        /// The holder's type code or number cannot be read.
+        BadHolder = 22 "bad-holder",
+        /// The serial is lower case, too long, or equals a holder's number.
+        BadSerial = 23 "bad-serial",
+        /// No such license type.
+        UnknownType = 24 "unknown-type",
+        /// The use context is missing or a part of it is missing or too long.
+        BadUseContext = 25 "bad-use-context",
+        /// The license's fields do not fit its type.
+        BadFields = 26 "bad-fields",
+        /// The grant cannot be made as asked.
+        BadGrant = 27 "bad-grant",
+        /// The participant cannot be registered as asked.
+        BadParticipant = 28 "bad-participant",
+        /// The envelope cannot be read at all.
+        BadEnvelope = 29 "bad-envelope",
+        /// A license with this type, issuer and serial exists.
+        IdentifierExists = 30 "identifier-exists",
+        /// The state table has no such transition.
+        TransitionNotAllowed = 31 "transition-not-allowed",
+        /// The idempotency key is bound to another request.
+        IdempotencyConflict = 32 "idempotency-conflict",
+        /// The route needs an `Idempotency-Key` of 16 to 64 characters.
+        IdempotencyKeyRequired = 33 "idempotency-key-required",
+        /// The participant exists, or does not.
+        ParticipantConflict = 34 "participant-conflict",
+        /// Too many failed matches on this license today.
+        TooManyMismatches = 35 "too-many-mismatches",
+        /// Not a decision: the queue is full.
+        Overloaded = 50 "overloaded",
+        /// Not a decision: this organisation's budget of journaled refusals is spent.
+        TooManyRefusals = 51 "too-many-refusals",
+        /// Not a decision: the request did not arrive in time.
+        RequestTimeout = 52 "request-timeout",
+        /// Not a decision: the journal is below its reserve.
+        JournalFull = 53 "journal-full",
+        /// Not a decision: the facts kept changing while it was decided.
+        FactsChanged = 54 "facts-changed",
+        /// Not a decision: the issuing authority's signer does not answer.
+        SignerUnavailable = 55 "signer-unavailable",
+        /// Not a decision: the exchange failed inside.
+        Internal = 56 "internal",
+    }
+}
+
+impl Code {
+    /// HTTP status of an answer with this code (`Ok`: 200; issuing answers 201).
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Ok => 200,
+            Self::NotPermitted | Self::UnknownParticipant | Self::ParticipantSuspended | Self::WrongRole => 403,
+            Self::NoSuchRoute => 404,
+            Self::MethodNotAllowed => 405,
+            Self::WrongContentType => 415,
+            Self::BodyTooLarge => 413,
+            Self::BadUtf8
+            | Self::MalformedRequest
+            | Self::UnknownField
+            | Self::DuplicateKey
+            | Self::IdempotencyKeyRequired => 400,
+            Self::BadIdentifier
+            | Self::WrongCheckDigit
+            | Self::BadHolder
+            | Self::BadSerial
+            | Self::UnknownType
+            | Self::BadUseContext
+            | Self::BadFields
+            | Self::BadGrant
+            | Self::BadParticipant
+            | Self::BadEnvelope => 422,
+            Self::IdentifierExists
+            | Self::TransitionNotAllowed
+            | Self::IdempotencyConflict
+            | Self::ParticipantConflict => 409,
+            Self::TooManyMismatches => 403,
+            Self::TooManyRefusals => 429,
+            Self::RequestTimeout => 408,
+            Self::Overloaded | Self::JournalFull | Self::FactsChanged | Self::SignerUnavailable => 503,
+            Self::Internal => 500,
+        }
+    }
+
+    /// One clear sentence for the caller; never a fact about a license or a person.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Ok => "Permitted.",
+            Self::NotPermitted => "You have no right to this, or it does not exist.",
+            Self::UnknownParticipant => "Your organisation is not in the participant register.",
+            Self::ParticipantSuspended => "Your organisation is suspended or outside its valid time.",
+            Self::WrongRole => "Your organisation's roles do not allow this.",
+            Self::NoSuchRoute => "There is no such route.",
+            Self::MethodNotAllowed => "The route exists, but not with this method.",
+            Self::WrongContentType => "The route takes application/json.",
+            Self::BodyTooLarge => "The body is longer than the route takes.",
+            Self::BadUtf8 => "The body is not UTF-8.",
+            Self::MalformedRequest => "The body is not the JSON document that the route takes.",
+            Self::UnknownField => "The body has a member that the route does not know.",
+            Self::DuplicateKey => "The body has the same member twice.",
+            Self::BadIdentifier => "The license identifier cannot be read.",
+            Self::WrongCheckDigit => "A check character is wrong.",
+            Self::BadHolder => "The holder's type code or number cannot be read.",
+            Self::BadSerial => "A serial is 1 to 64 of 0-9A-Z and never a holder's number.",
+            Self::UnknownType => "There is no such license type.",
+            Self::BadUseContext => "The use context is missing, or a part of it is missing or too long.",
+            Self::BadFields => "The license does not fit its type's definition.",
+            Self::BadGrant => "The grant cannot be made as asked.",
+            Self::BadParticipant => "The participant cannot be registered as asked.",
+            Self::BadEnvelope => "The envelope cannot be read.",
+            Self::IdentifierExists => "A license with this type, issuer and serial exists.",
+            Self::TransitionNotAllowed => "The license's state does not allow this operation.",
+            Self::IdempotencyConflict => "The idempotency key was used for another request.",
+            Self::IdempotencyKeyRequired => "The route needs an Idempotency-Key of 16 to 64 printable characters.",
+            Self::ParticipantConflict => "The participant's registration does not allow this.",
+            Self::TooManyMismatches => "Too many failed matches on this license today.",
+            Self::Overloaded => "The exchange is busy; try again.",
+            Self::TooManyRefusals => "Too many refused requests; try again later.",
+            Self::RequestTimeout => "The request did not arrive in time.",
+            Self::JournalFull => "The journal has no room; try again later.",
+            Self::FactsChanged => "The facts changed while this was decided; try again.",
+            Self::SignerUnavailable => "The issuing authority's signer does not answer; try again.",
+            Self::Internal => "The exchange failed; nothing was done.",
+        }
+    }
+}
+
+numbered! {
+    /// Why, for insiders: stands in the journal's sealed part only.
+    Reason: u16 {
+        /// Nothing more than the public code.
+        None = 0 "none",
+        /// No such license.
+        NoSuchLicense = 1 "no-such-license",
+        /// The license is another holder's.
+        OtherHolder = 2 "other-holder",
+        /// A right is needed and no grant was named.
+        NoGrant = 3 "no-grant",
+        /// The grant named does not exist.
+        NoSuchGrant = 4 "no-such-grant",
+        /// The grant was made to another organisation.
+        OtherGrantee = 5 "other-grantee",
+        /// The grant has ended.
+        GrantExpired = 6 "grant-expired",
+        /// The grant was revoked.
+        GrantRevoked = 7 "grant-revoked",
+        /// The grant is paused.
+        GrantPaused = 8 "grant-paused",
+        /// The grant's uses are spent.
+        GrantUsedUp = 9 "grant-used-up",
+        /// The grant is for another license or type.
+        GrantOtherTarget = 10 "grant-other-target",
+        /// The grant does not cover this mode.
+        GrantOtherMode = 11 "grant-other-mode",
+        /// The grant does not cover these fields.
+        GrantOtherFields = 12 "grant-other-fields",
+        /// The grant is for another service item.
+        GrantOtherItem = 13 "grant-other-item",
+        /// No such holder.
+        NoSuchHolder = 14 "no-such-holder",
+        /// The license is another issuer's.
+        OtherIssuer = 15 "other-issuer",
+        /// The organisation's daily quota is spent.
+        QuotaSpent = 16 "quota-spent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn numbers_and_names_are_unique() {
+        let numbers: HashSet<_> = Code::ALL.iter().map(|c| c.number()).collect();
+        let names: HashSet<_> = Code::ALL.iter().map(|c| c.name()).collect();
+        assert_eq!((numbers.len(), names.len()), (Code::ALL.len(), Code::ALL.len()));
+        for code in Code::ALL {
+            assert_eq!(Code::from_number(code.number()), Some(*code));
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The contract of the exchange: wire formats, identifiers, license types, codes and routes.
+//!
+//! Decides nothing and does no I/O. `README.md` in this folder describes every format for readers who write
+//! their own tools.
+
+pub mod codes;
+pub mod date;
+pub mod holder;
+pub mod identifier;
+pub mod license_type;
+pub mod routes;
+pub mod state;
+pub mod synthetic;
+
+/// Code made by flatc from `fbs/*.fbs`; the only place in the workspace that may hold `unsafe`.
+#[allow(
+    unsafe_code,
+    missing_docs,
+    unused_imports,
+    dead_code,
+    unreachable_pub,
+    unused_qualifications,
+    elided_lifetimes_in_paths,
+    mismatched_lifetime_syntaxes,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction
+)]
+mod generated {
+    pub mod envelope_generated;
+    pub mod journal_generated;
+    pub mod license_body_generated;
+}
+
+/// License body and envelope tables (`fbs/license_body.fbs`, `fbs/envelope.fbs`).
+pub mod license {
+    pub use crate::generated::envelope_generated::miaoxiang::license::*;
+    pub use crate::generated::license_body_generated::miaoxiang::license::*;
+}
+
+/// Journal record tables (`fbs/journal.fbs`).
+pub mod journal {
+    pub use crate::generated::journal_generated::miaoxiang::journal::*;
+}
+
+/// The OpenAPI document of all three listeners, as served at `/openapi.json`.
+pub const OPENAPI: &str = include_str!("../openapi.json");
