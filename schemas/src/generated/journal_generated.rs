@@ -263,9 +263,10 @@ impl<'a> LicenseState<'a> {
   pub const VT_CERTIFICATE_VERSION: ::flatbuffers::VOffsetT = 10;
   pub const VT_VALID_UNTIL_DAY: ::flatbuffers::VOffsetT = 12;
   pub const VT_TAKEN_OVER: ::flatbuffers::VOffsetT = 14;
-  pub const VT_NUMBER_TAG: ::flatbuffers::VOffsetT = 16;
-  pub const VT_HOLDERS: ::flatbuffers::VOffsetT = 18;
-  pub const VT_BODY_PART: ::flatbuffers::VOffsetT = 20;
+  pub const VT_WRITTEN_BY_04: ::flatbuffers::VOffsetT = 16;
+  pub const VT_NUMBER_TAG: ::flatbuffers::VOffsetT = 18;
+  pub const VT_HOLDERS: ::flatbuffers::VOffsetT = 20;
+  pub const VT_BODY_PART: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -284,6 +285,7 @@ impl<'a> LicenseState<'a> {
     if let Some(x) = args.key { builder.add_key(x); }
     builder.add_certificate_version(args.certificate_version);
     builder.add_body_part(args.body_part);
+    builder.add_written_by_04(args.written_by_04);
     builder.add_taken_over(args.taken_over);
     builder.add_state(args.state);
     builder.finish()
@@ -333,6 +335,13 @@ impl<'a> LicenseState<'a> {
     unsafe { self._tab.get::<bool>(LicenseState::VT_TAKEN_OVER, Some(false)).unwrap()}
   }
   #[inline]
+  pub fn written_by_04(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(LicenseState::VT_WRITTEN_BY_04, Some(false)).unwrap()}
+  }
+  #[inline]
   pub fn number_tag(&self) -> u64 {
     // Safety:
     // Created from valid Table for this object
@@ -367,6 +376,7 @@ impl ::flatbuffers::Verifiable for LicenseState<'_> {
      .visit_field::<u16>("certificate_version", Self::VT_CERTIFICATE_VERSION, false)?
      .visit_field::<i32>("valid_until_day", Self::VT_VALID_UNTIL_DAY, false)?
      .visit_field::<bool>("taken_over", Self::VT_TAKEN_OVER, false)?
+     .visit_field::<bool>("written_by_04", Self::VT_WRITTEN_BY_04, false)?
      .visit_field::<u64>("number_tag", Self::VT_NUMBER_TAG, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Hash16>>>("holders", Self::VT_HOLDERS, true)?
      .visit_field::<u8>("body_part", Self::VT_BODY_PART, false)?
@@ -381,6 +391,7 @@ pub struct LicenseStateArgs<'a> {
     pub certificate_version: u16,
     pub valid_until_day: i32,
     pub taken_over: bool,
+    pub written_by_04: bool,
     pub number_tag: u64,
     pub holders: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Hash16>>>,
     pub body_part: u8,
@@ -395,6 +406,7 @@ impl<'a> Default for LicenseStateArgs<'a> {
       certificate_version: 0,
       valid_until_day: 2147483647,
       taken_over: false,
+      written_by_04: false,
       number_tag: 0,
       holders: None, // required field
       body_part: 255,
@@ -430,6 +442,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LicenseStateBuilder<'a, 'b, A
   #[inline]
   pub fn add_taken_over(&mut self, taken_over: bool) {
     self.fbb_.push_slot::<bool>(LicenseState::VT_TAKEN_OVER, taken_over, false);
+  }
+  #[inline]
+  pub fn add_written_by_04(&mut self, written_by_04: bool) {
+    self.fbb_.push_slot::<bool>(LicenseState::VT_WRITTEN_BY_04, written_by_04, false);
   }
   #[inline]
   pub fn add_number_tag(&mut self, number_tag: u64) {
@@ -469,6 +485,7 @@ impl ::core::fmt::Debug for LicenseState<'_> {
       ds.field("certificate_version", &self.certificate_version());
       ds.field("valid_until_day", &self.valid_until_day());
       ds.field("taken_over", &self.taken_over());
+      ds.field("written_by_04", &self.written_by_04());
       ds.field("number_tag", &self.number_tag());
       ds.field("holders", &self.holders());
       ds.field("body_part", &self.body_part());
