@@ -261,12 +261,13 @@ impl<'a> LicenseState<'a> {
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 6;
   pub const VT_STATE: ::flatbuffers::VOffsetT = 8;
   pub const VT_CERTIFICATE_VERSION: ::flatbuffers::VOffsetT = 10;
-  pub const VT_VALID_UNTIL_DAY: ::flatbuffers::VOffsetT = 12;
-  pub const VT_TAKEN_OVER: ::flatbuffers::VOffsetT = 14;
-  pub const VT_WRITTEN_BY_04: ::flatbuffers::VOffsetT = 16;
-  pub const VT_NUMBER_TAG: ::flatbuffers::VOffsetT = 18;
-  pub const VT_HOLDERS: ::flatbuffers::VOffsetT = 20;
-  pub const VT_BODY_PART: ::flatbuffers::VOffsetT = 22;
+  pub const VT_VALID_FROM_DAY: ::flatbuffers::VOffsetT = 12;
+  pub const VT_VALID_UNTIL_DAY: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TAKEN_OVER: ::flatbuffers::VOffsetT = 16;
+  pub const VT_WRITTEN_BY_04: ::flatbuffers::VOffsetT = 18;
+  pub const VT_NUMBER_TAG: ::flatbuffers::VOffsetT = 20;
+  pub const VT_HOLDERS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_BODY_PART: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -281,6 +282,7 @@ impl<'a> LicenseState<'a> {
     builder.add_number_tag(args.number_tag);
     if let Some(x) = args.holders { builder.add_holders(x); }
     builder.add_valid_until_day(args.valid_until_day);
+    builder.add_valid_from_day(args.valid_from_day);
     builder.add_version(args.version);
     if let Some(x) = args.key { builder.add_key(x); }
     builder.add_certificate_version(args.certificate_version);
@@ -319,6 +321,13 @@ impl<'a> LicenseState<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u16>(LicenseState::VT_CERTIFICATE_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn valid_from_day(&self) -> i32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<i32>(LicenseState::VT_VALID_FROM_DAY, Some(0)).unwrap()}
   }
   #[inline]
   pub fn valid_until_day(&self) -> i32 {
@@ -374,6 +383,7 @@ impl ::flatbuffers::Verifiable for LicenseState<'_> {
      .visit_field::<u32>("version", Self::VT_VERSION, false)?
      .visit_field::<u8>("state", Self::VT_STATE, false)?
      .visit_field::<u16>("certificate_version", Self::VT_CERTIFICATE_VERSION, false)?
+     .visit_field::<i32>("valid_from_day", Self::VT_VALID_FROM_DAY, false)?
      .visit_field::<i32>("valid_until_day", Self::VT_VALID_UNTIL_DAY, false)?
      .visit_field::<bool>("taken_over", Self::VT_TAKEN_OVER, false)?
      .visit_field::<bool>("written_by_04", Self::VT_WRITTEN_BY_04, false)?
@@ -389,6 +399,7 @@ pub struct LicenseStateArgs<'a> {
     pub version: u32,
     pub state: u8,
     pub certificate_version: u16,
+    pub valid_from_day: i32,
     pub valid_until_day: i32,
     pub taken_over: bool,
     pub written_by_04: bool,
@@ -404,6 +415,7 @@ impl<'a> Default for LicenseStateArgs<'a> {
       version: 0,
       state: 0,
       certificate_version: 0,
+      valid_from_day: 0,
       valid_until_day: 2147483647,
       taken_over: false,
       written_by_04: false,
@@ -434,6 +446,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LicenseStateBuilder<'a, 'b, A
   #[inline]
   pub fn add_certificate_version(&mut self, certificate_version: u16) {
     self.fbb_.push_slot::<u16>(LicenseState::VT_CERTIFICATE_VERSION, certificate_version, 0);
+  }
+  #[inline]
+  pub fn add_valid_from_day(&mut self, valid_from_day: i32) {
+    self.fbb_.push_slot::<i32>(LicenseState::VT_VALID_FROM_DAY, valid_from_day, 0);
   }
   #[inline]
   pub fn add_valid_until_day(&mut self, valid_until_day: i32) {
@@ -483,6 +499,7 @@ impl ::core::fmt::Debug for LicenseState<'_> {
       ds.field("version", &self.version());
       ds.field("state", &self.state());
       ds.field("certificate_version", &self.certificate_version());
+      ds.field("valid_from_day", &self.valid_from_day());
       ds.field("valid_until_day", &self.valid_until_day());
       ds.field("taken_over", &self.taken_over());
       ds.field("written_by_04", &self.written_by_04());
