@@ -105,6 +105,8 @@ numbered! {
         ParticipantConflict = 34 "participant-conflict",
         /// Too many failed matches on this license today.
         TooManyMismatches = 35 "too-many-mismatches",
+        /// The organisation's permitted uses of today are spent.
+        QuotaSpent = 36 "quota-spent",
         /// Not a decision: the queue is full.
         Overloaded = 50 "overloaded",
         /// Not a decision: this organisation's budget of journaled refusals is spent.
@@ -151,7 +153,7 @@ impl Code {
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
             | Self::ParticipantConflict => 409,
-            Self::TooManyMismatches => 403,
+            Self::TooManyMismatches | Self::QuotaSpent => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::Overloaded | Self::JournalFull | Self::FactsChanged | Self::SignerUnavailable => 503,
@@ -191,6 +193,7 @@ impl Code {
             Self::IdempotencyKeyRequired => "The route needs an Idempotency-Key of 16 to 64 printable characters.",
             Self::ParticipantConflict => "The participant's registration does not allow this.",
             Self::TooManyMismatches => "Too many failed matches on this license today.",
+            Self::QuotaSpent => "Your organisation's uses of today are spent.",
             Self::Overloaded => "The exchange is busy; try again.",
             Self::TooManyRefusals => "Too many refused requests; try again later.",
             Self::RequestTimeout => "The request did not arrive in time.",
@@ -237,8 +240,6 @@ numbered! {
         NoSuchHolder = 14 "no-such-holder",
         /// The license is another issuer's.
         OtherIssuer = 15 "other-issuer",
-        /// The organisation's daily quota is spent.
-        QuotaSpent = 16 "quota-spent",
     }
 }
 
