@@ -1,2 +1,2 @@
-//! placeholder
+//! Command line of the verifier.
 fn main() {}

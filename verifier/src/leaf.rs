@@ -1,0 +1,303 @@
+//! Log leaves and what opens them (section 4): `open`, the commitment, the 34 leaf bytes.
+
+use crate::{Hash, sha256};
+
+/// Bytes of a leaf.
+pub const LEAF_BYTES: usize = 34;
+
+/// Bytes of an `open` without labels.
+pub const OPEN_FIXED_BYTES: usize = 176;
+
+/// Where the index stands in an encoded `open` (8 bytes, big-endian), so that a sequencer can complete it in place.
+pub const OPEN_INDEX_OFFSET: usize = 8;
+
+/// Where the time stands in an encoded `open` (8 bytes, big-endian).
+pub const OPEN_TIME_OFFSET: usize = 16;
+
+/// Most labels that stand in an `open` themselves; a longer list stands as its digest.
+pub const MAX_LABELS: usize = 4;
+
+const LEAF_VERSION: u8 = 1;
+const OPEN_LAYOUT: u8 = 1;
+const LABELS_DIGEST: u8 = 255;
+
+/// What a leaf stands for; public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum LeafKind {
+    /// A decision or another entry.
+    Entry = 1,
+    /// A root over the holders' indexes.
+    IndexRoot = 2,
+    /// A shard begins.
+    ShardOpen = 3,
+    /// A shard ends.
+    ShardClose = 4,
+}
+
+impl LeafKind {
+    /// The stable number.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Entry => 1,
+            Self::IndexRoot => 2,
+            Self::ShardOpen => 3,
+            Self::ShardClose => 4,
+        }
+    }
+}
+
+/// Labels of the holders that an entry concerns, as far as the caller may know them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// Up to [`MAX_LABELS`] labels.
+    List(Vec<[u8; 16]>),
+    /// H(all labels) of a longer list.
+    Digest(Hash),
+}
+
+impl Labels {
+    /// A list short enough stands itself, a longer one as its digest.
+    pub fn new(labels: Vec<[u8; 16]>) -> Self {
+        if labels.len() > MAX_LABELS {
+            Self::Digest(sha256(&[labels.as_flattened()]))
+        } else {
+            Self::List(labels)
+        }
+    }
+}
+
+/// The bytes are no `open` of section 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the open part is malformed")]
+pub struct MalformedOpen;
+
+/// What the caller may know of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Number of the route (`schemas::routes::Route`).
+    pub route: u8,
+    /// Number of the decision (`schemas::codes::Decision`): 1 permit, 2 denial, 3 system entry.
+    pub decision: u8,
+    /// Public code (`schemas::codes::Code`).
+    pub code: u16,
+    /// Index of the leaf in the log.
+    pub index: u64,
+    /// Journal time, ms since 1970.
+    pub time_ms: u64,
+    /// USCC of the caller's organisation in ASCII; zeros for a system entry.
+    pub organisation: [u8; 18],
+    /// H(body as received); zeros when it was not read to its end.
+    pub request_digest: Hash,
+    /// H(answer bytes without the receipt).
+    pub answer_digest: Hash,
+    /// Hash of the policy set that decided.
+    pub policy: Hash,
+    /// H(all sealed subject parts of the entry).
+    pub subject_digest: Hash,
+    /// Labels of the holders named in request or answer.
+    pub labels: Labels,
+}
+
+impl Open {
+    /// The bytes that are committed to. A list of more than [`MAX_LABELS`] labels is written as its digest.
+    pub fn encode(&self) -> Vec<u8> {
+        let digest;
+        let (count, labels): (u8, &[u8]) = match &self.labels {
+            Labels::Digest(digest) => (LABELS_DIGEST, digest),
+            Labels::List(list) => match u8::try_from(list.len()) {
+                Ok(count) if list.len() <= MAX_LABELS => (count, list.as_flattened()),
+                _ => {
+                    digest = sha256(&[list.as_flattened()]);
+                    (LABELS_DIGEST, &digest)
+                }
+            },
+        };
+        let mut bytes = Vec::with_capacity(OPEN_FIXED_BYTES.saturating_add(labels.len()));
+        bytes.extend_from_slice(&[OPEN_LAYOUT, self.route, self.decision, count]);
+        bytes.extend_from_slice(&self.code.to_be_bytes());
+        bytes.extend_from_slice(&[0; 2]);
+        bytes.extend_from_slice(&self.index.to_be_bytes());
+        bytes.extend_from_slice(&self.time_ms.to_be_bytes());
+        bytes.extend_from_slice(&self.organisation);
+        bytes.extend_from_slice(&[0; 6]);
+        for digest in [&self.request_digest, &self.answer_digest, &self.policy, &self.subject_digest] {
+            bytes.extend_from_slice(digest);
+        }
+        bytes.extend_from_slice(labels);
+        bytes
+    }
+
+    /// Reads an `open`. Strict: what is said to be zero is zero and the length is exact, so that encoding gives the
+    /// same bytes again.
+    ///
+    /// # Errors
+    /// [`MalformedOpen`]
+    pub fn parse(bytes: &[u8]) -> Result<Self, MalformedOpen> {
+        Self::read(bytes).ok_or(MalformedOpen)
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes;
+        let [layout, route, decision, count] = take(&mut rest)?;
+        let code = u16::from_be_bytes(take(&mut rest)?);
+        let gap: [u8; 2] = take(&mut rest)?;
+        let index = u64::from_be_bytes(take(&mut rest)?);
+        let time_ms = u64::from_be_bytes(take(&mut rest)?);
+        let organisation = take(&mut rest)?;
+        let second_gap: [u8; 6] = take(&mut rest)?;
+        let request_digest = take(&mut rest)?;
+        let answer_digest = take(&mut rest)?;
+        let policy = take(&mut rest)?;
+        let subject_digest = take(&mut rest)?;
+        if layout != OPEN_LAYOUT || !(1..=3).contains(&decision) || gap != [0; 2] || second_gap != [0; 6] {
+            return None;
+        }
+        let labels = if count == LABELS_DIGEST {
+            Labels::Digest(take(&mut rest)?)
+        } else if usize::from(count) <= MAX_LABELS {
+            let mut list = Vec::with_capacity(count.into());
+            for _ in 0..count {
+                list.push(take(&mut rest)?);
+            }
+            Labels::List(list)
+        } else {
+            return None;
+        };
+        rest.is_empty().then_some(Self {
+            route,
+            decision,
+            code,
+            index,
+            time_ms,
+            organisation,
+            request_digest,
+            answer_digest,
+            policy,
+            subject_digest,
+            labels,
+        })
+    }
+}
+
+/// The next `N` bytes.
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*head)
+}
+
+/// The commitment of an entry: H(salt ‖ open ‖ C).
+pub fn commitment(salt: &Hash, open: &[u8], c: &Hash) -> Hash {
+    sha256(&[salt, open, c])
+}
+
+/// C, the commitment to what only insiders know: H(inner_salt ‖ length of record (4 bytes) ‖ record ‖ completion).
+///
+/// A record is far shorter than 2³² bytes; a longer one is counted as 2³² − 1.
+pub fn inner_commitment(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Hash {
+    let length = u32::try_from(record.len()).unwrap_or(u32::MAX).to_be_bytes();
+    sha256(&[inner_salt, &length, record, completion])
+}
+
+/// The leaf: version ‖ kind ‖ commitment.
+pub fn leaf_bytes(kind: LeafKind, commitment: &Hash) -> [u8; LEAF_BYTES] {
+    let mut leaf = [0; LEAF_BYTES];
+    let (head, tail) = leaf.split_at_mut(2);
+    head.copy_from_slice(&[LEAF_VERSION, kind.number()]);
+    tail.copy_from_slice(commitment);
+    leaf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(labels: Labels) -> Open {
+        Open {
+            route: 5,
+            decision: 1,
+            code: 0x0102,
+            index: 0x1112_1314_1516_1718,
+            time_ms: 0x2122_2324_2526_2728,
+            organisation: *b"91310000000000000X",
+            request_digest: [3; 32],
+            answer_digest: [4; 32],
+            policy: [5; 32],
+            subject_digest: [6; 32],
+            labels,
+        }
+    }
+
+    #[test]
+    fn fields_stand_where_the_format_says() {
+        let bytes = open(Labels::List(vec![[7; 16]])).encode();
+        assert_eq!(bytes.len(), OPEN_FIXED_BYTES + 16);
+        assert_eq!(bytes[..8], [1, 5, 1, 1, 1, 2, 0, 0]);
+        assert_eq!(bytes[OPEN_INDEX_OFFSET..][..8], 0x1112_1314_1516_1718u64.to_be_bytes());
+        assert_eq!(bytes[OPEN_TIME_OFFSET..][..8], 0x2122_2324_2526_2728u64.to_be_bytes());
+        assert_eq!(&bytes[24..42], b"91310000000000000X");
+        assert_eq!(bytes[42..48], [0; 6]);
+        assert_eq!((bytes[48], bytes[80], bytes[112], bytes[144], bytes[176]), (3, 4, 5, 6, 7));
+    }
+
+    #[test]
+    fn round_trip_with_any_number_of_labels() {
+        for n in 0..7u8 {
+            let open = open(Labels::new((0..n).map(|i| [i; 16]).collect()));
+            let bytes = open.encode();
+            assert_eq!(Open::parse(&bytes), Ok(open.clone()));
+            assert_eq!(matches!(open.labels, Labels::Digest(_)), n > 4);
+        }
+        let long: Vec<_> = (0..6u8).map(|i| [i; 16]).collect();
+        assert_eq!(open(Labels::List(long.clone())).encode(), open(Labels::new(long)).encode());
+    }
+
+    #[test]
+    fn whatever_parses_encodes_to_the_same_bytes() {
+        let bytes = open(Labels::List(vec![[7; 16], [8; 16]])).encode();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1 << bit;
+                if let Ok(parsed) = Open::parse(&changed) {
+                    assert_eq!(parsed.encode(), changed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_opens_are_refused() {
+        let bytes = open(Labels::List(vec![[7; 16]])).encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Open::parse(&bytes[..length]), Err(MalformedOpen));
+        }
+        let with = |at: usize, value: u8| {
+            let mut changed = bytes.clone();
+            changed[at] = value;
+            Open::parse(&changed)
+        };
+        for (at, value) in [(0, 2), (2, 0), (2, 4), (3, 0), (3, 2), (3, 5), (3, 255), (6, 1), (47, 1)] {
+            assert_eq!(with(at, value), Err(MalformedOpen), "byte {at} = {value}");
+        }
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert_eq!(Open::parse(&longer), Err(MalformedOpen));
+    }
+
+    #[test]
+    fn leaf_and_commitments_are_laid_out_as_the_format_says() {
+        let leaf = leaf_bytes(LeafKind::ShardClose, &[9; 32]);
+        assert_eq!((leaf[0], leaf[1]), (1, 4));
+        assert_eq!(leaf[2..], [9; 32]);
+        let mut flat = vec![1; 32];
+        flat.extend_from_slice(b"open");
+        flat.extend_from_slice(&[2; 32]);
+        assert_eq!(commitment(&[1; 32], b"open", &[2; 32]), sha256(&[&flat]));
+        let mut flat = vec![3; 32];
+        flat.extend_from_slice(&[0, 0, 0, 2]);
+        flat.extend_from_slice(b"rrcompletion");
+        assert_eq!(inner_commitment(&[3; 32], b"rr", b"completion"), sha256(&[&flat]));
+    }
+}

@@ -1,0 +1,351 @@
+//! C2SP signed notes (<https://c2sp.org/signed-note>) with Ed25519 keys.
+
+use crate::sha256;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ring::signature::{ED25519, UnparsedPublicKey};
+use std::{fmt, str::FromStr};
+
+/// Longest note that is read, in bytes.
+pub const MAX_NOTE_BYTES: usize = 1 << 20;
+
+/// Most signatures on a note that is read; the specification asks for at least 16.
+pub const MAX_SIGNATURES: usize = 16;
+
+/// Signature type byte of Ed25519 in verifier keys and key hashes.
+const ALGORITHM_ED25519: u8 = 1;
+
+/// Why a note or a verifier key is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoteError {
+    /// A verifier key is not `name+hash+base64` of an Ed25519 key, or its hash is not that of its key.
+    #[error("the verifier key is malformed")]
+    MalformedKey,
+    /// A key name is empty or holds a space, a plus sign or a control character.
+    #[error("the key name is not allowed")]
+    BadKeyName,
+    /// The note is longer than [`MAX_NOTE_BYTES`].
+    #[error("the note is too long")]
+    TooLong,
+    /// The note has more than [`MAX_SIGNATURES`] signatures.
+    #[error("the note has too many signatures")]
+    TooManySignatures,
+    /// The note has a control character, no signatures, or a line that is none.
+    #[error("the note is malformed")]
+    Malformed,
+    /// The signature of a known key does not verify.
+    #[error("the signature of {0} does not verify")]
+    BadSignature(String),
+    /// No signature is of a known key.
+    #[error("no known key signed the note")]
+    NoKnownKey,
+}
+
+/// An Ed25519 key that may sign notes, under a name. In text: `name+hash+base64(0x01 ‖ key)`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VerifierKey {
+    name: String,
+    hash: [u8; 4],
+    key: [u8; 32],
+}
+
+impl VerifierKey {
+    /// The verifier key of an Ed25519 public key.
+    ///
+    /// # Errors
+    /// [`NoteError::BadKeyName`]
+    pub fn ed25519(name: &str, key: &[u8; 32]) -> Result<Self, NoteError> {
+        if !is_key_name(name) {
+            return Err(NoteError::BadKeyName);
+        }
+        let digest = sha256(&[name.as_bytes(), b"\n", &[ALGORITHM_ED25519], key]);
+        let hash = *digest.first_chunk().expect("a digest is longer than 4 bytes");
+        Ok(Self { name: name.to_owned(), hash, key: *key })
+    }
+
+    /// The name; of a log key, the log's origin.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// First four bytes of H(name ‖ "\n" ‖ 0x01 ‖ key).
+    pub fn hash(&self) -> [u8; 4] {
+        self.hash
+    }
+
+    /// The Ed25519 public key.
+    pub fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+
+    fn verifies(&self, text: &str, signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.key).verify(text.as_bytes(), signature).is_ok()
+    }
+}
+
+impl FromStr for VerifierKey {
+    type Err = NoteError;
+
+    fn from_str(text: &str) -> Result<Self, NoteError> {
+        // The base64 may hold plus signs of its own; name and hash hold none.
+        let mut parts = text.splitn(3, '+');
+        let (Some(name), Some(hash), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(NoteError::MalformedKey);
+        };
+        let key = STANDARD.decode(key).map_err(|_| NoteError::MalformedKey)?;
+        let Some((&ALGORITHM_ED25519, key)) = key.split_first() else {
+            return Err(NoteError::MalformedKey);
+        };
+        let key = key.try_into().map_err(|_| NoteError::MalformedKey)?;
+        let parsed = Self::ed25519(name, key)?;
+        if hex::encode(parsed.hash) != hash {
+            return Err(NoteError::MalformedKey);
+        }
+        Ok(parsed)
+    }
+}
+
+impl fmt::Display for VerifierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut typed = vec![ALGORITHM_ED25519];
+        typed.extend_from_slice(&self.key);
+        write!(f, "{}+{}+{}", self.name, hex::encode(self.hash), STANDARD.encode(typed))
+    }
+}
+
+/// Whether a key may have this name.
+fn is_key_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '+')
+}
+
+/// A note whose signatures are not checked: its text is worth nothing before [`SignedNote::verify`].
+#[derive(Clone, Debug)]
+pub struct SignedNote<'a> {
+    text: &'a str,
+    signatures: Vec<NoteSignature<'a>>,
+}
+
+#[derive(Clone, Debug)]
+struct NoteSignature<'a> {
+    name: &'a str,
+    hash: [u8; 4],
+    value: Vec<u8>,
+}
+
+impl<'a> SignedNote<'a> {
+    /// Splits a note into text and signatures.
+    ///
+    /// # Errors
+    /// [`NoteError::TooLong`], [`NoteError::TooManySignatures`], [`NoteError::BadKeyName`],
+    /// [`NoteError::Malformed`]
+    pub fn parse(note: &'a str) -> Result<Self, NoteError> {
+        if note.len() > MAX_NOTE_BYTES {
+            return Err(NoteError::TooLong);
+        }
+        if note.bytes().any(|byte| byte < b' ' && byte != b'\n') {
+            return Err(NoteError::Malformed);
+        }
+        // The last empty line separates; the text keeps its own newline.
+        let separator = note.rfind("\n\n").ok_or(NoteError::Malformed)?;
+        let (text, rest) = note.split_at_checked(separator.saturating_add(1)).ok_or(NoteError::Malformed)?;
+        let lines =
+            rest.strip_prefix('\n').and_then(|rest| rest.strip_suffix('\n')).ok_or(NoteError::Malformed)?;
+        let mut signatures = Vec::new();
+        for line in lines.split('\n') {
+            if signatures.len() == MAX_SIGNATURES {
+                return Err(NoteError::TooManySignatures);
+            }
+            signatures.push(NoteSignature::parse(line)?);
+        }
+        Ok(Self { text, signatures })
+    }
+
+    /// Checks the signatures against the keys the caller trusts. Signatures of other keys are ignored.
+    ///
+    /// # Errors
+    /// [`NoteError::BadSignature`] when a known key's signature fails, even beside others that verify;
+    /// [`NoteError::NoKnownKey`] when there is none of a known key.
+    pub fn verify(&self, known: &[VerifierKey]) -> Result<VerifiedNote<'a>, NoteError> {
+        let mut signers = Vec::new();
+        for signature in &self.signatures {
+            for key in known.iter().filter(|key| key.name == signature.name && key.hash == signature.hash) {
+                if !key.verifies(self.text, &signature.value) {
+                    return Err(NoteError::BadSignature(key.name.clone()));
+                }
+                signers.push(signature.name);
+            }
+        }
+        if signers.is_empty() {
+            return Err(NoteError::NoKnownKey);
+        }
+        Ok(VerifiedNote { text: self.text, signers })
+    }
+
+    /// The text **without** any check of a signature.
+    pub fn unchecked_text(&self) -> &'a str {
+        self.text
+    }
+}
+
+impl<'a> NoteSignature<'a> {
+    fn parse(line: &'a str) -> Result<Self, NoteError> {
+        let (name, value) =
+            line.strip_prefix("— ").and_then(|rest| rest.split_once(' ')).ok_or(NoteError::Malformed)?;
+        if !is_key_name(name) {
+            return Err(NoteError::BadKeyName);
+        }
+        let bytes = STANDARD.decode(value).map_err(|_| NoteError::Malformed)?;
+        let (hash, value) = bytes.split_first_chunk().ok_or(NoteError::Malformed)?;
+        if value.is_empty() {
+            return Err(NoteError::Malformed);
+        }
+        Ok(Self { name, hash: *hash, value: value.to_vec() })
+    }
+}
+
+/// A note's text with the names of the known keys whose signatures verify; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifiedNote<'a> {
+    text: &'a str,
+    signers: Vec<&'a str>,
+}
+
+impl<'a> VerifiedNote<'a> {
+    /// The signed text, with its final newline.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// Names of the keys that signed.
+    pub fn signers(&self) -> &[&'a str] {
+        &self.signers
+    }
+}
+
+/// The signature line of a note, with its newline: `— name base64(hash ‖ signature)`. A note is its text, an empty
+/// line and its signature lines.
+pub fn signature_line(key: &VerifierKey, signature: &[u8; 64]) -> String {
+    let mut value = key.hash.to_vec();
+    value.extend_from_slice(signature);
+    format!("— {} {}\n", key.name, STANDARD.encode(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+    /// The worked example of the C2SP specification.
+    const VKEY: &str = "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k";
+    const NOTE: &str = "This is an example message.\n\n\
+        — example.com/foo Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM=\n";
+
+    /// The example of the Go package that notes come from.
+    const GO_VKEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+    const GO_NOTE: &str = "If you think cryptography is the answer to your problem,\n\
+        then you don't know what your problem is.\n\n\
+        — PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n";
+
+    fn signer(seed: u8, name: &str) -> (Ed25519KeyPair, VerifierKey) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let key = VerifierKey::ed25519(name, pair.public_key().as_ref().try_into().unwrap()).unwrap();
+        (pair, key)
+    }
+
+    fn sign(pair: &Ed25519KeyPair, key: &VerifierKey, text: &str) -> String {
+        signature_line(key, pair.sign(text.as_bytes()).as_ref().try_into().unwrap())
+    }
+
+    #[test]
+    fn published_examples_verify() {
+        for (vkey, note) in [(VKEY, NOTE), (GO_VKEY, GO_NOTE)] {
+            let key: VerifierKey = vkey.parse().unwrap();
+            assert_eq!(key.to_string(), vkey);
+            let verified = SignedNote::parse(note).unwrap().verify(std::slice::from_ref(&key)).unwrap();
+            assert_eq!(verified.signers(), [key.name()]);
+            assert!(note.starts_with(verified.text()) && verified.text().ends_with(".\n"));
+        }
+    }
+
+    #[test]
+    fn round_trip_with_empty_lines_and_several_signers() {
+        let (pair_a, a) = signer(1, "省级/交换平台");
+        let (pair_b, b) = signer(2, "witness.example");
+        let text = "one\n\n\nthree — four\n";
+        let note = format!("{text}\n{}{}", sign(&pair_a, &a, text), sign(&pair_b, &b, text));
+        let parsed = SignedNote::parse(&note).unwrap();
+        assert_eq!(parsed.verify(std::slice::from_ref(&b)).unwrap().signers(), ["witness.example"]);
+        let verified = parsed.verify(&[a, b]).unwrap();
+        assert_eq!((verified.text(), verified.signers().len()), (text, 2));
+    }
+
+    #[test]
+    fn a_known_key_that_fails_spoils_the_note() {
+        let (pair_a, a) = signer(1, "a");
+        let (pair_b, b) = signer(2, "b");
+        let note = format!("text\n\n{}{}", sign(&pair_a, &a, "text\n"), sign(&pair_b, &b, "other\n"));
+        let parsed = SignedNote::parse(&note).unwrap();
+        assert_eq!(parsed.verify(&[a.clone(), b]).unwrap_err(), NoteError::BadSignature("b".to_owned()));
+        assert!(parsed.verify(&[a]).is_ok());
+        let (_, c) = signer(3, "c");
+        assert_eq!(parsed.verify(&[c]).unwrap_err(), NoteError::NoKnownKey);
+        // The same name with another key is another key.
+        let (_, other) = signer(3, "a");
+        assert_eq!(parsed.verify(&[other]).unwrap_err(), NoteError::NoKnownKey);
+    }
+
+    #[test]
+    fn every_changed_byte_of_the_text_is_noticed() {
+        let key: VerifierKey = VKEY.parse().unwrap();
+        for at in 0..NOTE.find("\n\n").unwrap() {
+            let mut bytes = NOTE.as_bytes().to_vec();
+            bytes[at] ^= 1;
+            let note = String::from_utf8(bytes).unwrap();
+            assert!(SignedNote::parse(&note).unwrap().verify(std::slice::from_ref(&key)).is_err());
+        }
+    }
+
+    #[test]
+    fn malformed_notes_are_refused() {
+        let line = NOTE.split_once("\n\n").unwrap().1;
+        let error = |note: &str| SignedNote::parse(note).unwrap_err();
+        for note in [
+            "",
+            "\n",
+            "\n\n",
+            "text\n",
+            "text\n\n",
+            "text\n\n\n",
+            "text\n\n— a\n",
+            "text\n\n— a AAAA\n",
+            "text\n\n— a AAAAAA\n",
+            "text\n\n- a AAAAAAAAAA==\n",
+            "te\u{7}xt\n\n— a AAAAAAAAAAA=\n",
+            "te\rxt\n\n— a AAAAAAAAAAA=\n",
+            NOTE.trim_end(),
+        ] {
+            assert_eq!(error(note), NoteError::Malformed, "{note:?}");
+        }
+        assert_eq!(error("text\n\n— a+b AAAAAAAAAAA=\n"), NoteError::BadKeyName);
+        assert_eq!(error(&format!("text\n\n{}", line.repeat(17))), NoteError::TooManySignatures);
+        assert!(SignedNote::parse(&format!("text\n\n{}", line.repeat(16))).is_ok());
+        assert_eq!(error(&"x".repeat(MAX_NOTE_BYTES + 1)), NoteError::TooLong);
+    }
+
+    #[test]
+    fn malformed_keys_are_refused() {
+        for vkey in [
+            "",
+            "a",
+            "a+b",
+            "example.com/foo+530d903b+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
+            "example.com/foo+530D903A+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
+            "example.com/foo+530d903a+BOkyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k",
+            "example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv",
+        ] {
+            assert_eq!(vkey.parse::<VerifierKey>().unwrap_err(), NoteError::MalformedKey, "{vkey}");
+        }
+        for name in ["", "a b", "a\u{3000}b", "a+b", "a\nb"] {
+            assert_eq!(VerifierKey::ed25519(name, &[0; 32]).unwrap_err(), NoteError::BadKeyName);
+        }
+    }
+}
