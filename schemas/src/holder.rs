@@ -1,1 +1,405 @@
-//! placeholder
+//! License holders (持证主体): a type code of GB/T 36903 annex A and a number.
+//!
+//! A number is normalised once, here, before it is checked, compared or hashed, so that one person has one
+//! spelling. It is personal data: no error, no `Debug` and no other text of this module shows any part of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use unicode_normalization::UnicodeNormalization;
+
+use crate::date::is_day;
+use crate::identifier::{IdentifierError, Uscc, serde_as_string};
+
+/// Most characters of a holder's number.
+pub const MAX_NUMBER_LENGTH: usize = 64;
+/// Most bytes looked at before normalisation: four for each character of the longest number.
+const MAX_RAW_BYTES: usize = 4 * MAX_NUMBER_LENGTH;
+/// Characters of a citizen number (GB 11643).
+const CITIZEN_NUMBER_LENGTH: usize = 18;
+/// GB 11643 weights of the first seventeen digits.
+const CITIZEN_WEIGHTS: [u32; 17] = [7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2];
+/// GB 11643 check characters by the weighted sum modulo 11.
+const CITIZEN_CHECKS: &[u8; 11] = b"10X98765432";
+/// Years of birth that can stand in a citizen number: archives hold people born in the nineteenth century, and
+/// nobody born after this century is registered yet.
+const BIRTH_YEARS: std::ops::RangeInclusive<i32> = 1850..=2099;
+
+/// Why a holder is none. Says nothing of the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HolderError {
+    /// The type code is not in the code set.
+    #[error("there is no such holder type code")]
+    TypeCode,
+    /// The number is empty, or only white space.
+    #[error("the holder's number is empty")]
+    Empty,
+    /// The number is longer than 64 characters.
+    #[error("the holder's number has more than {MAX_NUMBER_LENGTH} characters")]
+    TooLong,
+    /// The number holds a control, formatting or unassigned character.
+    #[error("the holder's number holds a character that cannot be printed")]
+    NotPrintable,
+    /// The number is not a USCC, although the type code says so.
+    #[error("the holder's number is no unified social credit code: {0}")]
+    Uscc(IdentifierError),
+    /// The number does not have the form of a citizen number: 17 digits and a digit or X.
+    #[error("a citizen number has 17 digits and a check character")]
+    CitizenNumber,
+    /// The citizen number holds a birth date that cannot be one.
+    #[error("the citizen number holds no possible birth date")]
+    BirthDate,
+    /// The citizen number's check character is wrong.
+    #[error("the citizen number's check character is wrong")]
+    CitizenCheck,
+}
+
+impl HolderError {
+    /// Whether the form is right and only a check character is wrong.
+    pub const fn is_check_error(self) -> bool {
+        match self {
+            Self::Uscc(error) => error.is_check_error(),
+            Self::CitizenCheck => true,
+            _ => false,
+        }
+    }
+}
+
+/// What kind of number identifies a holder (持证主体代码类型代码, GB/T 36903 annex A).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HolderTypeCode {
+    /// 001 统一社会信用代码.
+    Uscc,
+    /// 099 其他法人或其他组织有效证件代码.
+    OtherOrganisation,
+    /// 111 公民身份号码.
+    CitizenNumber,
+    /// 114 军官证.
+    MilitaryOfficer,
+    /// 115 武警警官证.
+    ArmedPoliceOfficer,
+    /// 118 士兵证.
+    Soldier,
+    /// 119 武警士兵证.
+    ArmedPoliceSoldier,
+    /// 120 文职人员证.
+    MilitaryCivilian,
+    /// 122 武警文职人员证.
+    ArmedPoliceCivilian,
+    /// 411 外交护照.
+    DiplomaticPassport,
+    /// 412 公务护照.
+    ServicePassport,
+    /// 413 公务普通护照.
+    PublicAffairsPassport,
+    /// 414 普通护照.
+    OrdinaryPassport,
+    /// 511 台湾居民来往大陆通行证.
+    TaiwanPermit,
+    /// 516 港澳居民来往内地通行证.
+    HongKongMacaoPermit,
+    /// 551 港澳居民居住证.
+    HongKongMacaoResidence,
+    /// 552 台湾居民居住证.
+    TaiwanResidence,
+    /// 999 其他自然人有效证件代码.
+    OtherPerson,
+}
+
+impl HolderTypeCode {
+    /// The whole code set, in the order of the codes.
+    pub const ALL: &[Self] = &[
+        Self::Uscc,
+        Self::OtherOrganisation,
+        Self::CitizenNumber,
+        Self::MilitaryOfficer,
+        Self::ArmedPoliceOfficer,
+        Self::Soldier,
+        Self::ArmedPoliceSoldier,
+        Self::MilitaryCivilian,
+        Self::ArmedPoliceCivilian,
+        Self::DiplomaticPassport,
+        Self::ServicePassport,
+        Self::PublicAffairsPassport,
+        Self::OrdinaryPassport,
+        Self::TaiwanPermit,
+        Self::HongKongMacaoPermit,
+        Self::HongKongMacaoResidence,
+        Self::TaiwanResidence,
+        Self::OtherPerson,
+    ];
+
+    /// The three digits.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Uscc => "001",
+            Self::OtherOrganisation => "099",
+            Self::CitizenNumber => "111",
+            Self::MilitaryOfficer => "114",
+            Self::ArmedPoliceOfficer => "115",
+            Self::Soldier => "118",
+            Self::ArmedPoliceSoldier => "119",
+            Self::MilitaryCivilian => "120",
+            Self::ArmedPoliceCivilian => "122",
+            Self::DiplomaticPassport => "411",
+            Self::ServicePassport => "412",
+            Self::PublicAffairsPassport => "413",
+            Self::OrdinaryPassport => "414",
+            Self::TaiwanPermit => "511",
+            Self::HongKongMacaoPermit => "516",
+            Self::HongKongMacaoResidence => "551",
+            Self::TaiwanResidence => "552",
+            Self::OtherPerson => "999",
+        }
+    }
+
+    /// Whether the holder is a natural person; otherwise it is an organisation.
+    pub const fn is_natural(self) -> bool {
+        !matches!(self, Self::Uscc | Self::OtherOrganisation)
+    }
+}
+
+impl FromStr for HolderTypeCode {
+    type Err = HolderError;
+
+    fn from_str(text: &str) -> Result<Self, HolderError> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text).ok_or(HolderError::TypeCode)
+    }
+}
+
+impl fmt::Display for HolderTypeCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+serde_as_string!(HolderTypeCode);
+
+/// A holder: type code and normalised number. Has no `Display`, and its `Debug` shows the type code only.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HolderRef {
+    type_code: HolderTypeCode,
+    number: Box<str>,
+}
+
+impl HolderRef {
+    /// Normalises a number (white space at its ends, NFKC, upper case) and checks it. The region in a citizen
+    /// number is not compared with a table: tables differ, and old regions stay in the numbers given out there.
+    ///
+    /// # Errors
+    /// [`HolderError`] for a type code outside the set; a number that is empty, longer than 64 characters or not
+    /// printable; for 001 one that is no USCC; for 111 one without the form, a possible birth date or the right
+    /// check character.
+    pub fn new(type_code: &str, number: &str) -> Result<Self, HolderError> {
+        let type_code = type_code.parse()?;
+        let number = normalise(number)?;
+        match type_code {
+            HolderTypeCode::Uscc => {
+                number.parse::<Uscc>().map_err(HolderError::Uscc)?;
+            }
+            HolderTypeCode::CitizenNumber => check_citizen_number(&number)?,
+            _ => {}
+        }
+        Ok(Self { type_code, number: number.into() })
+    }
+
+    /// What kind of number it is.
+    pub const fn type_code(&self) -> HolderTypeCode {
+        self.type_code
+    }
+
+    /// The normalised number. Personal data.
+    pub fn number(&self) -> &str {
+        &self.number
+    }
+}
+
+impl fmt::Debug for HolderRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HolderRef").field("type_code", &self.type_code.as_str()).finish_non_exhaustive()
+    }
+}
+
+fn normalise(number: &str) -> Result<String, HolderError> {
+    let number = number.trim();
+    // Bounded before the work: one character can become eighteen under NFKC.
+    if number.len() > MAX_RAW_BYTES {
+        return Err(HolderError::TooLong);
+    }
+    // Upper case can undo NFKC, and NFKC makes spaces out of other white space at the ends.
+    let upper = number.nfkc().collect::<String>().to_uppercase();
+    let number = upper.nfkc().collect::<String>().trim().to_owned();
+    if number.is_empty() {
+        return Err(HolderError::Empty);
+    }
+    if number.chars().count() > MAX_NUMBER_LENGTH {
+        return Err(HolderError::TooLong);
+    }
+    if number.chars().all(is_printable) { Ok(number) } else { Err(HolderError::NotPrintable) }
+}
+
+/// Whether a character shows as itself: no control character, no white space but the space, none of the
+/// formatting characters that make two texts look the same, no private use, no non-character.
+pub(crate) fn is_printable(character: char) -> bool {
+    let hidden = matches!(character,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        | '\u{3164}' | '\u{e000}'..='\u{f8ff}' | '\u{fdd0}'..='\u{fdef}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff0}'..='\u{ffff}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..);
+    !hidden && !character.is_control() && (character == ' ' || !character.is_whitespace())
+}
+
+/// GB 11643: six digits of region, eight of birth date, three of sequence, one check character.
+fn check_citizen_number(number: &str) -> Result<(), HolderError> {
+    let bytes: &[u8; CITIZEN_NUMBER_LENGTH] =
+        number.as_bytes().try_into().map_err(|_| HolderError::CitizenNumber)?;
+    let [body @ .., check] = bytes;
+    if !body.iter().all(u8::is_ascii_digit) || !(check.is_ascii_digit() || *check == b'X') {
+        return Err(HolderError::CitizenNumber);
+    }
+    let read = |digits: &[u8]| digits.iter().fold(0, |sum, digit| sum * 10 + i32::from(digit - b'0'));
+    let small = |digits: &[u8]| u8::try_from(read(digits)).expect("two decimal digits");
+    let (year, month, day) = (read(&body[6..10]), small(&body[10..12]), small(&body[12..14]));
+    if !BIRTH_YEARS.contains(&year) || !is_day(year, month, day) {
+        return Err(HolderError::BirthDate);
+    }
+    if *check == citizen_check(body) { Ok(()) } else { Err(HolderError::CitizenCheck) }
+}
+
+/// The last character of a citizen number (GB 11643; ISO 7064 MOD 11-2) of seventeen digits.
+pub(crate) fn citizen_check(body: &[u8; 17]) -> u8 {
+    let sum: u32 =
+        body.iter().zip(CITIZEN_WEIGHTS).map(|(digit, weight)| u32::from(digit - b'0') * weight).sum();
+    CITIZEN_CHECKS[usize::try_from(sum % 11).expect("less than 11")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The example of the standard itself.
+    const CITIZEN: &str = "11010519491231002X";
+    const USCC: &str = "91350100M000100Y43";
+
+    fn number(type_code: &str, number: &str) -> Result<String, HolderError> {
+        HolderRef::new(type_code, number).map(|holder| holder.number().to_owned())
+    }
+
+    #[test]
+    fn the_code_set_is_whole() {
+        let codes: Vec<_> = HolderTypeCode::ALL.iter().map(|code| code.as_str()).collect();
+        let set = [
+            "001", "099", "111", "114", "115", "118", "119", "120", "122", "411", "412", "413", "414", "511",
+            "516", "551", "552", "999",
+        ];
+        assert_eq!(codes, set);
+        for code in HolderTypeCode::ALL {
+            assert_eq!(code.as_str().parse(), Ok(*code));
+            assert_eq!(serde_json::to_string(code).unwrap(), format!("\"{code}\""));
+            assert_eq!(code.is_natural(), !matches!(code.as_str(), "001" | "099"));
+        }
+        for code in ["", "1", "0111", "112", " 111", "１１１", "000"] {
+            assert_eq!(number(code, CITIZEN), Err(HolderError::TypeCode), "{code}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_number_are_one_holder() {
+        for spelling in [
+            CITIZEN,
+            "11010519491231002x",
+            " 11010519491231002X\t",
+            "１１０１０５１９４９１２３１００２ｘ",
+            "\u{3000}11010519491231002X",
+        ] {
+            assert_eq!(number("111", spelling).as_deref(), Ok(CITIZEN), "{spelling}");
+        }
+        assert_eq!(number("001", "91350100m000100y43\n").as_deref(), Ok(USCC));
+        assert_eq!(number("414", "e12 345").as_deref(), Ok("E12 345"));
+        assert_eq!(number("114", "军字第ａ001号").as_deref(), Ok("军字第A001号"));
+    }
+
+    #[test]
+    fn checks_citizen_numbers() {
+        assert_eq!(number("111", "440524188001010014").as_deref(), Ok("440524188001010014"));
+        let cases = [
+            ("110105194912310021", HolderError::CitizenCheck),
+            ("110105194912310020", HolderError::CitizenCheck),
+            ("11010519491231002", HolderError::CitizenNumber),
+            ("110105491231002", HolderError::CitizenNumber),
+            ("11010519491231002Y", HolderError::CitizenNumber),
+            ("1101051949123100XX", HolderError::CitizenNumber),
+            ("11010519490229002X", HolderError::BirthDate),
+            ("11010519491331002X", HolderError::BirthDate),
+            ("11010518491231002X", HolderError::BirthDate),
+            ("11010521000101002X", HolderError::BirthDate),
+        ];
+        for (text, error) in cases {
+            assert_eq!(number("111", text), Err(error), "{text}");
+        }
+        assert!(HolderError::CitizenCheck.is_check_error() && !HolderError::BirthDate.is_check_error());
+        // Another type code says nothing of check characters.
+        assert!(number("999", "110105194912310021").is_ok());
+    }
+
+    #[test]
+    fn checks_usccs() {
+        let wrong = number("001", "91350100M000100Y4A").unwrap_err();
+        assert_eq!(wrong, HolderError::Uscc(IdentifierError::UsccCheck { found: 'A', right: '3' }));
+        assert!(wrong.is_check_error());
+        assert!(!number("001", "91350100").unwrap_err().is_check_error());
+        assert!(number("099", "91350100").is_ok());
+    }
+
+    #[test]
+    fn bounds_and_characters() {
+        for empty in ["", "  ", "\u{3000}\u{a0}\n"] {
+            assert_eq!(number("999", empty), Err(HolderError::Empty));
+        }
+        assert_eq!(number("999", &"A".repeat(64)).map(|n| n.len()), Ok(64));
+        assert_eq!(number("999", &"A".repeat(65)), Err(HolderError::TooLong));
+        assert_eq!(number("999", &"A".repeat(1 << 20)), Err(HolderError::TooLong));
+        // One character that NFKC makes eighteen of.
+        assert_eq!(number("999", &"\u{fdfa}".repeat(4)), Err(HolderError::TooLong));
+        for hidden in
+            ["A\0B", "A\nB", "A\u{200b}B", "A\u{202e}B", "A\u{feff}B", "A\u{7f}", "\u{e000}", "A\u{2028}B"]
+        {
+            assert_eq!(number("999", hidden), Err(HolderError::NotPrintable), "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn shows_no_number() {
+        let holder = HolderRef::new("111", CITIZEN).unwrap();
+        assert_eq!(format!("{holder:?}"), "HolderRef { type_code: \"111\", .. }");
+        for type_code in ["111", "001"] {
+            let error = HolderRef::new(type_code, "110105194912310029").unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("1949"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn normalising_twice_changes_nothing(text in "\\PC{1,40}") {
+            if let Ok(once) = normalise(&text) {
+                prop_assert_eq!(normalise(&once), Ok(once.clone()));
+                prop_assert!((1..=64).contains(&once.chars().count()));
+            }
+        }
+
+        #[test]
+        fn refuses_any_changed_digit(place in 0..18_usize, other in "[0-9X]") {
+            let mut changed = CITIZEN.to_owned();
+            changed.replace_range(place..=place, &other);
+            prop_assume!(changed != CITIZEN);
+            prop_assert!(HolderRef::new("111", &changed).is_err());
+        }
+
+        #[test]
+        fn never_panics(text in any::<String>(), index in 0..HolderTypeCode::ALL.len()) {
+            let _ = HolderRef::new(HolderTypeCode::ALL[index].as_str(), &text);
+        }
+    }
+}

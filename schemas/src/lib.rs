@@ -13,6 +13,7 @@ pub mod state;
 pub mod synthetic;
 
 /// Code made by flatc from `fbs/*.fbs`; the only place in the workspace that may hold `unsafe`.
+#[rustfmt::skip]
 #[allow(
     unsafe_code,
     missing_docs,
@@ -24,6 +25,7 @@ pub mod synthetic;
     mismatched_lifetime_syntaxes,
     clippy::all,
     clippy::pedantic,
+    clippy::nursery,
     clippy::restriction
 )]
 mod generated {
