@@ -1,1 +1,14 @@
-//! placeholder
+//! Keys and certificates: sealed key files, signing keys, the development PKI, signed trust bundles.
+//!
+//! The formats are section 3 and section 7 of `schemas/README.md`. Nothing here is on the request path: keys are
+//! read at start and written when they are made. Errors name the role of a file, never its content.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod file;
+pub mod keys;
+pub mod pki;
+pub mod sealed;
+
+pub use error::Error;

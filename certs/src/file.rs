@@ -1,0 +1,119 @@
+//! Files that are whole or absent: written beside, synced, renamed, and the folder synced.
+//!
+//! A kill at any point leaves the old state or the new one, and at most a `.new` file that nothing reads.
+
+use crate::Error;
+use rustix::fs::{CWD, RenameFlags};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// Mode of everything secret.
+pub(crate) const PRIVATE: u32 = 0o600;
+/// Mode of certificates and revocation lists.
+pub(crate) const PUBLIC: u32 = 0o644;
+/// No key file, certificate, revocation list or bundle that this crate reads is longer, in bytes.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// Creates a folder, and those above it, that only the owner may enter.
+pub(crate) fn create_folder(what: &'static str, path: &Path) -> Result<(), Error> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io(what, path))
+}
+
+/// Writes a file that must not exist. Durable when it returns.
+pub(crate) fn create(what: &'static str, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    write(what, path, bytes, mode, RenameFlags::NOREPLACE)
+}
+
+/// Writes a file, in place of the one that may be there. Durable when it returns.
+pub(crate) fn replace(what: &'static str, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+    write(what, path, bytes, mode, RenameFlags::empty())
+}
+
+fn write(what: &'static str, path: &Path, bytes: &[u8], mode: u32, flags: RenameFlags) -> Result<(), Error> {
+    let temporary = temporary(path);
+    // A file of this name is left of a killed process that had our process id.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(what, &temporary)(error));
+        }
+        _ => {}
+    }
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        // The umask may have taken bits away, and must not decide.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        rustix::fs::renameat_with(CWD, &temporary, CWD, path, flags)?;
+        sync_folder(path)
+    })();
+    written.map_err(|error| {
+        // Best effort: the error that matters is the first one.
+        let _ = fs::remove_file(&temporary);
+        match error.kind() {
+            std::io::ErrorKind::AlreadyExists => Error::Exists { what, path: path.to_owned() },
+            _ => Error::io(what, path)(error),
+        }
+    })
+}
+
+/// Removes a file if it is there. Durable when it returns.
+pub(crate) fn remove(what: &'static str, path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path).and_then(|()| sync_folder(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(what, path)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a whole file, which may be secret.
+pub(crate) fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    File::open(path).and_then(|file| read_whole(&file)).map_err(Error::io(what, path))
+}
+
+/// Reads a file that must be the owner's alone.
+pub(crate) fn read_private(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let file = File::open(path).map_err(Error::io(what, path))?;
+    // The open file is asked, not the path: nobody can swap it in between.
+    let mode = file.metadata().map_err(Error::io(what, path))?.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(Error::Permissions { what, path: path.to_owned(), mode });
+    }
+    read_whole(&file).map_err(Error::io(what, path))
+}
+
+/// Reads a whole text file.
+pub(crate) fn read_text(what: &'static str, path: &Path) -> Result<String, Error> {
+    String::from_utf8(read(what, path)?.to_vec()).map_err(|_| Error::Malformed { what, reason: "not UTF-8" })
+}
+
+fn read_whole(file: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let length = file.metadata()?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            "longer than any file of its kind",
+        ));
+    }
+    // Room for the whole file at once: a buffer that grows leaves copies behind that nothing wipes.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
+    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.new", std::process::id()));
+    path.with_file_name(name)
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
