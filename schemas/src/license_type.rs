@@ -1,1 +1,736 @@
-//! placeholder
+//! License types (证照类型): who may hold such a license, which fields stand on it, whether it ends.
+//!
+//! A type is a JSON document; those in `types/` are built in. What a definition says is enforced by
+//! [`LicenseType::check`] before a license is signed. Errors name keys of the definition, never a value.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::date::Date;
+use crate::holder::{HolderRef, HolderTypeCode, is_printable};
+use crate::identifier::{LicenseTypeCode, Uscc};
+
+/// Most fields of a type: a grant names fields by the bits of a 64-bit mask.
+pub const MAX_FIELDS: usize = 64;
+/// Most holders of one license.
+pub const MAX_HOLDERS: usize = 16;
+/// Most characters of a field's value.
+pub const MAX_VALUE_LENGTH: usize = 4096;
+/// Most characters of a name, a label or a key.
+pub const MAX_NAME_LENGTH: usize = 128;
+/// Most values of a code field.
+pub const MAX_CODE_VALUES: usize = 256;
+/// Most bytes of a definition.
+pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
+/// Characters of a date and of a citizen number or USCC: the least `maxLength` of such fields.
+const DATE_LENGTH: usize = 10;
+const NUMBER_LENGTH: usize = 18;
+
+/// The definition of a license type. Read it with [`LicenseType::parse`] or serde; both check that it is well
+/// formed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, remote = "Self")]
+pub struct LicenseType {
+    /// The type code (证照类型代码).
+    pub code: LicenseTypeCode,
+    /// Chinese name.
+    pub name: String,
+    /// English name.
+    pub name_en: String,
+    /// Chinese name of the body that defines the type (证照定义机构).
+    pub authority_name: String,
+    /// Who may hold such a license.
+    pub holders: HolderKind,
+    /// Least number of holders, from 1.
+    pub min_holders: usize,
+    /// Greatest number of holders, at most [`MAX_HOLDERS`].
+    pub max_holders: usize,
+    /// Whether such a license ends.
+    pub validity: Validity,
+    /// The fields of the license face (照面), at most [`MAX_FIELDS`]; their order is fixed, because grants name
+    /// fields by index.
+    pub fields: Vec<Field>,
+}
+
+/// Who may hold a license of a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HolderKind {
+    /// Natural persons only.
+    Natural,
+    /// Organisations only.
+    Legal,
+    /// Both.
+    Both,
+}
+
+/// Whether licenses of a type have an end date (有效期截止).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Validity {
+    /// Each has one.
+    Required,
+    /// Some have one, others are without end (长期).
+    Optional,
+    /// None has one.
+    None,
+}
+
+/// One field of a license face.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Field {
+    /// Key in JSON and in the license body, camelCase ASCII.
+    pub key: String,
+    /// Chinese label.
+    pub label: String,
+    /// English label.
+    pub label_en: String,
+    /// What values it takes.
+    pub kind: FieldKind,
+    /// Whether each license has it.
+    pub required: bool,
+    /// How it is to be guarded.
+    pub sensitivity: Sensitivity,
+    /// Most characters of a value, 1 to [`MAX_VALUE_LENGTH`].
+    pub max_length: usize,
+}
+
+/// What values a field takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum FieldKind {
+    /// Printable text of one line.
+    Text,
+    /// `YYYY-MM-DD`.
+    Date,
+    /// A decimal number: an optional minus, digits, optionally a point and digits.
+    Number,
+    /// One of a list.
+    Code {
+        /// The list.
+        values: Vec<String>,
+    },
+    /// A citizen number (GB 11643), normalised.
+    CitizenNumber,
+    /// A USCC (GB 32100).
+    Uscc,
+    /// A postal address: printable text of one line.
+    Address,
+}
+
+/// How a field is to be guarded; a number from 1 to 4 in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+#[repr(u8)]
+pub enum Sensitivity {
+    /// 1: open to anyone.
+    Open = 1,
+    /// 2: for participants.
+    Internal = 2,
+    /// 3: personal data.
+    Personal = 3,
+    /// 4: sensitive personal data.
+    Sensitive = 4,
+}
+
+impl TryFrom<u8> for Sensitivity {
+    type Error = &'static str;
+
+    fn try_from(number: u8) -> Result<Self, &'static str> {
+        match number {
+            1 => Ok(Self::Open),
+            2 => Ok(Self::Internal),
+            3 => Ok(Self::Personal),
+            4 => Ok(Self::Sensitive),
+            _ => Err("a sensitivity is 1 to 4"),
+        }
+    }
+}
+
+impl From<Sensitivity> for u8 {
+    fn from(sensitivity: Sensitivity) -> Self {
+        match sensitivity {
+            Sensitivity::Open => 1,
+            Sensitivity::Internal => 2,
+            Sensitivity::Personal => 3,
+            Sensitivity::Sensitive => 4,
+        }
+    }
+}
+
+/// Why a document is no license type.
+#[derive(Debug, thiserror::Error)]
+pub enum LicenseTypeError {
+    /// Longer than [`MAX_DEFINITION_BYTES`].
+    #[error("a license type has at most {MAX_DEFINITION_BYTES} bytes")]
+    TooLong,
+    /// Not JSON, a member missing, unknown or of the wrong form.
+    #[error("the license type cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A name or a label that is empty, too long or not printable.
+    #[error("a name or label of a license type has 1 to {MAX_NAME_LENGTH} printable characters")]
+    Name,
+    /// Bounds of the number of holders that do not fit together.
+    #[error("a license type has 1 to {MAX_HOLDERS} holders, and not more at least than at most")]
+    Holders,
+    /// No field, or too many.
+    #[error("a license type has 1 to {MAX_FIELDS} fields, not {found}")]
+    FieldCount {
+        /// Fields found.
+        found: usize,
+    },
+    /// A key that is not camelCase ASCII.
+    #[error("the key of field {index} is not camelCase ASCII")]
+    Key {
+        /// Index of the field.
+        index: usize,
+    },
+    /// A key that stands twice.
+    #[error("field {index} has the key of another")]
+    DuplicateKey {
+        /// Index of the second such field.
+        index: usize,
+    },
+    /// A `maxLength` that is out of bounds or too small for the field's kind.
+    #[error("the maxLength of field {index} does not fit")]
+    MaxLength {
+        /// Index of the field.
+        index: usize,
+    },
+    /// A list of values that is empty, too long, or holds a value twice or one that is no text.
+    #[error("the values of field {index} are not 1 to {MAX_CODE_VALUES} different texts")]
+    Values {
+        /// Index of the field.
+        index: usize,
+    },
+}
+
+/// Why a license does not fit its type. Names keys of the type's definition, never a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// Too few or too many holders.
+    #[error("a license of this type has {min} to {max} holders, not {found}")]
+    HolderCount {
+        /// Holders found.
+        found: usize,
+        /// Least number.
+        min: usize,
+        /// Greatest number.
+        max: usize,
+    },
+    /// A natural person where only organisations may be holders, or the reverse.
+    #[error("holder {position} is of a kind that cannot hold a license of this type")]
+    HolderKind {
+        /// Place of the holder, from 1.
+        position: usize,
+    },
+    /// A holder that stands twice.
+    #[error("holder {position} stands twice")]
+    DuplicateHolder {
+        /// Place of the second, from 1.
+        position: usize,
+    },
+    /// A field that the type does not have. Its key is the caller's text and is not repeated.
+    #[error("field {position} is not in the type's definition")]
+    UnknownField {
+        /// Place of the field, from 1.
+        position: usize,
+    },
+    /// A field that stands twice.
+    #[error("field {key} stands twice")]
+    DuplicateField {
+        /// Key in the definition.
+        key: String,
+    },
+    /// A required field that is not there.
+    #[error("field {key} is missing")]
+    MissingField {
+        /// Key in the definition.
+        key: String,
+    },
+    /// A value that is too long.
+    #[error("field {key} has more than {max} characters")]
+    TooLong {
+        /// Key in the definition.
+        key: String,
+        /// Most characters.
+        max: usize,
+    },
+    /// A value that the field's kind does not allow.
+    #[error("the value of field {key} is not of its kind")]
+    BadValue {
+        /// Key in the definition.
+        key: String,
+    },
+    /// A number in a field whose check character is wrong.
+    #[error("the check character in field {key} is wrong")]
+    Check {
+        /// Key in the definition.
+        key: String,
+    },
+    /// No end date, though each license of the type has one.
+    #[error("a license of this type has an end date")]
+    EndMissing,
+    /// An end date, though no license of the type has one.
+    #[error("a license of this type has no end date")]
+    EndNotAllowed,
+    /// An end before the start.
+    #[error("the license ends before it starts")]
+    EndBeforeStart,
+}
+
+impl FieldError {
+    /// Whether the form is right and only a check character is wrong.
+    pub const fn is_check_error(&self) -> bool {
+        matches!(self, Self::Check { .. })
+    }
+}
+
+impl LicenseType {
+    /// The types that are built in, in the order of their file names.
+    pub fn builtin() -> Vec<Self> {
+        BUILTIN
+            .iter()
+            .map(|json| Self::parse(json).expect("the built-in definitions are read by a test"))
+            .collect()
+    }
+
+    /// Reads a definition.
+    ///
+    /// # Errors
+    /// [`LicenseTypeError`] if it cannot be read or is not well formed.
+    pub fn parse(json: &str) -> Result<Self, LicenseTypeError> {
+        if json.len() > MAX_DEFINITION_BYTES {
+            return Err(LicenseTypeError::TooLong);
+        }
+        let mut reader = serde_json::Deserializer::from_str(json);
+        let definition = Self::deserialize(&mut reader)?;
+        reader.end()?;
+        definition.well_formed()?;
+        Ok(definition)
+    }
+
+    /// The index of a field: its bit in a grant's mask.
+    pub fn field_index(&self, key: &str) -> Option<u32> {
+        let index = self.fields.iter().position(|field| field.key == key)?;
+        u32::try_from(index).ok()
+    }
+
+    /// The definition of a field.
+    pub fn field(&self, key: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.key == key)
+    }
+
+    /// Whether a license of this type counts as a natural person's, so that a right is needed to learn of it: a
+    /// type for both counts as natural.
+    pub const fn is_natural_person(&self) -> bool {
+        matches!(self.holders, HolderKind::Natural | HolderKind::Both)
+    }
+
+    /// Checks a license against the definition: holders, fields, dates.
+    ///
+    /// # Errors
+    /// [`FieldError`], the first that applies in that order.
+    pub fn check(
+        &self,
+        holders: &[HolderRef],
+        fields: &[(String, String)],
+        valid_until: Option<Date>,
+        valid_from: Date,
+    ) -> Result<(), FieldError> {
+        self.check_holders(holders)?;
+        self.check_fields(fields)?;
+        match (self.validity, valid_until) {
+            (Validity::Required, None) => Err(FieldError::EndMissing),
+            (Validity::None, Some(_)) => Err(FieldError::EndNotAllowed),
+            (_, Some(end)) if end < valid_from => Err(FieldError::EndBeforeStart),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_holders(&self, holders: &[HolderRef]) -> Result<(), FieldError> {
+        let (min, max, found) = (self.min_holders, self.max_holders, holders.len());
+        if !(min..=max).contains(&found) {
+            return Err(FieldError::HolderCount { found, min, max });
+        }
+        let mut seen = HashSet::new();
+        for (holder, position) in holders.iter().zip(1..) {
+            let fits = match self.holders {
+                HolderKind::Natural => holder.type_code().is_natural(),
+                HolderKind::Legal => !holder.type_code().is_natural(),
+                HolderKind::Both => true,
+            };
+            if !fits {
+                return Err(FieldError::HolderKind { position });
+            }
+            if !seen.insert(holder) {
+                return Err(FieldError::DuplicateHolder { position });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_fields(&self, fields: &[(String, String)]) -> Result<(), FieldError> {
+        // The mask bounds the loop: a field beyond the 64th is unknown or stands twice.
+        let mut seen = 0_u64;
+        for ((key, _), position) in fields.iter().zip(1..) {
+            let index = self.field_index(key).ok_or(FieldError::UnknownField { position })?;
+            let bit = 1 << index;
+            if seen & bit != 0 {
+                return Err(FieldError::DuplicateField { key: key.clone() });
+            }
+            seen |= bit;
+        }
+        for (field, index) in self.fields.iter().zip(0_u32..) {
+            if field.required && seen & (1 << index) == 0 {
+                return Err(FieldError::MissingField { key: field.key.clone() });
+            }
+        }
+        for (key, value) in fields {
+            if let Some(field) = self.field(key) {
+                field.check(value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn well_formed(&self) -> Result<(), LicenseTypeError> {
+        if ![&self.name, &self.name_en, &self.authority_name].into_iter().all(|name| is_name(name)) {
+            return Err(LicenseTypeError::Name);
+        }
+        if self.min_holders < 1 || self.min_holders > self.max_holders || self.max_holders > MAX_HOLDERS {
+            return Err(LicenseTypeError::Holders);
+        }
+        if !(1..=MAX_FIELDS).contains(&self.fields.len()) {
+            return Err(LicenseTypeError::FieldCount { found: self.fields.len() });
+        }
+        let mut keys = HashSet::new();
+        for (index, field) in self.fields.iter().enumerate() {
+            if !keys.insert(&field.key) {
+                return Err(LicenseTypeError::DuplicateKey { index });
+            }
+            field.well_formed(index)?;
+        }
+        Ok(())
+    }
+}
+
+impl Field {
+    fn check(&self, value: &str) -> Result<(), FieldError> {
+        let key = || self.key.clone();
+        if value.chars().count() > self.max_length {
+            return Err(FieldError::TooLong { key: key(), max: self.max_length });
+        }
+        let good = match &self.kind {
+            FieldKind::Text | FieldKind::Address => is_text(value),
+            FieldKind::Date => value.parse::<Date>().is_ok(),
+            FieldKind::Number => is_number(value),
+            FieldKind::Code { values } => values.iter().any(|known| known == value),
+            FieldKind::CitizenNumber => match HolderRef::new(HolderTypeCode::CitizenNumber.as_str(), value) {
+                Err(error) if error.is_check_error() => return Err(FieldError::Check { key: key() }),
+                // Another spelling of the number would be a second value for one person.
+                parsed => parsed.is_ok_and(|holder| holder.number() == value),
+            },
+            FieldKind::Uscc => match value.parse::<Uscc>() {
+                Err(error) if error.is_check_error() => return Err(FieldError::Check { key: key() }),
+                parsed => parsed.is_ok(),
+            },
+        };
+        if good { Ok(()) } else { Err(FieldError::BadValue { key: key() }) }
+    }
+
+    fn well_formed(&self, index: usize) -> Result<(), LicenseTypeError> {
+        if !is_key(&self.key) {
+            return Err(LicenseTypeError::Key { index });
+        }
+        if !is_name(&self.label) || !is_name(&self.label_en) {
+            return Err(LicenseTypeError::Name);
+        }
+        let least = match &self.kind {
+            FieldKind::Text | FieldKind::Address | FieldKind::Number => 1,
+            FieldKind::Date => DATE_LENGTH,
+            FieldKind::CitizenNumber | FieldKind::Uscc => NUMBER_LENGTH,
+            FieldKind::Code { values } => {
+                let different: HashSet<_> = values.iter().collect();
+                let bounded =
+                    (1..=MAX_CODE_VALUES).contains(&values.len()) && different.len() == values.len();
+                if !bounded || !values.iter().all(|value| is_text(value)) {
+                    return Err(LicenseTypeError::Values { index });
+                }
+                values.iter().map(|value| value.chars().count()).max().unwrap_or(1)
+            }
+        };
+        if (least..=MAX_VALUE_LENGTH).contains(&self.max_length) {
+            Ok(())
+        } else {
+            Err(LicenseTypeError::MaxLength { index })
+        }
+    }
+}
+
+impl Serialize for LicenseType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for LicenseType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let definition = Self::deserialize(deserializer)?;
+        definition.well_formed().map_err(serde::de::Error::custom)?;
+        Ok(definition)
+    }
+}
+
+/// Not empty, printable, no space at either end.
+fn is_text(value: &str) -> bool {
+    !value.is_empty() && value.trim() == value && value.chars().all(is_printable)
+}
+
+fn is_name(name: &str) -> bool {
+    is_text(name) && name.chars().count() <= MAX_NAME_LENGTH
+}
+
+fn is_key(key: &str) -> bool {
+    key.starts_with(|first: char| first.is_ascii_lowercase())
+        && key.len() <= MAX_NAME_LENGTH
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// `-?[0-9]+(\.[0-9]+)?`
+fn is_number(value: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = value.strip_prefix('-').unwrap_or(value);
+    match unsigned.split_once('.') {
+        Some((whole, fraction)) => digits(whole) && digits(fraction),
+        None => digits(unsigned),
+    }
+}
+
+const BUILTIN: [&str; 9] = [
+    include_str!("../types/birth-certificate.json"),
+    include_str!("../types/business-license.json"),
+    include_str!("../types/food-production-license.json"),
+    include_str!("../types/household-register.json"),
+    include_str!("../types/identity-card.json"),
+    include_str!("../types/marriage-certificate.json"),
+    include_str!("../types/professional-qualification.json"),
+    include_str!("../types/real-estate-certificate.json"),
+    include_str!("../types/social-security-card.json"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const CITIZEN: &str = "11010519491231002X";
+    const USCC: &str = "91350100M000100Y43";
+
+    fn definition() -> Value {
+        json!({
+            "code": "11100000DE0000014G001", "name": "测试证", "nameEn": "Test license", "authorityName": "测试机构",
+            "holders": "natural", "minHolders": 1, "maxHolders": 2, "validity": "optional",
+            "fields": [
+                field("text", json!("text"), true), field("date", json!("date"), false),
+                field("number", json!("number"), false),
+                field("code", json!({"code": {"values": ["甲", "乙"]}}), false),
+                field("citizen", json!("citizen-number"), false), field("uscc", json!("uscc"), false),
+                field("address", json!("address"), false),
+            ],
+        })
+    }
+
+    fn field(key: &str, kind: Value, required: bool) -> Value {
+        json!({"key": key, "label": "字段", "labelEn": "Field", "kind": kind, "required": required,
+            "sensitivity": 3, "maxLength": 20})
+    }
+
+    fn parse(definition: &Value) -> Result<LicenseType, LicenseTypeError> {
+        LicenseType::parse(&definition.to_string())
+    }
+
+    fn person(number: &str) -> HolderRef {
+        HolderRef::new("111", number).unwrap()
+    }
+
+    fn check(fields: &[(&str, &str)]) -> Result<(), FieldError> {
+        let fields: Vec<_> = fields.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        parse(&definition()).unwrap().check(&[person(CITIZEN)], &fields, None, Date::MIN)
+    }
+
+    #[test]
+    fn builtin_types_are_the_nine_common_ones() {
+        let types = LicenseType::builtin();
+        let names: HashSet<_> = types.iter().map(|t| t.name.as_str()).collect();
+        let wanted = [
+            "出生医学证明",
+            "户口簿",
+            "居民身份证",
+            "社会保障卡",
+            "职业资格证",
+            "结婚证",
+            "营业执照",
+            "食品生产许可证",
+            "不动产权证",
+        ];
+        assert_eq!(names, HashSet::from(wanted));
+        let codes: HashSet<_> = types.iter().map(|t| t.code).collect();
+        assert_eq!(codes.len(), types.len());
+        for license_type in &types {
+            assert!((6..=15).contains(&license_type.fields.len()), "{}", license_type.name);
+            let json = serde_json::to_string(license_type).unwrap();
+            assert_eq!(&LicenseType::parse(&json).unwrap(), license_type);
+        }
+        let find = |name: &str| types.iter().find(|t| t.name == name).unwrap();
+        assert_eq!((find("结婚证").min_holders, find("结婚证").max_holders), (2, 2));
+        assert_eq!(find("不动产权证").code.as_str(), "11100000MB03271699001");
+        assert_eq!(find("营业执照").code.authority().as_str(), "11100000MB0341032Y");
+        assert!(!find("营业执照").is_natural_person());
+        assert!(find("不动产权证").is_natural_person() && find("结婚证").is_natural_person());
+    }
+
+    #[test]
+    fn field_indexes_follow_the_definition() {
+        let license_type = parse(&definition()).unwrap();
+        assert_eq!(
+            (license_type.field_index("text"), license_type.field_index("address")),
+            (Some(0), Some(6))
+        );
+        assert_eq!(license_type.field_index("Text"), None);
+        assert_eq!(license_type.field("date").unwrap().kind, FieldKind::Date);
+    }
+
+    #[test]
+    fn refuses_definitions_that_are_not_well_formed() {
+        let refused = |change: &dyn Fn(&mut Value)| {
+            let mut changed = definition();
+            change(&mut changed);
+            assert!(serde_json::from_value::<LicenseType>(changed.clone()).is_err());
+            parse(&changed).unwrap_err()
+        };
+        use LicenseTypeError as E;
+        assert!(matches!(refused(&|d| d["name"] = json!("")), E::Name));
+        assert!(matches!(refused(&|d| d["nameEn"] = json!("a\u{202e}")), E::Name));
+        assert!(matches!(refused(&|d| d["fields"][0]["label"] = json!("长".repeat(129))), E::Name));
+        assert!(matches!(refused(&|d| d["minHolders"] = json!(0)), E::Holders));
+        assert!(matches!(refused(&|d| d["minHolders"] = json!(3)), E::Holders));
+        assert!(matches!(refused(&|d| d["maxHolders"] = json!(17)), E::Holders));
+        assert!(matches!(refused(&|d| d["fields"] = json!([])), E::FieldCount { found: 0 }));
+        let many: Vec<_> = (0..65).map(|i| field(&format!("f{i}"), json!("text"), false)).collect();
+        assert!(matches!(refused(&|d| d["fields"] = json!(many)), E::FieldCount { found: 65 }));
+        for key in ["", "Text", "a_b", "a b", "名", "1a"] {
+            assert!(matches!(refused(&|d| d["fields"][1]["key"] = json!(key)), E::Key { index: 1 }), "{key}");
+        }
+        assert!(matches!(refused(&|d| d["fields"][1]["key"] = json!("text")), E::DuplicateKey { index: 1 }));
+        for (index, length) in [(0, 0), (0, 4097), (1, 9), (4, 17), (5, 17), (3, 0)] {
+            let error = refused(&|d| d["fields"][index]["maxLength"] = json!(length));
+            assert!(matches!(error, E::MaxLength { index: found } if found == index), "{index} {length}");
+        }
+        for values in [json!([]), json!(["甲", "甲"]), json!([""]), json!(["a\n"])] {
+            let error = refused(&|d| d["fields"][3]["kind"] = json!({"code": {"values": values}}));
+            assert!(matches!(error, E::Values { index: 3 }));
+        }
+        assert!(matches!(refused(&|d| d["extra"] = json!(1)), E::Json(_)));
+        assert!(matches!(refused(&|d| d["fields"][0]["extra"] = json!(1)), E::Json(_)));
+        assert!(matches!(refused(&|d| d["fields"][0]["sensitivity"] = json!(5)), E::Json(_)));
+        assert!(matches!(refused(&|d| d["code"] = json!("11100000DE0000014A001")), E::Json(_)));
+        assert!(matches!(refused(&|d| d["holders"] = json!("everyone")), E::Json(_)));
+        assert!(matches!(LicenseType::parse(&format!("{} x", definition())), Err(E::Json(_))));
+        assert!(matches!(LicenseType::parse(&" ".repeat(MAX_DEFINITION_BYTES + 1)), Err(E::TooLong)));
+    }
+
+    #[test]
+    fn takes_good_fields() {
+        let all = [
+            ("text", "测试"),
+            ("date", "2024-02-29"),
+            ("number", "-12.50"),
+            ("code", "乙"),
+            ("citizen", CITIZEN),
+            ("uscc", USCC),
+            ("address", "测试路 1 号"),
+        ];
+        assert_eq!(check(&all), Ok(()));
+        assert_eq!(check(&[("number", "007"), ("text", &"长".repeat(20))]), Ok(()));
+    }
+
+    #[test]
+    fn refuses_bad_fields() {
+        use FieldError as E;
+        assert_eq!(check(&[]), Err(E::MissingField { key: "text".into() }));
+        assert_eq!(check(&[("text", "a"), ("other", "b")]), Err(E::UnknownField { position: 2 }));
+        assert_eq!(check(&[("text", "a"), ("text", "a")]), Err(E::DuplicateField { key: "text".into() }));
+        let long = "长".repeat(21);
+        assert_eq!(check(&[("text", &long)]), Err(E::TooLong { key: "text".into(), max: 20 }));
+        let bad = [
+            ("date", "2024-02-30"),
+            ("date", "20240229"),
+            ("number", "1."),
+            ("number", ".5"),
+            ("number", "1e3"),
+            ("number", "+1"),
+            ("number", "--1"),
+            ("number", ""),
+            ("number", "１"),
+            ("code", "丙"),
+            ("code", ""),
+            ("citizen", "110105194912310"),
+            ("citizen", "11010519491231002x"),
+            ("citizen", " 11010519491231002X"),
+            ("uscc", "91350100"),
+            ("uscc", "91350100m000100Y43"),
+            ("address", ""),
+            ("address", " a"),
+            ("address", "a\nb"),
+            ("address", "a\u{200b}b"),
+        ];
+        for (key, value) in bad {
+            assert_eq!(
+                check(&[("text", "a"), (key, value)]),
+                Err(E::BadValue { key: key.into() }),
+                "{value:?}"
+            );
+        }
+        for (key, value) in [("citizen", "110105194912310021"), ("uscc", "91350100M000100Y4A")] {
+            let error = check(&[("text", "a"), (key, value)]).unwrap_err();
+            assert!(error.is_check_error() && !error.to_string().contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn refuses_wrong_holders_and_dates() {
+        use FieldError as E;
+        let fields = [("text".to_owned(), "a".to_owned())];
+        let mut license_type = parse(&definition()).unwrap();
+        let (one, two, company) =
+            (person(CITIZEN), person("440524188001010014"), HolderRef::new("001", USCC).unwrap());
+        let with = |license_type: &LicenseType, holders: &[HolderRef]| {
+            license_type.check(holders, &fields, None, Date::MIN)
+        };
+        assert_eq!(with(&license_type, &[]), Err(E::HolderCount { found: 0, min: 1, max: 2 }));
+        let three = [one.clone(), two.clone(), one.clone()];
+        assert_eq!(with(&license_type, &three), Err(E::HolderCount { found: 3, min: 1, max: 2 }));
+        let twice = [one.clone(), one.clone()];
+        assert_eq!(with(&license_type, &twice), Err(E::DuplicateHolder { position: 2 }));
+        let mixed = [one.clone(), company.clone()];
+        assert_eq!(with(&license_type, &mixed), Err(E::HolderKind { position: 2 }));
+        license_type.holders = HolderKind::Legal;
+        assert_eq!(with(&license_type, &mixed), Err(E::HolderKind { position: 1 }));
+        license_type.holders = HolderKind::Both;
+        assert_eq!(with(&license_type, &mixed), Ok(()));
+
+        let from: Date = "2026-01-01".parse().unwrap();
+        let until = |license_type: &LicenseType, end: Option<&str>| {
+            license_type.check(&mixed, &fields, end.map(|end| end.parse().unwrap()), from)
+        };
+        assert_eq!(until(&license_type, Some("2025-12-31")), Err(E::EndBeforeStart));
+        assert_eq!(until(&license_type, Some("2026-01-01")), Ok(()));
+        license_type.validity = Validity::Required;
+        assert_eq!(until(&license_type, None), Err(E::EndMissing));
+        license_type.validity = Validity::None;
+        assert_eq!(until(&license_type, Some("2027-01-01")), Err(E::EndNotAllowed));
+    }
+}
