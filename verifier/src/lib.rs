@@ -9,11 +9,16 @@
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 pub mod checkpoint;
+mod encoding;
 pub mod leaf;
+pub mod license;
 pub mod merkle;
 pub mod note;
 pub mod proof;
 pub mod receipt;
+pub mod report;
+pub mod signature;
+pub mod trust;
 
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];

@@ -1,2 +1,240 @@
-//! Command line of the verifier.
-fn main() {}
+//! Command line of the verifier: checks files offline. Exit 0 valid, 1 invalid, 2 cannot tell, 64 usage.
+
+#![forbid(unsafe_code)]
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemas::date::parse_rfc3339;
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use verifier::{
+    license::{self, RootCache},
+    note::VerifierKey,
+    proof::TlogProof,
+    receipt::{self, Receipt},
+    report::{Reason, Report, Verdict},
+    trust::Trust,
+};
+
+/// Exit code for a command line that cannot be carried out (`EX_USAGE`).
+const EXIT_USAGE: u8 = 64;
+
+/// Where the file identifier stands in an envelope, behind size prefix and root offset.
+const ENVELOPE_IDENTIFIER_OFFSET: usize = 8;
+
+/// Checks licenses and receipts from bytes alone.
+#[derive(Parser)]
+#[command(name = "verifier", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Args)]
+struct Options {
+    /// Trust bundle: a signed note.
+    #[arg(long, global = true, value_name = "FILE", required = false)]
+    trust: Option<PathBuf>,
+    /// The trust authority's verifier key. Without it the bundle file itself is trusted.
+    #[arg(long, global = true, value_name = "VKEY")]
+    anchor: Option<VerifierKey>,
+    /// Time of the check, RFC 3339. Default: now.
+    #[arg(long, global = true, value_name = "TIME", value_parser = read_time)]
+    at: Option<Seconds>,
+    /// Refuse a trust bundle with a lower sequence.
+    #[arg(long, global = true, value_name = "N", default_value_t = 0)]
+    minimum_sequence: u64,
+    /// How to print the report.
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Checks a license: envelope bytes, base64 of them, or a JSON answer with a member `envelope`.
+    License {
+        /// The license.
+        file: PathBuf,
+    },
+    /// Checks a receipt, or a whole answer with its receipt.
+    Receipt {
+        /// The receipt, or the answer.
+        file: PathBuf,
+        /// The request body as it was sent.
+        #[arg(long, value_name = "FILE")]
+        request: Option<PathBuf>,
+        /// The answer as it was received, with its receipt or without.
+        #[arg(long, value_name = "FILE")]
+        answer: Option<PathBuf>,
+        /// A log proof, in place of the receipt's own.
+        #[arg(long, value_name = "FILE")]
+        proof: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// Seconds since 1970.
+#[derive(Clone, Copy)]
+struct Seconds(u64);
+
+fn read_time(text: &str) -> Result<Seconds, String> {
+    parse_rfc3339(text).map(|ms| Seconds(ms / 1000)).ok_or_else(|| "not an RFC 3339 time".to_owned())
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come here too, and are no misuse.
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let report = match run(&cli) {
+        Ok(report) => report,
+        Err(message) => {
+            eprintln!("verifier: {message}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let text = match cli.options.output {
+        Output::Text => render(&report),
+        Output::Json => {
+            let json = serde_json::to_string_pretty(&report).expect("a report is strings and numbers");
+            format!("{json}\n")
+        }
+    };
+    // A reader that has gone away still gets the exit code.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::from(match report.verdict {
+        Verdict::Valid => 0,
+        Verdict::Invalid => 1,
+        Verdict::Unknown => 2,
+    })
+}
+
+/// The report, or why the command cannot be carried out at all.
+fn run(cli: &Cli) -> Result<Report, String> {
+    let options = &cli.options;
+    let at = match options.at {
+        Some(Seconds(at)) => at,
+        None => SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs(),
+    };
+    let path = options.trust.as_ref().ok_or("--trust FILE is needed")?;
+    let text = String::from_utf8_lossy(&read(path)?).into_owned();
+    let trust = match Trust::parse_note(&text, options.anchor.as_ref(), options.minimum_sequence) {
+        Ok(trust) => trust,
+        Err(error) => return Ok(Report::failed(error.reason(), error.to_string(), at)),
+    };
+    match &cli.command {
+        Command::License { file } => {
+            Ok(license::verify(&envelope(read(file)?), &trust, at, &mut RootCache::new()))
+        }
+        Command::Receipt { file, request, answer, proof } => {
+            let bytes = read(file)?;
+            let request = request.as_deref().map(read).transpose()?;
+            let answer = answer.as_deref().map(read).transpose()?;
+            let proof = proof.as_deref().map(read).transpose()?;
+            Ok(check_receipt(&bytes, request.as_deref(), answer, proof.as_deref(), &trust, at))
+        }
+    }
+}
+
+fn check_receipt(
+    bytes: &[u8],
+    request: Option<&[u8]>,
+    answer: Option<Vec<u8>>,
+    proof: Option<&[u8]>,
+    trust: &Trust,
+    at: u64,
+) -> Report {
+    let (receipt, answer) = if let Ok(receipt) = serde_json::from_slice::<Receipt>(bytes) {
+        (receipt, answer)
+    } else {
+        match receipt::cut(bytes) {
+            Ok((_, receipt)) => (receipt, Some(answer.unwrap_or_else(|| bytes.to_vec()))),
+            Err(error) => return Report::failed(Reason::MalformedReceipt, error.to_string(), at),
+        }
+    };
+    let proof = match proof.map(|text| TlogProof::parse(&String::from_utf8_lossy(text))).transpose() {
+        Ok(proof) => proof,
+        Err(error) => return Report::failed(Reason::MalformedProof, error.to_string(), at),
+    };
+    receipt::verify_against(&receipt, proof.as_ref(), request, answer.as_deref(), trust, at)
+}
+
+/// The envelope in a file: the bytes, base64 text, or the member `envelope` of a JSON answer. What is none of these
+/// is handed on as it is, and found malformed.
+fn envelope(bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.get(ENVELOPE_IDENTIFIER_OFFSET..).is_some_and(|rest| rest.starts_with(b"MXL1")) {
+        return bytes;
+    }
+    let json = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
+    let member = json.as_ref().and_then(|json| json.get("envelope")?.as_str());
+    let text = member.map_or_else(|| bytes.trim_ascii(), |text| text.as_bytes());
+    STANDARD.decode(text).unwrap_or(bytes)
+}
+
+fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, String> {
+    let path = path.as_ref();
+    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn render(report: &Report) -> String {
+    let mut text = match report.verdict {
+        Verdict::Valid => "valid\n".to_owned(),
+        Verdict::Invalid => "invalid\n".to_owned(),
+        Verdict::Unknown => "cannot tell\n".to_owned(),
+    };
+    for finding in &report.reasons {
+        text.push_str(&format!("  reason       {}: {}\n", finding.code(), plain(&finding.detail)));
+    }
+    if let Some(license) = &report.license {
+        let until = license.valid_until.as_deref().unwrap_or("without end");
+        text.push_str(&format!("  license      {}\n", license.identifier));
+        text.push_str(&format!("  issuer       {}\n", plain(&license.issuer_name)));
+        text.push_str(&format!("  days         {} to {until}\n", license.valid_from));
+        text.push_str(&format!("  signed       {}\n", license.signed_at));
+    }
+    if let Some(receipt) = &report.receipt {
+        text.push_str(&format!("  entry        {} of {}\n", receipt.index, plain(&receipt.log)));
+        text.push_str(&format!("  time         {}\n", receipt.time));
+        text.push_str(&format!("  organisation {}\n", plain(&receipt.organisation)));
+        text.push_str(&format!("  decision     {} {} {}\n", receipt.route, receipt.decision, receipt.code));
+        if let Some(size) = receipt.checkpoint_size {
+            text.push_str(&format!("  checkpoint   size {size}\n"));
+        }
+    }
+    if let Some(trust) = &report.trust {
+        text.push_str(&format!(
+            "  trust        sequence {}, made {}, ends {}\n",
+            trust.sequence, trust.issued_at, trust.expires
+        ));
+    }
+    text.push_str(&format!("  at           {}\n", report.at));
+    text.push_str(&format!("  checked      {}\n", list(&report.checked)));
+    text.push_str(&format!("  not checked  {}\n", list(&report.not_checked)));
+    text
+}
+
+/// Text out of a file that nobody vouches for: control characters could forge lines or move the cursor.
+fn plain(text: &str) -> String {
+    text.replace(char::is_control, "\u{fffd}")
+}
+
+fn list(names: &[&str]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}

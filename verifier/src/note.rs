@@ -3,6 +3,7 @@
 use crate::sha256;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::signature::{ED25519, UnparsedPublicKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, str::FromStr};
 
 /// Longest note that is read, in bytes.
@@ -109,6 +110,18 @@ impl fmt::Display for VerifierKey {
         let mut typed = vec![ALGORITHM_ED25519];
         typed.extend_from_slice(&self.key);
         write!(f, "{}+{}+{}", self.name, hex::encode(self.hash), STANDARD.encode(typed))
+    }
+}
+
+impl Serialize for VerifierKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for VerifierKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -2,8 +2,20 @@
 
 use crate::{
     Hash,
-    leaf::{LeafKind, commitment, leaf_bytes},
+    checkpoint::Checkpoint,
+    encoding::base64_bytes,
+    leaf::{LeafKind, Open, commitment, leaf_bytes},
     merkle,
+    note::SignedNote,
+    proof::TlogProof,
+    report::{Reason, ReceiptFacts, Report},
+    sha256,
+    trust::Trust,
+};
+use schemas::{
+    codes::{Code, Decision},
+    date::rfc3339,
+    routes::Route,
 };
 use serde::{Deserialize, Serialize};
 
@@ -87,22 +99,123 @@ pub fn attach(answer: &[u8], receipt: &Receipt) -> Vec<u8> {
     [body, MEMBER, &json, end].concat()
 }
 
-/// Bytes as base64 text in JSON.
-mod base64_bytes {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+/// Checks a receipt with the proof it carries.
+///
+/// `request` and `answer` are the bytes as they went over the wire; the answer may hold its receipt or not. What is
+/// absent is listed as not checked. Without a proof the verdict is at best unknown. `at` is the time of the check in
+/// seconds since 1970.
+pub fn verify(
+    receipt: &Receipt,
+    request: Option<&[u8]>,
+    answer: Option<&[u8]>,
+    trust: &Trust,
+    at: u64,
+) -> Report {
+    verify_against(receipt, None, request, answer, trust, at)
+}
 
-    pub(super) fn serialize<S: Serializer>(
-        bytes: impl AsRef<[u8]>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(bytes))
+/// Checks a receipt as [`verify`] does, with a proof from elsewhere in place of the receipt's own, such as one that
+/// was fetched from `/v1/log/proof/{index}` later.
+pub fn verify_against(
+    receipt: &Receipt,
+    proof: Option<&TlogProof>,
+    request: Option<&[u8]>,
+    answer: Option<&[u8]>,
+    trust: &Trust,
+    at: u64,
+) -> Report {
+    let mut report = Report::new(trust, at);
+    let Ok(open) = Open::parse(&receipt.open) else {
+        report.add(Reason::MalformedOpen, "the open part cannot be read");
+        return report;
+    };
+    report.receipt = Some(facts(receipt, &open));
+    if receipt.computed_leaf_hash() == receipt.leaf_hash {
+        report.checked.push("leaf");
+    } else {
+        report.add(Reason::LeafMismatch, "open, salt and C do not make the leaf hash");
     }
+    if open.index != receipt.index {
+        report.add(Reason::IndexMismatch, format!("{} is not {}", receipt.index, open.index));
+    }
+    match request {
+        Some(_) if open.request_digest == [0; 32] => {
+            report.add(Reason::RequestNotRecorded, "the exchange did not read the request to its end");
+        }
+        Some(request) if sha256(&[request]) == open.request_digest => report.checked.push("request"),
+        Some(_) => report.add(Reason::RequestMismatch, "the receipt is for another request"),
+        None => report.not_checked.push("request"),
+    }
+    match answer {
+        Some(answer) if is_answer(answer, receipt, &open) => report.checked.push("answer"),
+        Some(_) => report.add(Reason::AnswerMismatch, "the receipt is for another answer"),
+        None => report.not_checked.push("answer"),
+    }
+    check_inclusion(&mut report, receipt, proof, trust);
+    report
+}
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>, T: TryFrom<Vec<u8>>>(d: D) -> Result<T, D::Error> {
-        let text = String::deserialize(d)?;
-        let bytes = STANDARD.decode(text).map_err(|_| D::Error::custom("no base64"))?;
-        bytes.try_into().map_err(|_| D::Error::custom("wrong length"))
+/// Whether `answer`, as it is or with its receipt cut out, is the one that the receipt is for.
+fn is_answer(answer: &[u8], receipt: &Receipt, open: &Open) -> bool {
+    if sha256(&[answer]) == open.answer_digest {
+        return true;
+    }
+    // The same receipt, but for the proof, which may have been added or taken off.
+    let same =
+        |other: Receipt| Receipt { proof: None, ..other } == Receipt { proof: None, ..receipt.clone() };
+    cut(answer).is_ok_and(|(hashed, other)| sha256(&[&hashed]) == open.answer_digest && same(other))
+}
+
+fn check_inclusion(report: &mut Report, receipt: &Receipt, proof: Option<&TlogProof>, trust: &Trust) {
+    let own;
+    let proof = match (proof, &receipt.proof) {
+        (Some(proof), _) => proof,
+        (None, Some(text)) => match TlogProof::parse(text) {
+            Ok(parsed) => {
+                own = parsed;
+                &own
+            }
+            Err(error) => return report.add(Reason::MalformedProof, error.to_string()),
+        },
+        (None, None) => return report.add(Reason::NoProof, "no proof that the leaf stands in the log"),
+    };
+    let opens_other = proof.extra.as_ref().is_some_and(|extra| *extra != receipt.extra());
+    if proof.index != receipt.index || opens_other {
+        return report.add(Reason::ProofMismatch, format!("the proof is for entry {}", proof.index));
+    }
+    let Some(log) = trust.log(&receipt.log) else {
+        return report.add(Reason::UnknownLog, format!("the trust bundle does not know log {}", receipt.log));
+    };
+    let checkpoint = SignedNote::parse(&proof.checkpoint)
+        .and_then(|note| note.verify(std::slice::from_ref(&log.key)))
+        .map_err(|error| error.to_string())
+        .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()));
+    let checkpoint = match checkpoint {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => return report.add(Reason::BadCheckpoint, error),
+    };
+    report.checked.push("checkpoint");
+    let Checkpoint { size, root, .. } = checkpoint;
+    if !merkle::verify_inclusion(receipt.index, size, &receipt.leaf_hash, &proof.path, &root) {
+        return report.add(Reason::NotIncluded, format!("leaf {} does not lead to the root", receipt.index));
+    }
+    report.checked.push("inclusion");
+    if let Some(facts) = &mut report.receipt {
+        facts.checkpoint_size = Some(size);
+    }
+}
+
+fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
+    let organisation = String::from_utf8_lossy(&open.organisation);
+    ReceiptFacts {
+        log: receipt.log.clone(),
+        index: receipt.index,
+        time: rfc3339(open.time_ms),
+        organisation: organisation.trim_end_matches('\0').to_owned(),
+        route: Route::from_number(open.route).map_or_else(|| open.route.to_string(), |r| r.name().to_owned()),
+        decision: Decision::from_number(open.decision).map_or("", Decision::name).to_owned(),
+        code: Code::from_number(open.code).map_or_else(|| open.code.to_string(), |c| c.name().to_owned()),
+        checkpoint_size: None,
     }
 }
 

@@ -1,0 +1,325 @@
+//! The answer of a check: a verdict, its reasons, and what was and was not checked.
+
+use crate::trust::Trust;
+use schemas::date::rfc3339;
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// One of three clearly different answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every check that applies was made and holds.
+    Valid,
+    /// A check fails.
+    Invalid,
+    /// A check could not be made; nothing that was checked fails.
+    Unknown,
+}
+
+/// Declares the reasons with their stable code and the verdict each leads to.
+macro_rules! reasons {
+    ($($(#[$meta:meta])* $variant:ident = $code:literal $verdict:ident),+ $(,)?) => {
+        /// Why a verdict is not `valid`. The codes are stable.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$meta])* $variant),+ }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable code.
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$variant => $code),+ }
+            }
+
+            /// The verdict that this reason leads to under a trust bundle in force.
+            pub const fn verdict(self) -> Verdict {
+                match self { $(Self::$variant => Verdict::$verdict),+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The envelope is no `MXL1` buffer within the limits, or not in the one form that is written.
+    MalformedEnvelope = "malformed-envelope" Invalid,
+    /// Bytes follow the envelope.
+    TrailingBytes = "trailing-bytes" Invalid,
+    /// The body is no `MXB1` buffer within the limits, or a date in it is none.
+    MalformedBody = "malformed-body" Invalid,
+    /// The body's identifier is no license identifier, or its check character is wrong.
+    BadIdentifier = "bad-identifier" Invalid,
+    /// The trust bundle knows no issuer of this license.
+    NoTrustForIssuer = "no-trust-for-issuer" Unknown,
+    /// A signature is of a key that the trust bundle does not give the issuer.
+    UnknownSigner = "unknown-signer" Invalid,
+    /// A signature is of a key of another organisation than the identifier names.
+    IssuerMismatch = "issuer-mismatch" Invalid,
+    /// The issuer may not issue this license type.
+    NotEntitledToType = "not-entitled-to-type" Invalid,
+    /// The body was signed before the key's time.
+    KeyNotYetValid = "key-not-yet-valid" Invalid,
+    /// The body was signed after the key's time.
+    KeyPastEnd = "key-past-end" Invalid,
+    /// The key is compromised: good only with an issue receipt from before, which an envelope does not hold.
+    KeyCompromised = "key-compromised" Unknown,
+    /// A signature that the trust bundle requires of the issuer is missing.
+    RequiredSuiteMissing = "required-suite-missing" Invalid,
+    /// The trust bundle requires a suite that this verifier cannot check.
+    UnsupportedSuite = "unsupported-suite" Unknown,
+    /// An inclusion path does not fit its index and size.
+    BadPath = "bad-path" Invalid,
+    /// A signature does not verify.
+    BadSignature = "bad-signature" Invalid,
+    /// The license's first day has not come.
+    NotYetValid = "not-yet-valid" Invalid,
+    /// The license's last day is over.
+    Expired = "expired" Invalid,
+
+    /// The trust bundle is past its end.
+    TrustExpired = "trust-expired" Unknown,
+    /// The trust bundle is older than one seen before.
+    TrustRollback = "trust-rollback" Unknown,
+    /// The trust bundle cannot be read.
+    MalformedTrust = "malformed-trust" Unknown,
+    /// The trust bundle is not signed by the trust authority.
+    BadTrustSignature = "bad-trust-signature" Unknown,
+
+    /// No receipt can be read.
+    MalformedReceipt = "malformed-receipt" Invalid,
+    /// The receipt's open part cannot be read.
+    MalformedOpen = "malformed-open" Invalid,
+    /// The receipt's parts do not make its leaf hash.
+    LeafMismatch = "leaf-mismatch" Invalid,
+    /// The receipt's index is not that of its open part.
+    IndexMismatch = "index-mismatch" Invalid,
+    /// The request is not the one the receipt is for.
+    RequestMismatch = "request-mismatch" Invalid,
+    /// The exchange did not read the request to its end, so the receipt does not say which it was.
+    RequestNotRecorded = "request-not-recorded" Unknown,
+    /// The answer is not the one the receipt is for.
+    AnswerMismatch = "answer-mismatch" Invalid,
+    /// The trust bundle does not know the log.
+    UnknownLog = "unknown-log" Unknown,
+    /// There is no proof that the leaf stands in the log.
+    NoProof = "no-proof" Unknown,
+    /// The proof cannot be read.
+    MalformedProof = "malformed-proof" Invalid,
+    /// The proof is for another entry.
+    ProofMismatch = "proof-mismatch" Invalid,
+    /// The proof's checkpoint is not one that the log signed.
+    BadCheckpoint = "bad-checkpoint" Invalid,
+    /// The leaf does not stand in the checkpoint's tree.
+    NotIncluded = "not-included" Invalid,
+}
+
+impl Reason {
+    /// Whether a newer trust bundle could take this reason away: an expired bundle cannot speak against a key.
+    const fn rests_on_trust(self) -> bool {
+        matches!(
+            self,
+            Self::UnknownSigner
+                | Self::IssuerMismatch
+                | Self::NotEntitledToType
+                | Self::KeyNotYetValid
+                | Self::KeyPastEnd
+                | Self::RequiredSuiteMissing
+                | Self::BadCheckpoint
+        )
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// A reason with what a reader needs to act on it. Never personal data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The reason.
+    #[serde(rename = "code")]
+    pub reason: Reason,
+    /// More about it, in English; not stable.
+    pub detail: String,
+}
+
+impl Finding {
+    /// The reason's stable code.
+    pub const fn code(&self) -> &'static str {
+        self.reason.code()
+    }
+}
+
+/// Which trust the check rested on, and until when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustFacts {
+    /// Sequence of the trust bundle.
+    pub sequence: u64,
+    /// When it was made, RFC 3339.
+    pub issued_at: String,
+    /// When it ends, RFC 3339.
+    pub expires: String,
+}
+
+/// What a license says of itself; believed only under the verdict `valid`. Names no holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LicenseFacts {
+    /// The license's identity: H(body), hex.
+    pub body_digest: String,
+    /// The full identifier.
+    pub identifier: String,
+    /// Name of the issuer as it stands in the body.
+    pub issuer_name: String,
+    /// First valid day.
+    pub valid_from: String,
+    /// Last valid day; absent for a license without end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<String>,
+    /// When it was signed, RFC 3339.
+    pub signed_at: String,
+}
+
+/// What a receipt says; believed only under the verdict `valid`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceiptFacts {
+    /// Origin of the log.
+    pub log: String,
+    /// Index of the entry.
+    pub index: u64,
+    /// Journal time, RFC 3339.
+    pub time: String,
+    /// USCC of the caller's organisation; empty for an entry of the exchange itself.
+    pub organisation: String,
+    /// Name of the route, or its number when this verifier does not know it.
+    pub route: String,
+    /// Name of the decision.
+    pub decision: String,
+    /// Name of the public code, or its number when this verifier does not know it.
+    pub code: String,
+    /// Size of the checkpoint's tree, when the proof holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_size: Option<u64>,
+}
+
+/// The answer of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The answer.
+    pub verdict: Verdict,
+    /// Why it is not `valid`; empty exactly when it is.
+    pub reasons: Vec<Finding>,
+    /// What was checked and holds.
+    pub checked: Vec<&'static str>,
+    /// What was not checked and the verdict says nothing about.
+    pub not_checked: Vec<&'static str>,
+    /// The time of the check, RFC 3339.
+    pub at: String,
+    /// The trust it rested on; absent when there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<TrustFacts>,
+    /// About a license.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<LicenseFacts>,
+    /// About a receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<ReceiptFacts>,
+}
+
+impl Report {
+    /// A report that nothing speaks against yet. `at` in seconds since 1970.
+    pub(crate) fn new(trust: &Trust, at: u64) -> Self {
+        let mut report = Self { trust: Some(TrustFacts::of(trust)), ..Self::bare(at) };
+        if !trust.is_anchored() {
+            report.not_checked.push("trust-signature");
+        }
+        if at >= trust.expires {
+            report.add(Reason::TrustExpired, format!("the trust bundle ended {}", seconds(trust.expires)));
+        }
+        report
+    }
+
+    /// The report of a check that could not begin: its one reason and the time of the check in seconds since 1970.
+    pub fn failed(reason: Reason, detail: impl Into<String>, at: u64) -> Self {
+        let mut report = Self::bare(at);
+        report.add(reason, detail);
+        report
+    }
+
+    fn bare(at: u64) -> Self {
+        Self {
+            verdict: Verdict::Valid,
+            reasons: Vec::new(),
+            checked: Vec::new(),
+            not_checked: Vec::new(),
+            at: seconds(at),
+            trust: None,
+            license: None,
+            receipt: None,
+        }
+    }
+
+    pub(crate) fn add(&mut self, reason: Reason, detail: impl Into<String>) {
+        self.reasons.push(Finding { reason, detail: detail.into() });
+        let stale = self.has(Reason::TrustExpired);
+        let invalid = |found: &Finding| {
+            found.reason.verdict() == Verdict::Invalid && !(stale && found.reason.rests_on_trust())
+        };
+        self.verdict = if self.reasons.iter().any(invalid) { Verdict::Invalid } else { Verdict::Unknown };
+    }
+
+    /// Whether this is among the reasons.
+    pub fn has(&self, reason: Reason) -> bool {
+        self.reasons.iter().any(|finding| finding.reason == reason)
+    }
+}
+
+impl TrustFacts {
+    fn of(trust: &Trust) -> Self {
+        Self {
+            sequence: trust.sequence,
+            issued_at: seconds(trust.issued_at),
+            expires: seconds(trust.expires),
+        }
+    }
+}
+
+/// Seconds since 1970 as RFC 3339.
+pub(crate) fn seconds(at: u64) -> String {
+    rfc3339(at.saturating_mul(1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_and_no_reason_leads_to_valid() {
+        let codes: HashSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        assert!(Reason::ALL.iter().all(|reason| reason.verdict() != Verdict::Valid));
+    }
+
+    #[test]
+    fn a_stale_bundle_cannot_speak_against_a_key() {
+        let mut report = Report::failed(Reason::UnknownSigner, "", 0);
+        assert_eq!(report.verdict, Verdict::Invalid);
+        report.add(Reason::TrustExpired, "");
+        assert_eq!(report.verdict, Verdict::Unknown);
+        report.add(Reason::BadSignature, "");
+        assert_eq!(report.verdict, Verdict::Invalid);
+    }
+}
