@@ -65,9 +65,12 @@ pub enum Error {
     /// A certificate or revocation list could not be made.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// A signed note could not be made.
-    #[error("trust bundle: {0}")]
-    Trust(String),
+    /// A trust bundle that no checker would take.
+    #[error(transparent)]
+    Trust(#[from] verifier::trust::TrustError),
+    /// Not a name for a signing key.
+    #[error(transparent)]
+    Note(#[from] verifier::note::NoteError),
     /// The system gave no random bytes.
     #[error("no randomness from the system")]
     Randomness,

@@ -7,8 +7,10 @@
 
 mod error;
 mod file;
+pub mod inspect;
 pub mod keys;
 pub mod pki;
 pub mod sealed;
+pub mod trust;
 
 pub use error::Error;

@@ -289,15 +289,17 @@ pub fn organisation(certificate: &[u8]) -> Result<Uscc, OrganisationError> {
 /// Whether a PEM text holds a certificate of a development PKI: one whose subject or issuer says so. What
 /// cannot be read is not development; whoever uses it will find out.
 pub fn is_development(pem: &str) -> bool {
-    CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().any(|der| {
-        parse(&der).is_ok_and(|certificate| {
-            names_development(certificate.subject()) || names_development(certificate.issuer())
-        })
-    })
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .flatten()
+        .any(|der| parse(&der).is_ok_and(|certificate| says_development(&certificate)))
 }
 
-fn names_development(name: &X509Name<'_>) -> bool {
-    name.iter_organization().any(|part| part.as_str() == Ok(DEVELOPMENT_ORGANISATION))
+/// Whether a certificate's subject or issuer says that it is of a development PKI.
+pub(crate) fn says_development(certificate: &X509Certificate<'_>) -> bool {
+    [certificate.subject(), certificate.issuer()]
+        .into_iter()
+        .flat_map(X509Name::iter_organization)
+        .any(|part| part.as_str() == Ok(DEVELOPMENT_ORGANISATION))
 }
 
 /// All URIs among a certificate's alternative names.
@@ -318,7 +320,7 @@ fn uris(certificate: &[u8]) -> Result<Vec<String>, OrganisationError> {
     Ok(uris)
 }
 
-fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
+pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     match X509Certificate::from_der(der) {
         Ok(([], certificate)) => Ok(certificate),
         _ => Err(Error::Malformed { what: "certificate", reason: "not an X.509 certificate" }),

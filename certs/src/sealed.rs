@@ -192,6 +192,11 @@ impl KeyFolder {
     }
 }
 
+/// Bytes of the secret in a sealed key file, if that is what it is.
+pub(crate) fn secret_length(content: &[u8]) -> Option<usize> {
+    content.starts_with(MAGIC).then_some(content.len().checked_sub(OVERHEAD))?
+}
+
 /// 32 random bytes.
 pub(crate) fn random_key() -> Result<Zeroizing<[u8; KEY_BYTES]>, Error> {
     let mut bytes = Zeroizing::new([0; KEY_BYTES]);
