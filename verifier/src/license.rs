@@ -311,12 +311,12 @@ pub fn verify(envelope: &[u8], trust: &Trust, at: u64, warm: &mut RootCache) -> 
     };
     report.checked.push("form");
     report.license = Some(LicenseFacts {
-        body_digest: hex::encode(opened.body_digest()),
-        identifier: content.identifier.to_string(),
+        body_digest: opened.body_digest(),
+        identifier: content.identifier.clone(),
         issuer_name: content.issuer_name.clone(),
-        valid_from: content.valid_from.to_string(),
-        valid_until: content.valid_until.map(|date| date.to_string()),
-        signed_at: seconds(content.issued_at),
+        valid_from: content.valid_from,
+        valid_until: content.valid_until,
+        signed_at: content.issued_at,
     });
     check_signatures(&mut report, &opened, &content, trust, warm);
     check_time(&mut report, &content, at);

@@ -17,7 +17,7 @@ use verifier::{
     note::VerifierKey,
     proof::TlogProof,
     receipt::{self, Receipt},
-    report::{Reason, Report, Verdict},
+    report::{Reason, Report, Verdict, seconds},
     trust::Trust,
 };
 
@@ -203,11 +203,11 @@ fn render(report: &Report) -> String {
         text.push_str(&format!("  reason       {}: {}\n", finding.code(), plain(&finding.detail)));
     }
     if let Some(license) = &report.license {
-        let until = license.valid_until.as_deref().unwrap_or("without end");
+        let until = license.valid_until.map_or_else(|| "without end".to_owned(), |date| date.to_string());
         text.push_str(&format!("  license      {}\n", license.identifier));
         text.push_str(&format!("  issuer       {}\n", plain(&license.issuer_name)));
         text.push_str(&format!("  days         {} to {until}\n", license.valid_from));
-        text.push_str(&format!("  signed       {}\n", license.signed_at));
+        text.push_str(&format!("  signed       {}\n", seconds(license.signed_at)));
     }
     if let Some(receipt) = &report.receipt {
         text.push_str(&format!("  entry        {} of {}\n", receipt.index, plain(&receipt.log)));
@@ -221,10 +221,12 @@ fn render(report: &Report) -> String {
     if let Some(trust) = &report.trust {
         text.push_str(&format!(
             "  trust        sequence {}, made {}, ends {}\n",
-            trust.sequence, trust.issued_at, trust.expires
+            trust.sequence,
+            seconds(trust.issued_at),
+            seconds(trust.expires)
         ));
     }
-    text.push_str(&format!("  at           {}\n", report.at));
+    text.push_str(&format!("  at           {}\n", seconds(report.at)));
     text.push_str(&format!("  checked      {}\n", list(&report.checked)));
     text.push_str(&format!("  not checked  {}\n", list(&report.not_checked)));
     text

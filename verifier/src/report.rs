@@ -1,7 +1,10 @@
 //! The answer of a check: a verdict, its reasons, and what was and was not checked.
 
-use crate::trust::Trust;
-use schemas::date::rfc3339;
+use crate::{Hash, trust::Trust};
+use schemas::{
+    date::{Date, rfc3339},
+    identifier::CertificateIdentifier,
+};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -165,29 +168,33 @@ impl Finding {
 pub struct TrustFacts {
     /// Sequence of the trust bundle.
     pub sequence: u64,
-    /// When it was made, RFC 3339.
-    pub issued_at: String,
-    /// When it ends, RFC 3339.
-    pub expires: String,
+    /// When it was made, seconds since 1970; RFC 3339 in JSON.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub issued_at: u64,
+    /// When it ends, likewise.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub expires: u64,
 }
 
 /// What a license says of itself; believed only under the verdict `valid`. Names no holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LicenseFacts {
-    /// The license's identity: H(body), hex.
-    pub body_digest: String,
+    /// The license's identity: H(body).
+    #[serde(serialize_with = "crate::encoding::hex_bytes::serialize")]
+    pub body_digest: Hash,
     /// The full identifier.
-    pub identifier: String,
+    pub identifier: CertificateIdentifier,
     /// Name of the issuer as it stands in the body.
     pub issuer_name: String,
     /// First valid day.
-    pub valid_from: String,
+    pub valid_from: Date,
     /// Last valid day; absent for a license without end.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub valid_until: Option<String>,
-    /// When it was signed, RFC 3339.
-    pub signed_at: String,
+    pub valid_until: Option<Date>,
+    /// When it was signed, seconds since 1970; RFC 3339 in JSON.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub signed_at: u64,
 }
 
 /// What a receipt says; believed only under the verdict `valid`.
@@ -198,7 +205,7 @@ pub struct ReceiptFacts {
     pub log: String,
     /// Index of the entry.
     pub index: u64,
-    /// Journal time, RFC 3339.
+    /// Journal time, RFC 3339 with milliseconds.
     pub time: String,
     /// USCC of the caller's organisation; empty for an entry of the exchange itself.
     pub organisation: String,
@@ -225,8 +232,9 @@ pub struct Report {
     pub checked: Vec<&'static str>,
     /// What was not checked and the verdict says nothing about.
     pub not_checked: Vec<&'static str>,
-    /// The time of the check, RFC 3339.
-    pub at: String,
+    /// The time of the check, seconds since 1970; RFC 3339 in JSON.
+    #[serde(serialize_with = "as_rfc3339")]
+    pub at: u64,
     /// The trust it rested on; absent when there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust: Option<TrustFacts>,
@@ -264,7 +272,7 @@ impl Report {
             reasons: Vec::new(),
             checked: Vec::new(),
             not_checked: Vec::new(),
-            at: seconds(at),
+            at,
             trust: None,
             license: None,
             receipt: None,
@@ -288,16 +296,16 @@ impl Report {
 
 impl TrustFacts {
     fn of(trust: &Trust) -> Self {
-        Self {
-            sequence: trust.sequence,
-            issued_at: seconds(trust.issued_at),
-            expires: seconds(trust.expires),
-        }
+        Self { sequence: trust.sequence, issued_at: trust.issued_at, expires: trust.expires }
     }
 }
 
+fn as_rfc3339<S: Serializer>(at: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&seconds(*at))
+}
+
 /// Seconds since 1970 as RFC 3339.
-pub(crate) fn seconds(at: u64) -> String {
+pub fn seconds(at: u64) -> String {
     rfc3339(at.saturating_mul(1000))
 }
 

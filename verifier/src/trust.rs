@@ -229,6 +229,11 @@ impl Trust {
         Ok(Self { anchored: anchor.is_some(), ..Self::new(bundle)? })
     }
 
+    /// The bundle as read.
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
     /// Whether the bundle's signature was checked, or its caller made it.
     pub fn is_anchored(&self) -> bool {
         self.anchored

@@ -1,0 +1,196 @@
+use crate::fixture::*;
+use verifier::{
+    checkpoint::Checkpoint,
+    leaf::Open,
+    proof::TlogProof,
+    receipt::{Receipt, attach, verify, verify_against},
+    report::{Reason, Report, Verdict},
+    trust::Trust,
+};
+
+fn check(receipt: &Receipt) -> Report {
+    verify(receipt, Some(REQUEST), Some(ANSWER), &trust(), NOW)
+}
+
+#[track_caller]
+fn assert_report(report: &Report, verdict: Verdict, reasons: &[Reason]) {
+    let codes: Vec<_> = reasons.iter().map(|reason| reason.code()).collect();
+    assert_eq!((report.verdict, crate::fixture::codes(report)), (verdict, codes), "{report:?}");
+}
+
+/// A receipt for a changed `open`, with leaf and proof that fit.
+fn receipt_for(change: impl FnOnce(&mut Open)) -> Receipt {
+    let mut open = open();
+    change(&mut open);
+    let receipt = receipt_of(open.encode(), INDEX);
+    let proof = proof_of(&receipt).to_text();
+    Receipt { proof: Some(proof), ..receipt }
+}
+
+fn with_proof(change: impl FnOnce(&mut TlogProof)) -> Receipt {
+    let receipt = good_receipt();
+    let mut proof = proof_of(&receipt);
+    change(&mut proof);
+    Receipt { proof: Some(proof.to_text()), ..receipt }
+}
+
+#[test]
+fn a_good_receipt_ties_request_answer_leaf_and_checkpoint() {
+    let report = check(&good_receipt());
+    assert_report(&report, Verdict::Valid, &[]);
+    assert_eq!(report.checked, ["leaf", "request", "answer", "checkpoint", "inclusion"]);
+    assert!(report.not_checked.is_empty());
+    let facts = report.receipt.unwrap();
+    assert_eq!((facts.index, facts.checkpoint_size), (INDEX, Some(SIZE)));
+    assert_eq!((&*facts.route, &*facts.decision, &*facts.code), ("verify", "permit", "ok"));
+    assert_eq!(facts.organisation, "11100000MB0341032Y");
+}
+
+#[test]
+fn what_is_absent_is_listed_as_not_checked() {
+    let report = verify(&good_receipt(), None, None, &trust(), NOW);
+    assert_report(&report, Verdict::Valid, &[]);
+    assert_eq!(report.not_checked, ["request", "answer"]);
+}
+
+#[test]
+fn the_answer_may_carry_its_receipt() {
+    let receipt = good_receipt();
+    let bare = Receipt { proof: None, ..receipt.clone() };
+    for attached in [&receipt, &bare] {
+        let answer = attach(ANSWER, attached);
+        let report = verify(&receipt, Some(REQUEST), Some(&answer), &trust(), NOW);
+        assert_report(&report, Verdict::Valid, &[]);
+    }
+    // The answer of the same bytes but with the receipt of another entry is another answer.
+    let other = receipt_for(|open| open.time_ms += 1);
+    let report = verify(&receipt, Some(REQUEST), Some(&attach(ANSWER, &other)), &trust(), NOW);
+    assert_report(&report, Verdict::Invalid, &[Reason::AnswerMismatch]);
+}
+
+#[test]
+fn the_receipt_of_another_request_or_answer_is_invalid() {
+    let receipt = good_receipt();
+    let report = verify(&receipt, Some(b"{}"), Some(ANSWER), &trust(), NOW);
+    assert_report(&report, Verdict::Invalid, &[Reason::RequestMismatch]);
+    // White space is bytes.
+    let report = verify(&receipt, Some(REQUEST), Some(b"{\"verdict\": \"valid\"}"), &trust(), NOW);
+    assert_report(&report, Verdict::Invalid, &[Reason::AnswerMismatch]);
+    let answer = attach(ANSWER, &receipt);
+    for at in 0..answer.len() {
+        let mut changed = answer.clone();
+        changed[at] ^= 1;
+        let report = verify(&receipt, None, Some(&changed), &trust(), NOW);
+        // Only the proof inside the attached receipt may differ from the receipt that is checked.
+        let json = String::from_utf8_lossy(&answer[..at]);
+        if !json.contains(r#""proof":""#) {
+            assert_eq!(report.verdict, Verdict::Invalid, "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn a_request_that_was_not_read_cannot_be_told() {
+    let receipt = receipt_for(|open| open.request_digest = [0; 32]);
+    assert_report(&check(&receipt), Verdict::Unknown, &[Reason::RequestNotRecorded]);
+    let report = verify(&receipt, None, Some(ANSWER), &trust(), NOW);
+    assert_report(&report, Verdict::Valid, &[]);
+}
+
+#[test]
+fn a_receipt_without_proof_cannot_be_told_until_one_is_fetched() {
+    let receipt = Receipt { proof: None, ..good_receipt() };
+    assert_report(&check(&receipt), Verdict::Unknown, &[Reason::NoProof]);
+    let proof = proof_of(&receipt);
+    let with =
+        |proof: &TlogProof| verify_against(&receipt, Some(proof), Some(REQUEST), Some(ANSWER), &trust(), NOW);
+    assert_report(&with(&proof), Verdict::Valid, &[]);
+    assert_report(&with(&TlogProof { extra: None, ..proof.clone() }), Verdict::Valid, &[]);
+    let other = proof_of(&receipt_for(|open| open.time_ms += 1));
+    assert_report(&with(&other), Verdict::Invalid, &[Reason::ProofMismatch]);
+    // Without the extra line the path itself tells.
+    assert_report(&with(&TlogProof { extra: None, ..other }), Verdict::Invalid, &[Reason::NotIncluded]);
+}
+
+#[test]
+fn an_open_part_that_cannot_be_read_is_refused() {
+    let mut receipt = good_receipt();
+    receipt.open.push(0);
+    assert_report(&check(&receipt), Verdict::Invalid, &[Reason::MalformedOpen]);
+}
+
+#[test]
+fn every_changed_part_of_a_receipt_is_noticed() {
+    let good = good_receipt();
+    for at in 0..good.open.len() {
+        let mut receipt = good.clone();
+        receipt.open[at] ^= 1;
+        assert_eq!(check(&receipt).verdict, Verdict::Invalid, "byte {at} of open");
+    }
+    let leaf = |change: fn(&mut Receipt)| {
+        let mut receipt = good.clone();
+        change(&mut receipt);
+        let report = verify(&receipt, None, None, &trust(), NOW);
+        assert_eq!(report.verdict, Verdict::Invalid);
+        assert_eq!(report.reasons[0].reason, Reason::LeafMismatch);
+    };
+    leaf(|receipt| receipt.salt[0] ^= 1);
+    leaf(|receipt| receipt.c[0] ^= 1);
+    leaf(|receipt| receipt.leaf_hash[0] ^= 1);
+}
+
+#[test]
+fn the_index_is_that_of_the_open_part() {
+    let mut receipt = good_receipt();
+    receipt.index = 6;
+    let report = check(&receipt);
+    assert_report(&report, Verdict::Invalid, &[Reason::IndexMismatch, Reason::ProofMismatch]);
+}
+
+#[test]
+fn a_log_that_the_bundle_does_not_know_cannot_be_told() {
+    let mut bundle = bundle();
+    bundle.logs.clear();
+    let report = verify(&good_receipt(), None, None, &Trust::new(bundle).unwrap(), NOW);
+    assert_report(&report, Verdict::Unknown, &[Reason::UnknownLog]);
+}
+
+#[test]
+fn proofs_that_prove_nothing_are_refused() {
+    let broken = Receipt { proof: Some("no proof".to_owned()), ..good_receipt() };
+    assert_report(&check(&broken), Verdict::Invalid, &[Reason::MalformedProof]);
+    let index = with_proof(|proof| proof.index = 4);
+    assert_report(&check(&index), Verdict::Invalid, &[Reason::ProofMismatch]);
+    let extra = with_proof(|proof| proof.extra = Some(vec![1]));
+    assert_report(&check(&extra), Verdict::Invalid, &[Reason::ProofMismatch]);
+    let node = with_proof(|proof| proof.path[1][0] ^= 1);
+    assert_report(&check(&node), Verdict::Invalid, &[Reason::NotIncluded]);
+    let short = with_proof(|proof| proof.path.truncate(2));
+    assert_report(&check(&short), Verdict::Invalid, &[Reason::NotIncluded]);
+}
+
+#[test]
+fn checkpoints_that_the_log_did_not_sign_are_refused() {
+    let checkpoint = Checkpoint { origin: LOG.to_owned(), size: SIZE, root: [0; 32] };
+    let other_log = Checkpoint { origin: "log.example/2".to_owned(), ..checkpoint.clone() };
+    for note in [
+        // Another key under the log's name, another log, the log's key under another origin, no note.
+        sign_note(4, LOG, &checkpoint.text()),
+        sign_note(4, "log.example/2", &other_log.text()),
+        sign_note(3, LOG, &other_log.text()),
+        sign_note(3, LOG, "not a checkpoint\n"),
+        checkpoint.text(),
+        proof_of(&good_receipt()).checkpoint.replace("\n9\n", "\n8\n"),
+    ] {
+        let receipt = with_proof(|proof| proof.checkpoint = note);
+        assert_report(&check(&receipt), Verdict::Invalid, &[Reason::BadCheckpoint]);
+    }
+}
+
+#[test]
+fn past_the_end_of_the_trust_bundle_nothing_can_be_told() {
+    let mut bundle = bundle();
+    bundle.expires = NOW;
+    let report = verify(&good_receipt(), None, None, &Trust::new(bundle).unwrap(), NOW);
+    assert_report(&report, Verdict::Unknown, &[Reason::TrustExpired]);
+}
