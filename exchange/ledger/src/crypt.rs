@@ -1,0 +1,344 @@
+//! Keys and sealing: keyed hashes, day keys, state parts, subject parts, holder keys (sections 6 and 7).
+
+use crate::{Key, Label};
+use dashmap::DashMap;
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hkdf, hmac,
+    rand::{SecureRandom as _, SystemRandom},
+};
+use std::sync::Arc;
+use zeroize::{Zeroize as _, Zeroizing};
+
+pub(crate) const NONCE_BYTES: usize = 12;
+pub(crate) const TAG_BYTES: usize = 16;
+/// A key of 32 bytes under another key: nonce ‖ ciphertext ‖ tag.
+pub(crate) const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
+/// Per holder in a part of form 2: label ‖ wrapped record key.
+const SHARE_BYTES: usize = 16 + WRAPPED_BYTES;
+/// Length, form, part number and two zero bytes of a sealed subject part.
+pub(crate) const PART_HEAD_BYTES: usize = 8;
+/// Most holders of one part: their number is one byte.
+const MAX_SHARES: usize = 255;
+/// Day keys kept derived; ten years of days are fewer.
+const MAX_DAY_KEYS: usize = 4096;
+const MS_PER_DAY: u64 = 86_400_000;
+const LEAF_KIND_ENTRY: u8 = 1;
+
+const FORM_DAY: u8 = 0;
+const FORM_HOLDER: u8 = 1;
+const FORM_SHARED: u8 = 2;
+
+/// The secrets a ledger works with, as they stand in the sealed key files (section 7). Overwritten when dropped.
+pub struct LedgerKeys {
+    /// Journal key: day keys are derived from it.
+    pub journal: [u8; 32],
+    /// Key of the keyed hashes.
+    pub index: [u8; 32],
+    /// Number of the current epoch.
+    pub epoch: u32,
+    /// Key that wraps the holders' keys of this epoch.
+    pub epoch_key: [u8; 32],
+    /// The log's Ed25519 key, PKCS#8.
+    pub log_pkcs8: Vec<u8>,
+}
+
+impl Drop for LedgerKeys {
+    fn drop(&mut self) {
+        self.journal.zeroize();
+        self.index.zeroize();
+        self.epoch_key.zeroize();
+        self.log_pkcs8.zeroize();
+    }
+}
+
+/// Keyed hashes: HMAC-SHA256 under the index key, cut short (section 7). Without the key nobody can confirm a
+/// guess of what a hash stands for.
+pub struct KeyedHash(hmac::Key);
+
+impl KeyedHash {
+    pub(crate) fn new(index_key: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, index_key))
+    }
+
+    /// 16 bytes of the HMAC of `kind` ‖ 0x00 ‖ the parts joined with 0x00.
+    pub fn key(&self, kind: &str, parts: &[&[u8]]) -> Key {
+        *self.digest(kind, parts).first_chunk().expect("an HMAC-SHA256 has 32 bytes")
+    }
+
+    /// The first 8 bytes of the same HMAC, as a big-endian integer.
+    pub fn tag(&self, kind: &str, parts: &[&[u8]]) -> u64 {
+        u64::from_be_bytes(*self.digest(kind, parts).first_chunk().expect("an HMAC-SHA256 has 32 bytes"))
+    }
+
+    fn digest(&self, kind: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(kind.as_bytes());
+        for part in parts {
+            context.update(&[0]);
+            context.update(part);
+        }
+        if parts.is_empty() {
+            context.update(&[0]);
+        }
+        context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
+    }
+}
+
+/// A holder's own key, unwrapped. Overwritten when dropped.
+#[derive(Clone)]
+pub struct HolderKey {
+    /// Whose key it is.
+    pub label: Label,
+    key: [u8; 32],
+}
+
+impl Drop for HolderKey {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
+}
+
+/// A holder that the journal does not know yet: nothing of it is stored until a record names it in `new_holders`.
+pub struct PreparedHolder {
+    /// Keyed hash of type code and number.
+    pub key: Key,
+    /// The new random label.
+    pub label: Label,
+    /// The new random key, for sealing at once.
+    pub holder_key: HolderKey,
+    /// The key under the epoch key, as the record holds it: nonce (12), ciphertext (32), tag (16).
+    pub wrapped: Vec<u8>,
+    /// The epoch of that key.
+    pub epoch: u32,
+}
+
+/// Why a part cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be read there.
+    #[error("reading the journal failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// What stands there has not the form of what was asked for.
+    #[error("the journal has no {0} at this position")]
+    Malformed(&'static str),
+    /// No holder that the part was sealed for has a key any more.
+    #[error("the key of the part is gone")]
+    KeyGone,
+    /// The seal does not open: other key or changed bytes.
+    #[error("the {0} does not open with its key")]
+    Sealed(&'static str),
+}
+
+pub(crate) struct Crypt {
+    origin: String,
+    random: SystemRandom,
+    journal: hkdf::Prk,
+    epoch: u32,
+    epoch_key: LessSafeKey,
+    days: DashMap<u32, Arc<LessSafeKey>>,
+}
+
+impl Crypt {
+    pub(crate) fn new(origin: &str, keys: &LedgerKeys) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            random: SystemRandom::new(),
+            journal: hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&keys.journal),
+            epoch: keys.epoch,
+            epoch_key: aead_key(&keys.epoch_key),
+            days: DashMap::new(),
+        }
+    }
+
+    pub(crate) fn fill_random(&self, bytes: &mut [u8]) {
+        self.random.fill(bytes).expect("getrandom does not fail once the kernel's pool is ready");
+    }
+
+    fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill_random(&mut bytes);
+        bytes
+    }
+
+    fn day_key(&self, day: u32) -> Arc<LessSafeKey> {
+        if let Some(key) = self.days.get(&day) {
+            return Arc::clone(&key);
+        }
+        let info = [b"miaoxiang day key v1\0", self.origin.as_bytes(), b"\0", &day.to_be_bytes()].concat();
+        let parts = [info.as_slice()];
+        let okm = self.journal.expand(&parts, &AES_256_GCM).expect("32 bytes are less than HKDF's limit");
+        let key = Arc::new(LessSafeKey::new(UnboundKey::from(okm)));
+        if self.days.len() >= MAX_DAY_KEYS {
+            self.days.clear();
+        }
+        self.days.insert(day, Arc::clone(&key));
+        key
+    }
+
+    /// Seals the state part in place. `buffer[start..]` is 12 bytes of room for the nonce and the plaintext; the
+    /// tag is appended.
+    pub(crate) fn seal_state(&self, buffer: &mut Vec<u8>, start: usize, day: u32, frame_number: u64) {
+        let nonce: [u8; NONCE_BYTES] = self.random();
+        buffer[start..start + NONCE_BYTES].copy_from_slice(&nonce);
+        let aad = self.aad(b"miaoxiang state part v1", &frame_number.to_be_bytes());
+        let tag = self
+            .day_key(day)
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                &mut buffer[start + NONCE_BYTES..],
+            )
+            .expect("a frame is far shorter than the limit of AES-GCM");
+        buffer.extend_from_slice(tag.as_ref());
+    }
+
+    pub(crate) fn open_state(
+        &self,
+        sealed: &[u8],
+        day: u32,
+        frame_number: u64,
+    ) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let aad = self.aad(b"miaoxiang state part v1", &frame_number.to_be_bytes());
+        open(&self.day_key(day), &aad, sealed).ok_or(ReadError::Sealed("state part"))
+    }
+
+    pub(crate) fn new_holder(&self, key: Key) -> PreparedHolder {
+        let label: Label = self.random();
+        let holder_key = HolderKey { label, key: self.random() };
+        let aad = self.aad(b"miaoxiang holder key v1", &label);
+        let wrapped = self.seal(&self.epoch_key, &aad, &holder_key.key);
+        PreparedHolder { key, label, holder_key, wrapped, epoch: self.epoch }
+    }
+
+    /// A holder's key out of its wrapping; `None` when its epoch's key is not the one at hand.
+    pub(crate) fn unwrap_holder(&self, label: &Label, epoch: u32, wrapped: &[u8]) -> Option<HolderKey> {
+        if epoch != self.epoch {
+            return None;
+        }
+        let aad = self.aad(b"miaoxiang holder key v1", label);
+        let key = open(&self.epoch_key, &aad, wrapped)?;
+        Some(HolderKey { label: *label, key: key.as_slice().try_into().ok()? })
+    }
+
+    /// Seals a subject part: under the day's key without a holder, under the holder's key for one, under a fresh
+    /// record key wrapped for each of several (at most 255).
+    pub(crate) fn seal_subject(
+        &self,
+        part: u8,
+        holders: &[HolderKey],
+        now_ms: u64,
+        plaintext: &[u8],
+    ) -> Vec<u8> {
+        let aad = self.aad(b"miaoxiang subject part v1", &[LEAF_KIND_ENTRY, part]);
+        let (form, head, sealed) = match holders {
+            [] => {
+                let day = day_of(now_ms);
+                (FORM_DAY, day.to_be_bytes().to_vec(), self.seal(&self.day_key(day), &aad, plaintext))
+            }
+            [one] => (FORM_HOLDER, one.label.to_vec(), self.seal(&aead_key(&one.key), &aad, plaintext)),
+            several => {
+                let several = &several[..several.len().min(MAX_SHARES)];
+                let record_key = Zeroizing::new(self.random::<32>());
+                let mut head = Vec::with_capacity(1 + several.len() * SHARE_BYTES);
+                head.push(several.len() as u8);
+                for holder in several {
+                    let aad = self.aad(b"miaoxiang record key v1", &holder.label);
+                    head.extend_from_slice(&holder.label);
+                    head.extend_from_slice(&self.seal(&aead_key(&holder.key), &aad, record_key.as_slice()));
+                }
+                (FORM_SHARED, head, self.seal(&aead_key(&record_key), &aad, plaintext))
+            }
+        };
+        let length = (PART_HEAD_BYTES - 4 + head.len() + sealed.len()) as u32;
+        [&length.to_be_bytes(), &[form, part, 0, 0][..], &head, &sealed].concat()
+    }
+
+    /// Opens a whole sealed part, from its length on; `holder_key` gives the keys that still exist.
+    pub(crate) fn open_subject(
+        &self,
+        part: &[u8],
+        holder_key: impl Fn(&Label) -> Option<HolderKey>,
+    ) -> Result<Vec<u8>, ReadError> {
+        const MALFORMED: ReadError = ReadError::Malformed("subject part");
+        let number = part_number(part).ok_or(MALFORMED)?;
+        let form = part[4];
+        let aad = self.aad(b"miaoxiang subject part v1", &[LEAF_KIND_ENTRY, number]);
+        let rest = &part[PART_HEAD_BYTES..];
+        let opened = match form {
+            FORM_DAY => {
+                let (day, sealed) = rest.split_first_chunk().ok_or(MALFORMED)?;
+                open(&self.day_key(u32::from_be_bytes(*day)), &aad, sealed)
+            }
+            FORM_HOLDER => {
+                let (label, sealed) = rest.split_first_chunk().ok_or(MALFORMED)?;
+                let holder = holder_key(label).ok_or(ReadError::KeyGone)?;
+                open(&aead_key(&holder.key), &aad, sealed)
+            }
+            FORM_SHARED => {
+                let (count, rest) = rest.split_first().ok_or(MALFORMED)?;
+                let (shares, sealed) =
+                    rest.split_at_checked(usize::from(*count) * SHARE_BYTES).ok_or(MALFORMED)?;
+                let record_key = shares
+                    .chunks_exact(SHARE_BYTES)
+                    .find_map(|share| {
+                        let (label, wrapped) = share.split_first_chunk()?;
+                        let holder = holder_key(label)?;
+                        let aad = self.aad(b"miaoxiang record key v1", label);
+                        open(&aead_key(&holder.key), &aad, wrapped)
+                    })
+                    .ok_or(ReadError::KeyGone)?;
+                let record_key: &[u8; 32] = record_key.as_slice().try_into().map_err(|_| MALFORMED)?;
+                open(&aead_key(record_key), &aad, sealed)
+            }
+            _ => return Err(MALFORMED),
+        };
+        opened.map(|plain| plain.to_vec()).ok_or(ReadError::Sealed("subject part"))
+    }
+
+    fn aad(&self, purpose: &[u8], content: &[u8]) -> Vec<u8> {
+        [purpose, b"\0", self.origin.as_bytes(), b"\0", content].concat()
+    }
+
+    /// nonce ‖ ciphertext ‖ tag, with a fresh random nonce.
+    fn seal(&self, key: &LessSafeKey, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
+        let nonce: [u8; NONCE_BYTES] = self.random();
+        let mut sealed = Vec::with_capacity(NONCE_BYTES + plaintext.len() + TAG_BYTES);
+        sealed.extend_from_slice(&nonce);
+        sealed.extend_from_slice(plaintext);
+        let tag = key
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(aad),
+                &mut sealed[NONCE_BYTES..],
+            )
+            .expect("what is sealed is far shorter than the limit of AES-GCM");
+        sealed.extend_from_slice(tag.as_ref());
+        sealed
+    }
+}
+
+fn aead_key(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("an AES-256 key has 32 bytes"))
+}
+
+fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>()?;
+    let mut plain = Zeroizing::new(ciphertext.to_vec());
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let length = key.open_in_place(nonce, Aad::from(aad), &mut plain).ok()?.len();
+    plain.truncate(length);
+    Some(plain)
+}
+
+/// The number that a whole and exact sealed part carries; `None` when it is not one.
+pub(crate) fn part_number(part: &[u8]) -> Option<u8> {
+    let (length, rest) = part.split_first_chunk::<4>()?;
+    let exact = u32::from_be_bytes(*length) as usize == rest.len() && part.len() >= PART_HEAD_BYTES;
+    (exact && rest[2..4] == [0, 0]).then(|| rest[1])
+}
+
+/// Days since 1970 UTC: the name of a day key.
+pub(crate) fn day_of(time_ms: u64) -> u32 {
+    u32::try_from(time_ms / MS_PER_DAY).unwrap_or(u32::MAX)
+}

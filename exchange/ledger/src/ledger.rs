@@ -1,0 +1,596 @@
+//! The handle: what the gateway holds.
+
+use crate::{
+    Hash, Key, Label, Position,
+    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    frame::Frame,
+    recovery::{self, Recovered},
+    segment::{Keeper, KeeperTask, Reader},
+    sequencer::{Command, Committed, Message, Outcome, Refused, Sequencer, Submission, committed_again},
+    state::{Bound, State},
+    tiles::{self, Tiles},
+};
+use crossbeam_channel::{Sender, TrySendError, bounded};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use verifier::{merkle::inclusion_from, note::VerifierKey, proof::TlogProof};
+
+/// Exit status after a failed write or sync (`EX_IOERR` of `sysexits.h`).
+const EXIT_IO: i32 = 74;
+/// Largest segment: offsets in a position have 32 bits.
+const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+/// Room in a segment beside two full groups.
+const SEGMENT_SLACK_BYTES: u64 = 64 << 10;
+
+/// How a ledger is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// The data folder; the ledger uses `journal`, `tiles` and `store` in it.
+    pub folder: PathBuf,
+    /// The log's name: scheme-less URL; no spaces, plus signs or control characters. Never changes for a journal.
+    pub origin: String,
+    /// Length of a segment file, in bytes; at least twice `group_bytes` and 64 KiB more, at most 1 GiB.
+    pub segment_bytes: u64,
+    /// Below this share of the file system the journal counts as full.
+    pub reserve_percent: u8,
+    /// And below this many segments.
+    pub reserve_segments: u32,
+    /// Commands waiting; more are refused as overloaded.
+    pub queue: usize,
+    /// Most entries of a group.
+    pub group_entries: usize,
+    /// Most bytes of a group.
+    pub group_bytes: usize,
+    /// Whether to keep a restart image. Without one every start replays the whole journal.
+    pub image: bool,
+    /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
+    pub idempotency_per_organisation: usize,
+    /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
+    /// that returns leaves a ledger that refuses everything as stopped.
+    pub on_fatal: fn(&str),
+    /// For tests; empty otherwise.
+    pub hooks: Hooks,
+}
+
+impl Options {
+    /// The defaults for a data folder and an origin.
+    pub fn new(folder: impl Into<PathBuf>, origin: impl Into<String>) -> Self {
+        Self {
+            folder: folder.into(),
+            origin: origin.into(),
+            segment_bytes: 64 << 20,
+            reserve_percent: 5,
+            reserve_segments: 2,
+            queue: 4096,
+            group_entries: 1024,
+            group_bytes: 4 << 20,
+            image: true,
+            idempotency_per_organisation: 1_000_000,
+            on_fatal: exit,
+            hooks: Hooks::default(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let group = self.group_bytes as u64;
+        if self.segment_bytes > MAX_SEGMENT_BYTES
+            || group.saturating_mul(2).saturating_add(SEGMENT_SLACK_BYTES) > self.segment_bytes
+        {
+            return Err(OpenError::Options("segment_bytes is not between two groups + 64 KiB and 1 GiB"));
+        }
+        if self.queue == 0 || self.group_entries == 0 || self.reserve_percent > 100 {
+            return Err(OpenError::Options("queue, group_entries or reserve_percent is out of range"));
+        }
+        Ok(())
+    }
+}
+
+fn exit(cause: &str) {
+    tracing::error!(cause, "the journal cannot go on");
+    std::process::exit(EXIT_IO);
+}
+
+/// Free and total bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that may still be used.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+type Shared<F> = Option<Arc<F>>;
+type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
+
+/// Places where a test may step in. All are empty in production.
+///
+/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process:
+/// `after-sync-abort:N` aborts it between the N-th group's sync and the release of its answers,
+/// `after-sync-hold:N` holds the sequencer there for good. Without `:N` it is the first group.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Before a frame is written, with its number; an error stands for a failed write.
+    pub before_write: Shared<dyn Fn(u64) -> io::Result<()> + Send + Sync>,
+    /// Between a frame's sync and the release of its answers, with its number.
+    pub after_sync: Shared<dyn Fn(u64) + Send + Sync>,
+    /// In place of `statvfs`.
+    pub free_space: Shared<SpaceHook>,
+    /// In place of the wall clock: ms since 1970.
+    pub clock: Shared<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Hooks {
+    pub(crate) fn now_ms(&self) -> u64 {
+        match &self.clock {
+            Some(clock) => clock(),
+            None => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+            }
+        }
+    }
+
+    pub(crate) fn before_write(&self, frame: u64) -> io::Result<()> {
+        self.before_write.as_ref().map_or(Ok(()), |hook| hook(frame))
+    }
+
+    pub(crate) fn after_sync(&self, frame: u64) {
+        if let Some(hook) = &self.after_sync {
+            hook(frame);
+        }
+    }
+}
+
+/// The process-wide failpoint; see [`Hooks`]. Called between a group's sync and its release.
+#[cfg(debug_assertions)]
+pub(crate) fn failpoint() {
+    use std::sync::LazyLock;
+    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
+        let text = std::env::var("MIAOXIANG_FAILPOINT").ok()?;
+        let (name, number) = text.split_once(':').unwrap_or((&text, "1"));
+        Some((name.to_owned(), number.parse().ok()?))
+    });
+    static GROUPS: AtomicU64 = AtomicU64::new(0);
+    if let Some((name, number)) = &*WANTED
+        && GROUPS.fetch_add(1, Ordering::Relaxed) + 1 == *number
+    {
+        match name.as_str() {
+            "after-sync-abort" => std::process::abort(),
+            "after-sync-hold" => loop {
+                std::thread::park();
+            },
+            _ => {}
+        }
+    }
+}
+
+/// Why a ledger cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// An option is out of range (operator).
+    #[error("{0}")]
+    Options(&'static str),
+    /// Another process has the journal open (operator).
+    #[error("another process has the journal open")]
+    Locked,
+    /// The file system failed.
+    #[error("{what} failed: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The cause.
+        error: io::Error,
+    },
+    /// The log's key or name cannot be used, or the keys are not those of this journal (operator).
+    #[error("{0}")]
+    Keys(&'static str),
+    /// A frame that was acknowledged, or may have been, is damaged: never start from a guess.
+    #[error("segment {segment} is damaged at offset {offset}: {why}")]
+    Corrupt {
+        /// The segment's number.
+        segment: u32,
+        /// Where the damage begins.
+        offset: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// The journal is older than the checkpoint that was published from it: it was rolled back, or swapped.
+    #[error("the log published size {published}, which the journal of size {journal} does not confirm")]
+    RolledBack {
+        /// Size in the published checkpoint.
+        published: u64,
+        /// Entries in the journal.
+        journal: u64,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io { what, error }
+    }
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Entries in the log.
+    pub size: u64,
+    /// Entries replayed.
+    pub replayed: u64,
+    /// Replay began at a restart image.
+    pub from_image: bool,
+    /// The last frame was torn and is dropped; nobody was answered from it.
+    pub torn: bool,
+    /// Bytes copied from the end of the last segment into a new one.
+    pub tail_bytes: u64,
+}
+
+/// How much the state holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Licenses.
+    pub licenses: usize,
+    /// Grants.
+    pub grants: usize,
+    /// Holders.
+    pub holders: usize,
+    /// Documents.
+    pub documents: usize,
+    /// Live idempotency keys.
+    pub idempotency: usize,
+}
+
+/// How the ledger is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Below the reserve: commands are refused as full.
+    pub journal_full: bool,
+    /// Why the ledger has stopped, if it has.
+    pub stopped: Option<String>,
+    /// Commands waiting.
+    pub queue: usize,
+    /// Durable entries that the restart image does not hold yet; 0 without an image.
+    pub image_lag: u64,
+}
+
+/// The end of all answering.
+pub(crate) struct Stop {
+    stopped: AtomicBool,
+    cause: Mutex<Option<String>>,
+    on_fatal: fn(&str),
+}
+
+impl Stop {
+    pub(crate) fn new(on_fatal: fn(&str)) -> Self {
+        Self { stopped: AtomicBool::new(false), cause: Mutex::new(None), on_fatal }
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Stops the ledger; only the first cause counts.
+    pub(crate) fn fatal(&self, cause: &str) {
+        {
+            let mut known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
+            if known.is_some() {
+                return;
+            }
+            *known = Some(cause.to_owned());
+            self.stopped.store(true, Ordering::Release);
+        }
+        (self.on_fatal)(cause);
+    }
+
+    fn cause(&self) -> Option<String> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A handle on the ledger; clones share it. Dropping the last one drains and seals in the background; use
+/// [`Ledger::close`] to wait for that.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    sender: Sender<Message>,
+    group_bytes: usize,
+    crypt: Arc<Crypt>,
+    keyed: KeyedHash,
+    state: Arc<State>,
+    reader: Reader,
+    tiles: Arc<Tiles>,
+    verifier_key: VerifierKey,
+    keeper: Arc<Keeper>,
+    stop: Arc<Stop>,
+    durable: Arc<AtomicU64>,
+    /// Size that the restart image covers; `None` without one.
+    image: Option<Arc<AtomicU64>>,
+    hooks: Hooks,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Ledger {
+    /// Opens the journal in `options.folder`, or begins one: takes the lock, verifies and replays the journal,
+    /// copies its unsealed tail into a new segment and starts the threads. Blocks while it does.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing is changed on disk when the journal is refused.
+    pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
+        let Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened } =
+            recovery::recover(&options, &keys)?;
+        let stop = Arc::new(Stop::new(options.on_fatal));
+        let keeper = Arc::new(Keeper::new(current.number + 1));
+        let durable = Arc::new(AtomicU64::new(opened.size));
+        let (sender, receiver) = bounded(options.queue);
+        let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
+        let (image_sender, image_receiver) = bounded(crate::image::QUEUE_GROUPS);
+        let mut threads = Vec::new();
+
+        let task = KeeperTask {
+            keeper: Arc::clone(&keeper),
+            folder: recovery::journal_folder(&options.folder),
+            segment_bytes: options.segment_bytes,
+            reserve_percent: options.reserve_percent,
+            reserve_segments: options.reserve_segments,
+            hooks: options.hooks.clone(),
+            stop: Arc::clone(&stop),
+            lock: Arc::clone(&lock),
+        };
+        threads.push(spawn("keeper", move || task.run())?);
+
+        let held = Arc::clone(&lock);
+        threads.push(spawn("tiles", move || {
+            writer.follow(&tiles_receiver);
+            drop(held);
+        })?);
+
+        let covered = image.as_ref().map(|_| Arc::new(AtomicU64::new(opened.size - opened.replayed)));
+        let held = Arc::clone(&lock);
+        match (image, covered.clone()) {
+            (Some(image), Some(covered)) => {
+                let (state, cursor) = (Arc::clone(&state), cursor.clone());
+                threads.push(spawn("image", move || {
+                    image.follow(&image_receiver, &state, cursor, &covered, slots);
+                    drop(held);
+                })?);
+            }
+            _ => drop(image_receiver),
+        }
+
+        let verifier_key = signer.key.clone();
+        let sequencer = Sequencer {
+            receiver,
+            crypt: Arc::clone(&crypt),
+            state: Arc::clone(&state),
+            signer,
+            current,
+            cursor,
+            keeper: Arc::clone(&keeper),
+            stop: Arc::clone(&stop),
+            tiles: tiles_sender,
+            image: image_sender,
+            durable: Arc::clone(&durable),
+            group_entries: options.group_entries,
+            group_bytes: options.group_bytes,
+            hooks: options.hooks.clone(),
+            lock,
+        };
+        threads.push(spawn("sequencer", move || sequencer.run())?);
+
+        let ledger = Self(Arc::new(Inner {
+            sender,
+            group_bytes: options.group_bytes,
+            crypt,
+            keyed: KeyedHash::new(&keys.index),
+            state,
+            reader: Reader::new(recovery::journal_folder(&options.folder)),
+            tiles,
+            verifier_key,
+            keeper,
+            stop,
+            durable,
+            image: covered,
+            hooks: options.hooks,
+            threads: Mutex::new(threads),
+        }));
+        Ok((ledger, opened))
+    }
+
+    /// Keyed hashes under this ledger's index key.
+    pub fn keyed(&self) -> &KeyedHash {
+        &self.0.keyed
+    }
+
+    /// The state: durable entries only.
+    pub fn state(&self) -> &State {
+        &self.0.state
+    }
+
+    /// Commits a decision: returns when its entry is durable, or when it must be decided again.
+    ///
+    /// Cancel-safe in the sense that a dropped future changes nothing: a command that was queued is committed all
+    /// the same, and an idempotency key finds it.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was committed, except that `Stopped` leaves it unknown: the disk may hold the entry,
+    /// and the next start decides.
+    pub async fn commit(&self, command: Command) -> Result<Outcome, Refused> {
+        if self.0.stop.is_stopped() {
+            return Err(Refused::Stopped);
+        }
+        if self.0.keeper.is_full() {
+            return Err(Refused::Full);
+        }
+        let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
+        match self.0.sender.try_send(Message::Commit(submission)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Refused::Overloaded),
+            Err(TrySendError::Disconnected(_)) => return Err(Refused::Stopped),
+        }
+        reply.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    /// Seals a subject part: without a holder under the key of today, for one under the holder's key, for several
+    /// under a record key wrapped for each (at most 255).
+    pub fn seal_subject(&self, part: u8, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
+        self.0.crypt.seal_subject(part, holders, self.0.hooks.now_ms(), plaintext)
+    }
+
+    /// A random label and key for a holder that the state does not know. Nothing is stored until a record with it
+    /// in `new_holders` is committed.
+    pub fn new_holder(&self, key: Key) -> PreparedHolder {
+        self.0.crypt.new_holder(key)
+    }
+
+    /// Reads and opens the sealed part at a position: the bytes of a `SubjectRecord`. Blocks for one `pread`.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn open_subject(&self, position: Position) -> Result<Vec<u8>, ReadError> {
+        let part = self.0.reader.part(position)?;
+        self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label))
+    }
+
+    /// The original answer and receipt of an idempotency key: the `SubjectRecord` that holds the answer bytes, and
+    /// the entry without a proof. Blocks for two reads.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn original(&self, bound: &Bound) -> Result<(Vec<u8>, Committed), ReadError> {
+        let bytes = self.0.reader.frame(bound.frame)?;
+        let frame = Frame::parse(&bytes).map_err(ReadError::Malformed)?;
+        let plain = self.0.crypt.open_state(frame.state, frame.head.day, frame.head.number)?;
+        let committed = committed_again(&frame, &plain, bound.index)?;
+        Ok((self.open_subject(bound.answer)?, committed))
+    }
+
+    /// The log's name.
+    pub fn origin(&self) -> &str {
+        self.0.verifier_key.name()
+    }
+
+    /// The key that checkpoints are verified with.
+    pub fn verifier_key(&self) -> &VerifierKey {
+        &self.0.verifier_key
+    }
+
+    /// Durable entries.
+    pub fn size(&self) -> u64 {
+        self.0.durable.load(Ordering::Acquire)
+    }
+
+    /// The signed checkpoint that the public sees; moves once a second.
+    pub fn published_checkpoint(&self) -> Arc<str> {
+        self.0.tiles.published_text()
+    }
+
+    /// A tile of the published tree: `width` hashes of it, 256 when `None`. `None` when the tree has not that many.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn tile(&self, level: u8, index: u64, width: Option<u16>) -> io::Result<Option<Vec<u8>>> {
+        self.0.tiles.tile(level, index, width)
+    }
+
+    /// An entry bundle of the published tree, as [`Ledger::tile`].
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn entry_bundle(&self, index: u64, width: Option<u16>) -> io::Result<Option<Vec<u8>>> {
+        self.0.tiles.entry_bundle(index, width)
+    }
+
+    /// A proof of an entry in the published checkpoint, without an extra line; `None` when the published tree does
+    /// not reach it yet.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn proof(&self, index: u64) -> io::Result<Option<TlogProof>> {
+        let (size, text) = {
+            let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
+            (published.size, Arc::clone(&published.text))
+        };
+        if index >= size {
+            return Ok(None);
+        }
+        let path = inclusion_from(index, size, |level, index| self.0.tiles.node(level, index))?;
+        Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+    }
+
+    /// How the ledger is.
+    pub fn health(&self) -> Health {
+        let inner = &self.0;
+        Health {
+            journal_full: inner.keeper.is_full(),
+            stopped: inner.stop.cause(),
+            queue: inner.sender.len(),
+            image_lag: inner
+                .image
+                .as_ref()
+                .map_or(0, |covered| self.size().saturating_sub(covered.load(Ordering::Acquire))),
+        }
+    }
+
+    /// Finishes what is queued, writes a seal, publishes the last checkpoint and flushes the restart image.
+    /// Whatever comes through other handles afterwards is refused as stopped. Blocks.
+    pub fn close(self) {
+        // A sequencer that is gone has nothing left to finish.
+        let _ = self.0.sender.send(Message::Close);
+        let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a ledger thread panicked");
+            }
+        }
+    }
+}
+
+fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::io("starting a thread"))
+}
+
+/// What a rebuild made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// Entries replayed: all there are.
+    pub size: u64,
+    /// What the state holds.
+    pub counts: Counts,
+    /// Digest of the state, the same for every way it can come about.
+    pub state_digest: Hash,
+}
+
+/// Deletes the restart image and the tiles and makes them again from the journal.
+///
+/// The published checkpoint stays: it is what a rolled-back journal is noticed by.
+///
+/// # Errors
+/// [`OpenError`], also [`OpenError::Locked`] while a gateway runs.
+pub fn rebuild(options: Options, keys: LedgerKeys) -> Result<Rebuilt, OpenError> {
+    options.check()?;
+    let lock = recovery::lock(&options.folder)?;
+    match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(OpenError::Io { what: "deleting the restart image", error });
+        }
+        _ => {}
+    }
+    let tiles =
+        Tiles::open(&recovery::tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?;
+    tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
+    drop(lock);
+    let (ledger, opened) = Ledger::open(options, keys)?;
+    let rebuilt =
+        Rebuilt { size: opened.size, counts: ledger.state().counts(), state_digest: ledger.state().digest() };
+    ledger.close();
+    Ok(rebuilt)
+}

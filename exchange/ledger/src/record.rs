@@ -1,0 +1,502 @@
+//! Journal records as owned values: `StateRecord` (`schemas/fbs/journal.fbs`), the completion and the plaintext of a
+//! frame's state part (section 6 of the formats). One place reads and writes each of them.
+
+use crate::{Hash, Key, Label, Position};
+use flatbuffers::{FlatBufferBuilder, VerifierOptions};
+use schemas::journal as fb;
+
+/// Most holders or counters of one record: their number is one byte of the completion.
+pub const MAX_LINKS: usize = 255;
+/// `body_part` of a license whose body stays where it was.
+pub const NO_BODY_PART: u8 = 255;
+/// Tables in one record; a batch of licenses with a counter each stays far below.
+const MAX_TABLES: usize = 100_000;
+const MAX_DEPTH: usize = 8;
+const COMPLETION_LAYOUT: u8 = 1;
+const LINK_BYTES: usize = 56;
+
+/// The bytes are no record, completion or state part of the format; the text says which part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("malformed {0}")]
+pub struct Malformed(pub &'static str);
+
+/// What replay needs of one entry; no personal data. The fields are those of the FlatBuffers table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Internal reason (`schemas::codes::Reason`).
+    pub reason: u16,
+    /// Labels of the holders concerned, each once.
+    pub concerned: Vec<Label>,
+    /// Moment (ms) until which the use is kept from its holders; 0 = at once, the only value committed today.
+    pub release_ms: u64,
+    /// Holders that first appear here.
+    pub new_holders: Vec<NewHolder>,
+    /// Licenses as they stand after this entry.
+    pub licenses: Vec<LicenseState>,
+    /// Grants as they stand after this entry.
+    pub grants: Vec<GrantState>,
+    /// Documents as they stand after this entry.
+    pub documents: Vec<DocumentState>,
+    /// Counters raised by this entry.
+    pub counters: Vec<CounterUse>,
+    /// The idempotency key bound by this entry.
+    pub idempotency: Option<Idempotency>,
+    /// What was shed since the last such entry.
+    pub shed: Vec<Shed>,
+}
+
+/// A holder's first appearance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewHolder {
+    /// Keyed hash of type code and number.
+    pub key: Key,
+    /// The label from now on.
+    pub label: Label,
+    /// Epoch of the key that wraps the holder's.
+    pub epoch: u32,
+    /// The holder's key, wrapped.
+    pub wrapped: [u8; 60],
+}
+
+/// A license as it stands after the entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LicenseState {
+    /// Keyed hash of type, issuer and serial.
+    pub key: Key,
+    /// Fact version, one more than before; 1 = first.
+    pub version: u32,
+    /// State number (section 8).
+    pub state: u8,
+    /// 版本号 in force.
+    pub certificate_version: u16,
+    /// First valid day, days since 1970.
+    pub valid_from_day: i32,
+    /// Last valid day, days since 1970; `i32::MAX` = no end.
+    pub valid_until_day: i32,
+    /// Another license has taken this one over.
+    pub taken_over: bool,
+    /// Operation 04 wrote state 05.
+    pub written_by_04: bool,
+    /// Keyed hash of type and number, 8 bytes.
+    pub number_tag: u64,
+    /// Labels of all holders.
+    pub holders: Vec<Label>,
+    /// Subject part with the body, or [`NO_BODY_PART`].
+    pub body_part: u8,
+}
+
+/// A grant as it stands after the entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantState {
+    /// The grant's key.
+    pub key: Key,
+    /// Fact version, one more than before; 1 = first.
+    pub version: u32,
+    /// 1 active, 2 paused, 3 revoked.
+    pub state: u8,
+    /// Label of the holder who grants.
+    pub holder: Label,
+    /// USCC of the organisation that may use it.
+    pub grantee: [u8; 18],
+    /// Keyed hash of the license or of the type code.
+    pub target: Key,
+    /// Whether `target` is a type.
+    pub target_is_type: bool,
+    /// Modes, as bits.
+    pub modes: u8,
+    /// Fields that may be disclosed, as bits.
+    pub fields: u64,
+    /// Keyed hash of the item; 0 = any.
+    pub item_tag: u64,
+    /// Last valid moment, ms since 1970.
+    pub until_ms: u64,
+    /// Uses allowed; 0 = without limit.
+    pub max_uses: u32,
+}
+
+/// A document as it stands after the entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DocumentState {
+    /// 1 participant, 2 license type, 3 policy.
+    pub kind: u8,
+    /// The document's key.
+    pub key: Key,
+    /// Fact version, one more than before; 1 = first.
+    pub version: u32,
+    /// The document.
+    pub value: Vec<u8>,
+}
+
+/// A counter that the entry raises by `amount` and never above `limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CounterUse {
+    /// What is counted.
+    pub key: Key,
+    /// Day in China Standard Time (days since 1970), or 0 for a counter that never resets.
+    pub day: u32,
+    /// By how much; 0 only checks that the limit is not passed.
+    pub amount: u32,
+    /// Highest value allowed.
+    pub limit: u32,
+}
+
+/// Binds an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Keyed hash of organisation and key.
+    pub key: Key,
+    /// Keyed hash of the request.
+    pub request: Key,
+    /// Subject part with the answer bytes.
+    pub answer_part: u8,
+}
+
+/// Requests shed without a decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shed {
+    /// USCC, or empty.
+    pub organisation: String,
+    /// Public code they were shed with.
+    pub code: u16,
+    /// How many.
+    pub count: u64,
+}
+
+impl Record {
+    /// Reads and checks the bytes of a `StateRecord`.
+    ///
+    /// # Errors
+    /// [`Malformed`] also when a fixed-length field has another length.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        const BAD: Malformed = Malformed("state record");
+        if bytes.len() < 8 || !fb::state_record_buffer_has_identifier(bytes) {
+            return Err(BAD);
+        }
+        let options =
+            VerifierOptions { max_depth: MAX_DEPTH, max_tables: MAX_TABLES, ..VerifierOptions::default() };
+        let table = fb::root_as_state_record_with_opts(&options, bytes).map_err(|_| BAD)?;
+        let mut record = Self { reason: table.reason(), release_ms: table.release_ms(), ..Self::default() };
+        record.concerned = table.concerned().iter().flatten().map(|label| label.0).collect();
+        for holder in table.new_holders().iter().flatten() {
+            record.new_holders.push(NewHolder {
+                key: holder.key().0,
+                label: holder.label().0,
+                epoch: holder.epoch(),
+                wrapped: holder.wrapped().bytes().try_into().map_err(|_| BAD)?,
+            });
+        }
+        for license in table.licenses().iter().flatten() {
+            record.licenses.push(LicenseState {
+                key: license.key().0,
+                version: license.version(),
+                state: license.state(),
+                certificate_version: license.certificate_version(),
+                valid_from_day: license.valid_from_day(),
+                valid_until_day: license.valid_until_day(),
+                taken_over: license.taken_over(),
+                written_by_04: license.written_by_04(),
+                number_tag: license.number_tag(),
+                holders: license.holders().iter().map(|label| label.0).collect(),
+                body_part: license.body_part(),
+            });
+        }
+        for grant in table.grants().iter().flatten() {
+            record.grants.push(GrantState {
+                key: grant.key().0,
+                version: grant.version(),
+                state: grant.state(),
+                holder: grant.holder().0,
+                grantee: grant.grantee().as_bytes().try_into().map_err(|_| BAD)?,
+                target: grant.target().0,
+                target_is_type: grant.target_is_type(),
+                modes: grant.modes(),
+                fields: grant.fields(),
+                item_tag: grant.item_tag(),
+                until_ms: grant.until_ms(),
+                max_uses: grant.max_uses(),
+            });
+        }
+        for document in table.documents().iter().flatten() {
+            record.documents.push(DocumentState {
+                kind: document.kind(),
+                key: document.key().0,
+                version: document.version(),
+                value: document.value().bytes().to_vec(),
+            });
+        }
+        for counter in table.counters().iter().flatten() {
+            record.counters.push(CounterUse {
+                key: counter.key().0,
+                day: counter.day(),
+                amount: counter.amount(),
+                limit: counter.limit(),
+            });
+        }
+        record.idempotency = table.idempotency().map(|bound| Idempotency {
+            key: bound.key().0,
+            request: bound.request().0,
+            answer_part: bound.answer_part(),
+        });
+        for shed in table.shed().iter().flatten() {
+            record.shed.push(Shed {
+                organisation: shed.organisation().to_owned(),
+                code: shed.code(),
+                count: shed.count(),
+            });
+        }
+        if record.concerned.len() > MAX_LINKS || record.counters.len() > MAX_LINKS {
+            return Err(BAD);
+        }
+        Ok(record)
+    }
+
+    /// The bytes of the `StateRecord`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut builder = FlatBufferBuilder::with_capacity(512);
+        let b = &mut builder;
+        let concerned = (!self.concerned.is_empty()).then(|| {
+            let labels: Vec<_> = self.concerned.iter().map(fb::Hash16::new).collect();
+            b.create_vector(&labels)
+        });
+        let new_holders: Vec<_> = self
+            .new_holders
+            .iter()
+            .map(|holder| {
+                let wrapped = Some(b.create_vector(&holder.wrapped));
+                let (key, label) = (fb::Hash16::new(&holder.key), fb::Hash16::new(&holder.label));
+                let args =
+                    fb::NewHolderArgs { key: Some(&key), label: Some(&label), epoch: holder.epoch, wrapped };
+                fb::NewHolder::create(b, &args)
+            })
+            .collect();
+        let new_holders = (!new_holders.is_empty()).then(|| b.create_vector(&new_holders));
+        let licenses: Vec<_> = self
+            .licenses
+            .iter()
+            .map(|license| {
+                let holders: Vec<_> = license.holders.iter().map(fb::Hash16::new).collect();
+                let holders = Some(b.create_vector(&holders));
+                let args = fb::LicenseStateArgs {
+                    key: Some(&fb::Hash16::new(&license.key)),
+                    version: license.version,
+                    state: license.state,
+                    certificate_version: license.certificate_version,
+                    valid_from_day: license.valid_from_day,
+                    valid_until_day: license.valid_until_day,
+                    taken_over: license.taken_over,
+                    written_by_04: license.written_by_04,
+                    number_tag: license.number_tag,
+                    holders,
+                    body_part: license.body_part,
+                };
+                fb::LicenseState::create(b, &args)
+            })
+            .collect();
+        let licenses = (!licenses.is_empty()).then(|| b.create_vector(&licenses));
+        let grants: Vec<_> = self
+            .grants
+            .iter()
+            .map(|grant| {
+                let grantee = Some(b.create_string(&String::from_utf8_lossy(&grant.grantee)));
+                let args = fb::GrantStateArgs {
+                    key: Some(&fb::Hash16::new(&grant.key)),
+                    version: grant.version,
+                    state: grant.state,
+                    holder: Some(&fb::Hash16::new(&grant.holder)),
+                    grantee,
+                    target: Some(&fb::Hash16::new(&grant.target)),
+                    target_is_type: grant.target_is_type,
+                    modes: grant.modes,
+                    fields: grant.fields,
+                    item_tag: grant.item_tag,
+                    until_ms: grant.until_ms,
+                    max_uses: grant.max_uses,
+                };
+                fb::GrantState::create(b, &args)
+            })
+            .collect();
+        let grants = (!grants.is_empty()).then(|| b.create_vector(&grants));
+        let documents: Vec<_> = self
+            .documents
+            .iter()
+            .map(|document| {
+                let value = Some(b.create_vector(&document.value));
+                let key = fb::Hash16::new(&document.key);
+                let (kind, version) = (document.kind, document.version);
+                fb::DocumentState::create(b, &fb::DocumentStateArgs { kind, key: Some(&key), version, value })
+            })
+            .collect();
+        let documents = (!documents.is_empty()).then(|| b.create_vector(&documents));
+        let counters: Vec<_> = self
+            .counters
+            .iter()
+            .map(|counter| {
+                let key = fb::Hash16::new(&counter.key);
+                let (day, amount, limit) = (counter.day, counter.amount, counter.limit);
+                fb::CounterUse::create(b, &fb::CounterUseArgs { key: Some(&key), day, amount, limit })
+            })
+            .collect();
+        let counters = (!counters.is_empty()).then(|| b.create_vector(&counters));
+        let idempotency = self.idempotency.map(|bound| {
+            let (key, request) = (fb::Hash16::new(&bound.key), fb::Hash16::new(&bound.request));
+            let answer_part = bound.answer_part;
+            let args = fb::IdempotencyArgs { key: Some(&key), request: Some(&request), answer_part };
+            fb::Idempotency::create(b, &args)
+        });
+        let shed: Vec<_> = self
+            .shed
+            .iter()
+            .map(|shed| {
+                let organisation = Some(b.create_string(&shed.organisation));
+                let (code, count) = (shed.code, shed.count);
+                fb::ShedCount::create(b, &fb::ShedCountArgs { organisation, code, count })
+            })
+            .collect();
+        let shed = (!shed.is_empty()).then(|| b.create_vector(&shed));
+        let args = fb::StateRecordArgs {
+            reason: self.reason,
+            concerned,
+            release_ms: self.release_ms,
+            new_holders,
+            licenses,
+            grants,
+            documents,
+            counters,
+            idempotency,
+            shed,
+        };
+        let root = fb::StateRecord::create(b, &args);
+        fb::finish_state_record_buffer(b, root);
+        builder.finished_data().to_vec()
+    }
+}
+
+/// One holder's place in an entry: the chain that makes an omitted use visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Number of this entry among the holder's, from 1, without gaps.
+    pub(crate) sequence: u64,
+    /// Frame of the holder's previous entry; [`Position::NONE`] for the first.
+    pub(crate) previous: Position,
+    pub(crate) previous_index: u64,
+    pub(crate) previous_leaf: Hash,
+}
+
+/// What only the sequencer knows of an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Completion {
+    /// As many and in the order of `Record::concerned`.
+    pub(crate) links: Vec<Link>,
+    /// Values after the entry, as many and in the order of `Record::counters`.
+    pub(crate) counters: Vec<u32>,
+}
+
+impl Completion {
+    /// Bytes of the completion of a record.
+    pub(crate) fn encoded_bytes(record: &Record) -> usize {
+        4 + LINK_BYTES * record.concerned.len() + 4 * record.counters.len()
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(4 + LINK_BYTES * self.links.len() + 4 * self.counters.len());
+        // Admission refuses records with more than MAX_LINKS of either.
+        bytes.extend_from_slice(&[COMPLETION_LAYOUT, self.links.len() as u8, self.counters.len() as u8, 0]);
+        for link in &self.links {
+            bytes.extend_from_slice(&link.sequence.to_be_bytes());
+            bytes.extend_from_slice(&link.previous.0.to_be_bytes());
+            bytes.extend_from_slice(&link.previous_index.to_be_bytes());
+            bytes.extend_from_slice(&link.previous_leaf);
+        }
+        for counter in &self.counters {
+            bytes.extend_from_slice(&counter.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Reads the completion that belongs to `record`.
+    pub(crate) fn decode(bytes: &[u8], record: &Record) -> Result<Self, Malformed> {
+        Self::read(bytes, record).ok_or(Malformed("completion"))
+    }
+
+    fn read(bytes: &[u8], record: &Record) -> Option<Self> {
+        let mut rest = bytes;
+        let [layout, links, counters, zero]: [u8; 4] = take(&mut rest)?;
+        let fits =
+            usize::from(links) == record.concerned.len() && usize::from(counters) == record.counters.len();
+        if layout != COMPLETION_LAYOUT || zero != 0 || !fits {
+            return None;
+        }
+        let mut completion = Self::default();
+        for _ in 0..links {
+            completion.links.push(Link {
+                sequence: u64::from_be_bytes(take(&mut rest)?),
+                previous: Position(u64::from_be_bytes(take(&mut rest)?)),
+                previous_index: u64::from_be_bytes(take(&mut rest)?),
+                previous_leaf: take(&mut rest)?,
+            });
+        }
+        for _ in 0..counters {
+            completion.counters.push(u32::from_be_bytes(take(&mut rest)?));
+        }
+        rest.is_empty().then_some(completion)
+    }
+}
+
+/// One entry in the plaintext of a state part.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryPlain<'a> {
+    pub(crate) salt: &'a Hash,
+    pub(crate) inner_salt: &'a Hash,
+    pub(crate) open: &'a [u8],
+    pub(crate) record: &'a [u8],
+    pub(crate) completion: &'a [u8],
+}
+
+impl<'a> EntryPlain<'a> {
+    /// Bytes around open, record and completion.
+    pub(crate) const FIXED_BYTES: usize = 32 + 32 + 2 + 4 + 4;
+
+    pub(crate) fn write(&self, buffer: &mut Vec<u8>) {
+        buffer.extend_from_slice(self.salt);
+        buffer.extend_from_slice(self.inner_salt);
+        buffer.extend_from_slice(&(self.open.len() as u16).to_be_bytes());
+        buffer.extend_from_slice(self.open);
+        for part in [self.record, self.completion] {
+            buffer.extend_from_slice(&(part.len() as u32).to_be_bytes());
+            buffer.extend_from_slice(part);
+        }
+    }
+
+    /// The next entry of a state part's plaintext.
+    pub(crate) fn read(rest: &mut &'a [u8]) -> Result<Self, Malformed> {
+        Self::next(rest).ok_or(Malformed("state part"))
+    }
+
+    fn next(rest: &mut &'a [u8]) -> Option<Self> {
+        let salt = take_ref(rest)?;
+        let inner_salt = take_ref(rest)?;
+        let length = u16::from_be_bytes(take(rest)?);
+        let open = take_slice(rest, length.into())?;
+        let length = u32::from_be_bytes(take(rest)?);
+        let record = take_slice(rest, length as usize)?;
+        let length = u32::from_be_bytes(take(rest)?);
+        let completion = take_slice(rest, length as usize)?;
+        Some(Self { salt, inner_salt, open, record, completion })
+    }
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    take_ref(rest).copied()
+}
+
+fn take_ref<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(head)
+}
+
+fn take_slice<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+    let (head, tail) = rest.split_at_checked(length)?;
+    *rest = tail;
+    Some(head)
+}

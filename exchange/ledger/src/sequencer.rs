@@ -1,0 +1,915 @@
+//! The sequencer: one thread that owns the end of the journal and the log's key.
+//!
+//! It takes everything queued when the last sync returned (natural group commit, no linger), judges it in order,
+//! and makes it durable with one write and one `fdatasync`. What a group's earlier members change is seen by its
+//! later members through [`Pending`]; the shared state changes only after the sync. A command that must be decided
+//! again is answered after the group too, so that its next decision sees what got in its way.
+
+use crate::{
+    Hash, Key, Label, Position,
+    crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
+    frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
+    image,
+    ledger::{Hooks, Stop},
+    record::{Completion, CounterUse, EntryPlain, Link, Malformed, NO_BODY_PART, Record},
+    segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
+    state::{Applied, DocumentKind, Fact, Head, Slot, State},
+    tiles,
+};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use ring::signature::Ed25519KeyPair;
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::unix::fs::FileExt as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+use verifier::{
+    checkpoint::Checkpoint,
+    leaf::{
+        LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open, commitment,
+        inner_commitment, leaf_bytes,
+    },
+    merkle::{Frontier, GroupTree, leaf_hash},
+    note::VerifierKey,
+    proof::TlogProof,
+};
+
+/// After this time without a group a seal frame is written.
+const IDLE: Duration = Duration::from_millis(10);
+/// Salt and inner salt.
+const SALTS_BYTES: usize = 64;
+/// Where organisation and subject digest stand in an encoded `open`.
+const OPEN_ORGANISATION_OFFSET: usize = 24;
+const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
+/// Most subject parts of an entry: part numbers are one byte and 255 means none.
+const MAX_PARTS: usize = 255;
+
+/// A decision, ready to be committed.
+pub struct Command {
+    /// What is committed if every fact still holds and no counter is spent.
+    pub permit_or_denial: Prepared,
+    /// Every fact the decision was made on, with the version that was read; version 0 is absent.
+    pub reads: Vec<(Fact, u32)>,
+    /// Last moment (ms since 1970) at which all those facts hold; `u64::MAX` when none ends.
+    pub ends_at_ms: u64,
+    /// What is committed instead when a counter of `permit_or_denial` is spent; has no counters of its own.
+    pub spent: Option<Prepared>,
+    /// Whether the answer wants an inclusion proof in the group's own checkpoint.
+    pub inline_proof: bool,
+}
+
+/// One entry, complete but for what only the sequencer knows.
+pub struct Prepared {
+    /// The encoded `open` with index and time zero.
+    pub open: Vec<u8>,
+    /// The encoded `StateRecord`; see [`Record::encode`].
+    pub record: Vec<u8>,
+    /// Sealed subject parts, numbered from 0; see [`crate::Ledger::seal_subject`].
+    pub subjects: Vec<Vec<u8>>,
+    /// Digest of all subject parts, as it stands in `open`.
+    pub subject_digest: Hash,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "almost every outcome is a commit")]
+pub enum Outcome {
+    /// It is durable.
+    Committed(Committed),
+    /// A fact changed or ended since it was read, or another command bound the idempotency key: decide again.
+    Changed,
+}
+
+/// A durable entry: what the receipt is made of. Only the ledger makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Committed {
+    /// Index in the log.
+    pub index: u64,
+    /// Journal time, ms since 1970.
+    pub time_ms: u64,
+    /// Hash of the leaf.
+    pub leaf_hash: Hash,
+    /// The completed `open`.
+    pub open: Vec<u8>,
+    /// Salt of the commitment.
+    pub salt: Hash,
+    /// Commitment to what only insiders know.
+    pub c: Hash,
+    /// `Command::spent` was committed.
+    pub spent: bool,
+    /// Proof in the group's own checkpoint, its extra line opening the leaf, when asked for.
+    pub proof: Option<TlogProof>,
+}
+
+/// Why nothing was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The journal is below its reserve; it recovers by itself when there is room.
+    #[error("the journal is full")]
+    Full,
+    /// The queue is full.
+    #[error("the queue is full")]
+    Overloaded,
+    /// The ledger has stopped; it answers nothing any more.
+    #[error("the ledger has stopped")]
+    Stopped,
+    /// The caller prepared something that is no entry: a fault of the program, nothing is written.
+    #[error("the command is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// A prepared entry whose form is checked and whose record is read.
+struct Admitted {
+    prepared: Prepared,
+    record: Record,
+}
+
+impl Admitted {
+    fn new(prepared: Prepared) -> Result<Self, Refused> {
+        let open = Open::parse(&prepared.open).map_err(|_| Refused::Malformed("open"))?;
+        let record = Record::decode(&prepared.record).map_err(|Malformed(what)| Refused::Malformed(what))?;
+        let parts: Vec<&[u8]> = prepared.subjects.iter().map(Vec::as_slice).collect();
+        // The sequencer's comparison with the frame buffer then finds bit flips, not a caller's mistake.
+        if open.subject_digest != prepared.subject_digest || verifier::sha256(&parts) != open.subject_digest {
+            return Err(Refused::Malformed("subject digest"));
+        }
+        let numbered =
+            parts.iter().enumerate().all(|(at, part)| part_number(part).map(usize::from) == Some(at));
+        if parts.len() > MAX_PARTS || !numbered {
+            return Err(Refused::Malformed("subject parts"));
+        }
+        let bodies = record.licenses.iter().map(|license| license.body_part);
+        let answer = record.idempotency.map(|bound| bound.answer_part);
+        if bodies
+            .filter(|part| *part != NO_BODY_PART)
+            .chain(answer)
+            .any(|part| usize::from(part) >= parts.len())
+        {
+            return Err(Refused::Malformed("a part that the record names is missing"));
+        }
+        let repeated = |(at, label): (usize, &Label)| record.concerned[..at].contains(label);
+        if record.concerned.iter().enumerate().any(repeated) {
+            return Err(Refused::Malformed("a holder concerned twice"));
+        }
+        if record.release_ms != 0 {
+            // Such a use would have to be counted in the oversight sequence; in the holder's it would be told early.
+            return Err(Refused::Malformed("a delayed release"));
+        }
+        Ok(Self { prepared, record })
+    }
+
+    /// Bytes of the entry in a frame.
+    fn frame_bytes(&self) -> usize {
+        let subjects: usize = self.prepared.subjects.iter().map(Vec::len).sum();
+        ENTRY_BYTES
+            + subjects
+            + EntryPlain::FIXED_BYTES
+            + self.prepared.open.len()
+            + self.prepared.record.len()
+            + Completion::encoded_bytes(&self.record)
+    }
+}
+
+/// An admitted command on its way through the queue.
+pub(crate) struct Submission {
+    main: Admitted,
+    spent: Option<Admitted>,
+    reads: Vec<(Fact, u32)>,
+    ends_at_ms: u64,
+    inline_proof: bool,
+    reply: oneshot::Sender<Result<Outcome, Refused>>,
+}
+
+pub(crate) type Reply = oneshot::Receiver<Result<Outcome, Refused>>;
+
+impl Submission {
+    /// Checks the form of a command, on the caller's thread, so that the sequencer meets only what it can commit.
+    pub(crate) fn admit(command: Command, group_bytes: usize) -> Result<(Box<Self>, Reply), Refused> {
+        let main = Admitted::new(command.permit_or_denial)?;
+        let spent = command.spent.map(Admitted::new).transpose()?;
+        if spent.as_ref().is_some_and(|spent| !spent.record.counters.is_empty()) {
+            return Err(Refused::Malformed("a counter in the denial of a spent counter"));
+        }
+        let (reply, receiver) = oneshot::channel();
+        let submission = Self {
+            main,
+            spent,
+            reads: command.reads,
+            ends_at_ms: command.ends_at_ms,
+            inline_proof: command.inline_proof,
+            reply,
+        };
+        if submission.frame_bytes() > group_bytes {
+            return Err(Refused::Malformed("the entry is longer than a group may be"));
+        }
+        Ok((Box::new(submission), receiver))
+    }
+
+    /// The most bytes that it may take in a frame.
+    fn frame_bytes(&self) -> usize {
+        self.main.frame_bytes().max(self.spent.as_ref().map_or(0, Admitted::frame_bytes))
+    }
+}
+
+/// What the queue carries.
+pub(crate) enum Message {
+    Commit(Box<Submission>),
+    /// Finish what is queued before it, seal and end.
+    Close,
+}
+
+/// What the group's earlier members change, before the shared state does.
+#[derive(Default)]
+struct Pending {
+    versions: HashMap<Fact, u32>,
+    heads: HashMap<Label, Head>,
+    counters: HashMap<(Key, u32), u32>,
+}
+
+impl Pending {
+    fn clear(&mut self) {
+        self.versions.clear();
+        self.heads.clear();
+        self.counters.clear();
+    }
+
+    fn version(&self, state: &State, fact: &Fact) -> u32 {
+        self.versions.get(fact).copied().unwrap_or_else(|| state.version(fact))
+    }
+
+    fn head(&self, state: &State, label: &Label) -> Option<Head> {
+        self.heads.get(label).copied().or_else(|| state.head(label))
+    }
+
+    fn counter(&self, state: &State, counter: &CounterUse) -> u32 {
+        let key = (counter.key, counter.day);
+        self.counters.get(&key).copied().unwrap_or_else(|| state.counter(&counter.key, counter.day))
+    }
+}
+
+/// What the sequencer decides about a command.
+enum Judgement {
+    /// Commit it; the values of its counters.
+    Accept(Vec<u32>),
+    /// Commit what was prepared for a spent counter.
+    Spent,
+    Changed,
+    Malformed(&'static str),
+}
+
+/// A member of the group in the making.
+struct Member {
+    reply: oneshot::Sender<Result<Outcome, Refused>>,
+    open: Vec<u8>,
+    record_bytes: Vec<u8>,
+    subjects: Vec<Vec<u8>>,
+    subject_digest: Hash,
+    record: Record,
+    completion: Completion,
+    completion_bytes: Vec<u8>,
+    salt: Hash,
+    inner_salt: Hash,
+    c: Hash,
+    leaf: [u8; LEAF_BYTES],
+    leaf_hash: Hash,
+    spent: bool,
+    inline_proof: bool,
+}
+
+/// Where the journal goes on: the state right after a frame. Kept by the restart image for the last seal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// Number of the next frame.
+    pub(crate) frame: u64,
+    /// Hash of the frame before it.
+    pub(crate) previous: Hash,
+    /// Where the next frame begins, unless it begins a segment of its own.
+    pub(crate) position: Position,
+    /// The tree after the frame before it.
+    pub(crate) frontier: Frontier,
+    /// Journal time of the frame before it.
+    pub(crate) time_ms: u64,
+}
+
+/// The segment that frames are appended to.
+pub(crate) struct Current {
+    pub(crate) number: u32,
+    pub(crate) file: File,
+    /// Where the next frame begins.
+    pub(crate) offset: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Everything the sequencer thread owns.
+pub(crate) struct Sequencer {
+    pub(crate) receiver: Receiver<Message>,
+    pub(crate) crypt: Arc<Crypt>,
+    pub(crate) state: Arc<State>,
+    pub(crate) signer: LogSigner,
+    pub(crate) current: Current,
+    pub(crate) cursor: Cursor,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) tiles: Sender<tiles::Written>,
+    pub(crate) image: Sender<image::Change>,
+    pub(crate) durable: Arc<AtomicU64>,
+    pub(crate) group_entries: usize,
+    pub(crate) group_bytes: usize,
+    pub(crate) hooks: Hooks,
+    /// Held while the thread may write to the journal.
+    pub(crate) lock: Arc<File>,
+}
+
+/// The log's key with the name it signs under.
+pub(crate) struct LogSigner {
+    pub(crate) pair: Ed25519KeyPair,
+    pub(crate) key: VerifierKey,
+}
+
+impl LogSigner {
+    pub(crate) fn sign(&self, size: u64, root: Hash) -> (Checkpoint, [u8; 64]) {
+        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
+        let signature = self.pair.sign(checkpoint.text().as_bytes());
+        let signature = signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes");
+        (checkpoint, signature)
+    }
+}
+
+/// Builds a seal frame after `cursor` and moves the cursor behind it, except for its position.
+pub(crate) fn build_seal(cursor: &mut Cursor, signer: &LogSigner) -> Vec<u8> {
+    let head = frame::Head {
+        kind: frame::Kind::Seal,
+        count: 0,
+        first_index: cursor.frontier.size(),
+        number: cursor.frame,
+        time_ms: cursor.time_ms,
+        previous: cursor.previous,
+        day: day_of(cursor.time_ms),
+    };
+    let mut bytes = Vec::with_capacity(SEAL_BYTES);
+    head.write(&mut bytes);
+    let (checkpoint, signature) = signer.sign(cursor.frontier.size(), cursor.frontier.root());
+    frame::finish(&mut bytes, 0, checkpoint.size, &checkpoint.root, &signature);
+    cursor.frame += 1;
+    cursor.previous = verifier::sha256(&[&bytes]);
+    bytes
+}
+
+/// The ledger cannot go on; the reason is already with [`Stop`].
+struct Fatal;
+
+impl Sequencer {
+    pub(crate) fn run(mut self) {
+        let mut pending = Pending::default();
+        let mut buffer = Vec::new();
+        let mut held = None;
+        let mut unsealed = false;
+        let mut open = true;
+        while open || held.is_some() {
+            let first = match held.take() {
+                Some(first) => first,
+                None => match self.next(unsealed) {
+                    Ok(Message::Commit(first)) => first,
+                    Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => break,
+                    Err(RecvTimeoutError::Timeout) => {
+                        unsealed = false;
+                        if !self.stop.is_stopped() && self.seal().is_err() {
+                            tracing::debug!("the seal was not written");
+                        }
+                        continue;
+                    }
+                },
+            };
+            let mut bytes = first.frame_bytes();
+            let mut group = vec![*first];
+            while group.len() < self.group_entries && open {
+                match self.receiver.try_recv() {
+                    Ok(Message::Commit(next)) => {
+                        let more = next.frame_bytes();
+                        if bytes + more > self.group_bytes {
+                            held = Some(next);
+                            break;
+                        }
+                        bytes += more;
+                        group.push(*next);
+                    }
+                    Ok(Message::Close) => open = false,
+                    Err(_) => break,
+                }
+            }
+            metrics::gauge!("miaoxiang_journal_queue").set(self.receiver.len() as f64);
+            unsealed |= self.commit(group, bytes, &mut pending, &mut buffer);
+        }
+        if unsealed && !self.stop.is_stopped() && self.seal().is_err() {
+            tracing::debug!("the last seal was not written");
+        }
+        // Whoever still waits in the queue learns it from the dropped reply. The lock goes last.
+        self.keeper.stop();
+        drop(self.receiver);
+        drop(self.lock);
+    }
+
+    fn next(&self, unsealed: bool) -> Result<Message, RecvTimeoutError> {
+        if unsealed {
+            self.receiver.recv_timeout(IDLE)
+        } else {
+            self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        }
+    }
+
+    /// Judges a group, makes it durable, applies it and releases its answers. Whether a frame was written.
+    fn commit(
+        &mut self,
+        group: Vec<Submission>,
+        bytes: usize,
+        pending: &mut Pending,
+        buffer: &mut Vec<u8>,
+    ) -> bool {
+        // Room first: the frame's position is part of what is committed.
+        let room = self.make_room(HEADER_BYTES + bytes + NONCE_BYTES + TAG_BYTES + TRAILER_BYTES);
+        if let Err(refused) = room {
+            for submission in group {
+                let _ = submission.reply.send(Err(refused));
+            }
+            return false;
+        }
+        let time_ms = self.hooks.now_ms().max(self.cursor.time_ms);
+        let frame_position = Position::new(self.current.number, self.current.offset as u32);
+        let mut salts = vec![0; group.len() * SALTS_BYTES];
+        self.crypt.fill_random(&mut salts);
+
+        pending.clear();
+        let mut members: Vec<Member> = Vec::with_capacity(group.len());
+        let mut changed = Vec::new();
+        for (submission, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
+            match self.judge(&submission, pending, time_ms) {
+                Judgement::Accept(counters) => {
+                    let index = self.cursor.frontier.size() + members.len() as u64;
+                    let member = Member::new(submission, false, counters, salts, index, time_ms, |label| {
+                        pending.head(&self.state, label)
+                    });
+                    pending.note(&member, index, frame_position);
+                    members.push(member);
+                }
+                Judgement::Spent => {
+                    let index = self.cursor.frontier.size() + members.len() as u64;
+                    let member = Member::new(submission, true, Vec::new(), salts, index, time_ms, |label| {
+                        pending.head(&self.state, label)
+                    });
+                    pending.note(&member, index, frame_position);
+                    members.push(member);
+                }
+                Judgement::Changed => changed.push(submission.reply),
+                Judgement::Malformed(what) => {
+                    let _ = submission.reply.send(Err(Refused::Malformed(what)));
+                }
+            }
+        }
+        let written = !members.is_empty();
+        if written {
+            match self.write_group(&members, time_ms, buffer) {
+                Ok(done) => self.release(members, time_ms, frame_position, done),
+                Err(Fatal) => {
+                    for reply in members.into_iter().map(|member| member.reply).chain(changed) {
+                        let _ = reply.send(Err(Refused::Stopped));
+                    }
+                    return false;
+                }
+            }
+        }
+        for reply in changed {
+            let _ = reply.send(Ok(Outcome::Changed));
+        }
+        written
+    }
+
+    fn judge(&self, submission: &Submission, pending: &Pending, time_ms: u64) -> Judgement {
+        let state = &*self.state;
+        if time_ms > submission.ends_at_ms {
+            return Judgement::Changed;
+        }
+        if submission.reads.iter().any(|(fact, version)| pending.version(state, fact) != *version) {
+            return Judgement::Changed;
+        }
+        let mut counters: Vec<u32> = Vec::with_capacity(submission.main.record.counters.len());
+        let mut spent = false;
+        for (at, counter) in submission.main.record.counters.iter().enumerate() {
+            let same =
+                |(other, _): &(&CounterUse, &u32)| (other.key, other.day) == (counter.key, counter.day);
+            let earlier = submission.main.record.counters[..at].iter().zip(&counters).rev().find(same);
+            let value = earlier.map_or_else(|| pending.counter(state, counter), |(_, value)| *value);
+            match value.checked_add(counter.amount).filter(|raised| *raised <= counter.limit) {
+                Some(raised) => counters.push(raised),
+                None => {
+                    spent = true;
+                    break;
+                }
+            }
+        }
+        let admitted = match (&submission.spent, spent) {
+            (_, false) => &submission.main,
+            (Some(prepared), true) => prepared,
+            (None, true) => return Judgement::Malformed("no denial for a spent counter"),
+        };
+        if let Err(judgement) = fits(&admitted.record, state, pending) {
+            return judgement;
+        }
+        if spent { Judgement::Spent } else { Judgement::Accept(counters) }
+    }
+
+    /// Makes sure that a frame of `bytes` and a seal after it fit in the current segment.
+    fn make_room(&mut self, bytes: usize) -> Result<(), Refused> {
+        if self.stop.is_stopped() {
+            return Err(Refused::Stopped);
+        }
+        if self.current.offset + (bytes + SEAL_BYTES) as u64 <= self.current.bytes {
+            return Ok(());
+        }
+        // The next segment is taken before the old one is sealed: a journal that is full then stays as it is.
+        let number = self.current.number + 1;
+        let used = self.current.offset + SEAL_BYTES as u64;
+        let file = match self.keeper.take(number, used, &self.stop) {
+            Ok(file) => file,
+            Err(NoSegment::Full) => return Err(Refused::Full),
+            Err(NoSegment::Stopped) => return Err(Refused::Stopped),
+        };
+        self.seal().map_err(|Fatal| Refused::Stopped)?;
+        // The header is durable before a frame follows it: a torn header has nothing behind it.
+        let header = segment::header(number, self.cursor.frame, self.signer.key.name());
+        let begun = file.write_all_at(&header, 0).and_then(|()| Ok(rustix::fs::fdatasync(&file)?));
+        if let Err(error) = begun {
+            self.stop.fatal(&format!("beginning segment {number} failed: {error}"));
+            return Err(Refused::Stopped);
+        }
+        let bytes = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        self.current = Current { number, file, offset: SEGMENT_HEADER_BYTES as u64, bytes };
+        self.cursor.position = Position::new(number, SEGMENT_HEADER_BYTES as u32);
+        Ok(())
+    }
+
+    /// Builds the frame, guards it against bit flips, writes it and makes it durable.
+    fn write_group(
+        &mut self,
+        members: &[Member],
+        time_ms: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Written, Fatal> {
+        let head = frame::Head {
+            kind: frame::Kind::Group,
+            count: members.len() as u32,
+            first_index: self.cursor.frontier.size(),
+            number: self.cursor.frame,
+            time_ms,
+            previous: self.cursor.previous,
+            day: day_of(time_ms),
+        };
+        buffer.clear();
+        head.write(buffer);
+        for member in members {
+            buffer.extend_from_slice(&member.leaf);
+        }
+        for member in members {
+            let length: usize = member.subjects.iter().map(Vec::len).sum();
+            buffer.extend_from_slice(&(length as u32).to_be_bytes());
+        }
+        let subjects_at = buffer.len();
+        for part in members.iter().flat_map(|member| &member.subjects) {
+            buffer.extend_from_slice(part);
+        }
+        let state_at = buffer.len();
+        buffer.extend_from_slice(&[0; NONCE_BYTES]);
+        for member in members {
+            let plain = EntryPlain {
+                salt: &member.salt,
+                inner_salt: &member.inner_salt,
+                open: &member.open,
+                record: &member.record_bytes,
+                completion: &member.completion_bytes,
+            };
+            plain.write(buffer);
+        }
+        if !is_intact(buffer, members, subjects_at, state_at + NONCE_BYTES) {
+            self.stop.fatal("memory changed between admission and the frame: nothing was written");
+            return Err(Fatal);
+        }
+        self.crypt.seal_state(buffer, state_at, head.day, head.number);
+        let state_bytes = buffer.len() - state_at;
+
+        let before = self.cursor.frontier.clone();
+        let mut after = before.clone();
+        for member in members {
+            after.append(member.leaf_hash);
+        }
+        let (checkpoint, signature) = self.signer.sign(after.size(), after.root());
+        frame::finish(buffer, state_bytes, checkpoint.size, &checkpoint.root, &signature);
+
+        self.write(buffer)?;
+        #[cfg(debug_assertions)]
+        crate::ledger::failpoint();
+        self.cursor.frontier = after;
+        self.cursor.time_ms = time_ms;
+        self.durable.store(checkpoint.size, Ordering::Release);
+        metrics::counter!("miaoxiang_journal_entries_total").increment(members.len() as u64);
+        metrics::histogram!("miaoxiang_journal_group_entries").record(members.len() as f64);
+        Ok(Written { before, checkpoint: checkpoint.signed_text(&self.signer.key, &signature), subjects_at })
+    }
+
+    /// Appends one frame: one write, one sync. After an error nothing is ever written or answered again, because
+    /// what the disk holds is unknown and a second sync would lie.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
+        let started = Instant::now();
+        let written = self
+            .hooks
+            .before_write(self.cursor.frame)
+            .and_then(|()| self.current.file.write_all_at(bytes, self.current.offset))
+            .and_then(|()| Ok(rustix::fs::fdatasync(&self.current.file)?));
+        if let Err(error) = written {
+            self.stop.fatal(&format!("writing frame {} failed: {error}", self.cursor.frame));
+            return Err(Fatal);
+        }
+        metrics::histogram!("miaoxiang_journal_sync_seconds").record(started.elapsed().as_secs_f64());
+        self.hooks.after_sync(self.cursor.frame);
+        self.current.offset += bytes.len() as u64;
+        self.cursor.previous = verifier::sha256(&[bytes]);
+        self.cursor.frame += 1;
+        self.cursor.position = Position::new(self.current.number, self.current.offset as u32);
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), Fatal> {
+        let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
+        self.write(&bytes)?;
+        // A follower that has gone says so itself; the journal does not depend on it.
+        let _ = self.image.send(image::Change::Sealed(Box::new(self.cursor.clone())));
+        Ok(())
+    }
+
+    /// Applies a durable group and lets its answers go.
+    fn release(&self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
+        let first = done.before.size();
+        let mut slots: Vec<Slot> = Vec::with_capacity(members.len() * 2);
+        let mut offset = frame.offset() + done.subjects_at as u32;
+        let mut parts = Vec::new();
+        for (index, member) in (first..).zip(&members) {
+            parts.clear();
+            for part in &member.subjects {
+                parts.push(Position::new(frame.segment(), offset));
+                offset += part.len() as u32;
+            }
+            let entry = Applied {
+                index,
+                time_ms,
+                organisation: organisation(&member.open),
+                leaf_hash: member.leaf_hash,
+                frame,
+                parts: &parts,
+                record: &member.record,
+                completion: &member.completion,
+            };
+            self.state.apply(&entry, &mut slots);
+        }
+        let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
+        let tree =
+            members.iter().any(|member| member.inline_proof).then(|| GroupTree::new(&done.before, &hashes));
+        let leaves = members.iter().map(|member| member.leaf).collect();
+        let size = first + members.len() as u64;
+        for (position, member) in members.into_iter().enumerate() {
+            let index = first + position as u64;
+            let proof = tree.as_ref().filter(|_| member.inline_proof).map(|tree| TlogProof {
+                extra: Some([&member.salt[..], &member.c, &member.open].concat()),
+                index,
+                path: tree.inclusion(position),
+                checkpoint: done.checkpoint.clone(),
+            });
+            let committed = Committed {
+                index,
+                time_ms,
+                leaf_hash: member.leaf_hash,
+                open: member.open,
+                salt: member.salt,
+                c: member.c,
+                spent: member.spent,
+                proof,
+            };
+            // A caller that went away has its entry in the log all the same.
+            let _ = member.reply.send(Ok(Outcome::Committed(committed)));
+        }
+        // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
+        let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
+        let _ = self.image.send(image::Change::Applied { slots, size });
+    }
+}
+
+/// A durable group.
+struct Written {
+    /// The tree before it.
+    before: Frontier,
+    /// Its signed checkpoint.
+    checkpoint: String,
+    /// Where its subject parts begin in the frame.
+    subjects_at: usize,
+}
+
+/// Whether a record fits the state: every version is the next one, every holder it names is known.
+///
+/// The facts read should say as much; this makes it certain that one of two commands that create or change the
+/// same thing wins, whatever its caller forgot to name.
+fn fits(record: &Record, state: &State, pending: &Pending) -> Result<(), Judgement> {
+    let next = |fact: Fact, version: u32| pending.version(state, &fact).checked_add(1) == Some(version);
+    let licenses = record.licenses.iter().all(|license| next(Fact::License(license.key), license.version));
+    let grants = record.grants.iter().all(|grant| next(Fact::Grant(grant.key), grant.version));
+    let mut documents = true;
+    for document in &record.documents {
+        let kind = kind_of(document.kind).ok_or(Judgement::Malformed("an unknown document kind"))?;
+        documents &= next(Fact::Document(kind, document.key), document.version);
+    }
+    let holders = record.new_holders.iter().all(|holder| next(Fact::Holder(holder.key), 1));
+    let unbound =
+        record.idempotency.is_none_or(|bound| pending.version(state, &Fact::Idempotency(bound.key)) == 0);
+    if !(licenses && grants && documents && holders && unbound) {
+        return Err(Judgement::Changed);
+    }
+    let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
+    let known =
+        |label: &Label| is_new(label) || pending.heads.contains_key(label) || state.knows_label(label);
+    if record
+        .new_holders
+        .iter()
+        .any(|holder| pending.heads.contains_key(&holder.label) || state.knows_label(&holder.label))
+    {
+        return Err(Judgement::Malformed("a label that is taken"));
+    }
+    let of_licenses = record.licenses.iter().flat_map(|license| &license.holders);
+    let of_grants = record.grants.iter().map(|grant| &grant.holder);
+    if !record.concerned.iter().chain(of_licenses).chain(of_grants).all(known) {
+        return Err(Judgement::Malformed("an unknown holder"));
+    }
+    Ok(())
+}
+
+fn kind_of(number: u8) -> Option<DocumentKind> {
+    [DocumentKind::Participant, DocumentKind::LicenseType, DocumentKind::Policy]
+        .into_iter()
+        .find(|kind| kind.number() == number)
+}
+
+impl Pending {
+    /// Takes in what an accepted member changes.
+    fn note(&mut self, member: &Member, index: u64, frame: Position) {
+        let record = &member.record;
+        for license in &record.licenses {
+            self.versions.insert(Fact::License(license.key), license.version);
+        }
+        for grant in &record.grants {
+            self.versions.insert(Fact::Grant(grant.key), grant.version);
+        }
+        for document in &record.documents {
+            if let Some(kind) = kind_of(document.kind) {
+                self.versions.insert(Fact::Document(kind, document.key), document.version);
+            }
+        }
+        for holder in &record.new_holders {
+            self.versions.insert(Fact::Holder(holder.key), 1);
+            self.heads.insert(holder.label, Head::default());
+        }
+        if let Some(bound) = record.idempotency {
+            self.versions.insert(Fact::Idempotency(bound.key), 1);
+        }
+        for (label, link) in record.concerned.iter().zip(&member.completion.links) {
+            let head = Head { sequence: link.sequence, frame, index, leaf_hash: member.leaf_hash };
+            self.heads.insert(*label, head);
+        }
+        for (counter, value) in record.counters.iter().zip(&member.completion.counters) {
+            self.counters.insert((counter.key, counter.day), *value);
+        }
+    }
+}
+
+impl Member {
+    /// Completes an accepted command: index, time, salts, sequences, leaf.
+    fn new(
+        submission: Submission,
+        spent: bool,
+        counters: Vec<u32>,
+        salts: &[u8; SALTS_BYTES],
+        index: u64,
+        time_ms: u64,
+        head: impl Fn(&Label) -> Option<Head>,
+    ) -> Self {
+        let Submission { main, spent: other, inline_proof, reply, .. } = submission;
+        let Admitted { prepared, record } = if spent { other.unwrap_or(main) } else { main };
+        let Prepared { mut open, record: record_bytes, subjects, subject_digest } = prepared;
+        open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
+        open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
+        let links = record.concerned.iter().map(|label| {
+            // A holder that this record brings has no entry yet.
+            let head = head(label).unwrap_or_default();
+            Link {
+                sequence: head.sequence + 1,
+                previous: head.frame,
+                previous_index: head.index,
+                previous_leaf: head.leaf_hash,
+            }
+        });
+        let completion = Completion { links: links.collect(), counters };
+        let completion_bytes = completion.encode();
+        let (salt, inner_salt) = split_salts(salts);
+        let c = inner_commitment(&inner_salt, &record_bytes, &completion_bytes);
+        let leaf = leaf_bytes(LeafKind::Entry, &commitment(&salt, &open, &c));
+        let leaf_hash = leaf_hash(&leaf);
+        Self {
+            reply,
+            open,
+            record_bytes,
+            subjects,
+            subject_digest,
+            record,
+            completion,
+            completion_bytes,
+            salt,
+            inner_salt,
+            c,
+            leaf,
+            leaf_hash,
+            spent,
+            inline_proof,
+        }
+    }
+}
+
+fn split_salts(salts: &[u8; SALTS_BYTES]) -> (Hash, Hash) {
+    let halves = salts.as_chunks::<32>().0;
+    (halves[0], halves[1])
+}
+
+/// The bit-flip guard. A single flipped bit between admission and signing has ended public logs for good: so the
+/// digest of the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared.
+fn is_intact(buffer: &[u8], members: &[Member], subjects_at: usize, plain_at: usize) -> bool {
+    let mut subject = subjects_at;
+    let mut plain = &buffer[plain_at..];
+    members.iter().enumerate().all(|(at, member)| {
+        let length: usize = member.subjects.iter().map(Vec::len).sum();
+        let subjects = &buffer[subject..subject + length];
+        subject += length;
+        let Ok(entry) = EntryPlain::read(&mut plain) else { return false };
+        let leaf = &buffer[HEADER_BYTES + at * LEAF_BYTES..HEADER_BYTES + (at + 1) * LEAF_BYTES];
+        let digest = verifier::sha256(&[subjects]);
+        digest == member.subject_digest
+            && entry.open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32)
+                == Some(&digest[..])
+            && leaf_of(&entry) == leaf
+            && leaf_hash(leaf) == member.leaf_hash
+    }) && plain.is_empty()
+}
+
+/// The leaf that the parts of an entry make.
+pub(crate) fn leaf_of(entry: &EntryPlain<'_>) -> [u8; LEAF_BYTES] {
+    let c = inner_commitment(entry.inner_salt, entry.record, entry.completion);
+    leaf_bytes(LeafKind::Entry, &commitment(entry.salt, entry.open, &c))
+}
+
+/// The organisation in an encoded `open`; zeros when it is too short to hold one.
+pub(crate) fn organisation(open: &[u8]) -> [u8; 18] {
+    const _: () = assert!(OPEN_ORGANISATION_OFFSET + 18 <= OPEN_FIXED_BYTES);
+    open.get(OPEN_ORGANISATION_OFFSET..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
+}
+
+/// An entry as its frame tells it, once more.
+pub(crate) fn committed_again(
+    frame: &Frame<'_>,
+    plaintext: &[u8],
+    index: u64,
+) -> Result<Committed, crate::ReadError> {
+    const MALFORMED: crate::ReadError = crate::ReadError::Malformed("entry");
+    let at = index.checked_sub(frame.head.first_index).ok_or(MALFORMED)?;
+    if at >= u64::from(frame.head.count) {
+        return Err(MALFORMED);
+    }
+    let mut rest = plaintext;
+    let mut entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
+    for _ in 0..at {
+        entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
+    }
+    let leaf = leaf_of(&entry);
+    if frame.leaves().nth(at as usize) != Some(&leaf) {
+        return Err(MALFORMED);
+    }
+    let open = Open::parse(entry.open).map_err(|_| MALFORMED)?;
+    Ok(Committed {
+        index,
+        time_ms: open.time_ms,
+        leaf_hash: leaf_hash(&leaf),
+        open: entry.open.to_vec(),
+        salt: *entry.salt,
+        c: inner_commitment(entry.inner_salt, entry.record, entry.completion),
+        spent: false,
+        proof: None,
+    })
+}

@@ -1,0 +1,904 @@
+//! The hot state in memory: everything a decision is made on, rebuilt from the journal by one function.
+//!
+//! Written by the sequencer thread alone (and by recovery before it starts), read by anyone; reads copy out. The
+//! state holds durable entries only: the sequencer applies a group after its `fdatasync` and before it releases
+//! the group's answers, so no reader sees what could still be lost, and every caller sees its own writes.
+
+use crate::{
+    Counts, Hash, Key, Label, Position,
+    crypt::{Crypt, HolderKey, WRAPPED_BYTES},
+    record::{Completion, NO_BODY_PART, Record},
+};
+use dashmap::DashMap;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+/// How long an idempotency key lives, in ms of journal time.
+pub(crate) const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
+/// China Standard Time is UTC+8 all year.
+const CST_OFFSET_MS: u64 = 8 * 3600 * 1000;
+const MS_PER_DAY: u64 = 86_400_000;
+
+const TAKEN_OVER: u8 = 1;
+const WRITTEN_BY_04: u8 = 2;
+
+/// A document that is no license.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DocumentKind {
+    /// A participant of the register.
+    Participant,
+    /// A license type's definition.
+    LicenseType,
+    /// A policy set.
+    Policy,
+}
+
+impl DocumentKind {
+    /// The number in the record.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Participant => 1,
+            Self::LicenseType => 2,
+            Self::Policy => 3,
+        }
+    }
+}
+
+/// A fact with a version; version 0 is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// A license.
+    License(Key),
+    /// A grant.
+    Grant(Key),
+    /// A holder, by keyed hash: 1 once known.
+    Holder(Key),
+    /// A document.
+    Document(DocumentKind, Key),
+    /// An idempotency key: 1 while bound.
+    Idempotency(Key),
+}
+
+/// A license as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct License {
+    /// Fact version.
+    pub version: u32,
+    /// State number (section 8 of the formats).
+    pub state: u8,
+    /// 版本号 in force.
+    pub certificate_version: u16,
+    /// First valid day, days since 1970.
+    pub valid_from_day: i32,
+    /// Last valid day, days since 1970; `i32::MAX` = no end.
+    pub valid_until_day: i32,
+    /// Another license has taken this one over.
+    pub taken_over: bool,
+    /// Operation 04 wrote state 05.
+    pub written_by_04: bool,
+    /// Keyed hash of type and number, 8 bytes.
+    pub number_tag: u64,
+    /// Labels of all holders.
+    pub holders: Vec<Label>,
+    /// The sealed part that holds the body.
+    pub body: Position,
+}
+
+/// A license in memory.
+#[derive(Clone, Debug)]
+struct LicenseCell {
+    number_tag: u64,
+    body: Position,
+    holders: Holders,
+    version: u32,
+    valid_from_day: i32,
+    valid_until_day: i32,
+    certificate_version: u16,
+    state: u8,
+    flags: u8,
+}
+
+// 48 bytes and a key of 16 are the 64 bytes that a license may cost.
+const _: () = assert!(size_of::<LicenseCell>() <= 48);
+
+/// Holders of a license, as indexes into `State::labels`. Almost every license has one, a marriage license two.
+#[derive(Clone, Debug)]
+#[expect(clippy::box_collection, reason = "a thin pointer keeps a license at 48 bytes")]
+enum Holders {
+    One(u32),
+    Two([u32; 2]),
+    More(Box<Vec<u32>>),
+}
+
+impl Holders {
+    fn new(indexes: Vec<u32>) -> Self {
+        match indexes[..] {
+            [one] => Self::One(one),
+            [one, two] => Self::Two([one, two]),
+            _ => Self::More(Box::new(indexes)),
+        }
+    }
+
+    fn indexes(&self) -> &[u32] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Two(two) => two,
+            Self::More(more) => more,
+        }
+    }
+}
+
+/// A grant as it stands; the fields are those of [`crate::record::GrantState`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Fact version.
+    pub version: u32,
+    /// 1 active, 2 paused, 3 revoked.
+    pub state: u8,
+    /// Label of the holder who grants.
+    pub holder: Label,
+    /// USCC of the organisation that may use it.
+    pub grantee: [u8; 18],
+    /// Keyed hash of the license or of the type code.
+    pub target: Key,
+    /// Whether `target` is a type.
+    pub target_is_type: bool,
+    /// Modes, as bits.
+    pub modes: u8,
+    /// Fields that may be disclosed, as bits.
+    pub fields: u64,
+    /// Keyed hash of the item; 0 = any.
+    pub item_tag: u64,
+    /// Last valid moment, ms since 1970.
+    pub until_ms: u64,
+    /// Uses allowed; 0 = without limit.
+    pub max_uses: u32,
+}
+
+/// A document as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Fact version.
+    pub version: u32,
+    /// The document.
+    pub value: Arc<[u8]>,
+}
+
+/// A holder's latest entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Number of entries that concern the holder.
+    pub sequence: u64,
+    /// Frame of the latest; [`Position::NONE`] before the first.
+    pub frame: Position,
+    /// Index of the latest.
+    pub index: u64,
+    /// Leaf hash of the latest.
+    pub leaf_hash: Hash,
+}
+
+/// A holder as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Fact version: 1.
+    pub version: u32,
+    /// Keyed hash of type code and number.
+    pub key: Key,
+    /// The label.
+    pub label: Label,
+    /// Epoch of the key that wraps the holder's.
+    pub epoch: u32,
+    /// The latest entry.
+    pub head: Head,
+    /// Keys of the licenses that name the holder, in no particular order.
+    pub licenses: Vec<Key>,
+}
+
+/// A holder in memory.
+struct HolderCell {
+    key: Key,
+    index: u32,
+    epoch: u32,
+    wrapped: [u8; WRAPPED_BYTES],
+    head: Head,
+    licenses: Vec<Key>,
+}
+
+const _: () = assert!(size_of::<HolderCell>() + size_of::<Label>() <= 192);
+
+/// A bound idempotency key: where the original answer and receipt stand. See [`crate::Ledger::original`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Keyed hash of the request that bound it.
+    pub request: Key,
+    /// Index of its entry.
+    pub index: u64,
+    /// Journal time of its entry.
+    pub time_ms: u64,
+    /// USCC of the organisation.
+    pub organisation: [u8; 18],
+    pub(crate) answer: Position,
+    pub(crate) frame: Position,
+}
+
+/// Bound keys by age, for the two bounds. Ordered by index, so that replaying an older part of the journal once
+/// more drops the same keys again.
+#[derive(Default)]
+struct Order {
+    all: BTreeMap<u64, Key>,
+    organisations: HashMap<[u8; 18], BTreeSet<u64>>,
+}
+
+impl Order {
+    fn remove(&mut self, bound: &Bound) {
+        self.all.remove(&bound.index);
+        if let Some(indexes) = self.organisations.get_mut(&bound.organisation) {
+            indexes.remove(&bound.index);
+            if indexes.is_empty() {
+                self.organisations.remove(&bound.organisation);
+            }
+        }
+    }
+
+    fn insert(&mut self, key: Key, bound: &Bound) {
+        self.all.insert(bound.index, key);
+        self.organisations.entry(bound.organisation).or_default().insert(bound.index);
+    }
+}
+
+/// What [`State::apply`] takes beside the record: everything about the entry that the journal decides.
+pub(crate) struct Applied<'a> {
+    pub(crate) index: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) organisation: [u8; 18],
+    pub(crate) leaf_hash: Hash,
+    pub(crate) frame: Position,
+    /// Position of each subject part.
+    pub(crate) parts: &'a [Position],
+    pub(crate) record: &'a Record,
+    pub(crate) completion: &'a Completion,
+}
+
+/// Kinds of values in the restart image and the state digest. Holders come before licenses, which refer to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+enum Kind {
+    Holder = 1,
+    License = 2,
+    Grant = 3,
+    Document = 4,
+    Counter = 5,
+    Idempotency = 6,
+}
+
+/// Names one value of the state in the restart image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Slot {
+    kind: Kind,
+    key: [u8; 16],
+    /// Document kind or counter day; 0 for all else.
+    sub: u32,
+}
+
+impl Slot {
+    pub(crate) const BYTES: usize = 21;
+
+    const fn new(kind: Kind, key: Key, sub: u32) -> Self {
+        Self { kind, key, sub }
+    }
+
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[0] = self.kind as u8;
+        bytes[1..17].copy_from_slice(&self.key);
+        bytes[17..].copy_from_slice(&self.sub.to_be_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
+        let kind = match bytes[0] {
+            1 => Kind::Holder,
+            2 => Kind::License,
+            3 => Kind::Grant,
+            4 => Kind::Document,
+            5 => Kind::Counter,
+            6 => Kind::Idempotency,
+            _ => return None,
+        };
+        Some(Self::new(kind, *bytes[1..].first_chunk()?, u32::from_be_bytes(*bytes.last_chunk()?)))
+    }
+}
+
+/// The state. See the module's page for who writes and who reads.
+pub struct State {
+    crypt: Arc<Crypt>,
+    idempotency_per_organisation: usize,
+    licenses: DashMap<Key, LicenseCell>,
+    grants: DashMap<Key, Grant>,
+    documents: DashMap<(u8, Key), Document>,
+    holders: DashMap<Label, HolderCell>,
+    labels_by_key: DashMap<Key, Label>,
+    /// Holder index to label; only ever longer.
+    labels: RwLock<Vec<Label>>,
+    counters: DashMap<(Key, u32), u32>,
+    idempotency: DashMap<Key, Bound>,
+    /// Locked by the writer only.
+    order: Mutex<Order>,
+    /// Day in China Standard Time of the latest entry.
+    today: AtomicU32,
+    /// Entries applied: index of the latest + 1.
+    applied: AtomicU64,
+    time_ms: AtomicU64,
+}
+
+impl State {
+    pub(crate) fn new(crypt: Arc<Crypt>, idempotency_per_organisation: usize) -> Self {
+        Self {
+            crypt,
+            idempotency_per_organisation,
+            licenses: DashMap::new(),
+            grants: DashMap::new(),
+            documents: DashMap::new(),
+            holders: DashMap::new(),
+            labels_by_key: DashMap::new(),
+            labels: RwLock::default(),
+            counters: DashMap::new(),
+            idempotency: DashMap::new(),
+            order: Mutex::default(),
+            today: AtomicU32::new(0),
+            applied: AtomicU64::new(0),
+            time_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// A license by the keyed hash of type, issuer and serial.
+    pub fn license(&self, key: &Key) -> Option<License> {
+        let cell = self.licenses.get(key)?.value().clone();
+        Some(License {
+            version: cell.version,
+            state: cell.state,
+            certificate_version: cell.certificate_version,
+            valid_from_day: cell.valid_from_day,
+            valid_until_day: cell.valid_until_day,
+            taken_over: cell.flags & TAKEN_OVER != 0,
+            written_by_04: cell.flags & WRITTEN_BY_04 != 0,
+            number_tag: cell.number_tag,
+            holders: self.labels_of(&cell.holders),
+            body: cell.body,
+        })
+    }
+
+    /// A grant by its key.
+    pub fn grant(&self, key: &Key) -> Option<Grant> {
+        self.grants.get(key).map(|grant| grant.clone())
+    }
+
+    /// A document by kind and key.
+    pub fn document(&self, kind: DocumentKind, key: &Key) -> Option<Document> {
+        self.documents.get(&(kind.number(), *key)).map(|document| document.clone())
+    }
+
+    /// All documents of a kind, in no particular order.
+    pub fn documents(&self, kind: DocumentKind) -> Vec<(Key, Document)> {
+        let of_kind = self.documents.iter().filter(|document| document.key().0 == kind.number());
+        of_kind.map(|document| (document.key().1, document.value().clone())).collect()
+    }
+
+    /// A holder by the keyed hash of type code and number.
+    pub fn holder(&self, key: &Key) -> Option<Holder> {
+        let label = *self.labels_by_key.get(key)?;
+        self.holder_by_label(&label)
+    }
+
+    /// A holder by label.
+    pub fn holder_by_label(&self, label: &Label) -> Option<Holder> {
+        let cell = self.holders.get(label)?;
+        Some(Holder {
+            version: 1,
+            key: cell.key,
+            label: *label,
+            epoch: cell.epoch,
+            head: cell.head,
+            licenses: cell.licenses.clone(),
+        })
+    }
+
+    /// A holder's key, unwrapped; `None` when there is no such holder or its key is gone.
+    pub fn holder_key(&self, label: &Label) -> Option<HolderKey> {
+        let (epoch, wrapped) = {
+            let cell = self.holders.get(label)?;
+            (cell.epoch, cell.wrapped)
+        };
+        self.crypt.unwrap_holder(label, epoch, &wrapped)
+    }
+
+    /// A counter's value; 0 when it was never raised.
+    pub fn counter(&self, key: &Key, day: u32) -> u32 {
+        self.counters.get(&(*key, day)).map_or(0, |value| *value)
+    }
+
+    /// What an idempotency key is bound to.
+    pub fn idempotency(&self, key: &Key) -> Option<Bound> {
+        self.idempotency.get(key).map(|bound| *bound)
+    }
+
+    /// The version of a fact; 0 when it is absent.
+    pub fn version(&self, fact: &Fact) -> u32 {
+        match fact {
+            Fact::License(key) => self.licenses.get(key).map_or(0, |license| license.version),
+            Fact::Grant(key) => self.grants.get(key).map_or(0, |grant| grant.version),
+            Fact::Holder(key) => u32::from(self.labels_by_key.contains_key(key)),
+            Fact::Document(kind, key) => {
+                self.documents.get(&(kind.number(), *key)).map_or(0, |document| document.version)
+            }
+            Fact::Idempotency(key) => u32::from(self.idempotency.contains_key(key)),
+        }
+    }
+
+    /// How much there is of each.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            licenses: self.licenses.len(),
+            grants: self.grants.len(),
+            holders: self.holders.len(),
+            documents: self.documents.len(),
+            idempotency: self.idempotency.len(),
+        }
+    }
+
+    /// Entries applied, all of them durable.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Journal time of the latest entry, ms since 1970.
+    pub fn time_ms(&self) -> u64 {
+        self.time_ms.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn head(&self, label: &Label) -> Option<Head> {
+        self.holders.get(label).map(|holder| holder.head)
+    }
+
+    pub(crate) fn knows_label(&self, label: &Label) -> bool {
+        self.holders.contains_key(label)
+    }
+
+    /// Applies one entry; used by the sequencer and by replay alike.
+    ///
+    /// Idempotent: every value is set to what the record and the completion say, never to a difference. Replay may
+    /// therefore begin before the entry that the restart image was made at and still ends in the same state.
+    pub(crate) fn apply(&self, entry: &Applied<'_>, changed: &mut Vec<Slot>) {
+        self.turn_day(entry.time_ms, changed);
+        for holder in &entry.record.new_holders {
+            self.adopt(holder.label, holder.key, holder.epoch, holder.wrapped, None);
+            changed.push(Slot::new(Kind::Holder, holder.label, 0));
+        }
+        for license in &entry.record.licenses {
+            let body = if license.body_part == NO_BODY_PART {
+                self.licenses.get(&license.key).map_or(Position::NONE, |old| old.body)
+            } else {
+                entry.parts.get(usize::from(license.body_part)).copied().unwrap_or(Position::NONE)
+            };
+            let flags = if license.taken_over { TAKEN_OVER } else { 0 }
+                | if license.written_by_04 { WRITTEN_BY_04 } else { 0 };
+            let cell = LicenseCell {
+                number_tag: license.number_tag,
+                body,
+                holders: Holders::new(self.indexes_of(&license.holders)),
+                version: license.version,
+                valid_from_day: license.valid_from_day,
+                valid_until_day: license.valid_until_day,
+                certificate_version: license.certificate_version,
+                state: license.state,
+                flags,
+            };
+            self.put_license(license.key, cell);
+            changed.push(Slot::new(Kind::License, license.key, 0));
+        }
+        for grant in &entry.record.grants {
+            let value = Grant {
+                version: grant.version,
+                state: grant.state,
+                holder: grant.holder,
+                grantee: grant.grantee,
+                target: grant.target,
+                target_is_type: grant.target_is_type,
+                modes: grant.modes,
+                fields: grant.fields,
+                item_tag: grant.item_tag,
+                until_ms: grant.until_ms,
+                max_uses: grant.max_uses,
+            };
+            self.grants.insert(grant.key, value);
+            changed.push(Slot::new(Kind::Grant, grant.key, 0));
+        }
+        for document in &entry.record.documents {
+            let value = Document { version: document.version, value: document.value.as_slice().into() };
+            self.documents.insert((document.kind, document.key), value);
+            changed.push(Slot::new(Kind::Document, document.key, document.kind.into()));
+        }
+        for (counter, value) in entry.record.counters.iter().zip(&entry.completion.counters) {
+            if *value > 0 {
+                self.counters.insert((counter.key, counter.day), *value);
+                changed.push(Slot::new(Kind::Counter, counter.key, counter.day));
+            }
+        }
+        for (label, link) in entry.record.concerned.iter().zip(&entry.completion.links) {
+            if let Some(mut holder) = self.holders.get_mut(label) {
+                holder.head = Head {
+                    sequence: link.sequence,
+                    frame: entry.frame,
+                    index: entry.index,
+                    leaf_hash: entry.leaf_hash,
+                };
+                changed.push(Slot::new(Kind::Holder, *label, 0));
+            }
+        }
+        self.bind(entry, changed);
+        self.time_ms.store(entry.time_ms, Ordering::Release);
+        self.applied.store(entry.index + 1, Ordering::Release);
+    }
+
+    /// Drops counters of days before yesterday when the journal's day changes.
+    fn turn_day(&self, time_ms: u64, changed: &mut Vec<Slot>) {
+        let today = cst_day(time_ms);
+        if self.today.swap(today, Ordering::Relaxed) == today {
+            return;
+        }
+        self.counters.retain(|(key, day), _| {
+            let keep = *day == 0 || day.saturating_add(1) >= today;
+            if !keep {
+                changed.push(Slot::new(Kind::Counter, *key, *day));
+            }
+            keep
+        });
+    }
+
+    fn adopt(&self, label: Label, key: Key, epoch: u32, wrapped: [u8; WRAPPED_BYTES], head: Option<Head>) {
+        if let Some(mut known) = self.holders.get_mut(&label) {
+            (known.epoch, known.wrapped) = (epoch, wrapped);
+            return;
+        }
+        let index = {
+            let mut labels = self.labels.write().unwrap_or_else(PoisonError::into_inner);
+            labels.push(label);
+            (labels.len() - 1) as u32
+        };
+        let head = head.unwrap_or_default();
+        self.holders.insert(label, HolderCell { key, index, epoch, wrapped, head, licenses: Vec::new() });
+        self.labels_by_key.insert(key, label);
+    }
+
+    fn put_license(&self, key: Key, cell: LicenseCell) {
+        let after = cell.holders.clone();
+        let before = self.licenses.insert(key, cell).map(|old| old.holders);
+        let before = before.as_ref().map_or(&[][..], Holders::indexes);
+        for index in before.iter().filter(|index| !after.indexes().contains(index)) {
+            self.with_holder(*index, |holder| holder.licenses.retain(|license| *license != key));
+        }
+        for index in after.indexes().iter().filter(|index| !before.contains(index)) {
+            self.with_holder(*index, |holder| {
+                if !holder.licenses.contains(&key) {
+                    holder.licenses.push(key);
+                }
+            });
+        }
+    }
+
+    fn with_holder(&self, index: u32, change: impl FnOnce(&mut HolderCell)) {
+        let label = self.labels.read().unwrap_or_else(PoisonError::into_inner).get(index as usize).copied();
+        if let Some(mut holder) = label.and_then(|label| self.holders.get_mut(&label)) {
+            change(&mut holder);
+        }
+    }
+
+    /// Indexes of known labels; admission refuses records that name unknown ones.
+    fn indexes_of(&self, labels: &[Label]) -> Vec<u32> {
+        labels.iter().filter_map(|label| self.holders.get(label).map(|holder| holder.index)).collect()
+    }
+
+    fn labels_of(&self, holders: &Holders) -> Vec<Label> {
+        let labels = self.labels.read().unwrap_or_else(PoisonError::into_inner);
+        holders.indexes().iter().filter_map(|index| labels.get(*index as usize).copied()).collect()
+    }
+
+    /// Binds the entry's idempotency key and drops those that are over the bound or too old.
+    fn bind(&self, entry: &Applied<'_>, changed: &mut Vec<Slot>) {
+        let mut order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wanted) = entry.record.idempotency {
+            let bound = Bound {
+                request: wanted.request,
+                index: entry.index,
+                time_ms: entry.time_ms,
+                organisation: entry.organisation,
+                answer: entry.parts.get(usize::from(wanted.answer_part)).copied().unwrap_or(Position::NONE),
+                frame: entry.frame,
+            };
+            if let Some(old) = self.idempotency.insert(wanted.key, bound) {
+                order.remove(&old);
+            }
+            order.insert(wanted.key, &bound);
+            changed.push(Slot::new(Kind::Idempotency, wanted.key, 0));
+            let indexes = order.organisations.get(&entry.organisation);
+            if let Some(oldest) =
+                indexes.filter(|set| set.len() > self.idempotency_per_organisation).and_then(BTreeSet::first)
+            {
+                let oldest = *oldest;
+                self.unbind(&mut order, oldest, changed);
+            }
+        }
+        while let Some((index, key)) = order.all.first_key_value() {
+            let index = *index;
+            let old = self.idempotency.get(key).map_or(0, |bound| bound.time_ms);
+            if old.saturating_add(IDEMPOTENCY_MS) > entry.time_ms {
+                break;
+            }
+            self.unbind(&mut order, index, changed);
+        }
+    }
+
+    fn unbind(&self, order: &mut Order, index: u64, changed: &mut Vec<Slot>) {
+        let Some(key) = order.all.get(&index).copied() else { return };
+        if let Some((_, bound)) = self.idempotency.remove(&key) {
+            order.remove(&bound);
+        }
+        order.all.remove(&index);
+        changed.push(Slot::new(Kind::Idempotency, key, 0));
+    }
+
+    /// The value of a slot as the restart image holds it; `None` when there is none any more.
+    pub(crate) fn value(&self, slot: &Slot) -> Option<Vec<u8>> {
+        match slot.kind {
+            Kind::Holder => self.holders.get(&slot.key).map(|holder| holder.encode()),
+            Kind::License => {
+                let cell = self.licenses.get(&slot.key)?.value().clone();
+                Some(self.encode_license(&cell))
+            }
+            Kind::Grant => self.grants.get(&slot.key).map(|grant| grant.encode()),
+            Kind::Document => {
+                let kind = u8::try_from(slot.sub).ok()?;
+                self.documents.get(&(kind, slot.key)).map(|document| document.encode())
+            }
+            Kind::Counter => {
+                self.counters.get(&(slot.key, slot.sub)).map(|value| value.to_be_bytes().to_vec())
+            }
+            Kind::Idempotency => self.idempotency.get(&slot.key).map(|bound| bound.encode()),
+        }
+    }
+
+    /// Puts a value of the restart image in place. Holders must come before the licenses that name them.
+    pub(crate) fn load(&self, slot: &Slot, value: &[u8]) -> Option<()> {
+        let mut rest = value;
+        let r = &mut rest;
+        match slot.kind {
+            Kind::Holder => {
+                let (key, epoch, wrapped) = (take(r)?, u32::from_be_bytes(take(r)?), take(r)?);
+                let head = Head {
+                    sequence: u64::from_be_bytes(take(r)?),
+                    frame: Position(u64::from_be_bytes(take(r)?)),
+                    index: u64::from_be_bytes(take(r)?),
+                    leaf_hash: take(r)?,
+                };
+                self.adopt(slot.key, key, epoch, wrapped, Some(head));
+            }
+            Kind::License => {
+                let mut cell = LicenseCell {
+                    number_tag: u64::from_be_bytes(take(r)?),
+                    body: Position(u64::from_be_bytes(take(r)?)),
+                    version: u32::from_be_bytes(take(r)?),
+                    valid_from_day: i32::from_be_bytes(take(r)?),
+                    valid_until_day: i32::from_be_bytes(take(r)?),
+                    certificate_version: u16::from_be_bytes(take(r)?),
+                    state: u8::from_be_bytes(take(r)?),
+                    flags: u8::from_be_bytes(take(r)?),
+                    holders: Holders::More(Box::default()),
+                };
+                let (labels, odd) = rest.as_chunks::<16>();
+                let indexes = self.indexes_of(labels);
+                if !odd.is_empty() || indexes.len() != labels.len() {
+                    return None;
+                }
+                cell.holders = Holders::new(indexes);
+                self.put_license(slot.key, cell);
+                return Some(());
+            }
+            Kind::Grant => {
+                let grant = Grant {
+                    version: u32::from_be_bytes(take(r)?),
+                    state: u8::from_be_bytes(take(r)?),
+                    holder: take(r)?,
+                    grantee: take(r)?,
+                    target: take(r)?,
+                    target_is_type: u8::from_be_bytes(take(r)?) != 0,
+                    modes: u8::from_be_bytes(take(r)?),
+                    fields: u64::from_be_bytes(take(r)?),
+                    item_tag: u64::from_be_bytes(take(r)?),
+                    until_ms: u64::from_be_bytes(take(r)?),
+                    max_uses: u32::from_be_bytes(take(r)?),
+                };
+                self.grants.insert(slot.key, grant);
+            }
+            Kind::Document => {
+                let version = u32::from_be_bytes(take(r)?);
+                let kind = u8::try_from(slot.sub).ok()?;
+                self.documents.insert((kind, slot.key), Document { version, value: rest.into() });
+                return Some(());
+            }
+            Kind::Counter => {
+                self.counters.insert((slot.key, slot.sub), u32::from_be_bytes(take(r)?));
+            }
+            Kind::Idempotency => {
+                let bound = Bound {
+                    request: take(r)?,
+                    index: u64::from_be_bytes(take(r)?),
+                    time_ms: u64::from_be_bytes(take(r)?),
+                    organisation: take(r)?,
+                    answer: Position(u64::from_be_bytes(take(r)?)),
+                    frame: Position(u64::from_be_bytes(take(r)?)),
+                };
+                self.order.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.key, &bound);
+                self.idempotency.insert(slot.key, bound);
+            }
+        }
+        rest.is_empty().then_some(())
+    }
+
+    /// Where replay continues after loading the restart image.
+    pub(crate) fn loaded(&self, applied: u64, time_ms: u64) {
+        self.applied.store(applied, Ordering::Release);
+        self.time_ms.store(time_ms, Ordering::Release);
+        self.today.store(cst_day(time_ms), Ordering::Relaxed);
+    }
+
+    /// The digest of the whole state, the same for the same journal however the state came about. See [`Digest`].
+    pub fn digest(&self) -> Hash {
+        let mut digest = Digest::default();
+        for holder in &self.holders {
+            digest.add(&Slot::new(Kind::Holder, *holder.key(), 0).encode(), &holder.encode());
+        }
+        for license in &self.licenses {
+            let value = self.encode_license(license.value());
+            digest.add(&Slot::new(Kind::License, *license.key(), 0).encode(), &value);
+        }
+        for grant in &self.grants {
+            digest.add(&Slot::new(Kind::Grant, *grant.key(), 0).encode(), &grant.encode());
+        }
+        for document in &self.documents {
+            let (kind, key) = *document.key();
+            digest.add(&Slot::new(Kind::Document, key, kind.into()).encode(), &document.encode());
+        }
+        for counter in &self.counters {
+            let (key, day) = *counter.key();
+            digest.add(&Slot::new(Kind::Counter, key, day).encode(), &counter.value().to_be_bytes());
+        }
+        for bound in &self.idempotency {
+            digest.add(&Slot::new(Kind::Idempotency, *bound.key(), 0).encode(), &bound.encode());
+        }
+        digest.bytes()
+    }
+
+    fn encode_license(&self, cell: &LicenseCell) -> Vec<u8> {
+        [
+            &cell.number_tag.to_be_bytes()[..],
+            &cell.body.0.to_be_bytes(),
+            &cell.version.to_be_bytes(),
+            &cell.valid_from_day.to_be_bytes(),
+            &cell.valid_until_day.to_be_bytes(),
+            &cell.certificate_version.to_be_bytes(),
+            &[cell.state, cell.flags],
+            self.labels_of(&cell.holders).as_flattened(),
+        ]
+        .concat()
+    }
+}
+
+impl HolderCell {
+    fn encode(&self) -> Vec<u8> {
+        [
+            &self.key[..],
+            &self.epoch.to_be_bytes(),
+            &self.wrapped,
+            &self.head.sequence.to_be_bytes(),
+            &self.head.frame.0.to_be_bytes(),
+            &self.head.index.to_be_bytes(),
+            &self.head.leaf_hash,
+        ]
+        .concat()
+    }
+}
+
+impl Grant {
+    fn encode(&self) -> Vec<u8> {
+        [
+            &self.version.to_be_bytes()[..],
+            &[self.state],
+            &self.holder,
+            &self.grantee,
+            &self.target,
+            &[u8::from(self.target_is_type), self.modes],
+            &self.fields.to_be_bytes(),
+            &self.item_tag.to_be_bytes(),
+            &self.until_ms.to_be_bytes(),
+            &self.max_uses.to_be_bytes(),
+        ]
+        .concat()
+    }
+}
+
+impl Document {
+    fn encode(&self) -> Vec<u8> {
+        [&self.version.to_be_bytes()[..], &self.value].concat()
+    }
+}
+
+impl Bound {
+    fn encode(&self) -> Vec<u8> {
+        [
+            &self.request[..],
+            &self.index.to_be_bytes(),
+            &self.time_ms.to_be_bytes(),
+            &self.organisation,
+            &self.answer.0.to_be_bytes(),
+            &self.frame.0.to_be_bytes(),
+        ]
+        .concat()
+    }
+}
+
+/// A digest of a set of pairs that does not depend on their order and can be kept up to date pair by pair: the sum
+/// of SHA-256(key ‖ value), as four wrapping 64-bit lanes. It guards against damage, not against an adversary,
+/// who would have to change the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Digest([u64; 4]);
+
+impl Digest {
+    pub(crate) fn add(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
+        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
+            *lane = lane.wrapping_add(term);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
+        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
+            *lane = lane.wrapping_sub(term);
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> Hash {
+        let mut bytes = [0; 32];
+        for (chunk, lane) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(self.0) {
+            *chunk = lane.to_be_bytes();
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &Hash) -> Self {
+        let mut lanes = [0; 4];
+        for (lane, chunk) in lanes.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *lane = u64::from_be_bytes(*chunk);
+        }
+        Self(lanes)
+    }
+
+    fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> [u64; 4] {
+        Self::from_bytes(&verifier::sha256(&[key, value])).0
+    }
+}
+
+/// Day in China Standard Time, days since 1970.
+pub(crate) fn cst_day(time_ms: u64) -> u32 {
+    u32::try_from(time_ms.saturating_add(CST_OFFSET_MS) / MS_PER_DAY).unwrap_or(u32::MAX)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (head, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*head)
+}

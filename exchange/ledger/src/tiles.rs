@@ -1,0 +1,272 @@
+//! Tiles (C2SP tlog-tiles) in flat files: `tiles/leaves` holds the 34-byte leaves, `tiles/<level>` the hashes of a
+//! level. All derived: appended behind the sequencer by a thread of its own, never synced, and at start cut to what
+//! the journal confirms, checked, and made again when in doubt. Partial tiles are slices.
+
+use crate::Hash;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+use verifier::{
+    leaf::LEAF_BYTES,
+    merkle::{leaf_hash, node_hash, root_from},
+};
+
+/// Hashes of a full tile; tiles are eight tree levels high.
+pub(crate) const TILE_WIDTH: usize = 256;
+/// Tile levels that a tree of 2⁶⁴ leaves can have.
+pub(crate) const LEVELS: usize = 8;
+const HASH_BYTES: usize = 32;
+const TREE_LEVELS_PER_TILE: u8 = 8;
+/// How often the public checkpoint moves.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// Groups on their way to the tiles; beyond it the sequencer waits.
+pub(crate) const QUEUE_GROUPS: usize = 1024;
+
+/// A group for the tiles.
+pub(crate) struct Written {
+    pub(crate) leaves: Vec<[u8; LEAF_BYTES]>,
+    pub(crate) hashes: Vec<Hash>,
+    /// Tree size after it.
+    pub(crate) size: u64,
+    /// The signed checkpoint of that size.
+    pub(crate) checkpoint: String,
+}
+
+/// The checkpoint that the public sees.
+pub(crate) struct Published {
+    pub(crate) size: u64,
+    pub(crate) text: Arc<str>,
+}
+
+/// The files, for reading and for the one writer.
+pub(crate) struct Tiles {
+    folder: PathBuf,
+    leaves: File,
+    levels: Vec<File>,
+    pub(crate) published: RwLock<Published>,
+}
+
+impl Tiles {
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let file = |name: &str| {
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(folder.join(name))
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            leaves: file("leaves")?,
+            levels: (0..LEVELS).map(|level| file(&level.to_string())).collect::<io::Result<_>>()?,
+            published: RwLock::new(Published { size: 0, text: "".into() }),
+        })
+    }
+
+    pub(crate) fn published_size(&self) -> u64 {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).size
+    }
+
+    pub(crate) fn published_text(&self) -> Arc<str> {
+        Arc::clone(&self.published.read().unwrap_or_else(PoisonError::into_inner).text)
+    }
+
+    /// The hashes of a tile in the published tree; `None` when it has not that many.
+    pub(crate) fn tile(&self, level: u8, index: u64, width: Option<u16>) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.levels.get(usize::from(level)) else { return Ok(None) };
+        let available = count_at(level, self.published_size());
+        let Some((start, count)) = slice(index, width, available) else { return Ok(None) };
+        let mut bytes = vec![0; count * HASH_BYTES];
+        file.read_exact_at(&mut bytes, start * HASH_BYTES as u64)?;
+        Ok(Some(bytes))
+    }
+
+    /// An entry bundle: each leaf behind its length (2 bytes).
+    pub(crate) fn entry_bundle(&self, index: u64, width: Option<u16>) -> io::Result<Option<Vec<u8>>> {
+        let Some((start, count)) = slice(index, width, self.published_size()) else { return Ok(None) };
+        let mut leaves = vec![0; count * LEAF_BYTES];
+        self.leaves.read_exact_at(&mut leaves, start * LEAF_BYTES as u64)?;
+        let mut bundle = Vec::with_capacity(count * (2 + LEAF_BYTES));
+        for leaf in leaves.as_chunks::<LEAF_BYTES>().0 {
+            bundle.extend_from_slice(&(LEAF_BYTES as u16).to_be_bytes());
+            bundle.extend_from_slice(leaf);
+        }
+        Ok(Some(bundle))
+    }
+
+    /// The root of a complete subtree, from the nearest stored level below it.
+    pub(crate) fn node(&self, level: u8, index: u64) -> io::Result<Hash> {
+        let stored = usize::from(level / TREE_LEVELS_PER_TILE);
+        let height = u32::from(level % TREE_LEVELS_PER_TILE);
+        let file = self.levels.get(stored).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let mut bytes = vec![0; HASH_BYTES << height];
+        let offset = (index << height).checked_mul(HASH_BYTES as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(fold(bytes.as_chunks().0.to_vec()))
+    }
+
+    pub(crate) fn root(&self, size: u64) -> io::Result<Hash> {
+        root_from(size, |level, index| self.node(level, index))
+    }
+
+    /// Publishes a checkpoint whose tiles are written: in the process, and in `tiles/checkpoint`, by which the next
+    /// start notices a journal that was rolled back. Not synced: a lost one only makes that check weaker.
+    pub(crate) fn publish(&self, size: u64, text: &str) -> io::Result<()> {
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) =
+            Published { size, text: text.into() };
+        let temporary = self.folder.join("checkpoint.new");
+        File::create(&temporary)?.write_all(text.as_bytes())?;
+        fs::rename(temporary, checkpoint_path(&self.folder))
+    }
+}
+
+/// Where the published checkpoint stands.
+pub(crate) fn checkpoint_path(folder: &Path) -> PathBuf {
+    folder.join("checkpoint")
+}
+
+/// Hashes of a tile level in a tree of this size.
+fn count_at(level: u8, size: u64) -> u64 {
+    size.checked_shr(u32::from(level) * u32::from(TREE_LEVELS_PER_TILE)).unwrap_or(0)
+}
+
+/// First item and number of items of a tile, if the level has them.
+fn slice(index: u64, width: Option<u16>, available: u64) -> Option<(u64, usize)> {
+    let width = width.map_or(TILE_WIDTH, usize::from);
+    let start = index.checked_mul(TILE_WIDTH as u64)?;
+    let fits = (1..=TILE_WIDTH).contains(&width) && start.checked_add(width as u64)? <= available;
+    fits.then_some((start, width))
+}
+
+/// Root of a complete tree over a power of two of hashes.
+fn fold(mut row: Vec<Hash>) -> Hash {
+    while row.len() > 1 {
+        row = row.as_chunks::<2>().0.iter().map(|[left, right]| node_hash(left, right)).collect();
+    }
+    row.first().copied().unwrap_or_default()
+}
+
+/// Appends to the files.
+pub(crate) struct Writer {
+    tiles: Arc<Tiles>,
+    size: u64,
+    /// Per level the hashes of its last, incomplete tile.
+    partial: Vec<Vec<Hash>>,
+}
+
+impl Writer {
+    /// Empties the files and begins again.
+    pub(crate) fn restart(tiles: Arc<Tiles>) -> io::Result<Self> {
+        tiles.leaves.set_len(0)?;
+        for file in &tiles.levels {
+            file.set_len(0)?;
+        }
+        Ok(Self { tiles, size: 0, partial: vec![Vec::new(); LEVELS] })
+    }
+
+    /// Goes on after `size` leaves if the files hold them: cuts off what is beyond, checks the last tile of each
+    /// level against the level below it and the whole against the journal's `root`. `None` when anything is
+    /// short or different.
+    pub(crate) fn resume(tiles: Arc<Tiles>, size: u64, root: &Hash) -> io::Result<Option<Self>> {
+        if tiles.leaves.metadata()?.len() < size.saturating_mul(LEAF_BYTES as u64) {
+            return Ok(None);
+        }
+        let mut partial = Vec::with_capacity(LEVELS);
+        for (level, file) in (0u8..).zip(&tiles.levels) {
+            let count = count_at(level, size);
+            if file.metadata()?.len() < count.saturating_mul(HASH_BYTES as u64) {
+                return Ok(None);
+            }
+            file.set_len(count * HASH_BYTES as u64)?;
+            let last = count - count % TILE_WIDTH as u64;
+            partial.push(read_hashes(file, last, (count - last) as usize)?);
+            if level > 0 && count > 0 {
+                let below = tiles.levels.get(usize::from(level) - 1).ok_or(io::ErrorKind::NotFound)?;
+                let covered = read_hashes(below, (count - 1) * TILE_WIDTH as u64, TILE_WIDTH)?;
+                if read_hashes(file, count - 1, 1)?.first() != Some(&fold(covered)) {
+                    return Ok(None);
+                }
+            }
+        }
+        tiles.leaves.set_len(size * LEAF_BYTES as u64)?;
+        let checked = size.min(TILE_WIDTH as u64);
+        let mut leaves = vec![0; checked as usize * LEAF_BYTES];
+        tiles.leaves.read_exact_at(&mut leaves, (size - checked) * LEAF_BYTES as u64)?;
+        let hashes: Vec<Hash> =
+            leaves.as_chunks::<LEAF_BYTES>().0.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let first = tiles.levels.first().ok_or(io::ErrorKind::NotFound)?;
+        let same = read_hashes(first, size - checked, checked as usize)? == hashes;
+        if !same || tiles.root(size)? != *root {
+            return Ok(None);
+        }
+        Ok(Some(Self { tiles, size, partial }))
+    }
+
+    pub(crate) fn append(&mut self, leaves: &[[u8; LEAF_BYTES]], hashes: &[Hash]) -> io::Result<()> {
+        self.tiles.leaves.write_all_at(leaves.as_flattened(), self.size * LEAF_BYTES as u64)?;
+        let mut rising = hashes.to_vec();
+        for level in 0..LEVELS {
+            if rising.is_empty() {
+                break;
+            }
+            let at = count_at(level as u8, self.size) * HASH_BYTES as u64;
+            self.tiles.levels[level].write_all_at(rising.as_flattened(), at)?;
+            let mut up = Vec::new();
+            for hash in rising {
+                self.partial[level].push(hash);
+                if self.partial[level].len() == TILE_WIDTH {
+                    up.push(fold(std::mem::take(&mut self.partial[level])));
+                }
+            }
+            rising = up;
+        }
+        self.size += hashes.len() as u64;
+        Ok(())
+    }
+
+    /// The thread behind the sequencer: appends what was written and publishes its checkpoint each second and at
+    /// the end. After an error it only drains: the public keeps the last checkpoint, the next start makes the
+    /// files again.
+    pub(crate) fn follow(mut self, receiver: &crossbeam_channel::Receiver<Written>) {
+        let mut latest: Option<(u64, String)> = None;
+        let mut due = Instant::now();
+        let mut broken = false;
+        loop {
+            let received = match latest {
+                Some(_) => receiver.recv_deadline(due),
+                None => receiver.recv().map_err(|_| crossbeam_channel::RecvTimeoutError::Disconnected),
+            };
+            let ended = matches!(received, Err(crossbeam_channel::RecvTimeoutError::Disconnected));
+            if let Ok(written) = received
+                && !broken
+            {
+                match self.append(&written.leaves, &written.hashes) {
+                    Ok(()) => latest = Some((written.size, written.checkpoint)),
+                    Err(error) => {
+                        tracing::error!(%error, "writing tiles failed: the public log stands still");
+                        (broken, latest) = (true, None);
+                    }
+                }
+            }
+            if (ended || Instant::now() >= due)
+                && let Some((size, text)) = latest.take()
+            {
+                if let Err(error) = self.tiles.publish(size, &text) {
+                    tracing::warn!(%error, "the published checkpoint was not written to its file");
+                }
+                due = Instant::now() + PUBLISH_INTERVAL;
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+}
+
+fn read_hashes(file: &File, start: u64, count: usize) -> io::Result<Vec<Hash>> {
+    let mut bytes = vec![0; count * HASH_BYTES];
+    file.read_exact_at(&mut bytes, start * HASH_BYTES as u64)?;
+    Ok(bytes.as_chunks().0.to_vec())
+}
