@@ -1,1 +1,27 @@
-//! placeholder
+//! The gateway: issues, serves and verifies licenses, each request authorised on its own and durably journaled before
+//! its answer leaves.
+//!
+//! Read [`gateway`] first: it is the request path, top to bottom.
+
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod client;
+pub mod config;
+pub mod decide;
+pub mod effect;
+pub mod facts;
+pub mod floor;
+pub mod gateway;
+mod hold;
+pub mod init;
+pub mod listeners;
+pub mod meters;
+pub mod participant;
+pub mod quickstart;
+pub mod refusal;
+pub mod request;
+pub mod server;
+pub mod shed;
+pub mod signer;
+pub mod tls;

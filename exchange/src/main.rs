@@ -1,2 +1,362 @@
-//! placeholder
-fn main() {}
+//! The `exchange` command.
+
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+use exchange::app::{self, App, EXIT_USAGE, Exit};
+use exchange::client::Identity;
+use exchange::config::{Config, ConfigError};
+use exchange::{init, quickstart};
+use indicatif::ProgressBar;
+
+/// 秒享: issues, serves and verifies electronic licenses; every request is authorised and journaled before its answer.
+#[derive(Parser)]
+#[command(name = "exchange", version, about, long_about = None)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Makes a development exchange, performs the whole round over mTLS, and keeps serving.
+    Quickstart {
+        /// Data folder; completed if it exists.
+        #[arg(long, default_value = "data")]
+        data: PathBuf,
+        /// Address of the data listener; public and admin follow (+1, +2).
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+        /// Stop after the round.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Makes a data folder without development keys and registers the first operators.
+    Init {
+        /// Data folder to make.
+        #[arg(long, default_value = "data")]
+        data: PathBuf,
+        /// Origin of the log, scheme-less; a random shard name is added.
+        #[arg(long)]
+        origin: String,
+        /// Client certificates (PEM) of the first operators.
+        #[arg(long, value_delimiter = ',', required = true)]
+        operator: Vec<PathBuf>,
+    },
+    /// Serves.
+    Serve {
+        #[command(flatten)]
+        place: Place,
+        /// Accept development keys and certificates.
+        #[arg(long)]
+        development: bool,
+        /// Address of the data listener; public and admin follow (+1, +2).
+        #[arg(long)]
+        listen: Option<SocketAddr>,
+    },
+    /// Checks the configuration and everything it names, and opens no port.
+    CheckConfig {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Checks the journal on disk.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Makes the restart image and the tiles anew from the journal.
+    Rebuild {
+        #[command(flatten)]
+        place: Place,
+        /// JSON output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Changes the participant register of a serving exchange, as an operator.
+    #[command(subcommand)]
+    Participant(ParticipantCommand),
+}
+
+#[derive(Subcommand)]
+enum LogCommand {
+    /// Recomputes tree, signatures and state from the segments, reading only.
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// JSON output.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum ParticipantCommand {
+    /// Registers a participant.
+    Add {
+        /// The registration, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Changes a registration.
+    Change {
+        /// The registration, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Suspends a participant.
+    Suspend {
+        /// Organisation code.
+        organisation: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// Lift the suspension instead.
+        #[arg(long)]
+        lift: bool,
+        #[command(flatten)]
+        operator: Operator,
+    },
+}
+
+/// Where the data lies.
+#[derive(Args)]
+struct Place {
+    /// Data folder with a config.toml.
+    #[arg(long, default_value = "data")]
+    data: PathBuf,
+    /// Configuration file, instead of the data folder's.
+    #[arg(long, conflicts_with = "data")]
+    config: Option<PathBuf>,
+}
+
+/// As whom a register command speaks.
+#[derive(Args)]
+struct Operator {
+    #[command(flatten)]
+    place: Place,
+    /// Address of the data listener, instead of the configuration's.
+    #[arg(long)]
+    server: Option<SocketAddr>,
+    /// Operator's certificate, PEM [default: pki/clients/operator.pem in the data folder].
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// Operator's key, PEM.
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+impl Place {
+    fn load(&self) -> Result<Config, ConfigError> {
+        match &self.config {
+            Some(path) => Config::load(path),
+            None => Config::load(&self.data.join("config.toml")),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(cli.command) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("exchange: {error:#}");
+            if let Some(exit) = error.downcast_ref::<Exit>() {
+                ExitCode::from(exit.status)
+            } else if error.is::<ConfigError>() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    match command {
+        Command::Quickstart { data, listen, once } => {
+            let metrics = app::install_metrics()?;
+            runtime()?.block_on(quickstart::run(&data, listen, once, metrics))?;
+        }
+        Command::Init { data, origin, operator } => {
+            let config = runtime()?.block_on(init::production(&data, &origin, &operator))?;
+            println!("made {} with log {}", data.display(), config.origin);
+            println!(
+                "next: put the server certificate, its key and the client authorities where config.toml names them, then `exchange serve`"
+            );
+        }
+        Command::Serve { place, development, listen } => {
+            let mut config = place.load()?;
+            if let Some(listen) = listen {
+                config.listen = exchange::config::Listen::at(listen);
+            }
+            if !development {
+                refuse_development_keys(&config)?;
+            }
+            let metrics = app::install_metrics()?;
+            runtime()?.block_on(serve(&config, metrics))?;
+        }
+        Command::CheckConfig { place } => {
+            let config = place.load()?;
+            let folder = app::key_folder(&config)?;
+            app::ledger_keys(&folder)?;
+            let (_, trust) = app::trust_bundle(&config)?;
+            exchange::signer::Signers::start(certs::keys::load_issuer_keys(&folder)?, &trust)
+                .map_err(anyhow::Error::msg)?;
+            let read = |path: &Path| {
+                let path = config.path(path);
+                std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+            };
+            exchange::tls::server_config(
+                &read(&config.tls.certificate)?,
+                &read(&config.tls.key)?,
+                Some(&read(&config.tls.client_ca)?),
+            )?;
+            println!("{}", config.to_toml());
+            println!("# good: configuration, keys, trust bundle {} and certificates", trust.sequence);
+        }
+        Command::Log(LogCommand::Verify { place, json }) => return log_verify(&place.load()?, json),
+        Command::Rebuild { place, json } => {
+            let config = place.load()?;
+            let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+            let report = ledger::rebuild(app::ledger_options(&config), keys)?;
+            if json {
+                println!(
+                    "{}",
+                    serde_json::json!({"size": report.size, "stateDigest": hex::encode(report.state_digest)})
+                );
+            } else {
+                println!(
+                    "rebuilt from {} entries, state digest {}",
+                    report.size,
+                    hex::encode(report.state_digest)
+                );
+            }
+        }
+        Command::Participant(command) => runtime()?.block_on(participant(command))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse_development_keys(config: &Config) -> anyhow::Result<()> {
+    for path in [&config.tls.certificate, &config.tls.client_ca] {
+        let path = config.path(path);
+        let pem = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        if certs::pki::is_development(&pem) {
+            let message =
+                format!("{} is of the development PKI; serve it with --development only", path.display());
+            return Err(Exit { status: EXIT_USAGE, message }.into());
+        }
+    }
+    Ok(())
+}
+
+async fn serve(
+    config: &Config,
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+) -> anyhow::Result<()> {
+    let app = App::open(config, metrics).await?;
+    println!(
+        "serving log {} with {} entries: data {}  public {}  admin {}",
+        config.origin,
+        app.gateway.ledger().size(),
+        app.addresses.data,
+        app.addresses.public,
+        app.addresses.admin
+    );
+    app.run(app::stop_signal()).await?;
+    println!("stopped");
+    Ok(())
+}
+
+fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
+    let keys = app::ledger_keys(&app::key_folder(config)?)?;
+    let bar = ProgressBar::new_spinner();
+    let report = ledger::verify_log(app::ledger_options(config), keys, |entries| {
+        bar.set_message(format!("{entries} entries"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    match report {
+        Ok(report) => {
+            if json {
+                let report = serde_json::json!({
+                    "verdict": "valid", "size": report.size, "root": hex::encode(report.root),
+                    "frames": report.frames, "segments": report.segments, "tornTail": report.torn_tail,
+                    "published": report.published, "stateDigest": hex::encode(report.state_digest),
+                });
+                println!("{report}");
+            } else {
+                let torn = if report.torn_tail {
+                    "; an unfinished write at its end was never acknowledged"
+                } else {
+                    ""
+                };
+                println!(
+                    "log good: {} entries in {} frames, root {}{torn}",
+                    report.size,
+                    report.frames,
+                    hex::encode(report.root)
+                );
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({"verdict": "invalid", "problem": error.to_string()}));
+            } else {
+                println!("log bad: {error}");
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn participant(command: ParticipantCommand) -> anyhow::Result<()> {
+    let (path, body, operator) = match command {
+        ParticipantCommand::Add { file, operator } => ("/v1/participants", registration(&file)?, operator),
+        ParticipantCommand::Change { file, operator } => {
+            ("/v1/participants/change", registration(&file)?, operator)
+        }
+        ParticipantCommand::Suspend { organisation, reason, lift, operator } => {
+            let body =
+                serde_json::json!({"organisation": organisation, "suspended": !lift, "reason": reason});
+            ("/v1/participants/suspend", body, operator)
+        }
+    };
+    let config = operator.place.load()?;
+    let default = |name: &str| config.path(Path::new("pki/clients")).join(name);
+    let cert = operator.cert.unwrap_or_else(|| default("operator.pem"));
+    let key = operator.key.unwrap_or_else(|| default("operator.key"));
+    let identity = Identity::load(&config.path(&config.tls.client_ca), &cert, &key)?;
+    let mut client = identity.connect(operator.server.unwrap_or(config.listen.data)).await?;
+    let mut random = [0; 16];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
+        .map_err(|_| anyhow::anyhow!("no randomness"))?;
+    let (status, answer) =
+        client.post(path, serde_json::to_vec(&body)?, &[("idempotency-key", &hex::encode(random))]).await?;
+    println!("{}", String::from_utf8_lossy(&answer));
+    anyhow::ensure!(status < 300, "refused with status {status}");
+    Ok(())
+}
+
+fn registration(file: &Path) -> anyhow::Result<serde_json::Value> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let participant: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+    Ok(serde_json::json!({ "participant": participant }))
+}

@@ -129,7 +129,9 @@ impl Code {
     pub const fn status(self) -> u16 {
         match self {
             Self::Ok => 200,
-            Self::NotPermitted | Self::UnknownParticipant | Self::ParticipantSuspended | Self::WrongRole => 403,
+            Self::NotPermitted | Self::UnknownParticipant | Self::ParticipantSuspended | Self::WrongRole => {
+                403
+            }
             Self::NoSuchRoute => 404,
             Self::MethodNotAllowed => 405,
             Self::WrongContentType => 415,
@@ -190,7 +192,9 @@ impl Code {
             Self::IdentifierExists => "A license with this type, issuer and serial exists.",
             Self::TransitionNotAllowed => "The license's state does not allow this operation.",
             Self::IdempotencyConflict => "The idempotency key was used for another request.",
-            Self::IdempotencyKeyRequired => "The route needs an Idempotency-Key of 16 to 64 printable characters.",
+            Self::IdempotencyKeyRequired => {
+                "The route needs an Idempotency-Key of 16 to 64 printable characters."
+            }
             Self::ParticipantConflict => "The participant's registration does not allow this.",
             Self::TooManyMismatches => "Too many failed matches on this license today.",
             Self::QuotaSpent => "Your organisation's uses of today are spent.",

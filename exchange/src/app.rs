@@ -1,0 +1,273 @@
+//! Puts the gateway together: opens the folder, binds the three listeners, runs them, stops them in order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use certs::keys::load_issuer_keys;
+use certs::sealed::{Kek, KeyFolder};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use ledger::{Ledger, LedgerKeys, Opened, Options};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+use verifier::note::VerifierKey;
+use verifier::trust::Trust;
+
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::listeners::{self, Shared};
+use crate::meters;
+use crate::server::{self, Limits, Peer};
+use crate::shed::Shed;
+use crate::signer::Signers;
+use crate::tls;
+
+/// A process exit that is not a bug: status and one line for the operator (sysexits.h).
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Exit {
+    /// 64 usage or configuration, 69 unavailable, 74 input or output.
+    pub status: u8,
+    /// One line.
+    pub message: String,
+}
+
+/// Exit status: wrong usage or configuration.
+pub const EXIT_USAGE: u8 = 64;
+/// Exit status: an address is taken.
+pub const EXIT_UNAVAILABLE: u8 = 69;
+
+/// The options of the ledger in a data folder.
+pub fn ledger_options(config: &Config) -> Options {
+    Options {
+        segment_bytes: config.journal.segment_mib << 20,
+        reserve_percent: config.journal.reserve_percent,
+        reserve_segments: config.journal.reserve_segments,
+        ..Options::new(config.folder.clone(), config.origin.clone())
+    }
+}
+
+/// The sealed keys of a data folder.
+pub fn key_folder(config: &Config) -> anyhow::Result<KeyFolder> {
+    let kek = Kek::load(&config.path(&config.keys.kek))?;
+    Ok(KeyFolder::new(config.path(&config.keys.folder), kek))
+}
+
+/// The ledger's keys, opened.
+pub fn ledger_keys(folder: &KeyFolder) -> anyhow::Result<LedgerKeys> {
+    let bytes32 = |name: &str| -> anyhow::Result<[u8; 32]> {
+        folder.load(name)?.as_slice().try_into().with_context(|| format!("key {name} has a wrong length"))
+    };
+    let epoch = folder.load("epoch")?;
+    let (number, key) = epoch.split_first_chunk::<4>().context("key epoch has a wrong length")?;
+    Ok(LedgerKeys {
+        journal: bytes32("journal")?,
+        index: bytes32("index")?,
+        epoch: u32::from_be_bytes(*number),
+        epoch_key: key.try_into().context("key epoch has a wrong length")?,
+        log_pkcs8: folder.load("log")?.to_vec(),
+    })
+}
+
+/// Reads and checks the signed trust bundle.
+pub fn trust_bundle(config: &Config) -> anyhow::Result<(String, Trust)> {
+    let text = read(&config.path(&config.keys.trust_bundle))?;
+    let anchor: VerifierKey = read(&config.path(&config.keys.trust_anchor))?
+        .trim()
+        .parse()
+        .map_err(|error| anyhow::anyhow!("the trust anchor cannot be read: {error}"))?;
+    let bundle = Trust::parse_note(&text, Some(&anchor), 0)
+        .map_err(|error| anyhow::anyhow!("the trust bundle is not good: {error}"))?;
+    Ok((text, bundle))
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// Installs the process-wide metrics recorder; call once, before anything else is opened.
+pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &meters::LATENCY_BOUNDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_group_entries".to_owned()), &meters::GROUP_BOUNDS)?
+        .build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("metrics: {error}"))?;
+    Ok(handle)
+}
+
+/// A gateway with its listeners bound, not yet answering.
+pub struct App {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// What opening the ledger found.
+    pub opened: Opened,
+    /// Where the listeners are bound.
+    pub addresses: crate::config::Listen,
+    listeners: [TcpListener; 3],
+    tls: [Arc<rustls::ServerConfig>; 2],
+    limits: Limits,
+    shared: Shared,
+}
+
+impl App {
+    /// Opens everything that `config` names. Ports are bound before the ledger is opened, so a second process on the
+    /// same ports changes no file.
+    pub async fn open(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        let certificate = read(&config.path(&config.tls.certificate))?;
+        let key = read(&config.path(&config.tls.key))?;
+        let client_ca = read(&config.path(&config.tls.client_ca))?;
+        let data_tls = tls::server_config(&certificate, &key, Some(&client_ca))?;
+        let public_tls = tls::server_config(&certificate, &key, None)?;
+        let folder = key_folder(config)?;
+        let (trust_text, trust) = trust_bundle(config)?;
+        let signers = Signers::start(load_issuer_keys(&folder)?, &trust).map_err(anyhow::Error::msg)?;
+        let data = bind(config.listen.data).await?;
+        let public = bind(config.listen.public).await?;
+        let admin = bind(config.listen.admin).await?;
+        let addresses = crate::config::Listen {
+            data: data.local_addr()?,
+            public: public.local_addr()?,
+            admin: admin.local_addr()?,
+        };
+        let options = ledger_options(config);
+        let keys = ledger_keys(&folder)?;
+        let (ledger, opened) = tokio::task::spawn_blocking(move || Ledger::open(options, keys)).await??;
+        let listed = trust.log(ledger.origin()).is_some_and(|log| log.key == *ledger.verifier_key());
+        if !listed {
+            tracing::warn!("the trust bundle does not list this log's key: nobody can check its receipts");
+        }
+        let shed = Shed::new(config.limits.refusals_a_second, config.limits.refusal_burst);
+        let gateway = Arc::new(Gateway::new(ledger, signers, trust, shed));
+        let limits = Limits {
+            max_connections: config.limits.connections,
+            max_connections_per_organisation: config.limits.connections_per_organisation,
+            ..Limits::default()
+        };
+        let shared = Shared { gateway: Arc::clone(&gateway), trust_bundle: trust_text.into(), metrics };
+        Ok(Self {
+            gateway,
+            opened,
+            addresses,
+            listeners: [data, public, admin],
+            tls: [data_tls, public_tls],
+            limits,
+            shared,
+        })
+    }
+
+    /// Answers until `stop` resolves, then finishes what is under way and closes the ledger.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let (stopping, stopped) = watch::channel(false);
+        let [data, public, admin] = self.listeners;
+        let [data_tls, public_tls] = self.tls;
+        let gateway = self.gateway;
+        let data_router = listeners::data(Arc::clone(&gateway));
+        let public_router = listeners::public(self.shared.clone());
+        let admin_router = listeners::admin(self.shared.clone());
+        let serving = [
+            tokio::spawn(server::serve(
+                data,
+                "data",
+                Some(data_tls),
+                self.limits.clone(),
+                adapt(data_router),
+                stopped.clone(),
+            )),
+            tokio::spawn(server::serve(
+                public,
+                "public",
+                Some(public_tls),
+                self.limits.clone(),
+                adapt(public_router),
+                stopped.clone(),
+            )),
+            tokio::spawn(server::serve(
+                admin,
+                "admin",
+                None,
+                self.limits,
+                adapt(admin_router),
+                stopped.clone(),
+            )),
+        ];
+        let ticker = tokio::spawn({
+            let gateway = Arc::clone(&gateway);
+            let metrics = self.shared.metrics.clone();
+            async move {
+                let mut each_second = tokio::time::interval(Duration::from_secs(1));
+                loop {
+                    each_second.tick().await;
+                    gateway.journal_shed().await;
+                    metrics.run_upkeep();
+                }
+            }
+        });
+        stop.await;
+        // Listeners first, then what they feed: nothing is accepted that could not be answered.
+        let _ = stopping.send(true);
+        for task in serving {
+            task.await?;
+        }
+        ticker.abort();
+        gateway.journal_shed().await;
+        let ledger = gateway.ledger().clone();
+        drop(self.shared);
+        drop(gateway);
+        tokio::task::spawn_blocking(move || ledger.close()).await?;
+        Ok(())
+    }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let message = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("{address} is in use by another process; choose another with --listen")
+            }
+            _ => format!("{address}: {error}"),
+        };
+        Exit { status: EXIT_UNAVAILABLE, message }.into()
+    })
+}
+
+type Answered = std::pin::Pin<Box<dyn Future<Output = hyper::Response<Full<bytes::Bytes>>> + Send>>;
+
+/// A router as the accept loop's handler; the peer travels as a request extension.
+fn adapt(
+    router: axum::Router,
+) -> impl Fn(Peer, hyper::Request<Incoming>) -> Answered + Clone + Send + Sync + 'static {
+    move |peer, mut request| {
+        let router = router.clone();
+        Box::pin(async move {
+            request.extensions_mut().insert(peer);
+            let Ok(response) = router.oneshot(request.map(axum::body::Body::new)).await;
+            let (head, body) = response.into_parts();
+            // Bodies of this gateway are whole in memory, so collecting them neither waits nor fails.
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            hyper::Response::from_parts(head, Full::new(body))
+        })
+    }
+}
+
+/// Resolves on Ctrl-C or SIGTERM.
+pub async fn stop_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = interrupt.await;
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The configuration: one TOML file into one struct, checked before any port opens. Unknown keys are errors; secrets are
+//! paths, never values.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::shed;
+
+/// Everything `serve` needs; relative paths are relative to the file's folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Origin of the log, scheme-less: stands in every checkpoint and receipt and never changes. No reload.
+    pub origin: String,
+    /// Listening addresses. No reload.
+    #[serde(default)]
+    pub listen: Listen,
+    /// TLS files. No reload.
+    #[serde(default)]
+    pub tls: Tls,
+    /// Key files. No reload.
+    #[serde(default)]
+    pub keys: Keys,
+    /// The journal. No reload.
+    #[serde(default)]
+    pub journal: Journal,
+    /// Caps. No reload.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The folder the file lies in; data lies beside it.
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// Listening addresses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Listen {
+    /// Data listener: TLS 1.3 with client certificates. Default `127.0.0.1:8443`.
+    pub data: SocketAddr,
+    /// Public listener: TLS 1.3, GET only. Default `127.0.0.1:8444`.
+    pub public: SocketAddr,
+    /// Admin listener: health, readiness, metrics, in clear on loopback. Default `127.0.0.1:9464`.
+    pub admin: SocketAddr,
+}
+
+/// TLS files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// Server certificate chain, PEM. Default `pki/server.pem`.
+    pub certificate: PathBuf,
+    /// Server key, PKCS#8 PEM. Default `pki/server.key`.
+    pub key: PathBuf,
+    /// Authorities of client certificates, PEM. Default `pki/ca.pem`.
+    pub client_ca: PathBuf,
+}
+
+/// Key files.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Keys {
+    /// Folder of the sealed keys. Default `keys`.
+    pub folder: PathBuf,
+    /// The key-encryption key; keep it away from backups of the folder. Default `keys/kek`.
+    pub kek: PathBuf,
+    /// The signed trust bundle. Default `pki/trust-bundle.note`.
+    pub trust_bundle: PathBuf,
+    /// The trust authority's verifier key. Default `pki/trust-anchor.vkey`.
+    pub trust_anchor: PathBuf,
+}
+
+/// The journal.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    /// Size of one segment file, MiB. Default 64.
+    pub segment_mib: u64,
+    /// Free space below which requests are refused, percent of the file system. Default 5.
+    pub reserve_percent: u8,
+    /// Free space below which requests are refused, segments. Default 2.
+    pub reserve_segments: u32,
+}
+
+/// Caps.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections of the data listener. Default 4,096.
+    pub connections: usize,
+    /// Open connections of one organisation. Default 1,024.
+    pub connections_per_organisation: usize,
+    /// Journaled refusals of one organisation a second. Default 50.
+    pub refusals_a_second: NonZeroU32,
+    /// Journaled refusals of one organisation at once. Default 1,000.
+    pub refusal_burst: NonZeroU32,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 8443)))
+    }
+}
+
+impl Listen {
+    /// The data listener at an address, public and admin where the commands promise them: 8443 → 8444, 9464; any other
+    /// port p → p + 1, p + 2; port 0 → 0, 0.
+    pub fn at(data: SocketAddr) -> Self {
+        let port = |plus: u16| match data.port() {
+            0 => 0,
+            port => port.saturating_add(plus),
+        };
+        let admin = if data.port() == 8443 { 9464 } else { port(2) };
+        Self { data, public: SocketAddr::new(data.ip(), port(1)), admin: SocketAddr::new(data.ip(), admin) }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            certificate: "pki/server.pem".into(),
+            key: "pki/server.key".into(),
+            client_ca: "pki/ca.pem".into(),
+        }
+    }
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            folder: "keys".into(),
+            kek: "keys/kek".into(),
+            trust_bundle: "pki/trust-bundle.note".into(),
+            trust_anchor: "pki/trust-anchor.vkey".into(),
+        }
+    }
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { segment_mib: 64, reserve_percent: 5, reserve_segments: 2 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4_096,
+            connections_per_organisation: 1_024,
+            refusals_a_second: NonZeroU32::new(shed::REFUSALS_A_SECOND).unwrap_or(NonZeroU32::MIN),
+            refusal_burst: NonZeroU32::new(shed::REFUSAL_BURST).unwrap_or(NonZeroU32::MIN),
+        }
+    }
+}
+
+/// Why a configuration cannot be used: the operator's fault, one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML of this shape.
+    #[error("{path}: {message}")]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        message: String,
+    },
+    /// A value is out of range.
+    #[error("{path}: {field}: {why}")]
+    Value {
+        /// Which file.
+        path: PathBuf,
+        /// Which key.
+        field: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
+            let message = error.to_string().trim_end().replace('\n', "; ");
+            ConfigError::Malformed { path: path.to_owned(), message }
+        })?;
+        config.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let bad = |field, why: &str| ConfigError::Value { path: path.to_owned(), field, why: why.to_owned() };
+        let origin_fits = !self.origin.is_empty()
+            && self.origin.len() <= 128
+            && self.origin.bytes().all(|b| b.is_ascii_graphic() && b != b'+')
+            && !self.origin.contains("://");
+        if !origin_fits {
+            return Err(bad("origin", "1 to 128 printable characters without scheme, space or +"));
+        }
+        if !(1..=4_000).contains(&self.journal.segment_mib) {
+            return Err(bad("journal.segment_mib", "from 1 to 4000"));
+        }
+        if self.journal.reserve_percent > 90 {
+            return Err(bad("journal.reserve_percent", "from 0 to 90"));
+        }
+        if !self.listen.admin.ip().is_loopback() {
+            return Err(bad(
+                "listen.admin",
+                "must be a loopback address: it speaks in clear and without identity",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A path of the configuration, seen from the working folder.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a configuration has only text and numbers")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("config.toml");
+        for (text, word) in [
+            ("origin = \"a/b\"\nsurprise = 1", "surprise"),
+            ("origin = \"https://a\"", "origin"),
+            ("origin = \"a\"\n[journal]\nsegment_mib = 0", "segment_mib"),
+            ("origin = \"a\"\n[listen]\nadmin = \"0.0.0.0:9464\"", "loopback"),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let error = Config::load(&path).expect_err("refused").to_string();
+            assert!(error.contains(word), "{error}");
+            assert!(!error.contains('\n'), "one line: {error}");
+        }
+    }
+
+    #[test]
+    fn a_written_configuration_reads_back() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("config.toml");
+        std::fs::write(&path, "origin = \"log.example/1\"").expect("written");
+        let config = Config::load(&path).expect("good");
+        std::fs::write(&path, config.to_toml()).expect("written");
+        assert_eq!(Config::load(&path).expect("good").to_toml(), config.to_toml());
+    }
+}

@@ -1,0 +1,744 @@
+//! Step 5 of the request path: from facts to a [`Permit`] or a [`Refusal`]. Default deny.
+//!
+//! A `Permit` can only be made here; what discloses or changes anything takes one.
+
+use std::sync::Arc;
+
+use ledger::{Grant, Holder, Key, Label, Ledger};
+use schemas::codes::{Code, Reason};
+use schemas::date::Date;
+use schemas::holder::HolderRef;
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::license_type::{LicenseType, Sensitivity};
+use schemas::state::{LicenseState, Operation};
+use verifier::license::RootCache;
+use verifier::report::Verdict;
+use verifier::trust::Trust;
+
+use crate::facts::{self, Facts, Found, Validity};
+use crate::floor::{self, Ask};
+use crate::participant::{Participant, Role};
+use crate::refusal::Refusal;
+use crate::request::{
+    Action, Draft, GrantCreate, GrantRevoke, GrantTarget, Mode, Named, Retrieve, Search, Subject, Transition,
+    UseContext, Verify,
+};
+
+/// Failed matches an organisation may make on one license a day.
+pub const MISMATCHES_A_DAY: u32 = 5;
+/// Last 版本号.
+const LAST_VERSION: u16 = 999;
+
+/// What was decided: the only way to an effect.
+#[derive(Debug)]
+pub struct Permit<'a> {
+    /// What may be done.
+    pub(crate) granted: Granted<'a>,
+    /// Labels of the holders concerned that the exchange knows already.
+    pub(crate) concerned: Vec<Label>,
+    /// The request or the answer names the holder, so the receipt shows the labels.
+    pub(crate) names_holder: bool,
+    /// Grant used, with its limit (0 = none).
+    pub(crate) grant: Option<(Key, u32)>,
+    /// Daily quota of the caller.
+    pub(crate) quota: Option<u32>,
+}
+
+/// A refusal with the holders it concerns.
+#[derive(Debug)]
+pub struct Denial {
+    /// Code and reason.
+    pub refusal: Refusal,
+    /// Labels of the license's real holders if known, else of the holder named.
+    pub concerned: Vec<Label>,
+}
+
+impl From<Refusal> for Denial {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, concerned: Vec::new() }
+    }
+}
+
+/// One variant per effect.
+#[derive(Debug)]
+pub(crate) enum Granted<'a> {
+    /// Sign a first version; `predecessor` is taken over (operation 08).
+    Issue { draft: &'a Draft, identifier: CertificateIdentifier, key: Key, predecessor: Option<Found> },
+    /// Sign a new version of an existing license.
+    NewVersion { draft: &'a Draft, identifier: CertificateIdentifier, found: Found },
+    /// Change the state.
+    State {
+        identifier: &'a CertificateIdentifier,
+        found: Found,
+        state: LicenseState,
+        by_04: bool,
+        reason: &'a str,
+    },
+    /// Answer an index query.
+    Search { search: &'a Search, licenses: Vec<Found>, issuer: Option<Uscc> },
+    /// Disclose one license.
+    Retrieve { retrieve: &'a Retrieve, found: Found },
+    /// Answer a verification.
+    Verify {
+        verify: &'a Verify,
+        found: Option<Found>,
+        verdict: Verdict,
+        reasons: Vec<&'static str>,
+        state: Option<LicenseState>,
+    },
+    /// Make a grant.
+    GrantCreate { create: &'a GrantCreate, holder: Label, target: Key, fields: u64 },
+    /// End a grant.
+    GrantRevoke { revoke: &'a GrantRevoke, grant: Grant },
+    /// Write a participant.
+    Participant { participant: Participant, version: u32, new: bool, reason: &'a str },
+}
+
+/// What deciding needs beside the facts.
+pub struct Context<'a> {
+    /// The ledger, for keyed hashes and counters.
+    pub ledger: &'a Ledger,
+    /// The trust bundle in force, for envelopes.
+    pub trust: &'a Trust,
+    /// Signatures already checked.
+    pub roots: &'a parking::RootLock,
+}
+
+/// A lock around the verifier's cache of checked roots; held for one verification.
+pub mod parking {
+    use super::RootCache;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// The cache; a poisoned lock is still a valid cache, since entries are only added whole.
+    #[derive(Default)]
+    pub struct RootLock(Mutex<RootCache>);
+
+    impl RootLock {
+        pub(crate) fn lock(&self) -> MutexGuard<'_, RootCache> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
+
+/// Decides one request of an identified, active caller.
+pub fn decide<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    action: &'a Action,
+) -> Result<Permit<'a>, Denial> {
+    match action {
+        Action::Issue(draft) => issue(context, facts, caller, draft, None),
+        Action::Transition(transition) => decide_transition(context, facts, caller, transition),
+        Action::Search(search) => decide_search(context, facts, caller, search),
+        Action::Retrieve(retrieve) => decide_retrieve(context, facts, caller, retrieve),
+        Action::Verify(verify) => decide_verify(context, facts, caller, verify),
+        Action::GrantCreate(create) => decide_grant(context, facts, caller, create),
+        Action::GrantRevoke(revoke) => decide_revoke(facts, caller, revoke),
+        Action::ParticipantAdd(participant) => {
+            let (_, existing) = registered(facts, caller, &participant.organisation)?;
+            if existing.is_some() {
+                return Err(Refusal::new(Code::ParticipantConflict).into());
+            }
+            Ok(participant_permit(participant.clone(), 1, true, ""))
+        }
+        Action::ParticipantChange(participant) => {
+            let (version, existing) = registered(facts, caller, &participant.organisation)?;
+            let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
+            // A change never lifts a suspension by the way.
+            let changed = Participant { suspended: existing.suspended, ..participant.clone() };
+            Ok(participant_permit(changed, version + 1, false, ""))
+        }
+        Action::ParticipantSuspend(suspend) => {
+            let (version, existing) = registered(facts, caller, &suspend.organisation)?;
+            let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
+            let changed = Participant { suspended: suspend.suspended, ..(*existing).clone() };
+            Ok(participant_permit(changed, version + 1, false, &suspend.reason))
+        }
+    }
+}
+
+fn plain(granted: Granted<'_>, concerned: Vec<Label>, names_holder: bool) -> Permit<'_> {
+    Permit { granted, concerned, names_holder, grant: None, quota: None }
+}
+
+fn need(caller: &Participant, role: Role) -> Result<(), Refusal> {
+    if caller.has(role) { Ok(()) } else { Err(Refusal::new(Code::WrongRole)) }
+}
+
+// --- issuing authorities ---
+
+fn issue<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    draft: &'a Draft,
+    predecessor: Option<Found>,
+) -> Result<Permit<'a>, Denial> {
+    need(caller, Role::Issuer)?;
+    let license_type = entitled_type(facts, caller, &draft.type_code)?;
+    check_draft(&license_type, draft)?;
+    let identifier =
+        CertificateIdentifier::new(draft.type_code, caller.organisation, draft.serial.clone(), 1)
+            .map_err(Refusal::identifier)?;
+    let key = facts::license_key(context.ledger, &identifier);
+    if facts.license(key).is_some() {
+        return Err(Refusal::new(Code::IdentifierExists).into());
+    }
+    // Holders are facts: a holder that appears meanwhile has a label and a key of its own.
+    let concerned =
+        draft.holders.iter().filter_map(|(_, holder)| facts.holder(holder)).map(|h| h.label).collect();
+    Ok(plain(Granted::Issue { draft, identifier, key, predecessor }, concerned, true))
+}
+
+fn entitled_type(
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    code: &LicenseTypeCode,
+) -> Result<Arc<LicenseType>, Refusal> {
+    let license_type = facts.license_type(code).ok_or_else(|| Refusal::new(Code::UnknownType))?;
+    if caller.issues.contains(code) { Ok(license_type) } else { Err(Refusal::new(Code::WrongRole)) }
+}
+
+fn check_draft(license_type: &LicenseType, draft: &Draft) -> Result<(), Refusal> {
+    let holders: Vec<HolderRef> = draft.holders.iter().map(|(_, holder)| holder.clone()).collect();
+    license_type
+        .check(&holders, &draft.fields, draft.valid_until, draft.valid_from)
+        .map_err(|_| Refusal::new(Code::BadFields))
+}
+
+fn decide_transition<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    transition: &'a Transition,
+) -> Result<Permit<'a>, Denial> {
+    need(caller, Role::Issuer)?;
+    let refused = || Refusal::new(Code::TransitionNotAllowed);
+    let identifier = &transition.identifier;
+    let found = facts.license(facts::license_key(context.ledger, identifier));
+    let takes_over = transition.operation == Operation::MoveIn;
+    if !takes_over && identifier.issuer().uscc() != Some(caller.organisation) {
+        return Err(Refusal::not_permitted(Reason::OtherIssuer).into());
+    }
+    let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
+    let concerned = found.license.holders.clone();
+    let denied = |refusal: Refusal| Denial { refusal, concerned: concerned.clone() };
+    let state =
+        LicenseState::from_number(found.license.state).ok_or_else(|| denied(Refusal::new(Code::Internal)))?;
+    if found.license.certificate_version != identifier.version() {
+        return Err(denied(refused()));
+    }
+    if takes_over {
+        // 08 转入: a new license of the caller takes the place of one that is on its way out elsewhere.
+        let draft = transition.draft.as_ref().ok_or_else(|| denied(Refusal::new(Code::MalformedRequest)))?;
+        let from_other = identifier.issuer().uscc() != Some(caller.organisation);
+        let same_type = draft.type_code == identifier.type_code();
+        if state != LicenseState::MovedOut || found.license.taken_over || !from_other || !same_type {
+            return Err(denied(refused()));
+        }
+        if !same_holders(context.ledger, draft, &found) {
+            return Err(denied(refused()));
+        }
+        return issue(context, facts, caller, draft, Some(found));
+    }
+    if transition.operation == Operation::CancelMove && found.license.taken_over {
+        return Err(denied(refused()));
+    }
+    let ended = facts.validity(&found.license) == Validity::Ended;
+    let next = schemas::state::transition(
+        transition.operation,
+        Some(state),
+        ended,
+        found.license.written_by_04,
+        transition.to,
+    )
+    .map_err(|_| denied(refused()))?;
+    if next.new_version != transition.draft.is_some() {
+        return Err(denied(Refusal::new(Code::MalformedRequest)));
+    }
+    let Some(draft) = &transition.draft else {
+        let by_04 = transition.operation == Operation::Expire;
+        let reason = &transition.reason;
+        return Ok(plain(
+            Granted::State { identifier, found, state: next.state, by_04, reason },
+            concerned,
+            true,
+        ));
+    };
+    let license_type = entitled_type(facts, caller, &draft.type_code).map_err(&denied)?;
+    check_draft(&license_type, draft).map_err(&denied)?;
+    let same = draft.type_code == identifier.type_code()
+        && draft.serial == *identifier.serial()
+        && same_holders(context.ledger, draft, &found);
+    if !same || identifier.version() >= LAST_VERSION {
+        return Err(denied(refused()));
+    }
+    let identifier = identifier.with_version(identifier.version() + 1).map_err(Refusal::identifier)?;
+    Ok(plain(Granted::NewVersion { draft, identifier, found }, concerned, true))
+}
+
+/// A new version, and a license that takes another over, stay with the same holders.
+fn same_holders(ledger: &Ledger, draft: &Draft, found: &Found) -> bool {
+    draft.holders.len() == found.license.holders.len()
+        && draft.holders.iter().all(|(_, holder)| {
+            let known = ledger.state().holder(&facts::holder_key(ledger, holder));
+            known.is_some_and(|known| found.license.holders.contains(&known.label))
+        })
+}
+
+// --- uses ---
+
+/// By what right a use is permitted.
+enum Right {
+    /// No more than any relying party has.
+    Open,
+    /// The holder, through the portal.
+    Holder,
+    /// The license's own issuing authority.
+    Issuer,
+    /// A grant, with its limit of uses.
+    Grant(Key, u32),
+}
+
+/// What a use is about, for [`right`].
+struct Use<'a> {
+    caller: &'a Participant,
+    found: Option<&'a Found>,
+    holders: &'a [Label],
+    license_type: Key,
+    issuer: Option<Uscc>,
+    mode: Mode,
+    fields: u64,
+    vouched: Option<&'a Holder>,
+    grant: Option<[u8; 16]>,
+    context: &'a UseContext,
+}
+
+/// Finds the right that permits a use, or why there is none. The same facts are read whatever the answer is.
+fn right(context: &Context<'_>, facts: &mut Facts<'_>, ask: &Use<'_>) -> Result<Right, Reason> {
+    let grant = ask.grant.map(|id| (id, facts.grant(&id)));
+    let item_tag = facts::item_tag(context.ledger, &ask.context.item_code);
+    let no_license = if ask.found.is_none() { Reason::NoSuchLicense } else { Reason::NoGrant };
+    let organisation = &ask.caller.organisation;
+    if let Some((id, grant)) = grant {
+        let question = Ask {
+            organisation: organisation.as_str(),
+            license: ask.found.map(|found| &found.key),
+            license_type: &ask.license_type,
+            holders: ask.holders,
+            mode: ask.mode,
+            fields: ask.fields,
+            item_tag,
+            now_ms: facts.now_ms,
+        };
+        let covered = floor::covers(grant.as_ref(), &question);
+        let limit = grant.as_ref().map_or(0, |grant| grant.max_uses);
+        if !ask.caller.has(Role::Relying) {
+            return Err(Reason::OtherGrantee);
+        }
+        return covered.map(|()| Right::Grant(id, limit)).map_err(|reason| {
+            if ask.holders.is_empty() && reason == Reason::OtherHolder { no_license } else { reason }
+        });
+    }
+    if ask.caller.has(Role::Portal)
+        && let Some(vouched) = ask.vouched
+    {
+        return match ask.found {
+            Some(_) if ask.holders.contains(&vouched.label) => Ok(Right::Holder),
+            Some(_) => Err(Reason::OtherHolder),
+            None => Err(Reason::NoSuchLicense),
+        };
+    }
+    if ask.caller.has(Role::Issuer) && ask.found.is_some() && ask.issuer == Some(*organisation) {
+        return Ok(Right::Issuer);
+    }
+    Err(no_license)
+}
+
+fn used<'a>(permit: Permit<'a>, right: Right, caller: &Participant) -> Permit<'a> {
+    let grant = match right {
+        Right::Grant(key, limit) => Some((key, limit)),
+        Right::Open | Right::Holder | Right::Issuer => None,
+    };
+    Permit { grant, quota: caller.daily_quota, ..permit }
+}
+
+fn decide_search<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    search: &'a Search,
+) -> Result<Permit<'a>, Denial> {
+    let holder = facts.holder(&search.holder);
+    let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
+    let denied = |reason| Denial { refusal: Refusal::not_permitted(reason), concerned: concerned.clone() };
+    let mut issuer = None;
+    let right = if let Some(id) = search.grant {
+        let Some(code) = &search.type_code else { return Err(denied(Reason::GrantOtherTarget)) };
+        let license_type = facts::type_key(context.ledger, code);
+        let ask = Use {
+            caller,
+            found: None,
+            holders: &concerned,
+            license_type,
+            issuer: None,
+            mode: Mode::Search,
+            fields: 0,
+            vouched: None,
+            grant: Some(id),
+            context: &search.context,
+        };
+        right(context, facts, &ask).map_err(denied)?
+    } else if caller.has(Role::Portal) {
+        Right::Holder
+    } else if caller.has(Role::Issuer) {
+        issuer = Some(caller.organisation);
+        Right::Issuer
+    } else {
+        return Err(denied(Reason::NoGrant));
+    };
+    let keys = holder.map(|holder| holder.licenses).unwrap_or_default();
+    // Each license listed is a fact of the answer. The list itself is not: a license issued meanwhile is simply
+    // not yet in it, as the answer's `asOf` says.
+    let licenses = keys.into_iter().filter_map(|key| facts.license(key)).collect();
+    let permit = plain(Granted::Search { search, licenses, issuer }, concerned, true);
+    Ok(used(permit, right, caller))
+}
+
+fn decide_retrieve<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    retrieve: &'a Retrieve,
+) -> Result<Permit<'a>, Denial> {
+    let named = resolve(context, facts, &retrieve.license, retrieve.holder.as_ref());
+    let denied = |reason| Denial { refusal: Refusal::not_permitted(reason), concerned: named.concerned() };
+    let license_type = facts.license_type(&named.type_code);
+    let fields = match retrieve.mode {
+        Mode::Fields => {
+            floor::field_mask(license_type.as_deref(), retrieve.fields.iter().map(String::as_str))
+                .ok_or_else(|| denied(Reason::GrantOtherFields))?
+        }
+        _ => 0,
+    };
+    let right = right(
+        context,
+        facts,
+        &named.ask(context, caller, retrieve.mode, fields, retrieve.grant, &retrieve.context),
+    )
+    .map_err(denied)?;
+    let Some(found) = named.found else { return Err(denied(Reason::NoSuchLicense)) };
+    if named.version.is_some_and(|version| version != found.license.certificate_version) {
+        let refusal = Refusal::not_permitted(Reason::NoSuchLicense);
+        return Err(Denial { refusal, concerned: found.license.holders });
+    }
+    facts.validity(&found.license);
+    let concerned = found.license.holders.clone();
+    Ok(used(plain(Granted::Retrieve { retrieve, found }, concerned, true), right, caller))
+}
+
+/// A named license, resolved.
+struct Resolved {
+    found: Option<Found>,
+    type_code: LicenseTypeCode,
+    issuer: Option<Uscc>,
+    version: Option<u16>,
+    holder: Option<Holder>,
+    vouched: Option<Holder>,
+}
+
+fn resolve(_: &Context<'_>, facts: &mut Facts<'_>, named: &Named, vouched: Option<&HolderRef>) -> Resolved {
+    let found = facts.named(named);
+    let vouched = vouched.and_then(|holder| facts.holder(holder));
+    match named {
+        Named::Identifier(identifier) => Resolved {
+            found,
+            type_code: identifier.type_code(),
+            issuer: identifier.issuer().uscc(),
+            version: Some(identifier.version()),
+            holder: None,
+            vouched,
+        },
+        Named::Number { type_code, holder, .. } => {
+            let holder = facts.holder(holder);
+            Resolved { found, type_code: *type_code, issuer: None, version: None, holder, vouched }
+        }
+    }
+}
+
+impl Resolved {
+    /// The license's real holders if known, else the holder named.
+    fn concerned(&self) -> Vec<Label> {
+        match (&self.found, &self.holder, &self.vouched) {
+            (Some(found), _, _) => found.license.holders.clone(),
+            (None, Some(holder), _) | (None, None, Some(holder)) => vec![holder.label],
+            (None, None, None) => Vec::new(),
+        }
+    }
+
+    fn ask<'a>(
+        &'a self,
+        context: &Context<'_>,
+        caller: &'a Participant,
+        mode: Mode,
+        fields: u64,
+        grant: Option<[u8; 16]>,
+        use_context: &'a UseContext,
+    ) -> Use<'a> {
+        let holders = match (&self.found, &self.holder) {
+            (Some(found), _) => found.license.holders.as_slice(),
+            (None, Some(holder)) => std::slice::from_ref(&holder.label),
+            (None, None) => &[],
+        };
+        Use {
+            caller,
+            found: self.found.as_ref(),
+            holders,
+            license_type: facts::type_key(context.ledger, &self.type_code),
+            issuer: self.issuer,
+            mode,
+            fields,
+            vouched: self.vouched.as_ref(),
+            grant,
+            context: use_context,
+        }
+    }
+}
+
+fn decide_verify<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    verify: &'a Verify,
+) -> Result<Permit<'a>, Denial> {
+    let may_verify =
+        [Role::Relying, Role::Portal, Role::Issuer, Role::Peer].iter().any(|role| caller.has(*role));
+    if !may_verify {
+        return Err(Refusal::new(Code::WrongRole).into());
+    }
+    match &verify.subject {
+        Subject::Envelope(envelope) => Ok(verify_envelope(context, facts, caller, verify, envelope)),
+        Subject::Named(named) => verify_named(context, facts, caller, verify, named),
+    }
+}
+
+fn verify_named<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    verify: &'a Verify,
+    named: &Named,
+) -> Result<Permit<'a>, Denial> {
+    let resolved = resolve(context, facts, named, verify.holder.as_ref());
+    let denied = |refusal| Denial { refusal, concerned: resolved.concerned() };
+    let license_type = facts.license_type(&resolved.type_code);
+    // A type for both kinds of holder, and an unknown one, count as natural.
+    let natural = license_type.as_ref().is_none_or(|license_type| license_type.is_natural_person());
+    let names = verify.expect.iter().map(|(name, _)| name.as_str());
+    let mask = floor::field_mask(license_type.as_deref(), names.clone());
+    let needs_right =
+        natural || verify.grant.is_some() || mask.is_none_or(|mask| !all_open(license_type.as_deref(), mask));
+    let asked = right(
+        context,
+        facts,
+        &resolved.ask(context, caller, Mode::Verify, mask.unwrap_or(0), verify.grant, &verify.context),
+    );
+    let right = match asked {
+        Ok(right) if mask.is_some() => right,
+        Ok(_) => return Err(denied(Refusal::not_permitted(Reason::GrantOtherFields))),
+        Err(reason) if needs_right => return Err(denied(Refusal::not_permitted(reason))),
+        Err(_) => Right::Open,
+    };
+    check_mismatches(context, facts, caller, resolved.found.as_ref()).map_err(denied)?;
+    let concerned = resolved.concerned();
+    let names_holder =
+        matches!(named, Named::Number { .. }) || verify.holder.is_some() || !verify.expect.is_empty();
+    let (verdict, reasons, state) = standing(facts, resolved.found.as_ref(), resolved.version);
+    let granted = Granted::Verify { verify, found: resolved.found, verdict, reasons, state };
+    Ok(used(plain(granted, concerned, names_holder), right, caller))
+}
+
+/// Fields that any relying party may check on a license of a legal person: the type says they are open.
+fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
+    let open = license_type.map_or(0, |license_type| {
+        license_type.fields.iter().zip(0u32..floor::MAX_TYPE_FIELDS).fold(0, |open, (field, index)| {
+            if field.sensitivity == Sensitivity::Open { open | 1 << index } else { open }
+        })
+    });
+    mask & !open == 0
+}
+
+fn check_mismatches(
+    context: &Context<'_>,
+    facts: &Facts<'_>,
+    caller: &Participant,
+    found: Option<&Found>,
+) -> Result<(), Refusal> {
+    let Some(found) = found else { return Ok(()) };
+    let key = mismatch_key(context.ledger, caller, &found.key);
+    let failed = context.ledger.state().counter(&key, day(facts.now_ms));
+    if failed < MISMATCHES_A_DAY { Ok(()) } else { Err(Refusal::new(Code::TooManyMismatches)) }
+}
+
+/// Key of the counter of failed matches: organisation and license.
+pub(crate) fn mismatch_key(ledger: &Ledger, caller: &Participant, license: &Key) -> Key {
+    ledger.keyed().key("match", &[caller.organisation.as_bytes(), license])
+}
+
+/// Day of a moment in China Standard Time, as counters count days; never 0.
+pub(crate) fn day(now_ms: u64) -> u32 {
+    let day = Date::at(i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX)).days();
+    u32::try_from(day).unwrap_or(0).max(1)
+}
+
+/// What the register says of a license: verdict, reasons, state.
+fn standing(
+    facts: &mut Facts<'_>,
+    found: Option<&Found>,
+    version: Option<u16>,
+) -> (Verdict, Vec<&'static str>, Option<LicenseState>) {
+    let Some(found) = found else { return (Verdict::Invalid, vec!["not-found"], None) };
+    let license = &found.license;
+    let Some(state) = LicenseState::from_number(license.state) else {
+        return (Verdict::Unknown, vec!["state-unknown"], None);
+    };
+    match version {
+        // An old version never names the new one, nor its state.
+        Some(version) if version < license.certificate_version => {
+            (Verdict::Invalid, vec!["superseded"], None)
+        }
+        Some(version) if version > license.certificate_version => (Verdict::Invalid, vec!["not-found"], None),
+        _ => {
+            let mut reasons = Vec::new();
+            match state {
+                LicenseState::Valid => {}
+                LicenseState::Suspended => reasons.push("suspended"),
+                LicenseState::Withdrawn => reasons.push("withdrawn"),
+                LicenseState::Cancelled => reasons.push("cancelled"),
+                LicenseState::Lapsed => reasons.push("expired"),
+                LicenseState::MovedOut => reasons.push("transferred-out"),
+                LicenseState::Revoked => reasons.push("revoked"),
+                LicenseState::Other => reasons.push("other"),
+            }
+            match facts.validity(license) {
+                Validity::Current => {}
+                Validity::NotYet => reasons.push("not-yet-valid"),
+                Validity::Ended if state == LicenseState::Lapsed => {}
+                Validity::Ended => reasons.push("expired"),
+            }
+            let verdict = if reasons.is_empty() { Verdict::Valid } else { Verdict::Invalid };
+            (verdict, reasons, Some(state))
+        }
+    }
+}
+
+fn verify_envelope<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    verify: &'a Verify,
+    envelope: &[u8],
+) -> Permit<'a> {
+    let report =
+        verifier::license::verify(envelope, context.trust, facts.now_ms / 1_000, &mut context.roots.lock());
+    let mut reasons: Vec<&'static str> = report.reasons.iter().map(|reason| reason.code()).collect();
+    let content = verifier::license::OpenedEnvelope::open(envelope)
+        .ok()
+        .and_then(|opened| verifier::license::read_body(opened.body()).ok());
+    let mut verdict = report.verdict;
+    let mut found = None;
+    let mut state = None;
+    if verdict != Verdict::Invalid
+        && let Some(content) = &content
+    {
+        // The signature is good; whether the license is still in force only the register knows.
+        found = facts.license(facts::license_key(context.ledger, &content.identifier));
+        if found.is_none() {
+            verdict = Verdict::Unknown;
+            reasons.push("status-not-known");
+        } else {
+            let (standing, why, current) =
+                standing(facts, found.as_ref(), Some(content.identifier.version()));
+            state = current;
+            if standing != Verdict::Valid {
+                verdict = standing;
+            }
+            reasons.extend(why.into_iter().filter(|why| !reasons.contains(why)).collect::<Vec<_>>());
+        }
+    }
+    let concerned = found.iter().flat_map(|found| found.license.holders.iter().copied()).collect();
+    let names_holder = found.is_some();
+    let granted = Granted::Verify { verify, found, verdict, reasons, state };
+    used(plain(granted, concerned, names_holder), Right::Open, caller)
+}
+
+// --- grants ---
+
+fn decide_grant<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    create: &'a GrantCreate,
+) -> Result<Permit<'a>, Denial> {
+    need(caller, Role::Portal)?;
+    let holder = facts.holder(&create.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+    let concerned = vec![holder.label];
+    let denied = |refusal| Denial { refusal, concerned: concerned.clone() };
+    let bad = || Refusal::new(Code::BadGrant);
+    let (target, type_code) = match &create.target {
+        GrantTarget::License(identifier) => {
+            let found = facts.license(facts::license_key(context.ledger, identifier));
+            let found = found.ok_or_else(|| denied(Refusal::not_permitted(Reason::NoSuchLicense)))?;
+            if !found.license.holders.contains(&holder.label) {
+                return Err(denied(Refusal::not_permitted(Reason::OtherHolder)));
+            }
+            (found.key, identifier.type_code())
+        }
+        GrantTarget::Type(code) => (facts::type_key(context.ledger, code), *code),
+    };
+    let license_type =
+        facts.license_type(&type_code).ok_or_else(|| denied(Refusal::new(Code::UnknownType)))?;
+    let fields = floor::field_mask(Some(&license_type), create.fields.iter().map(String::as_str))
+        .ok_or_else(|| denied(bad()))?;
+    let grantee = facts.participant(&create.grantee).ok_or_else(|| denied(bad()))?;
+    if create.until_ms <= facts.now_ms || !grantee.has(Role::Relying) {
+        return Err(denied(bad()));
+    }
+    Ok(plain(Granted::GrantCreate { create, holder: holder.label, target, fields }, concerned, true))
+}
+
+fn decide_revoke<'a>(
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    revoke: &'a GrantRevoke,
+) -> Result<Permit<'a>, Denial> {
+    need(caller, Role::Portal)?;
+    let holder = facts.holder(&revoke.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+    let concerned = vec![holder.label];
+    let denied = |refusal| Denial { refusal, concerned: concerned.clone() };
+    let grant =
+        facts.grant(&revoke.grant).ok_or_else(|| denied(Refusal::not_permitted(Reason::NoSuchGrant)))?;
+    if grant.holder != holder.label {
+        return Err(denied(Refusal::not_permitted(Reason::OtherHolder)));
+    }
+    if grant.state == floor::GRANT_REVOKED {
+        return Err(denied(Refusal::new(Code::BadGrant)));
+    }
+    Ok(plain(Granted::GrantRevoke { revoke, grant }, concerned, true))
+}
+
+// --- the register ---
+
+fn registered(
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    organisation: &Uscc,
+) -> Result<(u32, Option<Arc<Participant>>), Refusal> {
+    need(caller, Role::Operator)?;
+    Ok(facts.registration(organisation))
+}
+
+fn participant_permit(participant: Participant, version: u32, new: bool, reason: &str) -> Permit<'_> {
+    plain(Granted::Participant { participant, version, new, reason }, Vec::new(), false)
+}

@@ -1,0 +1,217 @@
+//! Step 4 of the request path: the facts a decision rests on, each with the version it had when it was read.
+//!
+//! The sequencer compares these versions again when the decision commits; a decision made on a fact that has
+//! changed since is sent back and made anew.
+
+use ledger::{DocumentKind, Fact, Grant, Holder, Key, Ledger, License};
+use schemas::codes::Code;
+use schemas::date::Date;
+use schemas::holder::HolderRef;
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::license_type::LicenseType;
+use std::sync::Arc;
+use verifier::license::{LicenseContent, OpenedEnvelope};
+
+use crate::participant::{Documents, Participant};
+use crate::refusal::Refusal;
+use crate::request::Named;
+
+/// Reads facts and remembers what was read.
+pub struct Facts<'a> {
+    ledger: &'a Ledger,
+    register: &'a Documents<Participant>,
+    types: &'a Documents<LicenseType>,
+    /// The moment this decision is made at, ms since 1970.
+    pub now_ms: u64,
+    reads: Vec<(Fact, u32)>,
+    ends_at_ms: u64,
+}
+
+/// A license found under its key, with its holders' labels.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Stable key: type, issuer and serial.
+    pub key: Key,
+    /// Hot state.
+    pub license: License,
+}
+
+impl<'a> Facts<'a> {
+    /// Starts reading at a moment.
+    pub fn new(
+        ledger: &'a Ledger,
+        register: &'a Documents<Participant>,
+        types: &'a Documents<LicenseType>,
+        now_ms: u64,
+    ) -> Self {
+        Self { ledger, register, types, now_ms, reads: Vec::with_capacity(6), ends_at_ms: u64::MAX }
+    }
+
+    /// What was read, and the earliest end among it.
+    pub fn into_reads(self) -> (Vec<(Fact, u32)>, u64) {
+        (self.reads, self.ends_at_ms)
+    }
+
+    /// The decision holds only before this moment.
+    pub fn ends_at(&mut self, end_ms: u64) {
+        self.ends_at_ms = self.ends_at_ms.min(end_ms);
+    }
+
+    fn read(&mut self, fact: Fact, version: u32) {
+        self.reads.push((fact, version));
+    }
+
+    /// The participant of an organisation; its registration's end ends the decision.
+    pub fn participant(&mut self, organisation: &Uscc) -> Option<Arc<Participant>> {
+        let (_, participant) = self.registration(organisation);
+        if let Some(participant) = &participant {
+            self.ends_at(participant.ends_at_ms());
+        }
+        participant
+    }
+
+    /// The registration of an organisation with its fact version.
+    pub fn registration(&mut self, organisation: &Uscc) -> (u32, Option<Arc<Participant>>) {
+        let key = participant_key(self.ledger, organisation);
+        let (version, participant) = self.register.get(self.ledger, &key);
+        self.read(Fact::Document(DocumentKind::Participant, key), version);
+        (version, participant)
+    }
+
+    /// The definition of a license type.
+    pub fn license_type(&mut self, code: &LicenseTypeCode) -> Option<Arc<LicenseType>> {
+        let key = type_key(self.ledger, code);
+        let (version, license_type) = self.types.get(self.ledger, &key);
+        self.read(Fact::Document(DocumentKind::LicenseType, key), version);
+        license_type
+    }
+
+    /// The license under a key; its absence is a fact too.
+    pub fn license(&mut self, key: Key) -> Option<Found> {
+        let license = self.ledger.state().license(&key);
+        self.read(Fact::License(key), license.as_ref().map_or(0, |license| license.version));
+        license.map(|license| Found { key, license })
+    }
+
+    /// The license a request names.
+    pub fn named(&mut self, named: &Named) -> Option<Found> {
+        match named {
+            Named::Identifier(identifier) => self.license(license_key(self.ledger, identifier)),
+            Named::Number { type_code, certificate_number, holder } => {
+                let tag = number_tag(self.ledger, type_code, certificate_number);
+                let holder = self.holder(holder)?;
+                let candidates = holder.licenses.iter().copied();
+                // The newest of several: an authority may have replaced a license under the same number.
+                let key = candidates
+                    .rev()
+                    .find(|key| self.ledger.state().license(key).is_some_and(|l| l.number_tag == tag))?;
+                self.license(key)
+            }
+        }
+    }
+
+    /// The holder with a number.
+    pub fn holder(&mut self, holder: &HolderRef) -> Option<Holder> {
+        let key = holder_key(self.ledger, holder);
+        let holder = self.ledger.state().holder(&key);
+        self.read(Fact::Holder(key), holder.as_ref().map_or(0, |holder| holder.version));
+        holder
+    }
+
+    /// The grant with an id.
+    pub fn grant(&mut self, id: &[u8; 16]) -> Option<Grant> {
+        let grant = self.ledger.state().grant(id);
+        self.read(Fact::Grant(*id), grant.as_ref().map_or(0, |grant| grant.version));
+        if let Some(grant) = &grant {
+            self.ends_at(grant.until_ms.saturating_add(1));
+        }
+        grant
+    }
+
+    /// The idempotency key is unbound.
+    pub fn unbound(&mut self, key: Key) {
+        self.read(Fact::Idempotency(key), 0);
+    }
+
+    /// Whether the license's end has passed, and whether its first day has come; the next of both moments ends
+    /// the decision.
+    pub fn validity(&mut self, license: &License) -> Validity {
+        let second = i64::try_from(self.now_ms / 1_000).unwrap_or(i64::MAX);
+        let start = Date::from_days(license.valid_from_day).map_or(i64::MIN, |day| day.first_second());
+        let end = match license.valid_until_day {
+            i32::MAX => i64::MAX,
+            day => Date::from_days(day).map_or(i64::MIN, |day| day.last_second()),
+        };
+        let moment = |second: i64| u64::try_from(second).unwrap_or(0).saturating_mul(1_000);
+        if second < start {
+            self.ends_at(moment(start));
+            Validity::NotYet
+        } else if second > end {
+            Validity::Ended
+        } else {
+            if end != i64::MAX {
+                self.ends_at(moment(end.saturating_add(1)));
+            }
+            Validity::Current
+        }
+    }
+}
+
+/// Where a moment lies in a license's valid time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// Before its first day.
+    NotYet,
+    /// Within.
+    Current,
+    /// After its last second.
+    Ended,
+}
+
+/// Reads and opens a license's envelope where the journal holds it.
+pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, LicenseContent), Refusal> {
+    let fault = |what: &str| {
+        // A body that the journal holds but that cannot be read is our fault, never a verdict on the license.
+        tracing::error!(what, "a journaled license body cannot be read");
+        Refusal::new(Code::Internal)
+    };
+    let plaintext = ledger.open_subject(license.body).map_err(|_| fault("part"))?;
+    let subject =
+        flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&plaintext).map_err(|_| fault("record"))?;
+    let envelope = subject.envelope().ok_or_else(|| fault("envelope"))?.bytes().to_vec();
+    let opened = OpenedEnvelope::open(&envelope).map_err(|_| fault("buffer"))?;
+    let content = verifier::license::read_body(opened.body()).map_err(|_| fault("body"))?;
+    Ok((envelope, content))
+}
+
+/// Key of a license: type, issuer and serial, the same for all its versions.
+pub fn license_key(ledger: &Ledger, identifier: &CertificateIdentifier) -> Key {
+    let type_code = identifier.type_code();
+    let parts = [type_code.as_str(), identifier.issuer().as_str(), identifier.serial().as_str()];
+    ledger.keyed().key("license", &parts.map(str::as_bytes))
+}
+
+/// Tag of a 证照编号 within its type.
+pub fn number_tag(ledger: &Ledger, type_code: &LicenseTypeCode, number: &str) -> u64 {
+    ledger.keyed().tag("number", &[type_code.as_str().as_bytes(), number.as_bytes()])
+}
+
+/// Key of a holder.
+pub fn holder_key(ledger: &Ledger, holder: &HolderRef) -> Key {
+    ledger.keyed().key("holder", &[holder.type_code().as_str().as_bytes(), holder.number().as_bytes()])
+}
+
+/// Key of a license type's document.
+pub fn type_key(ledger: &Ledger, code: &LicenseTypeCode) -> Key {
+    ledger.keyed().key("type", &[code.as_str().as_bytes()])
+}
+
+/// Tag of a service item code.
+pub fn item_tag(ledger: &Ledger, item_code: &str) -> u64 {
+    ledger.keyed().tag("item", &[item_code.as_bytes()])
+}
+
+/// Key of a participant's document.
+pub fn participant_key(ledger: &Ledger, organisation: &Uscc) -> Key {
+    ledger.keyed().key("participant", &[organisation.as_bytes()])
+}

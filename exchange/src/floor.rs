@@ -1,0 +1,168 @@
+//! The floor of authorisation in plain Rust: what no policy can lift. Pure functions over facts.
+
+use ledger::{Grant, Key, Label};
+use schemas::codes::Reason;
+use schemas::license_type::LicenseType;
+
+use crate::request::Mode;
+
+/// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
+pub const POLICY: &str = "miaoxiang floor v1: default deny; issuers act on their own types and licenses; portals vouch for the \
+holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
+holder for this organisation, license or type, mode, fields and item";
+
+/// Grant state: active.
+pub const GRANT_ACTIVE: u8 = 1;
+/// Grant state: revoked.
+pub const GRANT_REVOKED: u8 = 3;
+
+/// Facts of the face that every license type has, and their bits in a grant's field mask. The mask's lower bits are
+/// the type's own fields by index.
+pub const BASE_FIELDS: [(&str, u32); 7] = [
+    ("certificateNumber", 63),
+    ("holderName", 62),
+    ("holderNumber", 61),
+    ("issueDate", 60),
+    ("validFrom", 59),
+    ("validUntil", 58),
+    ("issuerName", 57),
+];
+
+/// Most fields a license type may define beside the base fields.
+pub const MAX_TYPE_FIELDS: u32 = 57;
+
+/// What a caller asks of a grant.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The caller.
+    pub organisation: &'a str,
+    /// The license, where one is named.
+    pub license: Option<&'a Key>,
+    /// Key of the license's type.
+    pub license_type: &'a Key,
+    /// Labels of the license's holders, or of the holder searched for.
+    pub holders: &'a [Label],
+    /// How much is to be disclosed.
+    pub mode: Mode,
+    /// Fields to be disclosed or expected, as bits.
+    pub fields: u64,
+    /// Tag of the service item in the use context.
+    pub item_tag: u64,
+    /// Now, ms since 1970.
+    pub now_ms: u64,
+}
+
+/// Whether a grant covers what is asked; the first thing that it does not cover otherwise. Uses are counted by the
+/// sequencer, exactly, and not here.
+pub fn covers(grant: Option<&Grant>, ask: &Ask<'_>) -> Result<(), Reason> {
+    let Some(grant) = grant else { return Err(Reason::NoSuchGrant) };
+    if grant.grantee.as_slice() != ask.organisation.as_bytes() {
+        return Err(Reason::OtherGrantee);
+    }
+    if !ask.holders.contains(&grant.holder) {
+        return Err(Reason::OtherHolder);
+    }
+    match grant.state {
+        GRANT_ACTIVE => {}
+        GRANT_REVOKED => return Err(Reason::GrantRevoked),
+        _ => return Err(Reason::GrantPaused),
+    }
+    if ask.now_ms > grant.until_ms {
+        return Err(Reason::GrantExpired);
+    }
+    let on_target = if grant.target_is_type {
+        grant.target == *ask.license_type
+    } else {
+        ask.license.is_some_and(|license| grant.target == *license)
+    };
+    if !on_target {
+        return Err(Reason::GrantOtherTarget);
+    }
+    if grant.modes & ask.mode.bit() == 0 {
+        return Err(Reason::GrantOtherMode);
+    }
+    if ask.fields & !grant.fields != 0 {
+        return Err(Reason::GrantOtherFields);
+    }
+    if grant.item_tag != 0 && grant.item_tag != ask.item_tag {
+        return Err(Reason::GrantOtherItem);
+    }
+    Ok(())
+}
+
+/// The bit of a field name: a base field or a field of the type.
+pub fn field_bit(license_type: Option<&LicenseType>, name: &str) -> Option<u64> {
+    if let Some((_, bit)) = BASE_FIELDS.iter().find(|(base, _)| *base == name) {
+        return Some(1 << bit);
+    }
+    let index = license_type?.field_index(name)?;
+    (index < MAX_TYPE_FIELDS).then(|| 1 << index)
+}
+
+/// The bits of several field names; `None` when one of them does not exist.
+pub fn field_mask<'n>(
+    license_type: Option<&LicenseType>,
+    names: impl IntoIterator<Item = &'n str>,
+) -> Option<u64> {
+    names.into_iter().try_fold(0, |mask, name| Some(mask | field_bit(license_type, name)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOLDER: Label = [7; 16];
+    const LICENSE: Key = [1; 16];
+    const TYPE: Key = [2; 16];
+
+    fn grant() -> Grant {
+        Grant {
+            version: 1,
+            state: GRANT_ACTIVE,
+            holder: HOLDER,
+            grantee: *b"91350100M000100Y43",
+            target: LICENSE,
+            target_is_type: false,
+            modes: Mode::Verify.bit(),
+            fields: 0b11,
+            item_tag: 5,
+            until_ms: 1_000,
+            max_uses: 0,
+        }
+    }
+
+    fn ask() -> Ask<'static> {
+        Ask {
+            organisation: "91350100M000100Y43",
+            license: Some(&LICENSE),
+            license_type: &TYPE,
+            holders: &[HOLDER],
+            mode: Mode::Verify,
+            fields: 0b01,
+            item_tag: 5,
+            now_ms: 1_000,
+        }
+    }
+
+    #[test]
+    fn each_part_of_a_grant_is_checked() {
+        assert_eq!(covers(Some(&grant()), &ask()), Ok(()));
+        assert_eq!(covers(None, &ask()), Err(Reason::NoSuchGrant));
+        let other = Ask { organisation: "91350100M000100Y44", ..ask() };
+        assert_eq!(covers(Some(&grant()), &other), Err(Reason::OtherGrantee));
+        let other = Ask { holders: &[[8; 16]], ..ask() };
+        assert_eq!(covers(Some(&grant()), &other), Err(Reason::OtherHolder));
+        let revoked = Grant { state: GRANT_REVOKED, ..grant() };
+        assert_eq!(covers(Some(&revoked), &ask()), Err(Reason::GrantRevoked));
+        let paused = Grant { state: 2, ..grant() };
+        assert_eq!(covers(Some(&paused), &ask()), Err(Reason::GrantPaused));
+        assert_eq!(covers(Some(&grant()), &Ask { now_ms: 1_001, ..ask() }), Err(Reason::GrantExpired));
+        let other = Ask { license: Some(&TYPE), ..ask() };
+        assert_eq!(covers(Some(&grant()), &other), Err(Reason::GrantOtherTarget));
+        let type_grant = Grant { target: LICENSE, target_is_type: true, ..grant() };
+        assert_eq!(covers(Some(&type_grant), &ask()), Err(Reason::GrantOtherTarget));
+        assert_eq!(covers(Some(&grant()), &Ask { mode: Mode::Face, ..ask() }), Err(Reason::GrantOtherMode));
+        assert_eq!(covers(Some(&grant()), &Ask { fields: 0b100, ..ask() }), Err(Reason::GrantOtherFields));
+        assert_eq!(covers(Some(&grant()), &Ask { item_tag: 6, ..ask() }), Err(Reason::GrantOtherItem));
+    }
+}

@@ -1,0 +1,493 @@
+//! The request path of every data route, read top to bottom in [`Gateway::handle`]:
+//!
+//! ```text
+//! 1 bytes -> Request        bounded, typed
+//! 2 -> Caller               the certificate's organisation, in the register, active
+//! 3 -> Fresh                the idempotency key is unbound, or the original answer is given again
+//! 4 -> Facts                license, type, holder, grant, each with its version
+//! 5 -> Permit | Denial      default deny
+//! 6 -> Effect               the exact answer bytes and the exact change of state
+//! 7 -> Committed            durable in the journal; facts that changed meanwhile lead back to 2
+//! 8 -> answer + receipt
+//! ```
+//!
+//! No answer leaves before step 7: [`Answer::committed`] is the only way to an answer that says anything, and it
+//! takes what the ledger gives back after its sync. What decides nothing (overload, journal full, time-out) is
+//! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
+use ledger::{Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, Refused};
+use schemas::codes::Code;
+use schemas::identifier::Uscc;
+use schemas::license_type::LicenseType;
+use schemas::routes::Route;
+use verifier::Hash;
+use verifier::receipt::Receipt;
+use verifier::trust::Trust;
+
+use crate::decide::parking::RootLock;
+use crate::decide::{self, Denial};
+use crate::effect::{self, Builder, Effect, Entry, sha256};
+use crate::facts::Facts;
+use crate::floor;
+use crate::meters::Meters;
+use crate::participant::{Caller, Documents, Participant};
+use crate::refusal::{Refusal, undecided};
+use crate::request::{self, MAX_BODY_BYTES, Request};
+use crate::shed::Shed;
+use crate::signer::Signers;
+
+/// Longest time a request's body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// A decision whose facts change is made again at most twice.
+const ATTEMPTS: usize = 3;
+/// Shortest and longest `Idempotency-Key`.
+const IDEMPOTENCY_KEY: std::ops::RangeInclusive<usize> = 16..=64;
+
+/// Everything the request path works with.
+pub struct Gateway {
+    ledger: Ledger,
+    register: Documents<Participant>,
+    types: Documents<LicenseType>,
+    signers: Signers,
+    trust: Trust,
+    roots: RootLock,
+    policy: Hash,
+    shed: Shed,
+    meters: Meters,
+    /// Requests under way by idempotency key: the second of two waits for the first.
+    in_flight: DashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+}
+
+/// A finished answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Body.
+    pub body: Bytes,
+    /// `application/problem+json` instead of `application/json`.
+    pub problem: bool,
+    /// Public code, for metrics.
+    pub code: Code,
+}
+
+/// What arrived, before it is understood.
+struct Received {
+    body: Bytes,
+    /// Zeros when the body was not read to its end.
+    digest: Hash,
+    idempotency_key: Option<String>,
+    inline_proof: bool,
+    /// A refusal found while reading.
+    refusal: Option<Refusal>,
+    /// Asked to wait before the commit; heeded by test builds only.
+    held: bool,
+}
+
+/// Step 3: whether this request was answered before.
+enum Fresh {
+    /// It was not; the key is bound when it commits.
+    New(Option<(Key, Key)>),
+    /// It was: the original answer is given again.
+    Again(Bound),
+}
+
+/// Outcome of steps 2 to 6.
+enum Decided {
+    Effect(Box<Effect>),
+    Again(Answer),
+}
+
+impl Gateway {
+    /// A gateway over an open ledger.
+    pub fn new(ledger: Ledger, signers: Signers, trust: Trust, shed: Shed) -> Self {
+        Self {
+            ledger,
+            register: Documents::new(DocumentKind::Participant),
+            types: Documents::new(DocumentKind::LicenseType),
+            signers,
+            trust,
+            roots: RootLock::default(),
+            policy: sha256(floor::POLICY.as_bytes()),
+            shed,
+            meters: Meters::new(),
+            in_flight: DashMap::new(),
+        }
+    }
+
+    /// The ledger, for the public and admin listeners.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Answers one request of an organisation whose client certificate was verified. A client that disconnects may
+    /// cancel this at any await; what is in the sequencer's queue by then commits all the same, and a retry with the
+    /// same idempotency key gets its answer.
+    pub async fn handle<B>(
+        &self,
+        route: Route,
+        organisation: &Uscc,
+        http: hyper::Request<B>,
+        misrouted: Option<Code>,
+    ) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let started = Instant::now();
+        let answer = match self.decide_and_commit(route, organisation, http, misrouted).await {
+            Ok(answer) => answer,
+            Err(code) => {
+                self.shed.count(organisation, code);
+                Answer::undecided(code)
+            }
+        };
+        self.meters.answered(route, answer.code, started.elapsed());
+        tracing::debug!(
+            route = route.name(),
+            organisation = organisation.as_str(),
+            code = answer.code.name(),
+            micros = started.elapsed().as_micros() as u64,
+            "answered"
+        );
+        answer
+    }
+
+    async fn decide_and_commit<B>(
+        &self,
+        route: Route,
+        organisation: &Uscc,
+        http: hyper::Request<B>,
+        misrouted: Option<Code>,
+    ) -> Result<Answer, Code>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if self.shed.closed(organisation) {
+            return Err(Code::TooManyRefusals);
+        }
+        // 1 bytes -> Request
+        let received = receive(http, misrouted).await?;
+        let request = self.typed(route, &received);
+        let lock = self.lock_key(organisation, &received);
+        let _turn = match &lock {
+            Some((_, lock)) => Some(lock.lock().await),
+            None => None,
+        };
+        let answer = self.attempts(route, organisation, &received, &request).await;
+        drop(_turn);
+        if let Some((key, lock)) = lock {
+            drop(lock);
+            self.in_flight.remove_if(&key, |_, lock| Arc::strong_count(lock) == 1);
+        }
+        answer
+    }
+
+    async fn attempts(
+        &self,
+        route: Route,
+        organisation: &Uscc,
+        received: &Received,
+        request: &Result<Request, Refusal>,
+    ) -> Result<Answer, Code> {
+        for _ in 0..ATTEMPTS {
+            let now_ms = now_ms();
+            let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
+            let mut entry =
+                Entry { route, organisation, request_digest: received.digest, idempotency: None, now_ms };
+            // 2 to 6
+            let effect = match self.decide(&mut facts, &mut entry, request).await {
+                Ok(Decided::Effect(effect)) => *effect,
+                Ok(Decided::Again(answer)) => return Ok(answer),
+                Err(denial) => match denial.refusal.code {
+                    // Not decisions: nothing was found out about the request.
+                    code @ (Code::SignerUnavailable | Code::Internal) => return Err(code),
+                    _ => self.builder().denied(&entry, request.as_ref().ok().map(|r| &r.action), &denial),
+                },
+            };
+            crate::hold::before_commit(received.held).await;
+            // 7 -> Committed
+            let (reads, ends_at_ms) = facts.into_reads();
+            let (spent, spent_answer) = match effect.spent {
+                Some((code, prepared, answer)) => (Some(prepared), Some((code, answer))),
+                None => (None, None),
+            };
+            let command = Command {
+                permit_or_denial: effect.prepared,
+                reads,
+                // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
+                ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
+                spent,
+                inline_proof: received.inline_proof,
+            };
+            let committed = match self.ledger.commit(command).await {
+                Ok(Outcome::Committed(committed)) => committed,
+                Ok(Outcome::Changed) => continue,
+                Err(Refused::Full) => return Err(Code::JournalFull),
+                Err(Refused::Overloaded) => return Err(Code::Overloaded),
+                Err(Refused::Stopped) => return Err(Code::Internal),
+                Err(Refused::Malformed(what)) => {
+                    tracing::error!(what, route = route.name(), "a command was malformed");
+                    return Err(Code::Internal);
+                }
+            };
+            // 8 -> answer + receipt
+            let (status, code, answer) = match (committed.spent, spent_answer) {
+                (true, Some((code, answer))) => (code.status(), code, answer),
+                _ => (effect.status, effect.code, effect.answer),
+            };
+            if code != Code::Ok {
+                self.shed.refused(organisation);
+            }
+            return Ok(Answer::committed(status, code, &answer, self.ledger.origin(), committed));
+        }
+        Err(Code::FactsChanged)
+    }
+
+    /// Steps 2 to 6 for one set of facts.
+    async fn decide(
+        &self,
+        facts: &mut Facts<'_>,
+        entry: &mut Entry<'_>,
+        request: &Result<Request, Refusal>,
+    ) -> Result<Decided, Denial> {
+        // A request that cannot be read is refused without looking at who sends it: it asks nothing.
+        let request = request.as_ref().map_err(Clone::clone)?;
+        // 2 -> Caller
+        let caller = Caller::identify(facts, entry.organisation)?;
+        // 3 -> Fresh
+        let again = match self.fresh(facts, entry.organisation, request)? {
+            Fresh::New(key) => {
+                entry.idempotency = key;
+                None
+            }
+            Fresh::Again(bound) if entry.route.changes_state() => {
+                return Ok(Decided::Again(self.original(entry.route, &bound)?));
+            }
+            Fresh::Again(bound) => Some(bound),
+        };
+        // 4 -> Facts, 5 -> Permit | Denial
+        let context = decide::Context { ledger: &self.ledger, trust: &self.trust, roots: &self.roots };
+        let permit = decide::decide(&context, facts, caller.participant(), &request.action)?;
+        if let Some(bound) = again {
+            // A disclosure is given again only while its right still holds.
+            return Ok(Decided::Again(self.original(entry.route, &bound)?));
+        }
+        // 6 -> Effect
+        let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
+        Ok(Decided::Effect(Box::new(effect)))
+    }
+
+    fn builder(&self) -> Builder<'_> {
+        Builder { ledger: &self.ledger, signers: &self.signers, policy: &self.policy }
+    }
+
+    fn typed(&self, route: Route, received: &Received) -> Result<Request, Refusal> {
+        if let Some(refusal) = &received.refusal {
+            return Err(refusal.clone());
+        }
+        if route.changes_state() && received.idempotency_key.is_none() {
+            return Err(Refusal::new(Code::IdempotencyKeyRequired));
+        }
+        Ok(Request {
+            body: received.body.clone(),
+            digest: received.digest,
+            idempotency_key: received.idempotency_key.clone(),
+            inline_proof: received.inline_proof,
+            action: request::parse(route, &received.body)?,
+        })
+    }
+
+    fn idempotency_key(&self, organisation: &Uscc, key: &str) -> Key {
+        self.ledger.keyed().key("idempotency", &[organisation.as_bytes(), key.as_bytes()])
+    }
+
+    fn lock_key(
+        &self,
+        organisation: &Uscc,
+        received: &Received,
+    ) -> Option<(Key, Arc<tokio::sync::Mutex<()>>)> {
+        let key = self.idempotency_key(organisation, received.idempotency_key.as_deref()?);
+        let lock = Arc::clone(&self.in_flight.entry(key).or_default());
+        Some((key, lock))
+    }
+
+    fn fresh(&self, facts: &mut Facts<'_>, organisation: &Uscc, request: &Request) -> Result<Fresh, Refusal> {
+        let Some(text) = &request.idempotency_key else { return Ok(Fresh::New(None)) };
+        let key = self.idempotency_key(organisation, text);
+        let asked = self.ledger.keyed().key("request", &[&request.body]);
+        match self.ledger.state().idempotency(&key) {
+            None => {
+                facts.unbound(key);
+                Ok(Fresh::New(Some((key, asked))))
+            }
+            Some(bound) if bound.request == asked => Ok(Fresh::Again(bound)),
+            Some(_) => Err(Refusal::new(Code::IdempotencyConflict)),
+        }
+    }
+
+    /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
+    fn original(&self, route: Route, bound: &Bound) -> Result<Answer, Refusal> {
+        let internal = |_| {
+            tracing::error!(index = bound.index, "the original answer cannot be read back");
+            Refusal::new(Code::Internal)
+        };
+        let (subject, committed) = self.ledger.original(bound).map_err(internal)?;
+        let answer = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject)
+            .ok()
+            .and_then(|record| record.answer().map(|bytes| bytes.bytes().to_vec()))
+            .ok_or_else(|| Refusal::new(Code::Internal))?;
+        let status = if matches!(route, Route::Issue | Route::GrantCreate | Route::ParticipantAdd) {
+            201
+        } else {
+            200
+        };
+        Ok(Answer::committed(status, Code::Ok, &answer, self.ledger.origin(), committed))
+    }
+
+    /// Journals what was shed since the last call; called once a second.
+    pub async fn journal_shed(&self) {
+        let counts = self.shed.take();
+        if counts.is_empty() {
+            return;
+        }
+        let prepared = effect::system(&self.policy, None, &counts);
+        if commit_system(&self.ledger, prepared).await.is_err() {
+            self.shed.put_back(counts);
+        }
+    }
+}
+
+impl Answer {
+    /// An answer that says something: possible only with what the ledger gives back after its sync.
+    fn committed(status: u16, code: Code, answer: &[u8], origin: &str, committed: Committed) -> Self {
+        let receipt = Receipt {
+            log: origin.to_owned(),
+            index: committed.index,
+            leaf_hash: committed.leaf_hash,
+            open: committed.open,
+            salt: committed.salt,
+            c: committed.c,
+            proof: committed.proof.map(|proof| proof.to_text()),
+        };
+        let body = verifier::receipt::attach(answer, &receipt);
+        Self { status, body: body.into(), problem: code != Code::Ok, code }
+    }
+
+    /// An answer that decides nothing: a fixed body, no fact.
+    pub fn undecided(code: Code) -> Self {
+        Self { status: code.status(), body: undecided(code).into(), problem: true, code }
+    }
+}
+
+/// Writes the first version of a document (participant or license type) as an entry of the exchange itself.
+pub async fn write_system_document(
+    ledger: &Ledger,
+    policy: &Hash,
+    kind: DocumentKind,
+    key: Key,
+    value: Vec<u8>,
+) -> Result<(), Refused> {
+    commit_system(ledger, effect::system(policy, Some((kind, key, 1, value)), &[])).await
+}
+
+async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
+    let command = Command {
+        permit_or_denial: prepared,
+        reads: Vec::new(),
+        ends_at_ms: u64::MAX,
+        spent: None,
+        inline_proof: false,
+    };
+    match ledger.commit(command).await? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Changed => Err(Refused::Stopped),
+    }
+}
+
+/// Now, ms since 1970, by the machine's clock; the journal's time never decreases even if this does.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Step 1: reads headers and body within their bounds.
+async fn receive<B>(http: hyper::Request<B>, misrouted: Option<Code>) -> Result<Received, Code>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (head, body) = http.into_parts();
+    let (idempotency_key, bad_key) = match idempotency_key(&head.headers) {
+        Ok(key) => (key, false),
+        Err(()) => (None, true),
+    };
+    let inline_proof = head.headers.get("receipt").is_some_and(|value| value.as_bytes() == b"inline");
+    let held = head.headers.contains_key("x-miaoxiang-hold");
+    let unread = |refusal| Received {
+        body: Bytes::new(),
+        digest: [0; 32],
+        idempotency_key: None,
+        inline_proof,
+        refusal: Some(refusal),
+        held,
+    };
+    if let Some(code) = misrouted {
+        return Ok(unread(Refusal::new(code)));
+    }
+    let declared = body.size_hint().lower();
+    if declared > MAX_BODY_BYTES as u64 {
+        return Ok(unread(Refusal::new(Code::BodyTooLarge)));
+    }
+    let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY_BYTES).collect());
+    let body = match collected.await {
+        Err(_) => return Err(Code::RequestTimeout),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Ok(unread(Refusal::new(Code::BodyTooLarge)));
+        }
+        // The connection broke: nobody is there to be answered.
+        Ok(Err(_)) => return Err(Code::RequestTimeout),
+        Ok(Ok(collected)) => collected.to_bytes(),
+    };
+    let refusal = if !is_json(&head.headers) {
+        Some(Refusal::new(Code::WrongContentType))
+    } else if bad_key {
+        Some(Refusal::new(Code::IdempotencyKeyRequired))
+    } else {
+        None
+    };
+    let digest = sha256(&body);
+    Ok(Received { body, digest, idempotency_key, inline_proof, refusal, held })
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
+    let media_type = value.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ()> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let text = value.to_str().map_err(|_| ())?;
+            let printable = text.bytes().all(|b| b.is_ascii_graphic());
+            if IDEMPOTENCY_KEY.contains(&text.len()) && printable {
+                Ok(Some(text.to_owned()))
+            } else {
+                Err(())
+            }
+        }
+        (Some(_), Some(_)) => Err(()),
+    }
+}

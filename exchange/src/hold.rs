@@ -1,0 +1,18 @@
+//! A failpoint for tests of the window between decision and commit. Builds without debug assertions, every release
+//! build among them, have no trace of it.
+
+/// Waits while the file that `MIAOXIANG_HOLD` names exists, for a request that carries `x-miaoxiang-hold`.
+#[cfg(debug_assertions)]
+pub(crate) async fn before_commit(held: bool) {
+    let Some(path) = std::env::var_os("MIAOXIANG_HOLD").filter(|_| held) else { return };
+    let arrived = std::path::PathBuf::from(&path).with_extension("arrived");
+    // Tells the test that the decision is made.
+    let _ = std::fs::write(arrived, b"");
+    while std::path::Path::new(&path).exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Does nothing.
+#[cfg(not(debug_assertions))]
+pub(crate) async fn before_commit(_held: bool) {}

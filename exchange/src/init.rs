@@ -1,0 +1,285 @@
+//! Makes data folders: keys, configuration, trust bundle, first register entries. Each step makes what is missing and
+//! leaves what is there, so a run that was cut off is completed by the next.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use certs::keys::{
+    ED25519, ES256, IssuerKey, create_issuer_key, create_missing, ed25519_public, load_issuer_keys,
+};
+use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
+use certs::sealed::{Kek, KeyFolder};
+use ledger::{DocumentKind, Ledger};
+use schemas::date::Date;
+use schemas::identifier::Uscc;
+use schemas::license_type::LicenseType;
+use schemas::synthetic::Synthetic;
+use verifier::note::VerifierKey;
+use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLog};
+
+use crate::app;
+use crate::config::{Config, Listen};
+use crate::effect::sha256;
+use crate::facts;
+use crate::floor;
+use crate::participant::{Participant, Role};
+
+/// How long development keys and bundles are good.
+const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
+/// Name of the trust authority in a development folder.
+const TRUST_NAME: &str = "miaoxiang.local/trust";
+/// Seed of the development organisations, so that every development folder has the same ones.
+const ORGANISATION_SEED: u64 = 20_190_101;
+
+/// A participant of a development folder.
+pub struct DevelopmentParticipant {
+    /// Name of the certificate files.
+    pub name: &'static str,
+    /// Shown name.
+    pub title: &'static str,
+    /// Role.
+    pub role: Role,
+}
+
+/// The participants of a development folder, in the order of their generated organisation codes.
+pub const PARTICIPANTS: [DevelopmentParticipant; 8] = [
+    DevelopmentParticipant { name: "issuer", title: "演示发证机关", role: Role::Issuer },
+    DevelopmentParticipant { name: "approval", title: "演示审批系统", role: Role::Relying },
+    DevelopmentParticipant { name: "bank", title: "演示银行", role: Role::Relying },
+    DevelopmentParticipant { name: "portal", title: "演示政务服务门户", role: Role::Portal },
+    DevelopmentParticipant { name: "auditor", title: "演示审计机关", role: Role::Auditor },
+    DevelopmentParticipant { name: "operator", title: "演示运营方", role: Role::Operator },
+    DevelopmentParticipant { name: "operator2", title: "演示运营方二", role: Role::Operator },
+    DevelopmentParticipant { name: "provider", title: "演示数据提供方", role: Role::Provider },
+];
+
+/// The generated organisation codes of [`PARTICIPANTS`].
+pub fn development_organisations() -> Vec<Uscc> {
+    let mut synthetic = Synthetic::new(ORGANISATION_SEED);
+    PARTICIPANTS.iter().map(|_| synthetic.uscc()).collect()
+}
+
+/// Writes a file whole or not at all.
+fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, text).with_context(|| temporary.display().to_string())?;
+    std::fs::File::open(&temporary)?.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    Ok(())
+}
+
+/// Makes or completes a development folder. Returns its configuration.
+pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyhow::Result<Config> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let pki = DevelopmentPki::create_missing(folder.join("pki"))?;
+    let organisations = development_organisations();
+    for (participant, organisation) in PARTICIPANTS.iter().zip(&organisations) {
+        pki.issue_client(participant.name, &[*organisation], Validity::starting_now(LEAF_VALIDITY))?;
+    }
+    let mut config = configuration(folder, "miaoxiang.local")?;
+    let keys = sealed_keys(&config)?;
+    let issuer = *organisations.first().context("there is an issuer")?;
+    let mut issuer_keys = load_issuer_keys(&keys)?;
+    for suite in [ED25519, ES256] {
+        if !issuer_keys.iter().any(|key| key.organisation == issuer && key.suite == suite) {
+            issuer_keys.push(create_issuer_key(&keys, issuer, suite)?);
+        }
+    }
+    trust_bundle(&config, &keys, issuer, &issuer_keys)?;
+    if let Some(listen) = listen {
+        config.listen = Listen::at(listen);
+    }
+    Ok(config)
+}
+
+/// Makes a folder without development keys and registers the first operators from their certificates.
+pub async fn production(folder: &Path, origin: &str, operators: &[PathBuf]) -> anyhow::Result<Config> {
+    if folder.join("config.toml").exists() {
+        bail!("{} is a data folder already", folder.display());
+    }
+    let mut participants = Vec::new();
+    for path in operators {
+        let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let certificate = certificate(&pem).with_context(|| path.display().to_string())?;
+        let organisation = certs::pki::organisation(&certificate)
+            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        participants.push(registration(organisation, organisation.as_str(), Role::Operator, Vec::new()));
+    }
+    if participants.is_empty() {
+        bail!("at least one operator certificate is needed");
+    }
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let config = configuration(folder, origin)?;
+    let keys = sealed_keys(&config)?;
+    std::fs::create_dir_all(folder.join("pki"))?;
+    trust_bundle_for(&config, &keys, Vec::new())?;
+    let ledger_keys = app::ledger_keys(&keys)?;
+    let options = app::ledger_options(&config);
+    let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
+    register(&ledger, &participants).await?;
+    tokio::task::spawn_blocking(move || ledger.close()).await?;
+    Ok(config)
+}
+
+fn certificate(pem: &[u8]) -> anyhow::Result<Vec<u8>> {
+    use rustls_pki_types::pem::PemObject as _;
+    let certificate = rustls_pki_types::CertificateDer::from_pem_slice(pem)
+        .map_err(|_| anyhow::anyhow!("not a PEM certificate"))?;
+    Ok(certificate.to_vec())
+}
+
+/// The configuration of a folder; written with a fresh log origin if there is none.
+fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
+    let path = folder.join("config.toml");
+    if !path.exists() {
+        let mut shard = [0; 4];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut shard)
+            .map_err(|_| anyhow::anyhow!("no randomness"))?;
+        let config = Config {
+            origin: format!("{origin}/{}", hex::encode(shard)),
+            listen: Listen::default(),
+            tls: Default::default(),
+            keys: Default::default(),
+            journal: Default::default(),
+            limits: Default::default(),
+            folder: folder.to_owned(),
+        };
+        write_new(&path, &config.to_toml())?;
+    }
+    Ok(Config::load(&path)?)
+}
+
+fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
+    let kek = config.path(&config.keys.kek);
+    std::fs::create_dir_all(config.path(&config.keys.folder))?;
+    let kek = if kek.exists() { Kek::load(&kek)? } else { Kek::create(&kek)? };
+    let keys = KeyFolder::new(config.path(&config.keys.folder), kek);
+    create_missing(&keys)?;
+    Ok(keys)
+}
+
+fn trust_bundle(
+    config: &Config,
+    keys: &KeyFolder,
+    issuer: Uscc,
+    issuer_keys: &[IssuerKey],
+) -> anyhow::Result<()> {
+    let now = unix_seconds();
+    let until = now + DEVELOPMENT_VALIDITY.as_secs();
+    let issuer_entry = TrustIssuer {
+        organisation: issuer,
+        name: PARTICIPANTS.first().map_or_else(String::new, |participant| participant.title.to_owned()),
+        types: LicenseType::builtin().into_iter().map(|license_type| license_type.code).collect(),
+        required_suites: vec![RequiredSuite { suite: ED25519, from: 0 }],
+        keys: issuer_keys
+            .iter()
+            .filter(|key| key.organisation == issuer)
+            .map(|key| TrustKey {
+                suite: key.suite,
+                key_id: key.key_id,
+                spki: key.spki.clone(),
+                from: 0,
+                until,
+                compromised_at_size: None,
+            })
+            .collect(),
+    };
+    trust_bundle_for(config, keys, vec![issuer_entry])
+}
+
+/// Signs and writes the bundle and its anchor, unless a good bundle that lists the same issuers is there.
+fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>) -> anyhow::Result<()> {
+    let trust_key = keys.load("trust")?;
+    let anchor = VerifierKey::ed25519(TRUST_NAME, &ed25519_public(&trust_key)?)
+        .map_err(|error| anyhow::anyhow!("trust key: {error}"))?;
+    let mut sequence = 1;
+    if let Ok((_, bundle)) = app::trust_bundle(config) {
+        let ids = |issuers: &[TrustIssuer]| -> Vec<String> {
+            issuers.iter().flat_map(|issuer| issuer.keys.iter().map(|key| hex::encode(key.key_id))).collect()
+        };
+        if ids(&bundle.issuers) == ids(&issuers) {
+            return Ok(());
+        }
+        sequence = bundle.sequence + 1;
+    }
+    let log = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)
+        .map_err(|error| anyhow::anyhow!("log key: {error}"))?;
+    let now = unix_seconds();
+    let bundle = TrustBundle {
+        version: 1,
+        sequence,
+        issued_at: now,
+        expires: now + DEVELOPMENT_VALIDITY.as_secs(),
+        journal_index: 0,
+        issuers,
+        logs: vec![TrustLog { origin: config.origin.clone(), key: log }],
+        witnesses: Vec::new(),
+        peers: Vec::new(),
+    };
+    let text = certs::trust::sign_bundle(&bundle, TRUST_NAME, &trust_key)?;
+    write_new(&config.path(&config.keys.trust_anchor), &format!("{anchor}\n"))?;
+    write_new(&config.path(&config.keys.trust_bundle), &text)
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn registration(
+    organisation: Uscc,
+    name: &str,
+    role: Role,
+    issues: Vec<schemas::identifier::LicenseTypeCode>,
+) -> Participant {
+    let today = Date::at(i64::try_from(unix_seconds()).unwrap_or(0));
+    Participant {
+        organisation,
+        name: name.to_owned(),
+        roles: vec![role],
+        issues,
+        purposes: Vec::new(),
+        contract: None,
+        daily_quota: None,
+        valid_from: today,
+        valid_until: None,
+        suspended: false,
+    }
+}
+
+/// The registrations of a development folder.
+pub fn development_register() -> Vec<Participant> {
+    let types: Vec<_> = LicenseType::builtin().into_iter().map(|license_type| license_type.code).collect();
+    PARTICIPANTS
+        .iter()
+        .zip(development_organisations())
+        .map(|(participant, organisation)| {
+            let issues = if participant.role == Role::Issuer { types.clone() } else { Vec::new() };
+            registration(organisation, participant.title, participant.role, issues)
+        })
+        .collect()
+}
+
+/// Journals the built-in types and the participants that are not there yet, as entries of the exchange itself.
+pub async fn register(ledger: &Ledger, participants: &[Participant]) -> anyhow::Result<usize> {
+    let policy = sha256(floor::POLICY.as_bytes());
+    let mut documents = Vec::new();
+    for license_type in LicenseType::builtin() {
+        let key = facts::type_key(ledger, &license_type.code);
+        documents.push((DocumentKind::LicenseType, key, serde_json::to_vec(&license_type)?));
+    }
+    for participant in participants {
+        let key = facts::participant_key(ledger, &participant.organisation);
+        documents.push((DocumentKind::Participant, key, participant.document()));
+    }
+    let mut written = 0;
+    for (kind, key, value) in documents {
+        if ledger.state().document(kind, &key).is_none() {
+            crate::gateway::write_system_document(ledger, &policy, kind, key, value)
+                .await
+                .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))?;
+            written += 1;
+        }
+    }
+    Ok(written)
+}

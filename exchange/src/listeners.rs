@@ -1,0 +1,223 @@
+//! The routers of the three listeners. The data router only names routes: everything a data route does is
+//! [`Gateway::handle`].
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use ledger::DocumentKind;
+use metrics_exporter_prometheus::PrometheusHandle;
+use schemas::codes::Code;
+use schemas::routes::Route;
+
+use crate::gateway::{Answer, Gateway};
+use crate::server::Peer;
+
+/// How long a caller that was shed should wait, seconds.
+const RETRY_AFTER_SECONDS: &str = "1";
+
+/// What the public and admin routers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The signed trust bundle as served.
+    pub trust_bundle: Arc<str>,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+}
+
+/// Every data route, and the journaled refusal of what is none.
+pub fn data(gateway: Arc<Gateway>) -> Router {
+    let mut router = Router::new();
+    for route in Route::ALL.iter().copied() {
+        let Some(path) = route.path() else { continue };
+        let method = move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
+            answer(&gateway, route, request, None).await
+        };
+        let other = move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
+            answer(&gateway, route, request, Some(Code::MethodNotAllowed)).await
+        };
+        router = router.route(path, post(method).fallback(other));
+    }
+    router
+        .fallback(|State(gateway): State<Arc<Gateway>>, request: Request| async move {
+            answer(&gateway, Route::None, request, Some(Code::NoSuchRoute)).await
+        })
+        .with_state(gateway)
+}
+
+async fn answer(gateway: &Gateway, route: Route, mut request: Request, misrouted: Option<Code>) -> Response {
+    let peer = request.extensions_mut().remove::<Peer>();
+    // The handshake admits nobody without an organisation; should it ever, nothing is said.
+    let Some(organisation) = peer.and_then(|peer| peer.organisation) else {
+        return StatusCode::FORBIDDEN.into_response();
+    };
+    let answer = gateway.handle(route, &organisation, request, misrouted).await;
+    respond(answer)
+}
+
+fn respond(answer: Answer) -> Response {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let media_type = if answer.problem { "application/problem+json" } else { "application/json" };
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+/// What anyone may read: the log, the types, the trust bundle, the contract.
+pub fn public(shared: Shared) -> Router {
+    Router::new()
+        .route("/v1/log/checkpoint", get(checkpoint))
+        .route("/v1/log/tile/{*path}", get(tile))
+        .route("/v1/log/proof/{index}", get(proof))
+        .route("/v1/types", get(types))
+        .route(
+            "/v1/trust-bundle",
+            get(|State(shared): State<Shared>| async move { text(shared.trust_bundle.to_string()) }),
+        )
+        .route("/openapi.json", get(|| async { json(schemas::OPENAPI.to_owned()) }))
+        .with_state(shared)
+}
+
+/// Health, readiness and metrics, on loopback.
+pub fn admin(shared: Shared) -> Router {
+    Router::new()
+        .route("/health", get(|| async { "ok\n" }))
+        .route("/ready", get(ready))
+        .route("/metrics", get(|State(shared): State<Shared>| async move { text(shared.metrics.render()) }))
+        .with_state(shared)
+}
+
+async fn checkpoint(State(shared): State<Shared>) -> Response {
+    text(shared.gateway.ledger().published_checkpoint().to_string())
+}
+
+async fn tile(State(shared): State<Shared>, Path(path): Path<String>) -> Response {
+    let Some(asked) = TilePath::parse(&path) else { return StatusCode::NOT_FOUND.into_response() };
+    let ledger = shared.gateway.ledger().clone();
+    let read = tokio::task::spawn_blocking(move || match asked.level {
+        Some(level) => ledger.tile(level, asked.index, asked.width),
+        None => ledger.entry_bundle(asked.index, asked.width),
+    });
+    match read.await {
+        Ok(Ok(Some(bytes))) => bytes_answer(bytes),
+        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
+        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn proof(State(shared): State<Shared>, Path(index): Path<u64>) -> Response {
+    let ledger = shared.gateway.ledger().clone();
+    match tokio::task::spawn_blocking(move || ledger.proof(index)).await {
+        Ok(Ok(Some(proof))) => text(proof.to_text()),
+        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
+        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn types(State(shared): State<Shared>) -> Response {
+    let documents = shared.gateway.ledger().state().documents(DocumentKind::LicenseType);
+    // Journaled bytes are JSON already; they are joined as they are.
+    let mut list: Vec<String> = documents
+        .into_iter()
+        .filter_map(|(_, document)| String::from_utf8(document.value.to_vec()).ok())
+        .collect();
+    list.sort();
+    json(format!("{{\"types\":[{}]}}", list.join(",")))
+}
+
+async fn ready(State(shared): State<Shared>) -> Response {
+    let health = shared.gateway.ledger().health();
+    let body = format!(
+        "{{\"journalFull\":{},\"stopped\":{},\"queue\":{},\"imageLag\":{},\"size\":{}}}\n",
+        health.journal_full,
+        health.stopped.is_some(),
+        health.queue,
+        health.image_lag,
+        shared.gateway.ledger().size()
+    );
+    let mut response = json(body);
+    if health.journal_full || health.stopped.is_some() {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    response
+}
+
+fn text(body: String) -> Response {
+    typed(body.into_bytes(), "text/plain; charset=utf-8")
+}
+
+fn json(body: String) -> Response {
+    typed(body.into_bytes(), "application/json")
+}
+
+fn bytes_answer(body: Vec<u8>) -> Response {
+    typed(body, "application/octet-stream")
+}
+
+fn typed(body: Vec<u8>, media_type: &'static str) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// A tile's path of C2SP tlog-tiles: `L/N` or `entries/N`, N in groups of three digits with `x` before all but the
+/// last, `.p/W` behind a partial tile.
+struct TilePath {
+    /// `None` for an entry bundle.
+    level: Option<u8>,
+    index: u64,
+    width: Option<u16>,
+}
+
+impl TilePath {
+    fn parse(path: &str) -> Option<Self> {
+        let (path, width) = match path.split_once(".p/") {
+            Some((path, width)) => (path, Some(width.parse().ok().filter(|w| (1..=255).contains(w))?)),
+            None => (path, None),
+        };
+        let (level, number) = path.split_once('/')?;
+        let level = match level {
+            "entries" => None,
+            level if level.len() <= 2 => Some(level.parse().ok().filter(|level| *level <= 7)?),
+            _ => return None,
+        };
+        let mut index: u64 = 0;
+        let groups: Vec<&str> = number.split('/').collect();
+        for (position, group) in groups.iter().enumerate() {
+            let last = position + 1 == groups.len();
+            let digits = if last { *group } else { group.strip_prefix('x')? };
+            if digits.len() != 3 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            index = index.checked_mul(1_000)?.checked_add(digits.parse().ok()?)?;
+        }
+        Some(Self { level, index, width })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tile_paths_follow_tlog_tiles() {
+        let tile = TilePath::parse("0/x001/x234/067.p/8").expect("good");
+        assert_eq!((tile.level, tile.index, tile.width), (Some(0), 1_234_067, Some(8)));
+        let bundle = TilePath::parse("entries/005").expect("good");
+        assert_eq!((bundle.level, bundle.index, bundle.width), (None, 5, None));
+        for bad in ["0/5", "0/x001", "0/001.p/0", "0/001.p/256", "9/001", "entries", "../000", "0/001/002"] {
+            assert!(TilePath::parse(bad).is_none(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The participant register: who may call, in which roles. Journaled state; a document per organisation.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use ledger::{DocumentKind, Key, Ledger};
+use schemas::codes::Code;
+use schemas::date::Date;
+use schemas::identifier::{LicenseTypeCode, Uscc};
+use serde::{Deserialize, Serialize};
+
+use crate::refusal::Refusal;
+
+/// Longest name of an organisation, characters.
+const MAX_NAME_CHARS: usize = 100;
+/// Most license types one authority may issue.
+const MAX_TYPES: usize = 1_000;
+
+/// What an organisation does in the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Issuing authority (发证机关).
+    Issuer,
+    /// Relying party: approval system, bank, other user of licenses (用证单位).
+    Relying,
+    /// Service portal that vouches for the holder it names.
+    Portal,
+    /// Data provider.
+    Provider,
+    /// Exchange of another province.
+    Peer,
+    /// Auditor.
+    Auditor,
+    /// Operator.
+    Operator,
+}
+
+/// One entry of the register, as journaled and as the HTTP contract shows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Participant {
+    /// Unified social credit code.
+    pub organisation: Uscc,
+    /// Name.
+    pub name: String,
+    /// Roles.
+    pub roles: Vec<Role>,
+    /// License types it may issue (role issuer).
+    #[serde(default)]
+    pub issues: Vec<LicenseTypeCode>,
+    /// Purposes that its contract names.
+    #[serde(default)]
+    pub purposes: Vec<String>,
+    /// Contract reference.
+    #[serde(default)]
+    pub contract: Option<String>,
+    /// Most permitted uses a day (China Standard Time); `None` = without limit.
+    #[serde(default)]
+    pub daily_quota: Option<u32>,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day; `None` = no end.
+    #[serde(default)]
+    pub valid_until: Option<Date>,
+    /// Suspended by an operator.
+    #[serde(default)]
+    pub suspended: bool,
+}
+
+/// The wire form: organisation and types still text, so that a wrong check character gets its own code.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Wire {
+    organisation: String,
+    name: String,
+    roles: Vec<Role>,
+    #[serde(default)]
+    issues: Vec<String>,
+    #[serde(default)]
+    purposes: Vec<String>,
+    contract: Option<String>,
+    daily_quota: Option<u32>,
+    valid_from: String,
+    valid_until: Option<String>,
+}
+
+impl Wire {
+    pub(crate) fn typed(self) -> Result<Participant, Refusal> {
+        let bad = || Refusal::new(Code::BadParticipant);
+        let date = |text: &str| text.parse::<Date>().map_err(|_| bad());
+        let short = |text: &String| !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS;
+        if self.issues.len() > MAX_TYPES
+            || !self.purposes.iter().all(short)
+            || self.purposes.len() > MAX_TYPES
+        {
+            return Err(bad());
+        }
+        let issues = self.issues.iter().map(|code| code.parse().map_err(Refusal::identifier));
+        let participant = Participant {
+            organisation: self.organisation.parse().map_err(Refusal::identifier)?,
+            name: self.name,
+            roles: self.roles,
+            issues: issues.collect::<Result<_, _>>()?,
+            purposes: self.purposes,
+            contract: self.contract,
+            daily_quota: self.daily_quota,
+            valid_from: date(&self.valid_from)?,
+            valid_until: self.valid_until.as_deref().map(date).transpose()?,
+            suspended: false,
+        };
+        let ordered = participant.valid_until.is_none_or(|until| until >= participant.valid_from);
+        if short(&participant.name) && !participant.roles.is_empty() && ordered {
+            Ok(participant)
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl Participant {
+    /// Whether the participant has the role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Whether the participant may act at this moment, ms since 1970.
+    pub fn active_at(&self, now_ms: u64) -> bool {
+        let second = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
+        !self.suspended
+            && second >= self.valid_from.first_second()
+            && self.valid_until.is_none_or(|until| second <= until.last_second())
+    }
+
+    /// The first moment at which the registration has ended, ms since 1970; `u64::MAX` without end.
+    pub fn ends_at_ms(&self) -> u64 {
+        self.valid_until
+            .and_then(|until| u64::try_from(until.last_second()).ok())
+            .map_or(u64::MAX, |second| (second + 1) * 1_000)
+    }
+
+    /// The document as journaled.
+    pub fn document(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a participant has only text, numbers and lists")
+    }
+}
+
+/// Parsed documents of journaled state by key, each valid for one fact version.
+pub struct Documents<T> {
+    parsed: DashMap<Key, (u32, Arc<T>)>,
+    kind: DocumentKind,
+}
+
+impl<T: for<'de> Deserialize<'de>> Documents<T> {
+    /// An empty cache of one kind of document.
+    pub fn new(kind: DocumentKind) -> Self {
+        Self { parsed: DashMap::new(), kind }
+    }
+
+    /// The document under a key with its fact version; version 0 and `None` where there is none.
+    pub fn get(&self, ledger: &Ledger, key: &Key) -> (u32, Option<Arc<T>>) {
+        let Some(found) = ledger.state().document(self.kind, key) else { return (0, None) };
+        let version = found.version;
+        if let Some(cached) = self.parsed.get(key)
+            && cached.0 == version
+        {
+            return (version, Some(Arc::clone(&cached.1)));
+        }
+        // The gateway wrote these bytes itself; bytes that do not parse are a fault, and the caller denies.
+        let Ok(document) = serde_json::from_slice::<T>(&found.value) else {
+            tracing::error!(kind = ?self.kind, "a journaled document cannot be read");
+            return (version, None);
+        };
+        let document = Arc::new(document);
+        self.parsed.insert(*key, (version, Arc::clone(&document)));
+        (version, Some(document))
+    }
+}
+
+/// An identified, active participant: step 2 of the request path. Only [`Caller::identify`] makes one.
+#[derive(Debug)]
+pub struct Caller(Arc<Participant>);
+
+impl Caller {
+    /// Finds the organisation of the client certificate in the register.
+    pub fn identify(facts: &mut crate::facts::Facts<'_>, organisation: &Uscc) -> Result<Self, Refusal> {
+        let participant =
+            facts.participant(organisation).ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+        if participant.active_at(facts.now_ms) {
+            Ok(Self(participant))
+        } else {
+            Err(Refusal::new(Code::ParticipantSuspended))
+        }
+    }
+
+    /// The registration.
+    pub fn participant(&self) -> &Participant {
+        &self.0
+    }
+}

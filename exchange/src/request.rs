@@ -1,0 +1,789 @@
+//! Step 1 of the request path: from bytes to a bounded, typed request.
+//!
+//! Everything a caller sends is parsed here once, into types that cannot hold a wrong value. What cannot be
+//! parsed becomes a [`Refusal`] with a public code; the text of a refusal never echoes what was sent.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use schemas::codes::Code;
+use schemas::date::Date;
+use schemas::holder::HolderRef;
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
+use schemas::routes::Route;
+use schemas::state::{LicenseState, Operation};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use verifier::Hash;
+
+use crate::participant::Participant;
+use crate::refusal::Refusal;
+
+/// Longest body of a JSON route, bytes: an issue request with every field at its longest stays below.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Longest text of a use context's part other than the cause, characters.
+const MAX_CONTEXT_CHARS: usize = 100;
+/// Longest cause (用证事由), characters (`useCause` of the Shandong profile).
+const MAX_CAUSE_CHARS: usize = 200;
+/// Longest reason of a transition or revocation, characters.
+const MAX_REASON_CHARS: usize = 200;
+/// Most facts a verify request may expect.
+const MAX_EXPECTED: usize = 8;
+/// Most fields a license or a grant may name.
+const MAX_FIELDS: usize = 64;
+/// Most holders of one license.
+const MAX_HOLDERS: usize = 16;
+/// Longest single value, characters.
+const MAX_VALUE_CHARS: usize = 2_000;
+
+/// A request as received: body bytes, their digest, and what they ask.
+#[derive(Debug)]
+pub struct Request {
+    /// The body as received.
+    pub body: Bytes,
+    /// SHA-256 of the body as received.
+    pub digest: Hash,
+    /// `Idempotency-Key`, where given.
+    pub idempotency_key: Option<String>,
+    /// `Receipt: inline` was asked for.
+    pub inline_proof: bool,
+    /// What is asked.
+    pub action: Action,
+}
+
+/// What a request asks, one variant per route.
+#[derive(Debug)]
+pub enum Action {
+    /// `POST /v1/licenses`
+    Issue(Draft),
+    /// `POST /v1/licenses/transition`
+    Transition(Box<Transition>),
+    /// `POST /v1/licenses/search`
+    Search(Search),
+    /// `POST /v1/licenses/retrieve`
+    Retrieve(Retrieve),
+    /// `POST /v1/verify`
+    Verify(Verify),
+    /// `POST /v1/grants`
+    GrantCreate(GrantCreate),
+    /// `POST /v1/grants/revoke`
+    GrantRevoke(GrantRevoke),
+    /// `POST /v1/participants`
+    ParticipantAdd(Participant),
+    /// `POST /v1/participants/change`
+    ParticipantChange(Participant),
+    /// `POST /v1/participants/suspend`
+    ParticipantSuspend(ParticipantSuspend),
+}
+
+/// The content of a license to be signed.
+#[derive(Debug)]
+pub struct Draft {
+    /// License type.
+    pub type_code: LicenseTypeCode,
+    /// Serial; never a holder's number.
+    pub serial: Serial,
+    /// 证照编号.
+    pub certificate_number: String,
+    /// Holders with the name that the license shows.
+    pub holders: Vec<(String, HolderRef)>,
+    /// Date of issue that the license shows.
+    pub issue_date: Date,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day; `None` = no end.
+    pub valid_until: Option<Date>,
+    /// Fields of the face.
+    pub fields: Vec<(String, String)>,
+}
+
+/// A change of one license's state.
+#[derive(Debug)]
+pub struct Transition {
+    /// The version in force (for 08: the new license's identifier follows from `draft`).
+    pub identifier: CertificateIdentifier,
+    /// Operation 02–10.
+    pub operation: Operation,
+    /// Target of operation 05.
+    pub to: Option<LicenseState>,
+    /// Why.
+    pub reason: String,
+    /// Content of the new version (02, 09) or the new license (08).
+    pub draft: Option<Draft>,
+}
+
+/// An index query.
+#[derive(Debug)]
+pub struct Search {
+    /// Whose licenses.
+    pub holder: HolderRef,
+    /// Only this type.
+    pub type_code: Option<LicenseTypeCode>,
+    /// Grant used.
+    pub grant: Option<[u8; 16]>,
+    /// Use context.
+    pub context: UseContext,
+}
+
+/// How much of a license is disclosed, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Yes or no.
+    Verify,
+    /// Named fields.
+    Fields,
+    /// All fields.
+    Face,
+    /// The signed bytes.
+    Envelope,
+    /// 加注件: the face with maker, purpose and end of use.
+    Copy,
+    /// The index.
+    Search,
+}
+
+impl Mode {
+    /// Bit in a grant's `modes`.
+    pub const fn bit(self) -> u8 {
+        match self {
+            Self::Verify => 1,
+            Self::Fields => 2,
+            Self::Face => 4,
+            Self::Envelope => 8,
+            Self::Copy => 16,
+            Self::Search => 32,
+        }
+    }
+}
+
+/// A retrieval of one license.
+#[derive(Debug)]
+pub struct Retrieve {
+    /// Which.
+    pub license: Named,
+    /// How much.
+    pub mode: Mode,
+    /// Named fields for mode `fields`.
+    pub fields: Vec<String>,
+    /// Holder the portal vouches for.
+    pub holder: Option<HolderRef>,
+    /// Grant used.
+    pub grant: Option<[u8; 16]>,
+    /// Use context.
+    pub context: UseContext,
+}
+
+/// A license named without its bytes.
+#[derive(Debug)]
+pub enum Named {
+    /// By identifier of a version.
+    Identifier(CertificateIdentifier),
+    /// By type, 证照编号 and holder.
+    Number {
+        /// License type.
+        type_code: LicenseTypeCode,
+        /// 证照编号.
+        certificate_number: String,
+        /// Holder.
+        holder: HolderRef,
+    },
+}
+
+/// What a verify request names.
+#[derive(Debug)]
+pub enum Subject {
+    /// A license named.
+    Named(Named),
+    /// The envelope itself.
+    Envelope(Vec<u8>),
+}
+
+/// A verification.
+#[derive(Debug)]
+pub struct Verify {
+    /// Which license.
+    pub subject: Subject,
+    /// Field values that the caller expects.
+    pub expect: Vec<(String, String)>,
+    /// Holder the portal vouches for.
+    pub holder: Option<HolderRef>,
+    /// Grant used.
+    pub grant: Option<[u8; 16]>,
+    /// Use context.
+    pub context: UseContext,
+}
+
+/// A new grant.
+#[derive(Debug)]
+pub struct GrantCreate {
+    /// The holder the portal vouches for.
+    pub holder: HolderRef,
+    /// Who may use it.
+    pub grantee: Uscc,
+    /// One license, or all of a type.
+    pub target: GrantTarget,
+    /// Modes allowed, as bits.
+    pub modes: u8,
+    /// Fields that may be disclosed or expected.
+    pub fields: Vec<String>,
+    /// Only for this service item.
+    pub item_code: Option<String>,
+    /// Last valid moment, ms since 1970.
+    pub until_ms: u64,
+    /// Most uses; 0 = without limit.
+    pub max_uses: u32,
+}
+
+/// What a grant is for.
+#[derive(Debug)]
+pub enum GrantTarget {
+    /// One license.
+    License(CertificateIdentifier),
+    /// All of the holder's licenses of a type.
+    Type(LicenseTypeCode),
+}
+
+/// The end of a grant.
+#[derive(Debug)]
+pub struct GrantRevoke {
+    /// Which.
+    pub grant: [u8; 16],
+    /// The holder the portal vouches for.
+    pub holder: HolderRef,
+    /// Why.
+    pub reason: String,
+}
+
+/// Suspension of a participant, or its end.
+#[derive(Debug)]
+pub struct ParticipantSuspend {
+    /// Whom.
+    pub organisation: Uscc,
+    /// Suspend or lift.
+    pub suspended: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// Who uses a license, for what and in which case (用证信息): all six are required.
+#[derive(Clone, Debug)]
+pub struct UseContext {
+    /// Person at the caller, as the caller names them.
+    pub user_name: String,
+    /// Service item code (事项编码).
+    pub item_code: String,
+    /// Service item name.
+    pub item_name: String,
+    /// Case number (办件编号).
+    pub business_code: String,
+    /// Why (用证事由).
+    pub cause: String,
+    /// Stage: 申办, 受理, 审核, 决定 or 送达.
+    pub stage: String,
+}
+
+/// Stages of a case (环节).
+pub const STAGES: [&str; 5] = ["申办", "受理", "审核", "决定", "送达"];
+
+/// Reads a body as the route's action.
+pub fn parse(route: Route, body: &[u8]) -> Result<Action, Refusal> {
+    let text = std::str::from_utf8(body).map_err(|_| Refusal::new(Code::BadUtf8))?;
+    Ok(match route {
+        Route::Issue => Action::Issue(json::<wire::Issue>(text)?.license.typed()?),
+        Route::Transition => Action::Transition(Box::new(json::<wire::Transition>(text)?.typed()?)),
+        Route::Search => Action::Search(json::<wire::Search>(text)?.typed()?),
+        Route::Retrieve => Action::Retrieve(json::<wire::Retrieve>(text)?.typed()?),
+        Route::Verify => Action::Verify(json::<wire::Verify>(text)?.typed()?),
+        Route::GrantCreate => Action::GrantCreate(json::<wire::GrantCreate>(text)?.typed()?),
+        Route::GrantRevoke => Action::GrantRevoke(json::<wire::GrantRevoke>(text)?.typed()?),
+        Route::ParticipantAdd => Action::ParticipantAdd(json::<wire::ParticipantBody>(text)?.typed()?),
+        Route::ParticipantChange => Action::ParticipantChange(json::<wire::ParticipantBody>(text)?.typed()?),
+        Route::ParticipantSuspend => {
+            let suspend = json::<wire::ParticipantSuspend>(text)?;
+            Action::ParticipantSuspend(ParticipantSuspend {
+                organisation: suspend.organisation.parse().map_err(Refusal::identifier)?,
+                suspended: suspend.suspended,
+                reason: reason(suspend.reason)?,
+            })
+        }
+        Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
+    })
+}
+
+/// Parses JSON; the code tells unknown and doubled members from other faults, the insider's detail says where.
+fn json<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
+    serde_json::from_str(text).map_err(|error| {
+        // serde's own wording of the two cases; the tests of this module fail if it ever changes.
+        let message = error.to_string();
+        let code = if message.starts_with("unknown field") {
+            Code::UnknownField
+        } else if message.starts_with("duplicate field") {
+            Code::DuplicateKey
+        } else {
+            Code::MalformedRequest
+        };
+        Refusal::new(code).at(error.line(), error.column())
+    })
+}
+
+fn bounded(value: &str, max_chars: usize) -> bool {
+    !value.trim().is_empty() && value.chars().count() <= max_chars && !value.chars().any(|c| c.is_control())
+}
+
+fn reason(text: String) -> Result<String, Refusal> {
+    if bounded(&text, MAX_REASON_CHARS) { Ok(text) } else { Err(Refusal::new(Code::MalformedRequest)) }
+}
+
+/// A map of text to text that keeps its order and refuses a key that stands twice.
+#[derive(Debug, Default)]
+struct Pairs(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Pairs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = Pairs;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of text values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                let mut seen = BTreeMap::new();
+                let mut pairs = Vec::new();
+                while let Some((key, value)) = map.next_entry::<String, String>()? {
+                    if seen.insert(key.clone(), ()).is_some() {
+                        return Err(serde::de::Error::duplicate_field("of the map"));
+                    }
+                    if pairs.len() == MAX_FIELDS {
+                        return Err(serde::de::Error::invalid_length(MAX_FIELDS + 1, &self));
+                    }
+                    pairs.push((key, value));
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(PairsVisitor)
+    }
+}
+
+/// The JSON shapes, before their values are checked; `openapi.json` is their contract.
+mod wire {
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Issue {
+        pub(super) license: License,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct License {
+        type_code: String,
+        serial: String,
+        certificate_number: String,
+        holders: Vec<NamedHolder>,
+        issue_date: String,
+        valid_from: String,
+        valid_until: Option<String>,
+        fields: Pairs,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct NamedHolder {
+        name: String,
+        type_code: String,
+        number: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Holder {
+        type_code: String,
+        number: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Transition {
+        identifier: String,
+        operation: Operation,
+        to: Option<LicenseState>,
+        reason: String,
+        license: Option<License>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Search {
+        holder: Holder,
+        type_code: Option<String>,
+        grant: Option<String>,
+        #[serde(rename = "use")]
+        context: Option<ContextValue>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct LicenseName {
+        identifier: Option<String>,
+        type_code: Option<String>,
+        certificate_number: Option<String>,
+        holder: Option<Holder>,
+        envelope: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Retrieve {
+        license: LicenseName,
+        mode: Mode,
+        #[serde(default)]
+        fields: Vec<String>,
+        holder: Option<Holder>,
+        grant: Option<String>,
+        #[serde(rename = "use")]
+        context: Option<ContextValue>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Verify {
+        license: LicenseName,
+        #[serde(default)]
+        expect: Pairs,
+        holder: Option<Holder>,
+        grant: Option<String>,
+        #[serde(rename = "use")]
+        context: Option<ContextValue>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct GrantCreate {
+        holder: Holder,
+        grantee: String,
+        identifier: Option<String>,
+        type_code: Option<String>,
+        modes: Vec<Mode>,
+        #[serde(default)]
+        fields: Vec<String>,
+        item_code: Option<String>,
+        until: String,
+        max_uses: Option<u32>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct GrantRevoke {
+        grant: String,
+        holder: Holder,
+        reason: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct ParticipantSuspend {
+        pub(super) organisation: String,
+        pub(super) suspended: bool,
+        pub(super) reason: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct ParticipantBody {
+        participant: crate::participant::Wire,
+    }
+
+    /// The use context's object; a missing member is a bad use context, not a malformed request.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct ContextValue {
+        user_name: Option<String>,
+        item_code: Option<String>,
+        item_name: Option<String>,
+        business_code: Option<String>,
+        cause: Option<String>,
+        stage: Option<String>,
+    }
+
+    impl License {
+        pub(super) fn typed(self) -> Result<Draft, Refusal> {
+            let type_code = type_code(&self.type_code)?;
+            let serial: Serial = self.serial.parse().map_err(|_| Refusal::new(Code::BadSerial))?;
+            if self.holders.is_empty() || self.holders.len() > MAX_HOLDERS {
+                return Err(Refusal::new(Code::BadFields));
+            }
+            let mut holders = Vec::with_capacity(self.holders.len());
+            for holder in self.holders {
+                if !bounded(&holder.name, MAX_CONTEXT_CHARS) {
+                    return Err(Refusal::new(Code::BadHolder));
+                }
+                let reference = HolderRef::new(&holder.type_code, &holder.number).map_err(Refusal::holder)?;
+                if holders.iter().any(|(_, other)| *other == reference) {
+                    return Err(Refusal::new(Code::BadHolder));
+                }
+                holders.push((holder.name, reference));
+            }
+            // A serial stands in every identifier, so a holder's number there would publish it.
+            if holders.iter().any(|(_, holder)| holder.number() == serial.as_str()) {
+                return Err(Refusal::new(Code::BadSerial));
+            }
+            if !bounded(&self.certificate_number, MAX_CONTEXT_CHARS)
+                || self.fields.0.iter().any(|(_, value)| value.chars().count() > MAX_VALUE_CHARS)
+            {
+                return Err(Refusal::new(Code::BadFields));
+            }
+            Ok(Draft {
+                type_code,
+                serial,
+                certificate_number: self.certificate_number,
+                holders,
+                issue_date: date(&self.issue_date)?,
+                valid_from: date(&self.valid_from)?,
+                valid_until: self.valid_until.as_deref().map(date).transpose()?,
+                fields: self.fields.0,
+            })
+        }
+    }
+
+    impl Transition {
+        pub(super) fn typed(self) -> Result<super::Transition, Refusal> {
+            Ok(super::Transition {
+                identifier: identifier(&self.identifier)?,
+                operation: self.operation,
+                to: self.to,
+                reason: reason(self.reason)?,
+                draft: self.license.map(License::typed).transpose()?,
+            })
+        }
+    }
+
+    impl Holder {
+        fn typed(self) -> Result<HolderRef, Refusal> {
+            HolderRef::new(&self.type_code, &self.number).map_err(Refusal::holder)
+        }
+    }
+
+    fn context(value: Option<ContextValue>) -> Result<UseContext, Refusal> {
+        let bad = || Refusal::new(Code::BadUseContext);
+        let value = value.ok_or_else(bad)?;
+        let part = |text: Option<String>, max: usize| match text {
+            Some(text) if bounded(&text, max) => Ok(text),
+            _ => Err(Refusal::new(Code::BadUseContext)),
+        };
+        let context = UseContext {
+            user_name: part(value.user_name, MAX_CONTEXT_CHARS)?,
+            item_code: part(value.item_code, MAX_CONTEXT_CHARS)?,
+            item_name: part(value.item_name, MAX_CONTEXT_CHARS)?,
+            business_code: part(value.business_code, MAX_CONTEXT_CHARS)?,
+            cause: part(value.cause, MAX_CAUSE_CHARS)?,
+            stage: part(value.stage, MAX_CONTEXT_CHARS)?,
+        };
+        if STAGES.contains(&context.stage.as_str()) { Ok(context) } else { Err(bad()) }
+    }
+
+    impl Search {
+        pub(super) fn typed(self) -> Result<super::Search, Refusal> {
+            Ok(super::Search {
+                context: context(self.context)?,
+                holder: self.holder.typed()?,
+                type_code: self.type_code.as_deref().map(type_code).transpose()?,
+                grant: self.grant.as_deref().map(grant_id).transpose()?,
+            })
+        }
+    }
+
+    impl LicenseName {
+        fn named(self) -> Result<Named, Refusal> {
+            match self {
+                Self {
+                    identifier: Some(text),
+                    type_code: None,
+                    certificate_number: None,
+                    holder: None,
+                    envelope: None,
+                } => Ok(Named::Identifier(identifier(&text)?)),
+                Self {
+                    identifier: None,
+                    type_code: Some(code),
+                    certificate_number: Some(certificate_number),
+                    holder: Some(holder),
+                    envelope: None,
+                } if bounded(&certificate_number, MAX_CONTEXT_CHARS) => Ok(Named::Number {
+                    type_code: type_code(&code)?,
+                    certificate_number,
+                    holder: holder.typed()?,
+                }),
+                _ => Err(Refusal::new(Code::MalformedRequest)),
+            }
+        }
+
+        fn subject(self) -> Result<Subject, Refusal> {
+            match self {
+                Self {
+                    identifier: None,
+                    type_code: None,
+                    certificate_number: None,
+                    holder: None,
+                    envelope: Some(text),
+                } => {
+                    let bytes = BASE64.decode(text).map_err(|_| Refusal::new(Code::BadEnvelope))?;
+                    Ok(Subject::Envelope(bytes))
+                }
+                other => Ok(Subject::Named(other.named()?)),
+            }
+        }
+    }
+
+    fn names(fields: Vec<String>) -> Result<Vec<String>, Refusal> {
+        if fields.len() <= MAX_FIELDS && fields.iter().all(|f| bounded(f, MAX_CONTEXT_CHARS)) {
+            Ok(fields)
+        } else {
+            Err(Refusal::new(Code::BadFields))
+        }
+    }
+
+    impl Retrieve {
+        pub(super) fn typed(self) -> Result<super::Retrieve, Refusal> {
+            let context = context(self.context)?;
+            let wants_fields = self.mode == Mode::Fields;
+            if matches!(self.mode, Mode::Verify | Mode::Search) || wants_fields == self.fields.is_empty() {
+                return Err(Refusal::new(Code::MalformedRequest));
+            }
+            Ok(super::Retrieve {
+                license: self.license.named()?,
+                mode: self.mode,
+                fields: names(self.fields)?,
+                holder: self.holder.map(Holder::typed).transpose()?,
+                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                context,
+            })
+        }
+    }
+
+    impl Verify {
+        pub(super) fn typed(self) -> Result<super::Verify, Refusal> {
+            let context = context(self.context)?;
+            if self.expect.0.len() > MAX_EXPECTED {
+                return Err(Refusal::new(Code::MalformedRequest));
+            }
+            Ok(super::Verify {
+                subject: self.license.subject()?,
+                expect: self.expect.0,
+                holder: self.holder.map(Holder::typed).transpose()?,
+                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                context,
+            })
+        }
+    }
+
+    impl GrantCreate {
+        pub(super) fn typed(self) -> Result<super::GrantCreate, Refusal> {
+            let bad = || Refusal::new(Code::BadGrant);
+            let target = match (self.identifier, self.type_code) {
+                (Some(text), None) => GrantTarget::License(identifier(&text)?),
+                (None, Some(code)) => GrantTarget::Type(type_code(&code)?),
+                _ => return Err(bad()),
+            };
+            let modes = self.modes.iter().fold(0, |bits, mode| bits | mode.bit());
+            let item_code = match self.item_code {
+                Some(code) if !bounded(&code, MAX_CONTEXT_CHARS) => return Err(bad()),
+                code => code,
+            };
+            if modes == 0 || self.max_uses == Some(0) {
+                return Err(bad());
+            }
+            Ok(super::GrantCreate {
+                holder: self.holder.typed()?,
+                grantee: self.grantee.parse().map_err(Refusal::identifier)?,
+                target,
+                modes,
+                fields: names(self.fields)?,
+                item_code,
+                until_ms: schemas::date::parse_rfc3339(&self.until).ok_or_else(bad)?,
+                max_uses: self.max_uses.unwrap_or(0),
+            })
+        }
+    }
+
+    impl GrantRevoke {
+        pub(super) fn typed(self) -> Result<super::GrantRevoke, Refusal> {
+            Ok(super::GrantRevoke {
+                grant: grant_id(&self.grant)?,
+                holder: self.holder.typed()?,
+                reason: reason(self.reason)?,
+            })
+        }
+    }
+
+    impl ParticipantBody {
+        pub(super) fn typed(self) -> Result<Participant, Refusal> {
+            self.participant.typed()
+        }
+    }
+
+    fn identifier(text: &str) -> Result<CertificateIdentifier, Refusal> {
+        text.parse().map_err(Refusal::identifier)
+    }
+
+    fn type_code(text: &str) -> Result<LicenseTypeCode, Refusal> {
+        // A code that cannot be read names no type; only a wrong check character is told apart.
+        text.parse().map_err(|error: schemas::identifier::IdentifierError| {
+            if error.is_check_error() {
+                Refusal::new(Code::WrongCheckDigit)
+            } else {
+                Refusal::new(Code::UnknownType)
+            }
+        })
+    }
+
+    fn date(text: &str) -> Result<Date, Refusal> {
+        text.parse().map_err(|_| Refusal::new(Code::BadFields))
+    }
+
+    /// A grant id that cannot be read is a grant that does not exist: the floor refuses it like any other.
+    fn grant_id(text: &str) -> Result<[u8; 16], Refusal> {
+        let mut id = [0; 16];
+        hex::decode_to_slice(text, &mut id).map_err(|_| Refusal::new(Code::MalformedRequest))?;
+        Ok(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code_of(route: Route, body: &str) -> Code {
+        parse(route, body.as_bytes()).expect_err("must be refused").code
+    }
+
+    #[test]
+    fn unknown_and_doubled_members_have_their_own_codes() {
+        assert_eq!(code_of(Route::GrantRevoke, r#"{"grantt":"a"}"#), Code::UnknownField);
+        assert_eq!(code_of(Route::GrantRevoke, r#"{"grant":"a","grant":"b"}"#), Code::DuplicateKey);
+        assert_eq!(code_of(Route::GrantRevoke, r#"{"grant":"#), Code::MalformedRequest);
+        assert_eq!(
+            code_of(Route::Verify, r#"{"license":{"identifier":"x"},"expect":{"a":"1","a":"2"}}"#),
+            Code::DuplicateKey
+        );
+    }
+
+    #[test]
+    fn missing_use_context_is_its_own_code() {
+        let body = r#"{"license":{"identifier":"x"},"use":{"userName":"a"}}"#;
+        assert_eq!(code_of(Route::Verify, body), Code::BadUseContext);
+        assert_eq!(code_of(Route::Verify, r#"{"license":{"identifier":"x"}}"#), Code::BadUseContext);
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_refused() {
+        assert_eq!(parse(Route::Verify, &[0xff, 0xfe]).expect_err("bad").code, Code::BadUtf8);
+    }
+}

@@ -1,0 +1,109 @@
+//! What is not answered: requests shed before a decision are counted per organisation and code, and journaled as
+//! counts once a second, so that rubbish can neither fill the disk nor go unseen.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use schemas::codes::Code;
+use schemas::identifier::Uscc;
+
+/// Journaled refusals an organisation may cause a second.
+pub const REFUSALS_A_SECOND: u32 = 50;
+/// Journaled refusals it may cause at once.
+pub const REFUSAL_BURST: u32 = 1_000;
+
+/// Budgets of journaled refusals, and counts of what was shed.
+pub struct Shed {
+    budget: DefaultKeyedRateLimiter<Uscc>,
+    clock: DefaultClock,
+    /// Until when an organisation's requests are shed unread.
+    closed: DashMap<Uscc, Instant>,
+    counts: DashMap<(Uscc, u16), u64>,
+}
+
+impl Shed {
+    /// A budget per organisation.
+    pub fn new(a_second: NonZeroU32, burst: NonZeroU32) -> Self {
+        Self {
+            budget: RateLimiter::keyed(Quota::per_second(a_second).allow_burst(burst)),
+            clock: DefaultClock::default(),
+            closed: DashMap::new(),
+            counts: DashMap::new(),
+        }
+    }
+
+    /// Whether the organisation's next request is shed before its body is read.
+    pub fn closed(&self, organisation: &Uscc) -> bool {
+        let until = self.closed.get(organisation).map(|until| *until);
+        match until {
+            Some(until) if Instant::now() < until => true,
+            Some(_) => {
+                self.closed.remove(organisation);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Takes one journaled refusal from the organisation's budget.
+    pub fn refused(&self, organisation: &Uscc) {
+        if let Err(not_until) = self.budget.check_key(organisation) {
+            let wait = not_until.wait_time_from(self.clock.now()).max(Duration::from_millis(1));
+            self.closed.insert(*organisation, Instant::now() + wait);
+        }
+    }
+
+    /// Counts one request that was shed.
+    pub fn count(&self, organisation: &Uscc, code: Code) {
+        *self.counts.entry((*organisation, code.number())).or_default() += 1;
+    }
+
+    /// Takes the counts since the last call.
+    pub fn take(&self) -> Vec<(String, Code, u64)> {
+        let keys: Vec<_> = self.counts.iter().map(|entry| *entry.key()).collect();
+        self.budget.retain_recent();
+        keys.into_iter()
+            .filter_map(|key| {
+                let ((organisation, code), count) = self.counts.remove(&key)?;
+                Some((organisation.as_str().to_owned(), Code::from_number(code)?, count))
+            })
+            .collect()
+    }
+
+    /// Puts counts back that could not be journaled.
+    pub fn put_back(&self, counts: Vec<(String, Code, u64)>) {
+        for (organisation, code, count) in counts {
+            if let Ok(organisation) = organisation.parse() {
+                *self.counts.entry((organisation, code.number())).or_default() += count;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spent_budget_closes_the_door_for_that_organisation_alone() {
+        let two = NonZeroU32::new(2).expect("not zero");
+        let one = NonZeroU32::new(1).expect("not zero");
+        let shed = Shed::new(one, two);
+        let noisy: Uscc = "91350100M000100Y43".parse().expect("a vector");
+        let quiet: Uscc = "11100000000013338W".parse().expect("a vector");
+        for _ in 0..2 {
+            shed.refused(&noisy);
+            assert!(!shed.closed(&noisy));
+        }
+        shed.refused(&noisy);
+        assert!(shed.closed(&noisy));
+        assert!(!shed.closed(&quiet));
+        shed.count(&noisy, Code::TooManyRefusals);
+        shed.count(&noisy, Code::TooManyRefusals);
+        assert_eq!(shed.take(), vec![(noisy.to_string(), Code::TooManyRefusals, 2)]);
+        assert!(shed.take().is_empty());
+    }
+}

@@ -1,0 +1,153 @@
+//! Signing of license bodies, before the sequencer: one thread and one queue per issuing authority, so a slow key
+//! holds up nobody else. Whatever is queued when the previous signature is done is signed as one tree.
+
+use std::collections::HashMap;
+use std::thread;
+use std::time::Duration;
+
+use certs::keys::IssuerKey;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use schemas::codes::Code;
+use schemas::identifier::Uscc;
+use tokio::sync::oneshot;
+use verifier::license::SignatureParts;
+use verifier::merkle::{self, BatchTree};
+use verifier::signature::{Suite, message};
+use verifier::trust::Trust;
+
+use crate::refusal::Refusal;
+
+/// Most bodies in one tree.
+const MAX_BATCH: usize = 512;
+/// Bodies waiting for one authority's key; more are refused with 503.
+const QUEUE: usize = 4_096;
+/// Longest wait for a signature.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// One body to be signed.
+struct Job {
+    leaf: verifier::Hash,
+    /// Seconds since 1970: a key past its end signs nothing.
+    issued_at: u64,
+    reply: oneshot::Sender<Option<Vec<SignatureParts>>>,
+}
+
+/// One key of an authority, ready to sign.
+struct Key {
+    suite: Suite,
+    key_id: [u8; 16],
+    from: u64,
+    until: u64,
+    pair: Pair,
+}
+
+enum Pair {
+    Ed25519(Ed25519KeyPair),
+    Es256(EcdsaKeyPair, ring::rand::SystemRandom),
+}
+
+/// The signing queues of all authorities.
+pub struct Signers {
+    queues: HashMap<Uscc, Sender<Job>>,
+}
+
+impl Signers {
+    /// Starts a thread per authority. A key that the trust bundle does not list for its authority is refused:
+    /// nothing it signs could be verified.
+    pub fn start(keys: Vec<IssuerKey>, trust: &Trust) -> Result<Self, String> {
+        let mut by_authority: HashMap<Uscc, Vec<Key>> = HashMap::new();
+        for key in keys {
+            let organisation = key.organisation;
+            let ready = Key::ready(&key, trust)
+                .ok_or_else(|| format!("a signing key of {organisation} is not in the trust bundle"))?;
+            by_authority.entry(organisation).or_default().push(ready);
+        }
+        let mut queues = HashMap::new();
+        for (organisation, keys) in by_authority {
+            let (sender, receiver) = bounded(QUEUE);
+            thread::Builder::new()
+                .name(format!("sign-{organisation}"))
+                .spawn(move || run(&keys, &receiver))
+                .map_err(|error| format!("a signing thread cannot start: {error}"))?;
+            queues.insert(organisation, sender);
+        }
+        Ok(Self { queues })
+    }
+
+    /// Signs a body with every key of the authority that is valid at `issued_at`.
+    pub async fn sign(
+        &self,
+        authority: &Uscc,
+        body: &[u8],
+        issued_at: u64,
+    ) -> Result<Vec<SignatureParts>, Refusal> {
+        let unavailable = || Refusal::new(Code::SignerUnavailable);
+        let queue = self.queues.get(authority).ok_or_else(unavailable)?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job { leaf: merkle::leaf_hash(body), issued_at, reply };
+        match queue.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(unavailable()),
+        }
+        match tokio::time::timeout(DEADLINE, answer).await {
+            Ok(Ok(Some(signatures))) => Ok(signatures),
+            _ => Err(unavailable()),
+        }
+    }
+}
+
+impl Key {
+    fn ready(key: &IssuerKey, trust: &Trust) -> Option<Self> {
+        let suite = Suite::from_number(key.suite)?;
+        let listed = trust.key(&key.key_id).filter(|listed| listed.organisation == key.organisation)?;
+        let pair = match suite {
+            Suite::Ed25519 => Pair::Ed25519(Ed25519KeyPair::from_pkcs8(&key.pkcs8).ok()?),
+            Suite::Es256 => {
+                let random = ring::rand::SystemRandom::new();
+                let pair =
+                    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.pkcs8, &random).ok()?;
+                Pair::Es256(pair, random)
+            }
+            Suite::Sm2Sm3 => return None,
+        };
+        Some(Self { suite, key_id: key.key_id, from: listed.from, until: listed.until, pair })
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match &self.pair {
+            Pair::Ed25519(pair) => Some(pair.sign(message).as_ref().to_vec()),
+            Pair::Es256(pair, random) => Some(pair.sign(random, message).ok()?.as_ref().to_vec()),
+        }
+    }
+}
+
+fn run(keys: &[Key], queue: &Receiver<Job>) {
+    // Ends when the gateway drops its side of the queue.
+    while let Ok(first) = queue.recv() {
+        let mut jobs = vec![first];
+        jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
+        let tree = BatchTree::new(jobs.iter().map(|job| job.leaf).collect());
+        let root = tree.root();
+        let size = jobs.len() as u64;
+        let signed: Vec<_> =
+            keys.iter().filter_map(|key| Some((key, key.sign(&message(key.suite, size, &root))?))).collect();
+        for (index, job) in jobs.into_iter().enumerate() {
+            let path = tree.path(index);
+            let signatures: Vec<_> = signed
+                .iter()
+                .filter(|(key, _)| key.from <= job.issued_at && job.issued_at < key.until)
+                .map(|(key, value)| SignatureParts {
+                    suite: key.suite.number(),
+                    key_id: key.key_id,
+                    size,
+                    index: index as u64,
+                    path: path.clone(),
+                    value: value.clone(),
+                })
+                .collect();
+            // The caller may have gone away; its request then commits nothing.
+            let _ = job.reply.send((!signatures.is_empty()).then_some(signatures));
+        }
+    }
+}
