@@ -1,2 +1,142 @@
-//! placeholder
-fn main() {}
+//! The project's own commands: `cargo xtask test`, `lint` and `generate`.
+
+#![forbid(unsafe_code)]
+
+mod independent;
+mod source;
+mod steps;
+mod tools;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use steps::Steps;
+use tools::Python;
+
+/// Runs, checks and regenerates what the workspace holds. Everything is written below the target folder
+/// (CARGO_TARGET_DIR, or `target`), nothing into the source tree but by `generate`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs everything CI runs, installing what it needs and saying so: lints, all tests, and checks of a running
+    /// exchange by programs that share no code with it.
+    Test {
+        /// Try more: property tests with many more cases, and ten thousand log entries instead of a hundred.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Checks format, clippy, the OpenAPI document and the generated code, and runs no test.
+    Lint,
+    /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
+    Generate,
+}
+
+/// Where things lie.
+pub(crate) struct Workspace {
+    /// The source tree.
+    root: PathBuf,
+    /// The target folder.
+    target: PathBuf,
+    /// The cargo that runs us.
+    cargo: OsString,
+}
+
+impl Workspace {
+    fn locate() -> anyhow::Result<Self> {
+        let own = std::env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask`")?;
+        let root = Path::new(&own).ancestors().nth(2).context("the workspace is two folders up")?.to_owned();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => std::path::absolute(folder)?,
+            None => root.join("target"),
+        };
+        std::fs::create_dir_all(&target).with_context(|| target.display().to_string())?;
+        Ok(Self { root, target, cargo: std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()) })
+    }
+
+    /// A cargo command on the whole workspace with the lock file as it is, so that all of them share what is built.
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target).args(arguments);
+        command
+    }
+
+    /// A binary or example of the dev profile, as built by an earlier step.
+    fn built(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> anyhow::Result<()> {
+    let workspace = Workspace::locate()?;
+    match task {
+        Task::Generate => source::generate(&workspace, &Python::ready(&workspace)?),
+        Task::Lint => {
+            let mut steps = Steps::default();
+            let python = steps.run("tools", || Python::ready(&workspace))?;
+            lint(&mut steps, &workspace, &python)?;
+            steps.finish();
+            Ok(())
+        }
+        Task::Test { long } => test(&workspace, *long),
+    }
+}
+
+fn lint(steps: &mut Steps, workspace: &Workspace, python: &Python) -> anyhow::Result<()> {
+    steps.run("format", || tools::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
+    steps.run("no stubs, no ignored tests", || source::no_stubs(workspace))?;
+    steps.run("locked dependencies", || source::locked_dependencies(workspace))?;
+    steps.run("generated code", || source::generated_code(workspace, python))?;
+    steps.run("OpenAPI document", || {
+        tools::run(
+            python.script(workspace, "openapi_lint.py").arg(workspace.root.join("schemas/openapi.json")),
+        )
+    })?;
+    steps.run("clippy", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        tools::run(&mut workspace.cargo(&arguments))
+    })
+}
+
+fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
+    let mut steps = Steps::default();
+    let python = steps.run("tools", || {
+        tools::install_packages()?;
+        Python::ready(workspace)
+    })?;
+    lint(&mut steps, workspace, &python)?;
+    steps.run("build", || {
+        tools::run(&mut workspace.cargo(&["build", "--workspace", "--bins", "--examples", "--locked"]))
+    })?;
+    steps.run("tests", || {
+        let mut command = workspace.cargo(&["test", "--workspace", "--locked"]);
+        if long {
+            command.env("PROPTEST_CASES", "20000");
+        }
+        tools::run(&mut command)
+    })?;
+    steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
+    independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;
+    steps.finish();
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Programs that are not ours: running them, and installing those that are missing.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use crate::Workspace;
+
+/// Debian packages that the checks need, with what shows that each is there.
+const PACKAGES: [(&str, Shown); 3] = [
+    ("golang-go", Shown::Program("go")),
+    ("golang-golang-x-mod-dev", Shown::File("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go")),
+    ("openssl", Shown::Program("openssl")),
+];
+/// Without it `python3 -m venv` makes no environment on Debian.
+const VENV_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
+/// The virtual environment's folder in the target folder.
+const VENV: &str = "xtask-venv";
+
+/// What shows that a package is installed.
+enum Shown {
+    Program(&'static str),
+    File(&'static str),
+}
+
+impl Shown {
+    fn is_there(&self) -> bool {
+        match self {
+            Self::Program(name) => program(name),
+            Self::File(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+/// Whether a program is on the path.
+fn program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// Runs a command; an error if it cannot be started or does not end well.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| shown(command))?;
+    if !status.success() {
+        bail!("{}: {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a control: a command that must end with this code and say this on standard error.
+pub(crate) fn must_fail(command: &mut Command, code: i32, saying: &str) -> anyhow::Result<()> {
+    let output = command.stdout(Stdio::null()).output().with_context(|| shown(command))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() != Some(code) || !said.contains(saying) {
+        bail!(
+            "the control should end with {code} saying {saying:?}, but ended with {}: {said}",
+            output.status
+        );
+    }
+    println!("control refused: {}", said.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+/// The program's name and its first arguments, for errors.
+fn shown(command: &Command) -> String {
+    let name = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
+    let arguments = command.get_args().take(3).map(|argument| {
+        let path = Path::new(argument);
+        path.file_name().filter(|_| path.is_absolute()).unwrap_or(argument).to_string_lossy().into_owned()
+    });
+    [name.to_string_lossy().into_owned()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+/// Installs the Debian packages that are missing.
+pub(crate) fn install_packages() -> anyhow::Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, shown)| !shown.is_there()).map(|(name, _)| *name).collect();
+    apt_install(&missing)
+}
+
+fn apt_install(packages: &[&str]) -> anyhow::Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    println!("installing with apt-get: {}", packages.join(" "));
+    if !program("apt-get") {
+        bail!("there is no apt-get; install these by hand: {}", packages.join(" "));
+    }
+    run(&mut apt_get(&["update"]))?;
+    run(apt_get(&["install", "--yes", "--no-install-recommends"]).args(packages))
+}
+
+/// `apt-get`, through `sudo` for those who are not root.
+fn apt_get(arguments: &[&str]) -> Command {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    let mut command = if root {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    } else {
+        let mut command = Command::new("sudo");
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        command
+    };
+    command.arg("--quiet").args(arguments);
+    command
+}
+
+/// The virtual environment with the packages that the checks use.
+pub(crate) struct Python {
+    bin: PathBuf,
+}
+
+impl Python {
+    /// Makes the environment, or takes the one that is there with the same requirements.
+    pub(crate) fn ready(workspace: &Workspace) -> anyhow::Result<Self> {
+        let folder = workspace.target.join(VENV);
+        let python = Self { bin: folder.join("bin") };
+        let requirements = workspace.root.join("tests/independent/requirements.txt");
+        let wanted = std::fs::read(&requirements).with_context(|| requirements.display().to_string())?;
+        // Written last, so an environment that was cut off is made anew.
+        let stamp = folder.join("requirements.txt");
+        if std::fs::read(&stamp).is_ok_and(|have| have == wanted) {
+            return Ok(python);
+        }
+        println!("making a Python environment in the target folder from tests/independent/requirements.txt");
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        let make = || run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
+        if !program("python3") || make().is_err() {
+            apt_install(&VENV_PACKAGES)?;
+            make()?;
+        }
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+        run(Command::new(python.bin.join("python3")).args(pip).arg(&requirements))?;
+        std::fs::write(&stamp, wanted)?;
+        Ok(python)
+    }
+
+    /// One of the scripts in tests/independent; no byte code is left beside them.
+    pub(crate) fn script(&self, workspace: &Workspace, name: &str) -> Command {
+        let mut command = Command::new(self.bin.join("python3"));
+        command.arg("-B").arg(workspace.root.join("tests/independent").join(name));
+        command
+    }
+
+    /// The pinned flatc.
+    pub(crate) fn flatc(&self) -> Command {
+        Command::new(self.bin.join("flatc"))
+    }
+}
