@@ -52,9 +52,11 @@ impl<'a> Facts<'a> {
         (self.reads, self.ends_at_ms)
     }
 
-    /// The decision holds only before this moment.
+    /// The decision holds only before this moment. An end that is past already was seen by the decision.
     pub fn ends_at(&mut self, end_ms: u64) {
-        self.ends_at_ms = self.ends_at_ms.min(end_ms);
+        if end_ms > self.now_ms {
+            self.ends_at_ms = self.ends_at_ms.min(end_ms);
+        }
     }
 
     fn read(&mut self, fact: Fact, version: u32) {

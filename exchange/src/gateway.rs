@@ -106,6 +106,21 @@ enum Decided {
     Again(Answer),
 }
 
+/// A place in the queue of requests with one idempotency key; leaves no trace when dropped, also by a client that
+/// disconnects.
+struct Turn<'a> {
+    in_flight: &'a DashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+    key: Key,
+    lock: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Ours and the map's are the last two: nobody else waits.
+        self.in_flight.remove_if(&self.key, |_, lock| Arc::strong_count(lock) <= 2);
+    }
+}
+
 impl Gateway {
     /// A gateway over an open ledger.
     pub fn new(ledger: Ledger, signers: Signers, trust: Trust, shed: Shed) -> Self {
@@ -178,18 +193,12 @@ impl Gateway {
         // 1 bytes -> Request
         let received = receive(http, misrouted).await?;
         let request = self.typed(route, &received);
-        let lock = self.lock_key(organisation, &received);
-        let _turn = match &lock {
-            Some((_, lock)) => Some(lock.lock().await),
+        let turn = self.turn(organisation, &received);
+        let _held = match &turn {
+            Some(turn) => Some(turn.lock.lock().await),
             None => None,
         };
-        let answer = self.attempts(route, organisation, &received, &request).await;
-        drop(_turn);
-        if let Some((key, lock)) = lock {
-            drop(lock);
-            self.in_flight.remove_if(&key, |_, lock| Arc::strong_count(lock) == 1);
-        }
-        answer
+        self.attempts(route, organisation, &received, &request).await
     }
 
     async fn attempts(
@@ -311,14 +320,11 @@ impl Gateway {
         self.ledger.keyed().key("idempotency", &[organisation.as_bytes(), key.as_bytes()])
     }
 
-    fn lock_key(
-        &self,
-        organisation: &Uscc,
-        received: &Received,
-    ) -> Option<(Key, Arc<tokio::sync::Mutex<()>>)> {
+    /// The turn of a request with an idempotency key: the second of two with the same key waits for the first.
+    fn turn(&self, organisation: &Uscc, received: &Received) -> Option<Turn<'_>> {
         let key = self.idempotency_key(organisation, received.idempotency_key.as_deref()?);
         let lock = Arc::clone(&self.in_flight.entry(key).or_default());
-        Some((key, lock))
+        Some(Turn { in_flight: &self.in_flight, key, lock })
     }
 
     fn fresh(&self, facts: &mut Facts<'_>, organisation: &Uscc, request: &Request) -> Result<Fresh, Refusal> {

@@ -66,6 +66,9 @@ fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     std::fs::write(&temporary, text).with_context(|| temporary.display().to_string())?;
     std::fs::File::open(&temporary)?.sync_all()?;
     std::fs::rename(&temporary, path)?;
+    if let Some(folder) = path.parent() {
+        std::fs::File::open(folder)?.sync_all()?;
+    }
     Ok(())
 }
 
@@ -95,9 +98,6 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
 
 /// Makes a folder without development keys and registers the first operators from their certificates.
 pub async fn production(folder: &Path, origin: &str, operators: &[PathBuf]) -> anyhow::Result<Config> {
-    if folder.join("config.toml").exists() {
-        bail!("{} is a data folder already", folder.display());
-    }
     let mut participants = Vec::new();
     for path in operators {
         let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
@@ -117,9 +117,13 @@ pub async fn production(folder: &Path, origin: &str, operators: &[PathBuf]) -> a
     let ledger_keys = app::ledger_keys(&keys)?;
     let options = app::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
-    register(&ledger, &participants).await?;
+    // A run that was cut off is completed; a folder with an operator is left alone, since from then on operators decide.
+    let made = ledger.state().documents(DocumentKind::Participant).is_empty();
+    if made {
+        register(&ledger, &participants).await?;
+    }
     tokio::task::spawn_blocking(move || ledger.close()).await?;
-    Ok(config)
+    if made { Ok(config) } else { bail!("{} is a data folder already", folder.display()) }
 }
 
 fn certificate(pem: &[u8]) -> anyhow::Result<Vec<u8>> {
@@ -152,6 +156,12 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
 
 fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = config.path(&config.keys.kek);
+    let has_journal =
+        std::fs::read_dir(config.folder.join("journal")).is_ok_and(|mut files| files.next().is_some());
+    if has_journal && !config.path(&config.keys.folder).join("journal").exists() {
+        // New keys would open nothing of it, and a new log key must never sign under an old origin.
+        bail!("{} has a journal but not its keys; restore the keys folder", config.folder.display());
+    }
     std::fs::create_dir_all(config.path(&config.keys.folder))?;
     let kek = if kek.exists() { Kek::load(&kek)? } else { Kek::create(&kek)? };
     let keys = KeyFolder::new(config.path(&config.keys.folder), kek);
