@@ -193,3 +193,67 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
 fn hash(bytes: &[u8], at: usize) -> Hash {
     *bytes[at..].first_chunk().expect("the caller has checked the length")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seal(number: u64) -> Vec<u8> {
+        let head = Head {
+            kind: Kind::Seal,
+            count: 0,
+            first_index: 3,
+            number,
+            time_ms: 4,
+            previous: [5; 32],
+            day: 6,
+        };
+        let mut bytes = Vec::new();
+        head.write(&mut bytes);
+        finish(&mut bytes, 0, 3, &[7; 32], &[8; 64]);
+        bytes
+    }
+
+    #[test]
+    fn a_seal_has_the_length_that_is_kept_free_for_it() {
+        let bytes = seal(1);
+        assert_eq!(bytes.len(), SEAL_BYTES);
+        let frame = Frame::parse(&bytes).unwrap();
+        assert_eq!((frame.head.number, frame.size, frame.root), (1, 3, [7; 32]));
+        assert_eq!((frame.leaves().len(), frame.subjects().count()), (0, 0));
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused_whatever_the_checksum_says() {
+        for (at, value) in [
+            (4, [2, 2, 0, 0]),
+            (4, [1, 3, 0, 0]),
+            (4, [1, 1, 0, 0]),
+            (4, [1, 2, 1, 0]),
+            (12, [0, 0, 0, 1]),
+            (12, [255; 4]),
+            (72, [0, 0, 0, 1]),
+            (72, [255; 4]),
+            (8, [0, 0, 0, 191]),
+            (8, [255; 4]),
+        ] {
+            let mut bytes = seal(1);
+            bytes[at..at + 4].copy_from_slice(&value);
+            let end = bytes.len() - 4;
+            let crc = crc32c::crc32c(&bytes[..end]).to_be_bytes();
+            bytes[end..].copy_from_slice(&crc);
+            assert!(Frame::parse(&bytes).is_err(), "{at} {value:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_frame_is_found_wherever_it_begins() {
+        let mut bytes = b"MXF1 MMXF".to_vec();
+        assert!(!any_frame_from(&bytes, 0));
+        bytes.extend_from_slice(&seal(5));
+        assert!(any_frame_from(&bytes, 5));
+        assert!(!any_frame_from(&bytes, 6));
+        bytes.pop();
+        assert!(!any_frame_from(&bytes, 0));
+    }
+}

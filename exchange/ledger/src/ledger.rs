@@ -13,6 +13,7 @@ use crate::{
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use std::{
     fs, io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -323,7 +324,7 @@ impl Ledger {
     /// copies its unsealed tail into a new segment and starts the threads. Blocks while it does.
     ///
     /// # Errors
-    /// See [`OpenError`]; nothing is changed on disk when the journal is refused.
+    /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
         let Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened } =
             recovery::recover(&options, &keys)?;
@@ -345,7 +346,9 @@ impl Ledger {
             stop: Arc::clone(&stop),
             lock: Arc::clone(&lock),
         };
-        threads.push(spawn("keeper", move || task.run())?);
+        // Known before the first command comes.
+        task.watch();
+        threads.push(spawn("keeper", guarded(&stop, "keeper", move || task.run()))?);
 
         let held = Arc::clone(&lock);
         threads.push(spawn("tiles", move || {
@@ -384,7 +387,7 @@ impl Ledger {
             hooks: options.hooks.clone(),
             lock,
         };
-        threads.push(spawn("sequencer", move || sequencer.run())?);
+        threads.push(spawn("sequencer", guarded(&stop, "sequencer", move || sequencer.run()))?);
 
         let ledger = Self(Arc::new(Inner {
             sender,
@@ -556,6 +559,16 @@ impl Ledger {
 
 fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::io("starting a thread"))
+}
+
+/// A panic in a thread that the journal depends on stops the ledger as a failed write does.
+fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl FnOnce() + use<F> {
+    let stop = Arc::clone(stop);
+    move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            stop.fatal(&format!("the {name} thread panicked"));
+        }
+    }
 }
 
 /// What a rebuild made.

@@ -13,7 +13,7 @@ use crate::{
     ledger::{OpenError, Opened},
     record::{Completion, EntryPlain, Record},
     segment::{self, Header, SEGMENT_HEADER_BYTES},
-    sequencer::{Current, Cursor, LogSigner, build_seal, leaf_of, organisation},
+    sequencer::{Current, Cursor, LogSigner, build_seal, leaf_of, organisation, stamp},
     state::{Applied, Slot, State},
     tiles::{self, Tiles},
 };
@@ -45,7 +45,7 @@ pub(crate) fn store_folder(data: &Path) -> PathBuf {
 /// Takes the journal's lock; it is held while the file is open.
 pub(crate) fn lock(data: &Path) -> Result<Arc<File>, OpenError> {
     let folder = journal_folder(data);
-    fs::create_dir_all(&folder).map_err(OpenError::io("making the journal's folder"))?;
+    make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -56,6 +56,21 @@ pub(crate) fn lock(data: &Path) -> Result<Arc<File>, OpenError> {
         Ok(()) => Ok(Arc::new(file)),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked),
         Err(error) => Err(OpenError::Io { what: "locking the journal", error: error.into() }),
+    }
+}
+
+/// Makes a folder whose name survives a power cut: what is synced inside is worth nothing without it.
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => {
+            make_folder(parent)?;
+            fs::create_dir(folder)?;
+            File::open(parent)?.sync_all()
+        }
+        None => fs::create_dir(folder),
     }
 }
 
@@ -277,6 +292,9 @@ fn apply_frame(
         let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
         if leaf_of(&entry) != *leaf {
             return Err(corrupt("an entry is not what its leaf commits to"));
+        }
+        if stamp(entry.open) != Some((index, frame.head.time_ms)) {
+            return Err(corrupt("an entry has another index or time than its frame"));
         }
         let record = Record::decode(entry.record).map_err(|error| corrupt(error.0))?;
         let completion = Completion::decode(entry.completion, &record).map_err(|error| corrupt(error.0))?;
@@ -565,10 +583,10 @@ fn confirm(published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenEr
     }
 }
 
-/// What [`verify_log`] found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What [`verify_log`] found in a journal with which nothing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogReport {
-    /// Entries whose frames are whole and verified.
+    /// Entries; all their frames are whole and verified.
     pub size: u64,
     /// Root over them.
     pub root: Hash,
@@ -577,13 +595,11 @@ pub struct LogReport {
     /// Segments with frames.
     pub segments: usize,
     /// Bytes that are no frame stand at the end: an unfinished write. No loss; nobody was answered from it.
-    pub torn: bool,
+    pub torn_tail: bool,
     /// Digest of the state that replay gives.
     pub state_digest: Hash,
-    /// Size of the published checkpoint, if there is one that can be read.
+    /// Size of the published checkpoint that the journal confirms; `None` when there is none that can be read.
     pub published: Option<u64>,
-    /// The first thing that is wrong; what stands above is then what came before it.
-    pub problem: Option<String>,
 }
 
 /// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
@@ -592,52 +608,36 @@ pub struct LogReport {
 /// Beside a running gateway it sees the journal of the moment; the frame being written may then look torn.
 ///
 /// # Errors
-/// [`OpenError`] when the journal cannot be looked at at all; what is wrong in it stands in the report.
+/// The first thing that is wrong; everything that `progress` was told before it is right.
 pub fn verify_log(
-    options: &Options,
-    keys: &LedgerKeys,
+    options: Options,
+    keys: LedgerKeys,
     mut progress: impl FnMut(u64),
 ) -> Result<LogReport, OpenError> {
-    let signer = signer(options, keys)?;
-    let crypt = Arc::new(Crypt::new(&options.origin, keys));
+    let signer = signer(&options, &keys)?;
+    let crypt = Arc::new(Crypt::new(&options.origin, &keys));
     let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
+    // Read before the journal: a gateway that runs beside may only be ahead of it.
     let published = published(&options.folder, &signer.key);
-    let mut report = LogReport {
-        size: 0,
-        root: Frontier::new().root(),
-        frames: 0,
-        segments: 0,
-        torn: false,
-        state_digest: state.digest(),
-        published: published.as_ref().map(|published| published.size),
-        problem: None,
-    };
-    let journal = match Journal::list(&journal_folder(&options.folder), signer.key) {
-        Ok(journal) => journal,
-        Err(error @ OpenError::Io { .. }) => return Err(error),
-        Err(error) => return Ok(LogReport { problem: Some(error.to_string()), ..report }),
-    };
-    report.segments = journal.segments.len();
+    let journal = Journal::list(&journal_folder(&options.folder), signer.key)?;
     let mut changed = Vec::new();
-    let walked = journal.walk(&Cursor::start(), published.as_ref(), &mut |position, frame, hashes| {
+    let end = journal.walk(&Cursor::start(), published.as_ref(), &mut |position, frame, hashes| {
         apply_frame(&crypt, &state, position, frame, hashes, &mut changed)?;
         changed.clear();
-        (report.size, report.root) = (frame.size, frame.root);
-        report.frames = frame.head.number + 1;
         progress(frame.size);
         Ok(())
-    });
-    match walked {
-        Ok(end) => report.torn = end.torn,
-        Err(error @ OpenError::Io { .. }) => return Err(error),
-        Err(error) => report.problem = Some(error.to_string()),
+    })?;
+    let size = end.cursor.frontier.size();
+    if let Some(published) = published.as_ref().filter(|published| published.size > size) {
+        return Err(OpenError::RolledBack { published: published.size, journal: size });
     }
-    if report.problem.is_none()
-        && let Some(size) = report.published.filter(|size| *size > report.size)
-    {
-        let error = OpenError::RolledBack { published: size, journal: report.size };
-        report.problem = Some(error.to_string());
-    }
-    report.state_digest = state.digest();
-    Ok(report)
+    Ok(LogReport {
+        size,
+        root: end.cursor.frontier.root(),
+        frames: end.cursor.frame,
+        segments: journal.segments.len(),
+        torn_tail: end.torn,
+        state_digest: state.digest(),
+        published: published.map(|published| published.size),
+    })
 }

@@ -345,7 +345,8 @@ impl KeeperTask {
         }
     }
 
-    fn watch(&self) {
+    /// Looks at the free space once.
+    pub(crate) fn watch(&self) {
         let space = match &self.hooks.free_space {
             Some(hook) => hook(&self.folder),
             None => free_space(&self.folder),

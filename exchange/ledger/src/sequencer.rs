@@ -19,7 +19,7 @@ use crate::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     os::unix::fs::FileExt as _,
     sync::{
@@ -154,9 +154,14 @@ impl Admitted {
         {
             return Err(Refused::Malformed("a part that the record names is missing"));
         }
-        let repeated = |(at, label): (usize, &Label)| record.concerned[..at].contains(label);
-        if record.concerned.iter().enumerate().any(repeated) {
-            return Err(Refused::Malformed("a holder concerned twice"));
+        let distinct = are_distinct(record.concerned.iter())
+            && are_distinct(record.new_holders.iter().map(|holder| &holder.key))
+            && are_distinct(record.new_holders.iter().map(|holder| &holder.label))
+            && are_distinct(record.licenses.iter().map(|license| &license.key))
+            && are_distinct(record.grants.iter().map(|grant| &grant.key))
+            && are_distinct(record.documents.iter().map(|document| (document.kind, &document.key)));
+        if !distinct {
+            return Err(Refused::Malformed("a record that names something twice"));
         }
         if record.release_ms != 0 {
             // Such a use would have to be counted in the oversight sequence; in the holder's it would be told early.
@@ -175,6 +180,11 @@ impl Admitted {
             + self.prepared.record.len()
             + Completion::encoded_bytes(&self.record)
     }
+}
+
+fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>) -> bool {
+    let mut seen = HashSet::with_capacity(items.len());
+    items.len() < 2 || items.into_iter().all(|item| seen.insert(item))
 }
 
 /// An admitted command on its way through the queue.
@@ -879,6 +889,12 @@ pub(crate) fn leaf_of(entry: &EntryPlain<'_>) -> [u8; LEAF_BYTES] {
 pub(crate) fn organisation(open: &[u8]) -> [u8; 18] {
     const _: () = assert!(OPEN_ORGANISATION_OFFSET + 18 <= OPEN_FIXED_BYTES);
     open.get(OPEN_ORGANISATION_OFFSET..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
+}
+
+/// Index and time in an encoded `open`; `None` when it is too short to hold them.
+pub(crate) fn stamp(open: &[u8]) -> Option<(u64, u64)> {
+    let number = |at: usize| open.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+    Some((number(OPEN_INDEX_OFFSET)?, number(OPEN_TIME_OFFSET)?))
 }
 
 /// An entry as its frame tells it, once more.

@@ -1,0 +1,190 @@
+//! Tiles, published checkpoint and restart image: derived, and made again when lost.
+
+use crate::rig::*;
+
+#[test]
+fn tiles_hold_the_leaves_and_their_hashes() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    let mut committed = Vec::new();
+    runtime().block_on(async {
+        for _ in 0..5 {
+            let group: Vec<_> = (0..60).map(|_| ledger.commit(note(&ledger))).collect();
+            let mut tasks = tokio::task::JoinSet::new();
+            for _ in group {
+                let ledger = ledger.clone();
+                tasks.spawn(async move { commit(&ledger, note(&ledger)).await });
+            }
+            committed.extend(tasks.join_all().await);
+        }
+    });
+    committed.sort_by_key(|committed| committed.index);
+    ledger.close();
+    let ledger = open(dir.path());
+    let full = ledger.tile(0, 0, None).unwrap().unwrap();
+    let part = ledger.tile(0, 1, Some(44)).unwrap().unwrap();
+    let hashes: Vec<u8> = committed.iter().flat_map(|committed| committed.leaf_hash).collect();
+    assert_eq!([full, part].concat(), hashes);
+    assert_eq!(ledger.tile(0, 0, Some(3)).unwrap().unwrap(), hashes[..96]);
+    assert_eq!(ledger.tile(1, 0, Some(1)).unwrap().unwrap().len(), 32);
+    for (level, index, width) in
+        [(0, 1, None), (0, 1, Some(45)), (0, 0, Some(0)), (0, 0, Some(257)), (1, 0, Some(2)), (8, 0, None)]
+    {
+        assert_eq!(ledger.tile(level, index, width).unwrap(), None, "{level} {index} {width:?}");
+    }
+    assert_eq!(ledger.tile(0, u64::MAX, None).unwrap(), None);
+    let bundle = ledger.entry_bundle(1, Some(44)).unwrap().unwrap();
+    for (entry, committed) in bundle.chunks(36).zip(&committed[256..]) {
+        assert_eq!(entry[..2], [0, 34]);
+        assert_eq!(leaf_hash(&entry[2..]), committed.leaf_hash);
+    }
+    ledger.close();
+}
+
+#[test]
+fn damaged_tiles_are_made_again() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    runtime().block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let ledger = ledger.clone();
+            tasks.spawn(async move { commit(&ledger, note(&ledger)).await });
+        }
+        tasks.join_all().await;
+    });
+    ledger.close();
+    let tile = |folder: &Path, name: &str| fs::read(folder.join("tiles").join(name)).unwrap();
+    let good: Vec<_> = ["leaves", "0", "1"].map(|name| tile(dir.path(), name)).into();
+    for (name, damage) in [
+        ("leaves", 300 * 34 - 1),
+        ("0", 299 * 32),
+        ("0", 0),
+        ("1", 3),
+        ("leaves", usize::MAX),
+        ("0", usize::MAX),
+        ("1", usize::MAX),
+    ] {
+        let path = dir.path().join("tiles").join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        match damage {
+            usize::MAX => bytes.truncate(bytes.len() - 7),
+            at => bytes[at] ^= 1,
+        }
+        fs::write(&path, bytes).unwrap();
+        open(dir.path()).close();
+        for (name, good) in ["leaves", "0", "1"].iter().zip(&good) {
+            assert!(tile(dir.path(), name) == *good, "{name} after damage at {damage}");
+        }
+    }
+}
+
+#[test]
+fn a_lost_or_damaged_image_gives_the_same_state() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    for n in 1..=20 {
+        issue(&ledger, n);
+    }
+    runtime().block_on(async {
+        for n in 1..=20 {
+            commit(&ledger, use_of(&ledger, n)).await;
+        }
+    });
+    let digest = ledger.state().digest();
+    ledger.close();
+    let store = dir.path().join("store");
+    let reopened = |from_image| {
+        let (ledger, opened) = open_with(options(dir.path()));
+        assert_eq!((ledger.state().digest(), opened.from_image), (digest, from_image));
+        ledger.close();
+    };
+    reopened(true);
+    fs::remove_dir_all(&store).unwrap();
+    reopened(false);
+    reopened(true);
+
+    // One bit in the middle of the store's file, a file cut short, a file of nonsense.
+    let good = TempDir::new().unwrap();
+    copy(&store, good.path());
+    for damage in 0..3 {
+        fs::remove_dir_all(&store).unwrap();
+        copy(good.path(), &store);
+        let db = store.join("db");
+        let mut bytes = fs::read(&db).unwrap();
+        match damage {
+            0 => {
+                for at in (0..bytes.len()).step_by(97) {
+                    bytes[at] ^= 0x10;
+                }
+            }
+            1 => bytes.truncate(bytes.len() / 2),
+            _ => bytes.fill(0xa5),
+        }
+        fs::write(&db, bytes).unwrap();
+        let (ledger, _) = open_with(options(dir.path()));
+        assert_eq!(ledger.state().digest(), digest, "damage {damage}");
+        ledger.close();
+    }
+    let rebuilt = ledger::rebuild(options(dir.path()), keys()).unwrap();
+    assert_eq!((rebuilt.size, rebuilt.state_digest, rebuilt.counts.licenses), (40, digest, 20));
+    reopened(true);
+}
+
+#[test]
+fn an_image_of_another_log_or_ahead_of_the_journal_is_moved_aside() {
+    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    for (dir, count) in [(&one, 2), (&two, 5)] {
+        let ledger = open(dir.path());
+        for n in 0..count {
+            issue(&ledger, n + 1);
+        }
+        ledger.close();
+    }
+    let digest = verify(one.path()).unwrap().state_digest;
+    for round in 0..2 {
+        let store = one.path().join("store");
+        fs::remove_dir_all(&store).unwrap();
+        copy(&two.path().join("store"), &store);
+        let (ledger, opened) = open_with(options(one.path()));
+        assert_eq!((ledger.state().digest(), opened.from_image), (digest, false));
+        ledger.close();
+        // The one moved aside before makes place.
+        let aside: Vec<_> = fs::read_dir(one.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with("store.bad-"))
+            .collect();
+        assert_eq!(aside, [format!("store.bad-{round}")]);
+    }
+}
+
+#[test]
+fn verifying_beside_a_running_ledger_disturbs_nothing() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    for n in 1..=5 {
+        issue(&ledger, n);
+        let mut seen = 0;
+        let report = ledger::verify_log(options(dir.path()), keys(), |size| seen = size).unwrap();
+        assert_eq!((report.size, seen), (u64::from(n), u64::from(n)));
+        assert_eq!(report.state_digest, ledger.state().digest());
+    }
+    ledger.close();
+}
+
+#[test]
+fn the_public_sees_the_new_checkpoint_after_a_while() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    assert!(ledger.published_checkpoint().starts_with(&format!("{ORIGIN}\n0\n")));
+    let committed = commit_now(&ledger, note(&ledger));
+    while ledger.proof(0).unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    check_receipt(&ledger, &committed, &ledger.proof(0).unwrap().unwrap());
+    while ledger.health().image_lag > 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ledger.close();
+}

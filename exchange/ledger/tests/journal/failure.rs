@@ -1,0 +1,219 @@
+//! Kills, failed writes, full disks, full queues.
+
+use crate::rig::*;
+
+#[test]
+fn a_second_open_is_locked_out() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    assert!(matches!(Ledger::open(options(dir.path()), keys()), Err(OpenError::Locked)));
+    assert!(matches!(ledger::rebuild(options(dir.path()), keys()), Err(OpenError::Locked)));
+    let clone = ledger.clone();
+    ledger.close();
+    assert!(matches!(outcome(&clone, note(&clone)), Err(Refused::Stopped)));
+    open(dir.path()).close();
+}
+
+#[test]
+fn dropping_all_handles_seals_in_the_background() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    commit_now(&ledger, note(&ledger));
+    drop(ledger);
+    let (ledger, opened) = open_with(options(dir.path()));
+    assert_eq!((opened.size, opened.torn), (1, false));
+    ledger.close();
+}
+
+#[test]
+fn killed_before_and_after_every_write_no_answered_entry_is_lost() {
+    let dir = TempDir::new().unwrap();
+    let crashes = TempDir::new().unwrap();
+    let taken = Arc::new(AtomicU64::new(0));
+    let answered = Arc::new(AtomicU64::new(0));
+    let states: Arc<Mutex<Vec<(PathBuf, u64)>>> = Arc::default();
+    // A copy of the folder is what a kill at that moment leaves.
+    let snapshot = {
+        let (folder, crashes) = (dir.path().to_owned(), crashes.path().to_owned());
+        let (answered, states) = (Arc::clone(&answered), Arc::clone(&states));
+        move || {
+            let number = taken.fetch_add(1, Ordering::Relaxed);
+            if number.is_multiple_of(3) {
+                let to = crashes.join(number.to_string());
+                let acknowledged = answered.load(Ordering::SeqCst);
+                copy(&folder, &to);
+                states.lock().unwrap().push((to, acknowledged));
+            }
+        }
+    };
+    let (before, after) = (snapshot.clone(), snapshot);
+    let hooks = Hooks {
+        before_write: Some(Arc::new(move |_| {
+            before();
+            Ok(())
+        })),
+        after_sync: Some(Arc::new(move |_| after())),
+        ..Hooks::default()
+    };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    runtime().block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..16 {
+            let (ledger, answered) = (ledger.clone(), Arc::clone(&answered));
+            tasks.spawn(async move {
+                for _ in 0..20 {
+                    let part = ledger.seal_subject(0, &[], &[7; 2000]);
+                    commit(&ledger, command(&Record::default(), vec![part])).await;
+                    answered.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        tasks.join_all().await;
+    });
+    ledger.close();
+    let whole = verify(dir.path()).unwrap();
+    assert!(whole.segments > 2, "{whole:?}");
+    let states = std::mem::take(&mut *states.lock().unwrap());
+    assert!(states.len() > 10);
+    for (folder, acknowledged) in states {
+        // The image is copied while it is written, as a kill would find it: any state of it must be survived.
+        let (ledger, opened) = open_with(options(&folder));
+        assert!((acknowledged..=320).contains(&opened.size), "{opened:?} of {acknowledged}");
+        assert_eq!(commit_now(&ledger, note(&ledger)).index, opened.size);
+        let digest = ledger.state().digest();
+        ledger.close();
+        let report = verify(&folder).unwrap();
+        assert_eq!((report.size, report.state_digest), (opened.size + 1, digest));
+    }
+}
+
+#[test]
+fn nothing_is_seen_or_answered_before_the_sync() {
+    let dir = TempDir::new().unwrap();
+    let (reached, at_sync) = mpsc::channel();
+    let (release, hold) = mpsc::channel::<()>();
+    let hold = Mutex::new(hold);
+    let hooks = Hooks {
+        before_write: Some(Arc::new(move |frame| {
+            if frame == 0 {
+                reached.send(()).unwrap();
+                hold.lock().unwrap().recv().unwrap();
+            }
+            Ok(())
+        })),
+        ..Hooks::default()
+    };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    let runtime = runtime();
+    let record = Record { licenses: vec![license(key(1), 1, vec![], NO_BODY_PART)], ..Record::default() };
+    let waiting = {
+        let ledger = ledger.clone();
+        runtime.spawn(async move { commit(&ledger, command(&record, Vec::new())).await })
+    };
+    at_sync.recv().unwrap();
+    assert!(ledger.state().license(&key(1)).is_none());
+    assert!(!waiting.is_finished());
+    assert_eq!(ledger.size(), 0);
+    release.send(()).unwrap();
+    runtime.block_on(waiting).unwrap();
+    assert_eq!((ledger.size(), ledger.state().license(&key(1)).unwrap().version), (1, 1));
+    ledger.close();
+}
+
+#[test]
+fn a_failed_write_stops_the_ledger_for_good() {
+    static FATAL: AtomicU64 = AtomicU64::new(0);
+    let dir = TempDir::new().unwrap();
+    let hooks = Hooks {
+        before_write: Some(Arc::new(
+            |frame| if frame >= 1 { Err(io::Error::other("bad disk")) } else { Ok(()) },
+        )),
+        ..Hooks::default()
+    };
+    let on_fatal = |cause: &str| {
+        assert!(cause.contains("bad disk"));
+        FATAL.fetch_add(1, Ordering::Relaxed);
+    };
+    // Without the idle seal: the second frame is a group.
+    let (ledger, _) = open_with(Options { hooks, on_fatal, image: false, ..options(dir.path()) });
+    let first = outcome(&ledger, note(&ledger));
+    assert!(matches!(first, Ok(Outcome::Committed(_))), "{first:?}");
+    while ledger.health().stopped.is_none() {
+        let refused = outcome(&ledger, note(&ledger));
+        assert!(matches!(refused, Err(Refused::Stopped)), "{refused:?}");
+    }
+    assert!(matches!(outcome(&ledger, note(&ledger)), Err(Refused::Stopped)));
+    assert_eq!((ledger.size(), FATAL.load(Ordering::Relaxed)), (1, 1));
+    ledger.close();
+    let ledger = open_without_image(dir.path());
+    assert_eq!(commit_now(&ledger, note(&ledger)).index, 1);
+    ledger.close();
+}
+
+#[test]
+fn below_the_reserve_it_refuses_and_recovers_by_itself() {
+    let dir = TempDir::new().unwrap();
+    let low = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&low);
+    let hooks = Hooks {
+        free_space: Some(Arc::new(move |_| {
+            let free_bytes = if seen.load(Ordering::SeqCst) { 2 * (256 << 10) - 1 } else { 1 << 30 };
+            Ok(Space { free_bytes, total_bytes: 1 << 30 })
+        })),
+        ..Hooks::default()
+    };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    assert!(ledger.health().journal_full);
+    assert!(matches!(outcome(&ledger, note(&ledger)), Err(Refused::Full)));
+    low.store(false, Ordering::SeqCst);
+    while ledger.health().journal_full {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    commit_now(&ledger, note(&ledger));
+    low.store(true, Ordering::SeqCst);
+    while !ledger.health().journal_full {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(matches!(outcome(&ledger, note(&ledger)), Err(Refused::Full)));
+    assert_eq!(ledger.size(), 1);
+    ledger.close();
+}
+
+#[test]
+fn a_full_queue_is_overload() {
+    let dir = TempDir::new().unwrap();
+    let (release, hold) = mpsc::channel::<()>();
+    let hold = Mutex::new(hold);
+    let hooks = Hooks {
+        before_write: Some(Arc::new(move |frame| {
+            if frame == 0 {
+                hold.lock().unwrap().recv().unwrap();
+            }
+            Ok(())
+        })),
+        ..Hooks::default()
+    };
+    let (ledger, _) = open_with(Options { hooks, queue: 4, ..options(dir.path()) });
+    let runtime = runtime();
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let ledger = ledger.clone();
+            runtime.spawn(async move { ledger.commit(note(&ledger)).await })
+        })
+        .collect();
+    while tasks.iter().filter(|task| task.is_finished()).count() < 10 {
+        std::thread::yield_now();
+    }
+    release.send(()).unwrap();
+    let (mut committed, mut overloaded) = (0, 0);
+    for task in tasks {
+        match runtime.block_on(task).unwrap() {
+            Ok(Outcome::Committed(_)) => committed += 1,
+            Err(Refused::Overloaded) => overloaded += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(overloaded >= 10 && committed + overloaded == 20);
+    assert_eq!(ledger.size(), committed);
+    ledger.close();
+}

@@ -1,0 +1,11 @@
+//! The ledger on real files: commit, crash, damage, reopen, compare.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it should be")]
+
+mod commit;
+mod damage;
+mod derived;
+mod failure;
+mod model;
+mod rig;
