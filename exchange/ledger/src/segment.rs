@@ -292,6 +292,7 @@ impl Keeper {
 
 impl KeeperTask {
     pub(crate) fn run(self) {
+        let _held = Arc::clone(&self.lock);
         loop {
             self.watch();
             let (wanted, closed) = {
@@ -363,8 +364,6 @@ impl KeeperTask {
                 self.set_full(true);
             }
         }
-        // The lock lives as long as this thread may make files.
-        let _ = &self.lock;
     }
 
     fn set_full(&self, full: bool) {

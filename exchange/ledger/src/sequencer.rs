@@ -553,12 +553,17 @@ impl Sequencer {
         self.seal().map_err(|Fatal| Refused::Stopped)?;
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
-        let begun = file.write_all_at(&header, 0).and_then(|()| Ok(rustix::fs::fdatasync(&file)?));
-        if let Err(error) = begun {
-            self.stop.fatal(&format!("beginning segment {number} failed: {error}"));
-            return Err(Refused::Stopped);
-        }
-        let bytes = file.metadata().map(|metadata| metadata.len()).unwrap_or(0);
+        let begun = file.write_all_at(&header, 0).and_then(|()| {
+            rustix::fs::fdatasync(&file)?;
+            Ok(file.metadata()?.len())
+        });
+        let bytes = match begun {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.stop.fatal(&format!("beginning segment {number} failed: {error}"));
+                return Err(Refused::Stopped);
+            }
+        };
         self.current = Current { number, file, offset: SEGMENT_HEADER_BYTES as u64, bytes };
         self.cursor.position = Position::new(number, SEGMENT_HEADER_BYTES as u32);
         Ok(())
