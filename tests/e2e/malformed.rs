@@ -1,0 +1,267 @@
+//! Bodies, headers and paths that cannot be read: each gets its own code, and an entry like any other answer.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+use hyper::Method;
+use schemas::codes::Code;
+use schemas::routes::Route;
+use serde_json::{Value, json};
+use tests::{Call, Setup, shared, use_context};
+
+/// Longest body of a JSON route.
+const MAX_BODY_BYTES: usize = exchange::request::MAX_BODY_BYTES;
+
+const IDENTIFIER: &str = "1.2.156.3005.2.11100000000013338W011.11430000006122244L.20230000403.001.U";
+
+fn verify() -> Value {
+    json!({"license": {"identifier": IDENTIFIER}, "use": use_context()})
+}
+
+fn routes() -> impl Iterator<Item = Route> {
+    Route::ALL.iter().copied().filter(|route| route.path().is_some())
+}
+
+#[tokio::test]
+async fn what_is_not_the_routes_json_is_refused_on_every_route() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let rows: [(&[u8], Code); 9] = [
+        (b"", Code::MalformedRequest),
+        (b"nope", Code::MalformedRequest),
+        (b"[]", Code::MalformedRequest),
+        (b"null", Code::MalformedRequest),
+        (b"{}", Code::MalformedRequest),
+        (b"{\"", Code::MalformedRequest),
+        (deep.as_bytes(), Code::MalformedRequest),
+        (b"{\"surprise\":1}", Code::UnknownField),
+        (b"{\"reason\":\"\xff\xfe\"}", Code::BadUtf8),
+    ];
+    for route in routes() {
+        for (body, code) in rows {
+            server.refused(&mut party, &Call::raw(route, body.to_vec()), code).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_unknown_doubled_or_of_another_type_is_told_apart() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    let context = use_context().to_string();
+    let with = |license: &str, rest: &str| format!(r#"{{"license":{license},"use":{context}{rest}}}"#);
+    let named = format!(r#"{{"identifier":"{IDENTIFIER}"}}"#);
+    let rows = [
+        (with(&named, r#","surprise":1"#), Code::UnknownField),
+        (with(r#"{"identifiers":"x"}"#, ""), Code::UnknownField),
+        (with(&named, r#","license":{}"#), Code::DuplicateKey),
+        (with(r#"{"identifier":"x","identifier":"y"}"#, ""), Code::DuplicateKey),
+        (with(&named, r#","expect":{"name":"a","name":"b"}"#), Code::DuplicateKey),
+        // A key that is the same only after its escapes are read.
+        (with(&named, r#","expect":{"name":"a","n\u0061me":"b"}"#), Code::DuplicateKey),
+        (with("1", ""), Code::MalformedRequest),
+        (with(r#"{"identifier":1}"#, ""), Code::MalformedRequest),
+        (with("{}", ""), Code::MalformedRequest),
+        (with(&format!(r#"{{"identifier":"{IDENTIFIER}","envelope":"AAAA"}}"#), ""), Code::MalformedRequest),
+        (with(&named, r#","expect":{"name":1}"#), Code::MalformedRequest),
+        (with(&named, r#","grant":"zz""#), Code::MalformedRequest),
+        (with(&named, "} trailing {"), Code::MalformedRequest),
+        (with(&named, "") + "x", Code::MalformedRequest),
+        (with(r#"{"envelope":"not base64!"}"#, ""), Code::BadEnvelope),
+        ("\u{feff}".to_owned() + &with(&named, ""), Code::MalformedRequest),
+    ];
+    for (body, code) in rows {
+        server.refused(&mut party, &Call::raw(Route::Verify, body), code).await;
+    }
+    let expect: serde_json::Map<String, Value> = (0..9).map(|n| (format!("f{n}"), json!("x"))).collect();
+    let mut body = verify();
+    body["expect"] = Value::Object(expect);
+    server.refused(&mut party, &Call::new(Route::Verify, &body), Code::MalformedRequest).await;
+    for change in [json!({"mode": "all"}), json!({"mode": "verify"}), json!({"mode": "fields"})] {
+        let mut body = verify();
+        body["mode"] = change["mode"].clone();
+        server.refused(&mut party, &Call::new(Route::Retrieve, &body), Code::MalformedRequest).await;
+    }
+}
+
+#[tokio::test]
+async fn a_problem_says_where_the_json_breaks_and_never_what_was_sent() {
+    let server = shared(Setup::new).await;
+    let call = Call::raw(Route::Verify, "{\n  \"secretname\": 1}");
+    let (reply, _) = server.refused(&mut server.party("bank"), &call, Code::UnknownField).await;
+    assert!(reply.json["detail"].as_str().unwrap().starts_with("line 2, column"), "{}", reply.json);
+    assert!(!String::from_utf8_lossy(&reply.body).contains("secretname"));
+}
+
+#[tokio::test]
+async fn a_body_is_read_up_to_its_bound_and_no_further() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    let padded = |length: usize| {
+        let mut body = serde_json::to_vec(&verify()).unwrap();
+        body.resize(length, b' ');
+        body
+    };
+    for route in routes() {
+        let call = Call::raw(route, vec![b' '; MAX_BODY_BYTES + 1]);
+        server.refused(&mut party, &call, Code::BodyTooLarge).await;
+    }
+    let call = Call::raw(Route::Verify, padded(MAX_BODY_BYTES + 1)).undeclared();
+    server.refused(&mut party, &call, Code::BodyTooLarge).await;
+    // At the bound it is read, and refused only for what it asks.
+    for call in [
+        Call::raw(Route::Verify, padded(MAX_BODY_BYTES)),
+        Call::raw(Route::Verify, padded(MAX_BODY_BYTES)).undeclared(),
+    ] {
+        server.refused(&mut party, &call, Code::NotPermitted).await;
+    }
+}
+
+#[tokio::test]
+async fn only_json_is_taken() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    for route in routes() {
+        for content_type in ["text/plain", "application/xml", "application/jsonp", "", "multipart/form-data"]
+        {
+            let call = Call::new(route, &verify()).header("content-type", content_type);
+            server.refused(&mut party, &call, Code::WrongContentType).await;
+        }
+        let call = Call::new(route, &verify()).without("content-type");
+        server.refused(&mut party, &call, Code::WrongContentType).await;
+    }
+    for content_type in ["application/json", "Application/JSON", "application/json; charset=utf-8"] {
+        let call = Call::new(Route::Verify, &verify()).header("content-type", content_type);
+        server.refused(&mut party, &call, Code::NotPermitted).await;
+    }
+}
+
+#[tokio::test]
+async fn another_path_or_method_is_an_answer_too() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    for path in [
+        "/",
+        "/v1",
+        "/v1/licences",
+        "/v1/verify/",
+        "/v1/verify/x",
+        "/v2/verify",
+        "/v1/participants/../verify",
+        "/openapi.json",
+    ] {
+        let call = Call::new(Route::None, &verify()).path(path);
+        server.refused(&mut party, &call, Code::NoSuchRoute).await;
+    }
+    for route in routes() {
+        for method in [Method::GET, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
+            let call = Call::new(route, &verify()).method(method);
+            server.refused(&mut party, &call, Code::MethodNotAllowed).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_needs_a_good_idempotency_key() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("issuer");
+    let body = json!({"identifier": IDENTIFIER, "operation": "03", "reason": "测试"});
+    for route in routes().filter(|route| route.changes_state()) {
+        let call = Call::new(route, &body).without("idempotency-key");
+        server.refused(&mut party, &call, Code::IdempotencyKeyRequired).await;
+    }
+    for key in ["", "fifteen-letters", &"x".repeat(65), "sixteen letters here"] {
+        for route in [Route::Transition, Route::Verify] {
+            let call = Call::new(route, &body).key(key);
+            server.refused(&mut party, &call, Code::IdempotencyKeyRequired).await;
+        }
+    }
+    let twice = Call::new(Route::Transition, &body).also("idempotency-key", "another-one-of-sixteen");
+    server.refused(&mut party, &twice, Code::IdempotencyKeyRequired).await;
+    for key in ["sixteen-letters!", &"x".repeat(64)] {
+        server.refused(&mut party, &Call::new(Route::Transition, &body).key(key), Code::NotPermitted).await;
+    }
+}
+
+#[tokio::test]
+async fn every_use_carries_its_whole_context() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    let members = ["userName", "itemCode", "itemName", "businessCode", "cause", "stage"];
+    let uses = [
+        (Route::Verify, verify()),
+        (Route::Retrieve, {
+            let mut body = verify();
+            body["mode"] = json!("face");
+            body
+        }),
+        (
+            Route::Search,
+            json!({"holder": {"typeCode": "001", "number": "91350100M000100Y43"}, "use": use_context()}),
+        ),
+    ];
+    for (route, good) in uses {
+        let mut bad = Vec::new();
+        let mut without = good.clone();
+        without.as_object_mut().unwrap().remove("use");
+        bad.push(without);
+        for member in members {
+            let mut missing = good.clone();
+            missing["use"].as_object_mut().unwrap().remove(member);
+            bad.push(missing);
+            let limit = if member == "cause" { 200 } else { 100 };
+            for text in ["".to_owned(), "  ".to_owned(), "事\u{7}项".to_owned(), "事".repeat(limit + 1)] {
+                let mut wrong = good.clone();
+                wrong["use"][member] = json!(text);
+                bad.push(wrong);
+            }
+        }
+        let mut stage = good.clone();
+        stage["use"]["stage"] = json!("其他");
+        bad.push(stage);
+        for body in bad {
+            server.refused(&mut party, &Call::new(route, &body), Code::BadUseContext).await;
+        }
+        let mut longest = good.clone();
+        longest["use"]["cause"] = json!("事".repeat(200));
+        server.refused(&mut party, &Call::new(route, &longest), Code::NotPermitted).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_shed_before_it_fills_the_journal() {
+    let server = Setup::new()
+        .config(|config| {
+            config.limits.refusals_a_second = 1.try_into().unwrap();
+            config.limits.refusal_burst = 5.try_into().unwrap();
+        })
+        .start()
+        .await;
+    let (mut noisy, mut quiet) = (server.party("bank"), server.party("approval"));
+    let before = server.size().await;
+    let mut shed = 0;
+    let mut journaled = 0;
+    for _ in 0..200 {
+        let reply = noisy.send(&Call::raw(Route::Verify, "nope")).await;
+        match reply.status {
+            400 => journaled += 1,
+            429 => {
+                assert_eq!(reply.code(), Code::TooManyRefusals.name());
+                assert!(verifier::receipt::cut(&reply.body).is_err(), "what decides nothing has no receipt");
+                assert_eq!(reply.retry_after.as_deref(), Some("1"));
+                shed += 1;
+            }
+            other => panic!("status {other}"),
+        }
+    }
+    assert!(shed > 0 && journaled >= 5, "{shed} shed, {journaled} journaled");
+    assert_eq!(server.answers(Route::Verify, Code::TooManyRefusals).await, shed);
+    server.refused_beside_shed(&mut quiet, &Call::raw(Route::Verify, "nope"), Code::MalformedRequest).await;
+    // Once a second what was shed is journaled, all of it in a few entries of the exchange itself.
+    let size = tests::eventually("the shed entries", || async {
+        let size = server.size().await;
+        (size > before + journaled + 1).then_some(size)
+    })
+    .await;
+    assert!(size < before + journaled + 1 + shed, "an entry for each of {shed} shed requests");
+}

@@ -1,0 +1,539 @@
+//! A real `exchange` process on a folder of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::time::Instant;
+
+use bytes::Bytes;
+use certs::keys::{ED25519, create_issuer_key, load_issuer_keys};
+use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
+use exchange::config::Config;
+use exchange::participant::{Participant, Role};
+use exchange::{app, init};
+use ledger::Ledger;
+use rustix::process::{Pid, Signal};
+use schemas::codes::{Code, Decision};
+use schemas::identifier::Uscc;
+use schemas::license_type::LicenseType;
+use schemas::routes::Route;
+use schemas::synthetic::Synthetic;
+use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempDir};
+use verifier::leaf::Open;
+use verifier::note::VerifierKey;
+use verifier::proof::TlogProof;
+use verifier::report::{Reason, Verdict};
+use verifier::trust::{RequiredSuite, Trust, TrustBundle, TrustIssuer, TrustKey};
+
+use crate::client::{Call, Entry, Party, Reply, connect, send};
+use crate::{HANG, LOOK, sha256};
+
+/// Seed of the organisations that tests add; not the one of the development organisations.
+const ORGANISATION_SEED: u64 = 4_242;
+/// Segments as small as the ledger takes them, so that a folder needs little space.
+const SEGMENT_MIB: u64 = 9;
+
+type Change<T> = Box<dyn FnOnce(&mut T)>;
+
+/// What a server is to start with; a development folder unless said otherwise.
+#[derive(Default)]
+pub struct Setup {
+    at: Option<PathBuf>,
+    participants: Vec<(String, Option<Change<Participant>>, bool)>,
+    bundle: Vec<Change<TrustBundle>>,
+    config: Vec<Change<Config>>,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// The development folder as it is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// In this folder instead of a temporary one.
+    #[must_use]
+    pub fn at(mut self, folder: &Path) -> Self {
+        self.at = Some(folder.to_owned());
+        self
+    }
+
+    /// Registers one more participant, a relying party unless changed, with a client certificate of that name.
+    #[must_use]
+    pub fn participant(mut self, name: &str, change: impl FnOnce(&mut Participant) + 'static) -> Self {
+        self.participants.push((name.to_owned(), Some(Box::new(change)), false));
+        self
+    }
+
+    /// A client certificate of an organisation that is not registered.
+    #[must_use]
+    pub fn stranger(mut self, name: &str) -> Self {
+        self.participants.push((name.to_owned(), None, false));
+        self
+    }
+
+    /// One more issuing authority, for all types, with a signing key.
+    #[must_use]
+    pub fn authority(mut self, name: &str) -> Self {
+        let change: Change<Participant> = Box::new(|participant| {
+            participant.roles = vec![Role::Issuer];
+            participant.issues = LicenseType::builtin().into_iter().map(|one| one.code).collect();
+        });
+        self.participants.push((name.to_owned(), Some(change), true));
+        self
+    }
+
+    /// Changes the trust bundle before it is signed.
+    #[must_use]
+    pub fn bundle(mut self, change: impl FnOnce(&mut TrustBundle) + 'static) -> Self {
+        self.bundle.push(Box::new(change));
+        self
+    }
+
+    /// Changes the configuration before it is written.
+    #[must_use]
+    pub fn config(mut self, change: impl FnOnce(&mut Config) + 'static) -> Self {
+        self.config.push(Box::new(change));
+        self
+    }
+
+    /// Sets a variable of the process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Makes the folder, with its register, without a running server.
+    pub async fn prepare(self) -> Server {
+        let (folder, temporary) = match self.at {
+            Some(folder) => (folder, None),
+            None => {
+                let temporary = TempDir::new().unwrap();
+                (temporary.path().join("data"), Some(temporary))
+            }
+        };
+        let mut config = init::development(&folder, None).unwrap();
+        config.journal.segment_mib = SEGMENT_MIB;
+        config.journal.reserve_percent = 0;
+        for change in self.config {
+            change(&mut config);
+        }
+        fs::write(folder.join("config.toml"), config.to_toml()).unwrap();
+
+        let pki = DevelopmentPki::create_missing(folder.join("pki")).unwrap();
+        let keys = app::key_folder(&config).unwrap();
+        let mut organisations: BTreeMap<String, Uscc> = init::PARTICIPANTS
+            .iter()
+            .zip(init::development_organisations())
+            .map(|(participant, organisation)| (participant.name.to_owned(), organisation))
+            .collect();
+        let mut register = init::development_register();
+        let mut synthetic = Synthetic::new(ORGANISATION_SEED);
+        let mut authorities = Vec::new();
+        for (name, change, authority) in self.participants {
+            let organisation = synthetic.uscc();
+            pki.issue_client(&name, &[organisation], Validity::starting_now(LEAF_VALIDITY)).unwrap();
+            if let Some(change) = change {
+                let mut participant = Participant {
+                    organisation,
+                    roles: vec![Role::Relying],
+                    issues: Vec::new(),
+                    ..register.first().unwrap().clone()
+                };
+                participant.name = format!("测试{name}");
+                change(&mut participant);
+                register.push(participant);
+            }
+            if authority {
+                create_issuer_key(&keys, organisation, ED25519).unwrap();
+                authorities.push(organisation);
+            }
+            organisations.insert(name, organisation);
+        }
+        let (_, trust) = app::trust_bundle(&config).unwrap();
+        let mut bundle = trust.bundle().clone();
+        for organisation in authorities {
+            let keys = load_issuer_keys(&keys).unwrap();
+            bundle.issuers.push(TrustIssuer {
+                organisation,
+                name: "测试机关".to_owned(),
+                types: LicenseType::builtin().into_iter().map(|one| one.code).collect(),
+                required_suites: vec![RequiredSuite { suite: ED25519, from: 0 }],
+                keys: keys
+                    .iter()
+                    .filter(|key| key.organisation == organisation)
+                    .map(|key| TrustKey {
+                        suite: key.suite,
+                        key_id: key.key_id,
+                        spki: key.spki.clone(),
+                        from: 0,
+                        until: bundle.expires,
+                        compromised_at_size: None,
+                    })
+                    .collect(),
+            });
+        }
+        for change in self.bundle {
+            change(&mut bundle);
+        }
+        bundle.sequence += 1;
+        let anchor: VerifierKey =
+            fs::read_to_string(config.path(&config.keys.trust_anchor)).unwrap().trim().parse().unwrap();
+        let text = certs::trust::sign_bundle(&bundle, anchor.name(), &keys.load("trust").unwrap()).unwrap();
+        fs::write(config.path(&config.keys.trust_bundle), text).unwrap();
+        let (_, trust) = app::trust_bundle(&config).unwrap();
+
+        let ledger_keys = app::ledger_keys(&keys).unwrap();
+        let (ledger, _) = Ledger::open(app::ledger_options(&config), ledger_keys).unwrap();
+        init::register(&ledger, &register).await.unwrap();
+        tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
+
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        Server {
+            folder,
+            config,
+            trust,
+            organisations,
+            env: self.env,
+            stderr: NamedTempFile::new().unwrap(),
+            child: None,
+            data: nowhere,
+            public: nowhere,
+            admin: nowhere,
+            _temporary: temporary,
+        }
+    }
+
+    /// Makes the folder and starts the server.
+    pub async fn start(self) -> Server {
+        let mut server = self.prepare().await;
+        server.start();
+        server
+    }
+}
+
+/// A server, running or stopped. Killed when dropped.
+pub struct Server {
+    /// Its data folder.
+    pub folder: PathBuf,
+    /// Its configuration.
+    pub config: Config,
+    /// Its trust bundle, checked against its anchor.
+    pub trust: Trust,
+    organisations: BTreeMap<String, Uscc>,
+    env: Vec<(String, String)>,
+    stderr: NamedTempFile,
+    child: Option<Child>,
+    /// Its data listener.
+    pub data: SocketAddr,
+    /// Its public listener.
+    pub public: SocketAddr,
+    /// Its admin listener.
+    pub admin: SocketAddr,
+    _temporary: Option<TempDir>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The server that the tests of one program share.
+static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+/// Their turns: counters are compared before and after a request, so only one test asks at a time.
+static TURNS: Mutex<()> = Mutex::new(());
+
+/// A test's turn on the shared server.
+pub struct Turn {
+    server: Arc<Server>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl std::ops::Deref for Turn {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// A turn on the server that the tests of one program share; the first one starts it with `setup`.
+pub async fn shared(setup: impl FnOnce() -> Setup) -> Turn {
+    let turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let alive = SHARED.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+    let server = match alive {
+        Some(server) => server,
+        None => {
+            let server = Arc::new(setup().start().await);
+            *SHARED.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&server);
+            server
+        }
+    };
+    Turn { server, _turn: turn }
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub struct Finished {
+    /// Exit status; `None` after a signal.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// The `exchange` command of this build.
+///
+/// # Panics
+/// When it was not built.
+pub fn command() -> Command {
+    let test = std::env::current_exe().unwrap();
+    let binary = test.parent().and_then(Path::parent).unwrap().join("exchange");
+    assert!(binary.exists(), "{} is not built: run `cargo build -p exchange` first", binary.display());
+    let mut command = Command::new(binary);
+    command.stdin(Stdio::null()).env("RUST_LOG", "warn");
+    command
+}
+
+impl Server {
+    /// Starts the process and waits until it serves.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the server is running");
+        let mut command = command();
+        command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdout(Stdio::piped()).stderr(self.stderr.reopen().unwrap());
+        let mut child = command.spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        self.child = Some(child);
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The test may be over; what is said then interests nobody.
+                let _ = sender.send(line);
+            }
+        });
+        let line = receiver.recv_timeout(HANG).unwrap_or_else(|_| panic!("no server: {}", self.stderr()));
+        let address = |name: &str| {
+            let mut words = line.split_whitespace().skip_while(|word| *word != name).skip(1);
+            words
+                .next()
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_else(|| panic!("no address of {name}: {line}"))
+        };
+        (self.data, self.public, self.admin) = (address("data"), address("public"), address("admin"));
+    }
+
+    /// Sets a variable of the process for its next start; `None` takes it away.
+    pub fn set_env(&mut self, name: &str, value: Option<&str>) {
+        self.env.retain(|(have, _)| have != name);
+        self.env.extend(value.map(|value| (name.to_owned(), value.to_owned())));
+    }
+
+    /// What the process has written to standard error.
+    pub fn stderr(&self) -> String {
+        fs::read_to_string(self.stderr.path()).unwrap_or_default()
+    }
+
+    /// Kills the process as a power cut would (SIGKILL).
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks the process to stop (SIGTERM) and gives its exit status.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        self.exit_status()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        rustix::process::kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
+    }
+
+    /// Waits for the process to end by itself and gives its exit status.
+    pub fn exit_status(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status.code();
+            }
+            if begun.elapsed() > HANG {
+                let _ = child.kill();
+                panic!("the server does not end: {}", self.stderr());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether the process runs.
+    pub fn running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
+    /// Runs `exchange` with these words and `--data` of this folder.
+    pub fn run(&self, words: &[&str]) -> Finished {
+        let output = command().args(words).arg("--data").arg(&self.folder).output().unwrap();
+        Finished {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// `exchange log verify --json` on this folder, which must find the log good.
+    pub fn log_verify(&self) -> Value {
+        let finished = self.run(&["log", "verify", "--json"]);
+        assert_eq!(finished.status, Some(0), "{finished:?}");
+        serde_json::from_str(&finished.stdout).unwrap()
+    }
+
+    /// The organisation of a certificate's name.
+    pub fn organisation(&self, name: &str) -> Uscc {
+        *self.organisations.get(name).unwrap_or_else(|| panic!("nobody is called {name}"))
+    }
+
+    /// A caller by the name of its certificate.
+    pub fn party(&self, name: &str) -> Party {
+        let file = |end: &str| fs::read_to_string(self.folder.join("pki").join(end)).unwrap();
+        let identity = (file(&format!("clients/{name}.pem")), file(&format!("clients/{name}.key")));
+        let config = exchange::tls::client_config(&file("ca.pem"), Some((&identity.0, &identity.1))).unwrap();
+        Party::new(name, self.organisation(name), config, self.data)
+    }
+
+    /// Gets a path of the public listener.
+    pub async fn public(&self, path: &str) -> Reply {
+        let ca = fs::read_to_string(self.folder.join("pki/ca.pem")).unwrap();
+        let mut config = exchange::tls::client_config(&ca, None).unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        self.get(Some(Arc::new(config)), self.public, path).await
+    }
+
+    /// Gets a path of the admin listener.
+    pub async fn admin(&self, path: &str) -> Reply {
+        self.get(None, self.admin, path).await
+    }
+
+    async fn get(&self, tls: Option<Arc<rustls::ClientConfig>>, address: SocketAddr, path: &str) -> Reply {
+        let call =
+            Call::raw(Route::None, Bytes::new()).method(hyper::Method::GET).path(path).without("receipt");
+        let mut connection = connect(tls.as_ref(), address).await.unwrap();
+        tokio::time::timeout(HANG, send(&mut connection, &call, address)).await.unwrap().unwrap()
+    }
+
+    /// The value of a metric; 0 when there is none yet.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let text = self.admin("/metrics").await.body;
+        let text = std::str::from_utf8(&text).unwrap();
+        let value = text.lines().find_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (have, rest) = series.split_once('{').unwrap_or((series, "}"));
+            let mut found: Vec<&str> =
+                rest.strip_suffix('}')?.split(',').filter(|part| !part.is_empty()).collect();
+            let mut wanted: Vec<String> =
+                labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+            found.sort_unstable();
+            wanted.sort_unstable();
+            (have == name && found == wanted).then(|| value.parse().unwrap())
+        });
+        value.unwrap_or(0)
+    }
+
+    /// How many answers with this code a route has given.
+    pub async fn answers(&self, route: Route, code: Code) -> u64 {
+        self.metric("miaoxiang_answers_total", &[("route", route.name()), ("code", code.name())]).await
+    }
+
+    /// Entries in the log.
+    pub async fn size(&self) -> u64 {
+        self.admin("/ready").await.json["size"].as_u64().unwrap()
+    }
+
+    /// The entry of an answer, proven: its receipt ties request, answer and leaf together, and the leaf stands in a
+    /// checkpoint that the log signed.
+    pub async fn entry(&self, reply: &Reply) -> Entry {
+        let receipt = reply.receipt();
+        let proof = match &receipt.proof {
+            Some(_) => None,
+            None => Some(self.proof(receipt.index).await),
+        };
+        let at = crate::now_ms() / 1_000;
+        let (request, answer) = (Some(&*reply.request), Some(&*reply.body));
+        let report =
+            verifier::receipt::verify_against(&receipt, proof.as_ref(), request, answer, &self.trust, at);
+        let unread = report.reasons.len() == 1 && report.has(Reason::RequestNotRecorded);
+        assert!(report.verdict == Verdict::Valid || unread, "{:?} of {}", report.reasons, reply.json);
+        Entry { open: Open::parse(&receipt.open).unwrap(), receipt }
+    }
+
+    /// The public proof of an entry, as soon as a published checkpoint covers it.
+    pub async fn proof(&self, index: u64) -> TlogProof {
+        crate::eventually("a published proof", || async move {
+            let reply = self.public(&format!("/v1/log/proof/{index}")).await;
+            (reply.status == 200)
+                .then(|| TlogProof::parse(std::str::from_utf8(&reply.body).unwrap()).unwrap())
+        })
+        .await
+    }
+
+    /// Sends a request that must be refused with `code`, and checks status, problem document, journal entry and
+    /// metric together.
+    pub async fn refused(&self, party: &mut Party, call: &Call, code: Code) -> (Reply, Entry) {
+        let (reply, entry) = self.answered(party, call, code).await;
+        let problem = &reply.json;
+        assert_eq!(reply.content_type, "application/problem+json", "{problem}");
+        assert_eq!(problem["status"], json!(code.status()));
+        assert_eq!(problem["title"], json!(code.sentence()));
+        assert_eq!(problem["type"], json!(format!("urn:miaoxiang:problem:{}", code.name())));
+        assert_eq!(entry.open.decision, Decision::Denial.number());
+        (reply, entry)
+    }
+
+    /// As [`Server::refused`], on a server that journals entries of its own meanwhile.
+    pub async fn refused_beside_shed(&self, party: &mut Party, call: &Call, code: Code) -> Entry {
+        let reply = party.send(call).await;
+        assert_eq!((reply.status, reply.code()), (code.status(), code.name()));
+        let entry = self.entry(&reply).await;
+        assert_eq!((entry.open.decision, entry.open.code), (Decision::Denial.number(), code.number()));
+        entry
+    }
+
+    /// Sends a request that must be permitted, and checks status, journal entry and metric together.
+    pub async fn permitted(&self, party: &mut Party, call: &Call) -> (Reply, Entry) {
+        let (reply, entry) = self.answered(party, call, Code::Ok).await;
+        assert_eq!(reply.content_type, "application/json", "{}", reply.json);
+        assert_eq!(entry.open.decision, Decision::Permit.number());
+        (reply, entry)
+    }
+
+    async fn answered(&self, party: &mut Party, call: &Call, code: Code) -> (Reply, Entry) {
+        let (count, size) = (self.answers(call.route, code).await, self.size().await);
+        let reply = party.send(call).await;
+        assert_eq!(reply.code(), code.name(), "{}", reply.json);
+        let made = matches!(call.route, Route::Issue | Route::GrantCreate | Route::ParticipantAdd);
+        assert_eq!(reply.status, if code == Code::Ok && made { 201 } else { code.status() });
+        let entry = self.entry(&reply).await;
+        let open = &entry.open;
+        assert_eq!((open.route, open.code), (call.route.number(), code.number()));
+        assert_eq!(open.organisation, *party.organisation.as_bytes());
+        let unread = matches!(code, Code::BodyTooLarge | Code::NoSuchRoute | Code::MethodNotAllowed);
+        assert_eq!(open.request_digest, if unread { [0; 32] } else { sha256(&call.body) });
+        assert_eq!(open.index, size, "the answer's entry is the next one");
+        assert_eq!(self.size().await, size + 1, "one answer, one entry");
+        assert_eq!(self.answers(call.route, code).await, count + 1, "one answer, counted once");
+        (reply, entry)
+    }
+}
