@@ -45,11 +45,16 @@ pub const EXIT_UNAVAILABLE: u8 = 69;
 
 /// The options of the ledger in a data folder.
 pub fn ledger_options(config: &Config) -> Options {
+    let defaults = Options::new(config.folder.clone(), config.origin.clone());
+    let segment_bytes = config.journal.segment_mib << 20;
+    // A group and the seal after it must fit in half a segment; the longest entry is about 1 MiB.
+    let half = usize::try_from(segment_bytes / 2 - (64 << 10)).unwrap_or(usize::MAX);
     Options {
-        segment_bytes: config.journal.segment_mib << 20,
+        segment_bytes,
+        group_bytes: defaults.group_bytes.min(half),
         reserve_percent: config.journal.reserve_percent,
         reserve_segments: config.journal.reserve_segments,
-        ..Options::new(config.folder.clone(), config.origin.clone())
+        ..defaults
     }
 }
 

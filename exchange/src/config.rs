@@ -210,8 +210,8 @@ impl Config {
         if !origin_fits {
             return Err(bad("origin", "1 to 128 printable characters without scheme, space or +"));
         }
-        if !(1..=4_000).contains(&self.journal.segment_mib) {
-            return Err(bad("journal.segment_mib", "from 1 to 4000"));
+        if !(4..=1_024).contains(&self.journal.segment_mib) {
+            return Err(bad("journal.segment_mib", "from 4 to 1024"));
         }
         if self.journal.reserve_percent > 90 {
             return Err(bad("journal.reserve_percent", "from 0 to 90"));
