@@ -274,7 +274,7 @@ impl Gateway {
         // 2 -> Caller
         let caller = Caller::identify(facts, entry.organisation)?;
         // 3 -> Fresh
-        let again = match self.fresh(facts, entry.organisation, request)? {
+        let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
             Fresh::New(key) => {
                 entry.idempotency = key;
                 None
@@ -327,10 +327,16 @@ impl Gateway {
         Some(Turn { in_flight: &self.in_flight, key, lock })
     }
 
-    fn fresh(&self, facts: &mut Facts<'_>, organisation: &Uscc, request: &Request) -> Result<Fresh, Refusal> {
+    fn fresh(
+        &self,
+        facts: &mut Facts<'_>,
+        route: Route,
+        organisation: &Uscc,
+        request: &Request,
+    ) -> Result<Fresh, Refusal> {
         let Some(text) = &request.idempotency_key else { return Ok(Fresh::New(None)) };
         let key = self.idempotency_key(organisation, text);
-        let asked = self.ledger.keyed().key("request", &[&request.body]);
+        let asked = self.ledger.keyed().key("request", &[&[route.number()], &request.body]);
         match self.ledger.state().idempotency(&key) {
             None => {
                 facts.unbound(key);
