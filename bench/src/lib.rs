@@ -1,1 +1,17 @@
-//! placeholder
+//! Measures the exchange: what the criterion benches and the load-test tool share.
+//!
+//! Every number stands beside what bounds it: the same bytes appended bare to the same disk in the same run, or the
+//! raw signature. An answer counts only if it is the right one, and a run counts only if its receipts check.
+
+#![forbid(unsafe_code)]
+
+pub mod baseline;
+pub mod check;
+pub mod http;
+pub mod journal;
+pub mod load;
+pub mod population;
+pub mod report;
+pub mod scenario;
+pub mod server;
+pub mod world;

@@ -1,0 +1,215 @@
+//! One group through the real ledger on a real disk, beside a bare append + `fdatasync` of as many bytes.
+//!
+//! The sequencer is held in the group before (a hook between its sync and its release) until all commands are
+//! queued; the time runs from letting it go to the last answer. So a group has exactly the size in its name, and
+//! the time holds all that one group costs: judging, completing, hashing, sealing, signing, one write, one
+//! `fdatasync`, applying, releasing.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bench::{baseline::BareFile, journal};
+use criterion::{Criterion, Throughput};
+use ledger::record::{NewHolder, Record};
+use ledger::{Command, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared};
+use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
+use tokio::runtime::Runtime;
+use verifier::leaf::{Labels, Open};
+use verifier::sha256;
+
+/// Holders that the entries concern in turn.
+const HOLDERS: u8 = 64;
+/// Plaintext of a use's subject part.
+const SUBJECT_BYTES: usize = 400;
+/// Sizes of a group.
+const SIZES: [usize; 3] = [1, 64, 512];
+
+/// Holds the sequencer after a sync while it is wanted.
+#[derive(Default)]
+struct Gate {
+    wanted: AtomicBool,
+    /// The sequencer stands in the gate.
+    held: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// Called by the sequencer: stands here as long as the gate is wanted.
+    fn pass(&self) {
+        if !self.wanted.load(Ordering::Acquire) {
+            return;
+        }
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = true;
+        self.changed.notify_all();
+        while self.wanted.load(Ordering::Acquire) {
+            held = self.changed.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+        *held = false;
+    }
+
+    fn wait_until_held(&self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*held {
+            held = self.changed.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        self.wanted.store(true, Ordering::Release);
+    }
+
+    fn open(&self) {
+        let _held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted.store(false, Ordering::Release);
+        self.changed.notify_all();
+    }
+}
+
+struct Bench {
+    ledger: Ledger,
+    gate: Arc<Gate>,
+    runtime: Runtime,
+    labels: Vec<Label>,
+}
+
+impl Bench {
+    fn open(folder: &Path) -> Self {
+        let gate = Arc::new(Gate::default());
+        let hook = Arc::clone(&gate);
+        let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("randomness");
+        let keys = LedgerKeys {
+            journal: [1; 32],
+            index: [2; 32],
+            epoch: 1,
+            epoch_key: [3; 32],
+            log_pkcs8: log.as_ref().to_vec(),
+        };
+        let options = Options {
+            hooks: Hooks { after_sync: Some(Arc::new(move |_| hook.pass())), ..Hooks::default() },
+            ..Options::new(folder, "bench/group-commit")
+        };
+        let (ledger, _) = Ledger::open(options, keys).expect("a new ledger");
+        let runtime = Runtime::new().expect("a runtime");
+        let holders: Vec<_> = (0..HOLDERS).map(|number| ledger.new_holder(Key::from([number; 16]))).collect();
+        let record = Record {
+            concerned: holders.iter().map(|holder| holder.label).collect(),
+            new_holders: holders
+                .iter()
+                .map(|holder| NewHolder {
+                    key: holder.key,
+                    label: holder.label,
+                    epoch: holder.epoch,
+                    wrapped: holder.wrapped.as_slice().try_into().expect("a wrapped key has 60 bytes"),
+                })
+                .collect(),
+            ..Record::default()
+        };
+        runtime.block_on(commit(ledger.clone(), command(&record, Vec::new())));
+        let labels = holders.iter().map(|holder| holder.label).collect();
+        Self { ledger, gate, runtime, labels }
+    }
+
+    /// An entry like that of a verify request: one holder, one subject part under the holder's key.
+    fn entry(&self, number: usize) -> Command {
+        let label = self.labels[number % self.labels.len()];
+        let holder = self.ledger.state().holder_key(&label).expect("the holder is known");
+        let part = self.ledger.seal_subject(0, &[holder], &[7; SUBJECT_BYTES]);
+        command(&Record { concerned: vec![label], ..Record::default() }, vec![part])
+    }
+
+    /// Time of one group of `size` entries.
+    fn group(&self, size: usize) -> Duration {
+        let commands: Vec<_> = (0..size).map(|number| self.entry(number)).collect();
+        self.gate.close();
+        let before = self.runtime.spawn(commit(self.ledger.clone(), self.entry(0)));
+        self.gate.wait_until_held();
+        let tasks: Vec<_> = commands
+            .into_iter()
+            .map(|command| self.runtime.spawn(commit(self.ledger.clone(), command)))
+            .collect();
+        while self.ledger.health().queue < size {
+            std::thread::yield_now();
+        }
+        let started = Instant::now();
+        self.gate.open();
+        self.runtime.block_on(async {
+            for task in std::iter::once(before).chain(tasks) {
+                task.await.expect("a commit");
+            }
+        });
+        started.elapsed()
+    }
+
+    /// Bytes of the frame that one group of `size` entries makes.
+    fn frame_bytes(&self, size: usize, folder: &Path) -> u64 {
+        // The sequencer may stand in the gate with a seal; then the group has one entry more, and is made again.
+        loop {
+            self.group(size);
+            let end = self.ledger.size();
+            let indexes = end - size as u64..end;
+            let frames = journal::frames(&folder.join("journal"), indexes).expect("the journal");
+            if (frames.frames, frames.entries) == (1, size as u64) {
+                return frames.bytes;
+            }
+        }
+    }
+}
+
+fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
+    let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
+    let subject_digest = sha256(&parts);
+    let open = Open {
+        route: 5,
+        decision: 1,
+        code: 0,
+        index: 0,
+        time_ms: 0,
+        organisation: *b"91350100M000100Y43",
+        request_digest: [4; 32],
+        answer_digest: [5; 32],
+        policy: [6; 32],
+        subject_digest,
+        labels: Labels::new(record.concerned.clone()),
+    };
+    Command {
+        permit_or_denial: Prepared { open: open.encode(), record: record.encode(), subjects, subject_digest },
+        reads: Vec::new(),
+        ends_at_ms: u64::MAX,
+        spent: None,
+        inline_proof: false,
+    }
+}
+
+async fn commit(ledger: Ledger, command: Command) {
+    match ledger.commit(command).await {
+        Ok(Outcome::Committed(_)) => {}
+        other => unreachable!("nothing else changes this ledger: {other:?}"),
+    }
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let bench = Bench::open(folder.path());
+    let mut bare = BareFile::create(folder.path()).expect("a file");
+    let mut group = criterion.benchmark_group("group-commit");
+    for size in SIZES {
+        let bytes = bench.frame_bytes(size, folder.path());
+        let frame: Vec<u8> = (0..bytes).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 7) as u8).collect();
+        group.throughput(Throughput::Elements(size as u64));
+        group.bench_function(format!("bare-{bytes}-bytes/{size}"), |bencher| {
+            bencher.iter(|| bare.append(&frame).expect("an append"));
+        });
+        group.bench_function(format!("ledger/{size}"), |bencher| {
+            bencher.iter_custom(|rounds| (0..rounds).map(|_| bench.group(size)).sum());
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+    let Bench { ledger, .. } = bench;
+    ledger.close();
+}

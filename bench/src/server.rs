@@ -1,0 +1,182 @@
+//! The exchange under test: a child process, its addresses, its processor time and its metrics.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::http;
+
+/// The running child; killed when dropped.
+pub struct Server {
+    child: Child,
+    /// Held open: the server says when it stops, and must find somebody to say it to.
+    stdout: BufReader<ChildStdout>,
+    /// Data listener.
+    pub data: SocketAddr,
+    /// Public listener.
+    pub public: SocketAddr,
+    /// Admin listener.
+    pub admin: SocketAddr,
+}
+
+impl Server {
+    /// Starts `exchange serve` on a folder, on ports that the system chooses, and waits until it serves.
+    ///
+    /// # Errors
+    /// The binary is not there, or ends instead of serving.
+    pub fn start(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
+        let mut child = Command::new(binary)
+            .args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"])
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{} cannot be started", binary.display()))?;
+        let stdout = child.stdout.take().context("the child has a standard output")?;
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        stdout.read_line(&mut line)?;
+        let Some([data, public, admin]) = addresses(&line) else {
+            // It has ended by itself, or says something else than it should.
+            let _ = child.kill();
+            let status = child.wait()?;
+            anyhow::bail!("the exchange does not serve ({status})");
+        };
+        Ok(Self { child, stdout, data, public, admin })
+    }
+
+    /// What the server used and counted so far.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub async fn sample(&self) -> anyhow::Result<Sample> {
+        let metrics = http::get_clear(self.admin, "/metrics").await.context("metrics")?;
+        Ok(Sample {
+            at: Instant::now(),
+            server_cpu: cpu_seconds(&self.child.id().to_string())?,
+            generator_cpu: cpu_seconds("self")?,
+            syncs: sum(&metrics, "miaoxiang_journal_sync_seconds_count"),
+            sync_seconds: sum(&metrics, "miaoxiang_journal_sync_seconds_sum"),
+            entries: sum(&metrics, "miaoxiang_journal_entries_total"),
+            groups: sum(&metrics, "miaoxiang_journal_group_entries_count"),
+        })
+    }
+
+    /// Durable entries of its log.
+    ///
+    /// # Errors
+    /// The server is gone or not ready.
+    pub async fn log_size(&self) -> anyhow::Result<u64> {
+        let ready: serde_json::Value =
+            serde_json::from_str(&http::get_clear(self.admin, "/ready").await.context("readiness")?)?;
+        ready["size"].as_u64().context("readiness without a size")
+    }
+
+    /// Asks it to stop and waits until it has.
+    ///
+    /// # Errors
+    /// It ends with an error.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a process number")?;
+        kill_process(pid, Signal::TERM)?;
+        let mut rest = String::new();
+        self.stdout.read_to_string(&mut rest)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the exchange ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error says that it has ended, as after `stop`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The addresses in the line `serving log … data A  public B  admin C`.
+fn addresses(line: &str) -> Option<[SocketAddr; 3]> {
+    let mut words = line.split_whitespace();
+    let mut after = |name: &str| {
+        words.find(|word| *word == name)?;
+        words.next()?.parse().ok()
+    };
+    Some([after("data")?, after("public")?, after("admin")?])
+}
+
+/// What server and generator used and counted up to a moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// The moment.
+    pub at: Instant,
+    /// Processor time of the server, user and system, seconds.
+    pub server_cpu: f64,
+    /// The same of this process.
+    pub generator_cpu: f64,
+    /// Frames written and synced, seals among them.
+    pub syncs: f64,
+    /// Time spent in that, seconds.
+    pub sync_seconds: f64,
+    /// Entries in the journal written by this process of the server.
+    pub entries: f64,
+    /// Groups they were written in.
+    pub groups: f64,
+}
+
+/// User and system time of a process, seconds.
+fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let ticks = ticks(&stat).context("an unknown form of /proc/…/stat")?;
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// `utime` + `stime`: fields 14 and 15, counted behind the command's name, which may hold anything.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+/// Sum of a metric over its labels, 0 when it is not there yet.
+fn sum(text: &str, name: &str) -> f64 {
+    text.lines()
+        .filter_map(|line| line.strip_prefix(name))
+        .filter(|rest| rest.starts_with([' ', '{']))
+        .filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_found_in_the_line_of_serve() {
+        let line =
+            "serving log bench/1 with 17 entries: data 127.0.0.1:1  public 127.0.0.1:2  admin 127.0.0.1:3\n";
+        let [data, public, admin] = addresses(line).unwrap();
+        assert_eq!((data.port(), public.port(), admin.port()), (1, 2, 3));
+        assert_eq!(addresses("exchange: 127.0.0.1:1 is in use"), None);
+        assert_eq!(addresses(""), None);
+    }
+
+    #[test]
+    fn processor_time_is_found_behind_any_name() {
+        assert_eq!(ticks("7 (a) b) (c) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14"), Some(42));
+        assert_eq!(ticks("7 (a) S 1 2"), None);
+        assert!(cpu_seconds("self").unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn a_metric_is_summed_over_its_labels_and_not_over_longer_names() {
+        let text = "# TYPE a counter\na 1\na{b=\"c d\"} 2.5\na_total 8\n";
+        assert!((sum(text, "a") - 3.5).abs() < f64::EPSILON);
+        assert!(sum(text, "b").abs() < f64::EPSILON);
+    }
+}
