@@ -113,6 +113,13 @@ impl Call {
         self.header("idempotency-key", key)
     }
 
+    /// With another body, the headers as they are.
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// With another method.
     #[must_use]
     pub fn method(mut self, method: Method) -> Self {

@@ -401,6 +401,17 @@ impl Server {
         serde_json::from_str(&finished.stdout).unwrap()
     }
 
+    /// The internal reason of every entry by index, read from the journal with its key.
+    pub fn reasons(&self) -> BTreeMap<u64, u16> {
+        let keys = app::ledger_keys(&app::key_folder(&self.config).unwrap()).unwrap();
+        let mut reasons = BTreeMap::new();
+        ledger::entries(app::ledger_options(&self.config), keys, |entry| {
+            reasons.insert(entry.open.index, entry.record.reason);
+        })
+        .unwrap();
+        reasons
+    }
+
     /// The organisation of a certificate's name.
     pub fn organisation(&self, name: &str) -> Uscc {
         *self.organisations.get(name).unwrap_or_else(|| panic!("nobody is called {name}"))

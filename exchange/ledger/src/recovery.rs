@@ -26,6 +26,7 @@ use std::{
 };
 use verifier::{
     checkpoint::Checkpoint,
+    leaf::Open,
     merkle::{Frontier, leaf_hash},
     note::{SignedNote, VerifierKey},
 };
@@ -640,4 +641,47 @@ pub fn verify_log(
         state_digest: state.digest(),
         published: published.map(|published| published.size),
     })
+}
+
+/// One entry as the journal holds it, read with the journal key.
+#[derive(Debug)]
+pub struct Entry {
+    /// What the caller may know; its index and time are complete.
+    pub open: Open,
+    /// What replay needs and insiders may know, the internal reason of a refusal among it.
+    pub record: Record,
+}
+
+/// Reads every entry of a journal in order, each frame checked as [`verify_log`] does, without changing anything
+/// and without its lock. Subject parts stay sealed.
+///
+/// # Errors
+/// [`OpenError`]; what came before the first damage was visited.
+pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
+    let signer = signer(&options, &keys)?;
+    let crypt = Crypt::new(&options.origin, &keys);
+    let journal = Journal::list(&journal_folder(&options.folder), signer.key)?;
+    journal.walk(&Cursor::start(), None, &mut |position, frame, _| {
+        if frame.head.kind == Kind::Seal {
+            return Ok(());
+        }
+        let corrupt =
+            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
+        let plain = crypt
+            .open_state(frame.state, frame.head.day, frame.head.number)
+            .map_err(|_| OpenError::Keys("the journal key does not open the journal"))?;
+        let mut rest = plain.as_slice();
+        for leaf in frame.leaves() {
+            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
+            if leaf_of(&entry) != *leaf {
+                return Err(corrupt("an entry is not what its leaf commits to"));
+            }
+            visit(Entry {
+                open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
+                record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
+            });
+        }
+        Ok(())
+    })?;
+    Ok(())
 }

@@ -1,0 +1,293 @@
+//! Facts that change between decision and commit: the decision is made again, and no permit has a later index than
+//! what took its right away.
+//!
+//! The gateway of a debug build holds a request that carries `x-miaoxiang-hold` just before its commit, while the file
+//! that `MIAOXIANG_HOLD` names exists.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+use std::path::PathBuf;
+
+use schemas::codes::{Code, Decision};
+use schemas::routes::Route;
+use serde_json::{Value, json};
+use tests::{
+    Call, Entry, Issued, Party, Reply, Server, Setup, Target, draft, eventually, grant, holder, in_one_hour,
+    key, natural, now_ms, revoke, use_context,
+};
+
+/// A server with a hold, and what it takes to use it.
+struct Rig {
+    server: Server,
+    hold: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = folder.path().join("hold");
+        let server =
+            Setup::new().authority("authority2").env("MIAOXIANG_HOLD", hold.to_str().unwrap()).start().await;
+        Self { server, hold, _folder: folder }
+    }
+
+    /// Sends `call` held before its commit; when it is decided, does `meanwhile`; then lets it go on.
+    async fn held(&self, party: &Party, call: &Call, meanwhile: impl AsyncFnOnce(&Server)) -> (Reply, Entry) {
+        let arrived = self.hold.with_extension("arrived");
+        let _ = std::fs::remove_file(&arrived);
+        std::fs::write(&self.hold, "").unwrap();
+        let held = call.clone().header("x-miaoxiang-hold", "1");
+        let mut party = party.again();
+        let task = tokio::spawn(async move { party.send(&held).await });
+        eventually("the held decision", || async { arrived.exists().then_some(()) }).await;
+        meanwhile(&self.server).await;
+        assert!(!task.is_finished(), "the request was not held");
+        std::fs::remove_file(&self.hold).unwrap();
+        let reply = task.await.unwrap();
+        let entry = self.server.entry(&reply).await;
+        (reply, entry)
+    }
+
+    fn party(&self, name: &str) -> Party {
+        self.server.party(name)
+    }
+}
+
+/// A license of a natural person with a grant of everything to the bank.
+async fn with_grant(rig: &Rig) -> (Issued, String) {
+    let issued = draft(&natural()).issue(&mut rig.party("issuer")).await;
+    let body = grant(issued.draft.holder(), &rig.party("bank"), Target::License(&issued));
+    let reply = rig.party("portal").send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
+    (issued, reply.json["grant"].as_str().unwrap().to_owned())
+}
+
+/// The index of the entry that a change made.
+async fn index_of(party: &mut Party, call: &Call) -> u64 {
+    let reply = party.send(call).await;
+    assert!(reply.status < 300, "{}", reply.json);
+    reply.receipt().index
+}
+
+/// The held answer is a denial of this code, later than the change.
+fn denied(outcome: &(Reply, Entry), change: u64, code: Code) {
+    let (reply, entry) = outcome;
+    assert_eq!((reply.status, reply.code()), (code.status(), code.name()), "{}", reply.json);
+    assert_eq!(entry.open.decision, Decision::Denial.number());
+    assert!(entry.open.index > change, "{} is not after {change}", entry.open.index);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_changing_leaves_the_decision_as_it_was() {
+    let rig = Rig::start().await;
+    let (license, right) = with_grant(&rig).await;
+    let (reply, entry) = rig.held(&rig.party("bank"), &license.verify(Some(&right)), async |_| {}).await;
+    assert_eq!((reply.status, &reply.json["verdict"]), (200, &json!("valid")));
+    assert_eq!(entry.open.decision, Decision::Permit.number());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_revoked_meanwhile_permits_nothing() {
+    let rig = Rig::start().await;
+    for retrieve in [false, true] {
+        let (license, right) = with_grant(&rig).await;
+        let call = match retrieve {
+            true => license.retrieve(&["holderName"], Some(&right)),
+            false => license.verify(Some(&right)),
+        };
+        let mut change = 0;
+        let end = revoke(license.draft.holder(), &right);
+        let outcome = rig
+            .held(&rig.party("bank"), &call, async |server| {
+                change = index_of(&mut server.party("portal"), &end).await
+            })
+            .await;
+        denied(&outcome, change, Code::NotPermitted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_ends_meanwhile_permits_nothing() {
+    let rig = Rig::start().await;
+    let license = draft(&natural()).issue(&mut rig.party("issuer")).await;
+    let mut body = grant(license.draft.holder(), &rig.party("bank"), Target::License(&license));
+    let until = now_ms() + 2_000;
+    body["until"] = json!(schemas::date::rfc3339(until));
+    let reply = rig.party("portal").send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
+    let (right, made) = (reply.json["grant"].as_str().unwrap().to_owned(), reply.receipt().index);
+    let outcome = rig
+        .held(&rig.party("bank"), &license.verify(Some(&right)), async |_| {
+            eventually("the grant's end", || async { (now_ms() > until).then_some(()) }).await;
+        })
+        .await;
+    denied(&outcome, made, Code::NotPermitted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_participant_suspended_meanwhile_is_permitted_nothing() {
+    let rig = Rig::start().await;
+    let (license, right) = with_grant(&rig).await;
+    let suspend = |suspended: bool| {
+        let organisation = rig.server.organisation("bank");
+        let body = json!({"organisation": organisation.as_str(), "suspended": suspended, "reason": "测试"});
+        Call::new(Route::ParticipantSuspend, &body)
+    };
+    for call in [
+        license.verify(Some(&right)),
+        license.retrieve(&["holderName"], Some(&right)),
+        license.verify_envelope(),
+    ] {
+        let mut change = 0;
+        let on = suspend(true);
+        let outcome = rig
+            .held(&rig.party("bank"), &call, async |server| {
+                change = index_of(&mut server.party("operator"), &on).await
+            })
+            .await;
+        denied(&outcome, change, Code::ParticipantSuspended);
+        index_of(&mut rig.party("operator"), &suspend(false)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_license_revoked_meanwhile_is_not_called_valid() {
+    let rig = Rig::start().await;
+    for by_envelope in [false, true] {
+        let (license, right) = with_grant(&rig).await;
+        let call = if by_envelope { license.verify_envelope() } else { license.verify(Some(&right)) };
+        let mut change = 0;
+        let end = license.operation("05", Some("07"));
+        let (reply, entry) = rig
+            .held(&rig.party("bank"), &call, async |server| {
+                change = index_of(&mut server.party("issuer"), &end).await
+            })
+            .await;
+        assert_eq!(
+            (&reply.json["verdict"], &reply.json["reasons"]),
+            (&json!("invalid"), &json!(["revoked"]))
+        );
+        assert!(entry.open.index > change);
+    }
+    // A new version meanwhile: the old identifier gives nothing any more.
+    let (license, right) = with_grant(&rig).await;
+    let mut change = 0;
+    let next = license.operation_with("09", &license.draft);
+    let outcome = rig
+        .held(&rig.party("bank"), &license.retrieve(&["holderName"], Some(&right)), async |server| {
+            change = index_of(&mut server.party("issuer"), &next).await;
+        })
+        .await;
+    denied(&outcome, change, Code::NotPermitted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_changes_decided_on_the_same_facts_one_is_refused() {
+    let rig = Rig::start().await;
+    let issuer = rig.party("issuer");
+    // Two operations on one license.
+    let license = draft(&natural()).issue(&mut issuer.again()).await;
+    let (held, other) = (license.operation("03", None), license.operation("05", Some("04")));
+    let mut change = 0;
+    let outcome = rig
+        .held(&issuer, &held, async |server| change = index_of(&mut server.party("issuer"), &other).await)
+        .await;
+    denied(&outcome, change, Code::TransitionNotAllowed);
+    // Two issues of one identifier.
+    let first = draft(&natural());
+    let mut second = draft(&natural());
+    second.serial.clone_from(&first.serial);
+    let outcome = rig
+        .held(&issuer, &first.call(), async |server| {
+            change = index_of(&mut server.party("issuer"), &second.call()).await
+        })
+        .await;
+    denied(&outcome, change, Code::IdentifierExists);
+    // Two authorities that take one license over.
+    let license = draft(&natural()).issue(&mut issuer.again()).await;
+    index_of(&mut issuer.again(), &license.operation("05", Some("06"))).await;
+    let mut taken = license.draft.clone();
+    taken.serial = draft(&natural()).serial;
+    let back = license.operation("10", None);
+    let outcome = rig
+        .held(&rig.party("authority2"), &license.operation_with("08", &taken), async |server| {
+            change = index_of(&mut server.party("issuer"), &back).await;
+        })
+        .await;
+    denied(&outcome, change, Code::TransitionNotAllowed);
+    // Two ends of one grant.
+    let (license, right) = with_grant(&rig).await;
+    let (held, other) = (revoke(license.draft.holder(), &right), revoke(license.draft.holder(), &right));
+    let outcome = rig
+        .held(&rig.party("portal"), &held, async |server| {
+            change = index_of(&mut server.party("portal"), &other).await
+        })
+        .await;
+    denied(&outcome, change, Code::BadGrant);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grantee_suspended_or_changed_meanwhile_is_granted_nothing_it_may_not_use() {
+    let rig = Rig::start().await;
+    let license = draft(&natural()).issue(&mut rig.party("issuer")).await;
+    let make = Call::new(
+        Route::GrantCreate,
+        &grant(license.draft.holder(), &rig.party("bank"), Target::License(&license)),
+    );
+    let change_role = Call::new(
+        Route::ParticipantChange,
+        &json!({"participant": {
+            "organisation": rig.server.organisation("bank").as_str(), "name": "测试银行", "roles": ["auditor"],
+            "validFrom": "2026-01-01",
+        }}),
+    );
+    let mut change = 0;
+    let outcome = rig
+        .held(&rig.party("portal"), &make, async |server| {
+            change = index_of(&mut server.party("operator"), &change_role).await;
+        })
+        .await;
+    denied(&outcome, change, Code::BadGrant);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_who_appears_meanwhile_has_one_label_and_one_key() {
+    let rig = Rig::start().await;
+    let (mut issuer, mut portal) = (rig.party("issuer"), rig.party("portal"));
+    let first = draft(&natural());
+    let mut second = first.clone();
+    second.serial = draft(&natural()).serial;
+    let (reply, _) = rig
+        .held(&issuer, &first.call(), async |server| {
+            index_of(&mut server.party("issuer"), &second.call()).await;
+        })
+        .await;
+    assert_eq!(reply.status, 201);
+    let search: Value = json!({"holder": holder(first.holder()), "use": use_context()});
+    let reply = portal.send(&Call::new(Route::Search, &search)).await.expect(200);
+    assert_eq!(reply.json["licenses"].as_array().unwrap().len(), 2);
+    // Both bodies open, so both were sealed under the one key.
+    for number in 0..2 {
+        let identifier = reply.json["licenses"][number]["identifier"].clone();
+        let body = json!({"license": {"identifier": identifier}, "mode": "face", "use": use_context()});
+        issuer.send(&Call::new(Route::Retrieve, &body)).await.expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_waits_for_the_request_under_way() {
+    let rig = Rig::start().await;
+    let issuer = rig.party("issuer");
+    let call = draft(&natural()).call().key(&key()).without("receipt");
+    let mut second = None;
+    let size = rig.server.size().await;
+    let (reply, _) = rig
+        .held(&issuer, &call, async |server| {
+            let (mut other, call) = (server.party("issuer"), call.clone());
+            second = Some(tokio::spawn(async move { other.send(&call).await }));
+        })
+        .await;
+    let second = second.unwrap().await.unwrap();
+    assert_eq!((reply.status, &reply.body), (201, &second.body));
+    assert_eq!(rig.server.size().await, size + 1);
+    let _ = in_one_hour();
+}
