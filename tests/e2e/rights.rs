@@ -400,3 +400,68 @@ async fn guessing_at_a_field_ends_after_five_mismatches() {
     server.refused(&mut bank.again(), &good, Code::TooManyMismatches).await;
     eventually("the counters", || async { Some(()) }).await;
 }
+
+/// Every file below a folder.
+fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn nothing_personal_stands_in_a_file_a_log_line_or_a_metric() {
+    let mut server = setup().env("RUST_LOG", "trace").start().await;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let mut draft = draft(&natural());
+    draft.license.holders[0].0 = "测试绝不外传".to_owned();
+    let a = draft.issue(&mut issuer).await;
+    let right = granted(&server, &mut portal, &a, "bank", |_| {}).await;
+    let with_user = |call: Call| with(&call, |body| body["use"]["userName"] = json!("经办绝不外传"));
+    for call in [
+        a.verify(Some(&right)),
+        a.verify(None),
+        a.verify_envelope(),
+        a.retrieve(&["holderName"], Some(&right)),
+        a.retrieve(&["address"], Some(&right)),
+        Call::new(Route::Search, &json!({"holder": holder(a.draft.holder()), "use": use_context()})),
+    ] {
+        bank.send(&with_user(call)).await;
+    }
+    portal
+        .send(&Call::new(Route::Search, &json!({"holder": holder(a.draft.holder()), "use": use_context()})))
+        .await
+        .expect(200);
+    issuer.send(&a.operation("03", None)).await.expect(200);
+    let metrics = server.admin("/metrics").await.body;
+    assert_eq!(server.stop(), Some(0));
+    let address = a.draft.license.fields.iter().find(|(key, _)| key == "address").unwrap().1.clone();
+    let secrets = [
+        a.draft.holder().number(),
+        "绝不外传",
+        &a.draft.serial,
+        &a.identifier,
+        &a.draft.license.certificate_number,
+        &address,
+        &right,
+    ];
+    let silent = |bytes: &[u8], whence: &str| {
+        for secret in secrets {
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{whence} tells {secret}");
+        }
+    };
+    assert!(!server.stderr().is_empty(), "the operator's log was on");
+    silent(server.stderr().as_bytes(), "the operator's log");
+    silent(&metrics, "a metric");
+    for folder in ["journal", "store", "tiles"] {
+        for path in files(&server.folder.join(folder)) {
+            silent(&std::fs::read(&path).unwrap(), &path.display().to_string());
+        }
+    }
+}
