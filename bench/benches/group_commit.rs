@@ -179,7 +179,7 @@ fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
         permit_or_denial: Prepared { open: open.encode(), record: record.encode(), subjects, subject_digest },
         reads: Vec::new(),
         ends_at_ms: u64::MAX,
-        spent: None,
+        spent: Vec::new(),
         inline_proof: false,
     }
 }

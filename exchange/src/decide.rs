@@ -2,16 +2,17 @@
 //!
 //! A `Permit` can only be made here; what discloses or changes anything takes one.
 
+use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
-use ledger::{Grant, Holder, Key, Label, Ledger};
+use ledger::{Grant, Holder, Key, Label, Ledger, License};
 use schemas::codes::{Code, Reason};
-use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::{LicenseType, Sensitivity};
 use schemas::state::{LicenseState, Operation};
-use verifier::license::RootCache;
+use verifier::license::{LicenseContent, OpenedEnvelope, RootCache};
 use verifier::report::Verdict;
 use verifier::trust::Trust;
 
@@ -28,6 +29,8 @@ use crate::request::{
 pub const MISMATCHES_A_DAY: u32 = 5;
 /// Last 版本号.
 const LAST_VERSION: u16 = 999;
+/// Most licenses of one holder that a search opens.
+const MAX_SEARCHED: usize = 500;
 
 /// What was decided: the only way to an effect.
 #[derive(Debug)]
@@ -40,8 +43,8 @@ pub struct Permit<'a> {
     pub(crate) names_holder: bool,
     /// Grant used, with its limit (0 = none).
     pub(crate) grant: Option<(Key, u32)>,
-    /// Daily quota of the caller.
-    pub(crate) quota: Option<u32>,
+    /// Daily quota of the caller, and the day it is counted on.
+    pub(crate) quota: Option<(u32, u32)>,
 }
 
 /// A refusal with the holders it concerns.
@@ -67,15 +70,9 @@ pub(crate) enum Granted<'a> {
     /// Sign a new version of an existing license.
     NewVersion { draft: &'a Draft, identifier: CertificateIdentifier, found: Found },
     /// Change the state.
-    State {
-        identifier: &'a CertificateIdentifier,
-        found: Found,
-        state: LicenseState,
-        by_04: bool,
-        reason: &'a str,
-    },
-    /// Answer an index query.
-    Search { search: &'a Search, licenses: Vec<Found>, issuer: Option<Uscc> },
+    State { identifier: &'a CertificateIdentifier, found: Found, state: LicenseState, by_04: bool },
+    /// Answer an index query, newest first.
+    Search { search: &'a Search, licenses: Vec<Found>, issuer: Option<Uscc>, complete: bool },
     /// Disclose one license.
     Retrieve { retrieve: &'a Retrieve, found: Found },
     /// Answer a verification.
@@ -85,13 +82,31 @@ pub(crate) enum Granted<'a> {
         verdict: Verdict,
         reasons: Vec<&'static str>,
         state: Option<LicenseState>,
+        /// The version asked for is the one in force, so its fields may be compared.
+        current: bool,
+        /// Content of the envelope presented.
+        content: Option<LicenseContent>,
+        /// Today, where failed matches are counted.
+        day: u32,
     },
     /// Make a grant.
     GrantCreate { create: &'a GrantCreate, holder: Label, target: Key, fields: u64 },
     /// End a grant.
     GrantRevoke { revoke: &'a GrantRevoke, grant: Grant },
     /// Write a participant.
-    Participant { participant: Participant, version: u32, new: bool, reason: &'a str },
+    Participant { participant: Participant, version: u32 },
+}
+
+impl Granted<'_> {
+    /// Whether there is a license that the caller was told of.
+    fn has_license(&self) -> bool {
+        match self {
+            Self::Verify { found, .. } => found.is_some(),
+            // What an issuing authority finds of its own is filtered by issuer only when it is opened.
+            Self::Search { .. } => false,
+            _ => true,
+        }
+    }
 }
 
 /// What deciding needs beside the facts.
@@ -100,24 +115,11 @@ pub struct Context<'a> {
     pub ledger: &'a Ledger,
     /// The trust bundle in force, for envelopes.
     pub trust: &'a Trust,
-    /// Signatures already checked.
-    pub roots: &'a parking::RootLock,
 }
 
-/// A lock around the verifier's cache of checked roots; held for one verification.
-pub mod parking {
-    use super::RootCache;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
-
-    /// The cache; a poisoned lock is still a valid cache, since entries are only added whole.
-    #[derive(Default)]
-    pub struct RootLock(Mutex<RootCache>);
-
-    impl RootLock {
-        pub(crate) fn lock(&self) -> MutexGuard<'_, RootCache> {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
+thread_local! {
+    /// Signatures already checked; one cache a worker, so that nobody waits for another's verification.
+    static ROOTS: RefCell<RootCache> = RefCell::new(RootCache::new());
 }
 
 /// Decides one request of an identified, active caller.
@@ -136,30 +138,32 @@ pub fn decide<'a>(
         Action::GrantCreate(create) => decide_grant(context, facts, caller, create),
         Action::GrantRevoke(revoke) => decide_revoke(facts, caller, revoke),
         Action::ParticipantAdd(participant) => {
-            let (_, existing) = registered(facts, caller, &participant.organisation)?;
-            if existing.is_some() {
+            let (version, _) = registered(facts, caller, &participant.organisation)?;
+            if version != 0 {
                 return Err(Refusal::new(Code::ParticipantConflict).into());
             }
-            Ok(participant_permit(participant.clone(), 1, true, ""))
+            Ok(plain(Granted::Participant { participant: participant.clone(), version: 1 }, Vec::new()))
         }
         Action::ParticipantChange(participant) => {
             let (version, existing) = registered(facts, caller, &participant.organisation)?;
             let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
             // A change never lifts a suspension by the way.
-            let changed = Participant { suspended: existing.suspended, ..participant.clone() };
-            Ok(participant_permit(changed, version + 1, false, ""))
+            let participant = Participant { suspended: existing.suspended, ..participant.clone() };
+            Ok(plain(Granted::Participant { participant, version: version + 1 }, Vec::new()))
         }
         Action::ParticipantSuspend(suspend) => {
             let (version, existing) = registered(facts, caller, &suspend.organisation)?;
             let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
-            let changed = Participant { suspended: suspend.suspended, ..(*existing).clone() };
-            Ok(participant_permit(changed, version + 1, false, &suspend.reason))
+            let participant = Participant { suspended: suspend.suspended, ..(*existing).clone() };
+            Ok(plain(Granted::Participant { participant, version: version + 1 }, Vec::new()))
         }
     }
 }
 
-fn plain(granted: Granted<'_>, concerned: Vec<Label>, names_holder: bool) -> Permit<'_> {
-    Permit { granted, concerned, names_holder, grant: None, quota: None }
+/// A permit without counters. The holders it concerns are known by their labels; whether the receipt shows the labels
+/// is for the uses to say.
+fn plain(granted: Granted<'_>, concerned: Vec<Label>) -> Permit<'_> {
+    Permit { granted, concerned, names_holder: true, grant: None, quota: None }
 }
 
 fn need(caller: &Participant, role: Role) -> Result<(), Refusal> {
@@ -188,7 +192,7 @@ fn issue<'a>(
     // Holders are facts: a holder that appears meanwhile has a label and a key of its own.
     let concerned =
         draft.holders.iter().filter_map(|(_, holder)| facts.holder(holder)).map(|h| h.label).collect();
-    Ok(plain(Granted::Issue { draft, identifier, key, predecessor }, concerned, true))
+    Ok(plain(Granted::Issue { draft, identifier, key, predecessor }, concerned))
 }
 
 fn entitled_type(
@@ -214,35 +218,23 @@ fn decide_transition<'a>(
     transition: &'a Transition,
 ) -> Result<Permit<'a>, Denial> {
     need(caller, Role::Issuer)?;
+    if transition.operation == Operation::MoveIn {
+        return take_over(context, facts, caller, transition);
+    }
     let refused = || Refusal::new(Code::TransitionNotAllowed);
     let identifier = &transition.identifier;
-    let found = facts.license(facts::license_key(context.ledger, identifier));
-    let takes_over = transition.operation == Operation::MoveIn;
-    if !takes_over && identifier.issuer().uscc() != Some(caller.organisation) {
+    if identifier.issuer().uscc() != Some(caller.organisation) {
         return Err(Refusal::not_permitted(Reason::OtherIssuer).into());
     }
-    let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
+    let found = facts
+        .license(facts::license_key(context.ledger, identifier))
+        .ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
     let concerned = found.license.holders.clone();
     let denied = |refusal: Refusal| Denial { refusal, concerned: concerned.clone() };
     let state =
         LicenseState::from_number(found.license.state).ok_or_else(|| denied(Refusal::new(Code::Internal)))?;
-    if found.license.certificate_version != identifier.version() {
-        return Err(denied(refused()));
-    }
-    if takes_over {
-        // 08 转入: a new license of the caller takes the place of one that is on its way out elsewhere.
-        let draft = transition.draft.as_ref().ok_or_else(|| denied(Refusal::new(Code::MalformedRequest)))?;
-        let from_other = identifier.issuer().uscc() != Some(caller.organisation);
-        let same_type = draft.type_code == identifier.type_code();
-        if state != LicenseState::MovedOut || found.license.taken_over || !from_other || !same_type {
-            return Err(denied(refused()));
-        }
-        if !same_holders(context.ledger, draft, &found) {
-            return Err(denied(refused()));
-        }
-        return issue(context, facts, caller, draft, Some(found));
-    }
-    if transition.operation == Operation::CancelMove && found.license.taken_over {
+    let moved = transition.operation == Operation::CancelMove && found.license.taken_over;
+    if found.license.certificate_version != identifier.version() || moved {
         return Err(denied(refused()));
     }
     let ended = facts.validity(&found.license) == Validity::Ended;
@@ -259,31 +251,55 @@ fn decide_transition<'a>(
     }
     let Some(draft) = &transition.draft else {
         let by_04 = transition.operation == Operation::Expire;
-        let reason = &transition.reason;
-        return Ok(plain(
-            Granted::State { identifier, found, state: next.state, by_04, reason },
-            concerned,
-            true,
-        ));
+        return Ok(plain(Granted::State { identifier, found, state: next.state, by_04 }, concerned));
     };
     let license_type = entitled_type(facts, caller, &draft.type_code).map_err(&denied)?;
     check_draft(&license_type, draft).map_err(&denied)?;
     let same = draft.type_code == identifier.type_code()
         && draft.serial == *identifier.serial()
-        && same_holders(context.ledger, draft, &found);
+        && same_holders(facts, draft, &found);
     if !same || identifier.version() >= LAST_VERSION {
         return Err(denied(refused()));
     }
     let identifier = identifier.with_version(identifier.version() + 1).map_err(Refusal::identifier)?;
-    Ok(plain(Granted::NewVersion { draft, identifier, found }, concerned, true))
+    Ok(plain(Granted::NewVersion { draft, identifier, found }, concerned))
+}
+
+/// 08 转入: a new license of the caller takes the place of one that is on its way out elsewhere. The other license is
+/// none of the caller's: what depends on it is one `not-permitted`, so that nothing is learned by asking.
+fn take_over<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    transition: &'a Transition,
+) -> Result<Permit<'a>, Denial> {
+    let identifier = &transition.identifier;
+    let draft = transition.draft.as_ref().ok_or_else(|| Refusal::new(Code::MalformedRequest))?;
+    let from_other = identifier.issuer().uscc() != Some(caller.organisation);
+    if transition.to.is_some() || !from_other || draft.type_code != identifier.type_code() {
+        return Err(Refusal::new(Code::TransitionNotAllowed).into());
+    }
+    let license_type = entitled_type(facts, caller, &draft.type_code)?;
+    check_draft(&license_type, draft)?;
+    let found = facts
+        .license(facts::license_key(context.ledger, identifier))
+        .ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
+    let license = &found.license;
+    let on_its_way = license.certificate_version == identifier.version()
+        && license.state == LicenseState::MovedOut.number()
+        && !license.taken_over;
+    if !on_its_way || !same_holders(facts, draft, &found) {
+        let refusal = Refusal::not_permitted(Reason::NotMovedOut);
+        return Err(Denial { refusal, concerned: license.holders.clone() });
+    }
+    issue(context, facts, caller, draft, Some(found))
 }
 
 /// A new version, and a license that takes another over, stay with the same holders.
-fn same_holders(ledger: &Ledger, draft: &Draft, found: &Found) -> bool {
+fn same_holders(facts: &mut Facts<'_>, draft: &Draft, found: &Found) -> bool {
     draft.holders.len() == found.license.holders.len()
         && draft.holders.iter().all(|(_, holder)| {
-            let known = ledger.state().holder(&facts::holder_key(ledger, holder));
-            known.is_some_and(|known| found.license.holders.contains(&known.label))
+            facts.holder(holder).is_some_and(|known| found.license.holders.contains(&known.label))
         })
 }
 
@@ -356,12 +372,18 @@ fn right(context: &Context<'_>, facts: &mut Facts<'_>, ask: &Use<'_>) -> Result<
     Err(no_license)
 }
 
-fn used<'a>(permit: Permit<'a>, right: Right, caller: &Participant) -> Permit<'a> {
+/// Counts a use, and shows labels only to whom a right, or the license itself, has told who the holder is.
+fn used<'a>(permit: Permit<'a>, right: Right, caller: &Participant, facts: &mut Facts<'_>) -> Permit<'a> {
+    let names_holder = match right {
+        Right::Holder | Right::Grant(..) => permit.names_holder,
+        Right::Issuer | Right::Open => permit.names_holder && permit.granted.has_license(),
+    };
     let grant = match right {
         Right::Grant(key, limit) => Some((key, limit)),
         Right::Open | Right::Holder | Right::Issuer => None,
     };
-    Permit { grant, quota: caller.daily_quota, ..permit }
+    let quota = caller.daily_quota.map(|limit| (limit, facts.today()));
+    Permit { grant, quota, names_holder, ..permit }
 }
 
 fn decide_search<'a>(
@@ -376,12 +398,11 @@ fn decide_search<'a>(
     let mut issuer = None;
     let right = if let Some(id) = search.grant {
         let Some(code) = &search.type_code else { return Err(denied(Reason::GrantOtherTarget)) };
-        let license_type = facts::type_key(context.ledger, code);
         let ask = Use {
             caller,
             found: None,
             holders: &concerned,
-            license_type,
+            license_type: facts::type_key(context.ledger, code),
             issuer: None,
             mode: Mode::Search,
             fields: 0,
@@ -398,12 +419,16 @@ fn decide_search<'a>(
     } else {
         return Err(denied(Reason::NoGrant));
     };
-    let keys = holder.map(|holder| holder.licenses).unwrap_or_default();
-    // Each license listed is a fact of the answer. The list itself is not: a license issued meanwhile is simply
-    // not yet in it, as the answer's `asOf` says.
-    let licenses = keys.into_iter().filter_map(|key| facts.license(key)).collect();
-    let permit = plain(Granted::Search { search, licenses, issuer }, concerned, true);
-    Ok(used(permit, right, caller))
+    let keys = concerned.first().map(|label| facts.licenses_of(label)).unwrap_or_default();
+    let mut licenses: Vec<(Key, License)> =
+        keys.into_iter().filter_map(|key| Some((key, context.ledger.state().license(&key)?))).collect();
+    // Newest first, as the journal orders them; each license looked at is a fact of the answer.
+    licenses.sort_unstable_by_key(|(_, license)| Reverse(license.body));
+    let complete = licenses.len() <= MAX_SEARCHED;
+    let licenses =
+        licenses.into_iter().take(MAX_SEARCHED).filter_map(|(key, _)| facts.license(key)).collect();
+    let granted = Granted::Search { search, licenses, issuer, complete };
+    Ok(used(plain(granted, concerned), right, caller, facts))
 }
 
 fn decide_retrieve<'a>(
@@ -412,7 +437,7 @@ fn decide_retrieve<'a>(
     caller: &Participant,
     retrieve: &'a Retrieve,
 ) -> Result<Permit<'a>, Denial> {
-    let named = resolve(context, facts, &retrieve.license, retrieve.holder.as_ref());
+    let named = resolve(facts, caller, &retrieve.license, retrieve.holder.as_ref());
     let denied = |reason| Denial { refusal: Refusal::not_permitted(reason), concerned: named.concerned() };
     let license_type = facts.license_type(&named.type_code);
     let fields = match retrieve.mode {
@@ -435,7 +460,7 @@ fn decide_retrieve<'a>(
     }
     facts.validity(&found.license);
     let concerned = found.license.holders.clone();
-    Ok(used(plain(Granted::Retrieve { retrieve, found }, concerned, true), right, caller))
+    Ok(used(plain(Granted::Retrieve { retrieve, found }, concerned), right, caller, facts))
 }
 
 /// A named license, resolved.
@@ -448,9 +473,15 @@ struct Resolved {
     vouched: Option<Holder>,
 }
 
-fn resolve(_: &Context<'_>, facts: &mut Facts<'_>, named: &Named, vouched: Option<&HolderRef>) -> Resolved {
+fn resolve(
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    named: &Named,
+    vouched: Option<&HolderRef>,
+) -> Resolved {
     let found = facts.named(named);
-    let vouched = vouched.and_then(|holder| facts.holder(holder));
+    // Only a portal vouches for anybody; what others say of a holder is not looked up.
+    let vouched = vouched.filter(|_| caller.has(Role::Portal)).and_then(|holder| facts.holder(holder));
     match named {
         Named::Identifier(identifier) => Resolved {
             found,
@@ -530,7 +561,7 @@ fn verify_named<'a>(
     verify: &'a Verify,
     named: &Named,
 ) -> Result<Permit<'a>, Denial> {
-    let resolved = resolve(context, facts, named, verify.holder.as_ref());
+    let resolved = resolve(facts, caller, named, verify.holder.as_ref());
     let denied = |refusal| Denial { refusal, concerned: resolved.concerned() };
     let license_type = facts.license_type(&resolved.type_code);
     // A type for both kinds of holder, and an unknown one, count as natural.
@@ -550,46 +581,45 @@ fn verify_named<'a>(
         Err(reason) if needs_right => return Err(denied(Refusal::not_permitted(reason))),
         Err(_) => Right::Open,
     };
-    check_mismatches(context, facts, caller, resolved.found.as_ref()).map_err(denied)?;
+    let day = facts.today();
+    if let Some(found) = resolved.found.as_ref().filter(|_| !verify.expect.is_empty()) {
+        let key = mismatch_key(context.ledger, caller, &found.key);
+        if context.ledger.state().counter(&key, day) >= MISMATCHES_A_DAY {
+            return Err(denied(Refusal::new(Code::TooManyMismatches)));
+        }
+    }
     let concerned = resolved.concerned();
     let names_holder =
-        matches!(named, Named::Number { .. }) || verify.holder.is_some() || !verify.expect.is_empty();
+        matches!(named, Named::Number { .. }) || resolved.vouched.is_some() || !verify.expect.is_empty();
     let (verdict, reasons, state) = standing(facts, resolved.found.as_ref(), resolved.version);
-    let granted = Granted::Verify { verify, found: resolved.found, verdict, reasons, state };
-    Ok(used(plain(granted, concerned, names_holder), right, caller))
+    let granted = Granted::Verify {
+        verify,
+        found: resolved.found,
+        verdict,
+        reasons,
+        // Without a state the version asked for is not the one in force, and nothing is said of another.
+        current: state.is_some(),
+        state,
+        content: None,
+        day,
+    };
+    let permit = Permit { names_holder, ..plain(granted, concerned) };
+    Ok(used(permit, right, caller, facts))
 }
 
 /// Fields that any relying party may check on a license of a legal person: the type says they are open.
 fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
     let open = license_type.map_or(0, |license_type| {
-        license_type.fields.iter().zip(0u32..floor::MAX_TYPE_FIELDS).fold(0, |open, (field, index)| {
+        license_type.fields.iter().zip(0u32..).fold(0, |open, (field, index)| {
             if field.sensitivity == Sensitivity::Open { open | 1 << index } else { open }
         })
     });
     mask & !open == 0
 }
 
-fn check_mismatches(
-    context: &Context<'_>,
-    facts: &Facts<'_>,
-    caller: &Participant,
-    found: Option<&Found>,
-) -> Result<(), Refusal> {
-    let Some(found) = found else { return Ok(()) };
-    let key = mismatch_key(context.ledger, caller, &found.key);
-    let failed = context.ledger.state().counter(&key, day(facts.now_ms));
-    if failed < MISMATCHES_A_DAY { Ok(()) } else { Err(Refusal::new(Code::TooManyMismatches)) }
-}
-
 /// Key of the counter of failed matches: organisation and license.
 pub(crate) fn mismatch_key(ledger: &Ledger, caller: &Participant, license: &Key) -> Key {
     ledger.keyed().key("match", &[caller.organisation.as_bytes(), license])
-}
-
-/// Day of a moment in China Standard Time, as counters count days; never 0.
-pub(crate) fn day(now_ms: u64) -> u32 {
-    let day = Date::at(i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX)).days();
-    u32::try_from(day).unwrap_or(0).max(1)
 }
 
 /// What the register says of a license: verdict, reasons, state.
@@ -640,18 +670,26 @@ fn verify_envelope<'a>(
     verify: &'a Verify,
     envelope: &[u8],
 ) -> Permit<'a> {
+    let second = facts.now_ms / 1_000;
     let report =
-        verifier::license::verify(envelope, context.trust, facts.now_ms / 1_000, &mut context.roots.lock());
+        ROOTS.with_borrow_mut(|roots| verifier::license::verify(envelope, context.trust, second, roots));
     let mut reasons: Vec<&'static str> = report.reasons.iter().map(|reason| reason.code()).collect();
-    let content = verifier::license::OpenedEnvelope::open(envelope)
+    let content = OpenedEnvelope::open(envelope)
         .ok()
         .and_then(|opened| verifier::license::read_body(opened.body()).ok());
+    if second < context.trust.expires {
+        facts.ends_at(context.trust.expires.saturating_mul(1_000));
+    }
     let mut verdict = report.verdict;
     let mut found = None;
     let mut state = None;
     if verdict != Verdict::Invalid
         && let Some(content) = &content
     {
+        let end = content.valid_until.and_then(|day| u64::try_from(day.last_second()).ok());
+        if let Some(end) = end.filter(|end| *end >= second) {
+            facts.ends_at(end.saturating_add(1).saturating_mul(1_000));
+        }
         // The signature is good; whether the license is still in force only the register knows.
         found = facts.license(facts::license_key(context.ledger, &content.identifier));
         if found.is_none() {
@@ -668,9 +706,9 @@ fn verify_envelope<'a>(
         }
     }
     let concerned = found.iter().flat_map(|found| found.license.holders.iter().copied()).collect();
-    let names_holder = found.is_some();
-    let granted = Granted::Verify { verify, found, verdict, reasons, state };
-    used(plain(granted, concerned, names_holder), Right::Open, caller)
+    let day = facts.today();
+    let granted = Granted::Verify { verify, found, verdict, reasons, state, current: true, content, day };
+    used(plain(granted, concerned), Right::Open, caller, facts)
 }
 
 // --- grants ---
@@ -705,7 +743,7 @@ fn decide_grant<'a>(
     if create.until_ms <= facts.now_ms || !grantee.has(Role::Relying) {
         return Err(denied(bad()));
     }
-    Ok(plain(Granted::GrantCreate { create, holder: holder.label, target, fields }, concerned, true))
+    Ok(plain(Granted::GrantCreate { create, holder: holder.label, target, fields }, concerned))
 }
 
 fn decide_revoke<'a>(
@@ -725,7 +763,7 @@ fn decide_revoke<'a>(
     if grant.state == floor::GRANT_REVOKED {
         return Err(denied(Refusal::new(Code::BadGrant)));
     }
-    Ok(plain(Granted::GrantRevoke { revoke, grant }, concerned, true))
+    Ok(plain(Granted::GrantRevoke { revoke, grant }, concerned))
 }
 
 // --- the register ---
@@ -737,8 +775,4 @@ fn registered(
 ) -> Result<(u32, Option<Arc<Participant>>), Refusal> {
     need(caller, Role::Operator)?;
     Ok(facts.registration(organisation))
-}
-
-fn participant_permit(participant: Participant, version: u32, new: bool, reason: &str) -> Permit<'_> {
-    plain(Granted::Participant { participant, version, new, reason }, Vec::new(), false)
 }

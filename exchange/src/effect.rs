@@ -12,8 +12,9 @@ use ledger::record::{
 use ledger::{HolderKey, Key, Label, Ledger, Prepared};
 use ring::rand::{SecureRandom, SystemRandom};
 use schemas::codes::{Code, Decision, Reason};
+use schemas::date::Date;
 use schemas::holder::HolderRef;
-use schemas::identifier::Uscc;
+use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::journal as fb;
 use schemas::routes::Route;
 use schemas::state::LicenseState as Standing;
@@ -48,8 +49,8 @@ pub struct Effect {
     pub prepared: Prepared,
     /// Answer bytes, before the receipt is written in.
     pub answer: Vec<u8>,
-    /// Committed instead when a counter is spent by then.
-    pub spent: Option<(Code, Prepared, Vec<u8>)>,
+    /// For each counter of the permit, what is committed instead when it is spent by then.
+    pub spent: Vec<(Code, Prepared, Vec<u8>)>,
 }
 
 /// Who asks and what was received, as an entry records it.
@@ -80,12 +81,73 @@ pub struct Builder<'a> {
 #[derive(Default)]
 struct Private<'a> {
     identifiers: Vec<String>,
+    /// Type and number, where a license was named by them.
+    number: Option<(LicenseTypeCode, &'a str)>,
     holder: Option<&'a HolderRef>,
     context: Option<&'a UseContext>,
     grant: Option<Key>,
     fields: Vec<String>,
     envelope: Option<Vec<u8>>,
     detail: &'a str,
+}
+
+impl<'a> Private<'a> {
+    /// What the request itself says: the same for a permit and a denial.
+    fn asked(action: &'a Action) -> Self {
+        let mut asked = Self::default();
+        match action {
+            Action::Issue(_) | Action::ParticipantAdd(_) | Action::ParticipantChange(_) => {}
+            Action::Transition(transition) => {
+                asked.identifiers.push(transition.identifier.to_string());
+                asked.detail = &transition.reason;
+            }
+            Action::Search(search) => {
+                asked.holder = Some(&search.holder);
+                asked.context = Some(&search.context);
+                asked.grant = search.grant;
+            }
+            Action::Retrieve(retrieve) => {
+                asked.holder = retrieve.holder.as_ref();
+                asked.named(&retrieve.license);
+                asked.context = Some(&retrieve.context);
+                asked.grant = retrieve.grant;
+                asked.fields.clone_from(&retrieve.fields);
+            }
+            Action::Verify(verify) => {
+                asked.holder = verify.holder.as_ref();
+                if let Subject::Named(named) = &verify.subject {
+                    asked.named(named);
+                }
+                asked.context = Some(&verify.context);
+                asked.grant = verify.grant;
+                asked.fields = verify.expect.iter().map(|(name, _)| name.clone()).collect();
+            }
+            Action::GrantCreate(create) => {
+                asked.holder = Some(&create.holder);
+                asked.fields.clone_from(&create.fields);
+                if let GrantTarget::License(identifier) = &create.target {
+                    asked.identifiers.push(identifier.to_string());
+                }
+            }
+            Action::GrantRevoke(revoke) => {
+                asked.holder = Some(&revoke.holder);
+                asked.grant = Some(revoke.grant);
+                asked.detail = &revoke.reason;
+            }
+            Action::ParticipantSuspend(suspend) => asked.detail = &suspend.reason,
+        }
+        asked
+    }
+
+    fn named(&mut self, named: &'a Named) {
+        match named {
+            Named::Identifier(identifier) => self.identifiers.push(identifier.to_string()),
+            Named::Number { type_code, certificate_number, holder } => {
+                self.number = Some((*type_code, certificate_number));
+                self.holder = Some(holder);
+            }
+        }
+    }
 }
 
 /// A license as it is, one version on, its body where it was.
@@ -148,6 +210,7 @@ struct Listed {
     certificate_number: String,
     issuer_name: String,
     state: &'static str,
+    in_force: bool,
     valid_from: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     valid_until: Option<String>,
@@ -159,6 +222,7 @@ struct RetrieveAnswer<'a> {
     identifier: String,
     mode: &'static str,
     state: &'static str,
+    in_force: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     fields: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -212,13 +276,12 @@ impl Builder<'_> {
         let as_of = schemas::date::rfc3339(entry.now_ms);
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
         let mut state = Record { concerned: permit.concerned, idempotency: bound, ..Record::default() };
-        let mut private = Private { context: use_context(&request.action), ..Private::default() };
+        let mut private = Private::asked(&request.action);
         let mut sealed_for: Option<Vec<HolderKey>> = None;
-        let mut status = 200;
-        let mut spent = Code::QuotaSpent;
+        // Each counter with what is refused when it is spent.
+        let mut counted: Vec<(CounterUse, Refusal)> = Vec::new();
         let answer = match permit.granted {
             Granted::Issue { draft, identifier, key, predecessor } => {
-                status = if request_is_issue(&request.action) { 201 } else { 200 };
                 let (envelope, text) = self.sign(entry, caller, draft, &identifier.to_string()).await?;
                 let (labels, keys) = self.holders(draft, &mut state)?;
                 state.licenses.push(LicenseState {
@@ -263,20 +326,19 @@ impl Builder<'_> {
                 private.identifiers.push(identifier);
                 answer
             }
-            Granted::State { identifier, found, state: to, by_04, reason } => {
+            Granted::State { identifier, found, state: to, by_04 } => {
                 let change = LicenseState { state: to.number(), written_by_04: by_04, ..next(&found) };
                 state.licenses.push(change);
-                private.detail = reason;
-                let identifier = identifier.to_string();
-                let answer = json(&StateAnswer { identifier: &identifier, state: to.code() });
-                private.identifiers.push(identifier);
-                answer
+                json(&StateAnswer { identifier: &identifier.to_string(), state: to.code() })
             }
-            Granted::Search { search, licenses, issuer } => {
-                private.holder = Some(&search.holder);
+            Granted::Search { search, licenses, issuer, complete } => {
                 let mut listed = Vec::new();
-                let mut truncated = false;
+                let mut truncated = !complete;
                 for found in licenses {
+                    if listed.len() == MAX_LISTED {
+                        truncated = true;
+                        break;
+                    }
                     let (_, content) = facts::read_envelope(self.ledger, &found.license)?;
                     let identifier = &content.identifier;
                     let wanted_type =
@@ -285,15 +347,12 @@ impl Builder<'_> {
                     if !wanted_type || !own {
                         continue;
                     }
-                    if listed.len() == MAX_LISTED {
-                        truncated = true;
-                        break;
-                    }
                     listed.push(Listed {
                         identifier: identifier.to_string(),
                         certificate_number: content.certificate_number,
                         issuer_name: content.issuer_name,
                         state: state_code(&found),
+                        in_force: in_force(entry, &found),
                         valid_from: content.valid_from.to_string(),
                         valid_until: content.valid_until.map(|day| day.to_string()),
                     });
@@ -303,11 +362,7 @@ impl Builder<'_> {
             }
             Granted::Retrieve { retrieve, found } => {
                 let (envelope, content) = facts::read_envelope(self.ledger, &found.license)?;
-                if let Named::Number { holder, .. } = &retrieve.license {
-                    private.holder = Some(holder);
-                }
                 let identifier = content.identifier.to_string();
-                let whole_face = matches!(retrieve.mode, Mode::Face | Mode::Copy);
                 let fields = match retrieve.mode {
                     Mode::Fields => {
                         Some(disclose(&content, |name| retrieve.fields.iter().any(|f| f == name)))
@@ -319,7 +374,7 @@ impl Builder<'_> {
                     Some(fields) => fields.keys().cloned().collect(),
                     None => vec!["*".to_owned()],
                 };
-                private.identifiers.push(identifier.clone());
+                private.identifiers = vec![identifier.clone()];
                 let annotation =
                     (retrieve.mode == Mode::Copy).then(|| annotate(entry, caller, &retrieve.context));
                 json(&RetrieveAnswer {
@@ -327,46 +382,40 @@ impl Builder<'_> {
                     mode: match retrieve.mode {
                         Mode::Fields => "fields",
                         Mode::Envelope => "envelope",
-                        _ if whole_face && annotation.is_some() => "copy",
+                        _ if annotation.is_some() => "copy",
                         _ => "face",
                     },
                     state: state_code(&found),
+                    in_force: in_force(entry, &found),
                     fields,
                     envelope: (retrieve.mode == Mode::Envelope).then(|| BASE64.encode(&envelope)),
                     annotation,
                     as_of,
                 })
             }
-            Granted::Verify { verify, found, verdict, reasons, state: shown } => {
-                let matches = match (&verify.subject, &found, verify.expect.is_empty()) {
-                    (_, _, true) | (Subject::Named(_), None, false) => None,
-                    (Subject::Envelope(bytes), _, false) => {
-                        content_of(bytes).map(|c| all_match(&c, &verify.expect))
-                    }
-                    (Subject::Named(_), Some(found), false) => {
+            Granted::Verify { verify, found, verdict, reasons, state: shown, current, content, day } => {
+                private.identifiers.extend(content.as_ref().map(|content| content.identifier.to_string()));
+                let matches = match (&verify.subject, &found) {
+                    _ if verify.expect.is_empty() || !current => None,
+                    (Subject::Envelope(_), _) => content.map(|content| all_match(&content, &verify.expect)),
+                    (Subject::Named(_), None) => None,
+                    (Subject::Named(_), Some(found)) => {
                         let (_, content) = facts::read_envelope(self.ledger, &found.license)?;
-                        Some(all_match(&content, &verify.expect))
+                        let matches = all_match(&content, &verify.expect);
+                        // Only a license looked up by name can be probed: a failed match is counted, and a good one
+                        // commits only while guesses are left, also beside others under way. Whoever holds the
+                        // envelope has its fields.
+                        let (amount, limit) = if matches {
+                            (0, decide::MISMATCHES_A_DAY - 1)
+                        } else {
+                            (1, decide::MISMATCHES_A_DAY)
+                        };
+                        let key = decide::mismatch_key(self.ledger, caller, &found.key);
+                        let counter = CounterUse { key, day, amount, limit };
+                        counted.push((counter, Refusal::new(Code::TooManyMismatches)));
+                        Some(matches)
                     }
                 };
-                // Only a license looked up by name can be probed; whoever holds the envelope has its fields.
-                if let (Some(false), Some(found), Subject::Named(_)) = (matches, &found, &verify.subject) {
-                    let key = decide::mismatch_key(self.ledger, caller, &found.key);
-                    let limit = decide::MISMATCHES_A_DAY;
-                    state.counters.push(CounterUse { key, day: decide::day(entry.now_ms), amount: 1, limit });
-                    spent = Code::TooManyMismatches;
-                }
-                private.fields = verify.expect.iter().map(|(name, _)| name.clone()).collect();
-                match &verify.subject {
-                    Subject::Named(Named::Identifier(identifier)) => {
-                        private.identifiers.push(identifier.to_string())
-                    }
-                    Subject::Named(Named::Number { holder, .. }) => private.holder = Some(holder),
-                    Subject::Envelope(bytes) => {
-                        private
-                            .identifiers
-                            .extend(content_of(bytes).map(|content| content.identifier.to_string()));
-                    }
-                }
                 json(&VerifyAnswer {
                     verdict: verdict_name(verdict),
                     state: shown.map(Standing::code),
@@ -376,13 +425,8 @@ impl Builder<'_> {
                 })
             }
             Granted::GrantCreate { create, holder, target, fields } => {
-                status = 201;
                 let mut key = [0; 16];
                 SystemRandom::new().fill(&mut key).map_err(|_| Refusal::new(Code::Internal))?;
-                let (target_is_type, identifier) = match &create.target {
-                    GrantTarget::License(identifier) => (false, Some(identifier.to_string())),
-                    GrantTarget::Type(_) => (true, None),
-                };
                 state.grants.push(GrantState {
                     key,
                     version: 1,
@@ -390,7 +434,7 @@ impl Builder<'_> {
                     holder,
                     grantee: *create.grantee.as_bytes(),
                     target,
-                    target_is_type,
+                    target_is_type: matches!(create.target, GrantTarget::Type(_)),
                     modes: create.modes,
                     fields,
                     item_tag: create
@@ -401,8 +445,6 @@ impl Builder<'_> {
                     max_uses: create.max_uses,
                 });
                 private.grant = Some(key);
-                private.holder = Some(&create.holder);
-                private.identifiers.extend(identifier);
                 json(&GrantAnswer { grant: hex::encode(key), state: "active" })
             }
             Granted::GrantRevoke { revoke, grant } => {
@@ -420,52 +462,51 @@ impl Builder<'_> {
                     until_ms: grant.until_ms,
                     max_uses: grant.max_uses,
                 });
-                private.grant = Some(revoke.grant);
-                private.holder = Some(&revoke.holder);
-                private.detail = &revoke.reason;
                 json(&GrantAnswer { grant: hex::encode(revoke.grant), state: "revoked" })
             }
-            Granted::Participant { participant, version, new, reason } => {
-                status = if new { 201 } else { 200 };
+            Granted::Participant { participant, version } => {
                 let key = facts::participant_key(self.ledger, &participant.organisation);
                 let kind = ledger::DocumentKind::Participant.number();
                 state.documents.push(DocumentState { kind, key, version, value: participant.document() });
-                private.detail = reason;
                 json(&ParticipantAnswer {
                     organisation: participant.organisation.as_str(),
                     suspended: participant.suspended,
                 })
             }
         };
-        if let Some((grant, limit)) = permit.grant {
-            private.grant = Some(grant);
-            if limit != 0 {
-                state.counters.push(CounterUse { key: grant, day: 0, amount: 1, limit });
-                spent = Code::NotPermitted;
-            }
+        if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
+            let refusal = Refusal::not_permitted(Reason::GrantUsedUp);
+            counted.push((CounterUse { key, day: 0, amount: 1, limit }, refusal));
         }
-        if let Some(limit) = permit.quota {
+        if let Some((limit, day)) = permit.quota {
             let key = self.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
-            state.counters.push(CounterUse { key, day: decide::day(entry.now_ms), amount: 1, limit });
+            counted.push((CounterUse { key, day, amount: 1, limit }, Refusal::new(Code::QuotaSpent)));
+        }
+        let mut spent = Vec::with_capacity(counted.len());
+        for (counter, refusal) in counted {
+            state.counters.push(counter);
+            let denial = Denial { refusal, concerned: state.concerned.clone() };
+            let effect = self.denied(entry, Some(&request.action), &denial)?;
+            spent.push((effect.code, effect.prepared, effect.answer));
         }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
-        let keys = sealed_for.unwrap_or_else(|| self.keys_of(&state.concerned));
-        let spent = (!state.counters.is_empty()).then(|| {
-            let refusal = match spent {
-                Code::NotPermitted => Refusal::not_permitted(Reason::GrantUsedUp),
-                other => Refusal::new(other),
-            };
-            let denial = Denial { refusal, concerned: state.concerned.clone() };
-            let effect = self.denied(entry, Some(&request.action), &denial);
-            (spent, effect.prepared, effect.answer)
-        });
+        let keys = match sealed_for {
+            Some(keys) => keys,
+            None => self.keys_of(&state.concerned)?,
+        };
+        let status = entry.route.success_status();
         let prepared =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
         Ok(Effect { status, code: Code::Ok, prepared, answer, spent })
     }
 
     /// The effect of a denial: a problem document and an entry, nothing else.
-    pub fn denied(&self, entry: &Entry<'_>, action: Option<&Action>, denial: &Denial) -> Effect {
+    pub fn denied(
+        &self,
+        entry: &Entry<'_>,
+        action: Option<&Action>,
+        denial: &Denial,
+    ) -> Result<Effect, Refusal> {
         let refusal = &denial.refusal;
         let answer = refusal.problem();
         let state = Record {
@@ -473,15 +514,12 @@ impl Builder<'_> {
             concerned: denial.concerned.clone(),
             ..Record::default()
         };
-        let mut private = Private { context: action.and_then(use_context), ..Private::default() };
-        if let Some(action) = action {
-            (private.identifiers, private.holder) = named_in(action);
-        }
-        let keys = self.keys_of(&state.concerned);
+        let private = action.map(Private::asked).unwrap_or_default();
+        let keys = self.keys_of(&state.concerned)?;
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
         let prepared =
             self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
-        Effect { status: refusal.code.status(), code: refusal.code, prepared, answer, spent: None }
+        Ok(Effect { status: refusal.code.status(), code: refusal.code, prepared, answer, spent: Vec::new() })
     }
 
     async fn sign(
@@ -515,7 +553,7 @@ impl Builder<'_> {
             fields: draft.fields.clone(),
         };
         let body = envelope::encode_body(&content, &nonce);
-        let signatures = self.signers.sign(&caller.organisation, &body, issued_at).await?;
+        let signatures = self.signers.sign(&caller.organisation, &draft.type_code, &body, issued_at).await?;
         let envelope = envelope::encode_envelope(&body, &signatures);
         let text = BASE64.encode(&envelope);
         Ok((envelope, text))
@@ -527,10 +565,13 @@ impl Builder<'_> {
         let mut keys = Vec::new();
         for (_, holder) in &draft.holders {
             let key = facts::holder_key(self.ledger, holder);
-            let known =
-                self.ledger.state().holder(&key).and_then(|h| self.ledger.state().holder_key(&h.label));
+            let known = self.ledger.state().holder(&key);
             let holder_key = match known {
-                Some(known) => known,
+                Some(known) => self
+                    .ledger
+                    .state()
+                    .holder_key(&known.label)
+                    .ok_or_else(|| Refusal::new(Code::Internal))?,
                 None => {
                     let new = self.ledger.new_holder(key);
                     state.new_holders.push(NewHolder {
@@ -552,8 +593,10 @@ impl Builder<'_> {
         Ok((labels, keys))
     }
 
-    fn keys_of(&self, labels: &[Label]) -> Vec<HolderKey> {
-        labels.iter().filter_map(|label| self.ledger.state().holder_key(label)).collect()
+    /// Keys of known holders. A holder without a key is a fault: its data is never sealed under another key instead.
+    fn keys_of(&self, labels: &[Label]) -> Result<Vec<HolderKey>, Refusal> {
+        let key = |label| self.ledger.state().holder_key(label).ok_or_else(|| Refusal::new(Code::Internal));
+        labels.iter().map(key).collect()
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site each for permits and denials")]
@@ -596,13 +639,13 @@ impl Builder<'_> {
 /// An entry of the exchange itself, without a caller: a document, or counts of what was shed.
 pub fn system(
     policy: &Hash,
-    document: Option<(ledger::DocumentKind, Key, u32, Vec<u8>)>,
+    documents: Vec<(ledger::DocumentKind, Key, Vec<u8>)>,
     shed: &[(String, Code, u64)],
 ) -> Prepared {
     let record = Record {
-        documents: document
+        documents: documents
             .into_iter()
-            .map(|(kind, key, version, value)| DocumentState { kind: kind.number(), key, version, value })
+            .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
             .collect(),
         shed: shed
             .iter()
@@ -635,12 +678,15 @@ pub fn system(
     }
 }
 
-fn request_is_issue(action: &Action) -> bool {
-    matches!(action, Action::Issue(_))
-}
-
 fn state_code(found: &Found) -> &'static str {
     Standing::from_number(found.license.state).unwrap_or(Standing::Other).code()
+}
+
+/// Whether the license is valid now: state 01 and within its days.
+fn in_force(entry: &Entry<'_>, found: &Found) -> bool {
+    let today = Date::at(i64::try_from(entry.now_ms / 1_000).unwrap_or(i64::MAX)).days();
+    let days = found.license.valid_from_day..=found.license.valid_until_day;
+    found.license.state == Standing::Valid.number() && days.contains(&today)
 }
 
 fn verdict_name(verdict: Verdict) -> &'static str {
@@ -649,11 +695,6 @@ fn verdict_name(verdict: Verdict) -> &'static str {
         Verdict::Invalid => "invalid",
         Verdict::Unknown => "unknown",
     }
-}
-
-fn content_of(envelope: &[u8]) -> Option<LicenseContent> {
-    let opened = envelope::OpenedEnvelope::open(envelope).ok()?;
-    envelope::read_body(opened.body()).ok()
 }
 
 /// Every fact of a license's face by field name.
@@ -697,46 +738,6 @@ fn annotate<'a>(entry: &Entry<'_>, caller: &'a Participant, context: &'a UseCont
     }
 }
 
-/// The use context of an action, where it is a use.
-fn use_context(action: &Action) -> Option<&UseContext> {
-    match action {
-        Action::Search(search) => Some(&search.context),
-        Action::Retrieve(retrieve) => Some(&retrieve.context),
-        Action::Verify(verify) => Some(&verify.context),
-        _ => None,
-    }
-}
-
-/// Identifier and holder that a refused action named, for the journal's sealed part.
-fn named_in(action: &Action) -> (Vec<String>, Option<&HolderRef>) {
-    let of_name = |named: &'_ Named| match named {
-        Named::Identifier(identifier) => vec![identifier.to_string()],
-        Named::Number { .. } => Vec::new(),
-    };
-    match action {
-        Action::Search(search) => (Vec::new(), Some(&search.holder)),
-        Action::Retrieve(retrieve) => {
-            let holder = match &retrieve.license {
-                Named::Number { holder, .. } => Some(holder),
-                Named::Identifier(_) => retrieve.holder.as_ref(),
-            };
-            (of_name(&retrieve.license), holder)
-        }
-        Action::Verify(verify) => match &verify.subject {
-            Subject::Named(named @ Named::Identifier(_)) => (of_name(named), verify.holder.as_ref()),
-            Subject::Named(Named::Number { holder, .. }) => (Vec::new(), Some(holder)),
-            Subject::Envelope(_) => (Vec::new(), None),
-        },
-        Action::Transition(transition) => (vec![transition.identifier.to_string()], None),
-        Action::GrantCreate(create) => (Vec::new(), Some(&create.holder)),
-        Action::GrantRevoke(revoke) => (Vec::new(), Some(&revoke.holder)),
-        Action::Issue(_)
-        | Action::ParticipantAdd(_)
-        | Action::ParticipantChange(_)
-        | Action::ParticipantSuspend(_) => (Vec::new(), None),
-    }
-}
-
 pub(crate) fn sha256(bytes: &[u8]) -> Hash {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
@@ -764,6 +765,8 @@ fn subject_record(private: &Private<'_>, answer: Option<&[u8]>) -> Vec<u8> {
     let fields = (!fields.is_empty()).then(|| builder.create_vector(&fields));
     let envelope = private.envelope.as_ref().map(|bytes| builder.create_vector(bytes));
     let answer = answer.map(|bytes| builder.create_vector(bytes));
+    let type_code = private.number.map(|(code, _)| builder.create_string(code.as_str()));
+    let certificate_number = private.number.map(|(_, number)| builder.create_string(number));
     let detail = (!private.detail.is_empty()).then(|| builder.create_string(private.detail));
     let args = fb::SubjectRecordArgs {
         identifiers,
@@ -775,6 +778,8 @@ fn subject_record(private: &Private<'_>, answer: Option<&[u8]>) -> Vec<u8> {
         envelope,
         answer,
         detail,
+        type_code,
+        certificate_number,
     };
     let record = fb::SubjectRecord::create(&mut builder, &args);
     builder.finish(record, None);

@@ -3,7 +3,7 @@
 //! The sequencer compares these versions again when the decision commits; a decision made on a fact that has
 //! changed since is sent back and made anew.
 
-use ledger::{DocumentKind, Fact, Grant, Holder, Key, Ledger, License};
+use ledger::{DocumentKind, Fact, Grant, Holder, Key, Label, Ledger, License};
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
@@ -102,14 +102,28 @@ impl<'a> Facts<'a> {
             Named::Number { type_code, certificate_number, holder } => {
                 let tag = number_tag(self.ledger, type_code, certificate_number);
                 let holder = self.holder(holder)?;
-                let candidates = holder.licenses.iter().copied();
-                // The newest of several: an authority may have replaced a license under the same number.
-                let key = candidates
-                    .rev()
-                    .find(|key| self.ledger.state().license(key).is_some_and(|l| l.number_tag == tag))?;
-                self.license(key)
+                // The newest of several, as the journal orders them: an authority may have replaced a license under
+                // the same number. A license that joins them meanwhile is a fact too.
+                let mut newest: Option<Found> = None;
+                for key in self.licenses_of(&holder.label) {
+                    if self.ledger.state().license(&key).is_none_or(|license| license.number_tag != tag) {
+                        continue;
+                    }
+                    let Some(found) = self.license(key) else { continue };
+                    if newest.as_ref().is_none_or(|newest| found.license.body > newest.license.body) {
+                        newest = Some(found);
+                    }
+                }
+                newest
             }
         }
+    }
+
+    /// Keys of the licenses that name a holder; which ones these are is a fact.
+    pub fn licenses_of(&mut self, label: &Label) -> Vec<Key> {
+        let keys = self.ledger.state().licenses_of(label);
+        self.read(Fact::Licenses(*label), u32::try_from(keys.len()).unwrap_or(u32::MAX));
+        keys
     }
 
     /// The holder with a number.
@@ -128,6 +142,14 @@ impl<'a> Facts<'a> {
             self.ends_at(grant.until_ms.saturating_add(1));
         }
         grant
+    }
+
+    /// Counters of the day are used: the decision ends with the day in China Standard Time.
+    pub fn today(&mut self) -> u32 {
+        let today = Date::at(i64::try_from(self.now_ms / 1_000).unwrap_or(i64::MAX));
+        let end = u64::try_from(today.last_second()).unwrap_or(0).saturating_add(1);
+        self.ends_at(end.saturating_mul(1_000));
+        u32::try_from(today.days()).unwrap_or(0).max(1)
     }
 
     /// The idempotency key is unbound.

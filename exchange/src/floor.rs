@@ -2,7 +2,7 @@
 
 use ledger::{Grant, Key, Label};
 use schemas::codes::Reason;
-use schemas::license_type::LicenseType;
+use schemas::license_type::{BASE_FIELDS, LicenseType};
 
 use crate::request::Mode;
 
@@ -15,21 +15,6 @@ holder for this organisation, license or type, mode, fields and item";
 pub const GRANT_ACTIVE: u8 = 1;
 /// Grant state: revoked.
 pub const GRANT_REVOKED: u8 = 3;
-
-/// Facts of the face that every license type has, and their bits in a grant's field mask. The mask's lower bits are
-/// the type's own fields by index.
-pub const BASE_FIELDS: [(&str, u32); 7] = [
-    ("certificateNumber", 63),
-    ("holderName", 62),
-    ("holderNumber", 61),
-    ("issueDate", 60),
-    ("validFrom", 59),
-    ("validUntil", 58),
-    ("issuerName", 57),
-];
-
-/// Most fields a license type may define beside the base fields.
-pub const MAX_TYPE_FIELDS: u32 = 57;
 
 /// What a caller asks of a grant.
 #[derive(Debug)]
@@ -90,13 +75,12 @@ pub fn covers(grant: Option<&Grant>, ask: &Ask<'_>) -> Result<(), Reason> {
     Ok(())
 }
 
-/// The bit of a field name: a base field or a field of the type.
+/// The bit of a field name: a base field from 63 down, or a field of the type by its index.
 pub fn field_bit(license_type: Option<&LicenseType>, name: &str) -> Option<u64> {
-    if let Some((_, bit)) = BASE_FIELDS.iter().find(|(base, _)| *base == name) {
-        return Some(1 << bit);
+    if let Some(index) = BASE_FIELDS.iter().position(|base| *base == name) {
+        return Some(1 << (63 - index));
     }
-    let index = license_type?.field_index(name)?;
-    (index < MAX_TYPE_FIELDS).then(|| 1 << index)
+    license_type?.field_index(name).map(|index| 1 << index)
 }
 
 /// The bits of several field names; `None` when one of them does not exist.

@@ -28,11 +28,11 @@ use schemas::codes::Code;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use verifier::Hash;
 use verifier::receipt::Receipt;
 use verifier::trust::Trust;
 
-use crate::decide::parking::RootLock;
 use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
 use crate::facts::Facts;
@@ -41,11 +41,16 @@ use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
 use crate::refusal::{Refusal, undecided};
 use crate::request::{self, MAX_BODY_BYTES, Request};
+use crate::server::Peer;
 use crate::shed::Shed;
 use crate::signer::Signers;
 
 /// Longest time a request's body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for another request with the same idempotency key.
+const TURN_DEADLINE: Duration = Duration::from_secs(10);
+/// Bodies in memory at once, KiB; requests beyond are shed unread.
+const MAX_BODIES_KIB: usize = 256 * 1_024;
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
 /// Shortest and longest `Idempotency-Key`.
@@ -58,12 +63,29 @@ pub struct Gateway {
     types: Documents<LicenseType>,
     signers: Signers,
     trust: Trust,
-    roots: RootLock,
     policy: Hash,
     shed: Shed,
     meters: Meters,
     /// Requests under way by idempotency key: the second of two waits for the first.
     in_flight: DashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+    /// Room for request bodies in memory, KiB.
+    bodies_kib: Semaphore,
+}
+
+/// Who a connection's client certificate, verified in the handshake, says the caller is.
+#[derive(Clone, Copy, Debug)]
+pub struct Certified {
+    /// The organisation.
+    pub organisation: Uscc,
+    /// The first moment at which the certificate is no longer good, ms since 1970: a connection may outlive it.
+    pub ends_at_ms: u64,
+}
+
+impl Certified {
+    /// What the accept loop found; `None` without a client certificate.
+    pub fn of(peer: &Peer) -> Option<Self> {
+        Some(Self { organisation: peer.organisation?, ends_at_ms: peer.certificate_ends_ms? })
+    }
 }
 
 /// A finished answer.
@@ -130,11 +152,11 @@ impl Gateway {
             types: Documents::new(DocumentKind::LicenseType),
             signers,
             trust,
-            roots: RootLock::default(),
             policy: sha256(floor::POLICY.as_bytes()),
             shed,
             meters: Meters::new(),
             in_flight: DashMap::new(),
+            bodies_kib: Semaphore::new(MAX_BODIES_KIB),
         }
     }
 
@@ -149,7 +171,7 @@ impl Gateway {
     pub async fn handle<B>(
         &self,
         route: Route,
-        organisation: &Uscc,
+        caller: &Certified,
         http: hyper::Request<B>,
         misrouted: Option<Code>,
     ) -> Answer
@@ -158,19 +180,19 @@ impl Gateway {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let started = Instant::now();
-        let answer = match self.decide_and_commit(route, organisation, http, misrouted).await {
+        let answer = match self.decide_and_commit(route, caller, http, misrouted).await {
             Ok(answer) => answer,
             Err(code) => {
-                self.shed.count(organisation, code);
+                self.shed.count(&caller.organisation, code);
                 Answer::undecided(code)
             }
         };
         self.meters.answered(route, answer.code, started.elapsed());
         tracing::debug!(
             route = route.name(),
-            organisation = organisation.as_str(),
+            organisation = caller.organisation.as_str(),
             code = answer.code.name(),
-            micros = started.elapsed().as_micros() as u64,
+            micros = started.elapsed().as_micros(),
             "answered"
         );
         answer
@@ -179,7 +201,7 @@ impl Gateway {
     async fn decide_and_commit<B>(
         &self,
         route: Route,
-        organisation: &Uscc,
+        caller: &Certified,
         http: hyper::Request<B>,
         misrouted: Option<Code>,
     ) -> Result<Answer, Code>
@@ -187,49 +209,70 @@ impl Gateway {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if self.shed.closed(organisation) {
+        if self.shed.closed(&caller.organisation) {
             return Err(Code::TooManyRefusals);
         }
         // 1 bytes -> Request
+        let _memory = self.reserve(http.body())?;
         let received = receive(http, misrouted).await?;
         let request = self.typed(route, &received);
-        let turn = self.turn(organisation, &received);
+        let turn = self.turn(&caller.organisation, &received);
         let _held = match &turn {
-            Some(turn) => Some(turn.lock.lock().await),
+            Some(turn) => {
+                let wait = tokio::time::timeout(TURN_DEADLINE, turn.lock.lock());
+                Some(wait.await.map_err(|_| Code::Overloaded)?)
+            }
             None => None,
         };
-        self.attempts(route, organisation, &received, &request).await
+        self.attempts(route, caller, &received, &request).await
+    }
+
+    /// Takes room for a body before it is read: as much as it declares, or the longest one.
+    fn reserve(&self, body: &impl Body) -> Result<SemaphorePermit<'_>, Code> {
+        let bytes = body.size_hint().upper().map_or(MAX_BODY_BYTES, |upper| {
+            usize::try_from(upper).unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES)
+        });
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
+        self.bodies_kib.try_acquire_many(kib).map_err(|_| Code::Overloaded)
     }
 
     async fn attempts(
         &self,
         route: Route,
-        organisation: &Uscc,
+        caller: &Certified,
         received: &Received,
         request: &Result<Request, Refusal>,
     ) -> Result<Answer, Code> {
+        let organisation = &caller.organisation;
         for _ in 0..ATTEMPTS {
-            let now_ms = now_ms();
+            // Never behind the journal's time, which the commit is judged by.
+            let now_ms = now_ms().max(self.ledger.state().time_ms());
             let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
+            facts.ends_at(caller.ends_at_ms);
             let mut entry =
                 Entry { route, organisation, request_digest: received.digest, idempotency: None, now_ms };
             // 2 to 6
-            let effect = match self.decide(&mut facts, &mut entry, request).await {
+            let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => *effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Err(denial) => match denial.refusal.code {
                     // Not decisions: nothing was found out about the request.
                     code @ (Code::SignerUnavailable | Code::Internal) => return Err(code),
-                    _ => self.builder().denied(&entry, request.as_ref().ok().map(|r| &r.action), &denial),
+                    _ => {
+                        let action = request.as_ref().ok().map(|request| &request.action);
+                        self.builder().denied(&entry, action, &denial).map_err(|refusal| refusal.code)?
+                    }
                 },
             };
             crate::hold::before_commit(received.held).await;
             // 7 -> Committed
             let (reads, ends_at_ms) = facts.into_reads();
-            let (spent, spent_answer) = match effect.spent {
-                Some((code, prepared, answer)) => (Some(prepared), Some((code, answer))),
-                None => (None, None),
-            };
+            let (spent, spent_answers): (Vec<_>, Vec<_>) =
+                effect.spent.into_iter().map(|(code, prepared, answer)| (prepared, (code, answer))).unzip();
+            if effect.code != Code::Ok {
+                // Before the entry is written: a client that disconnects does not save its budget.
+                self.shed.refused(organisation);
+            }
             let command = Command {
                 permit_or_denial: effect.prepared,
                 reads,
@@ -250,13 +293,14 @@ impl Gateway {
                 }
             };
             // 8 -> answer + receipt
-            let (status, code, answer) = match (committed.spent, spent_answer) {
-                (true, Some((code, answer))) => (code.status(), code, answer),
-                _ => (effect.status, effect.code, effect.answer),
+            let spent = committed.spent.and_then(|counter| spent_answers.into_iter().nth(counter));
+            let (status, code, answer) = match spent {
+                Some((code, answer)) => {
+                    self.shed.refused(organisation);
+                    (code.status(), code, answer)
+                }
+                None => (effect.status, effect.code, effect.answer),
             };
-            if code != Code::Ok {
-                self.shed.refused(organisation);
-            }
             return Ok(Answer::committed(status, code, &answer, self.ledger.origin(), committed));
         }
         Err(Code::FactsChanged)
@@ -267,12 +311,13 @@ impl Gateway {
         &self,
         facts: &mut Facts<'_>,
         entry: &mut Entry<'_>,
+        certified: &Certified,
         request: &Result<Request, Refusal>,
     ) -> Result<Decided, Denial> {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let request = request.as_ref().map_err(Clone::clone)?;
         // 2 -> Caller
-        let caller = Caller::identify(facts, entry.organisation)?;
+        let caller = Caller::identify(facts, certified)?;
         // 3 -> Fresh
         let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
             Fresh::New(key) => {
@@ -280,16 +325,16 @@ impl Gateway {
                 None
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
-                return Ok(Decided::Again(self.original(entry.route, &bound)?));
+                return Ok(Decided::Again(self.original(entry.route, &bound, request.inline_proof)?));
             }
             Fresh::Again(bound) => Some(bound),
         };
         // 4 -> Facts, 5 -> Permit | Denial
-        let context = decide::Context { ledger: &self.ledger, trust: &self.trust, roots: &self.roots };
+        let context = decide::Context { ledger: &self.ledger, trust: &self.trust };
         let permit = decide::decide(&context, facts, caller.participant(), &request.action)?;
         if let Some(bound) = again {
             // A disclosure is given again only while its right still holds.
-            return Ok(Decided::Again(self.original(entry.route, &bound)?));
+            return Ok(Decided::Again(self.original(entry.route, &bound, request.inline_proof)?));
         }
         // 6 -> Effect
         let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
@@ -348,22 +393,21 @@ impl Gateway {
     }
 
     /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
-    fn original(&self, route: Route, bound: &Bound) -> Result<Answer, Refusal> {
+    /// An inline proof is given against the published checkpoint, which covers the entry within a second.
+    fn original(&self, route: Route, bound: &Bound, inline_proof: bool) -> Result<Answer, Refusal> {
         let internal = |_| {
             tracing::error!(index = bound.index, "the original answer cannot be read back");
             Refusal::new(Code::Internal)
         };
-        let (subject, committed) = self.ledger.original(bound).map_err(internal)?;
+        let (subject, mut committed) = self.ledger.original(bound).map_err(internal)?;
+        if inline_proof {
+            committed.proof = self.ledger.proof(bound.index).ok().flatten();
+        }
         let answer = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject)
             .ok()
             .and_then(|record| record.answer().map(|bytes| bytes.bytes().to_vec()))
             .ok_or_else(|| Refusal::new(Code::Internal))?;
-        let status = if matches!(route, Route::Issue | Route::GrantCreate | Route::ParticipantAdd) {
-            201
-        } else {
-            200
-        };
-        Ok(Answer::committed(status, Code::Ok, &answer, self.ledger.origin(), committed))
+        Ok(Answer::committed(route.success_status(), Code::Ok, &answer, self.ledger.origin(), committed))
     }
 
     /// Journals what was shed since the last call; called once a second.
@@ -372,7 +416,7 @@ impl Gateway {
         if counts.is_empty() {
             return;
         }
-        let prepared = effect::system(&self.policy, None, &counts);
+        let prepared = effect::system(&self.policy, Vec::new(), &counts);
         if commit_system(&self.ledger, prepared).await.is_err() {
             self.shed.put_back(counts);
         }
@@ -401,15 +445,13 @@ impl Answer {
     }
 }
 
-/// Writes the first version of a document (participant or license type) as an entry of the exchange itself.
-pub async fn write_system_document(
+/// Writes first versions of documents (participants, license types) as one entry of the exchange itself.
+pub async fn write_system_documents(
     ledger: &Ledger,
     policy: &Hash,
-    kind: DocumentKind,
-    key: Key,
-    value: Vec<u8>,
+    documents: Vec<(DocumentKind, Key, Vec<u8>)>,
 ) -> Result<(), Refused> {
-    commit_system(ledger, effect::system(policy, Some((kind, key, 1, value)), &[])).await
+    commit_system(ledger, effect::system(policy, documents, &[])).await
 }
 
 async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
@@ -417,7 +459,7 @@ async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<()
         permit_or_denial: prepared,
         reads: Vec::new(),
         ends_at_ms: u64::MAX,
-        spent: None,
+        spent: Vec::new(),
         inline_proof: false,
     };
     match ledger.commit(command).await? {
@@ -444,7 +486,7 @@ where
         Err(()) => (None, true),
     };
     let inline_proof = head.headers.get("receipt").is_some_and(|value| value.as_bytes() == b"inline");
-    let held = head.headers.contains_key("x-miaoxiang-hold");
+    let held = crate::hold::asked(&head.headers);
     let unread = |refusal| Received {
         body: Bytes::new(),
         digest: [0; 32],

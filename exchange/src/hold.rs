@@ -1,5 +1,10 @@
 //! A failpoint for tests of the window between decision and commit. Builds without debug assertions, every release
-//! build among them, have no trace of it.
+//! build among them, never wait.
+
+/// Whether the request asks to be held.
+pub(crate) fn asked(headers: &hyper::HeaderMap) -> bool {
+    cfg!(debug_assertions) && headers.contains_key("x-miaoxiang-hold")
+}
 
 /// Waits while the file that `MIAOXIANG_HOLD` names exists, for a request that carries `x-miaoxiang-hold`.
 #[cfg(debug_assertions)]

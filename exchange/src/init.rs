@@ -158,9 +158,11 @@ fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = config.path(&config.keys.kek);
     let has_journal =
         std::fs::read_dir(config.folder.join("journal")).is_ok_and(|mut files| files.next().is_some());
-    if has_journal && !config.path(&config.keys.folder).join("journal").exists() {
+    let folder = config.path(&config.keys.folder);
+    let complete = kek.exists() && certs::sealed::NAMES.iter().all(|name| folder.join(name).exists());
+    if has_journal && !complete {
         // New keys would open nothing of it, and a new log key must never sign under an old origin.
-        bail!("{} has a journal but not its keys; restore the keys folder", config.folder.display());
+        bail!("{} has a journal but not all of its keys; restore the keys folder", config.folder.display());
     }
     std::fs::create_dir_all(config.path(&config.keys.folder))?;
     let kek = if kek.exists() { Kek::load(&kek)? } else { Kek::create(&kek)? };
@@ -198,27 +200,31 @@ fn trust_bundle(
     trust_bundle_for(config, keys, vec![issuer_entry])
 }
 
-/// Signs and writes the bundle and its anchor, unless a good bundle that lists the same issuers is there.
+/// Signs and writes the bundle and its anchor, unless a good bundle that lists these issuers is there.
 fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>) -> anyhow::Result<()> {
     let trust_key = keys.load("trust")?;
     let anchor = VerifierKey::ed25519(TRUST_NAME, &ed25519_public(&trust_key)?)
         .map_err(|error| anyhow::anyhow!("trust key: {error}"))?;
-    let mut sequence = 1;
-    if let Ok((_, bundle)) = app::trust_bundle(config) {
-        let ids = |issuers: &[TrustIssuer]| -> Vec<String> {
-            issuers.iter().flat_map(|issuer| issuer.keys.iter().map(|key| hex::encode(key.key_id))).collect()
+    if config.path(&config.keys.trust_bundle).exists() {
+        let (_, bundle) = app::trust_bundle(config)?;
+        let listed = |wanted: &TrustIssuer| {
+            let found = bundle.issuer(&wanted.organisation);
+            let has =
+                |key: &TrustKey| found.is_some_and(|found| found.keys.iter().any(|k| k.key_id == key.key_id));
+            wanted.keys.iter().all(has)
         };
-        if ids(&bundle.issuers) == ids(&issuers) {
+        if issuers.iter().all(listed) {
             return Ok(());
         }
-        sequence = bundle.sequence + 1;
+        // Somebody else's bundle is never replaced by ours.
+        bail!("{} has a trust bundle without the development authority", config.folder.display());
     }
     let log = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)
         .map_err(|error| anyhow::anyhow!("log key: {error}"))?;
     let now = unix_seconds();
     let bundle = TrustBundle {
         version: 1,
-        sequence,
+        sequence: 1,
         issued_at: now,
         expires: now + DEVELOPMENT_VALIDITY.as_secs(),
         journal_index: 0,
@@ -282,14 +288,12 @@ pub async fn register(ledger: &Ledger, participants: &[Participant]) -> anyhow::
         let key = facts::participant_key(ledger, &participant.organisation);
         documents.push((DocumentKind::Participant, key, participant.document()));
     }
-    let mut written = 0;
-    for (kind, key, value) in documents {
-        if ledger.state().document(kind, &key).is_none() {
-            crate::gateway::write_system_document(ledger, &policy, kind, key, value)
-                .await
-                .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))?;
-            written += 1;
-        }
+    documents.retain(|(kind, key, _)| ledger.state().document(*kind, key).is_none());
+    let written = documents.len();
+    if written > 0 {
+        crate::gateway::write_system_documents(ledger, &policy, documents)
+            .await
+            .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))?;
     }
     Ok(written)
 }

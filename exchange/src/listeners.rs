@@ -14,7 +14,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
 
-use crate::gateway::{Answer, Gateway};
+use crate::gateway::{Answer, Certified, Gateway};
 use crate::server::Peer;
 
 /// How long a caller that was shed should wait, seconds.
@@ -54,10 +54,10 @@ pub fn data(gateway: Arc<Gateway>) -> Router {
 async fn answer(gateway: &Gateway, route: Route, mut request: Request, misrouted: Option<Code>) -> Response {
     let peer = request.extensions_mut().remove::<Peer>();
     // The handshake admits nobody without an organisation; should it ever, nothing is said.
-    let Some(organisation) = peer.and_then(|peer| peer.organisation) else {
+    let Some(caller) = peer.as_ref().and_then(Certified::of) else {
         return StatusCode::FORBIDDEN.into_response();
     };
-    let answer = gateway.handle(route, &organisation, request, misrouted).await;
+    let answer = gateway.handle(route, &caller, request, misrouted).await;
     respond(answer)
 }
 

@@ -9,12 +9,16 @@ use schemas::date::Date;
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::Certified;
 use crate::refusal::Refusal;
 
 /// Longest name of an organisation, characters.
 const MAX_NAME_CHARS: usize = 100;
 /// Most license types one authority may issue.
 const MAX_TYPES: usize = 1_000;
+
+/// Most roles of one participant.
+const MAX_ROLES: usize = 7;
 
 /// What an organisation does in the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +94,11 @@ impl Wire {
         let bad = || Refusal::new(Code::BadParticipant);
         let date = |text: &str| text.parse::<Date>().map_err(|_| bad());
         let short = |text: &String| !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS;
-        if self.issues.len() > MAX_TYPES
+        let mut roles = self.roles;
+        roles.dedup();
+        if roles.len() > MAX_ROLES
+            || !self.contract.as_ref().is_none_or(short)
+            || self.issues.len() > MAX_TYPES
             || !self.purposes.iter().all(short)
             || self.purposes.len() > MAX_TYPES
         {
@@ -100,7 +108,7 @@ impl Wire {
         let participant = Participant {
             organisation: self.organisation.parse().map_err(Refusal::identifier)?,
             name: self.name,
-            roles: self.roles,
+            roles,
             issues: issues.collect::<Result<_, _>>()?,
             purposes: self.purposes,
             contract: self.contract,
@@ -183,10 +191,11 @@ pub struct Caller(Arc<Participant>);
 
 impl Caller {
     /// Finds the organisation of the client certificate in the register.
-    pub fn identify(facts: &mut crate::facts::Facts<'_>, organisation: &Uscc) -> Result<Self, Refusal> {
-        let participant =
-            facts.participant(organisation).ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
-        if participant.active_at(facts.now_ms) {
+    pub fn identify(facts: &mut crate::facts::Facts<'_>, certified: &Certified) -> Result<Self, Refusal> {
+        let participant = facts
+            .participant(&certified.organisation)
+            .ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+        if participant.active_at(facts.now_ms) && facts.now_ms < certified.ends_at_ms {
             Ok(Self(participant))
         } else {
             Err(Refusal::new(Code::ParticipantSuspended))

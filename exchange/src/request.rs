@@ -13,6 +13,7 @@ use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
+use schemas::license_type::MAX_VALUE_LENGTH;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde::Deserialize;
@@ -36,8 +37,6 @@ const MAX_EXPECTED: usize = 8;
 const MAX_FIELDS: usize = 64;
 /// Most holders of one license.
 const MAX_HOLDERS: usize = 16;
-/// Longest single value, characters.
-const MAX_VALUE_CHARS: usize = 2_000;
 
 /// A request as received: body bytes, their digest, and what they ask.
 #[derive(Debug)]
@@ -536,7 +535,7 @@ mod wire {
                 return Err(Refusal::new(Code::BadSerial));
             }
             if !bounded(&self.certificate_number, MAX_CONTEXT_CHARS)
-                || self.fields.0.iter().any(|(_, value)| value.chars().count() > MAX_VALUE_CHARS)
+                || self.fields.0.iter().any(|(_, value)| value.chars().count() > MAX_VALUE_LENGTH)
             {
                 return Err(Refusal::new(Code::BadFields));
             }

@@ -125,8 +125,8 @@ impl Default for Limits {
 pub struct Peer {
     /// The organisation of the client certificate; always there on a listener that asks for one.
     pub organisation: Option<Uscc>,
-    /// SHA-256 of the client certificate.
-    pub certificate: Option<[u8; 32]>,
+    /// The first moment at which the client certificate is no longer good, ms since 1970.
+    pub certificate_ends_ms: Option<u64>,
     /// Where the connection comes from.
     pub address: SocketAddr,
 }
@@ -281,7 +281,7 @@ impl Connection {
     {
         // An answer is one write; waiting for more to send with it only adds delay.
         let _ = tcp.set_nodelay(true);
-        let mut peer = Peer { organisation: None, certificate: None, address: self.address };
+        let mut peer = Peer { organisation: None, certificate_ends_ms: None, address: self.address };
         let server = Arc::clone(&self.server);
         let Some(acceptor) = &server.tls else {
             return self.http(tcp, false, peer, handler).await;
@@ -302,7 +302,7 @@ impl Connection {
                 return server.refused("organisation");
             }
             peer.organisation = Some(organisation);
-            peer.certificate = Some(tls::certificate_fingerprint(certificate));
+            peer.certificate_ends_ms = tls::end_of(certificate);
         }
         self.http(stream, http2, peer, handler).await;
     }

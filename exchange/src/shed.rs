@@ -5,8 +5,6 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use schemas::codes::Code;
 use schemas::identifier::Uscc;
 
@@ -17,43 +15,33 @@ pub const REFUSAL_BURST: u32 = 1_000;
 
 /// Budgets of journaled refusals, and counts of what was shed.
 pub struct Shed {
-    budget: DefaultKeyedRateLimiter<Uscc>,
-    clock: DefaultClock,
-    /// Until when an organisation's requests are shed unread.
-    closed: DashMap<Uscc, Instant>,
+    /// What one refusal costs.
+    cost: Duration,
+    /// How far ahead of now an organisation may be.
+    burst: Duration,
+    /// The moment at which an organisation has paid for all its refusals. Refusals already decided when the budget
+    /// ends are charged too, so the organisation goes into debt and stays shut out until it is paid.
+    paid: DashMap<Uscc, Instant>,
     counts: DashMap<(Uscc, u16), u64>,
 }
 
 impl Shed {
     /// A budget per organisation.
     pub fn new(a_second: NonZeroU32, burst: NonZeroU32) -> Self {
-        Self {
-            budget: RateLimiter::keyed(Quota::per_second(a_second).allow_burst(burst)),
-            clock: DefaultClock::default(),
-            closed: DashMap::new(),
-            counts: DashMap::new(),
-        }
+        let cost = Duration::from_secs(1) / a_second.get();
+        Self { cost, burst: cost * burst.get(), paid: DashMap::new(), counts: DashMap::new() }
     }
 
     /// Whether the organisation's next request is shed before its body is read.
     pub fn closed(&self, organisation: &Uscc) -> bool {
-        let until = self.closed.get(organisation).map(|until| *until);
-        match until {
-            Some(until) if Instant::now() < until => true,
-            Some(_) => {
-                self.closed.remove(organisation);
-                false
-            }
-            None => false,
-        }
+        self.paid.get(organisation).is_some_and(|paid| *paid > Instant::now() + self.burst)
     }
 
     /// Takes one journaled refusal from the organisation's budget.
     pub fn refused(&self, organisation: &Uscc) {
-        if let Err(not_until) = self.budget.check_key(organisation) {
-            let wait = not_until.wait_time_from(self.clock.now()).max(Duration::from_millis(1));
-            self.closed.insert(*organisation, Instant::now() + wait);
-        }
+        let now = Instant::now();
+        let mut paid = self.paid.entry(*organisation).or_insert(now);
+        *paid = (*paid).max(now) + self.cost;
     }
 
     /// Counts one request that was shed.
@@ -64,7 +52,7 @@ impl Shed {
     /// Takes the counts since the last call.
     pub fn take(&self) -> Vec<(String, Code, u64)> {
         let keys: Vec<_> = self.counts.iter().map(|entry| *entry.key()).collect();
-        self.budget.retain_recent();
+        self.paid.retain(|_, paid| *paid > Instant::now());
         keys.into_iter()
             .filter_map(|key| {
                 let ((organisation, code), count) = self.counts.remove(&key)?;
@@ -98,8 +86,12 @@ mod tests {
             shed.refused(&noisy);
             assert!(!shed.closed(&noisy));
         }
-        shed.refused(&noisy);
+        // The third is one too many, and what was under way beside it is charged as well.
+        for _ in 0..10 {
+            shed.refused(&noisy);
+        }
         assert!(shed.closed(&noisy));
+        assert!(shed.paid.get(&noisy).is_some_and(|paid| *paid > Instant::now() + Duration::from_secs(9)));
         assert!(!shed.closed(&quiet));
         shed.count(&noisy, Code::TooManyRefusals);
         shed.count(&noisy, Code::TooManyRefusals);

@@ -9,12 +9,12 @@ use certs::keys::IssuerKey;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
 use schemas::codes::Code;
-use schemas::identifier::Uscc;
+use schemas::identifier::{LicenseTypeCode, Uscc};
 use tokio::sync::oneshot;
 use verifier::license::SignatureParts;
 use verifier::merkle::{self, BatchTree};
 use verifier::signature::{Suite, message};
-use verifier::trust::Trust;
+use verifier::trust::{RequiredSuite, Trust};
 
 use crate::refusal::Refusal;
 
@@ -47,9 +47,16 @@ enum Pair {
     Es256(EcdsaKeyPair, ring::rand::SystemRandom),
 }
 
+/// One authority: its queue, and what the trust bundle asks of it.
+struct Authority {
+    queue: Sender<Job>,
+    required: Vec<RequiredSuite>,
+    types: Vec<LicenseTypeCode>,
+}
+
 /// The signing queues of all authorities.
 pub struct Signers {
-    queues: HashMap<Uscc, Sender<Job>>,
+    queues: HashMap<Uscc, Authority>,
 }
 
 impl Signers {
@@ -70,28 +77,41 @@ impl Signers {
                 .name(format!("sign-{organisation}"))
                 .spawn(move || run(&keys, &receiver))
                 .map_err(|error| format!("a signing thread cannot start: {error}"))?;
-            queues.insert(organisation, sender);
+            let listed = trust
+                .issuer(&organisation)
+                .ok_or_else(|| format!("{organisation} is not in the trust bundle"))?;
+            let required = listed.required_suites.clone();
+            queues.insert(organisation, Authority { queue: sender, required, types: listed.types.clone() });
         }
         Ok(Self { queues })
     }
 
-    /// Signs a body with every key of the authority that is valid at `issued_at`.
+    /// Signs a body with every key of the authority that is valid at `issued_at`. What no verifier would accept is not
+    /// signed: a type that the trust bundle does not list for the authority, or fewer suites than it requires.
     pub async fn sign(
         &self,
         authority: &Uscc,
+        type_code: &LicenseTypeCode,
         body: &[u8],
         issued_at: u64,
     ) -> Result<Vec<SignatureParts>, Refusal> {
         let unavailable = || Refusal::new(Code::SignerUnavailable);
-        let queue = self.queues.get(authority).ok_or_else(unavailable)?;
+        let authority = self.queues.get(authority).ok_or_else(unavailable)?;
+        if !authority.types.contains(type_code) {
+            return Err(Refusal::new(Code::WrongRole));
+        }
         let (reply, answer) = oneshot::channel();
         let job = Job { leaf: merkle::leaf_hash(body), issued_at, reply };
-        match queue.try_send(job) {
+        match authority.queue.try_send(job) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => return Err(unavailable()),
         }
         match tokio::time::timeout(DEADLINE, answer).await {
-            Ok(Ok(Some(signatures))) => Ok(signatures),
+            Ok(Ok(Some(signatures))) => {
+                let mut due = authority.required.iter().filter(|required| required.from <= issued_at);
+                let complete = due.all(|due| signatures.iter().any(|signature| signature.suite == due.suite));
+                if complete { Ok(signatures) } else { Err(unavailable()) }
+            }
             _ => Err(unavailable()),
         }
     }

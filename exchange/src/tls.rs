@@ -3,7 +3,6 @@
 //! The data listener identifies its callers: a client certificate is required, must chain to a configured CA and
 //! must name exactly one organisation. Whoever fails gets a TLS alert and never reaches HTTP.
 
-use ring::digest::{SHA256, digest};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -98,11 +97,12 @@ pub fn organisation_of(certificate: &CertificateDer<'_>) -> Option<Uscc> {
     certs::pki::organisation(certificate).ok()
 }
 
-/// SHA-256 of a certificate's DER bytes.
-pub fn certificate_fingerprint(certificate: &CertificateDer<'_>) -> [u8; 32] {
-    let mut fingerprint = [0; 32];
-    fingerprint.copy_from_slice(digest(&SHA256, certificate).as_ref());
-    fingerprint
+/// The first moment at which a certificate is no longer good, ms since 1970; `None` when it cannot be read.
+pub fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    // notAfter is the last good second (RFC 5280, 4.1.2.5).
+    let last = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    last.checked_add(1)?.checked_mul(1_000)
 }
 
 /// Adds to the checks of webpki that a certificate names exactly one organisation.
@@ -253,7 +253,7 @@ mod tests {
         let files = pki.issue_client("bank", &[organisation], Validity::starting_now(LEAF_VALIDITY)).unwrap();
         let certificate = CertificateDer::from_pem_file(files.certificate).unwrap();
         assert_eq!(organisation_of(&certificate), Some(organisation));
-        assert_eq!(certificate_fingerprint(&certificate).as_slice(), digest(&SHA256, &certificate).as_ref());
+        assert!(end_of(&certificate).unwrap() > 0);
         assert_eq!(organisation_of(&CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap()), None);
     }
 }

@@ -186,7 +186,7 @@ async fn handle(
         _ => {}
     }
     let organisation = peer.organisation.map_or("nobody".to_owned(), |uscc| uscc.to_string());
-    let body = format!("{organisation} {}", peer.certificate.is_some());
+    let body = format!("{organisation} {}", peer.certificate_ends_ms.is_some());
     Response::new(Full::from(body))
 }
 

@@ -158,8 +158,11 @@ impl Code {
             Self::TooManyMismatches | Self::QuotaSpent => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
-            Self::Overloaded | Self::JournalFull | Self::FactsChanged | Self::SignerUnavailable => 503,
-            Self::Internal => 500,
+            Self::Overloaded
+            | Self::JournalFull
+            | Self::FactsChanged
+            | Self::SignerUnavailable
+            | Self::Internal => 503,
         }
     }
 
@@ -169,7 +172,9 @@ impl Code {
             Self::Ok => "Permitted.",
             Self::NotPermitted => "You have no right to this, or it does not exist.",
             Self::UnknownParticipant => "Your organisation is not in the participant register.",
-            Self::ParticipantSuspended => "Your organisation is suspended or outside its valid time.",
+            Self::ParticipantSuspended => {
+                "Your organisation is suspended, or it or its certificate is outside its valid time."
+            }
             Self::WrongRole => "Your organisation's roles do not allow this.",
             Self::NoSuchRoute => "There is no such route.",
             Self::MethodNotAllowed => "The route exists, but not with this method.",
@@ -204,7 +209,7 @@ impl Code {
             Self::JournalFull => "The journal has no room; try again later.",
             Self::FactsChanged => "The facts changed while this was decided; try again.",
             Self::SignerUnavailable => "The issuing authority's signer does not answer; try again.",
-            Self::Internal => "The exchange failed; nothing was done.",
+            Self::Internal => "The exchange cannot answer now; try again with the same idempotency key.",
         }
     }
 }
@@ -244,6 +249,8 @@ numbered! {
         NoSuchHolder = 14 "no-such-holder",
         /// The license is another issuer's.
         OtherIssuer = 15 "other-issuer",
+        /// The license to be taken over is not on its way out, or is another holder's.
+        NotMovedOut = 16 "not-moved-out",
     }
 }
 

@@ -11,8 +11,11 @@ use crate::date::Date;
 use crate::holder::{HolderRef, HolderTypeCode, is_printable};
 use crate::identifier::{LicenseTypeCode, Uscc};
 
-/// Most fields of a type: a grant names fields by the bits of a 64-bit mask.
-pub const MAX_FIELDS: usize = 64;
+/// Facts of the face that every license has, whatever its type. A grant names them by the bits from 63 down.
+pub const BASE_FIELDS: [&str; 7] =
+    ["certificateNumber", "holderName", "holderNumber", "issueDate", "validFrom", "validUntil", "issuerName"];
+/// Most fields of a type: a grant names them by the bits of a 64-bit mask that [`BASE_FIELDS`] leave.
+pub const MAX_FIELDS: usize = 64 - BASE_FIELDS.len();
 /// Most holders of one license.
 pub const MAX_HOLDERS: usize = 16;
 /// Most characters of a field's value.
@@ -188,7 +191,7 @@ pub enum LicenseTypeError {
         index: usize,
     },
     /// A key that stands twice.
-    #[error("field {index} has the key of another")]
+    #[error("field {index} has the key of another field or of a fact that every license has")]
     DuplicateKey {
         /// Index of the second such field.
         index: usize,
@@ -408,7 +411,7 @@ impl LicenseType {
         }
         let mut keys = HashSet::new();
         for (index, field) in self.fields.iter().enumerate() {
-            if !keys.insert(&field.key) {
+            if BASE_FIELDS.contains(&field.key.as_str()) || !keys.insert(&field.key) {
                 return Err(LicenseTypeError::DuplicateKey { index });
             }
             field.well_formed(index)?;

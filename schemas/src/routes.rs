@@ -116,6 +116,14 @@ impl Route {
         }
     }
 
+    /// HTTP status of a permit.
+    pub const fn success_status(self) -> u16 {
+        match self {
+            Self::Issue | Self::GrantCreate | Self::ParticipantAdd => 201,
+            _ => 200,
+        }
+    }
+
     /// Whether the route changes state and so needs an idempotency key.
     pub const fn changes_state(self) -> bool {
         !matches!(self, Self::None | Self::Search | Self::Retrieve | Self::Verify)

@@ -58,8 +58,9 @@ pub struct Command {
     pub reads: Vec<(Fact, u32)>,
     /// Last moment (ms since 1970) at which all those facts hold; `u64::MAX` when none ends.
     pub ends_at_ms: u64,
-    /// What is committed instead when a counter of `permit_or_denial` is spent; has no counters of its own.
-    pub spent: Option<Prepared>,
+    /// What is committed instead when a counter of `permit_or_denial` is spent: one for each of its counters, in their
+    /// order, without counters of its own.
+    pub spent: Vec<Prepared>,
     /// Whether the answer wants an inclusion proof in the group's own checkpoint.
     pub inline_proof: bool,
 }
@@ -102,8 +103,8 @@ pub struct Committed {
     pub salt: Hash,
     /// Commitment to what only insiders know.
     pub c: Hash,
-    /// `Command::spent` was committed.
-    pub spent: bool,
+    /// The counter that was spent: `Command::spent` of this number was committed.
+    pub spent: Option<usize>,
     /// Proof in the group's own checkpoint, its extra line opening the leaf, when asked for.
     pub proof: Option<TlogProof>,
 }
@@ -190,7 +191,7 @@ fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>
 /// An admitted command on its way through the queue.
 pub(crate) struct Submission {
     main: Admitted,
-    spent: Option<Admitted>,
+    spent: Vec<Admitted>,
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
     inline_proof: bool,
@@ -203,8 +204,11 @@ impl Submission {
     /// Checks the form of a command, on the caller's thread, so that the sequencer meets only what it can commit.
     pub(crate) fn admit(command: Command, group_bytes: usize) -> Result<(Box<Self>, Reply), Refused> {
         let main = Admitted::new(command.permit_or_denial)?;
-        let spent = command.spent.map(Admitted::new).transpose()?;
-        if spent.as_ref().is_some_and(|spent| !spent.record.counters.is_empty()) {
+        let spent = command.spent.into_iter().map(Admitted::new).collect::<Result<Vec<_>, _>>()?;
+        if spent.len() != main.record.counters.len() {
+            return Err(Refused::Malformed("not one denial for each counter"));
+        }
+        if spent.iter().any(|spent| !spent.record.counters.is_empty()) {
             return Err(Refused::Malformed("a counter in the denial of a spent counter"));
         }
         let (reply, receiver) = oneshot::channel();
@@ -224,7 +228,7 @@ impl Submission {
 
     /// The most bytes that it may take in a frame.
     fn frame_bytes(&self) -> usize {
-        self.main.frame_bytes().max(self.spent.as_ref().map_or(0, Admitted::frame_bytes))
+        self.spent.iter().map(Admitted::frame_bytes).fold(self.main.frame_bytes(), usize::max)
     }
 }
 
@@ -241,6 +245,8 @@ struct Pending {
     versions: HashMap<Fact, u32>,
     heads: HashMap<Label, Head>,
     counters: HashMap<(Key, u32), u32>,
+    /// Licenses that a holder gets.
+    more_licenses: HashMap<Label, u32>,
 }
 
 impl Pending {
@@ -248,9 +254,13 @@ impl Pending {
         self.versions.clear();
         self.heads.clear();
         self.counters.clear();
+        self.more_licenses.clear();
     }
 
     fn version(&self, state: &State, fact: &Fact) -> u32 {
+        if let Fact::Licenses(label) = fact {
+            return state.version(fact) + self.more_licenses.get(label).copied().unwrap_or_default();
+        }
         self.versions.get(fact).copied().unwrap_or_else(|| state.version(fact))
     }
 
@@ -268,8 +278,8 @@ impl Pending {
 enum Judgement {
     /// Commit it; the values of its counters.
     Accept(Vec<u32>),
-    /// Commit what was prepared for a spent counter.
-    Spent,
+    /// Commit what was prepared for the spent counter of this number.
+    Spent(usize),
     Changed,
     Malformed(&'static str),
 }
@@ -289,7 +299,7 @@ struct Member {
     c: Hash,
     leaf: [u8; LEAF_BYTES],
     leaf_hash: Hash,
-    spent: bool,
+    spent: Option<usize>,
     inline_proof: bool,
 }
 
@@ -462,17 +472,18 @@ impl Sequencer {
             match self.judge(&submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member = Member::new(submission, false, counters, salts, index, time_ms, |label| {
+                    let member = Member::new(submission, None, counters, salts, index, time_ms, |label| {
                         pending.head(&self.state, label)
                     });
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
-                Judgement::Spent => {
+                Judgement::Spent(counter) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member = Member::new(submission, true, Vec::new(), salts, index, time_ms, |label| {
-                        pending.head(&self.state, label)
-                    });
+                    let member =
+                        Member::new(submission, Some(counter), Vec::new(), salts, index, time_ms, |label| {
+                            pending.head(&self.state, label)
+                        });
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
@@ -509,7 +520,7 @@ impl Sequencer {
             return Judgement::Changed;
         }
         let mut counters: Vec<u32> = Vec::with_capacity(submission.main.record.counters.len());
-        let mut spent = false;
+        let mut spent = None;
         for (at, counter) in submission.main.record.counters.iter().enumerate() {
             let same =
                 |(other, _): &(&CounterUse, &u32)| (other.key, other.day) == (counter.key, counter.day);
@@ -518,20 +529,17 @@ impl Sequencer {
             match value.checked_add(counter.amount).filter(|raised| *raised <= counter.limit) {
                 Some(raised) => counters.push(raised),
                 None => {
-                    spent = true;
+                    spent = Some(at);
                     break;
                 }
             }
         }
-        let admitted = match (&submission.spent, spent) {
-            (_, false) => &submission.main,
-            (Some(prepared), true) => prepared,
-            (None, true) => return Judgement::Malformed("no denial for a spent counter"),
-        };
+        // Admission saw to it that every counter has its denial.
+        let admitted = spent.and_then(|at| submission.spent.get(at)).unwrap_or(&submission.main);
         if let Err(judgement) = fits(&admitted.record, state, pending) {
             return judgement;
         }
-        if spent { Judgement::Spent } else { Judgement::Accept(counters) }
+        spent.map_or(Judgement::Accept(counters), Judgement::Spent)
     }
 
     /// Makes sure that a frame of `bytes` and a seal after it fit in the current segment.
@@ -781,6 +789,11 @@ impl Pending {
         let record = &member.record;
         for license in &record.licenses {
             self.versions.insert(Fact::License(license.key), license.version);
+            if license.version == 1 {
+                for label in &license.holders {
+                    *self.more_licenses.entry(*label).or_default() += 1;
+                }
+            }
         }
         for grant in &record.grants {
             self.versions.insert(Fact::Grant(grant.key), grant.version);
@@ -811,15 +824,18 @@ impl Member {
     /// Completes an accepted command: index, time, salts, sequences, leaf.
     fn new(
         submission: Submission,
-        spent: bool,
+        spent: Option<usize>,
         counters: Vec<u32>,
         salts: &[u8; SALTS_BYTES],
         index: u64,
         time_ms: u64,
         head: impl Fn(&Label) -> Option<Head>,
     ) -> Self {
-        let Submission { main, spent: other, inline_proof, reply, .. } = submission;
-        let Admitted { prepared, record } = if spent { other.unwrap_or(main) } else { main };
+        let Submission { main, spent: mut others, inline_proof, reply, .. } = submission;
+        let Admitted { prepared, record } = match spent {
+            Some(counter) => others.swap_remove(counter),
+            None => main,
+        };
         let Prepared { mut open, record: record_bytes, subjects, subject_digest } = prepared;
         open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
         open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
@@ -930,7 +946,7 @@ pub(crate) fn committed_again(
         open: entry.open.to_vec(),
         salt: *entry.salt,
         c: inner_commitment(entry.inner_salt, entry.record, entry.completion),
-        spent: false,
+        spent: None,
         proof: None,
     })
 }

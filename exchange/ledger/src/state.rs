@@ -58,6 +58,8 @@ pub enum Fact {
     Grant(Key),
     /// A holder, by keyed hash: 1 once known.
     Holder(Key),
+    /// Which licenses name a holder, by label: their number, which only grows.
+    Licenses(Label),
     /// A document.
     Document(DocumentKind, Key),
     /// An idempotency key: 1 while bound.
@@ -195,8 +197,6 @@ pub struct Holder {
     pub epoch: u32,
     /// The latest entry.
     pub head: Head,
-    /// Keys of the licenses that name the holder, in no particular order.
-    pub licenses: Vec<Key>,
 }
 
 /// A holder in memory.
@@ -399,14 +399,12 @@ impl State {
     /// A holder by label.
     pub fn holder_by_label(&self, label: &Label) -> Option<Holder> {
         let cell = self.holders.get(label)?;
-        Some(Holder {
-            version: 1,
-            key: cell.key,
-            label: *label,
-            epoch: cell.epoch,
-            head: cell.head,
-            licenses: cell.licenses.clone(),
-        })
+        Some(Holder { version: 1, key: cell.key, label: *label, epoch: cell.epoch, head: cell.head })
+    }
+
+    /// Keys of the licenses that name a holder, in no particular order. Their number is [`Fact::Licenses`].
+    pub fn licenses_of(&self, label: &Label) -> Vec<Key> {
+        self.holders.get(label).map(|holder| holder.licenses.clone()).unwrap_or_default()
     }
 
     /// A holder's key, unwrapped; `None` when there is no such holder or its key is gone.
@@ -434,6 +432,10 @@ impl State {
             Fact::License(key) => self.licenses.get(key).map_or(0, |license| license.version),
             Fact::Grant(key) => self.grants.get(key).map_or(0, |grant| grant.version),
             Fact::Holder(key) => u32::from(self.labels_by_key.contains_key(key)),
+            Fact::Licenses(label) => {
+                let licenses = self.holders.get(label).map_or(0, |holder| holder.licenses.len());
+                u32::try_from(licenses).unwrap_or(u32::MAX)
+            }
             Fact::Document(kind, key) => {
                 self.documents.get(&(kind.number(), *key)).map_or(0, |document| document.version)
             }

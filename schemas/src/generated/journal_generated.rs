@@ -1817,6 +1817,8 @@ impl<'a> SubjectRecord<'a> {
   pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 16;
   pub const VT_ANSWER: ::flatbuffers::VOffsetT = 18;
   pub const VT_DETAIL: ::flatbuffers::VOffsetT = 20;
+  pub const VT_TYPE_CODE: ::flatbuffers::VOffsetT = 22;
+  pub const VT_CERTIFICATE_NUMBER: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1828,6 +1830,8 @@ impl<'a> SubjectRecord<'a> {
     args: &'args SubjectRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<SubjectRecord<'bldr>> {
     let mut builder = SubjectRecordBuilder::new(_fbb);
+    if let Some(x) = args.certificate_number { builder.add_certificate_number(x); }
+    if let Some(x) = args.type_code { builder.add_type_code(x); }
     if let Some(x) = args.detail { builder.add_detail(x); }
     if let Some(x) = args.answer { builder.add_answer(x); }
     if let Some(x) = args.envelope { builder.add_envelope(x); }
@@ -1904,6 +1908,20 @@ impl<'a> SubjectRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_DETAIL, None)}
   }
+  #[inline]
+  pub fn type_code(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_TYPE_CODE, None)}
+  }
+  #[inline]
+  pub fn certificate_number(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_CERTIFICATE_NUMBER, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
@@ -1921,6 +1939,8 @@ impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("envelope", Self::VT_ENVELOPE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("answer", Self::VT_ANSWER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("type_code", Self::VT_TYPE_CODE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("certificate_number", Self::VT_CERTIFICATE_NUMBER, false)?
      .finish();
     Ok(())
   }
@@ -1935,6 +1955,8 @@ pub struct SubjectRecordArgs<'a> {
     pub envelope: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub answer: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub type_code: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub certificate_number: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for SubjectRecordArgs<'a> {
   #[inline]
@@ -1949,6 +1971,8 @@ impl<'a> Default for SubjectRecordArgs<'a> {
       envelope: None,
       answer: None,
       detail: None,
+      type_code: None,
+      certificate_number: None,
     }
   }
 }
@@ -1995,6 +2019,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_DETAIL, detail);
   }
   #[inline]
+  pub fn add_type_code(&mut self, type_code: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_TYPE_CODE, type_code);
+  }
+  #[inline]
+  pub fn add_certificate_number(&mut self, certificate_number: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_CERTIFICATE_NUMBER, certificate_number);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubjectRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubjectRecordBuilder {
@@ -2021,6 +2053,8 @@ impl ::core::fmt::Debug for SubjectRecord<'_> {
       ds.field("envelope", &self.envelope());
       ds.field("answer", &self.answer());
       ds.field("detail", &self.detail());
+      ds.field("type_code", &self.type_code());
+      ds.field("certificate_number", &self.certificate_number());
       ds.finish()
   }
 }

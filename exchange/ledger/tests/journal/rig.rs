@@ -104,7 +104,7 @@ pub(crate) fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
         permit_or_denial: prepared(record, subjects),
         reads: Vec::new(),
         ends_at_ms: u64::MAX,
-        spent: None,
+        spent: Vec::new(),
         inline_proof: false,
     }
 }
