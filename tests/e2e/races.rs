@@ -12,8 +12,8 @@ use schemas::codes::{Code, Decision};
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::{
-    Call, Entry, Issued, Party, Reply, Server, Setup, Target, draft, eventually, grant, holder, in_one_hour,
-    key, natural, now_ms, revoke, use_context,
+    Call, Entry, Issued, Party, Reply, Server, Setup, Target, draft, eventually, grant, holder, key, natural,
+    now_ms, revoke, use_context,
 };
 
 /// A server with a hold, and what it takes to use it.
@@ -289,5 +289,4 @@ async fn the_same_key_waits_for_the_request_under_way() {
     let second = second.unwrap().await.unwrap();
     assert_eq!((reply.status, &reply.body), (201, &second.body));
     assert_eq!(rig.server.size().await, size + 1);
-    let _ = in_one_hour();
 }

@@ -6,9 +6,7 @@
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
-use tests::{
-    Call, Draft, Issued, Party, Reply, Server, Setup, draft, draft_ended, natural, shared, use_context,
-};
+use tests::{Call, Draft, Issued, Party, Reply, Server, Setup, draft, draft_ended, natural, shared};
 
 /// Issues of one identifier at once.
 const AT_ONCE: usize = 16;
@@ -374,5 +372,4 @@ async fn a_change_needs_a_reason() {
     }
     let unknown = with(&license.operation("03", None), |body| body["operation"] = json!("11"));
     server.refused(&mut issuer, &unknown, Code::MalformedRequest).await;
-    let _ = use_context();
 }

@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -248,12 +248,12 @@ impl Drop for Server {
 /// The server that the tests of one program share.
 static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
 /// Their turns: counters are compared before and after a request, so only one test asks at a time.
-static TURNS: Mutex<()> = Mutex::new(());
+static TURNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A test's turn on the shared server.
 pub struct Turn {
     server: Arc<Server>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl std::ops::Deref for Turn {
@@ -266,7 +266,7 @@ impl std::ops::Deref for Turn {
 
 /// A turn on the server that the tests of one program share; the first one starts it with `setup`.
 pub async fn shared(setup: impl FnOnce() -> Setup) -> Turn {
-    let turn = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
+    let turn = TURNS.lock().await;
     let alive = SHARED.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
     let server = match alive {
         Some(server) => server,
