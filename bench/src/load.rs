@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -22,7 +23,7 @@ use crate::server::{Sample, Server};
 
 /// Load before the measurement, so that caches, connections and threads are there.
 pub const WARM_UP: Duration = Duration::from_secs(1);
-/// An answer that takes longer is an error.
+/// An answer that takes longer is an error; as long after the last scheduled request none is sent any more.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Shortest rest of the pacer: it releases what has become due since.
 const PACER_REST: Duration = Duration::from_micros(100);
@@ -73,13 +74,15 @@ pub struct Kept {
 
 /// What happened.
 pub struct Phase {
-    /// Right answers in the measured time.
+    /// The measured time.
+    pub duration: Duration,
+    /// Right answers to requests of the measured time: given in it (closed loop), or scheduled in it (open loop).
     pub answers: u64,
     /// Right answers in all, those of the warm-up too.
     pub all_answers: u64,
     /// Everything that was no right answer, by cause: a status, `verdict`, `connection`, `late`, `unsent`.
     pub errors: BTreeMap<String, u64>,
-    /// Latency of the answers in the measured time, µs.
+    /// Latency of `answers`, µs.
     pub latency: Histogram<u64>,
     /// A sample of right answers.
     pub kept: Vec<Kept>,
@@ -89,23 +92,16 @@ pub struct Phase {
     pub samples: [Sample; 2],
 }
 
-impl Phase {
-    /// Length of the measured time, seconds.
-    pub fn seconds(&self) -> f64 {
-        self.samples[1].at.duration_since(self.samples[0].at).as_secs_f64()
-    }
-}
-
 /// What all connections of a phase share.
 struct Shared {
     target: Arc<Target>,
     pace: Pace,
     start: Instant,
-    /// Set while answers count.
-    measuring: AtomicBool,
-    /// Set when no request is to be sent any more.
-    over: AtomicBool,
-    /// Due requests (open loop).
+    /// The measured time.
+    window: Range<Instant>,
+    /// Requests on the schedule (open loop).
+    scheduled: u64,
+    /// Due ones among them.
     due: Semaphore,
     /// The next of them.
     next: AtomicU64,
@@ -142,12 +138,18 @@ pub async fn run(
     for _ in 0..connections {
         open.push(Connection::open(target.address, &target.tls).await.context("no connection")?);
     }
+    let start = Instant::now();
+    let window = start + WARM_UP..start + WARM_UP + duration;
+    let scheduled = match pace {
+        Pace::Closed => 0,
+        Pace::Open(rate) => ((WARM_UP + duration).as_secs_f64() * rate) as u64,
+    };
     let shared = Arc::new(Shared {
         target: Arc::clone(target),
         pace,
-        start: Instant::now(),
-        measuring: AtomicBool::new(false),
-        over: AtomicBool::new(false),
+        start,
+        window,
+        scheduled,
         due: Semaphore::new(0),
         next: AtomicU64::new(0),
     });
@@ -157,22 +159,19 @@ pub async fn run(
         Pace::Closed => None,
         Pace::Open(rate) => {
             let shared = Arc::clone(&shared);
-            Some(std::thread::Builder::new().name("pacer".into()).spawn(move || release(&shared, rate))?)
+            let release = move || release(&shared, rate, connections);
+            Some(std::thread::Builder::new().name("pacer".into()).spawn(release)?)
         }
     };
-    tokio::time::sleep(WARM_UP).await;
+    tokio::time::sleep_until(shared.window.start.into()).await;
     let before = server.sample().await?;
-    shared.measuring.store(true, Ordering::Relaxed);
-    tokio::time::sleep(duration).await;
-    shared.measuring.store(false, Ordering::Relaxed);
+    tokio::time::sleep_until(shared.window.end.into()).await;
     let after = server.sample().await?;
-    shared.over.store(true, Ordering::Relaxed);
-    // Whoever waits for the schedule finds that it is over.
-    shared.due.add_permits(connections);
     if let Some(pacer) = pacer {
         pacer.join().map_err(|_| anyhow::anyhow!("the pacer failed"))?;
     }
     let mut phase = Phase {
+        duration,
         answers: 0,
         all_answers: 0,
         errors: BTreeMap::new(),
@@ -192,22 +191,19 @@ pub async fn run(
         phase.kept.extend(tally.kept);
         phase.wrong.extend(tally.wrong);
     }
-    if let Pace::Open(rate) = pace {
-        // A request that was due and never sent is no answer, and hiding it would flatter the rest.
-        let due = ((after.at - shared.start).as_secs_f64() * rate) as u64;
-        let unsent = due.saturating_sub(shared.next.load(Ordering::Relaxed));
-        if unsent > 0 {
-            phase.errors.insert("unsent".to_owned(), unsent);
-        }
+    // A request that was due and never sent is no answer, and hiding it would flatter the rest.
+    let unsent = scheduled.saturating_sub(shared.next.load(Ordering::Relaxed));
+    if unsent > 0 {
+        phase.errors.insert("unsent".to_owned(), unsent);
     }
     Ok(phase)
 }
 
-/// Makes requests due on schedule.
-fn release(shared: &Shared, rate: f64) {
+/// Makes requests due on schedule; at its end lets every connection see that it is over.
+fn release(shared: &Shared, rate: f64, connections: usize) {
     let mut released = 0;
-    while !shared.over.load(Ordering::Relaxed) {
-        let due = (shared.start.elapsed().as_secs_f64() * rate) as u64 + 1;
+    while released < shared.scheduled {
+        let due = ((shared.start.elapsed().as_secs_f64() * rate) as u64 + 1).min(shared.scheduled);
         if due > released {
             shared.due.add_permits(usize::try_from(due - released).unwrap_or(usize::MAX));
             released = due;
@@ -215,6 +211,7 @@ fn release(shared: &Shared, rate: f64) {
         let next = shared.start + Duration::from_secs_f64(released as f64 / rate);
         std::thread::sleep(next.saturating_duration_since(Instant::now()).max(PACER_REST));
     }
+    shared.due.add_permits(connections);
 }
 
 async fn drive(shared: Arc<Shared>, mut connection: Connection) -> Tally {
@@ -247,7 +244,11 @@ async fn drive(shared: Arc<Shared>, mut connection: Connection) -> Tally {
                 break;
             }
         };
-        let took = begun.elapsed();
+        let ended = Instant::now();
+        let counts = match shared.pace {
+            Pace::Closed => shared.window.contains(&ended),
+            Pace::Open(_) => shared.window.contains(&begun),
+        };
         let keep = || Kept { request: request[target.head_bytes..].to_vec(), answer: answer.to_vec() };
         if status != 200 || !answer.starts_with(EXPECTED) {
             if tally.wrong.len() < MAX_KEPT_WRONG {
@@ -260,9 +261,10 @@ async fn drive(shared: Arc<Shared>, mut connection: Connection) -> Tally {
             tally.kept.push(keep());
         }
         tally.all_answers += 1;
-        if shared.measuring.load(Ordering::Relaxed) {
+        if counts {
             tally.answers += 1;
-            tally.latency.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            let micros = ended.duration_since(begun).as_micros();
+            tally.latency.saturating_record(u64::try_from(micros).unwrap_or(u64::MAX));
         }
     }
     tally
@@ -271,18 +273,16 @@ async fn drive(shared: Arc<Shared>, mut connection: Connection) -> Tally {
 impl Shared {
     /// Waits for the next request; gives the moment its latency counts from, `None` when the phase is over.
     async fn turn(&self) -> Option<Instant> {
-        if self.over.load(Ordering::Relaxed) {
-            return None;
-        }
         match self.pace {
-            Pace::Closed => Some(Instant::now()),
+            Pace::Closed => Some(Instant::now()).filter(|now| *now < self.window.end),
             Pace::Open(rate) => {
                 self.due.acquire().await.ok()?.forget();
-                if self.over.load(Ordering::Relaxed) {
+                if Instant::now() > self.window.end + ANSWER_DEADLINE {
                     return None;
                 }
                 let number = self.next.fetch_add(1, Ordering::Relaxed);
-                Some(self.start + Duration::from_secs_f64(number as f64 / rate))
+                let scheduled = self.start + Duration::from_secs_f64(number as f64 / rate);
+                Some(scheduled).filter(|_| number < self.scheduled)
             }
         }
     }

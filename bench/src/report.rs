@@ -66,12 +66,13 @@ impl LoadReport {
     /// Sums up a phase.
     pub fn of(phase: &Phase, scheduled: Option<f64>) -> Self {
         let [before, after] = &phase.samples;
-        let seconds = phase.seconds();
+        // The samples are taken as close to the measured time as they can be; what they count is over their own.
+        let seconds = after.at.duration_since(before.at).as_secs_f64();
         let server_cpu = after.server_cpu - before.server_cpu;
         let syncs = after.syncs - before.syncs;
         Self {
             scheduled,
-            answers_a_second: phase.answers as f64 / seconds,
+            answers_a_second: phase.answers as f64 / phase.duration.as_secs_f64(),
             answers: phase.answers,
             latency_ms: Latency::of(&phase.latency),
             errors: phase.errors.clone(),

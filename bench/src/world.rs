@@ -6,13 +6,12 @@ use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use certs::keys::load_issuer_keys;
 use exchange::config::{Config, Limits};
-use exchange::gateway::Gateway;
+use exchange::gateway::{Certified, Gateway};
 use exchange::shed::Shed;
 use exchange::signer::Signers;
 use exchange::{app, init};
 use http_body_util::Full;
 use ledger::Ledger;
-use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use verifier::trust::Trust;
 
@@ -24,8 +23,8 @@ pub struct World {
     pub gateway: Gateway,
     /// Its trust bundle.
     pub trust: Trust,
-    /// The organisation that verifies.
-    pub approval: Uscc,
+    /// Who verifies.
+    pub approval: Certified,
     /// Bodies of verify requests, in turn with the holder's grant and for a legal person's license without one.
     pub verify: Vec<VerifyRequest>,
 }
@@ -46,7 +45,9 @@ pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
     let gateway = Gateway::new(ledger, signers, trust.clone(), shed);
     let organisation = |name: &str| {
         let at = init::PARTICIPANTS.iter().position(|participant| participant.name == name);
-        at.and_then(|at| init::development_organisations().get(at).copied()).context("a participant")
+        at.and_then(|at| init::development_organisations().get(at).copied())
+            .map(|organisation| Certified { organisation, ends_at_ms: u64::MAX })
+            .context("a participant")
     };
     let (issuer, portal, approval) =
         (organisation("issuer")?, organisation("portal")?, organisation("approval")?);
@@ -56,7 +57,7 @@ pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
         let identifier = issued["identifier"].as_str().context("an identifier")?;
         let grant = match draft.grantor {
             Some(grantor) => {
-                let body = population::grant_body(identifier, &grantor, &approval);
+                let body = population::grant_body(identifier, &grantor, &approval.organisation);
                 Some(post(&gateway, Route::GrantCreate, &portal, body, &draft.key).await?)
             }
             None => None,
@@ -70,7 +71,7 @@ pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
 async fn post(
     gateway: &Gateway,
     route: Route,
-    organisation: &Uscc,
+    caller: &Certified,
     body: Vec<u8>,
     key: &str,
 ) -> anyhow::Result<serde_json::Value> {
@@ -78,7 +79,7 @@ async fn post(
         .header("content-type", "application/json")
         .header("idempotency-key", key)
         .body(Full::new(Bytes::from(body)))?;
-    let answer = gateway.handle(route, organisation, request, None).await;
+    let answer = gateway.handle(route, caller, request, None).await;
     ensure!(answer.status == 201, "{}: {}", route.name(), answer.code.name());
     Ok(serde_json::from_slice(&answer.body)?)
 }
