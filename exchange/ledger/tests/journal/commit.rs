@@ -185,9 +185,7 @@ fn two_counters_of_one_entry_add_up_and_spend_together() {
             CounterUse { key: key(1), day: 0, amount: second, limit: 5 },
             CounterUse { key: key(2), day: 0, amount: 1, limit: 10 },
         ];
-        let mut command = command(&Record { counters, ..Record::default() }, Vec::new());
-        command.spent = vec![prepared(&Record::default(), Vec::new())];
-        commit_now(&ledger, command).spent.is_some()
+        commit_now(&ledger, command(&Record { counters, ..Record::default() }, Vec::new())).spent.is_some()
     };
     assert!(!attempt(2, 3));
     assert!(attempt(0, 1));
@@ -293,7 +291,7 @@ fn malformed_commands_are_refused_and_write_nothing() {
     let spends = Record { counters: vec![counter], ..Record::default() };
     let new = new_holder(&ledger.new_holder(key(3)));
     let mut commands = vec![
-        command(&spends, Vec::new()),
+        Command { spent: Vec::new(), ..command(&spends, Vec::new()) },
         command(&Record { concerned: vec![key(200)], ..Record::default() }, Vec::new()),
         command(&Record { concerned: vec![holder.label; 2], ..Record::default() }, Vec::new()),
         command(&Record { release_ms: 1, ..Record::default() }, Vec::new()),

@@ -132,7 +132,6 @@ impl Model {
         }
         let mut command = command(&record, parts);
         command.inline_proof = true;
-        command.spent = vec![prepared(&Record::default(), Vec::new())];
         let committed = commit_now(ledger, command);
         assert_eq!((committed.spent.is_some(), committed.index), (spent, self.entries.len() as u64));
         check_receipt(ledger, &committed, committed.proof.as_ref().unwrap());
