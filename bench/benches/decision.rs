@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use bench::world;
 use criterion::{Criterion, Throughput};
-use exchange::decide::{Context, decide, parking::RootLock};
+use exchange::decide::{Context, decide};
 use exchange::facts::Facts;
 use exchange::gateway::now_ms;
 use exchange::participant::{Caller, Documents};
@@ -25,8 +25,8 @@ fn main() {
     let ledger = world.gateway.ledger();
     let (register, types) =
         (Documents::new(DocumentKind::Participant), Documents::new(DocumentKind::LicenseType));
-    let (roots, now_ms) = (RootLock::default(), now_ms());
-    let context = Context { ledger, trust: &world.trust, roots: &roots };
+    let now_ms = now_ms();
+    let context = Context { ledger, trust: &world.trust };
     let body = |number: usize| {
         let mut body = Vec::new();
         world.verify[number].write(1, &mut body);
