@@ -269,6 +269,7 @@ async fn serve(
     config: &Config,
     metrics: metrics_exporter_prometheus::PrometheusHandle,
 ) -> anyhow::Result<()> {
+    let mut stop = app::StopSignal::new()?;
     let app = App::open(config, metrics).await?;
     println!(
         "serving log {} with {} entries: data {}  public {}  admin {}",
@@ -278,7 +279,7 @@ async fn serve(
         app.addresses.public,
         app.addresses.admin
     );
-    app.run(app::stop_signal()).await?;
+    app.run(async move { stop.received().await }).await?;
     println!("stopped");
     Ok(())
 }

@@ -76,13 +76,14 @@ pub async fn run(
     let addresses = app.addresses.clone();
     let gateway = std::sync::Arc::clone(&app.gateway);
     let (_, trust) = app::trust_bundle(&config)?;
+    let mut signals = app::StopSignal::new()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(app.run(async move {
         let _ = stopped.await;
     }));
     let round = tokio::select! {
         round = round(folder, addresses.data, &trust) => round,
-        () = app::stop_signal() => Err(anyhow::anyhow!("stopped before the round was complete; start again to continue")),
+        () = signals.received() => Err(anyhow::anyhow!("stopped before the round was complete; start again to continue")),
     };
     let summary = match round {
         Ok(summary) => summary,
@@ -108,7 +109,7 @@ pub async fn run(
         println!("{last}");
     } else {
         println!("{last}");
-        app::stop_signal().await;
+        signals.received().await;
         eprintln!("stopping: finishing what is under way");
         let _ = stop.send(());
         serving.await??;
