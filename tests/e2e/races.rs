@@ -213,7 +213,7 @@ async fn of_two_changes_decided_on_the_same_facts_one_is_refused() {
             change = index_of(&mut server.party("issuer"), &back).await;
         })
         .await;
-    denied(&outcome, change, Code::TransitionNotAllowed);
+    denied(&outcome, change, Code::NotPermitted);
     // Two ends of one grant.
     let (license, right) = with_grant(&rig).await;
     let (held, other) = (revoke(license.draft.holder(), &right), revoke(license.draft.holder(), &right));
