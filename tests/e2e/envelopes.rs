@@ -372,7 +372,7 @@ async fn buffers_made_to_exhaust_the_reader_are_refused() {
         judged(&server, &mut bank, &envelope, "invalid", "malformed-body").await;
     }
     // What is longer than a request may be does not come near the reader.
-    let call = verify(&vec![0; 1 << 20]);
+    let call = verify(&vec![0; 220 << 10]);
     server.refused(&mut bank, &call, Code::BodyTooLarge).await;
     for text in ["%%%", "AAA", "QUJD\n"] {
         let call = Call::new(Route::Verify, &json!({"license": {"envelope": text}, "use": use_context()}));
