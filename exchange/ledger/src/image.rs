@@ -167,13 +167,17 @@ impl Image {
                 receiver.recv_deadline(last + WRITE_INTERVAL)
             };
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
-            match received {
-                Ok(Change::Applied { slots: changed, size: after }) => {
-                    slots.extend(changed);
-                    size = after;
+            if received.is_ok() {
+                std::thread::sleep(crate::tiles::COALESCE);
+            }
+            for change in received.into_iter().chain(receiver.try_iter()) {
+                match change {
+                    Change::Applied { slots: changed, size: after } => {
+                        slots.extend(changed);
+                        size = after;
+                    }
+                    Change::Sealed(sealed) => cursor = *sealed,
                 }
-                Ok(Change::Sealed(sealed)) => cursor = *sealed,
-                Err(_) => {}
             }
             metrics::gauge!("miaoxiang_image_lag_entries")
                 .set(size.saturating_sub(applied.load(Ordering::Relaxed)) as f64);
