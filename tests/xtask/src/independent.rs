@@ -56,6 +56,7 @@ pub(crate) fn served(
     steps.run("the log, by Go's sumdb", || log(workspace, &exchange, &data, &out, &vkey, entries))?;
     steps.run("envelopes, by Python's cryptography", || envelopes(workspace, python, &data, &out))?;
     steps.run("receipts, by a short script", || receipts(workspace, python, &out, &vkey))?;
+    steps.run("the README's curl examples", || readme(workspace, &exchange, &folder))?;
     drop(exchange);
     std::fs::remove_dir_all(&folder)?;
     Ok(())
@@ -68,6 +69,8 @@ struct Exchange {
     data: String,
     /// Address of the public listener.
     public: String,
+    /// Address of the admin listener.
+    admin: String,
 }
 
 impl Exchange {
@@ -82,14 +85,15 @@ impl Exchange {
             .stderr(log)
             .spawn()
             .context("exchange quickstart")?;
-        let mut exchange = Self { child, data: String::new(), public: String::new() };
+        let mut exchange = Self { child, data: String::new(), public: String::new(), admin: String::new() };
         let output = exchange.child.stdout.take().context("its output is piped")?;
         for line in BufReader::new(output).lines() {
             let line = line?;
             println!("{line}");
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
-                ["serving", "data", data, "public", public, ..] => {
+                ["serving", "data", data, "public", public, "admin", admin, ..] => {
+                    exchange.admin = (*admin).to_owned();
                     exchange.data = (*data).to_owned();
                     exchange.public = (*public).to_owned();
                 }
@@ -183,6 +187,47 @@ fn receipts(workspace: &Workspace, python: &Python, out: &Path, vkey: &str) -> a
     let refused = |answer: &str, saying| tools::must_fail(&mut open(&request, &out.join(answer)), 1, saying);
     refused("control/crossed.answer", "is of another answer")?;
     refused("exchanged/0.answer", "is of another request")
+}
+
+/// Runs the README's section of curl examples as pasted, in the folder that holds `data`; only the ports and the way to
+/// the built verifier are put in.
+fn readme(workspace: &Workspace, exchange: &Exchange, folder: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(workspace.root.join("README.md")).context("README.md")?;
+    let (_, section) = text.split_once("\n## curl\n").context("the README has no section curl")?;
+    let section = section.split("\n## ").next().unwrap_or(section);
+    let blocks: Vec<&str> =
+        section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    ensure!(!blocks.is_empty(), "the README's section curl has no examples");
+    let verifier = workspace.built("verifier");
+    let verifier = verifier.to_str().context("the target folder's name is UTF-8")?;
+    let script = format!("set -euo pipefail\n{}", blocks.concat())
+        .replace("cargo run --release -q -p verifier --", verifier)
+        .replace("127.0.0.1:8443", &exchange.data)
+        .replace("127.0.0.1:8444", &exchange.public)
+        .replace("127.0.0.1:9464", &exchange.admin);
+    let output = Command::new("bash").arg("-c").arg(script).current_dir(folder).output().context("bash")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let wanted = [
+        "\"state\":\"01\"",
+        "\"code\":\"not-permitted\"",
+        "\"grant\":\"",
+        "\"verdict\":\"valid\"",
+        "\"matches\":true",
+        "\nvalid\n  license ",
+        "\nvalid\n  entry ",
+        "\"state\":\"07\"",
+        "\"reasons\":[\"revoked\"]",
+        "c2sp.org/tlog-proof@v1",
+        "miaoxiang_answers_total",
+    ];
+    let mut rest = &*said;
+    for word in wanted {
+        // In this order: each example shows what the README says of it.
+        let at = rest.find(word).with_context(|| format!("the examples do not show {word}:\n{said}"))?;
+        rest = &rest[at + word.len()..];
+    }
+    Ok(())
 }
 
 /// The files of a folder with an extension, in the order of the numbers that they are named by.

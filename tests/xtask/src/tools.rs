@@ -8,7 +8,8 @@ use anyhow::{Context as _, bail};
 use crate::Workspace;
 
 /// Debian packages that the checks need, with what shows that each is there.
-const PACKAGES: [(&str, Shown); 3] = [
+const PACKAGES: [(&str, Shown); 4] = [
+    ("curl", Shown::Program("curl")),
     ("golang-go", Shown::Program("go")),
     ("golang-golang-x-mod-dev", Shown::File("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go")),
     ("openssl", Shown::Program("openssl")),
