@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use ledger::{Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, Refused};
@@ -47,6 +47,8 @@ use crate::signer::Signers;
 
 /// Longest time a request's body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Most bytes read of a body that is too long anyway.
+const MAX_DISCARDED_BYTES: usize = 8 << 20;
 /// Longest wait for another request with the same idempotency key.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
 /// Bodies in memory at once, KiB; requests beyond are shed unread.
@@ -176,8 +178,7 @@ impl Gateway {
         misrouted: Option<Code>,
     ) -> Answer
     where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data = Bytes> + Unpin,
     {
         let started = Instant::now();
         let answer = match self.decide_and_commit(route, caller, http, misrouted).await {
@@ -206,8 +207,7 @@ impl Gateway {
         misrouted: Option<Code>,
     ) -> Result<Answer, Code>
     where
-        B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B: Body<Data = Bytes> + Unpin,
     {
         if self.shed.closed(&caller.organisation) {
             return Err(Code::TooManyRefusals);
@@ -477,8 +477,7 @@ pub fn now_ms() -> u64 {
 /// Step 1: reads headers and body within their bounds.
 async fn receive<B>(http: hyper::Request<B>, misrouted: Option<Code>) -> Result<Received, Code>
 where
-    B: Body<Data = Bytes>,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin,
 {
     let (head, body) = http.into_parts();
     let (idempotency_key, bad_key) = match idempotency_key(&head.headers) {
@@ -498,19 +497,11 @@ where
     if let Some(code) = misrouted {
         return Ok(unread(Refusal::new(code)));
     }
-    let declared = body.size_hint().lower();
-    if declared > MAX_BODY_BYTES as u64 {
-        return Ok(unread(Refusal::new(Code::BodyTooLarge)));
-    }
-    let collected = tokio::time::timeout(BODY_DEADLINE, Limited::new(body, MAX_BODY_BYTES).collect());
-    let body = match collected.await {
-        Err(_) => return Err(Code::RequestTimeout),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return Ok(unread(Refusal::new(Code::BodyTooLarge)));
-        }
-        // The connection broke: nobody is there to be answered.
-        Ok(Err(_)) => return Err(Code::RequestTimeout),
-        Ok(Ok(collected)) => collected.to_bytes(),
+    let body = match tokio::time::timeout(BODY_DEADLINE, read_body(body)).await {
+        Ok(Ok(Some(body))) => body,
+        Ok(Ok(None)) => return Ok(unread(Refusal::new(Code::BodyTooLarge))),
+        // Too slow; or the connection broke, and nobody is there to be answered.
+        Err(_) | Ok(Err(Broken)) => return Err(Code::RequestTimeout),
     };
     let refusal = if !is_json(&head.headers) {
         Some(Refusal::new(Code::WrongContentType))
@@ -521,6 +512,30 @@ where
     };
     let digest = sha256(&body);
     Ok(Received { body, digest, idempotency_key, inline_proof, refusal, held })
+}
+
+/// The connection broke while a body was read.
+struct Broken;
+
+/// Reads a body within its bound; `None` when it is longer. Of a longer one a bounded rest is read and dropped, so that
+/// a client that is still sending gets the refusal instead of a broken connection.
+async fn read_body<B>(mut body: B) -> Result<Option<Bytes>, Broken>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let mut whole =
+        Vec::with_capacity(usize::try_from(body.size_hint().lower()).unwrap_or(0).min(MAX_BODY_BYTES));
+    let mut received = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Broken)?.into_data() else { continue };
+        received += data.len();
+        if received <= MAX_BODY_BYTES {
+            whole.extend_from_slice(&data);
+        } else if received > MAX_DISCARDED_BYTES {
+            break;
+        }
+    }
+    Ok((received <= MAX_BODY_BYTES).then(|| whole.into()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
