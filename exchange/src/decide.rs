@@ -425,8 +425,12 @@ fn decide_search<'a>(
     // Newest first, as the journal orders them; each license looked at is a fact of the answer.
     licenses.sort_unstable_by_key(|(_, license)| Reverse(license.body));
     let complete = licenses.len() <= MAX_SEARCHED;
-    let licenses =
+    let licenses: Vec<Found> =
         licenses.into_iter().take(MAX_SEARCHED).filter_map(|(key, _)| facts.license(key)).collect();
+    for found in &licenses {
+        // The answer says whether each is in force.
+        facts.validity(&found.license);
+    }
     let granted = Granted::Search { search, licenses, issuer, complete };
     Ok(used(plain(granted, concerned), right, caller, facts))
 }

@@ -86,6 +86,13 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
     let mut issuer_keys = load_issuer_keys(&keys)?;
     for suite in [ED25519, ES256] {
         if !issuer_keys.iter().any(|key| key.organisation == issuer && key.suite == suite) {
+            if config.path(&config.keys.trust_bundle).exists() {
+                // The bundle lists the keys that are lost; new ones would sign nothing that verifies.
+                bail!(
+                    "{} has a trust bundle but not all issuers' keys; restore the keys folder",
+                    folder.display()
+                );
+            }
             issuer_keys.push(create_issuer_key(&keys, issuer, suite)?);
         }
     }
@@ -112,18 +119,26 @@ pub async fn production(folder: &Path, origin: &str, operators: &[PathBuf]) -> a
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let config = configuration(folder, origin)?;
     let keys = sealed_keys(&config)?;
+    // A run that was cut off is completed; a folder with an operator is left alone, since from then on operators decide.
+    // Read without opening the journal for writing, so that the refusal changes no file.
+    if folder_has_journal(&config.folder) {
+        let mut operators = false;
+        ledger::entries(app::ledger_options(&config), app::ledger_keys(&keys)?, |entry| {
+            let participant = DocumentKind::Participant.number();
+            operators |= entry.record.documents.iter().any(|document| document.kind == participant);
+        })?;
+        if operators {
+            bail!("{} is a data folder already", folder.display());
+        }
+    }
     std::fs::create_dir_all(folder.join("pki"))?;
     trust_bundle_for(&config, &keys, Vec::new())?;
     let ledger_keys = app::ledger_keys(&keys)?;
     let options = app::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
-    // A run that was cut off is completed; a folder with an operator is left alone, since from then on operators decide.
-    let made = ledger.state().documents(DocumentKind::Participant).is_empty();
-    if made {
-        register(&ledger, &participants).await?;
-    }
+    register(&ledger, &participants).await?;
     tokio::task::spawn_blocking(move || ledger.close()).await?;
-    if made { Ok(config) } else { bail!("{} is a data folder already", folder.display()) }
+    Ok(config)
 }
 
 fn certificate(pem: &[u8]) -> anyhow::Result<Vec<u8>> {
@@ -137,6 +152,9 @@ fn certificate(pem: &[u8]) -> anyhow::Result<Vec<u8>> {
 fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
     let path = folder.join("config.toml");
     if !path.exists() {
+        if folder_has_journal(folder) {
+            bail!("{} has a journal but no config.toml, which names its log; restore it", folder.display());
+        }
         let mut shard = [0; 4];
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut shard)
             .map_err(|_| anyhow::anyhow!("no randomness"))?;
@@ -154,13 +172,15 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
     Ok(Config::load(&path)?)
 }
 
+fn folder_has_journal(folder: &Path) -> bool {
+    std::fs::read_dir(folder.join("journal")).is_ok_and(|mut files| files.next().is_some())
+}
+
 fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = config.path(&config.keys.kek);
-    let has_journal =
-        std::fs::read_dir(config.folder.join("journal")).is_ok_and(|mut files| files.next().is_some());
     let folder = config.path(&config.keys.folder);
     let complete = kek.exists() && certs::sealed::NAMES.iter().all(|name| folder.join(name).exists());
-    if has_journal && !complete {
+    if folder_has_journal(&config.folder) && !complete {
         // New keys would open nothing of it, and a new log key must never sign under an old origin.
         bail!("{} has a journal but not all of its keys; restore the keys folder", config.folder.display());
     }
@@ -218,6 +238,10 @@ fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>
         }
         // Somebody else's bundle is never replaced by ours.
         bail!("{} has a trust bundle without the development authority", config.folder.display());
+    }
+    if folder_has_journal(&config.folder) {
+        // A new one would begin with sequence 1 again, which who has seen a higher one refuses.
+        bail!("{} has a journal but no trust bundle; restore the pki folder", config.folder.display());
     }
     let log = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)
         .map_err(|error| anyhow::anyhow!("log key: {error}"))?;

@@ -189,16 +189,6 @@ async fn a_journal_without_one_of_its_keys_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_journal_without_the_trust_key_is_not_served() {
-    let mut server = with_licenses().await;
-    let (key, away) = (server.folder.join("keys/trust"), server.folder.with_file_name("trust"));
-    fs::rename(&key, &away).unwrap();
-    refused(SERVE, &server.folder, "keys");
-    fs::rename(&away, &key).unwrap();
-    serves(&mut server).await;
-}
-
-#[tokio::test]
 async fn a_trust_bundle_that_somebody_else_made_is_refused_and_left_alone() {
     let mut ours = with_licenses().await;
     let theirs = Setup::new().prepare().await;
