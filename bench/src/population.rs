@@ -7,7 +7,7 @@ use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
 use schemas::synthetic::Synthetic;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Digits of a case number (办件编号) after its prefix.
 const CASE_DIGITS: usize = 16;
@@ -43,23 +43,7 @@ pub fn drafts(seed: u64, count: usize) -> Vec<Draft> {
 fn draft(synthetic: &mut Synthetic, license_type: &LicenseType, today: Date) -> Draft {
     let license = synthetic.license(license_type, today);
     let serial = synthetic.serial();
-    let fields: serde_json::Map<String, Value> =
-        license.fields.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-    let holders: Vec<Value> = license
-        .holders
-        .iter()
-        .map(|(name, holder)| {
-            json!({"name": name, "typeCode": holder.type_code().as_str(), "number": holder.number()})
-        })
-        .collect();
-    let mut value = json!({
-        "typeCode": license_type.code.as_str(), "serial": serial.as_str(),
-        "certificateNumber": license.certificate_number, "holders": holders,
-        "issueDate": license.issue_date, "validFrom": license.valid_from, "fields": fields,
-    });
-    if let Some(until) = license.valid_until {
-        value["validUntil"] = json!(until);
-    }
+    let value = license.request(&license_type.code, serial.as_str());
     let natural = license_type.is_natural_person();
     Draft {
         body: json!({ "license": value }).to_string().into_bytes(),

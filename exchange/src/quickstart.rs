@@ -279,23 +279,7 @@ async fn issue_all(
         for license_type in &types {
             let license = synthetic.license(license_type, today);
             let serial = synthetic.serial();
-            let fields: serde_json::Map<String, Value> =
-                license.fields.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-            let holders: Vec<Value> = license
-                .holders
-                .iter()
-                .map(|(name, holder)| {
-                    json!({"name": name, "typeCode": holder.type_code().as_str(), "number": holder.number()})
-                })
-                .collect();
-            let mut body = json!({
-                "typeCode": license_type.code.as_str(), "serial": serial.as_str(),
-                "certificateNumber": license.certificate_number, "holders": holders,
-                "issueDate": license.issue_date, "validFrom": license.valid_from, "fields": fields,
-            });
-            if let Some(until) = license.valid_until {
-                body["validUntil"] = json!(until);
-            }
+            let body = license.request(&license_type.code, serial.as_str());
             let natural = license_type.is_natural_person();
             work.push((json!({ "license": body }), license, natural, format!("issue-{}", serial.as_str())));
         }

@@ -6,8 +6,9 @@
 
 use crate::date::Date;
 use crate::holder::{HolderRef, citizen_check};
-use crate::identifier::{Serial, USCC_ALPHABET, Uscc, organisation_check, uscc_check};
+use crate::identifier::{LicenseTypeCode, Serial, USCC_ALPHABET, Uscc, organisation_check, uscc_check};
 use crate::license_type::{Field, FieldKind, HolderKind, LicenseType, Validity};
+use serde_json::{Map, Value, json};
 
 /// Regions at county level (GB/T 2260) and the names that addresses use.
 const REGIONS: [(&str, &str); 56] = [
@@ -105,6 +106,26 @@ pub struct SyntheticLicense {
     pub valid_until: Option<Date>,
     /// Key and value of the fields, in the order of the definition.
     pub fields: Vec<(String, String)>,
+}
+
+impl SyntheticLicense {
+    /// The license as a request to issue it names it (`license` of `POST /v1/licenses`).
+    pub fn request(&self, type_code: &LicenseTypeCode, serial: &str) -> Value {
+        let fields: Map<String, Value> =
+            self.fields.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+        let holders = self.holders.iter().map(|(name, holder)| {
+            json!({"name": name, "typeCode": holder.type_code().as_str(), "number": holder.number()})
+        });
+        let mut license = json!({
+            "typeCode": type_code.as_str(), "serial": serial, "certificateNumber": self.certificate_number,
+            "holders": holders.collect::<Vec<_>>(), "issueDate": self.issue_date, "validFrom": self.valid_from,
+            "fields": fields,
+        });
+        if let Some(until) = self.valid_until {
+            license["validUntil"] = json!(until);
+        }
+        license
+    }
 }
 
 impl Synthetic {
@@ -378,7 +399,7 @@ mod tests {
     #[test]
     fn fits_the_narrowest_definitions_and_the_ends_of_the_calendar() {
         let kinds = r#"["text","address","number"]"#;
-        let kinds: Vec<serde_json::Value> = serde_json::from_str(kinds).unwrap();
+        let kinds: Vec<Value> = serde_json::from_str(kinds).unwrap();
         let fields: Vec<_> = kinds
             .iter()
             .zip(["name", "obligee", "number"])

@@ -82,25 +82,7 @@ pub struct Draft {
 impl Draft {
     /// As requests name it, without the envelope around it.
     pub fn value(&self) -> Value {
-        let license = &self.license;
-        let fields: serde_json::Map<String, Value> =
-            license.fields.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-        let holders: Vec<Value> = license
-            .holders
-            .iter()
-            .map(|(name, holder)| {
-                json!({"name": name, "typeCode": holder.type_code().as_str(), "number": holder.number()})
-            })
-            .collect();
-        let mut value = json!({
-            "typeCode": self.license_type.code.as_str(), "serial": self.serial,
-            "certificateNumber": license.certificate_number, "holders": holders,
-            "issueDate": license.issue_date.to_string(), "validFrom": license.valid_from.to_string(), "fields": fields,
-        });
-        if let Some(until) = license.valid_until {
-            value["validUntil"] = json!(until.to_string());
-        }
-        value
+        self.license.request(&self.license_type.code, &self.serial)
     }
 
     /// The request that issues it.
