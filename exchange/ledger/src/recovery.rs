@@ -133,7 +133,7 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
     }
     let offset = content.len() as u64;
     let bytes = options.segment_bytes.max(offset);
-    let file = segment::create(&folder, number, &content, bytes)
+    let file = segment::create(&folder, number, &content, bytes, |_| Ok(()))
         .map_err(OpenError::io("writing the tail into a new segment"))?;
     cursor.position = Position::new(number, offset as u32);
     if let Some(last) = journal.segments.last() {
