@@ -24,7 +24,8 @@ const MAGIC: &[u8; 4] = b"MXS1";
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 256 << 10;
 /// The keeper makes each piece durable by itself and rests after it, so that no sync of the journal waits behind a whole
-/// segment of zeros (64 MiB at once held answers up for 40 ms). Leaves about 100 MiB a second.
+/// segment of zeros (64 MiB at once held answers up for 40 ms). Leaves about 100 MiB a second; a sequencer that is faster
+/// than that is served without rest.
 const KEEPER_REST: Duration = Duration::from_millis(2);
 /// Open files kept for reading; beyond it all are closed and opened again as needed.
 const MAX_OPEN_SEGMENTS: usize = 256;
@@ -235,6 +236,8 @@ struct KeeperSlot {
     ready: Option<(u32, File)>,
     /// A closed segment and the length it is used to.
     closed: Option<(u32, u64)>,
+    /// The sequencer waits for the segment: no time to rest.
+    hurry: bool,
     stop: bool,
 }
 
@@ -283,6 +286,7 @@ impl Keeper {
                 return Err(NoSegment::Stopped);
             }
             if let Some((_, file)) = slot.ready.take_if(|(ready, _)| *ready == number) {
+                slot.hurry = false;
                 slot.wanted = number.checked_add(1);
                 slot.closed = number.checked_sub(1).map(|closed| (closed, used));
                 self.changed.notify_all();
@@ -291,13 +295,18 @@ impl Keeper {
             if self.is_full() {
                 return Err(NoSegment::Full);
             }
+            if !slot.hurry {
+                slot.hurry = true;
+                self.changed.notify_all();
+            }
             slot = self.changed.wait_timeout(slot, SPACE_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
-    /// Rests; an error when the keeper is to stop.
+    /// Rests, unless the sequencer waits; an error when the keeper is to stop.
     fn rest(&self) -> io::Result<()> {
-        let waited = self.changed.wait_timeout_while(self.slot(), KEEPER_REST, |slot| !slot.stop);
+        let may_rest = |slot: &mut KeeperSlot| !slot.stop && !slot.hurry;
+        let waited = self.changed.wait_timeout_while(self.slot(), KEEPER_REST, may_rest);
         let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
         if stop { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
