@@ -214,7 +214,8 @@ fn readme(workspace: &Workspace, exchange: &Exchange, folder: &Path) -> anyhow::
         "\"grant\":\"",
         "\"verdict\":\"valid\"",
         "\"matches\":true",
-        "\nvalid\n  license ",
+        // An answer ends without a line feed.
+        "}valid\n  license ",
         "\nvalid\n  entry ",
         "\"state\":\"07\"",
         "\"reasons\":[\"revoked\"]",
