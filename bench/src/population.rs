@@ -12,7 +12,7 @@ use serde_json::json;
 /// Digits of a case number (办件编号) after its prefix.
 const CASE_DIGITS: usize = 16;
 /// Stands for the digits until they are known; occurs nowhere else in a request.
-const CASE_PLACE: &str = "XXXXXXXXXXXXXXXX";
+const CASE_PLACE: &str = "CASECASECASECASE";
 /// How long a grant is good, ms.
 const GRANT_MS: u64 = 30 * 86_400_000;
 
