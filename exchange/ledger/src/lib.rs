@@ -16,7 +16,9 @@
 #![forbid(unsafe_code)]
 
 mod crypt;
+mod disk;
 mod frame;
+mod guard;
 mod image;
 mod ledger;
 mod recovery;
