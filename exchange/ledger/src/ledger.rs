@@ -306,7 +306,7 @@ impl Stop {
         (self.on_fatal)(cause);
     }
 
-    fn cause(&self) -> Option<String> {
+    pub(crate) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -27,6 +27,9 @@ mod sequencer;
 mod state;
 mod tiles;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 pub mod record;
 
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};

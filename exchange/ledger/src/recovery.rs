@@ -57,7 +57,7 @@ pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Lock, OpenError> {
     lock.ok_or(OpenError::Locked)
 }
 
-fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
+pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&keys.log_pkcs8)
         .map_err(|_| OpenError::Keys("the log's key is not an Ed25519 key in PKCS#8"))?;
     let public: &[u8; 32] =
@@ -160,7 +160,9 @@ impl Found {
             return Err(OpenError::Guard("the journal's guard is missing"));
         }
         let cut = journal.cut(&*disk)?;
-        let number = journal.segments.last().map_or(0, |last| last.number + 1);
+        // A last segment without a frame is made again: its header may be shown by the kernel and not be durable.
+        let number =
+            journal.segments.last().map_or(0, |last| last.number + u32::from(cut.first_frame.is_some()));
         Ok(Self { disk, folder, journal, guard, published, cut, number })
     }
 
@@ -170,7 +172,7 @@ impl Found {
     }
 
     /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
-    fn replay(
+    pub(crate) fn replay(
         &self,
         crypt: &Crypt,
         state: &State,
@@ -201,6 +203,22 @@ impl Found {
         segments.chain(others).collect()
     }
 
+    /// Verifies every frame from the first on and applies it to the state where it stands. `visit` gets each.
+    pub(crate) fn verify(
+        &self,
+        crypt: &Crypt,
+        state: &State,
+        visit: &mut dyn FnMut(&Frame<'_>, &[Hash]),
+    ) -> Result<End, OpenError> {
+        let mut changed = Vec::new();
+        self.walk(&Cursor::start(), &mut |position, frame, hashes| {
+            apply_frame(crypt, state, position, frame, hashes, &mut changed)?;
+            changed.clear();
+            visit(frame, hashes);
+            Ok(())
+        })
+    }
+
     fn walk(&self, from: &Cursor, visit: &mut Visit<'_>) -> Result<End, OpenError> {
         self.journal.walk(&*self.disk, from, &self.mark(), self.published.as_ref(), visit)
     }
@@ -222,6 +240,9 @@ impl Found {
         let Self { disk, folder, number, .. } = self;
         let origin = signer.key.name();
         segment::remove_temporary(&**disk, folder).map_err(OpenError::io("removing half-made files"))?;
+        // A name that the kernel shows may not be durable, when the sync of an earlier start failed: the new segment
+        // must not outlive the ones it rests on.
+        disk.sync_folder(folder).map_err(OpenError::io("making the journal's names durable"))?;
         let guard = match self.guard {
             Some(written) => Guard::open(&**disk, folder, origin, written),
             None => Guard::create(&**disk, folder, origin),
@@ -240,7 +261,7 @@ impl Found {
         let file = segment::create(&**disk, folder, *number, &content, bytes, |_| Ok(()))
             .map_err(OpenError::io("writing the tail into a new segment"))?;
         cursor.position = Position::new(*number, offset as u32);
-        if let Some(last) = self.journal.segments.last() {
+        if let Some(last) = self.journal.segments.last().filter(|last| last.number != *number) {
             // Gives back the unused zeros and what a torn frame left; the next start does not look there.
             if let Err(error) = disk.open(&last.path, true).and_then(|old| old.set_len(end.offset)) {
                 tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
@@ -708,13 +729,7 @@ pub fn verify_log(
     // Read before the journal, as the guard is: a gateway that runs beside may only be ahead of them.
     let published = published(&options.folder, &signer.key);
     let found = Found::look(Arc::new(RealDisk), &options.folder, signer.key, published)?;
-    let mut changed = Vec::new();
-    let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
-        apply_frame(&crypt, &state, position, frame, hashes, &mut changed)?;
-        changed.clear();
-        progress(frame.size);
-        Ok(())
-    })?;
+    let end = found.verify(&crypt, &state, &mut |frame, _| progress(frame.size))?;
     let size = end.cursor.frontier.size();
     Ok(LogReport {
         size,

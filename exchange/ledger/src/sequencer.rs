@@ -484,6 +484,21 @@ impl Sequencer {
         drop(self.lock);
     }
 
+    /// One group without the thread, for the simulation. Whether a frame was written.
+    #[cfg(feature = "sim")]
+    pub(crate) fn commit_by_hand(&mut self, group: Vec<Submission>) -> bool {
+        let bytes = group.iter().map(Submission::frame_bytes).sum();
+        self.commit(group, bytes, &mut Pending::default(), &mut Vec::new())
+    }
+
+    /// What the thread does when it is idle.
+    #[cfg(feature = "sim")]
+    pub(crate) fn seal_by_hand(&mut self) {
+        if !self.stop.is_stopped() && self.seal().is_err() {
+            tracing::debug!("the seal was not written");
+        }
+    }
+
     fn next(&self, unsealed: bool) -> Result<Message, RecvTimeoutError> {
         if unsealed {
             self.receiver.recv_timeout(IDLE)
@@ -600,15 +615,13 @@ impl Sequencer {
         }
         // The next segment is taken before the old one is sealed: a journal that is full then stays as it is.
         let number = self.current.number + 1;
-        let used = self.current.offset + SEAL_BYTES as u64;
-        let file = match self.keeper.take(number, used, &self.stop) {
+        let file = match self.keeper.take(number, &self.stop) {
             Ok(file) => file,
             Err(NoSegment::Full) => return Err(Refused::Full),
             Err(NoSegment::Stopped) => return Err(Refused::Stopped),
         };
-        // From now on the keeper may cut it to that.
-        self.current.bytes = used;
         self.seal().map_err(|Fatal| Refused::Stopped)?;
+        self.keeper.close(self.current.number, self.current.offset);
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
         let begun = file.write_all_at(&header, 0).and_then(|()| {
