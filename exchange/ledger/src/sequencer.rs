@@ -18,8 +18,9 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
+use rustc_hash::FxHashMap;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fs::File,
     os::unix::fs::FileExt as _,
     sync::{
@@ -204,8 +205,11 @@ impl Admitted {
 }
 
 fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>) -> bool {
+    if items.len() < 2 {
+        return true;
+    }
     let mut seen = HashSet::with_capacity(items.len());
-    items.len() < 2 || items.into_iter().all(|item| seen.insert(item))
+    items.into_iter().all(|item| seen.insert(item))
 }
 
 /// An admitted command on its way through the queue.
@@ -262,11 +266,11 @@ pub(crate) enum Message {
 /// What the group's earlier members change, before the shared state does.
 #[derive(Default)]
 struct Pending {
-    versions: HashMap<Fact, u32>,
-    heads: HashMap<Label, Head>,
-    counters: HashMap<(Key, u32), u32>,
+    versions: FxHashMap<Fact, u32>,
+    heads: FxHashMap<Label, Head>,
+    counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
-    more_licenses: HashMap<Label, u32>,
+    more_licenses: FxHashMap<Label, u32>,
 }
 
 impl Pending {
