@@ -13,6 +13,7 @@ use exchange::client::Identity;
 use exchange::config::{Config, ConfigError};
 use exchange::{init, quickstart};
 use indicatif::ProgressBar;
+use ledger::RebuildFrom;
 
 /// 秒享: issues, serves and verifies electronic licenses; every request is authorised and journaled before its answer.
 #[derive(Parser)]
@@ -67,10 +68,13 @@ enum Command {
     /// Checks the journal on disk.
     #[command(subcommand)]
     Log(LogCommand),
-    /// Makes the restart image and the tiles anew from the journal.
+    /// Makes the restart image anew from the newest snapshot and the journal behind it.
     Rebuild {
         #[command(flatten)]
         place: Place,
+        /// Begin with the first entry instead of the newest snapshot, and make the tiles anew too.
+        #[arg(long)]
+        from_zero: bool,
         /// JSON output.
         #[arg(long)]
         json: bool,
@@ -230,23 +234,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("# good: configuration, keys, trust bundle {} and certificates", trust.sequence);
         }
         Command::Log(LogCommand::Verify { place, json }) => return log_verify(&place.load()?, json),
-        Command::Rebuild { place, json } => {
-            let config = place.load()?;
-            let keys = app::ledger_keys(&app::key_folder(&config)?)?;
-            let report = ledger::rebuild(app::ledger_options(&config), keys)?;
-            if json {
-                println!(
-                    "{}",
-                    serde_json::json!({"size": report.size, "stateDigest": hex::encode(report.state_digest)})
-                );
-            } else {
-                println!(
-                    "rebuilt from {} entries, state digest {}",
-                    report.size,
-                    hex::encode(report.state_digest)
-                );
-            }
-        }
+        Command::Rebuild { place, from_zero, json } => rebuild(&place.load()?, from_zero, json)?,
         Command::Participant(command) => runtime()?.block_on(participant(command))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -281,6 +269,31 @@ async fn serve(
     );
     app.run(async move { stop.received().await }).await?;
     println!("stopped");
+    Ok(())
+}
+
+fn rebuild(config: &Config, from_zero: bool, json: bool) -> anyhow::Result<()> {
+    let keys = app::ledger_keys(&app::key_folder(config)?)?;
+    let from = if from_zero { RebuildFrom::Zero } else { RebuildFrom::Snapshot };
+    let bar = ProgressBar::new_spinner();
+    let report = ledger::rebuild(app::ledger_options(config), keys, from, &|entries| {
+        bar.set_message(format!("{entries} entries"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let digest = hex::encode(report.state_digest);
+    if json {
+        let report = serde_json::json!({
+            "size": report.size, "replayed": report.replayed, "snapshot": report.from_snapshot,
+            "stateDigest": digest,
+        });
+        println!("{report}");
+    } else {
+        let from =
+            report.from_snapshot.map_or("the first entry".to_owned(), |size| format!("snapshot {size}"));
+        println!("rebuilt {} entries from {from}, state digest {digest}", report.size);
+    }
     Ok(())
 }
 

@@ -4,13 +4,15 @@
 use crate::{
     Hash, Position,
     crypt::ReadError,
-    ledger::{Hooks, Space, Stop},
+    ledger::{Hooks, Options, Space, Stop},
+    recovery,
 };
 use dashmap::DashMap;
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -83,21 +85,66 @@ pub(crate) fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:010}.mxj"))
 }
 
-/// All segment files, by number. Files left half made (`.new`) are not listed.
+/// What stands in the journal's folder for an archived segment: a copy of its header.
+pub(crate) fn stub_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("{number:010}.mxa"))
+}
+
+/// Where segments may be.
+#[derive(Clone, Debug)]
+pub(crate) struct Folders {
+    pub(crate) journal: PathBuf,
+    pub(crate) archive: Option<PathBuf>,
+}
+
+impl Folders {
+    pub(crate) fn new(options: &Options) -> Self {
+        Self { journal: recovery::journal_folder(&options.folder), archive: options.archive.clone() }
+    }
+
+    /// Opens a segment for reading, wherever it is now.
+    pub(crate) fn open(&self, number: u32) -> io::Result<File> {
+        match (File::open(path(&self.journal, number)), &self.archive) {
+            (Err(error), Some(archive)) if error.kind() == io::ErrorKind::NotFound => {
+                File::open(path(archive, number))
+            }
+            (opened, _) => opened,
+        }
+    }
+}
+
+/// All segments, by number, archived ones among them. Files left half made (`.new`) are not listed.
 pub(crate) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
-    let mut segments = Vec::new();
+    let mut segments: BTreeMap<u32, Listed> = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".mxj"));
-        let Some(number) = name.filter(|name| name.len() == 10).and_then(|name| name.parse().ok()) else {
+        let Some((name, kind)) =
+            path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'))
+        else {
             continue;
         };
+        let Some(number) = Some(name).filter(|name| name.len() == 10).and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        // Where a crash left both, the segment itself counts.
+        if kind != "mxj" && (kind != "mxa" || segments.contains_key(&number)) {
+            continue;
+        }
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
-        File::open(&path)?.take(SEGMENT_HEADER_BYTES as u64).read_to_end(&mut bytes)?;
-        segments.push(Listed { number, path, header: Header::parse(&bytes) });
+        match File::open(&path)
+            .and_then(|file| file.take(SEGMENT_HEADER_BYTES as u64).read_to_end(&mut bytes))
+        {
+            // Archived since the folder was read; its stub is listed too, or was there before the folder was read on.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bytes.clear();
+                File::open(stub_path(folder, number))?.read_to_end(&mut bytes)?;
+            }
+            read => drop(read?),
+        }
+        segments.insert(number, Listed { number, path, header: Header::parse(&bytes) });
     }
-    segments.sort_by_key(|segment| segment.number);
-    Ok(segments)
+    Ok(segments.into_values().collect())
 }
 
 /// Makes a segment file that begins with `content` and is filled up to `length` with zeros.
@@ -149,25 +196,33 @@ pub(crate) fn remove_temporary(folder: &Path) -> io::Result<()> {
 
 /// Reads the journal by position.
 pub(crate) struct Reader {
-    folder: PathBuf,
+    folders: Folders,
     files: DashMap<u32, Arc<File>>,
 }
 
 impl Reader {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, files: DashMap::new() }
+    pub(crate) fn new(folders: Folders) -> Self {
+        Self { folders, files: DashMap::new() }
     }
 
-    fn file(&self, number: u32) -> io::Result<Arc<File>> {
+    fn file(&self, number: u32) -> Result<Arc<File>, ReadError> {
         if let Some(file) = self.files.get(&number) {
             return Ok(Arc::clone(&file));
         }
-        let file = Arc::new(File::open(path(&self.folder, number))?);
+        let file = match self.folders.open(number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing(number)),
+            file => Arc::new(file?),
+        };
         if self.files.len() >= MAX_OPEN_SEGMENTS {
             self.files.clear();
         }
         self.files.insert(number, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Closes files that were deleted since they were opened, so that their space is given back.
+    pub(crate) fn close_deleted(&self) {
+        self.files.retain(|_, file| file.metadata().is_ok_and(|metadata| metadata.nlink() > 0));
     }
 
     /// A whole sealed part, from its length on.

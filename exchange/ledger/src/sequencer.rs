@@ -359,7 +359,7 @@ pub(crate) struct Sequencer {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) tiles: Sender<tiles::Written>,
-    pub(crate) image: Sender<image::Change>,
+    pub(crate) image: image::Feed,
     pub(crate) durable: Arc<AtomicU64>,
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
@@ -690,13 +690,12 @@ impl Sequencer {
     fn seal(&mut self) -> Result<(), Fatal> {
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
-        // A follower that has gone says so itself; the journal does not depend on it.
-        let _ = self.image.send(image::Change::Sealed(Box::new(self.cursor.clone())));
+        self.image.sealed(&self.cursor);
         Ok(())
     }
 
     /// Applies a durable group and lets its answers go.
-    fn release(&self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
+    fn release(&mut self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
         let first = done.before.size();
         let mut slots: Vec<Slot> = Vec::with_capacity(members.len() * 2);
         let mut offset = frame.offset() + done.subjects_at as u32;
@@ -747,7 +746,7 @@ impl Sequencer {
         }
         // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
-        let _ = self.image.send(image::Change::Applied { slots, size });
+        self.image.applied(&self.state, slots, size);
     }
 }
 
