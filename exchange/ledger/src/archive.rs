@@ -5,8 +5,9 @@
 //! or stub; the segment in the journal's folder counts, and archiving again goes on from there.
 
 use crate::{
+    disk::{Disk, RealDisk},
     ledger::{OpenError, Options},
-    recovery::{lock_file, snapshots_folder},
+    recovery::snapshots_folder,
     segment::{self, Folders, SEGMENT_HEADER_BYTES},
     snapshot,
 };
@@ -14,6 +15,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Write as _},
     path::Path,
+    sync::Arc,
 };
 
 /// What [`archive`] did.
@@ -34,7 +36,8 @@ pub struct Archived {
 /// [`OpenError::Options`] without an archive folder, [`OpenError::NotYet`], [`OpenError::Locked`] while another
 /// process archives, [`OpenError::Io`]. What was moved before stays moved.
 pub fn archive(options: &Options, before: u32) -> Result<Archived, OpenError> {
-    let folders = Folders::new(options);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let folders = Folders::new(Arc::clone(&disk), options);
     let Some(archive) = folders.archive.as_deref() else {
         return Err(OpenError::Options("no archive folder is configured"));
     };
@@ -42,9 +45,10 @@ pub fn archive(options: &Options, before: u32) -> Result<Archived, OpenError> {
     if before > limit {
         return Err(OpenError::NotYet { before, limit });
     }
-    fs::create_dir_all(archive).map_err(OpenError::io("making the archive's folder"))?;
-    let _lock = lock_file(&archive.join("lock"))?;
-    let listed = segment::list(&folders.journal).map_err(OpenError::io("listing the segments"))?;
+    disk.make_folder(archive).map_err(OpenError::io("making the archive's folder"))?;
+    let lock = disk.lock(&archive.join("lock")).map_err(OpenError::io("locking the archive"))?;
+    let _lock = lock.ok_or(OpenError::Locked)?;
+    let listed = segment::list(&*disk, &folders.journal).map_err(OpenError::io("listing the segments"))?;
     let mut done = Archived::default();
     for segment in listed.iter().take_while(|segment| segment.number < before) {
         let bytes = move_one(&folders.journal, archive, segment.number)

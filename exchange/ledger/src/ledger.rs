@@ -3,7 +3,9 @@
 use crate::{
     Hash, Key, Label, Position,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    disk::RealDisk,
     frame::Frame,
+    guard::Released,
     image::{Feed, Followed, Follower},
     record::StateDigest,
     recovery::{self, Recovered},
@@ -250,6 +252,19 @@ pub enum OpenError {
         /// Entries in the journal.
         journal: u64,
     },
+    /// Entries that were answered from are not in the journal: it was cut short, or rolled back.
+    #[error(
+        "the log answered from {guard} entries by its guard, the journal ends after {journal}: it was cut short or rolled back"
+    )]
+    CutShort {
+        /// Entries by the guard; as many as in the journal when only a seal is missing.
+        guard: u64,
+        /// Entries in the journal.
+        journal: u64,
+    },
+    /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
+    #[error("{0}")]
+    Guard(&'static str),
 }
 
 impl OpenError {
@@ -380,10 +395,27 @@ impl Ledger {
         zero: bool,
         progress: &dyn Fn(u64),
     ) -> Result<(Self, Opened), OpenError> {
-        let Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened } =
-            recovery::recover(&options, &keys, zero, progress)?;
+        let Recovered {
+            disk,
+            lock,
+            crypt,
+            state,
+            signer,
+            tiles,
+            writer,
+            image,
+            guard,
+            files,
+            current,
+            cursor,
+            slots,
+            opened,
+        } = recovery::recover(&options, &keys, zero, progress)?;
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
+        for file in files {
+            keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
+        }
         let durable = Arc::new(AtomicU64::new(opened.size));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
@@ -392,6 +424,7 @@ impl Ledger {
 
         let task = KeeperTask {
             keeper: Arc::clone(&keeper),
+            disk: Arc::clone(&disk),
             folder: recovery::journal_folder(&options.folder),
             segment_bytes: options.segment_bytes,
             reserve_percent: options.reserve_percent,
@@ -403,6 +436,15 @@ impl Ledger {
         // Known before the first command comes.
         task.watch();
         threads.push(spawn("keeper", guarded(&stop, "keeper", move || task.run()))?);
+
+        let released = Arc::new(Released::new(cursor.mark()));
+        let (guard_ends, ended) = bounded(0);
+        let (held, read, stopped) = (Arc::clone(&lock), Arc::clone(&released), Arc::clone(&stop));
+        let task = guarded(&stop, "guard", move || guard.follow(&read, &ended, &stopped));
+        threads.push(spawn("guard", move || {
+            task();
+            drop(held);
+        })?);
 
         let held = Arc::clone(&lock);
         threads.push(spawn("tiles", move || {
@@ -424,11 +466,12 @@ impl Ledger {
         }
 
         let verifier_key = signer.key.clone();
-        let reader = Arc::new(Reader::new(Folders::new(&options)));
+        let folders = Folders::new(Arc::clone(&disk), &options);
+        let reader = Arc::new(Reader::new(folders.clone()));
         let scrub = Arc::new(Scrub::default());
         let task = ScrubTask {
             scrub: Arc::clone(&scrub),
-            folders: Folders::new(&options),
+            folders,
             reader: Arc::clone(&reader),
             tiles: Arc::clone(&tiles),
             key: verifier_key.clone(),
@@ -446,6 +489,8 @@ impl Ledger {
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
             image: feed,
+            released,
+            guard_ends,
             durable: Arc::clone(&durable),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
@@ -694,7 +739,7 @@ pub fn rebuild(
     progress: &dyn Fn(u64),
 ) -> Result<Rebuilt, OpenError> {
     options.check()?;
-    let lock = recovery::lock(&options.folder)?;
+    let lock = recovery::lock(&RealDisk, &options.folder)?;
     match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(OpenError::Io { what: "deleting the restart image", error });

@@ -17,7 +17,9 @@
 
 mod archive;
 mod crypt;
+mod disk;
 mod frame;
+mod guard;
 mod image;
 mod ledger;
 mod recovery;

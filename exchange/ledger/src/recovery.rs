@@ -8,7 +8,9 @@
 use crate::{
     Hash, LedgerKeys, Options, Position,
     crypt::{Crypt, day_of},
+    disk::{self, Disk, Lock, RealDisk},
     frame::{self, Frame, Kind},
+    guard::{self, Guard, Mark},
     image::Image,
     ledger::{OpenError, Opened},
     record::{Completion, EntryPlain, Record, StateDigest},
@@ -23,8 +25,7 @@ use crate::{
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions},
-    io::Read as _,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -51,48 +52,23 @@ pub(crate) fn snapshots_folder(data: &Path) -> PathBuf {
     data.join("snapshots")
 }
 
-/// Takes the journal's lock; it is held while the file is open.
-pub(crate) fn lock(data: &Path) -> Result<Arc<File>, OpenError> {
-    let folder = journal_folder(data);
-    make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
-    lock_file(&folder.join("lock")).map(Arc::new)
+fn lock_path(journal: &Path) -> PathBuf {
+    journal.join("lock")
 }
 
-/// Takes a lock on a file, which is made if it is missing.
-pub(crate) fn lock_file(path: &Path) -> Result<File, OpenError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(OpenError::io("opening the lock"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked),
-        Err(error) => Err(OpenError::Io { what: "locking the journal", error: error.into() }),
-    }
+/// Takes the journal's lock.
+pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Lock, OpenError> {
+    let folder = journal_folder(data);
+    disk.make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
+    let lock = disk.lock(&lock_path(&folder)).map_err(OpenError::io("locking the journal"))?;
+    lock.ok_or(OpenError::Locked)
 }
 
 /// Whether a gateway has the journal open now.
 pub(crate) fn is_served(data: &Path) -> bool {
-    let Ok(file) = File::open(journal_folder(data).join("lock")) else { return false };
+    let Ok(file) = fs::File::open(lock_path(&journal_folder(data))) else { return false };
     let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
     matches!(locked, Err(rustix::io::Errno::WOULDBLOCK))
-}
-
-/// Makes a folder whose name survives a power cut: what is synced inside is worth nothing without it.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => {
-            make_folder(parent)?;
-            fs::create_dir(folder)?;
-            File::open(parent)?.sync_all()
-        }
-        None => fs::create_dir(folder),
-    }
 }
 
 pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
@@ -107,13 +83,17 @@ pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, 
 
 /// Everything a ledger starts with.
 pub(crate) struct Recovered {
-    pub(crate) lock: Arc<File>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) lock: Lock,
     pub(crate) crypt: Arc<Crypt>,
     pub(crate) state: Arc<State>,
     pub(crate) signer: LogSigner,
     pub(crate) tiles: Arc<Tiles>,
     pub(crate) writer: tiles::Writer,
     pub(crate) image: Option<Image>,
+    pub(crate) guard: Guard,
+    /// The journal's files; none may go while it is open.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) current: Current,
     pub(crate) cursor: Cursor,
     /// Values that replay changed and the image does not have.
@@ -129,76 +109,173 @@ pub(crate) fn recover(
     progress: &dyn Fn(u64),
 ) -> Result<Recovered, OpenError> {
     options.check()?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let signer = signer(options, keys)?;
-    let lock = lock(&options.folder)?;
-    let folder = journal_folder(&options.folder);
-    let journal = Journal::list(Folders::new(options), signer.key.clone(), Signatures::LastOfSegment)?;
+    let lock = lock(&*disk, &options.folder)?;
     let published = published(&options.folder, &signer.key);
+    let folders = Folders::new(Arc::clone(&disk), options);
+    let found = Found::look(folders, signer.key.clone(), published, Reading::Start)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
+    let replay = Replay { options, found: &found, crypt: &crypt, progress };
+    let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
+
+    // The journal is accepted; up to here neither it nor the tiles are changed.
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
-
-    let cut = journal.cut()?;
-    let number = journal.segments.last().map_or(0, |last| last.number + 1);
-    let replay = Replay {
-        options,
-        journal: &journal,
-        cut: &cut,
-        new_number: number,
-        published: published.as_ref(),
-        crypt: &crypt,
-        tiles: &tiles,
-        progress,
-    };
-    let Replayed { state, image, writer, slots, end, replayed, base } = replay.best(zero)?;
-    let size = end.cursor.frontier.size();
-    if let Some(published) = published.filter(|published| published.size > size) {
-        return Err(OpenError::RolledBack { published: published.size, journal: size });
-    }
-
-    // Up to here nothing of the journal is changed. Now the tail moves into a segment of its own.
-    segment::remove_temporary(&folder).map_err(OpenError::io("removing half-made files"))?;
-    let mut cursor = end.cursor;
-    let tail = cut.bytes(end.offset);
-    let first_frame = cut.first_frame.unwrap_or(cursor.frame);
-    let mut content = segment::header(number, first_frame, &options.origin).to_vec();
-    content.extend_from_slice(tail);
-    if !tail.is_empty() && !end.sealed {
-        content.extend_from_slice(&build_seal(&mut cursor, &signer));
-    }
-    let offset = content.len() as u64;
-    let bytes = options.segment_bytes.max(offset);
-    let file = segment::create(&folder, number, &content, bytes, |_| Ok(()))
-        .map_err(OpenError::io("writing the tail into a new segment"))?;
-    cursor.position = Position::new(number, offset as u32);
-    if let Some(last) = journal.segments.last() {
-        // Gives back the unused zeros and what a torn frame left; the next start does not look there.
-        let cut_off = OpenOptions::new().write(true).open(&last.path).and_then(|old| old.set_len(end.offset));
-        if let Err(error) = cut_off {
-            tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
-        }
-    }
-
+    let writer = bring_up_tiles(&tiles, &found, &options.folder, from, &end)?;
+    let (size, torn, tail_bytes) = (end.cursor.frontier.size(), end.torn, found.tail(&end).len() as u64);
+    let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
+    let files = found.files();
     let (checkpoint, signature) = signer.sign(size, cursor.frontier.root());
     tiles
         .publish(size, &checkpoint.signed_text(&signer.key, &signature))
         .map_err(OpenError::io("publishing the checkpoint"))?;
-    if end.torn {
+    if torn {
         tracing::warn!(size, "the last frame was torn and is dropped; nobody was answered from it");
     }
-    let opened = Opened {
-        size,
-        replayed,
-        from_image: base == Base::Image,
-        from_snapshot: match base {
-            Base::Snapshot(size) => Some(size),
-            _ => None,
-        },
-        torn: end.torn,
-        tail_bytes: tail.len() as u64,
+    let from_snapshot = match base {
+        Base::Snapshot(size) => Some(size),
+        _ => None,
     };
-    let current = Current { number, file, offset, bytes };
-    Ok(Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened })
+    let from_image = base == Base::Image;
+    let opened = Opened { size, replayed, from_image, from_snapshot, torn, tail_bytes };
+    Ok(Recovered {
+        disk,
+        lock,
+        crypt,
+        state,
+        signer,
+        tiles,
+        writer,
+        image,
+        guard,
+        files,
+        current,
+        cursor,
+        slots,
+        opened,
+    })
+}
+
+/// What a reader finds before it replays anything. Looking and replaying change nothing.
+pub(crate) struct Found {
+    journal: Journal,
+    /// Sequence and mark of the guard; `None` before the first start.
+    guard: Option<(u64, Mark)>,
+    published: Option<Checkpoint>,
+    cut: Cut,
+    /// Number of the segment that the start makes.
+    number: u32,
+}
+
+impl Found {
+    /// Lists the segments and reads the guard and the last segment.
+    pub(crate) fn look(
+        folders: Folders,
+        key: VerifierKey,
+        published: Option<Checkpoint>,
+        reading: Reading,
+    ) -> Result<Self, OpenError> {
+        let guard = guard::read(&*folders.disk, &folders.journal, key.name())?;
+        let journal = Journal::list(folders, key, reading)?;
+        if guard.is_none() && !journal.segments.is_empty() {
+            // No crash leaves this: the guard is durable before the first segment is made.
+            return Err(OpenError::Guard("the journal's guard is missing"));
+        }
+        let cut = journal.cut()?;
+        let number = journal.segments.last().map_or(0, |last| last.number + 1);
+        Ok(Self { journal, guard, published, cut, number })
+    }
+
+    /// How far the journal was durable, as far as the guard knows.
+    fn mark(&self) -> Mark {
+        self.guard.map_or_else(Mark::default, |(_, mark)| mark)
+    }
+
+    /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
+    fn replay<E: From<OpenError>>(
+        &self,
+        crypt: &Crypt,
+        state: &State,
+        from: &Cursor,
+        visit: &mut VisitApplied<'_, E>,
+    ) -> Result<End, E> {
+        let mut changes = Changes::default();
+        let end = self.walk::<E>(from, &mut |position, frame, hashes| {
+            let position = self.cut.moved(position, self.number);
+            changes.clear();
+            apply_frame(crypt, state, position, frame, hashes, &mut changes)?;
+            visit(&changes, frame)
+        })?;
+        // Replay may have begun behind damage in the segment whose end is copied.
+        if self.cut.parsed < end.offset {
+            let why = "a frame before the last ones is damaged";
+            return Err(OpenError::Corrupt { segment: self.cut.segment, offset: self.cut.parsed, why }.into());
+        }
+        Ok(end)
+    }
+
+    /// The files that the journal consists of once [`Found::go_on`] is done.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let folder = &self.journal.folders.journal;
+        let segments = self.journal.segments.iter().map(|segment| segment.path.clone());
+        let others = [segment::path(folder, self.number), guard::path(folder), lock_path(folder)];
+        segments.chain(others).collect()
+    }
+
+    pub(crate) fn walk<E: From<OpenError>>(&self, from: &Cursor, visit: &mut Visit<'_, E>) -> Result<End, E> {
+        self.journal.walk(from, &self.mark(), self.published.as_ref(), visit)
+    }
+
+    /// Begun segments.
+    pub(crate) fn segments(&self) -> usize {
+        self.journal.segments.len()
+    }
+
+    /// The frames that the start copies.
+    fn tail(&self, end: &End) -> &[u8] {
+        self.cut.file.get(self.cut.offset as usize..end.offset as usize).unwrap_or_default()
+    }
+
+    /// Moves the tail into a segment of its own: from here on files are changed.
+    ///
+    /// A crash before the rename leaves everything as it was; after it, the next start finds the copy.
+    pub(crate) fn go_on(
+        &self,
+        end: End,
+        segment_bytes: u64,
+        signer: &LogSigner,
+    ) -> Result<(Guard, Current, Cursor), OpenError> {
+        let Self { number, journal: Journal { folders, .. }, .. } = self;
+        let (disk, folder) = (&folders.disk, &folders.journal);
+        let origin = signer.key.name();
+        segment::remove_temporary(&**disk, folder).map_err(OpenError::io("removing half-made files"))?;
+        let guard = match self.guard {
+            Some(written) => Guard::open(&**disk, folder, origin, written),
+            None => Guard::create(&**disk, folder, origin),
+        };
+        let guard = guard.map_err(OpenError::io("opening the journal's guard"))?;
+        let tail = self.tail(&end);
+        let mut cursor = end.cursor;
+        let first_frame = self.cut.first_frame.unwrap_or(cursor.frame);
+        let mut content = segment::header(*number, first_frame, origin).to_vec();
+        content.extend_from_slice(tail);
+        if !tail.is_empty() && !end.sealed {
+            content.extend_from_slice(&build_seal(&mut cursor, signer));
+        }
+        let offset = content.len() as u64;
+        let bytes = segment_bytes.max(offset);
+        let file = segment::create(&**disk, folder, *number, &content, bytes, |_| Ok(()))
+            .map_err(OpenError::io("writing the tail into a new segment"))?;
+        cursor.position = Position::new(*number, offset as u32);
+        if let Some(last) = self.journal.segments.last() {
+            // Gives back the unused zeros and what a torn frame left; the next start does not look there.
+            if let Err(error) = disk.open(&last.path, true).and_then(|old| old.set_len(end.offset)) {
+                tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
+            }
+        }
+        Ok((guard, Current { number: *number, file, offset, bytes }, cursor))
+    }
 }
 
 /// The checkpoint that was published last; `None` when there is none, or none that can be read.
@@ -229,7 +306,8 @@ enum Base {
 struct Replayed {
     state: Arc<State>,
     image: Option<Image>,
-    writer: tiles::Writer,
+    /// Where replay began.
+    from: Cursor,
     slots: HashSet<Slot>,
     end: End,
     replayed: u64,
@@ -239,19 +317,14 @@ struct Replayed {
 /// What a replay works with.
 struct Replay<'a> {
     options: &'a Options,
-    journal: &'a Journal,
-    cut: &'a Cut,
-    new_number: u32,
-    published: Option<&'a Checkpoint>,
+    found: &'a Found,
     crypt: &'a Arc<Crypt>,
-    tiles: &'a Arc<Tiles>,
     progress: &'a dyn Fn(u64),
 }
 
 /// What [`Replay::run`] found.
 struct Ran {
     end: End,
-    writer: tiles::Writer,
     /// What the replay changed.
     slots: HashSet<Slot>,
     replayed: u64,
@@ -316,7 +389,7 @@ impl Replay<'_> {
         let (image, meta) = Image::open(&store, options.engine, &options.origin, &state)?;
         let Some(meta) = meta else { return Ok(None) };
         let mut tally = Tally::of_image(&image, meta.covers);
-        let Ran { end, writer, slots, replayed } =
+        let Ran { end, slots, replayed } =
             self.run::<Doubt>(&state, &meta.cursor, &mut |applied, frame| {
                 let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);
                 tally.follow(&state, &applied.changed, seal)?;
@@ -330,7 +403,7 @@ impl Replay<'_> {
             return Err(StoreError::Doubtful("ahead of the journal").into());
         }
         let image = Some(image);
-        Ok(Some(Replayed { state, image, writer, slots, end, replayed, base: Base::Image }))
+        Ok(Some(Replayed { state, image, from: meta.cursor, slots, end, replayed, base: Base::Image }))
     }
 
     /// `None` when no snapshot can be used.
@@ -352,7 +425,7 @@ impl Replay<'_> {
         let (meta, digest, loaded) = snapshot::load(path, &origin, &state)?;
         let expected = StateDigest { size: meta.covers, digest };
         let mut confirmed = false;
-        let Ran { end, writer, mut slots, replayed } =
+        let Ran { end, mut slots, replayed } =
             self.run::<Doubt>(&state, &meta.cursor, &mut |applied, _| {
                 confirmed |= applied.logged.contains(&expected);
                 Ok(())
@@ -362,63 +435,32 @@ impl Replay<'_> {
         }
         slots.extend(loaded);
         let base = Base::Snapshot(meta.covers);
-        Ok(Replayed { state, image: None, writer, slots, end, replayed, base })
+        Ok(Replayed { state, image: None, from: meta.cursor, slots, end, replayed, base })
     }
 
     fn of_zero(&self) -> Result<Replayed, OpenError> {
         let state = self.state();
-        let Ran { end, writer, slots, replayed } =
+        let Ran { end, slots, replayed } =
             self.run(&state, &Cursor::start(), &mut |_, _| Ok::<_, OpenError>(()))?;
-        Ok(Replayed { state, image: None, writer, slots, end, replayed, base: Base::Zero })
+        Ok(Replayed { state, image: None, from: Cursor::start(), slots, end, replayed, base: Base::Zero })
     }
 
-    /// Replays the journal from a cursor into the state, and into the tiles what they lack. `visit` gets each frame
-    /// that was applied.
+    /// Replays the journal from a cursor into the state. `visit` gets each frame with what it changed.
     fn run<E: From<OpenError>>(
         &self,
         state: &State,
         from: &Cursor,
         visit: &mut VisitApplied<'_, E>,
     ) -> Result<Ran, E> {
-        let io = || OpenError::io("bringing the tiles up to date");
-        let (mut writer, start) = self.resume_tiles(from)?;
-        let mut slots = HashSet::new();
-        let mut changes = Changes::default();
-        let mut replayed = 0;
-        let end = self.journal.walk::<E>(&start, self.published, &mut |position, frame, hashes| {
-            let leaves: Vec<_> = frame.leaves().copied().collect();
-            writer.append(&leaves, hashes).map_err(io())?;
-            if frame.head.number >= from.frame {
-                let position = self.cut.moved(position, self.new_number);
-                changes.clear();
-                apply_frame(self.crypt, state, position, frame, hashes, &mut changes)?;
-                visit(&changes, frame)?;
-                slots.extend(changes.changed.iter());
-                replayed += hashes.len() as u64;
-            }
+        let (mut slots, mut replayed) = (HashSet::new(), 0);
+        let end = self.found.replay::<E>(self.crypt, state, from, &mut |changes, frame| {
+            visit(changes, frame)?;
+            slots.extend(changes.changed.iter());
+            replayed += u64::from(frame.head.count);
             (self.progress)(frame.size);
             Ok(())
         })?;
-        Ok(Ran { end, writer, slots, replayed })
-    }
-
-    /// The tiles as far as they are good, and where the walk begins that brings them up to date: at `from`; at a
-    /// snapshot before it, for which they were synced; or at the first frame.
-    fn resume_tiles(&self, from: &Cursor) -> Result<(tiles::Writer, Cursor), OpenError> {
-        let origin = verifier::sha256(&[self.options.origin.as_bytes()]);
-        let snapshots = snapshot::list(&snapshots_folder(&self.options.folder)).unwrap_or_default();
-        let heads = snapshots.iter().rev().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
-        let earlier = heads.map(|(meta, _)| meta.cursor).filter(|cursor| cursor.frame < from.frame);
-        for cursor in std::iter::once(from.clone()).chain(earlier) {
-            let frontier = &cursor.frontier;
-            let resumed = tiles::Writer::resume(Arc::clone(self.tiles), frontier.size(), &frontier.root());
-            if let Ok(Some(writer)) = resumed {
-                return Ok((writer, cursor));
-            }
-        }
-        let writer = tiles::Writer::restart(Arc::clone(self.tiles))
-            .map_err(OpenError::io("bringing the tiles up to date"))?;
-        Ok((writer, Cursor::start()))
+        Ok(Ran { end, slots, replayed })
     }
 }
 
@@ -447,6 +489,40 @@ impl Changes {
         self.changed.clear();
         self.logged.clear();
     }
+}
+
+/// Brings the tiles up to a journal that is accepted: what they lack is taken from its frames once more, from where
+/// replay began, or from a snapshot before it, for which they were synced, or from the first frame.
+fn bring_up_tiles(
+    tiles: &Arc<Tiles>,
+    found: &Found,
+    data: &Path,
+    from: Cursor,
+    end: &End,
+) -> Result<tiles::Writer, OpenError> {
+    let io = || OpenError::io("bringing the tiles up to date");
+    let resume = |at: &Cursor| {
+        tiles::Writer::resume(Arc::clone(tiles), at.frontier.size(), &at.frontier.root()).unwrap_or(None)
+    };
+    if let Some(writer) = resume(&end.cursor) {
+        return Ok(writer);
+    }
+    let origin = verifier::sha256(&[found.journal.key.name().as_bytes()]);
+    let snapshots = snapshot::list(&snapshots_folder(data)).unwrap_or_default();
+    let heads = snapshots.iter().rev().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
+    let first = from.frame;
+    let earlier = heads.map(|(meta, _)| meta.cursor).filter(|cursor| cursor.frame < first);
+    let mut resumed = std::iter::once(from).chain(earlier).find_map(|at| Some((resume(&at)?, at)));
+    // Tiles that do not fit are made again from the first frame on.
+    let (mut writer, start) = match resumed.take() {
+        Some(resumed) => resumed,
+        None => (tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?, Cursor::start()),
+    };
+    found.walk::<OpenError>(&start, &mut |_, frame, hashes| {
+        let leaves: Vec<_> = frame.leaves().copied().collect();
+        writer.append(&leaves, hashes).map_err(io())
+    })?;
+    Ok(writer)
 }
 
 /// Opens a frame's state part and applies its entries. `position` is where the frame stands from now on.
@@ -516,7 +592,7 @@ impl Cursor {
 }
 
 /// A segment that frames were written to.
-pub(crate) struct Begun {
+struct Begun {
     number: u32,
     path: PathBuf,
     first_frame: u64,
@@ -524,25 +600,23 @@ pub(crate) struct Begun {
     end_frame: u64,
 }
 
-/// Which signatures a walk checks beside the chain of frames and the tree.
+/// What a journal is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Signatures {
-    /// Every frame's.
-    All,
-    /// That of the last frame in each segment. It covers the root over all leaves before it, and the leaves commit to
-    /// everything that replay takes from a frame; so this finds the same forgeries at a fraction of the cost, only
-    /// not a spoilt signature that nobody needs any more.
-    LastOfSegment,
+pub(crate) enum Reading {
+    /// To go on with it. Of the signatures only that of the last frame in each segment is checked: it covers the root over
+    /// all leaves before it, and the leaves commit to everything that replay takes from a frame. So this finds the
+    /// same forgeries at a fraction of the cost, only not a spoilt signature that nobody needs any more.
+    Start,
+    /// To check it, every signature too. A gateway may be writing meanwhile.
+    Check,
 }
 
 /// The begun segments of a journal.
-pub(crate) struct Journal {
-    pub(crate) segments: Vec<Begun>,
+struct Journal {
+    segments: Vec<Begun>,
     folders: Folders,
     key: VerifierKey,
-    signatures: Signatures,
-    /// A gateway may be writing while this is read.
-    pub(crate) live: bool,
+    reading: Reading,
 }
 
 /// Takes each verified frame: where it stands and the hashes of its leaves.
@@ -567,14 +641,11 @@ struct Cut {
     offset: u64,
     /// Number of the frame at `offset`; `None` when no frame stands there.
     first_frame: Option<u64>,
+    /// Offset behind the last frame whose form is right.
+    parsed: u64,
 }
 
 impl Cut {
-    /// The bytes to copy, given where the last good frame ends.
-    fn bytes(&self, end: u64) -> &[u8] {
-        self.file.get(self.offset as usize..end as usize).unwrap_or_default()
-    }
-
     /// Where a frame at an old position stands after the copy.
     fn moved(&self, position: Position, new_number: u32) -> Position {
         let offset = u64::from(position.offset());
@@ -586,17 +657,15 @@ impl Cut {
 }
 
 impl Journal {
-    pub(crate) fn list(
-        folders: Folders,
-        key: VerifierKey,
-        signatures: Signatures,
-    ) -> Result<Self, OpenError> {
-        let mut listed = segment::list(&folders.journal).map_err(OpenError::io("listing the segments"))?;
+    fn list(folders: Folders, key: VerifierKey, reading: Reading) -> Result<Self, OpenError> {
+        let disk = &*folders.disk;
+        let mut listed =
+            segment::list(disk, &folders.journal).map_err(OpenError::io("listing the segments"))?;
         let origin = verifier::sha256(&[key.name().as_bytes()]);
-        if let Some(last) = listed.pop_if(|last| last.header.is_none()) {
-            // Prepared ahead and not begun, or its header was torn while it was begun: nothing stands behind a
-            // header that was not durable.
-            let bytes = fs::read(&last.path).map_err(OpenError::io("reading a segment"))?;
+        while let Some(last) = listed.pop_if(|last| last.header.is_none()) {
+            // Prepared ahead and not begun, or its header was torn while it was begun (the one after it may be
+            // prepared by then): nothing stands behind a header that was not durable.
+            let bytes = disk::read_all(disk, &last.path).map_err(OpenError::io("reading a segment"))?;
             if frame::any_frame_from(&bytes, 0) {
                 let why = "the header is damaged and frames follow it";
                 return Err(OpenError::Corrupt { segment: last.number, offset: 0, why });
@@ -621,44 +690,41 @@ impl Journal {
             let Header { first_frame, .. } = header;
             segments.push(Begun { number: expected, path: segment.path, first_frame, end_frame: u64::MAX });
         }
-        Ok(Self { segments, folders, key, signatures, live: false })
+        Ok(Self { segments, folders, key, reading })
     }
 
     /// A whole segment, from the journal's folder or the archive.
     fn read(&self, number: u32) -> Result<Vec<u8>, OpenError> {
-        let mut bytes = Vec::new();
-        match self.folders.open(number).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Ok(_) => Ok(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(OpenError::Missing { segment: number })
-            }
-            Err(error) => Err(OpenError::Io { what: "reading a segment", error }),
-        }
+        self.folders.read(number).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => OpenError::Missing { segment: number },
+            _ => OpenError::Io { what: "reading a segment", error },
+        })
     }
 
     /// Finds the last seal of the last segment.
     fn cut(&self) -> Result<Cut, OpenError> {
-        let mut cut =
-            Cut { segment: 0, file: Vec::new(), offset: SEGMENT_HEADER_BYTES as u64, first_frame: None };
+        let offset = SEGMENT_HEADER_BYTES as u64;
+        let mut cut = Cut { segment: 0, file: Vec::new(), offset, first_frame: None, parsed: offset };
         let Some(last) = self.segments.last() else { return Ok(cut) };
         cut.segment = last.number;
         cut.file = self.read(last.number)?;
-        let mut at = SEGMENT_HEADER_BYTES;
-        while let Some(Ok(frame)) = cut.file.get(at..).map(Frame::parse) {
+        while let Some(Ok(frame)) = cut.file.get(cut.parsed as usize..).map(Frame::parse) {
             if frame.head.kind == Kind::Seal || cut.first_frame.is_none() {
-                cut.offset = at as u64;
+                cut.offset = cut.parsed;
                 cut.first_frame = Some(frame.head.number);
             }
-            at += frame.bytes.len();
+            cut.parsed += frame.bytes.len() as u64;
         }
         Ok(cut)
     }
 
-    /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature. Only what stands at
-    /// the end of the last segment may be torn.
-    pub(crate) fn walk<E: From<OpenError>>(
+    /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature; then guard and
+    /// published checkpoint against where they end. Only what stands at the end of the last segment, above the guard,
+    /// may be torn.
+    fn walk<E: From<OpenError>>(
         &self,
         start: &Cursor,
+        mark: &Mark,
         published: Option<&Checkpoint>,
         visit: &mut Visit<'_, E>,
     ) -> Result<End, E> {
@@ -698,7 +764,7 @@ impl Journal {
             while cursor.frame < segment.end_frame {
                 let corrupt =
                     |why| OpenError::Corrupt { segment: segment.number, offset: offset as u64, why };
-                if self.live
+                if self.reading == Reading::Check
                     && read_at != Some(offset)
                     && Frame::parse(bytes.get(offset..).unwrap_or_default()).is_err()
                 {
@@ -713,19 +779,22 @@ impl Journal {
                     Err(why) if !is_last || frame::any_frame_from(rest, cursor.frame) => {
                         return Err(corrupt(why).into());
                     }
-                    Err(_) => {
+                    Err(why) => {
                         torn = rest.iter().any(|byte| *byte != 0);
+                        if torn && cursor.frame < mark.frames {
+                            return Err(corrupt(why).into());
+                        }
                         break;
                     }
                 };
                 check(&frame, &mut cursor, &mut hashes).map_err(corrupt)?;
-                if self.signatures == Signatures::All {
+                if self.reading == Reading::Check {
                     self.check_signature(frame.size, frame.root, &frame.signature, &public)
                         .map_err(corrupt)?;
                 } else {
                     last = Some((offset, frame.size, frame.root, frame.signature));
                 }
-                confirm(published, &cursor)?;
+                confirm(mark, published, &cursor)?;
                 visit(Position::new(segment.number, offset as u32), &frame, &hashes)?;
                 offset += frame.bytes.len();
                 sealed = frame.head.kind == Kind::Seal;
@@ -739,6 +808,13 @@ impl Journal {
                 })?;
             }
             end_offset = offset as u64;
+        }
+        let journal = cursor.frontier.size();
+        if cursor.frame < mark.frames {
+            return Err(OpenError::CutShort { guard: mark.size, journal }.into());
+        }
+        if let Some(published) = published.filter(|published| published.size > journal) {
+            return Err(OpenError::RolledBack { published: published.size, journal }.into());
         }
         Ok(End { cursor, offset: end_offset, torn, sealed })
     }
@@ -813,11 +889,14 @@ fn check(frame: &Frame<'_>, cursor: &mut Cursor, hashes: &mut Vec<Hash>) -> Resu
     Ok(())
 }
 
-/// What was published must be what the journal says, where their sizes meet.
-fn confirm(published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
-    let size = cursor.frontier.size();
+/// What was released and published must be what the journal says, where they meet.
+fn confirm(mark: &Mark, published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
+    let (size, root) = (cursor.frontier.size(), cursor.frontier.root());
+    if mark.frames == cursor.frame && (mark.size, mark.root) != (size, root) {
+        return Err(OpenError::Guard("the journal is not the one that its guard was written for"));
+    }
     match published.filter(|published| published.size == size) {
-        Some(published) if published.root != cursor.frontier.root() => {
+        Some(published) if published.root != root => {
             Err(OpenError::RolledBack { published: published.size, journal: size })
         }
         _ => Ok(()),

@@ -5,6 +5,7 @@
 //! against the tree's tiles, and the signature over the tree at the segment's end.
 
 use crate::{
+    disk,
     frame::{self, Frame},
     segment::{self, Folders, Reader, SEGMENT_HEADER_BYTES},
     tiles::Tiles,
@@ -13,7 +14,6 @@ use ring::signature::{ED25519, UnparsedPublicKey};
 use std::{
     collections::BTreeSet,
     io,
-    os::unix::fs::FileExt as _,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -94,7 +94,7 @@ impl ScrubTask {
 
     /// Looks at every closed segment once; false when the thread is to stop.
     fn pass(&self, damaged: &mut BTreeSet<u32>) -> bool {
-        let mut listed = match segment::list(&self.folders.journal) {
+        let mut listed = match segment::list(&*self.folders.disk, &self.folders.journal) {
             Ok(listed) => listed,
             Err(error) => {
                 tracing::error!(%error, "the scrub cannot list the journal");
@@ -161,7 +161,7 @@ impl ScrubTask {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Ended::Away),
             file => file?,
         };
-        let length = file.metadata()?.len();
+        let length = file.stat()?.len;
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         let mut unrested = 0;
         let mut previous = None;
@@ -173,13 +173,13 @@ impl ScrubTask {
             if offset + frame::HEADER_BYTES as u64 > length {
                 return Err(damaged("the segment ends too early"));
             }
-            file.read_exact_at(&mut bytes, offset)?;
+            disk::read_exact(&*file, &mut bytes, offset)?;
             let declared = frame::declared_length(&bytes).ok_or(damaged("no frame begins here"))?;
             if offset + declared as u64 > length {
                 return Err(damaged("the segment ends too early"));
             }
             bytes.resize(declared, 0);
-            file.read_exact_at(&mut bytes, offset)?;
+            disk::read_exact(&*file, &mut bytes, offset)?;
             let frame = Frame::parse(&bytes).map_err(damaged)?;
             if frame.head.number != expected {
                 return Err(damaged("the frame has another number"));

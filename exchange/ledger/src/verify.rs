@@ -3,12 +3,13 @@
 use crate::{
     Hash, LedgerKeys, Options,
     crypt::Crypt,
+    disk::RealDisk,
     frame::Kind,
     image::Image,
     ledger::OpenError,
     record::{EntryPlain, Record},
     recovery::{
-        Changes, Journal, Signatures, apply_frame, is_served, lock, published, signer, snapshots_folder,
+        Changes, Found, Reading, apply_frame, is_served, lock, published, signer, snapshots_folder,
         store_folder,
     },
     segment::Folders,
@@ -20,6 +21,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use verifier::{
+    checkpoint::Checkpoint,
     leaf::{LeafKind, Open},
     note::VerifierKey,
 };
@@ -65,13 +67,14 @@ pub enum ImageFound {
     Bad,
 }
 
-/// Lists a journal that a gateway may be writing.
-fn listed(options: &Options, key: VerifierKey) -> Result<Journal, OpenError> {
-    let list = || Journal::list(Folders::new(options), key.clone(), Signatures::All);
+/// Looks at a journal that a gateway may be writing.
+fn look(options: &Options, key: &VerifierKey, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
+    let look = || {
+        let folders = Folders::new(Arc::new(RealDisk), options);
+        Found::look(folders, key.clone(), published.cloned(), Reading::Check)
+    };
     // A segment that is archived while the folder is read may be missed in both its forms.
-    let mut journal = list().or_else(|_| list())?;
-    journal.live = true;
-    Ok(journal)
+    look().or_else(|_| look())
 }
 
 /// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
@@ -96,11 +99,11 @@ pub fn verify_log(
     let served = is_served(&options.folder);
     let published = published(&options.folder, &signer.key);
     let mut snapshots = snapshots(&options, &mut problems)?;
-    let journal = listed(&options, signer.key)?;
+    let found = look(&options, &signer.key, published.as_ref())?;
     let mut changes = Changes::default();
     let mut tally = Tally::empty();
     let (mut logged_digests, mut good_snapshots) = (0, 0);
-    let end = journal.walk(&Cursor::start(), published.as_ref(), &mut |position, frame, hashes| {
+    let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
         changes.clear();
         apply_frame(&crypt, &state, position, frame, hashes, &mut changes)?;
         let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);
@@ -129,14 +132,11 @@ pub fn verify_log(
         Ok::<_, OpenError>(())
     })?;
     let size = end.cursor.frontier.size();
-    if let Some(published) = published.as_ref().filter(|published| published.size > size) {
-        return Err(OpenError::RolledBack { published: published.size, journal: size });
-    }
     problems.extend(
         snapshots.keys().map(|size| format!("the journal has no seal for the snapshot of size {size}")),
     );
     let state_digest = state.digest();
-    let image = match image(&options, &crypt, &journal, end.cursor.frame, state_digest) {
+    let image = match image(&options, &crypt, &signer.key, end.cursor.frame, state_digest) {
         Ok(found) => found,
         Err(error) => {
             problems.push(format!("the restart image: {error}"));
@@ -147,7 +147,7 @@ pub fn verify_log(
         size,
         root: end.cursor.frontier.root(),
         frames: end.cursor.frame,
-        segments: journal.segments.len(),
+        segments: found.segments(),
         torn_tail: end.torn && !served,
         state_digest,
         published: published.map(|published| published.size),
@@ -180,7 +180,7 @@ fn snapshots(options: &Options, problems: &mut Vec<String>) -> Result<BTreeMap<u
 fn image(
     options: &Options,
     crypt: &Arc<Crypt>,
-    journal: &Journal,
+    key: &VerifierKey,
     frames: u64,
     expected: Hash,
 ) -> Result<ImageFound, ImageProblem> {
@@ -189,7 +189,7 @@ fn image(
         return Ok(ImageFound::Absent);
     }
     // Held only for this: a gateway that starts meanwhile would be refused.
-    let _lock = match lock(&options.folder) {
+    let _lock = match lock(&RealDisk, &options.folder) {
         Err(OpenError::Locked) => return Ok(ImageFound::InUse),
         lock => lock?,
     };
@@ -200,8 +200,9 @@ fn image(
     let (_image, Some(meta)) = Image::open(&store, options.engine, &options.origin, &state)? else {
         return Ok(ImageFound::Absent);
     };
+    let found = look(options, key, None)?;
     let mut changes = Changes::default();
-    let end = journal.walk(&meta.cursor, None, &mut |position, frame, hashes| {
+    let end = found.walk(&meta.cursor, &mut |position, frame, hashes| {
         changes.clear();
         apply_frame(crypt, &state, position, frame, hashes, &mut changes)
     })?;
@@ -244,8 +245,8 @@ pub struct Entry {
 pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
     let signer = signer(&options, &keys)?;
     let crypt = Crypt::new(&options.origin, &keys);
-    let journal = listed(&options, signer.key)?;
-    journal.walk(&Cursor::start(), None, &mut |position, frame, _| -> Result<(), OpenError> {
+    let found = look(&options, &signer.key, None)?;
+    found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
         if frame.head.kind == Kind::Seal {
             return Ok(());
         }
