@@ -316,7 +316,7 @@ pub struct Health {
     pub queue: usize,
     /// Durable entries that the restart image does not hold yet; 0 without an image.
     pub image_lag: u64,
-    /// Closed segments that are damaged or gone.
+    /// Closed segments that the scrub found damaged or gone.
     pub damaged_segments: usize,
 }
 
@@ -645,11 +645,19 @@ impl Ledger {
         Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
     }
 
-    /// The digest of a snapshot that was written since this was last called: whoever calls it logs it in an entry of
-    /// the system ([`crate::record::Record::state_digest`]). A snapshot whose digest is not logged is never used.
+    /// The digest of the newest snapshot, until it is logged: the caller commits it in an entry of the system
+    /// ([`crate::record::Record::state_digest`]) and says so. A snapshot whose digest is not logged is never used.
     pub fn snapshot_to_log(&self) -> Option<StateDigest> {
         let image = self.0.image.as_ref()?;
-        image.digest.lock().unwrap_or_else(PoisonError::into_inner).take()
+        *image.digest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the digest is logged, durably.
+    pub fn snapshot_logged(&self, logged: &StateDigest) {
+        if let Some(image) = &self.0.image {
+            let mut digest = image.digest.lock().unwrap_or_else(PoisonError::into_inner);
+            digest.take_if(|digest| digest == logged);
+        }
     }
 
     /// How the ledger is.
