@@ -12,7 +12,7 @@ use crate::{
 use dashmap::DashMap;
 use rustc_hash::FxBuildHasher;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -790,6 +790,24 @@ impl State {
         digest.bytes()
     }
 
+    /// The slots of everything that [`State::digest`] sums up.
+    pub(crate) fn slots(&self) -> HashSet<Slot> {
+        let mut slots = HashSet::new();
+        slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
+        slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
+        slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));
+        slots.extend(self.documents.iter().map(|document| {
+            let (kind, key) = *document.key();
+            Slot::new(Kind::Document, key, kind.into())
+        }));
+        slots.extend(self.counters.iter().map(|counter| {
+            let (key, day) = *counter.key();
+            Slot::new(Kind::Counter, key, day)
+        }));
+        slots.extend(self.idempotency.iter().map(|bound| Slot::new(Kind::Idempotency, *bound.key(), 0)));
+        slots
+    }
+
     fn encode_license(&self, cell: &LicenseCell) -> Vec<u8> {
         [
             &cell.number_tag.to_be_bytes()[..],
@@ -862,18 +880,27 @@ impl Bound {
 /// of SHA-256(key ‖ value), as four wrapping 64-bit lanes. It guards against damage, not against an adversary,
 /// who would have to change the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Digest([u64; 4]);
+pub(crate) struct Digest(Term);
+
+/// What one pair adds to a [`Digest`].
+pub(crate) type Term = [u64; 4];
 
 impl Digest {
     pub(crate) fn add(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
-            *lane = lane.wrapping_add(term);
-        }
+        self.replace(None, Some(Self::term(key, value)));
     }
 
     pub(crate) fn remove(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
+        self.replace(Some(Self::term(key, value)), None);
+    }
+
+    /// Takes the term of an old pair out and the term of a new one in.
+    pub(crate) fn replace(&mut self, old: Option<Term>, new: Option<Term>) {
+        for (lane, term) in self.0.iter_mut().zip(old.into_iter().flatten()) {
             *lane = lane.wrapping_sub(term);
+        }
+        for (lane, term) in self.0.iter_mut().zip(new.into_iter().flatten()) {
+            *lane = lane.wrapping_add(term);
         }
     }
 
@@ -893,7 +920,8 @@ impl Digest {
         Self(lanes)
     }
 
-    fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> [u64; 4] {
+    /// What a pair adds to the sum.
+    pub(crate) fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> Term {
         Self::from_bytes(&verifier::sha256(&[key, value])).0
     }
 }
