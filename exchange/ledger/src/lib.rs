@@ -16,6 +16,8 @@
 #![forbid(unsafe_code)]
 
 mod crypt;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod frame;
 mod image;
 mod ledger;

@@ -352,7 +352,7 @@ impl KeeperTask {
 
     fn prepare(&self, number: u32) {
         let pace = |file: &File| {
-            rustix::fs::fdatasync(file)?;
+            file.sync_data()?;
             self.keeper.rest()
         };
         match create(&self.folder, number, &[], self.segment_bytes, pace) {

@@ -583,7 +583,7 @@ impl Sequencer {
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
         let begun = file.write_all_at(&header, 0).and_then(|()| {
-            rustix::fs::fdatasync(&file)?;
+            file.sync_data()?;
             Ok(file.metadata()?.len())
         });
         let bytes = match begun {
@@ -654,9 +654,11 @@ impl Sequencer {
         let (checkpoint, signature) = self.signer.sign(after.size(), after.root());
         frame::finish(buffer, state_bytes, checkpoint.size, &checkpoint.root, &signature);
 
+        #[cfg(debug_assertions)]
+        crate::failpoint::begin_group();
         self.write(buffer)?;
         #[cfg(debug_assertions)]
-        crate::ledger::failpoint();
+        crate::failpoint::after_sync();
         self.cursor.frontier = after;
         self.cursor.time_ms = time_ms;
         self.durable.store(checkpoint.size, Ordering::Release);
@@ -672,8 +674,7 @@ impl Sequencer {
         let written = self
             .hooks
             .before_write(self.cursor.frame)
-            .and_then(|()| self.current.file.write_all_at(bytes, self.current.offset))
-            .and_then(|()| Ok(rustix::fs::fdatasync(&self.current.file)?));
+            .and_then(|()| append(&self.current.file, bytes, self.current.offset));
         if let Err(error) = written {
             self.stop.fatal(&format!("writing frame {} failed: {error}", self.cursor.frame));
             return Err(Fatal);
@@ -749,6 +750,23 @@ impl Sequencer {
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
         let _ = self.image.send(image::Change::Applied { slots, size });
     }
+}
+
+/// Writes a frame and makes it durable.
+///
+/// The sync is the C library's, as all others are, so that a rig can take them away from a whole process.
+fn append(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
+    #[cfg(debug_assertions)]
+    if crate::failpoint::leaves_unwritten() {
+        return Ok(());
+    }
+    file.write_all_at(bytes, offset)?;
+    let synced = file.sync_data();
+    #[cfg(debug_assertions)]
+    if crate::failpoint::ignores_sync_error() {
+        return Ok(());
+    }
+    synced
 }
 
 /// A durable group.
