@@ -8,12 +8,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig says what is wrong by panicking")]
 
+mod commit_writer;
 mod cut_disk;
 mod log;
 mod power_cut;
 mod sigkill;
 mod sled_writer;
 mod story;
+mod sweep;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -50,6 +52,16 @@ enum Rig {
         /// On what.
         #[arg(long, value_enum, default_value = "ext4")]
         file_system: FileSystem,
+    },
+    /// Every system call of some commits, once with each fault.
+    Sweep,
+    /// What the sweep runs.
+    #[command(hide = true)]
+    CommitWriter {
+        /// The data folder.
+        folder: PathBuf,
+        /// Which run: each registers others.
+        run: u64,
     },
     /// What the power cut's control runs.
     #[command(hide = true)]
@@ -136,6 +148,8 @@ async fn main() -> ExitCode {
     let outcome = match rig {
         Rig::Sigkill { kills } => sigkill::run(kills).await,
         Rig::PowerCut { cuts, file_system } => power_cut::run(file_system, cuts).await,
+        Rig::Sweep => sweep::run().await,
+        Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run).await,
         Rig::SledWriter { folder } => sled_writer::write(&folder),
     };
     match outcome {

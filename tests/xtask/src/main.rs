@@ -123,7 +123,8 @@ fn lint(steps: &mut Steps, workspace: &Workspace, python: &Python) -> anyhow::Re
 type Rig = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The rigs of every run.
-const RIGS: [Rig; 2] = [
+const RIGS: [Rig; 3] = [
+    ("system calls", &["sweep"], &["sweep"]),
     ("SIGKILL under load", &["sigkill", "--kills", "100"], &["sigkill", "--kills", "1000"]),
     ("power cut, ext4", &["power-cut", "--cuts", "20"], &["power-cut", "--cuts", "200"]),
 ];
