@@ -1,12 +1,11 @@
 //! A disk whose power can be cut: an image behind nbdkit, which keeps what was not flushed in its own memory and cache
 //! file, served as a file by nbdfuse, as a block device by the loop driver, and mounted.
 //!
-//! Whoever drops it, or interrupts the program, leaves no mount, no loop device and no process behind.
+//! Dropped, it leaves no mount, no loop device and no process behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -66,13 +65,6 @@ struct Powered {
     mounted: Option<PathBuf>,
 }
 
-/// The one disk of this process that is powered. It stands here so that an interrupt finds it too.
-static POWERED: Mutex<Option<Powered>> = Mutex::new(None);
-
-fn powered() -> MutexGuard<'static, Option<Powered>> {
-    POWERED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Powered {
     /// Cuts the power and takes everything down; whatever fails, the rest is taken down all the same.
     fn off(mut self) -> anyhow::Result<()> {
@@ -97,24 +89,20 @@ impl Powered {
     }
 }
 
-/// Takes down what is powered, for a program that is interrupted.
-pub(crate) fn take_down() {
-    if let Some(powered) = powered().take()
-        && let Err(error) = powered.off()
-    {
-        eprintln!("error: the disk is not taken down: {error:#}");
-    }
-}
-
-/// The disk. Only one at a time.
+/// The disk.
 pub(crate) struct CutDisk {
+    powered: Option<Powered>,
     folder: TempDir,
     file_system: FileSystem,
 }
 
 impl Drop for CutDisk {
     fn drop(&mut self) {
-        take_down();
+        if let Some(powered) = self.powered.take()
+            && let Err(error) = powered.off()
+        {
+            eprintln!("error: the disk is not taken down: {error:#}");
+        }
     }
 }
 
@@ -125,7 +113,7 @@ impl CutDisk {
     /// [`Lacking`] on a machine that cannot.
     pub(crate) fn new(file_system: FileSystem) -> anyhow::Result<Self> {
         lacking(file_system).map_or(Ok(()), |what| Err(Lacking(what)))?;
-        let disk = Self { folder: TempDir::new()?, file_system };
+        let mut disk = Self { powered: None, folder: TempDir::new()?, file_system };
         for name in ["fuse", "mounted"] {
             fs::create_dir(disk.at(name))?;
         }
@@ -145,24 +133,24 @@ impl CutDisk {
     }
 
     /// Cuts the power: every write that was not flushed is gone.
-    pub(crate) fn power_off(&self) -> anyhow::Result<()> {
-        powered().take().context("the disk has no power")?.off()
+    pub(crate) fn power_off(&mut self) -> anyhow::Result<()> {
+        self.powered.take().context("the disk has no power")?.off()
     }
 
     /// Gives it power again and mounts it; the file system recovers by its own journal.
-    pub(crate) fn power_on(&self) -> anyhow::Result<()> {
-        let mut powered = powered();
-        anyhow::ensure!(powered.is_none(), "the disk has power");
-        // What is begun stands in `powered` at once: a failure half-way is taken down by the drop.
-        let now = powered.insert(Powered::default());
-        let socket = self.at("socket");
+    pub(crate) fn power_on(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.powered.is_none(), "the disk has power");
+        let [socket, fuse, mounted] = ["socket", "fuse", "mounted"].map(|name| self.at(name));
+        let image = self.at("image");
+        // What is begun stands in the disk at once: a failure half-way is taken down by the drop.
+        let now = self.powered.insert(Powered::default());
         // The socket of a process that was killed stays.
         let _ = fs::remove_file(&socket);
         let nbdkit = Command::new("nbdkit")
             .args(["--foreground", "--exit-with-parent", "--unix"])
             .arg(&socket)
             .args(["--filter=cache", "file"])
-            .arg(self.at("image"))
+            .arg(image)
             .arg("cache=writeback")
             .stdin(Stdio::null())
             .stderr(Stdio::null())
@@ -170,8 +158,8 @@ impl CutDisk {
             .context("nbdkit")?;
         now.nbdkit = Some(nbdkit);
         wait_for("nbdkit's socket", || Ok(socket.exists()))?;
-        let file = self.at("fuse").join("disk");
-        now.fuse = Some(self.at("fuse"));
+        let file = fuse.join("disk");
+        now.fuse = Some(fuse);
         let nbdfuse = Command::new("nbdfuse")
             .arg(&file)
             .arg("--unix")
@@ -188,7 +176,6 @@ impl CutDisk {
         }
         let device = String::from_utf8(output.stdout)?.trim().to_owned();
         now.device = Some(device.clone());
-        let mounted = self.at("mounted");
         run(Command::new("mount").args(["-t", self.file_system.name(), &device]).arg(&mounted))?;
         now.mounted = Some(mounted);
         Ok(())

@@ -10,6 +10,7 @@
 
 mod commit_writer;
 mod cut_disk;
+mod disk_full;
 mod log;
 mod power_cut;
 mod sigkill;
@@ -28,6 +29,8 @@ use cut_disk::FileSystem;
 
 /// Exit status of a rig that cannot run here, as automake has it.
 const SKIPPED: u8 = 77;
+/// Exit status of a program that was interrupted, as shells tell it.
+const INTERRUPTED: u8 = 130;
 
 /// Cuts down running exchanges and looks for what is missing.
 #[derive(Parser)]
@@ -52,6 +55,12 @@ enum Rig {
         /// On what.
         #[arg(long, value_enum, default_value = "ext4")]
         file_system: FileSystem,
+    },
+    /// A disk without room, on a small file system in memory.
+    DiskFull {
+        /// How often it fills up under load.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
     },
     /// Every system call of some commits, once with each fault.
     Sweep,
@@ -125,7 +134,7 @@ pub(crate) fn program(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-/// Waits for an interrupt, which may come while a rig blocks its own task.
+/// Waits for an interrupt; a rig notices it when it next waits for something.
 async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let [mut interrupt, mut terminate] =
@@ -136,29 +145,34 @@ async fn interrupted() {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let rig = Cli::parse().rig;
-    tokio::spawn(async {
-        interrupted().await;
-        cut_disk::take_down();
-        // As shells tell of a program that was interrupted.
-        std::process::exit(130);
-    });
-    let outcome = match rig {
+async fn run(rig: Rig) -> anyhow::Result<()> {
+    match rig {
         Rig::Sigkill { kills } => sigkill::run(kills).await,
         Rig::PowerCut { cuts, file_system } => power_cut::run(file_system, cuts).await,
         Rig::Sweep => sweep::run().await,
+        Rig::DiskFull { rounds } => disk_full::run(rounds).await,
         Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run).await,
         Rig::SledWriter { folder } => sled_writer::write(&folder),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let rig = Cli::parse().rig;
+    let outcome = tokio::select! {
+        biased;
+        () = interrupted() => None,
+        outcome = run(rig) => Some(outcome),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<Lacking>() => {
+        // The rig is dropped, and with it what it started and mounted.
+        None => ExitCode::from(INTERRUPTED),
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) if error.is::<Lacking>() => {
             println!("{error}");
             ExitCode::from(SKIPPED)
         }
-        Err(error) => {
+        Some(Err(error)) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

@@ -31,13 +31,13 @@ async fn pause(ms: u64) {
 
 /// Cuts `cuts` times on this file system, then the controls.
 pub(crate) async fn run(file_system: FileSystem, cuts: u32) -> anyhow::Result<()> {
-    let disk = CutDisk::new(file_system)?;
+    let mut disk = CutDisk::new(file_system)?;
     let mut server = Setup::new().at(&disk.folder().join("data")).prepare().await;
     let mut stories = Stories::default();
     server.start();
     for cut in 1..=cuts {
         let wait = LOAD_MS.start + random_below(LOAD_MS.end - LOAD_MS.start);
-        tell_and_cut(&mut stories, &mut server, &disk, wait).await?;
+        tell_and_cut(&mut stories, &mut server, &mut disk, wait).await?;
         if cut % VERIFY_EVERY == 0 || cut == cuts {
             server.log_verify();
         }
@@ -58,7 +58,7 @@ pub(crate) async fn run(file_system: FileSystem, cuts: u32) -> anyhow::Result<()
 async fn tell_and_cut(
     stories: &mut Stories,
     server: &mut Server,
-    disk: &CutDisk,
+    disk: &mut CutDisk,
     ms: u64,
 ) -> anyhow::Result<()> {
     let mut cut = Ok(());
@@ -76,12 +76,12 @@ async fn tell_and_cut(
 
 /// The same exchange, whose syncs do nothing.
 async fn without_syncs(file_system: FileSystem) -> anyhow::Result<()> {
-    let disk = CutDisk::new(file_system)?;
+    let mut disk = CutDisk::new(file_system)?;
     let mut server = Setup::new().at(&disk.folder().join("data")).prepare().await;
     let mut stories = Stories::default();
     server.set_env("LD_PRELOAD", Some(NO_SYNC));
     server.start();
-    tell_and_cut(&mut stories, &mut server, &disk, CONTROL_MS).await?;
+    tell_and_cut(&mut stories, &mut server, &mut disk, CONTROL_MS).await?;
     anyhow::ensure!(stories.unchecked() >= CONTROL_LEAST, "too little was answered for the control");
     server.set_env("LD_PRELOAD", None);
     server.try_start().map_err(Violation)?;
@@ -90,7 +90,7 @@ async fn without_syncs(file_system: FileSystem) -> anyhow::Result<()> {
 
 /// A program that acknowledges what it put into sled when sled's flush returns.
 async fn sled_flush(file_system: FileSystem) -> anyhow::Result<()> {
-    let disk = CutDisk::new(file_system)?;
+    let mut disk = CutDisk::new(file_system)?;
     let folder = disk.folder().join("sled");
     let mut writer = Command::new(std::env::current_exe()?)
         .arg("sled-writer")

@@ -13,12 +13,13 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
 use tests::Setup;
+use tokio::task::JoinSet;
 
 use crate::commit_writer::{self, ENTRIES};
 use crate::{Lacking, caught, must};
@@ -165,44 +166,44 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     anyhow::ensure!(!calls.is_empty(), "nothing was recorded");
     let cases: Vec<(Call, Fault)> =
         calls.iter().flat_map(|call| Fault::ALL.map(|fault| (call.clone(), fault))).collect();
-    let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let failed = Mutex::new(Vec::new());
-    let runtime = tokio::runtime::Handle::current();
-    std::thread::scope(|scope| {
-        for worker in 0..AT_ONCE {
-            let (bench, cases, next, missed, failed, runtime) =
-                (&bench, &cases, &next, &missed, &failed, &runtime);
-            scope.spawn(move || {
-                while let Some((call, fault)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let _entered = runtime.enter();
-                    match runtime.block_on(sweep_one(bench, &format!("run-{worker}"), call, *fault, None)) {
-                        Ok(true) => {}
-                        Ok(false) => {
-                            println!("not reached: {call:?}");
-                            missed.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Err(error) => {
-                            let context =
-                                format!("{fault:?} at {} {} of {}", call.name, call.nth, call.path.display());
-                            failed.lock().unwrap().push(error.context(context));
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let mut failed = failed.into_inner()?;
-    for error in &failed {
-        eprintln!("error: {error:#}");
+    let (bench, cases, next) = (Arc::new(bench), Arc::new(cases), Arc::new(AtomicUsize::new(0)));
+    let mut workers = JoinSet::new();
+    for worker in 0..AT_ONCE {
+        workers.spawn(work(
+            format!("run-{worker}"),
+            Arc::clone(&bench),
+            Arc::clone(&cases),
+            Arc::clone(&next),
+        ));
     }
-    if let Some(first) = failed.pop() {
-        return Err(first);
+    let mut missed = 0;
+    while let Some(worker) = workers.join_next().await {
+        missed += worker??;
     }
-    let missed = missed.into_inner();
     anyhow::ensure!(missed * 20 <= cases.len(), "{missed} of {} calls were not reached", cases.len());
     caught("a failed sync is ignored", control(&bench, &calls).await)?;
     println!("{}", summary(&calls, cases.len() - missed, missed));
     Ok(())
+}
+
+/// Takes case after case; how many were not reached. The first that fails ends it.
+async fn work(
+    name: String,
+    bench: Arc<Bench>,
+    cases: Arc<Vec<(Call, Fault)>>,
+    next: Arc<AtomicUsize>,
+) -> anyhow::Result<usize> {
+    let mut missed = 0;
+    while let Some((call, fault)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let reached = sweep_one(&bench, &name, call, *fault, None)
+            .await
+            .with_context(|| format!("{fault:?} at {} {} of {}", call.name, call.nth, call.path.display()))?;
+        if !reached {
+            println!("not reached: {} {} of {}", call.name, call.nth, call.path.display());
+            missed += 1;
+        }
+    }
+    Ok(missed)
 }
 
 /// The program acknowledges although the sync failed.
