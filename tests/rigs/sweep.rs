@@ -209,7 +209,7 @@ async fn work(
 /// The program acknowledges although the sync failed.
 async fn control(bench: &Bench, calls: &[Call]) -> anyhow::Result<()> {
     for call in calls.iter().filter(|call| call.name == "fdatasync" && is_segment(&call.path)) {
-        sweep_one(bench, "control", call, Fault::Eio, Some("ignore-sync-error")).await?;
+        sweep_one(bench, "control", call, Fault::Eio, Some("ignore-write-error")).await?;
     }
     Ok(())
 }

@@ -30,9 +30,9 @@ pub(crate) fn leaves_unwritten() -> bool {
     begun("answer-unwritten").is_some()
 }
 
-/// Whether a failed sync counts as a good one.
-pub(crate) fn ignores_sync_error() -> bool {
-    begun("ignore-sync-error").is_some()
+/// Whether a failed write or sync counts as a good one.
+pub(crate) fn ignores_write_error() -> bool {
+    begun("ignore-write-error").is_some()
 }
 
 /// Between a group's sync and its release.

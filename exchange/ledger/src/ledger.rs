@@ -120,7 +120,7 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 /// * `after-sync-hold` holds the sequencer there for good,
 /// * `answer-unwritten` answers it and every later group without writing them: what a kill finds when answers leave
 ///   before the write,
-/// * `ignore-sync-error` answers although the sync failed.
+/// * `ignore-write-error` answers although the write or the sync failed.
 ///
 /// The last two are the faults that the rigs must find.
 #[derive(Clone, Default)]

@@ -760,13 +760,12 @@ fn append(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
     if crate::failpoint::leaves_unwritten() {
         return Ok(());
     }
-    file.write_all_at(bytes, offset)?;
-    let synced = file.sync_data();
+    let written = file.write_all_at(bytes, offset).and_then(|()| file.sync_data());
     #[cfg(debug_assertions)]
-    if crate::failpoint::ignores_sync_error() {
+    if crate::failpoint::ignores_write_error() {
         return Ok(());
     }
-    synced
+    written
 }
 
 /// A durable group.
