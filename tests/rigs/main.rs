@@ -149,7 +149,7 @@ async fn run(rig: Rig) -> anyhow::Result<()> {
     match rig {
         Rig::Sigkill { kills } => sigkill::run(kills).await,
         Rig::PowerCut { cuts, file_system } => power_cut::run(file_system, cuts).await,
-        Rig::Sweep => sweep::run().await,
+        Rig::Sweep => sweep::run(sweep::COMMIT).await,
         Rig::DiskFull { rounds } => disk_full::run(rounds).await,
         Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run).await,
         Rig::SledWriter { folder } => sled_writer::write(&folder),

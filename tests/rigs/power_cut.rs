@@ -8,10 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tests::{Server, Setup};
+use tests::Server;
 
 use crate::cut_disk::{CutDisk, FileSystem};
-use crate::story::Stories;
+use crate::story::{Stories, setup};
 use crate::{Violation, caught, must, random_below};
 
 /// Shortest and longest load before a cut, ms.
@@ -32,7 +32,7 @@ async fn pause(ms: u64) {
 /// Cuts `cuts` times on this file system, then the controls.
 pub(crate) async fn run(file_system: FileSystem, cuts: u32) -> anyhow::Result<()> {
     let mut disk = CutDisk::new(file_system)?;
-    let mut server = Setup::new().at(&disk.folder().join("data")).prepare().await;
+    let mut server = setup().at(&disk.folder().join("data")).prepare().await;
     let mut stories = Stories::default();
     server.start();
     for cut in 1..=cuts {
@@ -77,7 +77,7 @@ async fn tell_and_cut(
 /// The same exchange, whose syncs do nothing.
 async fn without_syncs(file_system: FileSystem) -> anyhow::Result<()> {
     let mut disk = CutDisk::new(file_system)?;
-    let mut server = Setup::new().at(&disk.folder().join("data")).prepare().await;
+    let mut server = setup().at(&disk.folder().join("data")).prepare().await;
     let mut stories = Stories::default();
     server.set_env("LD_PRELOAD", Some(NO_SYNC));
     server.start();

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use tests::Setup;
-
-use crate::story::Stories;
+use crate::story::{Stories, setup};
 use crate::{Violation, caught, random_below};
 
 /// Shortest and longest load before a kill, ms.
@@ -26,7 +24,7 @@ async fn pause(ms: u64) {
 
 /// Kills `kills` times, then the control.
 pub(crate) async fn run(kills: u32) -> anyhow::Result<()> {
-    let mut server = Setup::new().prepare().await;
+    let mut server = setup().prepare().await;
     let mut stories = Stories::default();
     let mut killed_starting = 0;
     server.start();
@@ -60,7 +58,7 @@ pub(crate) async fn run(kills: u32) -> anyhow::Result<()> {
 
 /// Answers leave before the write, and the kill comes between the two.
 async fn control() -> anyhow::Result<()> {
-    let mut server = Setup::new().prepare().await;
+    let mut server = setup().prepare().await;
     server.set_env("MIAOXIANG_FAILPOINT", Some(&format!("answer-unwritten:{CONTROL_GROUP}")));
     server.start();
     let mut stories = Stories::default();

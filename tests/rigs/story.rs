@@ -11,7 +11,7 @@ use schemas::codes::Code;
 use schemas::identifier::CertificateIdentifier;
 use schemas::routes::Route;
 use serde_json::json;
-use tests::{Call, Draft, Issued, Party, Reply, Server, Target, draft, grant, key, natural, revoke};
+use tests::{Call, Draft, Issued, Party, Reply, Server, Setup, Target, draft, grant, key, natural, revoke};
 
 use crate::log::Log;
 use crate::must;
@@ -24,6 +24,14 @@ const MAX_USES: u32 = 2;
 const SPEND_EVERY: u64 = 8;
 /// Rest of a caller that was told to come later.
 const LATER: Duration = Duration::from_millis(5);
+
+/// The shortest segments that the configuration allows: quick starts, and some end under load.
+const SEGMENT_MIB: u64 = 4;
+
+/// A compact data folder.
+pub(crate) fn setup() -> Setup {
+    Setup::new().config(|config| config.journal.segment_mib = SEGMENT_MIB)
+}
 
 /// One request of a story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

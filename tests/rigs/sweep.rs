@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tests::Setup;
 use tokio::task::JoinSet;
 
-use crate::commit_writer::{self, ENTRIES};
+use crate::commit_writer;
 use crate::{Lacking, caught, must};
 
 /// Calls that change files, or make that durable.
@@ -66,8 +66,21 @@ struct Call {
     nth: usize,
 }
 
+/// A program that is swept. It is a subcommand of this binary, called with a data folder and the number of the run; it
+/// tells what is durable as [`commit_writer::acknowledged`] reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    word: &'static str,
+    /// Entries that it tells of when nothing fails.
+    entries: usize,
+}
+
+/// Some commits, through the end of a segment.
+pub(crate) const COMMIT: Program = Program { word: "commit-writer", entries: commit_writer::ENTRIES };
+
 /// Where runs happen: a folder of its own for each, below one temporary folder.
 struct Bench {
+    program: Program,
     temporary: TempDir,
     /// The folder that every run begins with.
     base: PathBuf,
@@ -84,17 +97,17 @@ struct Ended {
 
 impl Bench {
     /// A data folder whose last start was cut down: with a frame nobody was answered from behind its last seal.
-    async fn new() -> anyhow::Result<Self> {
+    async fn new(program: Program) -> anyhow::Result<Self> {
         let temporary = TempDir::new()?;
         let base = temporary.path().join("base");
         drop(Setup::new().at(&base).prepare().await);
-        let status = writer(&base, 0)
+        let status = command(COMMIT, &base, 0)
             .env("MIAOXIANG_FAILPOINT", "after-sync-abort:3")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()?;
         anyhow::ensure!(status.signal().is_some(), "the base was not cut down: {status}");
-        Ok(Self { temporary, base })
+        Ok(Self { program, temporary, base })
     }
 
     /// A fresh copy of the base.
@@ -127,7 +140,7 @@ impl Bench {
             }
             strace.arg("-e").arg(format!("inject={}:{}:when={}", call.name, fault.injected(), call.nth));
         }
-        let program = writer(&folder, 1);
+        let program = command(self.program, &folder, 1);
         strace.arg(program.get_program()).args(program.get_args());
         strace.stdin(Stdio::null()).stdout(File::create(&told)?).stderr(Stdio::null());
         if let Some(failpoint) = failpoint {
@@ -143,21 +156,20 @@ impl Bench {
     }
 }
 
-/// The program that is swept.
-fn writer(folder: &Path, run: u64) -> Command {
+fn command(program: Program, folder: &Path, run: u64) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg("commit-writer").arg(folder).arg(run.to_string());
+    command.arg(program.word).arg(folder).arg(run.to_string());
     command
 }
 
 /// Sweeps, then the control.
-pub(crate) async fn run() -> anyhow::Result<()> {
+pub(crate) async fn run(program: Program) -> anyhow::Result<()> {
     for program in ["strace", "cp"] {
         if !crate::program(program) {
             return Err(Lacking(format!("no {program}")).into());
         }
     }
-    let bench = Bench::new().await?;
+    let bench = Bench::new(program).await?;
     let (folder, recorded) = bench.run("recorded", None, None)?;
     if !recorded.status.success() {
         return Err(Lacking(format!("strace cannot trace here ({})", recorded.status)).into());
@@ -228,7 +240,7 @@ async fn sweep_one(
         let injected = ended.trace.lines().position(|line| line.contains("(INJECTED)"));
         let acknowledged = commit_writer::acknowledged(&ended.told);
         let ends_well = match ended.status.code() {
-            Some(0) => acknowledged.len() == ENTRIES,
+            Some(0) => acknowledged.len() == bench.program.entries,
             Some(code) => fault != Fault::Kill && (code == EXIT_IO || code == EXIT_ERROR),
             None => fault == Fault::Kill && killed,
         };
