@@ -140,9 +140,16 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
 ///
-/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process:
-/// `after-sync-abort:N` aborts it between the N-th group's sync and the release of its answers,
-/// `after-sync-hold:N` holds the sequencer there for good. Without `:N` it is the first group.
+/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process.
+/// With `:N` behind it, it begins with the N-th group, without with the first:
+///
+/// * `after-sync-abort` aborts between the group's sync and the release of its answers,
+/// * `after-sync-hold` holds the sequencer there for good,
+/// * `answer-unwritten` answers it and every later group without writing them: what a kill finds when answers leave
+///   before the write,
+/// * `ignore-write-error` answers although the write or the sync failed.
+///
+/// The last two are the faults that the rigs must find.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
@@ -173,29 +180,6 @@ impl Hooks {
     pub(crate) fn after_sync(&self, frame: u64) {
         if let Some(hook) = &self.after_sync {
             hook(frame);
-        }
-    }
-}
-
-/// The process-wide failpoint; see [`Hooks`]. Called between a group's sync and its release.
-#[cfg(debug_assertions)]
-pub(crate) fn failpoint() {
-    use std::sync::LazyLock;
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("MIAOXIANG_FAILPOINT").ok()?;
-        let (name, number) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((name.to_owned(), number.parse().ok()?))
-    });
-    static GROUPS: AtomicU64 = AtomicU64::new(0);
-    if let Some((name, number)) = &*WANTED
-        && GROUPS.fetch_add(1, Ordering::Relaxed) + 1 == *number
-    {
-        match name.as_str() {
-            "after-sync-abort" => std::process::abort(),
-            "after-sync-hold" => loop {
-                std::thread::park();
-            },
-            _ => {}
         }
     }
 }
