@@ -11,9 +11,10 @@ use crate::{
     disk::{Disk, DiskFile, Lock, Stat},
     frame::Frame,
     guard::{Guard, Released},
+    image::Feed,
     ledger::{Hooks, Space, Stop},
-    recovery::{self, Found},
-    segment::{Keeper, KeeperTask, Reader},
+    recovery::{self, Changes, Found, Reading, apply_frame},
+    segment::{Folders, Keeper, KeeperTask, Reader},
     sequencer::{Cursor, Sequencer, Submission, committed_again},
     state::Bound,
 };
@@ -27,7 +28,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use verifier::note::VerifierKey;
+use verifier::{merkle::leaf_hash, note::VerifierKey};
 
 /// What reaches the platter as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -670,9 +671,14 @@ pub fn verify(disk: &SimDisk, settings: &Settings, keys: &LedgerKeys) -> Result<
     let signer = recovery::signer(&options, keys)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
     let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
-    let found = Found::look(Arc::new(disk.clone()), &options.folder, signer.key, None)?;
-    let mut leaves = Vec::new();
-    found.verify(&crypt, &state, &mut |_, hashes| leaves.extend_from_slice(hashes))?;
+    let folders = Folders::new(Arc::new(disk.clone()), &options);
+    let found = Found::look(folders, signer.key, None, Reading::Check)?;
+    let (mut leaves, mut changes) = (Vec::new(), Changes::default());
+    found.walk::<OpenError>(&Cursor::start(), &mut |position, frame, hashes| {
+        apply_frame(&crypt, &state, position, frame, hashes, &mut changes)?;
+        leaves.extend_from_slice(hashes);
+        Ok(())
+    })?;
     Ok(Verified { leaves, state_digest: state.digest() })
 }
 
@@ -686,12 +692,14 @@ impl Journal {
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
         let signer = recovery::signer(&options, keys)?;
         let lock = recovery::lock(&*disk, &options.folder)?;
-        let found = Found::look(Arc::clone(&disk), &options.folder, signer.key.clone(), None)?;
+        let folders = Folders::new(Arc::clone(&disk), &options);
+        let found = Found::look(folders.clone(), signer.key.clone(), None, Reading::Start)?;
         let crypt = Arc::new(Crypt::new(&options.origin, keys));
         let state = Arc::new(State::new(Arc::clone(&crypt), options.idempotency_per_organisation));
         let mut leaves = Vec::new();
-        let end = found.replay(&crypt, &state, &Cursor::start(), &mut |hashes, _| {
-            leaves.extend_from_slice(hashes);
+        let end = found.replay::<OpenError>(&crypt, &state, &Cursor::start(), &mut |_, frame| {
+            leaves.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
+            Ok(())
         })?;
         let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
 
@@ -704,7 +712,7 @@ impl Journal {
         let task = KeeperTask {
             keeper: Arc::clone(&keeper),
             disk: Arc::clone(&disk),
-            folder: folder.clone(),
+            folder,
             segment_bytes: options.segment_bytes,
             reserve_percent: options.reserve_percent,
             reserve_segments: options.reserve_segments,
@@ -715,7 +723,7 @@ impl Journal {
         let released = Arc::new(Released::new(cursor.mark()));
         let key = signer.key.clone();
         // Nobody follows: tiles, image and guard thread are not there.
-        let (tiles, image, guard_ends) = (bounded(1).0, bounded(1).0, bounded(1).0);
+        let (tiles, image, guard_ends) = (bounded(1).0, Feed::new().0, bounded(1).0);
         let sequencer = Sequencer {
             receiver: bounded(1).1,
             crypt: Arc::clone(&crypt),
@@ -743,7 +751,7 @@ impl Journal {
             stop,
             crypt,
             state,
-            reader: Reader::new(disk, folder),
+            reader: Reader::new(folders),
             key,
             hooks: options.hooks,
             group_bytes: options.group_bytes,
