@@ -25,3 +25,4 @@ pub mod server;
 pub mod shed;
 pub mod signer;
 pub mod tls;
+pub mod witness;
