@@ -4,12 +4,14 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
-use verifier::leaf::{Labels, LeafKind, Open, commitment, inner_commitment, leaf_bytes};
+use verifier::leaf::{
+    HolderLink, Labels, LeafKind, Open, commitment, inner_commitment, insider_digest, leaf_bytes,
+};
 use verifier::merkle::{Frontier, leaf_hash};
 
-/// Bytes of a use's state record and of its completion.
+/// Bytes of a use's state record and of the counters of its completion.
 const RECORD_BYTES: usize = 64;
-const COMPLETION_BYTES: usize = 60;
+const COUNTERS_BYTES: usize = 4;
 /// Entries of a group.
 const GROUP: usize = 64;
 /// Entries in the log before it.
@@ -33,7 +35,8 @@ fn open() -> Vec<u8> {
 }
 
 fn leaf(open: &[u8]) -> verifier::Hash {
-    let c = inner_commitment(&[7; 32], &[8; RECORD_BYTES], &[9; COMPLETION_BYTES]);
+    let insider = insider_digest(&[7; 32], &[8; RECORD_BYTES], &[9; COUNTERS_BYTES]);
+    let c = inner_commitment(&insider, [HolderLink::digest_of(false, &[10; HolderLink::BYTES])]);
     leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment(&[6; 32], open, &c)))
 }
 

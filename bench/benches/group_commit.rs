@@ -17,7 +17,7 @@ use ledger::record::{NewHolder, Record};
 use ledger::{Command, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tokio::runtime::Runtime;
-use verifier::leaf::{Labels, Open};
+use verifier::leaf::{Labels, LeafKind, Open};
 use verifier::sha256;
 
 /// Holders that the entries concern in turn.
@@ -182,7 +182,14 @@ fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
         labels: Labels::new(record.concerned.clone()),
     };
     Command {
-        permit_or_denial: Prepared { open: open.encode(), record: record.encode(), subjects, subject_digest },
+        permit_or_denial: Prepared {
+            kind: LeafKind::Entry,
+            open: open.encode(),
+            record: record.encode(),
+            told: vec![[7; 32]; record.concerned.len()],
+            subjects,
+            subject_digest,
+        },
         reads: Vec::new(),
         ends_at_ms: u64::MAX,
         spent: Vec::new(),

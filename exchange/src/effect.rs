@@ -19,7 +19,7 @@ use schemas::journal as fb;
 use schemas::routes::Route;
 use schemas::state::LicenseState as Standing;
 use serde::Serialize;
-use verifier::leaf::{Labels, Open};
+use verifier::leaf::{Labels, LeafKind, Open, told_digest};
 use verifier::license::{BodyHolder, LicenseContent};
 use verifier::report::Verdict;
 use verifier::{Hash, license as envelope};
@@ -87,6 +87,7 @@ struct Private<'a> {
     context: Option<&'a UseContext>,
     grant: Option<Key>,
     fields: Vec<String>,
+    mode: Option<&'static str>,
     envelope: Option<Vec<u8>>,
     detail: &'a str,
 }
@@ -112,6 +113,7 @@ impl<'a> Private<'a> {
                 asked.context = Some(&retrieve.context);
                 asked.grant = retrieve.grant;
                 asked.fields.clone_from(&retrieve.fields);
+                asked.mode = Some(retrieve.mode.name());
             }
             Action::Verify(verify) => {
                 asked.holder = verify.holder.as_ref();
@@ -379,12 +381,7 @@ impl Builder<'_> {
                     (retrieve.mode == Mode::Copy).then(|| annotate(entry, caller, &retrieve.context));
                 json(&RetrieveAnswer {
                     identifier,
-                    mode: match retrieve.mode {
-                        Mode::Fields => "fields",
-                        Mode::Envelope => "envelope",
-                        _ if annotation.is_some() => "copy",
-                        _ => "face",
-                    },
+                    mode: retrieve.mode.name(),
                     state: state_code(&found),
                     in_force: in_force(entry, &found),
                     fields,
@@ -612,7 +609,11 @@ impl Builder<'_> {
         answer: &[u8],
     ) -> Prepared {
         let bound_answer = state.idempotency.is_some().then_some(answer);
-        let subject = self.ledger.seal_subject(0, keys, &subject_record(private, bound_answer));
+        let told = json(&self.told(entry, private));
+        let told_salt = self.ledger.random();
+        let plaintext = subject_record(private, &told, &told_salt, bound_answer);
+        let subject = self.ledger.seal_subject(0, keys, &plaintext);
+        let told = state.concerned.iter().map(|label| told_digest(&told_salt, label, &told)).collect();
         let subject_digest = sha256(&subject);
         let labels = if labels.len() <= MAX_OPEN_LABELS {
             Labels::List(labels.to_vec())
@@ -632,8 +633,71 @@ impl Builder<'_> {
             subject_digest,
             labels,
         };
-        Prepared { open: open.encode(), record: state.encode(), subjects: vec![subject], subject_digest }
+        Prepared {
+            kind: LeafKind::Entry,
+            open: open.encode(),
+            record: state.encode(),
+            told,
+            subjects: vec![subject],
+            subject_digest,
+        }
     }
+
+    fn told<'p>(&self, entry: &Entry<'_>, private: &'p Private<'_>) -> Told<'p> {
+        Told {
+            licenses: &private.identifiers,
+            type_code: private.number.as_ref().map(|(code, _)| code.as_str()),
+            certificate_number: private.number.map(|(_, number)| number),
+            mode: private.mode,
+            fields: &private.fields,
+            grant: private.grant.map(hex::encode),
+            context: private.context.map(|context| {
+                let parts = [entry.organisation.as_bytes(), context.user_name.as_bytes()];
+                ToldUse {
+                    user: format!("{:016x}", self.ledger.keyed().tag("user", &parts)),
+                    item_code: &context.item_code,
+                    item_name: &context.item_name,
+                    business_code: &context.business_code,
+                    cause: &context.cause,
+                    stage: &context.stage,
+                }
+            }),
+        }
+    }
+}
+
+/// What a holder is told of an entry (section 4 of the formats), beside what stands in `open`: organisation, time,
+/// route, decision.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    licenses: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_code: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_number: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    fields: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant: Option<String>,
+    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
+    context: Option<ToldUse<'a>>,
+}
+
+/// The use context with a pseudonym in place of the user's name: the same person at the same organisation has the
+/// same one.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ToldUse<'a> {
+    user: String,
+    item_code: &'a str,
+    item_name: &'a str,
+    business_code: &'a str,
+    cause: &'a str,
+    stage: &'a str,
 }
 
 /// An entry of the exchange itself, without a caller: a document, or counts of what was shed.
@@ -671,8 +735,10 @@ pub fn system(
         labels: Labels::List(Vec::new()),
     };
     Prepared {
+        kind: LeafKind::Entry,
         open: open.encode(),
         record: record.encode(),
+        told: Vec::new(),
         subjects: Vec::new(),
         subject_digest: sha256(&[]),
     }
@@ -743,43 +809,25 @@ pub(crate) fn sha256(bytes: &[u8]) -> Hash {
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
-fn subject_record(private: &Private<'_>, answer: Option<&[u8]>) -> Vec<u8> {
-    let mut builder = FlatBufferBuilder::with_capacity(512);
-    let identifiers: Vec<_> = private.identifiers.iter().map(|text| builder.create_string(text)).collect();
-    let identifiers = (!identifiers.is_empty()).then(|| builder.create_vector(&identifiers));
+fn subject_record(private: &Private<'_>, told: &[u8], told_salt: &Hash, answer: Option<&[u8]>) -> Vec<u8> {
+    let mut builder = FlatBufferBuilder::with_capacity(1_024);
+    let told = Some(builder.create_vector(told));
+    let told_salt = Some(builder.create_vector(told_salt));
+    let user_name = private.context.map(|context| builder.create_string(&context.user_name));
     let holder_type_code = private.holder.map(|holder| builder.create_string(holder.type_code().as_str()));
     let holder_number = private.holder.map(|holder| builder.create_string(holder.number()));
-    let use_context = private.context.map(|context| {
-        let args = fb::UseContextArgs {
-            user_name: Some(builder.create_string(&context.user_name)),
-            item_code: Some(builder.create_string(&context.item_code)),
-            item_name: Some(builder.create_string(&context.item_name)),
-            business_code: Some(builder.create_string(&context.business_code)),
-            cause: Some(builder.create_string(&context.cause)),
-            stage: Some(builder.create_string(&context.stage)),
-        };
-        fb::UseContext::create(&mut builder, &args)
-    });
-    let grant = private.grant.map(|grant| builder.create_string(&hex::encode(grant)));
-    let fields: Vec<_> = private.fields.iter().map(|text| builder.create_string(text)).collect();
-    let fields = (!fields.is_empty()).then(|| builder.create_vector(&fields));
     let envelope = private.envelope.as_ref().map(|bytes| builder.create_vector(bytes));
     let answer = answer.map(|bytes| builder.create_vector(bytes));
-    let type_code = private.number.map(|(code, _)| builder.create_string(code.as_str()));
-    let certificate_number = private.number.map(|(_, number)| builder.create_string(number));
     let detail = (!private.detail.is_empty()).then(|| builder.create_string(private.detail));
     let args = fb::SubjectRecordArgs {
-        identifiers,
+        told,
+        told_salt,
+        user_name,
         holder_type_code,
         holder_number,
-        use_context,
-        grant,
-        fields,
         envelope,
         answer,
         detail,
-        type_code,
-        certificate_number,
     };
     let record = fb::SubjectRecord::create(&mut builder, &args);
     builder.finish(record, None);

@@ -157,6 +157,18 @@ impl Mode {
             Self::Search => 32,
         }
     }
+
+    /// The name in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Fields => "fields",
+            Self::Face => "face",
+            Self::Envelope => "envelope",
+            Self::Copy => "copy",
+            Self::Search => "search",
+        }
+    }
 }
 
 /// A retrieval of one license.

@@ -1,6 +1,7 @@
 //! Log leaves and what opens them (section 4): `open`, the commitment, the 34 leaf bytes.
 
 use crate::{Hash, sha256};
+use ring::digest::{Context, SHA256};
 
 /// Bytes of a leaf.
 pub const LEAF_BYTES: usize = 34;
@@ -27,7 +28,7 @@ const LABELS_DIGEST: u8 = 255;
 pub enum LeafKind {
     /// A decision or another entry.
     Entry = 1,
-    /// A root over the holders' indexes.
+    /// A root over the holders' sequences.
     IndexRoot = 2,
     /// A shard begins.
     ShardOpen = 3,
@@ -43,6 +44,17 @@ impl LeafKind {
             Self::IndexRoot => 2,
             Self::ShardOpen => 3,
             Self::ShardClose => 4,
+        }
+    }
+
+    /// The kind of a stable number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Entry),
+            2 => Some(Self::IndexRoot),
+            3 => Some(Self::ShardOpen),
+            4 => Some(Self::ShardClose),
+            _ => None,
         }
     }
 }
@@ -192,12 +204,94 @@ pub fn commitment(salt: &Hash, open: &[u8], c: &Hash) -> Hash {
     sha256(&[salt, open, c])
 }
 
-/// C, the commitment to what only insiders know: H(inner_salt ‖ length of record (4 bytes) ‖ record ‖ completion).
+/// R, the salted digest of what only insiders know: H(inner_salt ‖ length of record (4 bytes) ‖ record ‖ counters).
 ///
-/// A record is far shorter than 2³² bytes; a longer one is counted as 2³² − 1.
-pub fn inner_commitment(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Hash {
+/// `counters` is the head of the completion with the counters, without the links. A record is far shorter than 2³²
+/// bytes; a longer one is counted as 2³² − 1.
+pub fn insider_digest(inner_salt: &Hash, record: &[u8], counters: &[u8]) -> Hash {
     let length = u32::try_from(record.len()).unwrap_or(u32::MAX).to_be_bytes();
-    sha256(&[inner_salt, &length, record, completion])
+    sha256(&[inner_salt, &length, record, counters])
+}
+
+/// The place of an entry in one holder's chain of entries: the gap-free sequence that makes an omitted use visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HolderLink {
+    /// The holder.
+    pub label: [u8; 16],
+    /// Salted digest of what the holder is told: [`told_digest`]; zeros for nothing.
+    pub told: Hash,
+    /// Number of the entry in the sequence, from 1, without gaps.
+    pub sequence: u64,
+    /// Where the journal has the entry before it; 0 for the first. Means nothing outside the exchange.
+    pub previous_position: u64,
+    /// Index of the entry before it in the sequence; 0 for the first.
+    pub previous_index: u64,
+    /// Leaf hash of the entry before it; zeros for the first.
+    pub previous_leaf: Hash,
+}
+
+impl HolderLink {
+    /// Bytes of a link.
+    pub const BYTES: usize = 16 + 32 + 8 + 8 + 8 + 32;
+
+    /// The bytes: the fields in their order, numbers big-endian.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..16].copy_from_slice(&self.label);
+        bytes[16..48].copy_from_slice(&self.told);
+        bytes[48..56].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[56..64].copy_from_slice(&self.previous_position.to_be_bytes());
+        bytes[64..72].copy_from_slice(&self.previous_index.to_be_bytes());
+        bytes[72..].copy_from_slice(&self.previous_leaf);
+        bytes
+    }
+
+    /// Reads the bytes of a link.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        let (label, rest) = bytes.split_first_chunk().expect("a link has a label");
+        let (told, rest) = rest.split_first_chunk().expect("a link has a digest");
+        let (sequence, rest) = rest.split_first_chunk().expect("a link has a sequence");
+        let (position, rest) = rest.split_first_chunk().expect("a link has a position");
+        let (index, rest) = rest.split_first_chunk().expect("a link has an index");
+        Self {
+            label: *label,
+            told: *told,
+            sequence: u64::from_be_bytes(*sequence),
+            previous_position: u64::from_be_bytes(*position),
+            previous_index: u64::from_be_bytes(*index),
+            previous_leaf: rest.try_into().expect("a link ends with a hash"),
+        }
+    }
+
+    /// K of the bytes of a link: H(1, or 2 in the oversight sequence ‖ link).
+    ///
+    /// Hides what it commits to from whoever does not know `told`, which is salted for this holder alone.
+    pub fn digest_of(delayed: bool, link: &[u8; Self::BYTES]) -> Hash {
+        sha256(&[&[if delayed { 2 } else { 1 }], link])
+    }
+}
+
+/// The salted digest of what a holder is told of an entry: H(H(salt ‖ label) ‖ told).
+///
+/// The salt never leaves the exchange; the holder gets H(salt ‖ label), which opens no other holder's digest.
+pub fn told_digest(salt: &Hash, label: &[u8; 16], told: &[u8]) -> Hash {
+    sha256(&[&sha256(&[salt, label]), told])
+}
+
+/// C, the commitment to what the caller is not told: H(R ‖ K of each holder concerned, in order).
+pub fn inner_commitment(insider: &Hash, links: impl IntoIterator<Item = Hash>) -> Hash {
+    let mut context = Context::new(&SHA256);
+    context.update(insider);
+    for link in links {
+        context.update(&link);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// The leaf of a statement: what is public from the beginning (index root, shard open, shard close) and so stands in
+/// the log as H(statement), without a salt.
+pub fn statement_leaf(kind: LeafKind, statement: &[u8]) -> [u8; LEAF_BYTES] {
+    leaf_bytes(kind, &sha256(&[statement]))
 }
 
 /// The leaf: version ‖ kind ‖ commitment.
@@ -298,6 +392,30 @@ mod tests {
         let mut flat = vec![3; 32];
         flat.extend_from_slice(&[0, 0, 0, 2]);
         flat.extend_from_slice(b"rrcompletion");
-        assert_eq!(inner_commitment(&[3; 32], b"rr", b"completion"), sha256(&[&flat]));
+        assert_eq!(insider_digest(&[3; 32], b"rr", b"completion"), sha256(&[&flat]));
+        let told = told_digest(&[5; 32], &[4; 16], b"told");
+        assert_eq!(told, sha256(&[&sha256(&[&[5; 32], &[4; 16]]), b"told"]));
+        let link = HolderLink {
+            label: [4; 16],
+            told,
+            sequence: 6,
+            previous_position: 10,
+            previous_index: 7,
+            previous_leaf: [8; 32],
+        };
+        let mut flat = vec![1];
+        flat.extend_from_slice(&[4; 16]);
+        flat.extend_from_slice(&told);
+        for number in [6u64, 10, 7] {
+            flat.extend_from_slice(&number.to_be_bytes());
+        }
+        flat.extend_from_slice(&[8; 32]);
+        assert_eq!(HolderLink::decode(&link.encode()), link);
+        let digest = HolderLink::digest_of(false, &link.encode());
+        assert_eq!(digest, sha256(&[&flat]));
+        assert_ne!(HolderLink::digest_of(true, &link.encode()), digest);
+        assert_eq!(inner_commitment(&[9; 32], [digest]), sha256(&[&[[9; 32], digest].concat()]));
+        let root = statement_leaf(LeafKind::IndexRoot, b"root");
+        assert_eq!((root[1], &root[2..]), (2, &sha256(&[b"root"])[..]));
     }
 }

@@ -155,7 +155,7 @@ impl Crypt {
         self.random.fill(bytes).expect("getrandom does not fail once the kernel's pool is ready");
     }
 
-    fn random<const N: usize>(&self) -> [u8; N] {
+    pub(crate) fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.fill_random(&mut bytes);
         bytes

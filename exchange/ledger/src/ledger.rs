@@ -476,6 +476,11 @@ impl Ledger {
         Ok((self.open_subject(bound.answer)?, committed))
     }
 
+    /// 32 random bytes.
+    pub fn random(&self) -> Hash {
+        self.0.crypt.random()
+    }
+
     /// The log's name.
     pub fn origin(&self) -> &str {
         self.0.verifier_key.name()

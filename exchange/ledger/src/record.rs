@@ -1,19 +1,25 @@
 //! Journal records as owned values: `StateRecord` (`schemas/fbs/journal.fbs`), the completion and the plaintext of a
 //! frame's state part (section 6 of the formats). One place reads and writes each of them.
 
-use crate::{Hash, Key, Label, Position};
+use crate::{Hash, Key, Label};
 use flatbuffers::{FlatBufferBuilder, VerifierOptions};
 use schemas::journal as fb;
+use verifier::leaf::HolderLink;
 
-/// Most holders or counters of one record: their number is one byte of the completion.
-pub const MAX_LINKS: usize = 255;
+/// Most holders that one record concerns: as many as a bulk delivery may have subjects.
+pub const MAX_LINKS: usize = 1024;
+/// Most counters of one record: their number is one byte of the completion.
+pub const MAX_COUNTERS: usize = 255;
 /// `body_part` of a license whose body stays where it was.
 pub const NO_BODY_PART: u8 = 255;
 /// Tables in one record; a batch of licenses with a counter each stays far below.
 const MAX_TABLES: usize = 100_000;
 const MAX_DEPTH: usize = 8;
-const COMPLETION_LAYOUT: u8 = 1;
-const LINK_BYTES: usize = 56;
+/// The links of a completion are in the holders' own sequences, or in their oversight sequences.
+const LAYOUT_OWN: u8 = 1;
+const LAYOUT_OVERSIGHT: u8 = 2;
+const COMPLETION_HEAD_BYTES: usize = 4;
+const LINK_BYTES: usize = HolderLink::BYTES;
 
 /// The bytes are no record, completion or state part of the format; the text says which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +49,25 @@ pub struct Record {
     pub idempotency: Option<Idempotency>,
     /// What was shed since the last such entry.
     pub shed: Vec<Shed>,
+    /// Indexes of delayed uses that this entry tells to the holders concerned.
+    pub released: Vec<u64>,
+    /// Holders whose keys are destroyed from this entry on.
+    pub erased: Vec<Label>,
+    /// The epoch whose key wraps holders' keys from this entry on; 0 = no change.
+    pub epoch_begun: u32,
+    /// The epoch whose key no longer exists; 0 = none.
+    pub epoch_destroyed: u32,
+    /// The digest of the whole state after so many entries.
+    pub state_digest: Option<StateDigest>,
+}
+
+/// The digest of the whole state at one size of the log: what snapshots and the restart image are compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateDigest {
+    /// Entries applied.
+    pub size: u64,
+    /// [`crate::State::digest`] after them.
+    pub digest: Hash,
 }
 
 /// A holder's first appearance.
@@ -244,7 +269,13 @@ impl Record {
                 count: shed.count(),
             });
         }
-        if record.concerned.len() > MAX_LINKS || record.counters.len() > MAX_LINKS {
+        record.released = table.released().iter().flatten().collect();
+        record.erased = table.erased().iter().flatten().map(|label| label.0).collect();
+        record.epoch_begun = table.epoch_begun();
+        record.epoch_destroyed = table.epoch_destroyed();
+        record.state_digest =
+            table.state_digest().map(|state| StateDigest { size: state.size(), digest: state.digest().0 });
+        if record.concerned.len() > MAX_LINKS || record.counters.len() > MAX_COUNTERS {
             return Err(BAD);
         }
         Ok(record)
@@ -353,6 +384,15 @@ impl Record {
             })
             .collect();
         let shed = (!shed.is_empty()).then(|| b.create_vector(&shed));
+        let released = (!self.released.is_empty()).then(|| b.create_vector(&self.released));
+        let erased = (!self.erased.is_empty()).then(|| {
+            let erased: Vec<_> = self.erased.iter().map(fb::Hash16::new).collect();
+            b.create_vector(&erased)
+        });
+        let state_digest = self.state_digest.map(|state| {
+            let digest = fb::Hash32::new(&state.digest);
+            fb::StateDigest::create(b, &fb::StateDigestArgs { size: state.size, digest: Some(&digest) })
+        });
         let args = fb::StateRecordArgs {
             reason: self.reason,
             concerned,
@@ -364,6 +404,11 @@ impl Record {
             counters,
             idempotency,
             shed,
+            released,
+            erased,
+            epoch_begun: self.epoch_begun,
+            epoch_destroyed: self.epoch_destroyed,
+            state_digest,
         };
         let root = fb::StateRecord::create(b, &args);
         fb::finish_state_record_buffer(b, root);
@@ -371,22 +416,13 @@ impl Record {
     }
 }
 
-/// One holder's place in an entry: the chain that makes an omitted use visible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Link {
-    /// Number of this entry among the holder's, from 1, without gaps.
-    pub(crate) sequence: u64,
-    /// Frame of the holder's previous entry; [`Position::NONE`] for the first.
-    pub(crate) previous: Position,
-    pub(crate) previous_index: u64,
-    pub(crate) previous_leaf: Hash,
-}
-
 /// What only the sequencer knows of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Completion {
+    /// Whether the links are in the holders' oversight sequences; so it is for a record with a release moment.
+    pub(crate) delayed: bool,
     /// As many and in the order of `Record::concerned`.
-    pub(crate) links: Vec<Link>,
+    pub(crate) links: Vec<HolderLink>,
     /// Values after the entry, as many and in the order of `Record::counters`.
     pub(crate) counters: Vec<u32>,
 }
@@ -394,21 +430,21 @@ pub(crate) struct Completion {
 impl Completion {
     /// Bytes of the completion of a record.
     pub(crate) fn encoded_bytes(record: &Record) -> usize {
-        4 + LINK_BYTES * record.concerned.len() + 4 * record.counters.len()
+        COMPLETION_HEAD_BYTES + LINK_BYTES * record.concerned.len() + 4 * record.counters.len()
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(4 + LINK_BYTES * self.links.len() + 4 * self.counters.len());
-        // Admission refuses records with more than MAX_LINKS of either.
-        bytes.extend_from_slice(&[COMPLETION_LAYOUT, self.links.len() as u8, self.counters.len() as u8, 0]);
-        for link in &self.links {
-            bytes.extend_from_slice(&link.sequence.to_be_bytes());
-            bytes.extend_from_slice(&link.previous.0.to_be_bytes());
-            bytes.extend_from_slice(&link.previous_index.to_be_bytes());
-            bytes.extend_from_slice(&link.previous_leaf);
-        }
+        let bytes = COMPLETION_HEAD_BYTES + LINK_BYTES * self.links.len() + 4 * self.counters.len();
+        let mut bytes = Vec::with_capacity(bytes);
+        // Admission refuses records with more than MAX_LINKS or MAX_COUNTERS.
+        let layout = if self.delayed { LAYOUT_OVERSIGHT } else { LAYOUT_OWN };
+        bytes.extend_from_slice(&[layout, self.counters.len() as u8]);
+        bytes.extend_from_slice(&(self.links.len() as u16).to_be_bytes());
         for counter in &self.counters {
             bytes.extend_from_slice(&counter.to_be_bytes());
+        }
+        for link in &self.links {
+            bytes.extend_from_slice(&link.encode());
         }
         bytes
     }
@@ -420,26 +456,41 @@ impl Completion {
 
     fn read(bytes: &[u8], record: &Record) -> Option<Self> {
         let mut rest = bytes;
-        let [layout, links, counters, zero]: [u8; 4] = take(&mut rest)?;
+        let [layout, counters]: [u8; 2] = take(&mut rest)?;
+        let links = u16::from_be_bytes(take(&mut rest)?);
         let fits =
             usize::from(links) == record.concerned.len() && usize::from(counters) == record.counters.len();
-        if layout != COMPLETION_LAYOUT || zero != 0 || !fits {
+        let expected = if record.release_ms == 0 { LAYOUT_OWN } else { LAYOUT_OVERSIGHT };
+        if layout != expected || !fits {
             return None;
         }
-        let mut completion = Self::default();
-        for _ in 0..links {
-            completion.links.push(Link {
-                sequence: u64::from_be_bytes(take(&mut rest)?),
-                previous: Position(u64::from_be_bytes(take(&mut rest)?)),
-                previous_index: u64::from_be_bytes(take(&mut rest)?),
-                previous_leaf: take(&mut rest)?,
-            });
-        }
+        let mut completion = Self { delayed: layout == LAYOUT_OVERSIGHT, ..Self::default() };
         for _ in 0..counters {
             completion.counters.push(u32::from_be_bytes(take(&mut rest)?));
         }
+        for label in &record.concerned {
+            let link = HolderLink::decode(take_ref(&mut rest)?);
+            if link.label != *label {
+                return None;
+            }
+            completion.links.push(link);
+        }
         rest.is_empty().then_some(completion)
     }
+}
+
+/// C of an entry (section 4), from its bytes alone; `None` when the completion is malformed.
+pub(crate) fn inner_commitment(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
+    let [layout, counters, ..] = *completion.first_chunk::<COMPLETION_HEAD_BYTES>()?;
+    let head = COMPLETION_HEAD_BYTES + 4 * usize::from(counters);
+    let (head, links) = completion.split_at_checked(head)?;
+    let (links, odd) = links.as_chunks::<LINK_BYTES>();
+    if !odd.is_empty() {
+        return None;
+    }
+    let insider = verifier::leaf::insider_digest(inner_salt, record, head);
+    let links = links.iter().map(|link| HolderLink::digest_of(layout == LAYOUT_OVERSIGHT, link));
+    Some(verifier::leaf::inner_commitment(&insider, links))
 }
 
 /// One entry in the plaintext of a state part.
@@ -542,6 +593,11 @@ mod tests {
             counters: vec![CounterUse { key: [8; 16], day: 1, amount: 2, limit: 3 }],
             idempotency: Some(Idempotency { key: [10; 16], request: [11; 16], answer_part: 1 }),
             shed: vec![Shed { organisation: "x".to_owned(), code: 50, count: 8 }],
+            released: vec![3, 4],
+            erased: vec![[14; 16]],
+            epoch_begun: 15,
+            epoch_destroyed: 14,
+            state_digest: Some(StateDigest { size: 16, digest: [17; 32] }),
         }
     }
 
@@ -577,8 +633,16 @@ mod tests {
     #[test]
     fn completions_fit_their_record() {
         let record = full();
-        let link = Link { sequence: 1, previous: Position(2), previous_index: 3, previous_leaf: [4; 32] };
-        let completion = Completion { links: vec![link; 2], counters: vec![5] };
+        let link = HolderLink {
+            label: [1; 16],
+            told: [5; 32],
+            sequence: 1,
+            previous_position: 2,
+            previous_index: 3,
+            previous_leaf: [4; 32],
+        };
+        let links = vec![link, HolderLink { label: [2; 16], ..link }];
+        let completion = Completion { delayed: true, links, counters: vec![5] };
         let bytes = completion.encode();
         assert_eq!(bytes.len(), Completion::encoded_bytes(&record));
         assert_eq!(Completion::decode(&bytes, &record), Ok(completion));
@@ -587,6 +651,8 @@ mod tests {
         }
         assert!(Completion::decode(&[bytes.as_slice(), &[0]].concat(), &record).is_err());
         assert!(Completion::decode(&bytes, &Record::default()).is_err());
+        assert!(Completion::decode(&bytes, &Record { release_ms: 0, ..full() }).is_err());
+        assert!(Completion::decode(&bytes, &Record { concerned: vec![[1; 16]; 2], ..full() }).is_err());
     }
 
     #[test]

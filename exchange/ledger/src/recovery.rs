@@ -13,7 +13,7 @@ use crate::{
     ledger::{OpenError, Opened},
     record::{Completion, EntryPlain, Record},
     segment::{self, Header, SEGMENT_HEADER_BYTES},
-    sequencer::{Current, Cursor, LogSigner, build_seal, leaf_of, organisation, stamp},
+    sequencer::{Current, Cursor, LogSigner, build_seal, kind_of_leaf, leaf_of, organisation, stamp},
     state::{Applied, Slot, State},
     tiles::{self, Tiles},
 };
@@ -26,7 +26,7 @@ use std::{
 };
 use verifier::{
     checkpoint::Checkpoint,
-    leaf::Open,
+    leaf::{LeafKind, Open},
     merkle::{Frontier, leaf_hash},
     note::{SignedNote, VerifierKey},
 };
@@ -291,10 +291,11 @@ fn apply_frame(
     let entries = (frame.head.first_index..).zip(frame.leaves().zip(frame.subjects()).zip(hashes));
     for (index, ((leaf, (offset, length)), hash)) in entries {
         let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-        if leaf_of(&entry) != *leaf {
+        let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
+        if leaf_of(kind, &entry).as_ref() != Some(leaf) {
             return Err(corrupt("an entry is not what its leaf commits to"));
         }
-        if stamp(entry.open) != Some((index, frame.head.time_ms)) {
+        if kind == LeafKind::Entry && stamp(entry.open) != Some((index, frame.head.time_ms)) {
             return Err(corrupt("an entry has another index or time than its frame"));
         }
         let record = Record::decode(entry.record).map_err(|error| corrupt(error.0))?;
@@ -313,7 +314,7 @@ fn apply_frame(
             &Applied {
                 index,
                 time_ms: frame.head.time_ms,
-                organisation: organisation(entry.open),
+                organisation: organisation(kind, entry.open),
                 leaf_hash: *hash,
                 frame: position,
                 parts: &parts,
@@ -673,8 +674,12 @@ pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry))
         let mut rest = plain.as_slice();
         for leaf in frame.leaves() {
             let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-            if leaf_of(&entry) != *leaf {
+            let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
+            if leaf_of(kind, &entry).as_ref() != Some(leaf) {
                 return Err(corrupt("an entry is not what its leaf commits to"));
+            }
+            if kind != LeafKind::Entry {
+                continue;
             }
             visit(Entry {
                 open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,

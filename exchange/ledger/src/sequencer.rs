@@ -11,7 +11,7 @@ use crate::{
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
     image,
     ledger::{Hooks, Stop},
-    record::{Completion, CounterUse, EntryPlain, Link, Malformed, NO_BODY_PART, Record},
+    record::{Completion, CounterUse, EntryPlain, Malformed, NO_BODY_PART, Record, inner_commitment},
     segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
     state::{Applied, DocumentKind, Fact, Head, Slot, State},
     tiles,
@@ -32,8 +32,8 @@ use tokio::sync::oneshot;
 use verifier::{
     checkpoint::Checkpoint,
     leaf::{
-        LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open, commitment,
-        inner_commitment, leaf_bytes,
+        HolderLink, LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open,
+        commitment, leaf_bytes, statement_leaf,
     },
     merkle::{Frontier, GroupTree, leaf_hash},
     note::VerifierKey,
@@ -49,6 +49,8 @@ const OPEN_ORGANISATION_OFFSET: usize = 24;
 const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
 /// Most subject parts of an entry: part numbers are one byte and 255 means none.
 const MAX_PARTS: usize = 255;
+/// Longest statement of a leaf that is no entry.
+const MAX_STATEMENT_BYTES: usize = 1024;
 
 /// A decision, ready to be committed.
 pub struct Command {
@@ -67,10 +69,15 @@ pub struct Command {
 
 /// One entry, complete but for what only the sequencer knows.
 pub struct Prepared {
-    /// The encoded `open` with index and time zero.
+    /// What its leaf stands for; every decision is an entry.
+    pub kind: LeafKind,
+    /// The encoded `open` with index and time zero; the public statement of a leaf that is no entry.
     pub open: Vec<u8>,
     /// The encoded `StateRecord`; see [`Record::encode`].
     pub record: Vec<u8>,
+    /// What each holder concerned is told, as a salted digest ([`verifier::leaf::told_digest`]), in the record's
+    /// order; zeros for nothing.
+    pub told: Vec<Hash>,
     /// Sealed subject parts, numbered from 0; see [`crate::Ledger::seal_subject`].
     pub subjects: Vec<Vec<u8>>,
     /// Digest of all subject parts, as it stands in `open`.
@@ -134,12 +141,25 @@ struct Admitted {
 
 impl Admitted {
     fn new(prepared: Prepared) -> Result<Self, Refused> {
-        let open = Open::parse(&prepared.open).map_err(|_| Refused::Malformed("open"))?;
         let record = Record::decode(&prepared.record).map_err(|Malformed(what)| Refused::Malformed(what))?;
         let parts: Vec<&[u8]> = prepared.subjects.iter().map(Vec::as_slice).collect();
         // The sequencer's comparison with the frame buffer then finds bit flips, not a caller's mistake.
-        if open.subject_digest != prepared.subject_digest || verifier::sha256(&parts) != open.subject_digest {
+        if verifier::sha256(&parts) != prepared.subject_digest {
             return Err(Refused::Malformed("subject digest"));
+        }
+        if prepared.kind == LeafKind::Entry {
+            let open = Open::parse(&prepared.open).map_err(|_| Refused::Malformed("open"))?;
+            if open.subject_digest != prepared.subject_digest {
+                return Err(Refused::Malformed("subject digest"));
+            }
+        } else if record != Record::default()
+            || !parts.is_empty()
+            || prepared.open.len() > MAX_STATEMENT_BYTES
+        {
+            return Err(Refused::Malformed("a statement with more than its text"));
+        }
+        if prepared.told.len() != record.concerned.len() {
+            return Err(Refused::Malformed("not one digest of what is told for each holder concerned"));
         }
         let numbered =
             parts.iter().enumerate().all(|(at, part)| part_number(part).map(usize::from) == Some(at));
@@ -287,6 +307,7 @@ enum Judgement {
 /// A member of the group in the making.
 struct Member {
     reply: oneshot::Sender<Result<Outcome, Refused>>,
+    kind: LeafKind,
     open: Vec<u8>,
     record_bytes: Vec<u8>,
     subjects: Vec<Vec<u8>>,
@@ -689,7 +710,7 @@ impl Sequencer {
             let entry = Applied {
                 index,
                 time_ms,
-                organisation: organisation(&member.open),
+                organisation: organisation(member.kind, &member.open),
                 leaf_hash: member.leaf_hash,
                 frame,
                 parts: &parts,
@@ -836,27 +857,36 @@ impl Member {
             Some(counter) => others.swap_remove(counter),
             None => main,
         };
-        let Prepared { mut open, record: record_bytes, subjects, subject_digest } = prepared;
-        open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
-        open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
-        let links = record.concerned.iter().map(|label| {
+        let Prepared { kind, mut open, record: record_bytes, told, subjects, subject_digest } = prepared;
+        if kind == LeafKind::Entry {
+            open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
+            open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
+        }
+        let links = record.concerned.iter().zip(told).map(|(label, told)| {
             // A holder that this record brings has no entry yet.
             let head = head(label).unwrap_or_default();
-            Link {
+            HolderLink {
+                label: *label,
+                told,
                 sequence: head.sequence + 1,
-                previous: head.frame,
+                previous_position: head.frame.0,
                 previous_index: head.index,
                 previous_leaf: head.leaf_hash,
             }
         });
-        let completion = Completion { links: links.collect(), counters };
+        let completion = Completion { delayed: record.release_ms != 0, links: links.collect(), counters };
         let completion_bytes = completion.encode();
         let (salt, inner_salt) = split_salts(salts);
-        let c = inner_commitment(&inner_salt, &record_bytes, &completion_bytes);
-        let leaf = leaf_bytes(LeafKind::Entry, &commitment(&salt, &open, &c));
+        let c = inner_commitment(&inner_salt, &record_bytes, &completion_bytes)
+            .expect("a completion that was just encoded is well formed");
+        let leaf = match kind {
+            LeafKind::Entry => leaf_bytes(kind, &commitment(&salt, &open, &c)),
+            _ => statement_leaf(kind, &open),
+        };
         let leaf_hash = leaf_hash(&leaf);
         Self {
             reply,
+            kind,
             open,
             record_bytes,
             subjects,
@@ -892,23 +922,34 @@ fn is_intact(buffer: &[u8], members: &[Member], subjects_at: usize, plain_at: us
         let Ok(entry) = EntryPlain::read(&mut plain) else { return false };
         let leaf = &buffer[HEADER_BYTES + at * LEAF_BYTES..HEADER_BYTES + (at + 1) * LEAF_BYTES];
         let digest = verifier::sha256(&[subjects]);
+        let said = entry.open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32);
         digest == member.subject_digest
-            && entry.open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32)
-                == Some(&digest[..])
-            && leaf_of(&entry) == leaf
+            && (member.kind != LeafKind::Entry || said == Some(&digest[..]))
+            && leaf_of(member.kind, &entry).is_some_and(|made| made == leaf)
             && leaf_hash(leaf) == member.leaf_hash
     }) && plain.is_empty()
 }
 
-/// The leaf that the parts of an entry make.
-pub(crate) fn leaf_of(entry: &EntryPlain<'_>) -> [u8; LEAF_BYTES] {
-    let c = inner_commitment(entry.inner_salt, entry.record, entry.completion);
-    leaf_bytes(LeafKind::Entry, &commitment(entry.salt, entry.open, &c))
+/// The leaf of a kind that the parts of an entry make; `None` when the completion is malformed.
+pub(crate) fn leaf_of(kind: LeafKind, entry: &EntryPlain<'_>) -> Option<[u8; LEAF_BYTES]> {
+    if kind != LeafKind::Entry {
+        return Some(statement_leaf(kind, entry.open));
+    }
+    let c = inner_commitment(entry.inner_salt, entry.record, entry.completion)?;
+    Some(leaf_bytes(kind, &commitment(entry.salt, entry.open, &c)))
 }
 
-/// The organisation in an encoded `open`; zeros when it is too short to hold one.
-pub(crate) fn organisation(open: &[u8]) -> [u8; 18] {
+/// The kind that a leaf says it is of.
+pub(crate) fn kind_of_leaf(leaf: &[u8; LEAF_BYTES]) -> Option<LeafKind> {
+    LeafKind::from_number(leaf[1])
+}
+
+/// The organisation in an encoded `open`; zeros when there is none.
+pub(crate) fn organisation(kind: LeafKind, open: &[u8]) -> [u8; 18] {
     const _: () = assert!(OPEN_ORGANISATION_OFFSET + 18 <= OPEN_FIXED_BYTES);
+    if kind != LeafKind::Entry {
+        return [0; 18];
+    }
     open.get(OPEN_ORGANISATION_OFFSET..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
 }
 
@@ -934,7 +975,7 @@ pub(crate) fn committed_again(
     for _ in 0..at {
         entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
     }
-    let leaf = leaf_of(&entry);
+    let leaf = leaf_of(LeafKind::Entry, &entry).ok_or(MALFORMED)?;
     if frame.leaves().nth(at as usize) != Some(&leaf) {
         return Err(MALFORMED);
     }
@@ -945,7 +986,7 @@ pub(crate) fn committed_again(
         leaf_hash: leaf_hash(&leaf),
         open: entry.open.to_vec(),
         salt: *entry.salt,
-        c: inner_commitment(entry.inner_salt, entry.record, entry.completion),
+        c: inner_commitment(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
         spent: None,
         proof: None,
     })

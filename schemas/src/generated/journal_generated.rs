@@ -91,6 +91,87 @@ impl<'a> Hash16 {
 
 }
 
+// struct Hash32, aligned to 1
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Hash32(pub [u8; 32]);
+impl Default for Hash32 { 
+  fn default() -> Self { 
+    Self([0; 32])
+  }
+}
+impl ::core::fmt::Debug for Hash32 {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Hash32")
+      .field("bytes", &self.bytes())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Hash32 {}
+impl<'a> ::flatbuffers::Follow<'a> for Hash32 {
+  type Inner = &'a Hash32;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Hash32>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Hash32 {
+  type Inner = &'a Hash32;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Hash32>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Hash32 {
+    type Output = Hash32;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Hash32 as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(1)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Hash32 {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Hash32 {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    bytes: &[u8; 32],
+  ) -> Self {
+    let mut s = Self([0; 32]);
+    s.set_bytes(bytes);
+    s
+  }
+
+  pub fn bytes(&'a self) -> ::flatbuffers::Array<'a, u8, 32> {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid array in this slot
+    use ::flatbuffers::Follow;
+    unsafe { ::flatbuffers::Array::follow(&self.0, 0) }
+  }
+
+  pub fn set_bytes(&mut self, items: &[u8; 32]) {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid array in this slot
+    unsafe { ::flatbuffers::emplace_scalar_array(&mut self.0, 0, items) };
+  }
+
+}
+
 pub enum NewHolderOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1356,6 +1437,120 @@ impl ::core::fmt::Debug for ShedCount<'_> {
       ds.finish()
   }
 }
+pub enum StateDigestOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct StateDigest<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for StateDigest<'a> {
+  type Inner = StateDigest<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> StateDigest<'a> {
+  pub const VT_SIZE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DIGEST: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    StateDigest { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args StateDigestArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<StateDigest<'bldr>> {
+    let mut builder = StateDigestBuilder::new(_fbb);
+    builder.add_size(args.size);
+    if let Some(x) = args.digest { builder.add_digest(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn size(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(StateDigest::VT_SIZE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn digest(&self) -> &'a Hash32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Hash32>(StateDigest::VT_DIGEST, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for StateDigest<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("size", Self::VT_SIZE, false)?
+     .visit_field::<Hash32>("digest", Self::VT_DIGEST, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct StateDigestArgs<'a> {
+    pub size: u64,
+    pub digest: Option<&'a Hash32>,
+}
+impl<'a> Default for StateDigestArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    StateDigestArgs {
+      size: 0,
+      digest: None, // required field
+    }
+  }
+}
+
+pub struct StateDigestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StateDigestBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_size(&mut self, size: u64) {
+    self.fbb_.push_slot::<u64>(StateDigest::VT_SIZE, size, 0);
+  }
+  #[inline]
+  pub fn add_digest(&mut self, digest: &Hash32) {
+    self.fbb_.push_slot_always::<&Hash32>(StateDigest::VT_DIGEST, digest);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StateDigestBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    StateDigestBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<StateDigest<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, StateDigest::VT_DIGEST,"digest");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for StateDigest<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("StateDigest");
+      ds.field("size", &self.size());
+      ds.field("digest", &self.digest());
+      ds.finish()
+  }
+}
 pub enum StateRecordOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1382,6 +1577,11 @@ impl<'a> StateRecord<'a> {
   pub const VT_COUNTERS: ::flatbuffers::VOffsetT = 18;
   pub const VT_IDEMPOTENCY: ::flatbuffers::VOffsetT = 20;
   pub const VT_SHED: ::flatbuffers::VOffsetT = 22;
+  pub const VT_RELEASED: ::flatbuffers::VOffsetT = 24;
+  pub const VT_ERASED: ::flatbuffers::VOffsetT = 26;
+  pub const VT_EPOCH_BEGUN: ::flatbuffers::VOffsetT = 28;
+  pub const VT_EPOCH_DESTROYED: ::flatbuffers::VOffsetT = 30;
+  pub const VT_STATE_DIGEST: ::flatbuffers::VOffsetT = 32;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1394,6 +1594,11 @@ impl<'a> StateRecord<'a> {
   ) -> ::flatbuffers::WIPOffset<StateRecord<'bldr>> {
     let mut builder = StateRecordBuilder::new(_fbb);
     builder.add_release_ms(args.release_ms);
+    if let Some(x) = args.state_digest { builder.add_state_digest(x); }
+    builder.add_epoch_destroyed(args.epoch_destroyed);
+    builder.add_epoch_begun(args.epoch_begun);
+    if let Some(x) = args.erased { builder.add_erased(x); }
+    if let Some(x) = args.released { builder.add_released(x); }
     if let Some(x) = args.shed { builder.add_shed(x); }
     if let Some(x) = args.idempotency { builder.add_idempotency(x); }
     if let Some(x) = args.counters { builder.add_counters(x); }
@@ -1477,6 +1682,41 @@ impl<'a> StateRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ShedCount>>>>(StateRecord::VT_SHED, None)}
   }
+  #[inline]
+  pub fn released(&self) -> Option<::flatbuffers::Vector<'a, u64>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(StateRecord::VT_RELEASED, None)}
+  }
+  #[inline]
+  pub fn erased(&self) -> Option<::flatbuffers::Vector<'a, Hash16>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Hash16>>>(StateRecord::VT_ERASED, None)}
+  }
+  #[inline]
+  pub fn epoch_begun(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(StateRecord::VT_EPOCH_BEGUN, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn epoch_destroyed(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(StateRecord::VT_EPOCH_DESTROYED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn state_digest(&self) -> Option<StateDigest<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<StateDigest>>(StateRecord::VT_STATE_DIGEST, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for StateRecord<'_> {
@@ -1495,6 +1735,11 @@ impl ::flatbuffers::Verifiable for StateRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<CounterUse>>>>("counters", Self::VT_COUNTERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Idempotency>>("idempotency", Self::VT_IDEMPOTENCY, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ShedCount>>>>("shed", Self::VT_SHED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>("released", Self::VT_RELEASED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Hash16>>>("erased", Self::VT_ERASED, false)?
+     .visit_field::<u32>("epoch_begun", Self::VT_EPOCH_BEGUN, false)?
+     .visit_field::<u32>("epoch_destroyed", Self::VT_EPOCH_DESTROYED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<StateDigest>>("state_digest", Self::VT_STATE_DIGEST, false)?
      .finish();
     Ok(())
   }
@@ -1510,6 +1755,11 @@ pub struct StateRecordArgs<'a> {
     pub counters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<CounterUse<'a>>>>>,
     pub idempotency: Option<::flatbuffers::WIPOffset<Idempotency<'a>>>,
     pub shed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ShedCount<'a>>>>>,
+    pub released: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+    pub erased: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Hash16>>>,
+    pub epoch_begun: u32,
+    pub epoch_destroyed: u32,
+    pub state_digest: Option<::flatbuffers::WIPOffset<StateDigest<'a>>>,
 }
 impl<'a> Default for StateRecordArgs<'a> {
   #[inline]
@@ -1525,6 +1775,11 @@ impl<'a> Default for StateRecordArgs<'a> {
       counters: None,
       idempotency: None,
       shed: None,
+      released: None,
+      erased: None,
+      epoch_begun: 0,
+      epoch_destroyed: 0,
+      state_digest: None,
     }
   }
 }
@@ -1575,6 +1830,26 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StateRecordBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_SHED, shed);
   }
   #[inline]
+  pub fn add_released(&mut self, released: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u64>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_RELEASED, released);
+  }
+  #[inline]
+  pub fn add_erased(&mut self, erased: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Hash16>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_ERASED, erased);
+  }
+  #[inline]
+  pub fn add_epoch_begun(&mut self, epoch_begun: u32) {
+    self.fbb_.push_slot::<u32>(StateRecord::VT_EPOCH_BEGUN, epoch_begun, 0);
+  }
+  #[inline]
+  pub fn add_epoch_destroyed(&mut self, epoch_destroyed: u32) {
+    self.fbb_.push_slot::<u32>(StateRecord::VT_EPOCH_DESTROYED, epoch_destroyed, 0);
+  }
+  #[inline]
+  pub fn add_state_digest(&mut self, state_digest: ::flatbuffers::WIPOffset<StateDigest<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<StateDigest>>(StateRecord::VT_STATE_DIGEST, state_digest);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StateRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StateRecordBuilder {
@@ -1602,193 +1877,11 @@ impl ::core::fmt::Debug for StateRecord<'_> {
       ds.field("counters", &self.counters());
       ds.field("idempotency", &self.idempotency());
       ds.field("shed", &self.shed());
-      ds.finish()
-  }
-}
-pub enum UseContextOffset {}
-#[derive(Copy, Clone, PartialEq)]
-
-pub struct UseContext<'a> {
-  pub _tab: ::flatbuffers::Table<'a>,
-}
-
-impl<'a> ::flatbuffers::Follow<'a> for UseContext<'a> {
-  type Inner = UseContext<'a>;
-  #[inline]
-  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
-  }
-}
-
-impl<'a> UseContext<'a> {
-  pub const VT_USER_NAME: ::flatbuffers::VOffsetT = 4;
-  pub const VT_ITEM_CODE: ::flatbuffers::VOffsetT = 6;
-  pub const VT_ITEM_NAME: ::flatbuffers::VOffsetT = 8;
-  pub const VT_BUSINESS_CODE: ::flatbuffers::VOffsetT = 10;
-  pub const VT_CAUSE: ::flatbuffers::VOffsetT = 12;
-  pub const VT_STAGE: ::flatbuffers::VOffsetT = 14;
-
-  #[inline]
-  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
-    UseContext { _tab: table }
-  }
-  #[allow(unused_mut)]
-  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
-    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
-    args: &'args UseContextArgs<'args>
-  ) -> ::flatbuffers::WIPOffset<UseContext<'bldr>> {
-    let mut builder = UseContextBuilder::new(_fbb);
-    if let Some(x) = args.stage { builder.add_stage(x); }
-    if let Some(x) = args.cause { builder.add_cause(x); }
-    if let Some(x) = args.business_code { builder.add_business_code(x); }
-    if let Some(x) = args.item_name { builder.add_item_name(x); }
-    if let Some(x) = args.item_code { builder.add_item_code(x); }
-    if let Some(x) = args.user_name { builder.add_user_name(x); }
-    builder.finish()
-  }
-
-
-  #[inline]
-  pub fn user_name(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_USER_NAME, None).unwrap()}
-  }
-  #[inline]
-  pub fn item_code(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_ITEM_CODE, None).unwrap()}
-  }
-  #[inline]
-  pub fn item_name(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_ITEM_NAME, None).unwrap()}
-  }
-  #[inline]
-  pub fn business_code(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_BUSINESS_CODE, None).unwrap()}
-  }
-  #[inline]
-  pub fn cause(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_CAUSE, None).unwrap()}
-  }
-  #[inline]
-  pub fn stage(&self) -> &'a str {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_STAGE, None).unwrap()}
-  }
-}
-
-impl ::flatbuffers::Verifiable for UseContext<'_> {
-  #[inline]
-  fn run_verifier(
-    v: &mut ::flatbuffers::Verifier, pos: usize
-  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-    v.visit_table(pos)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("user_name", Self::VT_USER_NAME, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("item_code", Self::VT_ITEM_CODE, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("item_name", Self::VT_ITEM_NAME, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("business_code", Self::VT_BUSINESS_CODE, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("cause", Self::VT_CAUSE, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("stage", Self::VT_STAGE, true)?
-     .finish();
-    Ok(())
-  }
-}
-pub struct UseContextArgs<'a> {
-    pub user_name: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub item_code: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub item_name: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub business_code: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub cause: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub stage: Option<::flatbuffers::WIPOffset<&'a str>>,
-}
-impl<'a> Default for UseContextArgs<'a> {
-  #[inline]
-  fn default() -> Self {
-    UseContextArgs {
-      user_name: None, // required field
-      item_code: None, // required field
-      item_name: None, // required field
-      business_code: None, // required field
-      cause: None, // required field
-      stage: None, // required field
-    }
-  }
-}
-
-pub struct UseContextBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
-  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
-  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
-}
-impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UseContextBuilder<'a, 'b, A> {
-  #[inline]
-  pub fn add_user_name(&mut self, user_name: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_USER_NAME, user_name);
-  }
-  #[inline]
-  pub fn add_item_code(&mut self, item_code: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_ITEM_CODE, item_code);
-  }
-  #[inline]
-  pub fn add_item_name(&mut self, item_name: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_ITEM_NAME, item_name);
-  }
-  #[inline]
-  pub fn add_business_code(&mut self, business_code: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_BUSINESS_CODE, business_code);
-  }
-  #[inline]
-  pub fn add_cause(&mut self, cause: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_CAUSE, cause);
-  }
-  #[inline]
-  pub fn add_stage(&mut self, stage: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_STAGE, stage);
-  }
-  #[inline]
-  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UseContextBuilder<'a, 'b, A> {
-    let start = _fbb.start_table();
-    UseContextBuilder {
-      fbb_: _fbb,
-      start_: start,
-    }
-  }
-  #[inline]
-  pub fn finish(self) -> ::flatbuffers::WIPOffset<UseContext<'a>> {
-    let o = self.fbb_.end_table(self.start_);
-    self.fbb_.required(o, UseContext::VT_USER_NAME,"user_name");
-    self.fbb_.required(o, UseContext::VT_ITEM_CODE,"item_code");
-    self.fbb_.required(o, UseContext::VT_ITEM_NAME,"item_name");
-    self.fbb_.required(o, UseContext::VT_BUSINESS_CODE,"business_code");
-    self.fbb_.required(o, UseContext::VT_CAUSE,"cause");
-    self.fbb_.required(o, UseContext::VT_STAGE,"stage");
-    ::flatbuffers::WIPOffset::new(o.value())
-  }
-}
-
-impl ::core::fmt::Debug for UseContext<'_> {
-  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-    let mut ds = f.debug_struct("UseContext");
-      ds.field("user_name", &self.user_name());
-      ds.field("item_code", &self.item_code());
-      ds.field("item_name", &self.item_name());
-      ds.field("business_code", &self.business_code());
-      ds.field("cause", &self.cause());
-      ds.field("stage", &self.stage());
+      ds.field("released", &self.released());
+      ds.field("erased", &self.erased());
+      ds.field("epoch_begun", &self.epoch_begun());
+      ds.field("epoch_destroyed", &self.epoch_destroyed());
+      ds.field("state_digest", &self.state_digest());
       ds.finish()
   }
 }
@@ -1808,17 +1901,14 @@ impl<'a> ::flatbuffers::Follow<'a> for SubjectRecord<'a> {
 }
 
 impl<'a> SubjectRecord<'a> {
-  pub const VT_IDENTIFIERS: ::flatbuffers::VOffsetT = 4;
-  pub const VT_HOLDER_TYPE_CODE: ::flatbuffers::VOffsetT = 6;
-  pub const VT_HOLDER_NUMBER: ::flatbuffers::VOffsetT = 8;
-  pub const VT_USE_CONTEXT: ::flatbuffers::VOffsetT = 10;
-  pub const VT_GRANT: ::flatbuffers::VOffsetT = 12;
-  pub const VT_FIELDS: ::flatbuffers::VOffsetT = 14;
-  pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 16;
-  pub const VT_ANSWER: ::flatbuffers::VOffsetT = 18;
-  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 20;
-  pub const VT_TYPE_CODE: ::flatbuffers::VOffsetT = 22;
-  pub const VT_CERTIFICATE_NUMBER: ::flatbuffers::VOffsetT = 24;
+  pub const VT_TOLD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TOLD_SALT: ::flatbuffers::VOffsetT = 6;
+  pub const VT_USER_NAME: ::flatbuffers::VOffsetT = 8;
+  pub const VT_HOLDER_TYPE_CODE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_HOLDER_NUMBER: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 14;
+  pub const VT_ANSWER: ::flatbuffers::VOffsetT = 16;
+  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1830,27 +1920,38 @@ impl<'a> SubjectRecord<'a> {
     args: &'args SubjectRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<SubjectRecord<'bldr>> {
     let mut builder = SubjectRecordBuilder::new(_fbb);
-    if let Some(x) = args.certificate_number { builder.add_certificate_number(x); }
-    if let Some(x) = args.type_code { builder.add_type_code(x); }
     if let Some(x) = args.detail { builder.add_detail(x); }
     if let Some(x) = args.answer { builder.add_answer(x); }
     if let Some(x) = args.envelope { builder.add_envelope(x); }
-    if let Some(x) = args.fields { builder.add_fields(x); }
-    if let Some(x) = args.grant { builder.add_grant(x); }
-    if let Some(x) = args.use_context { builder.add_use_context(x); }
     if let Some(x) = args.holder_number { builder.add_holder_number(x); }
     if let Some(x) = args.holder_type_code { builder.add_holder_type_code(x); }
-    if let Some(x) = args.identifiers { builder.add_identifiers(x); }
+    if let Some(x) = args.user_name { builder.add_user_name(x); }
+    if let Some(x) = args.told_salt { builder.add_told_salt(x); }
+    if let Some(x) = args.told { builder.add_told(x); }
     builder.finish()
   }
 
 
   #[inline]
-  pub fn identifiers(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+  pub fn told(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(SubjectRecord::VT_IDENTIFIERS, None)}
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(SubjectRecord::VT_TOLD, None)}
+  }
+  #[inline]
+  pub fn told_salt(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(SubjectRecord::VT_TOLD_SALT, None)}
+  }
+  #[inline]
+  pub fn user_name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_USER_NAME, None)}
   }
   #[inline]
   pub fn holder_type_code(&self) -> Option<&'a str> {
@@ -1865,27 +1966,6 @@ impl<'a> SubjectRecord<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_HOLDER_NUMBER, None)}
-  }
-  #[inline]
-  pub fn use_context(&self) -> Option<UseContext<'a>> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<UseContext>>(SubjectRecord::VT_USE_CONTEXT, None)}
-  }
-  #[inline]
-  pub fn grant(&self) -> Option<&'a str> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_GRANT, None)}
-  }
-  #[inline]
-  pub fn fields(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(SubjectRecord::VT_FIELDS, None)}
   }
   #[inline]
   pub fn envelope(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
@@ -1908,20 +1988,6 @@ impl<'a> SubjectRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_DETAIL, None)}
   }
-  #[inline]
-  pub fn type_code(&self) -> Option<&'a str> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_TYPE_CODE, None)}
-  }
-  #[inline]
-  pub fn certificate_number(&self) -> Option<&'a str> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_CERTIFICATE_NUMBER, None)}
-  }
 }
 
 impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
@@ -1930,49 +1996,40 @@ impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
     v: &mut ::flatbuffers::Verifier, pos: usize
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("identifiers", Self::VT_IDENTIFIERS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("told", Self::VT_TOLD, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("told_salt", Self::VT_TOLD_SALT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("user_name", Self::VT_USER_NAME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("holder_type_code", Self::VT_HOLDER_TYPE_CODE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("holder_number", Self::VT_HOLDER_NUMBER, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<UseContext>>("use_context", Self::VT_USE_CONTEXT, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("grant", Self::VT_GRANT, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("fields", Self::VT_FIELDS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("envelope", Self::VT_ENVELOPE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("answer", Self::VT_ANSWER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("type_code", Self::VT_TYPE_CODE, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("certificate_number", Self::VT_CERTIFICATE_NUMBER, false)?
      .finish();
     Ok(())
   }
 }
 pub struct SubjectRecordArgs<'a> {
-    pub identifiers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub told: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub told_salt: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub user_name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub holder_type_code: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub holder_number: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub use_context: Option<::flatbuffers::WIPOffset<UseContext<'a>>>,
-    pub grant: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub fields: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub envelope: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub answer: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub type_code: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub certificate_number: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for SubjectRecordArgs<'a> {
   #[inline]
   fn default() -> Self {
     SubjectRecordArgs {
-      identifiers: None,
+      told: None,
+      told_salt: None,
+      user_name: None,
       holder_type_code: None,
       holder_number: None,
-      use_context: None,
-      grant: None,
-      fields: None,
       envelope: None,
       answer: None,
       detail: None,
-      type_code: None,
-      certificate_number: None,
     }
   }
 }
@@ -1983,8 +2040,16 @@ pub struct SubjectRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
 }
 impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, A> {
   #[inline]
-  pub fn add_identifiers(&mut self, identifiers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_IDENTIFIERS, identifiers);
+  pub fn add_told(&mut self, told: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_TOLD, told);
+  }
+  #[inline]
+  pub fn add_told_salt(&mut self, told_salt: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_TOLD_SALT, told_salt);
+  }
+  #[inline]
+  pub fn add_user_name(&mut self, user_name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_USER_NAME, user_name);
   }
   #[inline]
   pub fn add_holder_type_code(&mut self, holder_type_code: ::flatbuffers::WIPOffset<&'b  str>) {
@@ -1993,18 +2058,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, 
   #[inline]
   pub fn add_holder_number(&mut self, holder_number: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_HOLDER_NUMBER, holder_number);
-  }
-  #[inline]
-  pub fn add_use_context(&mut self, use_context: ::flatbuffers::WIPOffset<UseContext<'b >>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<UseContext>>(SubjectRecord::VT_USE_CONTEXT, use_context);
-  }
-  #[inline]
-  pub fn add_grant(&mut self, grant: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_GRANT, grant);
-  }
-  #[inline]
-  pub fn add_fields(&mut self, fields: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_FIELDS, fields);
   }
   #[inline]
   pub fn add_envelope(&mut self, envelope: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
@@ -2017,14 +2070,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, 
   #[inline]
   pub fn add_detail(&mut self, detail: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_DETAIL, detail);
-  }
-  #[inline]
-  pub fn add_type_code(&mut self, type_code: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_TYPE_CODE, type_code);
-  }
-  #[inline]
-  pub fn add_certificate_number(&mut self, certificate_number: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_CERTIFICATE_NUMBER, certificate_number);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubjectRecordBuilder<'a, 'b, A> {
@@ -2044,17 +2089,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, 
 impl ::core::fmt::Debug for SubjectRecord<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("SubjectRecord");
-      ds.field("identifiers", &self.identifiers());
+      ds.field("told", &self.told());
+      ds.field("told_salt", &self.told_salt());
+      ds.field("user_name", &self.user_name());
       ds.field("holder_type_code", &self.holder_type_code());
       ds.field("holder_number", &self.holder_number());
-      ds.field("use_context", &self.use_context());
-      ds.field("grant", &self.grant());
-      ds.field("fields", &self.fields());
       ds.field("envelope", &self.envelope());
       ds.field("answer", &self.answer());
       ds.field("detail", &self.detail());
-      ds.field("type_code", &self.type_code());
-      ds.field("certificate_number", &self.certificate_number());
       ds.finish()
   }
 }

@@ -96,7 +96,14 @@ pub(crate) fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
         subject_digest,
         labels: Labels::new(record.concerned.clone()),
     };
-    Prepared { open: open.encode(), record: record.encode(), subjects, subject_digest }
+    Prepared {
+        kind: LeafKind::Entry,
+        open: open.encode(),
+        record: record.encode(),
+        told: vec![[7; 32]; record.concerned.len()],
+        subjects,
+        subject_digest,
+    }
 }
 
 pub(crate) fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
