@@ -8,6 +8,7 @@
 pub mod app;
 pub mod client;
 pub mod config;
+pub mod cosign;
 pub mod decide;
 pub mod effect;
 pub mod facts;

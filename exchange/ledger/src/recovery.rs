@@ -120,6 +120,9 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
     if let Some(published) = published.filter(|published| published.size > size) {
         return Err(OpenError::RolledBack { published: published.size, journal: size });
     }
+    if options.least_size > size {
+        return Err(OpenError::RolledBack { published: options.least_size, journal: size });
+    }
 
     // Up to here nothing of the journal is changed. Now the tail moves into a segment of its own.
     segment::remove_temporary(&folder).map_err(OpenError::io("removing half-made files"))?;
