@@ -63,6 +63,7 @@ pub fn ledger_options(config: &Config) -> Options {
         archive: config.journal.archive.as_deref().map(|archive| config.path(archive)),
         scrub_bytes_per_second: u64::from(config.journal.scrub_mib_per_second.get()) << 20,
         engine: config.store.engine.into(),
+        accept_clock: config.accept_clock,
         probe: config.program.clone().map(|program| probe::of_program(program, config.origin.clone())),
         ..defaults
     }

@@ -170,6 +170,7 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             witnesses: Vec::new(),
             folder: folder.to_owned(),
             program: None,
+            accept_clock: false,
         };
         write_new(&path, &config.to_toml())?;
     }

@@ -63,6 +63,9 @@ enum Command {
         /// Address of the data listener; public and admin follow (+1, +2).
         #[arg(long)]
         listen: Option<SocketAddr>,
+        /// Start although the clock is behind the journal's last entry or more than 90 days after it: it is right.
+        #[arg(long)]
+        accept_clock: bool,
     },
     /// Checks the configuration and everything it names, and opens no port.
     CheckConfig {
@@ -238,8 +241,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
                 "next: put the server certificate, its key and the client authorities where config.toml names them, then `exchange serve`"
             );
         }
-        Command::Serve { place, development, listen } => {
+        Command::Serve { place, development, listen, accept_clock } => {
             let mut config = place.load()?;
+            config.accept_clock = accept_clock;
             if let Some(listen) = listen {
                 config.listen = exchange::config::Listen::at(listen);
             }

@@ -2,6 +2,7 @@
 
 use crate::{
     Hash, Key, Label, Position,
+    clock::Clock,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
     disk::RealDisk,
     frame::Frame,
@@ -78,6 +79,8 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
+    /// Start although the clock is far ahead of the journal or behind it: the operator has looked at it.
+    pub accept_clock: bool,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
@@ -107,6 +110,7 @@ impl Options {
             snapshot_interval: Duration::from_secs(3600),
             scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
+            accept_clock: false,
             on_fatal: exit,
             least_size: 0,
             hooks: Hooks::default(),
@@ -251,6 +255,19 @@ pub enum OpenError {
         /// Entries by the guard; as many as in the journal when only a seal is missing.
         guard: u64,
         /// Entries in the journal.
+        journal: u64,
+    },
+    /// The clock is not where the journal's last entry lets it be (operator): entries made by it could not be unmade, as
+    /// journal time never goes back.
+    #[error(
+        "the clock says {clock}, {how} the journal's last entry at {journal} (seconds since 1970): set it, or accept it"
+    )]
+    Clock {
+        /// Seconds since 1970 by the clock.
+        clock: u64,
+        /// "behind" or "more than 90 days after".
+        how: &'static str,
+        /// Seconds since 1970 by the journal.
         journal: u64,
     },
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
@@ -485,6 +502,7 @@ impl Ledger {
             durable: Arc::clone(&durable),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
+            clock: Clock::new(options.hooks.now_ms()),
             hooks: options.hooks.clone(),
             lock,
         };

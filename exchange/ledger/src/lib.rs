@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod clock;
 mod crypt;
 mod disk;
 #[cfg(debug_assertions)]

@@ -6,7 +6,7 @@
 //! copy is synced before anything is answered, so that nothing rests on such pages.
 
 use crate::{
-    Hash, LedgerKeys, Options, Position,
+    Hash, LedgerKeys, Options, Position, clock,
     crypt::{Crypt, day_of},
     disk::{self, Disk, Lock, RealDisk},
     frame::{self, Frame, Kind},
@@ -124,6 +124,8 @@ pub(crate) fn recover(
         return Err(OpenError::RolledBack { published: options.least_size, journal: size });
     }
 
+    found.check_clock(options, &end)?;
+
     // The journal is accepted; up to here neither it nor the tiles are changed.
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
@@ -196,7 +198,7 @@ impl Found {
 
     /// How far the journal was durable, as far as the guard knows.
     fn mark(&self) -> Mark {
-        self.guard.map_or_else(Mark::default, |(_, mark)| mark)
+        self.guard.map_or(Mark::START, |(_, mark)| mark)
     }
 
     /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
@@ -237,6 +239,12 @@ impl Found {
     /// Begun segments.
     pub(crate) fn segments(&self) -> usize {
         self.journal.segments.len()
+    }
+
+    /// Refuses a clock that the journal's last entry contradicts.
+    pub(crate) fn check_clock(&self, options: &Options, end: &End) -> Result<(), OpenError> {
+        let last_ms = (end.cursor.frontier.size() > 0).then_some(end.cursor.time_ms);
+        if options.accept_clock { Ok(()) } else { clock::check(options.hooks.now_ms(), last_ms) }
     }
 
     /// The frames that the start copies.
@@ -740,6 +748,7 @@ impl Journal {
     ) -> Result<End, E> {
         let public = UnparsedPublicKey::new(&ED25519, self.key.key());
         let mut cursor = start.clone();
+        confirm(mark, published, &cursor)?;
         let mut end_offset = SEGMENT_HEADER_BYTES as u64;
         // At the very start there is nothing to seal, and everywhere else a walk starts behind a seal.
         let mut sealed = true;

@@ -7,6 +7,7 @@
 
 use crate::{
     Hash, Key, Label, Position,
+    clock::Clock,
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
     disk::{DiskFile, Lock},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
@@ -412,6 +413,7 @@ pub(crate) struct Sequencer {
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) hooks: Hooks,
+    pub(crate) clock: Clock,
     /// Held while the thread may write to the journal.
     pub(crate) lock: Lock,
 }
@@ -545,7 +547,16 @@ impl Sequencer {
             }
             return false;
         }
-        let time_ms = self.hooks.now_ms().max(self.cursor.time_ms);
+        let time_ms = match self.clock.journal_ms(self.hooks.now_ms(), self.cursor.time_ms) {
+            Ok(time_ms) => time_ms,
+            Err(cause) => {
+                self.stop.fatal(&cause);
+                for submission in group {
+                    let _ = submission.reply.send(Err(Refused::Stopped));
+                }
+                return false;
+            }
+        };
         let frame_position = Position::new(self.current.number, self.current.offset as u32);
         let mut salts = vec![0; group.len() * SALTS_BYTES];
         self.crypt.fill_random(&mut salts);

@@ -7,6 +7,7 @@
 use crate::{
     Command, Committed, Hash, LedgerKeys, OpenError, Options, Outcome, Position, PreparedHolder, ReadError,
     Refused, State,
+    clock::Clock,
     crypt::{Crypt, HolderKey},
     disk::{Disk, DiskFile, Lock, Stat},
     frame::Frame,
@@ -701,6 +702,7 @@ impl Journal {
             leaves.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
             Ok(())
         })?;
+        found.check_clock(&options, &end)?;
         let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
 
         let stop = Arc::new(Stop::new(options.on_fatal));
@@ -740,6 +742,7 @@ impl Journal {
             durable: Arc::new(AtomicU64::new(leaves.len() as u64)),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
+            clock: Clock::new(options.hooks.now_ms()),
             hooks: options.hooks.clone(),
             lock,
         };

@@ -8,4 +8,5 @@ mod damage;
 mod derived;
 mod failure;
 mod model;
+mod refusals;
 mod rig;
