@@ -9,3 +9,4 @@ mod derived;
 mod failure;
 mod model;
 mod rig;
+mod store;
