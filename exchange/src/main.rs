@@ -15,6 +15,10 @@ use exchange::{init, probe, quickstart};
 use indicatif::ProgressBar;
 use ledger::{ImageFound, OpenError, RebuildFrom};
 
+/// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// 秒享: issues, serves and verifies electronic licenses; every request is authorised and journaled before its answer.
 #[derive(Parser)]
 #[command(name = "exchange", version, about, long_about = None)]

@@ -28,7 +28,11 @@ use std::{
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use verifier::{merkle::inclusion_from, note::VerifierKey, proof::TlogProof};
+use verifier::{
+    merkle::{consistency_from, inclusion_from},
+    note::VerifierKey,
+    proof::TlogProof,
+};
 
 /// Exit status after a failed write or sync (`EX_IOERR` of `sysexits.h`).
 const EXIT_IO: i32 = 74;
@@ -77,6 +81,8 @@ pub struct Options {
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
+    /// The journal must hold at least this many entries, because others have seen as many: what witnesses cosigned.
+    pub least_size: u64,
     /// For tests; empty otherwise.
     pub hooks: Hooks,
 }
@@ -102,6 +108,7 @@ impl Options {
             scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
             on_fatal: exit,
+            least_size: 0,
             hooks: Hooks::default(),
         }
     }
@@ -140,9 +147,16 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
 ///
-/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process:
-/// `after-sync-abort:N` aborts it between the N-th group's sync and the release of its answers,
-/// `after-sync-hold:N` holds the sequencer there for good. Without `:N` it is the first group.
+/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process.
+/// With `:N` behind it, it begins with the N-th group, without with the first:
+///
+/// * `after-sync-abort` aborts between the group's sync and the release of its answers,
+/// * `after-sync-hold` holds the sequencer there for good,
+/// * `answer-unwritten` answers it and every later group without writing them: what a kill finds when answers leave
+///   before the write,
+/// * `ignore-write-error` answers although the write or the sync failed.
+///
+/// The last two are the faults that the rigs must find.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
@@ -173,29 +187,6 @@ impl Hooks {
     pub(crate) fn after_sync(&self, frame: u64) {
         if let Some(hook) = &self.after_sync {
             hook(frame);
-        }
-    }
-}
-
-/// The process-wide failpoint; see [`Hooks`]. Called between a group's sync and its release.
-#[cfg(debug_assertions)]
-pub(crate) fn failpoint() {
-    use std::sync::LazyLock;
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("MIAOXIANG_FAILPOINT").ok()?;
-        let (name, number) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((name.to_owned(), number.parse().ok()?))
-    });
-    static GROUPS: AtomicU64 = AtomicU64::new(0);
-    if let Some((name, number)) = &*WANTED
-        && GROUPS.fetch_add(1, Ordering::Relaxed) + 1 == *number
-    {
-        match name.as_str() {
-            "after-sync-abort" => std::process::abort(),
-            "after-sync-hold" => loop {
-                std::thread::park();
-            },
-            _ => {}
         }
     }
 }
@@ -635,15 +626,39 @@ impl Ledger {
     /// # Errors
     /// The files cannot be read.
     pub fn proof(&self, index: u64) -> io::Result<Option<TlogProof>> {
-        let (size, text) = {
-            let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
-            (published.size, Arc::clone(&published.text))
-        };
-        if index >= size {
+        let (size, text) = self.published();
+        let path = self.inclusion(index, size)?;
+        Ok(path.map(|path| TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+    }
+
+    /// Size and text of the checkpoint that the public sees, as [`Ledger::published_checkpoint`].
+    pub fn published(&self) -> (u64, Arc<str>) {
+        let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
+        (published.size, Arc::clone(&published.text))
+    }
+
+    /// The inclusion path of an entry in the tree of `size` leaves; `None` when that tree does not hold the entry or
+    /// is larger than the published one.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn inclusion(&self, index: u64, size: u64) -> io::Result<Option<Vec<Hash>>> {
+        if index >= size || size > self.0.tiles.published_size() {
             return Ok(None);
         }
-        let path = inclusion_from(index, size, |level, index| self.0.tiles.node(level, index))?;
-        Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+        inclusion_from(index, size, |level, index| self.0.tiles.node(level, index)).map(Some)
+    }
+
+    /// The consistency path between two sizes of the published tree; empty between equal ones and from 0. `None` when
+    /// `old` is larger than `new`, or `new` than the published tree.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn consistency(&self, old: u64, new: u64) -> io::Result<Option<Vec<Hash>>> {
+        if old > new || new > self.0.tiles.published_size() {
+            return Ok(None);
+        }
+        consistency_from(old, new, |level, index| self.0.tiles.node(level, index)).map(Some)
     }
 
     /// The digest of the newest snapshot, until it is logged: the caller commits it in an entry of the system

@@ -18,6 +18,8 @@
 mod archive;
 mod crypt;
 mod disk;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod frame;
 mod guard;
 mod image;

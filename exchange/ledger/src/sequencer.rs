@@ -20,8 +20,9 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
+use rustc_hash::FxHashMap;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     sync::{
         Arc,
@@ -205,8 +206,11 @@ impl Admitted {
 }
 
 fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>) -> bool {
+    if items.len() < 2 {
+        return true;
+    }
     let mut seen = HashSet::with_capacity(items.len());
-    items.len() < 2 || items.into_iter().all(|item| seen.insert(item))
+    items.into_iter().all(|item| seen.insert(item))
 }
 
 /// An admitted command on its way through the queue.
@@ -263,11 +267,11 @@ pub(crate) enum Message {
 /// What the group's earlier members change, before the shared state does.
 #[derive(Default)]
 struct Pending {
-    versions: HashMap<Fact, u32>,
-    heads: HashMap<Label, Head>,
-    counters: HashMap<(Key, u32), u32>,
+    versions: FxHashMap<Fact, u32>,
+    heads: FxHashMap<Label, Head>,
+    counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
-    more_licenses: HashMap<Label, u32>,
+    more_licenses: FxHashMap<Label, u32>,
 }
 
 impl Pending {
@@ -357,6 +361,24 @@ pub(crate) struct Current {
 }
 
 impl Current {
+    /// Writes a frame and makes it durable.
+    fn append(&self, frame: &[u8]) -> io::Result<()> {
+        #[cfg(debug_assertions)]
+        if crate::failpoint::leaves_unwritten() {
+            return Ok(());
+        }
+        let written = self
+            .file
+            .write_all_at(frame, self.offset)
+            .and_then(|()| self.file.sync())
+            .and_then(|()| self.still_there());
+        #[cfg(debug_assertions)]
+        if crate::failpoint::ignores_write_error() {
+            return Ok(());
+        }
+        written
+    }
+
     /// A segment that is deleted or cut while it is written keeps nothing, whatever its sync says.
     fn still_there(&self) -> io::Result<()> {
         let stat = self.file.stat()?;
@@ -683,9 +705,11 @@ impl Sequencer {
         let (checkpoint, signature) = self.signer.sign(after.size(), after.root());
         frame::finish(buffer, state_bytes, checkpoint.size, &checkpoint.root, &signature);
 
+        #[cfg(debug_assertions)]
+        crate::failpoint::begin_group();
         self.write(buffer)?;
         #[cfg(debug_assertions)]
-        crate::ledger::failpoint();
+        crate::failpoint::after_sync();
         self.cursor.frontier = after;
         self.cursor.time_ms = time_ms;
         self.released.set(Mark { frames: self.cursor.frame, size: checkpoint.size, root: checkpoint.root });
@@ -699,12 +723,7 @@ impl Sequencer {
     /// what the disk holds is unknown and a second sync would lie.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
         let started = Instant::now();
-        let written = self
-            .hooks
-            .before_write(self.cursor.frame)
-            .and_then(|()| self.current.file.write_all_at(bytes, self.current.offset))
-            .and_then(|()| self.current.file.sync())
-            .and_then(|()| self.current.still_there());
+        let written = self.hooks.before_write(self.cursor.frame).and_then(|()| self.current.append(bytes));
         if let Err(error) = written {
             self.stop.fatal(&format!("writing frame {} failed: {error}", self.cursor.frame));
             return Err(Fatal);

@@ -10,6 +10,7 @@ use crate::{
     record::{Completion, NO_BODY_PART, Record},
 };
 use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
@@ -315,19 +316,22 @@ impl Slot {
     }
 }
 
+/// Keys are keyed hashes and random labels, which nobody outside can choose: a fast hash is enough.
+type Map<K, V> = DashMap<K, V, FxBuildHasher>;
+
 /// The state. See the module's page for who writes and who reads.
 pub struct State {
     crypt: Arc<Crypt>,
     idempotency_per_organisation: usize,
-    licenses: DashMap<Key, LicenseCell>,
-    grants: DashMap<Key, Grant>,
-    documents: DashMap<(u8, Key), Document>,
-    holders: DashMap<Label, HolderCell>,
-    labels_by_key: DashMap<Key, Label>,
+    licenses: Map<Key, LicenseCell>,
+    grants: Map<Key, Grant>,
+    documents: Map<(u8, Key), Document>,
+    holders: Map<Label, HolderCell>,
+    labels_by_key: Map<Key, Label>,
     /// Holder index to label; only ever longer.
     labels: RwLock<Vec<Label>>,
-    counters: DashMap<(Key, u32), u32>,
-    idempotency: DashMap<Key, Bound>,
+    counters: Map<(Key, u32), u32>,
+    idempotency: Map<Key, Bound>,
     /// Locked by the writer only.
     order: Mutex<Order>,
     /// Day in China Standard Time of the latest entry.
@@ -342,14 +346,14 @@ impl State {
         Self {
             crypt,
             idempotency_per_organisation,
-            licenses: DashMap::new(),
-            grants: DashMap::new(),
-            documents: DashMap::new(),
-            holders: DashMap::new(),
-            labels_by_key: DashMap::new(),
+            licenses: Map::default(),
+            grants: Map::default(),
+            documents: Map::default(),
+            holders: Map::default(),
+            labels_by_key: Map::default(),
             labels: RwLock::default(),
-            counters: DashMap::new(),
-            idempotency: DashMap::new(),
+            counters: Map::default(),
+            idempotency: Map::default(),
             order: Mutex::default(),
             today: AtomicU32::new(0),
             applied: AtomicU64::new(0),
