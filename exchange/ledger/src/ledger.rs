@@ -463,8 +463,9 @@ impl Ledger {
         let mut followed = None;
         if let Some(image) = image {
             let covered = opened.size - opened.replayed;
+            let (state, tiles) = (Arc::clone(&state), Arc::clone(&tiles));
             let (follower, shared) =
-                Follower::new(&options, image, fed, Arc::clone(&state), cursor.clone(), slots, covered);
+                Follower::new(&options, image, fed, state, tiles, cursor.clone(), slots, covered);
             followed = Some(shared);
             let held = Arc::clone(&lock);
             threads.push(spawn("image", move || {

@@ -10,3 +10,4 @@ mod failure;
 mod model;
 mod refusals;
 mod rig;
+mod store;
