@@ -23,6 +23,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use verifier::{
+    leaf::{LEAF_BYTES, LeafKind},
     merkle::{consistency_from, inclusion_from},
     note::VerifierKey,
     proof::TlogProof,
@@ -320,6 +321,7 @@ struct Inner {
     keeper: Arc<Keeper>,
     stop: Arc<Stop>,
     durable: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
     /// Size that the restart image covers; `None` without one.
     image: Option<Arc<AtomicU64>>,
     hooks: Hooks,
@@ -338,6 +340,13 @@ impl Ledger {
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
         let durable = Arc::new(AtomicU64::new(opened.size));
+        // The tiles hold every leaf by now, checked against the journal.
+        let last = match opened.size.checked_sub(1) {
+            Some(last) => tiles.leaf(last).map(Some).map_err(OpenError::io("reading the last leaf"))?,
+            None => None,
+        };
+        let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
+        let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
         let (image_sender, image_receiver) = bounded(crate::image::QUEUE_GROUPS);
@@ -389,6 +398,7 @@ impl Ledger {
             tiles: tiles_sender,
             image: image_sender,
             durable: Arc::clone(&durable),
+            closed: Arc::clone(&closed),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
             hooks: options.hooks.clone(),
@@ -408,6 +418,7 @@ impl Ledger {
             keeper,
             stop,
             durable,
+            closed,
             image: covered,
             hooks: options.hooks,
             threads: Mutex::new(threads),
@@ -501,6 +512,11 @@ impl Ledger {
     /// Durable entries.
     pub fn size(&self) -> u64 {
         self.0.durable.load(Ordering::Acquire)
+    }
+
+    /// Whether the log's last leaf closes it: then every command is refused as [`Refused::Closed`], for good.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 
     /// The signed checkpoint that the public sees; moves once a second.

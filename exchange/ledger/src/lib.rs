@@ -29,7 +29,7 @@ pub mod record;
 
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
 pub use ledger::{Counts, Health, Hooks, Ledger, OpenError, Opened, Options, Rebuilt, Space, rebuild};
-pub use recovery::{Entry, LogReport, entries, verify_log};
+pub use recovery::{Entry, LogReport, Tail, entries, verify_log};
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use verifier::Hash;
