@@ -303,13 +303,12 @@ pub fn command() -> Command {
 /// # Panics
 /// When it was not built.
 pub fn binary(name: &str) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().and_then(Path::parent).unwrap().join(name);
-    assert!(
-        binary.exists(),
-        "{} is not built: run `cargo build -p exchange -p verifier` first",
-        binary.display()
-    );
+    let own = std::env::current_exe().unwrap();
+    // Tests lie one folder deeper than binaries.
+    let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let binary = folders.into_iter().find(|binary| binary.is_file());
+    let binary = binary
+        .unwrap_or_else(|| panic!("{name} is not built: run `cargo build -p exchange -p verifier` first"));
     let mut command = Command::new(binary);
     command.stdin(Stdio::null()).env("RUST_LOG", "warn");
     command
@@ -348,14 +347,28 @@ impl Server {
 
     /// Starts the process and waits until it serves.
     pub fn start(&mut self) {
+        if let Err(said) = self.try_start() {
+            panic!("no server: {said}");
+        }
+    }
+
+    /// Starts the process, waiting for nothing.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the server is running");
         let mut command = command();
         command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::piped()).stderr(self.stderr.reopen().unwrap());
-        let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        self.child = Some(child);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Starts the process and waits until it serves.
+    ///
+    /// # Errors
+    /// What it says when it does not serve.
+    pub fn try_start(&mut self) -> Result<(), String> {
+        self.spawn();
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take()).unwrap();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -363,7 +376,10 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let line = receiver.recv_timeout(HANG).unwrap_or_else(|_| panic!("no server: {}", self.stderr()));
+        let Ok(line) = receiver.recv_timeout(HANG) else {
+            self.kill();
+            return Err(self.stderr());
+        };
         let address = |name: &str| {
             let mut words = line.split_whitespace().skip_while(|word| *word != name).skip(1);
             words
@@ -372,6 +388,7 @@ impl Server {
                 .unwrap_or_else(|| panic!("no address of {name}: {line}"))
         };
         (self.data, self.public, self.admin) = (address("data"), address("public"), address("admin"));
+        Ok(())
     }
 
     /// Sets a variable of the process for its next start; `None` takes it away.
