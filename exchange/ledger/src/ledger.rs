@@ -30,6 +30,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use verifier::{
+    leaf::{LEAF_BYTES, LeafKind},
     merkle::{consistency_from, inclusion_from},
     note::VerifierKey,
     proof::TlogProof,
@@ -380,6 +381,7 @@ struct Inner {
     keeper: Arc<Keeper>,
     stop: Arc<Stop>,
     durable: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
     /// `None` without a restart image.
     image: Option<Followed>,
     hooks: Hooks,
@@ -425,6 +427,13 @@ impl Ledger {
             keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
         }
         let durable = Arc::new(AtomicU64::new(opened.size));
+        // The tiles hold every leaf by now, checked against the journal.
+        let last = match opened.size.checked_sub(1) {
+            Some(last) => tiles.leaf(last).map(Some).map_err(OpenError::io("reading the last leaf"))?,
+            None => None,
+        };
+        let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
+        let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
         let (feed, fed) = Feed::new();
@@ -501,6 +510,7 @@ impl Ledger {
             released,
             guard_ends,
             durable: Arc::clone(&durable),
+            closed: Arc::clone(&closed),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
             clock: Clock::new(options.hooks.now_ms()),
@@ -522,6 +532,7 @@ impl Ledger {
             keeper,
             stop,
             durable,
+            closed,
             image: followed,
             hooks: options.hooks,
             threads: Mutex::new(threads),
@@ -615,6 +626,11 @@ impl Ledger {
     /// Durable entries.
     pub fn size(&self) -> u64 {
         self.0.durable.load(Ordering::Acquire)
+    }
+
+    /// Whether the log's last leaf closes it: then every command is refused as [`Refused::Closed`], for good.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 
     /// The signed checkpoint that the public sees; moves once a second.

@@ -51,7 +51,7 @@ pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
 pub use verifier::Hash;
-pub use verify::{Entry, ImageFound, LogReport, entries, verify_log};
+pub use verify::{Entry, ImageFound, LogReport, Tail, entries, verify_log};
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
 pub type Key = [u8; 16];

@@ -27,7 +27,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -131,6 +131,9 @@ pub enum Refused {
     /// The ledger has stopped; it answers nothing any more.
     #[error("the ledger has stopped")]
     Stopped,
+    /// The log was closed; it takes no entry any more.
+    #[error("the log is closed")]
+    Closed,
     /// The caller prepared something that is no entry: a fault of the program, nothing is written.
     #[error("the command is malformed: {0}")]
     Malformed(&'static str),
@@ -410,6 +413,8 @@ pub(crate) struct Sequencer {
     /// Dropped with the sequencer: the guard is then written once more.
     pub(crate) guard_ends: Sender<()>,
     pub(crate) durable: Arc<AtomicU64>,
+    /// The log's last leaf closes it, or does in the group in the making.
+    pub(crate) closed: Arc<AtomicBool>,
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) hooks: Hooks,
@@ -565,12 +570,20 @@ impl Sequencer {
         let mut members: Vec<Member> = Vec::with_capacity(group.len());
         let mut changed = Vec::new();
         for (submission, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
+            if self.closed.load(Ordering::Acquire) {
+                let _ = submission.reply.send(Err(Refused::Closed));
+                continue;
+            }
             match self.judge(&submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
                     let member = Member::new(submission, None, counters, salts, index, time_ms, |label| {
                         pending.head(&self.state, label)
                     });
+                    // Nothing follows it, not even in its own group.
+                    if member.kind == LeafKind::ShardClose {
+                        self.closed.store(true, Ordering::Release);
+                    }
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
