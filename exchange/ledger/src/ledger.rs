@@ -3,7 +3,9 @@
 use crate::{
     Hash, Key, Label, Position,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    disk::RealDisk,
     frame::Frame,
+    guard::Released,
     recovery::{self, Recovered},
     segment::{Keeper, KeeperTask, Reader},
     sequencer::{Command, Committed, Message, Outcome, Refused, Sequencer, Submission, committed_again},
@@ -195,6 +197,19 @@ pub enum OpenError {
         /// Entries in the journal.
         journal: u64,
     },
+    /// Entries that were answered from are not in the journal: it was cut short, or rolled back.
+    #[error(
+        "the log answered from {guard} entries by its guard, the journal ends after {journal}: it was cut short or rolled back"
+    )]
+    CutShort {
+        /// Entries by the guard; as many as in the journal when only a seal is missing.
+        guard: u64,
+        /// Entries in the journal.
+        journal: u64,
+    },
+    /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
+    #[error("{0}")]
+    Guard(&'static str),
 }
 
 impl OpenError {
@@ -310,10 +325,27 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
-        let Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened } =
-            recovery::recover(&options, &keys)?;
+        let Recovered {
+            disk,
+            lock,
+            crypt,
+            state,
+            signer,
+            tiles,
+            writer,
+            image,
+            guard,
+            files,
+            current,
+            cursor,
+            slots,
+            opened,
+        } = recovery::recover(&options, &keys)?;
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
+        for file in files {
+            keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
+        }
         let durable = Arc::new(AtomicU64::new(opened.size));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
@@ -322,6 +354,7 @@ impl Ledger {
 
         let task = KeeperTask {
             keeper: Arc::clone(&keeper),
+            disk: Arc::clone(&disk),
             folder: recovery::journal_folder(&options.folder),
             segment_bytes: options.segment_bytes,
             reserve_percent: options.reserve_percent,
@@ -333,6 +366,15 @@ impl Ledger {
         // Known before the first command comes.
         task.watch();
         threads.push(spawn("keeper", guarded(&stop, "keeper", move || task.run()))?);
+
+        let released = Arc::new(Released::new(cursor.mark()));
+        let (guard_ends, ended) = bounded(0);
+        let (held, read, stopped) = (Arc::clone(&lock), Arc::clone(&released), Arc::clone(&stop));
+        let task = guarded(&stop, "guard", move || guard.follow(&read, &ended, &stopped));
+        threads.push(spawn("guard", move || {
+            task();
+            drop(held);
+        })?);
 
         let held = Arc::clone(&lock);
         threads.push(spawn("tiles", move || {
@@ -365,6 +407,8 @@ impl Ledger {
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
             image: image_sender,
+            released,
+            guard_ends,
             durable: Arc::clone(&durable),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
@@ -379,7 +423,7 @@ impl Ledger {
             crypt,
             keyed: KeyedHash::new(&keys.index),
             state,
-            reader: Reader::new(recovery::journal_folder(&options.folder)),
+            reader: Reader::new(disk, recovery::journal_folder(&options.folder)),
             tiles,
             verifier_key,
             keeper,
@@ -579,7 +623,7 @@ pub struct Rebuilt {
 /// [`OpenError`], also [`OpenError::Locked`] while a gateway runs.
 pub fn rebuild(options: Options, keys: LedgerKeys) -> Result<Rebuilt, OpenError> {
     options.check()?;
-    let lock = recovery::lock(&options.folder)?;
+    let lock = recovery::lock(&RealDisk, &options.folder)?;
     match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(OpenError::Io { what: "deleting the restart image", error });

@@ -16,9 +16,11 @@
 #![forbid(unsafe_code)]
 
 mod crypt;
+mod disk;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod frame;
+mod guard;
 mod image;
 mod ledger;
 mod recovery;

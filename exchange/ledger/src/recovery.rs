@@ -8,7 +8,9 @@
 use crate::{
     Hash, LedgerKeys, Options, Position,
     crypt::{Crypt, day_of},
+    disk::{self, Disk, Lock, RealDisk},
     frame::{self, Frame, Kind},
+    guard::{self, Guard, Mark},
     image::{self, Image, Meta},
     ledger::{OpenError, Opened},
     record::{Completion, EntryPlain, Record},
@@ -20,7 +22,7 @@ use crate::{
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions},
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -43,36 +45,16 @@ pub(crate) fn store_folder(data: &Path) -> PathBuf {
     data.join("store")
 }
 
-/// Takes the journal's lock; it is held while the file is open.
-pub(crate) fn lock(data: &Path) -> Result<Arc<File>, OpenError> {
-    let folder = journal_folder(data);
-    make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(folder.join("lock"))
-        .map_err(OpenError::io("opening the lock"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Arc::new(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked),
-        Err(error) => Err(OpenError::Io { what: "locking the journal", error: error.into() }),
-    }
+fn lock_path(journal: &Path) -> PathBuf {
+    journal.join("lock")
 }
 
-/// Makes a folder whose name survives a power cut: what is synced inside is worth nothing without it.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => {
-            make_folder(parent)?;
-            fs::create_dir(folder)?;
-            File::open(parent)?.sync_all()
-        }
-        None => fs::create_dir(folder),
-    }
+/// Takes the journal's lock.
+pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Lock, OpenError> {
+    let folder = journal_folder(data);
+    disk.make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
+    let lock = disk.lock(&lock_path(&folder)).map_err(OpenError::io("locking the journal"))?;
+    lock.ok_or(OpenError::Locked)
 }
 
 fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
@@ -87,13 +69,17 @@ fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> 
 
 /// Everything a ledger starts with.
 pub(crate) struct Recovered {
-    pub(crate) lock: Arc<File>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) lock: Lock,
     pub(crate) crypt: Arc<Crypt>,
     pub(crate) state: Arc<State>,
     pub(crate) signer: LogSigner,
     pub(crate) tiles: Arc<Tiles>,
     pub(crate) writer: tiles::Writer,
     pub(crate) image: Option<Image>,
+    pub(crate) guard: Guard,
+    /// The journal's files; none may go while it is open.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) current: Current,
     pub(crate) cursor: Cursor,
     /// Values that replay changed and the image does not have.
@@ -103,57 +89,165 @@ pub(crate) struct Recovered {
 
 pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered, OpenError> {
     options.check()?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let signer = signer(options, keys)?;
-    let lock = lock(&options.folder)?;
-    let folder = journal_folder(&options.folder);
-    let journal = Journal::list(&folder, signer.key.clone())?;
+    let lock = lock(&*disk, &options.folder)?;
     let published = published(&options.folder, &signer.key);
+    let found = Found::look(Arc::clone(&disk), &options.folder, signer.key.clone(), published)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
+    let Replayed { state, image, from, slots, end, replayed } = replay_with_image(options, &found, &crypt)?;
+
+    // The journal is accepted; up to here neither it nor the tiles are changed.
+    let from_image = from != Cursor::start();
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
-
-    let cut = journal.cut()?;
-    let number = journal.segments.last().map_or(0, |last| last.number + 1);
-    let Replayed { state, image, writer, slots, end, replayed, from_image } =
-        replay_with_image(options, &journal, &cut, number, published.as_ref(), &crypt, &tiles)?;
-    let size = end.cursor.frontier.size();
-    if let Some(published) = published.filter(|published| published.size > size) {
-        return Err(OpenError::RolledBack { published: published.size, journal: size });
-    }
-
-    // Up to here nothing of the journal is changed. Now the tail moves into a segment of its own.
-    segment::remove_temporary(&folder).map_err(OpenError::io("removing half-made files"))?;
-    let mut cursor = end.cursor;
-    let tail = cut.bytes(end.offset);
-    let first_frame = cut.first_frame.unwrap_or(cursor.frame);
-    let mut content = segment::header(number, first_frame, &options.origin).to_vec();
-    content.extend_from_slice(tail);
-    if !tail.is_empty() && !end.sealed {
-        content.extend_from_slice(&build_seal(&mut cursor, &signer));
-    }
-    let offset = content.len() as u64;
-    let bytes = options.segment_bytes.max(offset);
-    let file = segment::create(&folder, number, &content, bytes, |_| Ok(()))
-        .map_err(OpenError::io("writing the tail into a new segment"))?;
-    cursor.position = Position::new(number, offset as u32);
-    if let Some(last) = journal.segments.last() {
-        // Gives back the unused zeros and what a torn frame left; the next start does not look there.
-        let cut_off = OpenOptions::new().write(true).open(&last.path).and_then(|old| old.set_len(end.offset));
-        if let Err(error) = cut_off {
-            tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
-        }
-    }
-
+    let writer = bring_up_tiles(&tiles, &found, from, &end)?;
+    let (size, torn, tail_bytes) = (end.cursor.frontier.size(), end.torn, found.tail(&end).len() as u64);
+    let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
+    let files = found.files();
     let (checkpoint, signature) = signer.sign(size, cursor.frontier.root());
     tiles
         .publish(size, &checkpoint.signed_text(&signer.key, &signature))
         .map_err(OpenError::io("publishing the checkpoint"))?;
-    if end.torn {
+    if torn {
         tracing::warn!(size, "the last frame was torn and is dropped; nobody was answered from it");
     }
-    let opened = Opened { size, replayed, from_image, torn: end.torn, tail_bytes: tail.len() as u64 };
-    let current = Current { number, file, offset, bytes };
-    Ok(Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened })
+    let opened = Opened { size, replayed, from_image, torn, tail_bytes };
+    Ok(Recovered {
+        disk,
+        lock,
+        crypt,
+        state,
+        signer,
+        tiles,
+        writer,
+        image,
+        guard,
+        files,
+        current,
+        cursor,
+        slots,
+        opened,
+    })
+}
+
+/// What a reader finds before it replays anything. Looking and replaying change nothing.
+pub(crate) struct Found {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    journal: Journal,
+    /// Sequence and mark of the guard; `None` before the first start.
+    guard: Option<(u64, Mark)>,
+    published: Option<Checkpoint>,
+    cut: Cut,
+    /// Number of the segment that the start makes.
+    number: u32,
+}
+
+impl Found {
+    /// Lists the segments and reads the guard and the last segment.
+    pub(crate) fn look(
+        disk: Arc<dyn Disk>,
+        data: &Path,
+        key: VerifierKey,
+        published: Option<Checkpoint>,
+    ) -> Result<Self, OpenError> {
+        let folder = journal_folder(data);
+        let guard = guard::read(&*disk, &folder, key.name())?;
+        let journal = Journal::list(&*disk, &folder, key)?;
+        if guard.is_none() && !journal.segments.is_empty() {
+            // No crash leaves this: the guard is durable before the first segment is made.
+            return Err(OpenError::Guard("the journal's guard is missing"));
+        }
+        let cut = journal.cut(&*disk)?;
+        let number = journal.segments.last().map_or(0, |last| last.number + 1);
+        Ok(Self { disk, folder, journal, guard, published, cut, number })
+    }
+
+    /// How far the journal was durable, as far as the guard knows.
+    fn mark(&self) -> Mark {
+        self.guard.map_or_else(Mark::default, |(_, mark)| mark)
+    }
+
+    /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
+    fn replay(
+        &self,
+        crypt: &Crypt,
+        state: &State,
+        from: &Cursor,
+        visit: &mut dyn FnMut(&[Hash], &mut Vec<Slot>),
+    ) -> Result<End, OpenError> {
+        let mut changed = Vec::new();
+        let end = self.walk(from, &mut |position, frame, hashes| {
+            let position = self.cut.moved(position, self.number);
+            apply_frame(crypt, state, position, frame, hashes, &mut changed)?;
+            visit(hashes, &mut changed);
+            changed.clear();
+            Ok(())
+        })?;
+        // Replay may have begun behind damage in the segment whose end is copied.
+        if self.cut.parsed < end.offset {
+            let why = "a frame before the last ones is damaged";
+            return Err(OpenError::Corrupt { segment: self.cut.segment, offset: self.cut.parsed, why });
+        }
+        Ok(end)
+    }
+
+    /// The files that the journal consists of once [`Found::go_on`] is done.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let segments = self.journal.segments.iter().map(|segment| segment.path.clone());
+        let others =
+            [segment::path(&self.folder, self.number), guard::path(&self.folder), lock_path(&self.folder)];
+        segments.chain(others).collect()
+    }
+
+    fn walk(&self, from: &Cursor, visit: &mut Visit<'_>) -> Result<End, OpenError> {
+        self.journal.walk(&*self.disk, from, &self.mark(), self.published.as_ref(), visit)
+    }
+
+    /// The frames that the start copies.
+    fn tail(&self, end: &End) -> &[u8] {
+        self.cut.file.get(self.cut.offset as usize..end.offset as usize).unwrap_or_default()
+    }
+
+    /// Moves the tail into a segment of its own: from here on files are changed.
+    ///
+    /// A crash before the rename leaves everything as it was; after it, the next start finds the copy.
+    pub(crate) fn go_on(
+        &self,
+        end: End,
+        segment_bytes: u64,
+        signer: &LogSigner,
+    ) -> Result<(Guard, Current, Cursor), OpenError> {
+        let Self { disk, folder, number, .. } = self;
+        let origin = signer.key.name();
+        segment::remove_temporary(&**disk, folder).map_err(OpenError::io("removing half-made files"))?;
+        let guard = match self.guard {
+            Some(written) => Guard::open(&**disk, folder, origin, written),
+            None => Guard::create(&**disk, folder, origin),
+        };
+        let guard = guard.map_err(OpenError::io("opening the journal's guard"))?;
+        let tail = self.tail(&end);
+        let mut cursor = end.cursor;
+        let first_frame = self.cut.first_frame.unwrap_or(cursor.frame);
+        let mut content = segment::header(*number, first_frame, origin).to_vec();
+        content.extend_from_slice(tail);
+        if !tail.is_empty() && !end.sealed {
+            content.extend_from_slice(&build_seal(&mut cursor, signer));
+        }
+        let offset = content.len() as u64;
+        let bytes = segment_bytes.max(offset);
+        let file = segment::create(&**disk, folder, *number, &content, bytes, |_| Ok(()))
+            .map_err(OpenError::io("writing the tail into a new segment"))?;
+        cursor.position = Position::new(*number, offset as u32);
+        if let Some(last) = self.journal.segments.last() {
+            // Gives back the unused zeros and what a torn frame left; the next start does not look there.
+            if let Err(error) = disk.open(&last.path, true).and_then(|old| old.set_len(end.offset)) {
+                tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
+            }
+        }
+        Ok((guard, Current { number: *number, file, offset, bytes }, cursor))
+    }
 }
 
 /// The checkpoint that was published last; `None` when there is none, or none that can be read.
@@ -175,98 +269,78 @@ fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
 struct Replayed {
     state: Arc<State>,
     image: Option<Image>,
-    writer: tiles::Writer,
+    /// Where replay began.
+    from: Cursor,
     slots: HashSet<Slot>,
     end: End,
     replayed: u64,
-    from_image: bool,
 }
 
-/// Replays from the restart image, and from the beginning when there is any doubt about the image.
-fn replay_with_image(
-    options: &Options,
-    journal: &Journal,
-    cut: &Cut,
-    new_number: u32,
-    published: Option<&Checkpoint>,
-    crypt: &Arc<Crypt>,
-    tiles: &Arc<Tiles>,
-) -> Result<Replayed, OpenError> {
+/// Replays from the restart image, and from the beginning when there is any doubt about the image. A doubtful image is
+/// moved aside only when the journal is good: a journal that is refused leaves everything as it was.
+fn replay_with_image(options: &Options, found: &Found, crypt: &Arc<Crypt>) -> Result<Replayed, OpenError> {
     let store = store_folder(&options.folder);
-    let mut attempts = if options.image { 2 } else { 0 };
-    loop {
-        let state = Arc::new(State::new(Arc::clone(crypt), options.idempotency_per_organisation));
-        let mut image: Option<(Image, Option<Meta>)> = None;
-        if attempts > 0 {
-            attempts -= 1;
-            match Image::open(&store, &options.origin, &state) {
-                Ok(opened) => image = Some(opened),
-                Err(error) => {
-                    set_aside(&store, &error.to_string())?;
-                    continue;
-                }
-            }
+    let empty = || Arc::new(State::new(Arc::clone(crypt), options.idempotency_per_organisation));
+    let replay = |state: Arc<State>, image: Option<Image>, from: Cursor| {
+        let (mut slots, mut replayed) = (HashSet::new(), 0);
+        let end = found.replay(crypt, &state, &from, &mut |hashes, changed| {
+            slots.extend(changed.drain(..));
+            replayed += hashes.len() as u64;
+        })?;
+        Ok::<_, OpenError>(Replayed { state, image, from, slots, end, replayed })
+    };
+    let mut new = None;
+    let mut doubt = None;
+    if options.image {
+        let state = empty();
+        match Image::open(&store, &options.origin, &state) {
+            Ok((image, None)) => new = Some(image),
+            Ok((image, Some(Meta { cursor, covers, .. }))) => match replay(state, Some(image), cursor) {
+                Ok(done) if covers <= done.end.cursor.frontier.size() => return Ok(done),
+                Ok(_) => doubt = Some("the journal is shorter than the image".to_owned()),
+                Err(error) => doubt = Some(error.to_string()),
+            },
+            Err(error) => doubt = Some(error.to_string()),
         }
-        let meta = image.as_ref().and_then(|(_, meta)| meta.clone());
-        let from = meta.as_ref().map_or_else(Cursor::start, |meta| meta.cursor.clone());
-        let done = replay(journal, cut, new_number, published, crypt, tiles, &state, &from);
-        let doubt = match (&done, &meta) {
-            (Err(error), Some(_)) => Some(error.to_string()),
-            (Ok((end, ..)), Some(meta)) if meta.covers > end.cursor.frontier.size() => {
-                Some("the journal is shorter than the image".to_owned())
-            }
-            _ => None,
-        };
-        if let Some(doubt) = doubt {
-            drop(image);
-            set_aside(&store, &doubt)?;
-            continue;
-        }
-        let (end, writer, slots, replayed) = done?;
-        let image = image.map(|(image, _)| image);
-        return Ok(Replayed { state, image, writer, slots, end, replayed, from_image: meta.is_some() });
     }
+    let mut done = replay(empty(), new, Cursor::start())?;
+    if let Some(doubt) = doubt {
+        tracing::error!(doubt, "the restart image is moved aside; everything was replayed");
+        image::quarantine(&store).map_err(OpenError::io("moving the restart image aside"))?;
+        match Image::open(&store, &options.origin, &empty()) {
+            Ok((image, _)) => done.image = Some(image),
+            Err(error) => {
+                tracing::error!(%error, "there is no restart image: the next start replays everything")
+            }
+        }
+    }
+    Ok(done)
 }
 
-fn set_aside(store: &Path, doubt: &str) -> Result<(), OpenError> {
-    tracing::error!(doubt, "the restart image is moved aside; everything is replayed");
-    image::quarantine(store).map_err(OpenError::io("moving the restart image aside"))
-}
-
-/// Replays the journal from a cursor into the state, and into the tiles what they lack.
-#[expect(clippy::too_many_arguments, reason = "one caller; a struct would only repeat the names")]
-fn replay(
-    journal: &Journal,
-    cut: &Cut,
-    new_number: u32,
-    published: Option<&Checkpoint>,
-    crypt: &Crypt,
+/// Brings the tiles up to a journal that is accepted: what they lack is taken from its frames once more.
+fn bring_up_tiles(
     tiles: &Arc<Tiles>,
-    state: &State,
-    from: &Cursor,
-) -> Result<(End, tiles::Writer, HashSet<Slot>, u64), OpenError> {
+    found: &Found,
+    from: Cursor,
+    end: &End,
+) -> Result<tiles::Writer, OpenError> {
     let io = || OpenError::io("bringing the tiles up to date");
-    let size = from.frontier.size();
-    let resumed = tiles::Writer::resume(Arc::clone(tiles), size, &from.frontier.root()).unwrap_or(None);
-    let (mut writer, start) = match resumed {
-        Some(writer) => (writer, from.clone()),
+    let resume = |at: &Cursor| {
+        tiles::Writer::resume(Arc::clone(tiles), at.frontier.size(), &at.frontier.root()).unwrap_or(None)
+    };
+    if let Some(writer) = resume(&end.cursor) {
+        return Ok(writer);
+    }
+    let (mut writer, start) = match resume(&from) {
+        Some(writer) => (writer, from),
         // Tiles that do not fit are made again from the first frame on.
         None => (tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?, Cursor::start()),
     };
-    let mut slots = HashSet::new();
-    let mut changed = Vec::new();
-    let mut replayed = 0;
-    let end = journal.walk(&start, published, &mut |position, frame, hashes| {
+    found.walk(&start, &mut |_, frame, hashes| {
         let leaves: Vec<_> = frame.leaves().copied().collect();
-        writer.append(&leaves, hashes).map_err(io())?;
-        if frame.head.number >= from.frame {
-            apply_frame(crypt, state, cut.moved(position, new_number), frame, hashes, &mut changed)?;
-            slots.extend(changed.drain(..));
-            replayed += hashes.len() as u64;
-        }
-        Ok(())
+        writer.append(&leaves, hashes).map_err(io())
     })?;
-    Ok((end, writer, slots, replayed))
+    Ok(writer)
 }
 
 /// Opens a frame's state part and applies its entries. `position` is where the frame stands from now on.
@@ -353,12 +427,12 @@ struct Journal {
 type Visit<'a> = dyn FnMut(Position, &Frame<'_>, &[Hash]) -> Result<(), OpenError> + 'a;
 
 /// Where a walk ended.
-struct End {
-    cursor: Cursor,
+pub(crate) struct End {
+    pub(crate) cursor: Cursor,
     /// Offset in the last segment behind its last good frame.
     offset: u64,
     /// Something that is no frame follows there.
-    torn: bool,
+    pub(crate) torn: bool,
     /// The last frame is a seal.
     sealed: bool,
 }
@@ -371,14 +445,11 @@ struct Cut {
     offset: u64,
     /// Number of the frame at `offset`; `None` when no frame stands there.
     first_frame: Option<u64>,
+    /// Offset behind the last frame whose form is right.
+    parsed: u64,
 }
 
 impl Cut {
-    /// The bytes to copy, given where the last good frame ends.
-    fn bytes(&self, end: u64) -> &[u8] {
-        self.file.get(self.offset as usize..end as usize).unwrap_or_default()
-    }
-
     /// Where a frame at an old position stands after the copy.
     fn moved(&self, position: Position, new_number: u32) -> Position {
         let offset = u64::from(position.offset());
@@ -390,13 +461,13 @@ impl Cut {
 }
 
 impl Journal {
-    fn list(folder: &Path, key: VerifierKey) -> Result<Self, OpenError> {
-        let mut listed = segment::list(folder).map_err(OpenError::io("listing the segments"))?;
+    fn list(disk: &dyn Disk, folder: &Path, key: VerifierKey) -> Result<Self, OpenError> {
+        let mut listed = segment::list(disk, folder).map_err(OpenError::io("listing the segments"))?;
         let origin = verifier::sha256(&[key.name().as_bytes()]);
-        if let Some(last) = listed.pop_if(|last| last.header.is_none()) {
-            // Prepared ahead and not begun, or its header was torn while it was begun: nothing stands behind a
-            // header that was not durable.
-            let bytes = fs::read(&last.path).map_err(OpenError::io("reading a segment"))?;
+        while let Some(last) = listed.pop_if(|last| last.header.is_none()) {
+            // Prepared ahead and not begun, or its header was torn while it was begun (the one after it may be
+            // prepared by then): nothing stands behind a header that was not durable.
+            let bytes = disk::read_all(disk, &last.path).map_err(OpenError::io("reading a segment"))?;
             if frame::any_frame_from(&bytes, 0) {
                 let why = "the header is damaged and frames follow it";
                 return Err(OpenError::Corrupt { segment: last.number, offset: 0, why });
@@ -425,28 +496,30 @@ impl Journal {
     }
 
     /// Finds the last seal of the last segment.
-    fn cut(&self) -> Result<Cut, OpenError> {
-        let mut cut =
-            Cut { segment: 0, file: Vec::new(), offset: SEGMENT_HEADER_BYTES as u64, first_frame: None };
+    fn cut(&self, disk: &dyn Disk) -> Result<Cut, OpenError> {
+        let offset = SEGMENT_HEADER_BYTES as u64;
+        let mut cut = Cut { segment: 0, file: Vec::new(), offset, first_frame: None, parsed: offset };
         let Some(last) = self.segments.last() else { return Ok(cut) };
         cut.segment = last.number;
-        cut.file = fs::read(&last.path).map_err(OpenError::io("reading a segment"))?;
-        let mut at = SEGMENT_HEADER_BYTES;
-        while let Some(Ok(frame)) = cut.file.get(at..).map(Frame::parse) {
+        cut.file = disk::read_all(disk, &last.path).map_err(OpenError::io("reading a segment"))?;
+        while let Some(Ok(frame)) = cut.file.get(cut.parsed as usize..).map(Frame::parse) {
             if frame.head.kind == Kind::Seal || cut.first_frame.is_none() {
-                cut.offset = at as u64;
+                cut.offset = cut.parsed;
                 cut.first_frame = Some(frame.head.number);
             }
-            at += frame.bytes.len();
+            cut.parsed += frame.bytes.len() as u64;
         }
         Ok(cut)
     }
 
-    /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature. Only what stands at
-    /// the end of the last segment may be torn.
+    /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature; then guard and
+    /// published checkpoint against where they end. Only what stands at the end of the last segment, above the guard,
+    /// may be torn.
     fn walk(
         &self,
+        disk: &dyn Disk,
         start: &Cursor,
+        mark: &Mark,
         published: Option<&Checkpoint>,
         visit: &mut Visit<'_>,
     ) -> Result<End, OpenError> {
@@ -471,7 +544,7 @@ impl Journal {
             if segment.first_frame >= segment.end_frame && !is_last {
                 continue;
             }
-            let bytes = fs::read(&segment.path).map_err(OpenError::io("reading a segment"))?;
+            let bytes = disk::read_all(disk, &segment.path).map_err(OpenError::io("reading a segment"))?;
             let mut offset = if at == 0 {
                 self.first_offset(segment, &bytes, &cursor)?
             } else if segment.first_frame == cursor.frame {
@@ -489,19 +562,29 @@ impl Journal {
                     Err(why) if !is_last || frame::any_frame_from(rest, cursor.frame) => {
                         return Err(corrupt(why));
                     }
-                    Err(_) => {
+                    Err(why) => {
                         torn = rest.iter().any(|byte| *byte != 0);
+                        if torn && cursor.frame < mark.frames {
+                            return Err(corrupt(why));
+                        }
                         break;
                     }
                 };
                 self.check(&frame, &mut cursor, &mut hashes, &public).map_err(corrupt)?;
-                confirm(published, &cursor)?;
+                confirm(mark, published, &cursor)?;
                 visit(Position::new(segment.number, offset as u32), &frame, &hashes)?;
                 offset += frame.bytes.len();
                 sealed = frame.head.kind == Kind::Seal;
                 cursor.position = Position::new(segment.number, offset as u32);
             }
             end_offset = offset as u64;
+        }
+        let journal = cursor.frontier.size();
+        if cursor.frame < mark.frames {
+            return Err(OpenError::CutShort { guard: mark.size, journal });
+        }
+        if let Some(published) = published.filter(|published| published.size > journal) {
+            return Err(OpenError::RolledBack { published: published.size, journal });
         }
         Ok(End { cursor, offset: end_offset, torn, sealed })
     }
@@ -574,11 +657,14 @@ impl Journal {
     }
 }
 
-/// What was published must be what the journal says, where their sizes meet.
-fn confirm(published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
-    let size = cursor.frontier.size();
+/// What was released and published must be what the journal says, where they meet.
+fn confirm(mark: &Mark, published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
+    let (size, root) = (cursor.frontier.size(), cursor.frontier.root());
+    if mark.frames == cursor.frame && (mark.size, mark.root) != (size, root) {
+        return Err(OpenError::Guard("the journal is not the one that its guard was written for"));
+    }
     match published.filter(|published| published.size == size) {
-        Some(published) if published.root != cursor.frontier.root() => {
+        Some(published) if published.root != root => {
             Err(OpenError::RolledBack { published: published.size, journal: size })
         }
         _ => Ok(()),
@@ -619,28 +705,25 @@ pub fn verify_log(
     let signer = signer(&options, &keys)?;
     let crypt = Arc::new(Crypt::new(&options.origin, &keys));
     let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
-    // Read before the journal: a gateway that runs beside may only be ahead of it.
+    // Read before the journal, as the guard is: a gateway that runs beside may only be ahead of them.
     let published = published(&options.folder, &signer.key);
-    let journal = Journal::list(&journal_folder(&options.folder), signer.key)?;
+    let found = Found::look(Arc::new(RealDisk), &options.folder, signer.key, published)?;
     let mut changed = Vec::new();
-    let end = journal.walk(&Cursor::start(), published.as_ref(), &mut |position, frame, hashes| {
+    let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
         apply_frame(&crypt, &state, position, frame, hashes, &mut changed)?;
         changed.clear();
         progress(frame.size);
         Ok(())
     })?;
     let size = end.cursor.frontier.size();
-    if let Some(published) = published.as_ref().filter(|published| published.size > size) {
-        return Err(OpenError::RolledBack { published: published.size, journal: size });
-    }
     Ok(LogReport {
         size,
         root: end.cursor.frontier.root(),
         frames: end.cursor.frame,
-        segments: journal.segments.len(),
+        segments: found.journal.segments.len(),
         torn_tail: end.torn,
         state_digest: state.digest(),
-        published: published.map(|published| published.size),
+        published: found.published.map(|published| published.size),
     })
 }
 
@@ -661,8 +744,8 @@ pub struct Entry {
 pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
     let signer = signer(&options, &keys)?;
     let crypt = Crypt::new(&options.origin, &keys);
-    let journal = Journal::list(&journal_folder(&options.folder), signer.key)?;
-    journal.walk(&Cursor::start(), None, &mut |position, frame, _| {
+    let found = Found::look(Arc::new(RealDisk), &options.folder, signer.key, None)?;
+    found.walk(&Cursor::start(), &mut |position, frame, _| {
         if frame.head.kind == Kind::Seal {
             return Ok(());
         }

@@ -8,7 +8,9 @@
 use crate::{
     Hash, Key, Label, Position,
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
+    disk::{DiskFile, Lock},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
+    guard::{Mark, Released},
     image,
     ledger::{Hooks, Stop},
     record::{Completion, CounterUse, EntryPlain, Malformed, NO_BODY_PART, Record, inner_commitment},
@@ -20,8 +22,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
-    os::unix::fs::FileExt as _,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -339,13 +340,52 @@ pub(crate) struct Cursor {
     pub(crate) time_ms: u64,
 }
 
+impl Cursor {
+    /// What the guard is told.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { frames: self.frame, size: self.frontier.size(), root: self.frontier.root() }
+    }
+}
+
 /// The segment that frames are appended to.
 pub(crate) struct Current {
     pub(crate) number: u32,
-    pub(crate) file: File,
+    pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next frame begins.
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
+}
+
+impl Current {
+    /// Writes a frame and makes it durable.
+    fn append(&self, frame: &[u8]) -> io::Result<()> {
+        #[cfg(debug_assertions)]
+        if crate::failpoint::leaves_unwritten() {
+            return Ok(());
+        }
+        let written = self
+            .file
+            .write_all_at(frame, self.offset)
+            .and_then(|()| self.file.sync())
+            .and_then(|()| self.still_there());
+        #[cfg(debug_assertions)]
+        if crate::failpoint::ignores_write_error() {
+            return Ok(());
+        }
+        written
+    }
+
+    /// A segment that is deleted or cut while it is written keeps nothing, whatever its sync says.
+    fn still_there(&self) -> io::Result<()> {
+        let stat = self.file.stat()?;
+        match (stat.links, stat.len) {
+            (0, _) => Err(io::Error::other("the segment was deleted while the journal is open")),
+            (_, len) if len < self.bytes => {
+                Err(io::Error::other("the segment was truncated while the journal is open"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Everything the sequencer thread owns.
@@ -360,12 +400,16 @@ pub(crate) struct Sequencer {
     pub(crate) stop: Arc<Stop>,
     pub(crate) tiles: Sender<tiles::Written>,
     pub(crate) image: Sender<image::Change>,
+    /// For the guard.
+    pub(crate) released: Arc<Released>,
+    /// Dropped with the sequencer: the guard is then written once more.
+    pub(crate) guard_ends: Sender<()>,
     pub(crate) durable: Arc<AtomicU64>,
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) hooks: Hooks,
     /// Held while the thread may write to the journal.
-    pub(crate) lock: Arc<File>,
+    pub(crate) lock: Lock,
 }
 
 /// The log's key with the name it signs under.
@@ -454,6 +498,7 @@ impl Sequencer {
         // Whoever still waits in the queue learns it from the dropped reply. The lock goes last.
         self.keeper.stop();
         drop(self.receiver);
+        drop(self.guard_ends);
         drop(self.lock);
     }
 
@@ -579,12 +624,14 @@ impl Sequencer {
             Err(NoSegment::Full) => return Err(Refused::Full),
             Err(NoSegment::Stopped) => return Err(Refused::Stopped),
         };
+        // From now on the keeper may cut it to that.
+        self.current.bytes = used;
         self.seal().map_err(|Fatal| Refused::Stopped)?;
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
         let begun = file.write_all_at(&header, 0).and_then(|()| {
-            file.sync_data()?;
-            Ok(file.metadata()?.len())
+            file.sync()?;
+            Ok(file.stat()?.len)
         });
         let bytes = match begun {
             Ok(bytes) => bytes,
@@ -661,6 +708,7 @@ impl Sequencer {
         crate::failpoint::after_sync();
         self.cursor.frontier = after;
         self.cursor.time_ms = time_ms;
+        self.released.set(Mark { frames: self.cursor.frame, size: checkpoint.size, root: checkpoint.root });
         self.durable.store(checkpoint.size, Ordering::Release);
         metrics::counter!("miaoxiang_journal_entries_total").increment(members.len() as u64);
         metrics::histogram!("miaoxiang_journal_group_entries").record(members.len() as f64);
@@ -671,10 +719,7 @@ impl Sequencer {
     /// what the disk holds is unknown and a second sync would lie.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
         let started = Instant::now();
-        let written = self
-            .hooks
-            .before_write(self.cursor.frame)
-            .and_then(|()| append(&self.current.file, bytes, self.current.offset));
+        let written = self.hooks.before_write(self.cursor.frame).and_then(|()| self.current.append(bytes));
         if let Err(error) = written {
             self.stop.fatal(&format!("writing frame {} failed: {error}", self.cursor.frame));
             return Err(Fatal);
@@ -691,6 +736,7 @@ impl Sequencer {
     fn seal(&mut self) -> Result<(), Fatal> {
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
+        self.released.set(self.cursor.mark());
         // A follower that has gone says so itself; the journal does not depend on it.
         let _ = self.image.send(image::Change::Sealed(Box::new(self.cursor.clone())));
         Ok(())
@@ -750,22 +796,6 @@ impl Sequencer {
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
         let _ = self.image.send(image::Change::Applied { slots, size });
     }
-}
-
-/// Writes a frame and makes it durable.
-///
-/// The sync is the C library's, as all others are, so that a rig can take them away from a whole process.
-fn append(file: &File, bytes: &[u8], offset: u64) -> std::io::Result<()> {
-    #[cfg(debug_assertions)]
-    if crate::failpoint::leaves_unwritten() {
-        return Ok(());
-    }
-    let written = file.write_all_at(bytes, offset).and_then(|()| file.sync_data());
-    #[cfg(debug_assertions)]
-    if crate::failpoint::ignores_write_error() {
-        return Ok(());
-    }
-    written
 }
 
 /// A durable group.
