@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
 use crate::meters;
+use crate::probe;
 use crate::server::{self, Limits, Peer};
 use crate::shed::Shed;
 use crate::signer::Signers;
@@ -55,6 +56,10 @@ pub fn ledger_options(config: &Config) -> Options {
         group_bytes: defaults.group_bytes.min(half),
         reserve_percent: config.journal.reserve_percent,
         reserve_segments: config.journal.reserve_segments,
+        archive: config.journal.archive.as_deref().map(|archive| config.path(archive)),
+        scrub_bytes_per_second: u64::from(config.journal.scrub_mib_per_second.get()) << 20,
+        engine: config.store.engine.into(),
+        probe: config.program.clone().map(|program| probe::of_program(program, config.origin.clone())),
         ..defaults
     }
 }
@@ -211,6 +216,7 @@ impl App {
                 loop {
                     each_second.tick().await;
                     gateway.journal_shed().await;
+                    gateway.journal_snapshot().await;
                     metrics.run_upkeep();
                 }
             }
@@ -223,6 +229,7 @@ impl App {
         }
         ticker.abort();
         gateway.journal_shed().await;
+        gateway.journal_snapshot().await;
         let ledger = gateway.ledger().clone();
         drop(self.shared);
         drop(gateway);

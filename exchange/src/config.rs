@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::shed;
 
+/// A terabyte in three days, at a few percent of a core.
+const SCRUB_MIB_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
+
 /// Everything `serve` needs; relative paths are relative to the file's folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,12 +30,19 @@ pub struct Config {
     /// The journal. No reload.
     #[serde(default)]
     pub journal: Journal,
+    /// The restart image. No reload.
+    #[serde(default)]
+    pub store: Store,
     /// Caps. No reload.
     #[serde(default)]
     pub limits: Limits,
     /// The folder the file lies in; data lies beside it.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// This program, which opens a restart image in a process of its own before the gateway opens it; `None` leaves
+    /// that out.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
 }
 
 /// Listening addresses.
@@ -83,6 +93,39 @@ pub struct Journal {
     pub reserve_percent: u8,
     /// Free space below which requests are refused, segments. Default 2.
     pub reserve_segments: u32,
+    /// Folder that `exchange archive` moves closed segments to, best on another disk. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<PathBuf>,
+    /// How fast closed segments are read again to find damage, MiB a second. Default 4.
+    pub scrub_mib_per_second: NonZeroU32,
+}
+
+/// The restart image: derived, made anew when it is deleted or another engine is chosen.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// What it is kept in. Default `sled`.
+    pub engine: Engine,
+}
+
+/// What the restart image is kept in.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// sled 0.34.7.
+    #[default]
+    Sled,
+    /// fjall 3.
+    Fjall,
+}
+
+impl From<Engine> for ledger::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Sled => Self::Sled,
+            Engine::Fjall => Self::Fjall,
+        }
+    }
 }
 
 /// Caps.
@@ -141,7 +184,13 @@ impl Default for Keys {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { segment_mib: 64, reserve_percent: 5, reserve_segments: 2 }
+        Self {
+            segment_mib: 64,
+            reserve_percent: 5,
+            reserve_segments: 2,
+            archive: None,
+            scrub_mib_per_second: SCRUB_MIB_PER_SECOND,
+        }
     }
 }
 
@@ -248,6 +297,8 @@ mod tests {
             ("origin = \"a/b\"\nsurprise = 1", "surprise"),
             ("origin = \"https://a\"", "origin"),
             ("origin = \"a\"\n[journal]\nsegment_mib = 0", "segment_mib"),
+            ("origin = \"a\"\n[journal]\nscrub_mib_per_second = 0", "nonzero"),
+            ("origin = \"a\"\n[store]\nengine = \"paper\"", "paper"),
             ("origin = \"a\"\n[listen]\nadmin = \"0.0.0.0:9464\"", "loopback"),
         ] {
             std::fs::write(&path, text).expect("written");

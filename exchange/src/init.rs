@@ -164,8 +164,10 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             tls: Default::default(),
             keys: Default::default(),
             journal: Default::default(),
+            store: Default::default(),
             limits: Default::default(),
             folder: folder.to_owned(),
+            program: None,
         };
         write_new(&path, &config.to_toml())?;
     }

@@ -18,6 +18,7 @@ pub mod init;
 pub mod listeners;
 pub mod meters;
 pub mod participant;
+pub mod probe;
 pub mod quickstart;
 pub mod refusal;
 pub mod request;

@@ -92,7 +92,7 @@ pub fn public(shared: Shared) -> Router {
 /// Health, readiness and metrics, on loopback.
 pub fn admin(shared: Shared) -> Router {
     Router::new()
-        .route("/health", get(|| async { "ok\n" }))
+        .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(|State(shared): State<Shared>| async move { text(shared.metrics.render()) }))
         .with_state(shared)
@@ -134,6 +134,14 @@ async fn types(State(shared): State<Shared>) -> Response {
         .collect();
     list.sort();
     json(format!("{{\"types\":[{}]}}", list.join(",")))
+}
+
+/// Alive; and whether the scrub has an alarm that somebody must look at.
+async fn health(State(shared): State<Shared>) -> Response {
+    text(match shared.gateway.ledger().health().damaged_segments {
+        0 => "ok\n".to_owned(),
+        damaged => format!("alarm: closed journal segments damaged or gone: {damaged}\n"),
+    })
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {

@@ -84,9 +84,13 @@ pub(crate) fn read_exact(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> 
 
 /// A whole file.
 pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
-    let file = disk.open(path, false)?;
+    read_file(&*disk.open(path, false)?)
+}
+
+/// A whole file that is open.
+pub(crate) fn read_file(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(file.stat()?.len).map_err(io::Error::other)?];
-    let read = read_up_to(&*file, &mut bytes, 0)?;
+    let read = read_up_to(file, &mut bytes, 0)?;
     bytes.truncate(read);
     Ok(bytes)
 }

@@ -6,10 +6,14 @@ use crate::{
     disk::RealDisk,
     frame::Frame,
     guard::Released,
+    image::{Feed, Followed, Follower},
+    record::StateDigest,
     recovery::{self, Recovered},
-    segment::{Keeper, KeeperTask, Reader},
+    scrub::{Scrub, ScrubTask},
+    segment::{Folders, Keeper, KeeperTask, Reader},
     sequencer::{Command, Committed, Message, Outcome, Refused, Sequencer, Submission, committed_again},
     state::{Bound, State},
+    store::Engine,
     tiles::{self, Tiles},
 };
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -22,7 +26,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use verifier::{merkle::inclusion_from, note::VerifierKey, proof::TlogProof};
 
@@ -54,6 +58,20 @@ pub struct Options {
     pub group_bytes: usize,
     /// Whether to keep a restart image. Without one every start replays the whole journal.
     pub image: bool,
+    /// What the restart image is kept in. Another engine begins with an image made anew.
+    pub engine: Engine,
+    /// Asked before the process opens a restart image: whether the engine can read it. It should find out with
+    /// [`crate::check_store`] in a process of its own and within a time limit, because an engine that meets damage may
+    /// panic in its own threads, hang or abort. The error says what happened; the image is then made anew.
+    pub probe: Shared<Probe>,
+    /// Where closed segments are moved by [`crate::archive`]; read too wherever the journal is read.
+    pub archive: Option<PathBuf>,
+    /// A snapshot is made after so many closed segments.
+    pub snapshot_segments: u32,
+    /// And after this time. Without a change of the state none is made.
+    pub snapshot_interval: Duration,
+    /// How fast closed segments are read again to find damage, in bytes.
+    pub scrub_bytes_per_second: u64,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
@@ -76,6 +94,12 @@ impl Options {
             group_entries: 1024,
             group_bytes: 4 << 20,
             image: true,
+            engine: Engine::default(),
+            probe: None,
+            archive: None,
+            snapshot_segments: 10,
+            snapshot_interval: Duration::from_secs(3600),
+            scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
             on_fatal: exit,
             hooks: Hooks::default(),
@@ -111,6 +135,7 @@ pub struct Space {
 }
 
 type Shared<F> = Option<Arc<F>>;
+type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
 type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
@@ -189,6 +214,20 @@ pub enum OpenError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A segment that is needed is not there: it was archived and the archive is away, or it is lost.
+    #[error("segment {segment} is needed and is neither in the journal nor in the archive")]
+    Missing {
+        /// The segment's number.
+        segment: u32,
+    },
+    /// A start may need a segment that was to be archived (operator).
+    #[error("segments from {limit} on may be needed by a start: archive before {limit} instead of {before}")]
+    NotYet {
+        /// What was asked for.
+        before: u32,
+        /// Segments below this can be archived; 0 until the second snapshot.
+        limit: u32,
+    },
     /// The journal is older than the checkpoint that was published from it: it was rolled back, or swapped.
     #[error("the log published size {published}, which the journal of size {journal} does not confirm")]
     RolledBack {
@@ -227,6 +266,8 @@ pub struct Opened {
     pub replayed: u64,
     /// Replay began at a restart image.
     pub from_image: bool,
+    /// Replay began at a snapshot of this size, which the journal confirms.
+    pub from_snapshot: Option<u64>,
     /// The last frame was torn and is dropped; nobody was answered from it.
     pub torn: bool,
     /// Bytes copied from the end of the last segment into a new one.
@@ -259,6 +300,8 @@ pub struct Health {
     pub queue: usize,
     /// Durable entries that the restart image does not hold yet; 0 without an image.
     pub image_lag: u64,
+    /// Closed segments that the scrub found damaged or gone.
+    pub damaged_segments: usize,
 }
 
 /// The end of all answering.
@@ -306,14 +349,15 @@ struct Inner {
     crypt: Arc<Crypt>,
     keyed: KeyedHash,
     state: Arc<State>,
-    reader: Reader,
+    reader: Arc<Reader>,
+    scrub: Arc<Scrub>,
     tiles: Arc<Tiles>,
     verifier_key: VerifierKey,
     keeper: Arc<Keeper>,
     stop: Arc<Stop>,
     durable: Arc<AtomicU64>,
-    /// Size that the restart image covers; `None` without one.
-    image: Option<Arc<AtomicU64>>,
+    /// `None` without a restart image.
+    image: Option<Followed>,
     hooks: Hooks,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -325,6 +369,16 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
+        Self::open_from(options, keys, false, &|_| {})
+    }
+
+    /// Opens, from the first entry on if `zero`, and tells `progress` how many entries are done.
+    fn open_from(
+        options: Options,
+        keys: LedgerKeys,
+        zero: bool,
+        progress: &dyn Fn(u64),
+    ) -> Result<(Self, Opened), OpenError> {
         let Recovered {
             disk,
             lock,
@@ -340,7 +394,7 @@ impl Ledger {
             cursor,
             slots,
             opened,
-        } = recovery::recover(&options, &keys)?;
+        } = recovery::recover(&options, &keys, zero, progress)?;
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
         for file in files {
@@ -349,7 +403,7 @@ impl Ledger {
         let durable = Arc::new(AtomicU64::new(opened.size));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
-        let (image_sender, image_receiver) = bounded(crate::image::QUEUE_GROUPS);
+        let (feed, fed) = Feed::new();
         let mut threads = Vec::new();
 
         let task = KeeperTask {
@@ -382,20 +436,32 @@ impl Ledger {
             drop(held);
         })?);
 
-        let covered = image.as_ref().map(|_| Arc::new(AtomicU64::new(opened.size - opened.replayed)));
-        let held = Arc::clone(&lock);
-        match (image, covered.clone()) {
-            (Some(image), Some(covered)) => {
-                let (state, cursor) = (Arc::clone(&state), cursor.clone());
-                threads.push(spawn("image", move || {
-                    image.follow(&image_receiver, &state, cursor, &covered, slots);
-                    drop(held);
-                })?);
-            }
-            _ => drop(image_receiver),
+        let mut followed = None;
+        if let Some(image) = image {
+            let covered = opened.size - opened.replayed;
+            let (follower, shared) =
+                Follower::new(&options, image, fed, Arc::clone(&state), cursor.clone(), slots, covered);
+            followed = Some(shared);
+            let held = Arc::clone(&lock);
+            threads.push(spawn("image", move || {
+                follower.run();
+                drop(held);
+            })?);
         }
 
         let verifier_key = signer.key.clone();
+        let folders = Folders::new(Arc::clone(&disk), &options);
+        let reader = Arc::new(Reader::new(folders.clone()));
+        let scrub = Arc::new(Scrub::default());
+        let task = ScrubTask {
+            scrub: Arc::clone(&scrub),
+            folders,
+            reader: Arc::clone(&reader),
+            tiles: Arc::clone(&tiles),
+            key: verifier_key.clone(),
+            bytes_per_second: options.scrub_bytes_per_second,
+        };
+        threads.push(spawn("scrub", move || task.run())?);
         let sequencer = Sequencer {
             receiver,
             crypt: Arc::clone(&crypt),
@@ -406,7 +472,7 @@ impl Ledger {
             keeper: Arc::clone(&keeper),
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
-            image: image_sender,
+            image: feed,
             released,
             guard_ends,
             durable: Arc::clone(&durable),
@@ -423,13 +489,14 @@ impl Ledger {
             crypt,
             keyed: KeyedHash::new(&keys.index),
             state,
-            reader: Reader::new(disk, recovery::journal_folder(&options.folder)),
+            reader,
+            scrub,
             tiles,
             verifier_key,
             keeper,
             stop,
             durable,
-            image: covered,
+            image: followed,
             hooks: options.hooks,
             threads: Mutex::new(threads),
         }));
@@ -562,6 +629,21 @@ impl Ledger {
         Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
     }
 
+    /// The digest of the newest snapshot, until it is logged: the caller commits it in an entry of the system
+    /// ([`crate::record::Record::state_digest`]) and says so. A snapshot whose digest is not logged is never used.
+    pub fn snapshot_to_log(&self) -> Option<StateDigest> {
+        let image = self.0.image.as_ref()?;
+        *image.digest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the digest is logged, durably.
+    pub fn snapshot_logged(&self, logged: &StateDigest) {
+        if let Some(image) = &self.0.image {
+            let mut digest = image.digest.lock().unwrap_or_else(PoisonError::into_inner);
+            digest.take_if(|digest| digest == logged);
+        }
+    }
+
     /// How the ledger is.
     pub fn health(&self) -> Health {
         let inner = &self.0;
@@ -569,10 +651,11 @@ impl Ledger {
             journal_full: inner.keeper.is_full(),
             stopped: inner.stop.cause(),
             queue: inner.sender.len(),
+            damaged_segments: inner.scrub.damaged(),
             image_lag: inner
                 .image
                 .as_ref()
-                .map_or(0, |covered| self.size().saturating_sub(covered.load(Ordering::Acquire))),
+                .map_or(0, |image| self.size().saturating_sub(image.covered.load(Ordering::Acquire))),
         }
     }
 
@@ -581,12 +664,19 @@ impl Ledger {
     pub fn close(self) {
         // A sequencer that is gone has nothing left to finish.
         let _ = self.0.sender.send(Message::Close);
+        self.0.scrub.stop();
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a ledger thread panicked");
             }
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.scrub.stop();
     }
 }
 
@@ -607,21 +697,39 @@ fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl Fn
 /// What a rebuild made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Entries replayed: all there are.
+    /// Entries in the log.
     pub size: u64,
+    /// Entries replayed: all there are, without a snapshot.
+    pub replayed: u64,
+    /// Size of the snapshot that replay began at; `None` when it began with the first entry.
+    pub from_snapshot: Option<u64>,
     /// What the state holds.
     pub counts: Counts,
     /// Digest of the state, the same for every way it can come about.
     pub state_digest: Hash,
 }
 
-/// Deletes the restart image and the tiles and makes them again from the journal.
+/// Where a rebuild begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebuildFrom {
+    /// At the newest snapshot whose digest the journal confirms. Tiles that fit the journal stay.
+    Snapshot,
+    /// At the first entry; the tiles are made again too.
+    Zero,
+}
+
+/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far.
 ///
 /// The published checkpoint stays: it is what a rolled-back journal is noticed by.
 ///
 /// # Errors
 /// [`OpenError`], also [`OpenError::Locked`] while a gateway runs.
-pub fn rebuild(options: Options, keys: LedgerKeys) -> Result<Rebuilt, OpenError> {
+pub fn rebuild(
+    options: Options,
+    keys: LedgerKeys,
+    from: RebuildFrom,
+    progress: &dyn Fn(u64),
+) -> Result<Rebuilt, OpenError> {
     options.check()?;
     let lock = recovery::lock(&RealDisk, &options.folder)?;
     match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
@@ -630,13 +738,20 @@ pub fn rebuild(options: Options, keys: LedgerKeys) -> Result<Rebuilt, OpenError>
         }
         _ => {}
     }
-    let tiles =
-        Tiles::open(&recovery::tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?;
-    tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
+    if from == RebuildFrom::Zero {
+        let tiles = Tiles::open(&recovery::tiles_folder(&options.folder))
+            .map_err(OpenError::io("opening the tiles"))?;
+        tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
+    }
     drop(lock);
-    let (ledger, opened) = Ledger::open(options, keys)?;
-    let rebuilt =
-        Rebuilt { size: opened.size, counts: ledger.state().counts(), state_digest: ledger.state().digest() };
+    let (ledger, opened) = Ledger::open_from(options, keys, from == RebuildFrom::Zero, progress)?;
+    let rebuilt = Rebuilt {
+        size: opened.size,
+        replayed: opened.replayed,
+        from_snapshot: opened.from_snapshot,
+        counts: ledger.state().counts(),
+        state_digest: ledger.state().digest(),
+    };
     ledger.close();
     Ok(rebuilt)
 }

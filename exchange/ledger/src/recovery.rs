@@ -11,12 +11,15 @@ use crate::{
     disk::{self, Disk, Lock, RealDisk},
     frame::{self, Frame, Kind},
     guard::{self, Guard, Mark},
-    image::{self, Image, Meta},
+    image::Image,
     ledger::{OpenError, Opened},
-    record::{Completion, EntryPlain, Record},
-    segment::{self, Header, SEGMENT_HEADER_BYTES},
+    record::{Completion, EntryPlain, Record, StateDigest},
+    segment::{self, Folders, Header, SEGMENT_HEADER_BYTES},
     sequencer::{Current, Cursor, LogSigner, build_seal, kind_of_leaf, leaf_of, organisation, stamp},
+    snapshot,
     state::{Applied, Slot, State},
+    store::{self, StoreError},
+    tally::{Comparison, Tally},
     tiles::{self, Tiles},
 };
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -28,7 +31,7 @@ use std::{
 };
 use verifier::{
     checkpoint::Checkpoint,
-    leaf::{LeafKind, Open},
+    leaf::LeafKind,
     merkle::{Frontier, leaf_hash},
     note::{SignedNote, VerifierKey},
 };
@@ -45,6 +48,10 @@ pub(crate) fn store_folder(data: &Path) -> PathBuf {
     data.join("store")
 }
 
+pub(crate) fn snapshots_folder(data: &Path) -> PathBuf {
+    data.join("snapshots")
+}
+
 fn lock_path(journal: &Path) -> PathBuf {
     journal.join("lock")
 }
@@ -57,7 +64,14 @@ pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Lock, OpenError> {
     lock.ok_or(OpenError::Locked)
 }
 
-fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
+/// Whether a gateway has the journal open now.
+pub(crate) fn is_served(data: &Path) -> bool {
+    let Ok(file) = fs::File::open(lock_path(&journal_folder(data))) else { return false };
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    matches!(locked, Err(rustix::io::Errno::WOULDBLOCK))
+}
+
+pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&keys.log_pkcs8)
         .map_err(|_| OpenError::Keys("the log's key is not an Ed25519 key in PKCS#8"))?;
     let public: &[u8; 32] =
@@ -87,21 +101,28 @@ pub(crate) struct Recovered {
     pub(crate) opened: Opened,
 }
 
-pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered, OpenError> {
+/// Recovers, from the first entry on if `zero`; `progress` gets the entries done so far.
+pub(crate) fn recover(
+    options: &Options,
+    keys: &LedgerKeys,
+    zero: bool,
+    progress: &dyn Fn(u64),
+) -> Result<Recovered, OpenError> {
     options.check()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let signer = signer(options, keys)?;
     let lock = lock(&*disk, &options.folder)?;
     let published = published(&options.folder, &signer.key);
-    let found = Found::look(Arc::clone(&disk), &options.folder, signer.key.clone(), published)?;
+    let folders = Folders::new(Arc::clone(&disk), options);
+    let found = Found::look(folders, signer.key.clone(), published, Reading::Start)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
-    let Replayed { state, image, from, slots, end, replayed } = replay_with_image(options, &found, &crypt)?;
+    let replay = Replay { options, found: &found, crypt: &crypt, progress };
+    let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
 
     // The journal is accepted; up to here neither it nor the tiles are changed.
-    let from_image = from != Cursor::start();
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
-    let writer = bring_up_tiles(&tiles, &found, from, &end)?;
+    let writer = bring_up_tiles(&tiles, &found, &options.folder, from, &end)?;
     let (size, torn, tail_bytes) = (end.cursor.frontier.size(), end.torn, found.tail(&end).len() as u64);
     let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
     let files = found.files();
@@ -112,7 +133,12 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
     if torn {
         tracing::warn!(size, "the last frame was torn and is dropped; nobody was answered from it");
     }
-    let opened = Opened { size, replayed, from_image, torn, tail_bytes };
+    let from_snapshot = match base {
+        Base::Snapshot(size) => Some(size),
+        _ => None,
+    };
+    let from_image = base == Base::Image;
+    let opened = Opened { size, replayed, from_image, from_snapshot, torn, tail_bytes };
     Ok(Recovered {
         disk,
         lock,
@@ -133,8 +159,6 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
 
 /// What a reader finds before it replays anything. Looking and replaying change nothing.
 pub(crate) struct Found {
-    disk: Arc<dyn Disk>,
-    folder: PathBuf,
     journal: Journal,
     /// Sequence and mark of the guard; `None` before the first start.
     guard: Option<(u64, Mark)>,
@@ -147,21 +171,20 @@ pub(crate) struct Found {
 impl Found {
     /// Lists the segments and reads the guard and the last segment.
     pub(crate) fn look(
-        disk: Arc<dyn Disk>,
-        data: &Path,
+        folders: Folders,
         key: VerifierKey,
         published: Option<Checkpoint>,
+        reading: Reading,
     ) -> Result<Self, OpenError> {
-        let folder = journal_folder(data);
-        let guard = guard::read(&*disk, &folder, key.name())?;
-        let journal = Journal::list(&*disk, &folder, key)?;
+        let guard = guard::read(&*folders.disk, &folders.journal, key.name())?;
+        let journal = Journal::list(folders, key, reading)?;
         if guard.is_none() && !journal.segments.is_empty() {
             // No crash leaves this: the guard is durable before the first segment is made.
             return Err(OpenError::Guard("the journal's guard is missing"));
         }
-        let cut = journal.cut(&*disk)?;
+        let cut = journal.cut()?;
         let number = journal.segments.last().map_or(0, |last| last.number + 1);
-        Ok(Self { disk, folder, journal, guard, published, cut, number })
+        Ok(Self { journal, guard, published, cut, number })
     }
 
     /// How far the journal was durable, as far as the guard knows.
@@ -170,39 +193,43 @@ impl Found {
     }
 
     /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
-    fn replay(
+    fn replay<E: From<OpenError>>(
         &self,
         crypt: &Crypt,
         state: &State,
         from: &Cursor,
-        visit: &mut dyn FnMut(&[Hash], &mut Vec<Slot>),
-    ) -> Result<End, OpenError> {
-        let mut changed = Vec::new();
-        let end = self.walk(from, &mut |position, frame, hashes| {
+        visit: &mut VisitApplied<'_, E>,
+    ) -> Result<End, E> {
+        let mut changes = Changes::default();
+        let end = self.walk::<E>(from, &mut |position, frame, hashes| {
             let position = self.cut.moved(position, self.number);
-            apply_frame(crypt, state, position, frame, hashes, &mut changed)?;
-            visit(hashes, &mut changed);
-            changed.clear();
-            Ok(())
+            changes.clear();
+            apply_frame(crypt, state, position, frame, hashes, &mut changes)?;
+            visit(&changes, frame)
         })?;
         // Replay may have begun behind damage in the segment whose end is copied.
         if self.cut.parsed < end.offset {
             let why = "a frame before the last ones is damaged";
-            return Err(OpenError::Corrupt { segment: self.cut.segment, offset: self.cut.parsed, why });
+            return Err(OpenError::Corrupt { segment: self.cut.segment, offset: self.cut.parsed, why }.into());
         }
         Ok(end)
     }
 
     /// The files that the journal consists of once [`Found::go_on`] is done.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let folder = &self.journal.folders.journal;
         let segments = self.journal.segments.iter().map(|segment| segment.path.clone());
-        let others =
-            [segment::path(&self.folder, self.number), guard::path(&self.folder), lock_path(&self.folder)];
+        let others = [segment::path(folder, self.number), guard::path(folder), lock_path(folder)];
         segments.chain(others).collect()
     }
 
-    fn walk(&self, from: &Cursor, visit: &mut Visit<'_>) -> Result<End, OpenError> {
-        self.journal.walk(&*self.disk, from, &self.mark(), self.published.as_ref(), visit)
+    pub(crate) fn walk<E: From<OpenError>>(&self, from: &Cursor, visit: &mut Visit<'_, E>) -> Result<End, E> {
+        self.journal.walk(from, &self.mark(), self.published.as_ref(), visit)
+    }
+
+    /// Begun segments.
+    pub(crate) fn segments(&self) -> usize {
+        self.journal.segments.len()
     }
 
     /// The frames that the start copies.
@@ -219,7 +246,8 @@ impl Found {
         segment_bytes: u64,
         signer: &LogSigner,
     ) -> Result<(Guard, Current, Cursor), OpenError> {
-        let Self { disk, folder, number, .. } = self;
+        let Self { number, journal: Journal { folders, .. }, .. } = self;
+        let (disk, folder) = (&folders.disk, &folders.journal);
         let origin = signer.key.name();
         segment::remove_temporary(&**disk, folder).map_err(OpenError::io("removing half-made files"))?;
         let guard = match self.guard {
@@ -251,7 +279,7 @@ impl Found {
 }
 
 /// The checkpoint that was published last; `None` when there is none, or none that can be read.
-fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
+pub(crate) fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
     let text = fs::read_to_string(tiles::checkpoint_path(&tiles_folder(data))).ok()?;
     let checkpoint = SignedNote::parse(&text)
         .and_then(|note| note.verify(std::slice::from_ref(key)).map(|note| Checkpoint::parse(&note)));
@@ -266,6 +294,15 @@ fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
     }
 }
 
+/// What a replay began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    Zero,
+    /// A snapshot of this size.
+    Snapshot(u64),
+    Image,
+}
+
 struct Replayed {
     state: Arc<State>,
     image: Option<Image>,
@@ -274,53 +311,192 @@ struct Replayed {
     slots: HashSet<Slot>,
     end: End,
     replayed: u64,
+    base: Base,
 }
 
-/// Replays from the restart image, and from the beginning when there is any doubt about the image. A doubtful image is
-/// moved aside only when the journal is good: a journal that is refused leaves everything as it was.
-fn replay_with_image(options: &Options, found: &Found, crypt: &Arc<Crypt>) -> Result<Replayed, OpenError> {
-    let store = store_folder(&options.folder);
-    let empty = || Arc::new(State::new(Arc::clone(crypt), options.idempotency_per_organisation));
-    let replay = |state: Arc<State>, image: Option<Image>, from: Cursor| {
-        let (mut slots, mut replayed) = (HashSet::new(), 0);
-        let end = found.replay(crypt, &state, &from, &mut |hashes, changed| {
-            slots.extend(changed.drain(..));
-            replayed += hashes.len() as u64;
-        })?;
-        Ok::<_, OpenError>(Replayed { state, image, from, slots, end, replayed })
-    };
-    let mut new = None;
-    let mut doubt = None;
-    if options.image {
-        let state = empty();
-        match Image::open(&store, &options.origin, &state) {
-            Ok((image, None)) => new = Some(image),
-            Ok((image, Some(Meta { cursor, covers, .. }))) => match replay(state, Some(image), cursor) {
-                Ok(done) if covers <= done.end.cursor.frontier.size() => return Ok(done),
-                Ok(_) => doubt = Some("the journal is shorter than the image".to_owned()),
-                Err(error) => doubt = Some(error.to_string()),
-            },
-            Err(error) => doubt = Some(error.to_string()),
-        }
-    }
-    let mut done = replay(empty(), new, Cursor::start())?;
-    if let Some(doubt) = doubt {
-        tracing::error!(doubt, "the restart image is moved aside; everything was replayed");
-        image::quarantine(&store).map_err(OpenError::io("moving the restart image aside"))?;
-        match Image::open(&store, &options.origin, &empty()) {
-            Ok((image, _)) => done.image = Some(image),
-            Err(error) => {
-                tracing::error!(%error, "there is no restart image: the next start replays everything")
+/// What a replay works with.
+struct Replay<'a> {
+    options: &'a Options,
+    found: &'a Found,
+    crypt: &'a Arc<Crypt>,
+    progress: &'a dyn Fn(u64),
+}
+
+/// What [`Replay::run`] found.
+struct Ran {
+    end: End,
+    /// What the replay changed.
+    slots: HashSet<Slot>,
+    replayed: u64,
+}
+
+impl Replay<'_> {
+    /// Replays from the restart image; where there is none, or any doubt about it, from the newest snapshot that the
+    /// journal confirms; and where there is none of those either, or when `zero` says so, from the first entry.
+    ///
+    /// A doubtful image is moved aside only after the journal itself has proved good.
+    fn best(&self, zero: bool) -> Result<Replayed, OpenError> {
+        let wanted = self.options.image && !zero;
+        let mut doubt = None;
+        if wanted {
+            match self.of_image() {
+                Ok(Some(replayed)) => return Ok(replayed),
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::error!(doubt = %why, "the restart image cannot be used");
+                    doubt = Some(why);
+                }
             }
         }
+        let mut replayed = match if wanted { self.of_snapshots()? } else { None } {
+            Some(replayed) => replayed,
+            None => self.of_zero()?,
+        };
+        if self.options.image {
+            let store = store_folder(&self.options.folder);
+            if doubt.is_some() {
+                tracing::error!("the restart image is moved aside and made anew");
+                metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
+                store::quarantine(&store).map_err(OpenError::io("moving the restart image aside"))?;
+            }
+            match Image::create(&store, self.options.engine, &self.options.origin) {
+                Ok(image) => replayed.image = Some(image),
+                Err(error) => {
+                    tracing::error!(%error, "there is no restart image: the next start replays more");
+                    metrics::counter!("miaoxiang_image_failures_total").increment(1);
+                }
+            }
+        }
+        Ok(replayed)
     }
-    Ok(done)
+
+    fn state(&self) -> Arc<State> {
+        Arc::new(State::new(Arc::clone(self.crypt), self.options.idempotency_per_organisation))
+    }
+
+    /// `None` when there is no image. The error says what is doubtful about it; it may as well be the journal.
+    fn of_image(&self) -> Result<Option<Replayed>, Doubt> {
+        let options = self.options;
+        let store = store_folder(&options.folder);
+        store::remove_others(&store, options.engine).map_err(StoreError::from)?;
+        if !store.join(options.engine.name()).exists() {
+            return Ok(None);
+        }
+        if let Some(probe) = &options.probe {
+            probe(&options.folder, options.engine).map_err(StoreError::Probe)?;
+        }
+        let state = self.state();
+        let (image, meta) = Image::open(&store, options.engine, &options.origin, &state)?;
+        let Some(meta) = meta else { return Ok(None) };
+        let mut tally = Tally::of_image(&image, meta.covers);
+        let Ran { end, slots, replayed } =
+            self.run::<Doubt>(&state, &meta.cursor, &mut |applied, frame| {
+                let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);
+                tally.follow(&state, &applied.changed, seal)?;
+                // A digest of a moment before the image says nothing about the image.
+                if applied.logged.iter().any(|logged| tally.compare(logged) == Comparison::Different) {
+                    return Err(StoreError::Doubtful("not the state whose digest the journal has").into());
+                }
+                Ok(())
+            })?;
+        if meta.covers > end.cursor.frontier.size() {
+            return Err(StoreError::Doubtful("ahead of the journal").into());
+        }
+        let image = Some(image);
+        Ok(Some(Replayed { state, image, from: meta.cursor, slots, end, replayed, base: Base::Image }))
+    }
+
+    /// `None` when no snapshot can be used.
+    fn of_snapshots(&self) -> Result<Option<Replayed>, OpenError> {
+        let folder = snapshots_folder(&self.options.folder);
+        let listed = snapshot::list(&folder).map_err(OpenError::io("listing the snapshots"))?;
+        for listed in listed.iter().rev() {
+            match self.of_snapshot(&listed.path) {
+                Ok(replayed) => return Ok(Some(replayed)),
+                Err(why) => tracing::warn!(size = listed.size, %why, "a snapshot is passed over"),
+            }
+        }
+        Ok(None)
+    }
+
+    fn of_snapshot(&self, path: &Path) -> Result<Replayed, Doubt> {
+        let origin = verifier::sha256(&[self.options.origin.as_bytes()]);
+        let state = self.state();
+        let (meta, digest, loaded) = snapshot::load(path, &origin, &state)?;
+        let expected = StateDigest { size: meta.covers, digest };
+        let mut confirmed = false;
+        let Ran { end, mut slots, replayed } =
+            self.run::<Doubt>(&state, &meta.cursor, &mut |applied, _| {
+                confirmed |= applied.logged.contains(&expected);
+                Ok(())
+            })?;
+        if !confirmed {
+            return Err(StoreError::Doubtful("not confirmed by the journal").into());
+        }
+        slots.extend(loaded);
+        let base = Base::Snapshot(meta.covers);
+        Ok(Replayed { state, image: None, from: meta.cursor, slots, end, replayed, base })
+    }
+
+    fn of_zero(&self) -> Result<Replayed, OpenError> {
+        let state = self.state();
+        let Ran { end, slots, replayed } =
+            self.run(&state, &Cursor::start(), &mut |_, _| Ok::<_, OpenError>(()))?;
+        Ok(Replayed { state, image: None, from: Cursor::start(), slots, end, replayed, base: Base::Zero })
+    }
+
+    /// Replays the journal from a cursor into the state. `visit` gets each frame with what it changed.
+    fn run<E: From<OpenError>>(
+        &self,
+        state: &State,
+        from: &Cursor,
+        visit: &mut VisitApplied<'_, E>,
+    ) -> Result<Ran, E> {
+        let (mut slots, mut replayed) = (HashSet::new(), 0);
+        let end = self.found.replay::<E>(self.crypt, state, from, &mut |changes, frame| {
+            visit(changes, frame)?;
+            slots.extend(changes.changed.iter());
+            replayed += u64::from(frame.head.count);
+            (self.progress)(frame.size);
+            Ok(())
+        })?;
+        Ok(Ran { end, slots, replayed })
+    }
 }
 
-/// Brings the tiles up to a journal that is accepted: what they lack is taken from its frames once more.
+/// Why a replay ended early.
+#[derive(Debug, thiserror::Error)]
+enum Doubt {
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes what each frame changed.
+type VisitApplied<'a, E> = dyn FnMut(&Changes, &Frame<'_>) -> Result<(), E> + 'a;
+
+/// What the entries of a frame did.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) changed: Vec<Slot>,
+    /// Digests of the state that were logged.
+    pub(crate) logged: Vec<StateDigest>,
+}
+
+impl Changes {
+    pub(crate) fn clear(&mut self) {
+        self.changed.clear();
+        self.logged.clear();
+    }
+}
+
+/// Brings the tiles up to a journal that is accepted: what they lack is taken from its frames once more, from where
+/// replay began, or from a snapshot before it, for which they were synced, or from the first frame.
 fn bring_up_tiles(
     tiles: &Arc<Tiles>,
     found: &Found,
+    data: &Path,
     from: Cursor,
     end: &End,
 ) -> Result<tiles::Writer, OpenError> {
@@ -331,12 +507,18 @@ fn bring_up_tiles(
     if let Some(writer) = resume(&end.cursor) {
         return Ok(writer);
     }
-    let (mut writer, start) = match resume(&from) {
-        Some(writer) => (writer, from),
-        // Tiles that do not fit are made again from the first frame on.
+    let origin = verifier::sha256(&[found.journal.key.name().as_bytes()]);
+    let snapshots = snapshot::list(&snapshots_folder(data)).unwrap_or_default();
+    let heads = snapshots.iter().rev().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
+    let first = from.frame;
+    let earlier = heads.map(|(meta, _)| meta.cursor).filter(|cursor| cursor.frame < first);
+    let mut resumed = std::iter::once(from).chain(earlier).find_map(|at| Some((resume(&at)?, at)));
+    // Tiles that do not fit are made again from the first frame on.
+    let (mut writer, start) = match resumed.take() {
+        Some(resumed) => resumed,
         None => (tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?, Cursor::start()),
     };
-    found.walk(&start, &mut |_, frame, hashes| {
+    found.walk::<OpenError>(&start, &mut |_, frame, hashes| {
         let leaves: Vec<_> = frame.leaves().copied().collect();
         writer.append(&leaves, hashes).map_err(io())
     })?;
@@ -344,13 +526,13 @@ fn bring_up_tiles(
 }
 
 /// Opens a frame's state part and applies its entries. `position` is where the frame stands from now on.
-fn apply_frame(
+pub(crate) fn apply_frame(
     crypt: &Crypt,
     state: &State,
     position: Position,
     frame: &Frame<'_>,
     hashes: &[Hash],
-    changed: &mut Vec<Slot>,
+    changes: &mut Changes,
 ) -> Result<(), OpenError> {
     if frame.head.kind == Kind::Seal {
         return Ok(());
@@ -395,8 +577,9 @@ fn apply_frame(
                 record: &record,
                 completion: &completion,
             },
-            changed,
+            &mut changes.changed,
         );
+        changes.logged.extend(record.state_digest);
     }
     if rest.is_empty() { Ok(()) } else { Err(corrupt("the state part is longer than its entries")) }
 }
@@ -417,14 +600,27 @@ struct Begun {
     end_frame: u64,
 }
 
+/// What a journal is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// To go on with it. Of the signatures only that of the last frame in each segment is checked: it covers the root over
+    /// all leaves before it, and the leaves commit to everything that replay takes from a frame. So this finds the
+    /// same forgeries at a fraction of the cost, only not a spoilt signature that nobody needs any more.
+    Start,
+    /// To check it, every signature too. A gateway may be writing meanwhile.
+    Check,
+}
+
 /// The begun segments of a journal.
 struct Journal {
     segments: Vec<Begun>,
+    folders: Folders,
     key: VerifierKey,
+    reading: Reading,
 }
 
 /// Takes each verified frame: where it stands and the hashes of its leaves.
-type Visit<'a> = dyn FnMut(Position, &Frame<'_>, &[Hash]) -> Result<(), OpenError> + 'a;
+pub(crate) type Visit<'a, E> = dyn FnMut(Position, &Frame<'_>, &[Hash]) -> Result<(), E> + 'a;
 
 /// Where a walk ended.
 pub(crate) struct End {
@@ -461,8 +657,10 @@ impl Cut {
 }
 
 impl Journal {
-    fn list(disk: &dyn Disk, folder: &Path, key: VerifierKey) -> Result<Self, OpenError> {
-        let mut listed = segment::list(disk, folder).map_err(OpenError::io("listing the segments"))?;
+    fn list(folders: Folders, key: VerifierKey, reading: Reading) -> Result<Self, OpenError> {
+        let disk = &*folders.disk;
+        let mut listed =
+            segment::list(disk, &folders.journal).map_err(OpenError::io("listing the segments"))?;
         let origin = verifier::sha256(&[key.name().as_bytes()]);
         while let Some(last) = listed.pop_if(|last| last.header.is_none()) {
             // Prepared ahead and not begun, or its header was torn while it was begun (the one after it may be
@@ -492,16 +690,24 @@ impl Journal {
             let Header { first_frame, .. } = header;
             segments.push(Begun { number: expected, path: segment.path, first_frame, end_frame: u64::MAX });
         }
-        Ok(Self { segments, key })
+        Ok(Self { segments, folders, key, reading })
+    }
+
+    /// A whole segment, from the journal's folder or the archive.
+    fn read(&self, number: u32) -> Result<Vec<u8>, OpenError> {
+        self.folders.read(number).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => OpenError::Missing { segment: number },
+            _ => OpenError::Io { what: "reading a segment", error },
+        })
     }
 
     /// Finds the last seal of the last segment.
-    fn cut(&self, disk: &dyn Disk) -> Result<Cut, OpenError> {
+    fn cut(&self) -> Result<Cut, OpenError> {
         let offset = SEGMENT_HEADER_BYTES as u64;
         let mut cut = Cut { segment: 0, file: Vec::new(), offset, first_frame: None, parsed: offset };
         let Some(last) = self.segments.last() else { return Ok(cut) };
         cut.segment = last.number;
-        cut.file = disk::read_all(disk, &last.path).map_err(OpenError::io("reading a segment"))?;
+        cut.file = self.read(last.number)?;
         while let Some(Ok(frame)) = cut.file.get(cut.parsed as usize..).map(Frame::parse) {
             if frame.head.kind == Kind::Seal || cut.first_frame.is_none() {
                 cut.offset = cut.parsed;
@@ -515,14 +721,13 @@ impl Journal {
     /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature; then guard and
     /// published checkpoint against where they end. Only what stands at the end of the last segment, above the guard,
     /// may be torn.
-    fn walk(
+    fn walk<E: From<OpenError>>(
         &self,
-        disk: &dyn Disk,
         start: &Cursor,
         mark: &Mark,
         published: Option<&Checkpoint>,
-        visit: &mut Visit<'_>,
-    ) -> Result<End, OpenError> {
+        visit: &mut Visit<'_, E>,
+    ) -> Result<End, E> {
         let public = UnparsedPublicKey::new(&ED25519, self.key.key());
         let mut cursor = start.clone();
         let mut end_offset = SEGMENT_HEADER_BYTES as u64;
@@ -535,7 +740,7 @@ impl Journal {
             None if self.segments.is_empty() => &[],
             None => {
                 let why = "the journal does not begin with its first frame";
-                return Err(OpenError::Corrupt { segment: 0, offset: 0, why });
+                return Err(OpenError::Corrupt { segment: 0, offset: 0, why }.into());
             }
         };
         let mut hashes = Vec::new();
@@ -544,49 +749,87 @@ impl Journal {
             if segment.first_frame >= segment.end_frame && !is_last {
                 continue;
             }
-            let bytes = disk::read_all(disk, &segment.path).map_err(OpenError::io("reading a segment"))?;
+            let mut bytes = self.read(segment.number)?;
             let mut offset = if at == 0 {
                 self.first_offset(segment, &bytes, &cursor)?
             } else if segment.first_frame == cursor.frame {
                 SEGMENT_HEADER_BYTES
             } else {
                 let why = "frames before this segment are missing";
-                return Err(OpenError::Corrupt { segment: segment.number, offset: 0, why });
+                return Err(OpenError::Corrupt { segment: segment.number, offset: 0, why }.into());
             };
+            // Where the last frame stands, its checkpoint and its signature.
+            let mut last = None;
+            let mut read_at = None;
             while cursor.frame < segment.end_frame {
                 let corrupt =
                     |why| OpenError::Corrupt { segment: segment.number, offset: offset as u64, why };
+                if self.reading == Reading::Check
+                    && read_at != Some(offset)
+                    && Frame::parse(bytes.get(offset..).unwrap_or_default()).is_err()
+                {
+                    // It was perhaps being written when it was read. What follows it now was written after it: read
+                    // again, a frame before a whole one is whole.
+                    read_at = Some(offset);
+                    bytes = self.read(segment.number)?;
+                }
                 let rest = bytes.get(offset..).unwrap_or_default();
                 let frame = match Frame::parse(rest) {
                     Ok(frame) => frame,
                     Err(why) if !is_last || frame::any_frame_from(rest, cursor.frame) => {
-                        return Err(corrupt(why));
+                        return Err(corrupt(why).into());
                     }
                     Err(why) => {
                         torn = rest.iter().any(|byte| *byte != 0);
                         if torn && cursor.frame < mark.frames {
-                            return Err(corrupt(why));
+                            return Err(corrupt(why).into());
                         }
                         break;
                     }
                 };
-                self.check(&frame, &mut cursor, &mut hashes, &public).map_err(corrupt)?;
+                check(&frame, &mut cursor, &mut hashes).map_err(corrupt)?;
+                if self.reading == Reading::Check {
+                    self.check_signature(frame.size, frame.root, &frame.signature, &public)
+                        .map_err(corrupt)?;
+                } else {
+                    last = Some((offset, frame.size, frame.root, frame.signature));
+                }
                 confirm(mark, published, &cursor)?;
                 visit(Position::new(segment.number, offset as u32), &frame, &hashes)?;
                 offset += frame.bytes.len();
                 sealed = frame.head.kind == Kind::Seal;
                 cursor.position = Position::new(segment.number, offset as u32);
             }
+            if let Some((offset, size, root, signature)) = last {
+                self.check_signature(size, root, &signature, &public).map_err(|why| OpenError::Corrupt {
+                    segment: segment.number,
+                    offset: offset as u64,
+                    why,
+                })?;
+            }
             end_offset = offset as u64;
         }
         let journal = cursor.frontier.size();
         if cursor.frame < mark.frames {
-            return Err(OpenError::CutShort { guard: mark.size, journal });
+            return Err(OpenError::CutShort { guard: mark.size, journal }.into());
         }
         if let Some(published) = published.filter(|published| published.size > journal) {
-            return Err(OpenError::RolledBack { published: published.size, journal });
+            return Err(OpenError::RolledBack { published: published.size, journal }.into());
         }
         Ok(End { cursor, offset: end_offset, torn, sealed })
+    }
+
+    fn check_signature(
+        &self,
+        size: u64,
+        root: Hash,
+        signature: &[u8; 64],
+        public: &UnparsedPublicKey<&[u8; 32]>,
+    ) -> Result<(), &'static str> {
+        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
+        public
+            .verify(checkpoint.text().as_bytes(), signature)
+            .map_err(|_| "the frame's signature is not the log's")
     }
 
     /// Where the cursor's frame begins in the first segment of a walk.
@@ -615,46 +858,35 @@ impl Journal {
             Err(OpenError::Corrupt { segment: segment.number, offset: offset as u64, why })
         }
     }
+}
 
-    /// Checks a frame against the cursor and moves the cursor behind it, except for its position.
-    fn check(
-        &self,
-        frame: &Frame<'_>,
-        cursor: &mut Cursor,
-        hashes: &mut Vec<Hash>,
-        public: &UnparsedPublicKey<&[u8; 32]>,
-    ) -> Result<(), &'static str> {
-        let head = &frame.head;
-        if head.number != cursor.frame {
-            return Err("the frame has another number");
-        }
-        if head.previous != cursor.previous {
-            return Err("the frame does not follow the one before it");
-        }
-        if head.first_index != cursor.frontier.size() {
-            return Err("the frame has another first index");
-        }
-        if head.time_ms < cursor.time_ms || head.day != day_of(head.time_ms) {
-            return Err("the frame's time is wrong");
-        }
-        hashes.clear();
-        hashes.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
-        for hash in &*hashes {
-            cursor.frontier.append(*hash);
-        }
-        if frame.size != cursor.frontier.size() || frame.root != cursor.frontier.root() {
-            return Err("the frame's root is not that of its leaves");
-        }
-        let checkpoint =
-            Checkpoint { origin: self.key.name().to_owned(), size: frame.size, root: frame.root };
-        if public.verify(checkpoint.text().as_bytes(), &frame.signature).is_err() {
-            return Err("the frame's signature is not the log's");
-        }
-        cursor.frame += 1;
-        cursor.previous = verifier::sha256(&[frame.bytes]);
-        cursor.time_ms = head.time_ms;
-        Ok(())
+/// Checks a frame against the cursor and moves the cursor behind it, except for its position. Its signature is left.
+fn check(frame: &Frame<'_>, cursor: &mut Cursor, hashes: &mut Vec<Hash>) -> Result<(), &'static str> {
+    let head = &frame.head;
+    if head.number != cursor.frame {
+        return Err("the frame has another number");
     }
+    if head.previous != cursor.previous {
+        return Err("the frame does not follow the one before it");
+    }
+    if head.first_index != cursor.frontier.size() {
+        return Err("the frame has another first index");
+    }
+    if head.time_ms < cursor.time_ms || head.day != day_of(head.time_ms) {
+        return Err("the frame's time is wrong");
+    }
+    hashes.clear();
+    hashes.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
+    for hash in &*hashes {
+        cursor.frontier.append(*hash);
+    }
+    if frame.size != cursor.frontier.size() || frame.root != cursor.frontier.root() {
+        return Err("the frame's root is not that of its leaves");
+    }
+    cursor.frame += 1;
+    cursor.previous = verifier::sha256(&[frame.bytes]);
+    cursor.time_ms = head.time_ms;
+    Ok(())
 }
 
 /// What was released and published must be what the journal says, where they meet.
@@ -669,107 +901,4 @@ fn confirm(mark: &Mark, published: Option<&Checkpoint>, cursor: &Cursor) -> Resu
         }
         _ => Ok(()),
     }
-}
-
-/// What [`verify_log`] found in a journal with which nothing is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogReport {
-    /// Entries; all their frames are whole and verified.
-    pub size: u64,
-    /// Root over them.
-    pub root: Hash,
-    /// Frames, seals included.
-    pub frames: u64,
-    /// Segments with frames.
-    pub segments: usize,
-    /// Bytes that are no frame stand at the end: an unfinished write. No loss; nobody was answered from it.
-    pub torn_tail: bool,
-    /// Digest of the state that replay gives.
-    pub state_digest: Hash,
-    /// Size of the published checkpoint that the journal confirms; `None` when there is none that can be read.
-    pub published: Option<u64>,
-}
-
-/// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
-/// state parts and what they commit to, and the published checkpoint. `progress` gets the entries done so far.
-///
-/// Beside a running gateway it sees the journal of the moment; the frame being written may then look torn.
-///
-/// # Errors
-/// The first thing that is wrong; everything that `progress` was told before it is right.
-pub fn verify_log(
-    options: Options,
-    keys: LedgerKeys,
-    mut progress: impl FnMut(u64),
-) -> Result<LogReport, OpenError> {
-    let signer = signer(&options, &keys)?;
-    let crypt = Arc::new(Crypt::new(&options.origin, &keys));
-    let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
-    // Read before the journal, as the guard is: a gateway that runs beside may only be ahead of them.
-    let published = published(&options.folder, &signer.key);
-    let found = Found::look(Arc::new(RealDisk), &options.folder, signer.key, published)?;
-    let mut changed = Vec::new();
-    let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
-        apply_frame(&crypt, &state, position, frame, hashes, &mut changed)?;
-        changed.clear();
-        progress(frame.size);
-        Ok(())
-    })?;
-    let size = end.cursor.frontier.size();
-    Ok(LogReport {
-        size,
-        root: end.cursor.frontier.root(),
-        frames: end.cursor.frame,
-        segments: found.journal.segments.len(),
-        torn_tail: end.torn,
-        state_digest: state.digest(),
-        published: found.published.map(|published| published.size),
-    })
-}
-
-/// One entry as the journal holds it, read with the journal key.
-#[derive(Debug)]
-pub struct Entry {
-    /// What the caller may know; its index and time are complete.
-    pub open: Open,
-    /// What replay needs and insiders may know, the internal reason of a refusal among it.
-    pub record: Record,
-}
-
-/// Reads every entry of a journal in order, each frame checked as [`verify_log`] does, without changing anything
-/// and without its lock. Subject parts stay sealed.
-///
-/// # Errors
-/// [`OpenError`]; what came before the first damage was visited.
-pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
-    let signer = signer(&options, &keys)?;
-    let crypt = Crypt::new(&options.origin, &keys);
-    let found = Found::look(Arc::new(RealDisk), &options.folder, signer.key, None)?;
-    found.walk(&Cursor::start(), &mut |position, frame, _| {
-        if frame.head.kind == Kind::Seal {
-            return Ok(());
-        }
-        let corrupt =
-            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-        let plain = crypt
-            .open_state(frame.state, frame.head.day, frame.head.number)
-            .map_err(|_| OpenError::Keys("the journal key does not open the journal"))?;
-        let mut rest = plain.as_slice();
-        for leaf in frame.leaves() {
-            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-            let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
-            if leaf_of(kind, &entry).as_ref() != Some(leaf) {
-                return Err(corrupt("an entry is not what its leaf commits to"));
-            }
-            if kind != LeafKind::Entry {
-                continue;
-            }
-            visit(Entry {
-                open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
-                record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
-            });
-        }
-        Ok(())
-    })?;
-    Ok(())
 }

@@ -5,7 +5,8 @@ use crate::{
     Hash, Position,
     crypt::ReadError,
     disk::{self, Disk, DiskFile, Lock, Stat},
-    ledger::{Hooks, Stop},
+    ledger::{Hooks, Options, Stop},
+    recovery,
 };
 use dashmap::DashMap;
 use std::{
@@ -85,20 +86,63 @@ pub(crate) fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:010}.mxj"))
 }
 
-/// All segment files, by number. Files left half made (`.new`) are not listed.
+/// What stands in the journal's folder for an archived segment: a copy of its header.
+pub(crate) fn stub_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("{number:010}.mxa"))
+}
+
+/// Where segments may be.
+#[derive(Clone)]
+pub(crate) struct Folders {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) journal: PathBuf,
+    pub(crate) archive: Option<PathBuf>,
+}
+
+impl Folders {
+    pub(crate) fn new(disk: Arc<dyn Disk>, options: &Options) -> Self {
+        Self { disk, journal: recovery::journal_folder(&options.folder), archive: options.archive.clone() }
+    }
+
+    /// Opens a segment for reading, wherever it is now.
+    pub(crate) fn open(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        match (self.disk.open(&path(&self.journal, number), false), &self.archive) {
+            (Err(error), Some(archive)) if error.kind() == io::ErrorKind::NotFound => {
+                self.disk.open(&path(archive, number), false)
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    /// A whole segment.
+    pub(crate) fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        disk::read_file(&*self.open(number)?)
+    }
+}
+
+/// All segments, by number, archived ones among them. Files left half made (`.new`) are not listed.
 pub(crate) fn list(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<Listed>> {
-    let mut segments = Vec::new();
+    let mut segments: BTreeMap<u32, Listed> = BTreeMap::new();
     for path in disk.list(folder)? {
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".mxj"));
-        let Some(number) = name.filter(|name| name.len() == 10).and_then(|name| name.parse().ok()) else {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+        let Some((name, kind)) = name.filter(|(name, _)| name.len() == 10) else { continue };
+        let Ok(number) = name.parse() else { continue };
+        // Where a crash left both, the segment itself counts.
+        if kind != "mxj" && (kind != "mxa" || segments.contains_key(&number)) {
             continue;
+        }
+        let file = match disk.open(&path, false) {
+            // Archived since the folder was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                disk.open(&stub_path(folder, number), false)?
+            }
+            file => file?,
         };
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        let read = disk::read_up_to(&*disk.open(&path, false)?, &mut bytes, 0)?;
-        segments.push(Listed { number, path, header: Header::parse(&bytes[..read]) });
+        let read = disk::read_up_to(&*file, &mut bytes, 0)?;
+        segments.insert(number, Listed { number, path, header: Header::parse(&bytes[..read]) });
     }
-    segments.sort_by_key(|segment| segment.number);
-    Ok(segments)
+    Ok(segments.into_values().collect())
 }
 
 /// Makes a segment file that begins with `content` and is filled up to `length` with zeros.
@@ -150,26 +194,33 @@ pub(crate) fn remove_temporary(disk: &dyn Disk, folder: &Path) -> io::Result<()>
 
 /// Reads the journal by position.
 pub(crate) struct Reader {
-    disk: Arc<dyn Disk>,
-    folder: PathBuf,
+    folders: Folders,
     files: DashMap<u32, Arc<dyn DiskFile>>,
 }
 
 impl Reader {
-    pub(crate) fn new(disk: Arc<dyn Disk>, folder: PathBuf) -> Self {
-        Self { disk, folder, files: DashMap::new() }
+    pub(crate) fn new(folders: Folders) -> Self {
+        Self { folders, files: DashMap::new() }
     }
 
-    fn file(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+    fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>, ReadError> {
         if let Some(file) = self.files.get(&number) {
             return Ok(Arc::clone(&file));
         }
-        let file = self.disk.open(&path(&self.folder, number), false)?;
+        let file = match self.folders.open(number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing(number)),
+            file => file?,
+        };
         if self.files.len() >= MAX_OPEN_SEGMENTS {
             self.files.clear();
         }
         self.files.insert(number, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Closes files that were deleted since they were opened, so that their space is given back.
+    pub(crate) fn close_deleted(&self) {
+        self.files.retain(|_, file| file.stat().is_ok_and(|stat| stat.links > 0));
     }
 
     /// A whole sealed part, from its length on.
@@ -278,7 +329,14 @@ impl Keeper {
 
     /// Looks for every file of the journal; what is wrong with the first that is not as it must be.
     fn inspect(&self, disk: &dyn Disk) -> Result<(), String> {
-        for (path, expected) in self.watched().iter() {
+        let mut watched = self.watched();
+        // Archived: the stub was durable before the segment went.
+        let archived = |path: &PathBuf| {
+            let stub = path.with_extension("mxa");
+            disk.stat(path).is_err() && stub != *path && disk.stat(&stub).is_ok()
+        };
+        watched.retain(|path, _| path.extension().is_none_or(|kind| kind != "mxj") || !archived(path));
+        for (path, expected) in watched.iter() {
             let what = match disk.stat(path) {
                 Ok(found) if found.inode != expected.inode => "was replaced".to_owned(),
                 Ok(found) if found.len < expected.min_len => "was truncated".to_owned(),

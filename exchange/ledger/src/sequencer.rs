@@ -20,8 +20,9 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
+use rustc_hash::FxHashMap;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     io,
     sync::{
         Arc,
@@ -205,8 +206,11 @@ impl Admitted {
 }
 
 fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>) -> bool {
+    if items.len() < 2 {
+        return true;
+    }
     let mut seen = HashSet::with_capacity(items.len());
-    items.len() < 2 || items.into_iter().all(|item| seen.insert(item))
+    items.into_iter().all(|item| seen.insert(item))
 }
 
 /// An admitted command on its way through the queue.
@@ -263,11 +267,11 @@ pub(crate) enum Message {
 /// What the group's earlier members change, before the shared state does.
 #[derive(Default)]
 struct Pending {
-    versions: HashMap<Fact, u32>,
-    heads: HashMap<Label, Head>,
-    counters: HashMap<(Key, u32), u32>,
+    versions: FxHashMap<Fact, u32>,
+    heads: FxHashMap<Label, Head>,
+    counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
-    more_licenses: HashMap<Label, u32>,
+    more_licenses: FxHashMap<Label, u32>,
 }
 
 impl Pending {
@@ -399,7 +403,7 @@ pub(crate) struct Sequencer {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) tiles: Sender<tiles::Written>,
-    pub(crate) image: Sender<image::Change>,
+    pub(crate) image: image::Feed,
     /// For the guard.
     pub(crate) released: Arc<Released>,
     /// Dropped with the sequencer: the guard is then written once more.
@@ -737,13 +741,12 @@ impl Sequencer {
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
         self.released.set(self.cursor.mark());
-        // A follower that has gone says so itself; the journal does not depend on it.
-        let _ = self.image.send(image::Change::Sealed(Box::new(self.cursor.clone())));
+        self.image.sealed(&self.cursor);
         Ok(())
     }
 
     /// Applies a durable group and lets its answers go.
-    fn release(&self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
+    fn release(&mut self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
         let first = done.before.size();
         let mut slots: Vec<Slot> = Vec::with_capacity(members.len() * 2);
         let mut offset = frame.offset() + done.subjects_at as u32;
@@ -794,7 +797,7 @@ impl Sequencer {
         }
         // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
-        let _ = self.image.send(image::Change::Applied { slots, size });
+        self.image.applied(&self.state, slots, size);
     }
 }
 

@@ -7,7 +7,10 @@ fn a_second_open_is_locked_out() {
     let dir = TempDir::new().unwrap();
     let ledger = open(dir.path());
     assert!(matches!(Ledger::open(options(dir.path()), keys()), Err(OpenError::Locked)));
-    assert!(matches!(ledger::rebuild(options(dir.path()), keys()), Err(OpenError::Locked)));
+    assert!(matches!(
+        ledger::rebuild(options(dir.path()), keys(), RebuildFrom::Zero, &|_| {}),
+        Err(OpenError::Locked)
+    ));
     let clone = ledger.clone();
     ledger.close();
     assert!(matches!(outcome(&clone, note(&clone)), Err(Refused::Stopped)));

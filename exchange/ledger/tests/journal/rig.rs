@@ -2,7 +2,7 @@
 
 pub(crate) use ledger::{
     Command, Committed, DocumentKind, Fact, Hooks, Key, Ledger, LedgerKeys, OpenError, Options, Outcome,
-    Prepared, PreparedHolder, Refused, Space, State,
+    Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
     record::{
         CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
     },
