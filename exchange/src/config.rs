@@ -6,7 +6,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use verifier::note::{CosignerKey, MAX_SIGNATURES};
 
+use crate::cosign::Prefix;
 use crate::shed;
 
 /// A terabyte in three days, at a few percent of a core.
@@ -18,6 +20,9 @@ const SCRUB_MIB_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zer
 pub struct Config {
     /// Origin of the log, scheme-less: stands in every checkpoint and receipt and never changes. No reload.
     pub origin: String,
+    /// How many of the witnesses must have cosigned a checkpoint before it is served; 0 without witnesses. No reload.
+    #[serde(default)]
+    pub quorum: usize,
     /// Listening addresses. No reload.
     #[serde(default)]
     pub listen: Listen,
@@ -36,6 +41,9 @@ pub struct Config {
     /// Caps. No reload.
     #[serde(default)]
     pub limits: Limits,
+    /// Witnesses that cosign the log's checkpoints. No reload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<WitnessAddress>,
     /// The folder the file lies in; data lies beside it.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -140,6 +148,17 @@ pub struct Limits {
     pub refusals_a_second: NonZeroU32,
     /// Journaled refusals of one organisation at once. Default 1,000.
     pub refusal_burst: NonZeroU32,
+}
+
+/// A witness of the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessAddress {
+    /// Submission prefix: `http://host:port`, perhaps with a path. In clear: what is sent and answered is public and
+    /// signed.
+    pub url: String,
+    /// Its verifier key.
+    pub key: CosignerKey,
 }
 
 impl Default for Listen {
@@ -265,6 +284,21 @@ impl Config {
         if self.journal.reserve_percent > 90 {
             return Err(bad("journal.reserve_percent", "from 0 to 90"));
         }
+        // The log's own signature stands beside theirs, and a note has no more.
+        if self.witnesses.len() >= MAX_SIGNATURES {
+            return Err(bad("witnesses", "at most 15"));
+        }
+        if self.quorum > self.witnesses.len() || (self.quorum == 0) != self.witnesses.is_empty() {
+            return Err(bad("quorum", "from 1 to the number of witnesses; 0 without witnesses"));
+        }
+        for (at, witness) in self.witnesses.iter().enumerate() {
+            if Prefix::parse(&witness.url).is_none() {
+                return Err(bad("witnesses.url", "http://host:port, perhaps with a path"));
+            }
+            if self.witnesses.iter().take(at).any(|other| other.key.key() == witness.key.key()) {
+                return Err(bad("witnesses.key", "each witness counts once"));
+            }
+        }
         if !self.listen.admin.ip().is_loopback() {
             return Err(bad(
                 "listen.admin",
@@ -289,6 +323,11 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn witness(url: &str) -> String {
+        let key = CosignerKey::ed25519("w.example", &[1; 32]).expect("a key");
+        format!("[[witnesses]]\nurl = \"{url}\"\nkey = \"{key}\"\n")
+    }
+
     #[test]
     fn unknown_keys_and_bad_values_are_refused() {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -299,6 +338,15 @@ mod tests {
             ("origin = \"a\"\n[journal]\nsegment_mib = 0", "segment_mib"),
             ("origin = \"a\"\n[journal]\nscrub_mib_per_second = 0", "nonzero"),
             ("origin = \"a\"\n[store]\nengine = \"paper\"", "paper"),
+            ("origin = \"a\"\nquorum = 1", "quorum"),
+            (&format!("origin = \"a\"\n{}", witness("http://127.0.0.1:1")), "quorum"),
+            (&format!("origin = \"a\"\nquorum = 2\n{}", witness("http://127.0.0.1:1")), "quorum"),
+            (&format!("origin = \"a\"\nquorum = 1\n{}", witness("https://127.0.0.1:1")), "url"),
+            (&format!("origin = \"a\"\nquorum = 1\n{}", witness("http://127.0.0.1:1").repeat(2)), "key"),
+            (
+                &format!("origin = \"a\"\nquorum = 1\n{}", witness("http://127.0.0.1:1").repeat(16)),
+                "witnesses",
+            ),
             ("origin = \"a\"\n[listen]\nadmin = \"0.0.0.0:9464\"", "loopback"),
         ] {
             std::fs::write(&path, text).expect("written");
@@ -312,7 +360,8 @@ mod tests {
     fn a_written_configuration_reads_back() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("config.toml");
-        std::fs::write(&path, "origin = \"log.example/1\"").expect("written");
+        let text = format!("origin = \"log.example/1\"\nquorum = 1\n{}", witness("http://[::1]:7380/w"));
+        std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("good");
         std::fs::write(&path, config.to_toml()).expect("written");
         assert_eq!(Config::load(&path).expect("good").to_toml(), config.to_toml());

@@ -8,6 +8,7 @@
 pub mod app;
 pub mod client;
 pub mod config;
+pub mod cosign;
 pub mod decide;
 pub mod effect;
 pub mod facts;
@@ -26,3 +27,4 @@ pub mod server;
 pub mod shed;
 pub mod signer;
 pub mod tls;
+pub mod witness;

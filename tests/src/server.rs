@@ -295,17 +295,49 @@ pub struct Finished {
 /// # Panics
 /// When it was not built.
 pub fn command() -> Command {
+    binary("exchange")
+}
+
+/// A command of this build.
+///
+/// # Panics
+/// When it was not built.
+pub fn binary(name: &str) -> Command {
     let own = std::env::current_exe().unwrap();
     // Tests lie one folder deeper than binaries.
-    let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join("exchange"));
+    let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
     let binary = folders.into_iter().find(|binary| binary.is_file());
-    let binary = binary.expect("exchange is built: run `cargo build -p exchange` first");
+    let binary = binary
+        .unwrap_or_else(|| panic!("{name} is not built: run `cargo build -p exchange -p verifier` first"));
     let mut command = Command::new(binary);
     command.stdin(Stdio::null()).env("RUST_LOG", "warn");
     command
 }
 
 impl Server {
+    /// Writes a changed configuration; it holds from the next start on.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        fs::write(self.folder.join("config.toml"), self.config.to_toml()).unwrap();
+    }
+
+    /// The key of the log.
+    pub fn log_key(&self) -> VerifierKey {
+        self.trust.log(&self.config.origin).unwrap().key.clone()
+    }
+
+    /// Starts the process, which must refuse to serve; gives its exit status and what it says.
+    pub fn start_refused(&mut self) -> Finished {
+        let mut command = command();
+        command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
+        let stderr = NamedTempFile::new().unwrap();
+        command.stdout(Stdio::null()).stderr(stderr.reopen().unwrap());
+        self.child = Some(command.spawn().unwrap());
+        let status = self.exit_status();
+        let stderr = fs::read_to_string(stderr.path()).unwrap();
+        Finished { status, stdout: String::new(), stderr }
+    }
+
     /// Starts the process and waits until it serves.
     pub fn start(&mut self) {
         if let Err(said) = self.try_start() {

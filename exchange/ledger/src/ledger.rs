@@ -28,7 +28,11 @@ use std::{
     thread::JoinHandle,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use verifier::{merkle::inclusion_from, note::VerifierKey, proof::TlogProof};
+use verifier::{
+    merkle::{consistency_from, inclusion_from},
+    note::VerifierKey,
+    proof::TlogProof,
+};
 
 /// Exit status after a failed write or sync (`EX_IOERR` of `sysexits.h`).
 const EXIT_IO: i32 = 74;
@@ -77,6 +81,8 @@ pub struct Options {
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
+    /// The journal must hold at least this many entries, because others have seen as many: what witnesses cosigned.
+    pub least_size: u64,
     /// For tests; empty otherwise.
     pub hooks: Hooks,
 }
@@ -102,6 +108,7 @@ impl Options {
             scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
             on_fatal: exit,
+            least_size: 0,
             hooks: Hooks::default(),
         }
     }
@@ -618,15 +625,39 @@ impl Ledger {
     /// # Errors
     /// The files cannot be read.
     pub fn proof(&self, index: u64) -> io::Result<Option<TlogProof>> {
-        let (size, text) = {
-            let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
-            (published.size, Arc::clone(&published.text))
-        };
-        if index >= size {
+        let (size, text) = self.published();
+        let path = self.inclusion(index, size)?;
+        Ok(path.map(|path| TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+    }
+
+    /// Size and text of the checkpoint that the public sees, as [`Ledger::published_checkpoint`].
+    pub fn published(&self) -> (u64, Arc<str>) {
+        let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
+        (published.size, Arc::clone(&published.text))
+    }
+
+    /// The inclusion path of an entry in the tree of `size` leaves; `None` when that tree does not hold the entry or
+    /// is larger than the published one.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn inclusion(&self, index: u64, size: u64) -> io::Result<Option<Vec<Hash>>> {
+        if index >= size || size > self.0.tiles.published_size() {
             return Ok(None);
         }
-        let path = inclusion_from(index, size, |level, index| self.0.tiles.node(level, index))?;
-        Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+        inclusion_from(index, size, |level, index| self.0.tiles.node(level, index)).map(Some)
+    }
+
+    /// The consistency path between two sizes of the published tree; empty between equal ones and from 0. `None` when
+    /// `old` is larger than `new`, or `new` than the published tree.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn consistency(&self, old: u64, new: u64) -> io::Result<Option<Vec<Hash>>> {
+        if old > new || new > self.0.tiles.published_size() {
+            return Ok(None);
+        }
+        consistency_from(old, new, |level, index| self.0.tiles.node(level, index)).map(Some)
     }
 
     /// The digest of the newest snapshot, until it is logged: the caller commits it in an entry of the system

@@ -119,6 +119,11 @@ pub(crate) fn recover(
     let replay = Replay { options, found: &found, crypt: &crypt, progress };
     let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
 
+    let size = end.cursor.frontier.size();
+    if options.least_size > size {
+        return Err(OpenError::RolledBack { published: options.least_size, journal: size });
+    }
+
     // The journal is accepted; up to here neither it nor the tiles are changed.
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
