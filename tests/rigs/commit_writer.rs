@@ -43,6 +43,8 @@ fn opening(folder: &Path) -> anyhow::Result<(Options, LedgerKeys)> {
         segment_bytes: SEGMENT_BYTES,
         group_bytes: GROUP_BYTES,
         reserve_percent: 0,
+        // One is written as soon as a segment is closed.
+        snapshot_segments: 1,
         ..app::ledger_options(&config)
     };
     Ok((options, keys))

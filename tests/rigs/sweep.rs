@@ -28,7 +28,7 @@ use crate::{Lacking, caught, must};
 const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,write,pwrite64,pwritev,fsync,\
                      fdatasync,sync_file_range,ftruncate,fallocate";
 /// What of the data folder is swept.
-const SWEPT: [&str; 3] = ["journal", "tiles", "keys"];
+const SWEPT: [&str; 4] = ["journal", "tiles", "snapshots", "keys"];
 /// Runs at once.
 const AT_ONCE: usize = 2;
 /// A call that another run made, and this one did not, is tried again so often.
