@@ -28,12 +28,15 @@ use std::{
 use verifier::merkle::Frontier;
 
 /// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
-const QUEUE_GROUPS: usize = 1024;
+const QUEUE_GROUPS: usize = 16_384;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Changes are coalesced this long, unless there are [`WRITE_KEYS`] before.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-const WRITE_KEYS: usize = 10_000;
+/// Changes are coalesced this long, unless there are [`MOST_KEYS`] before: a value that changes with every use is then
+/// written once. Longer makes a start replay more.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+const MOST_KEYS: usize = 100_000;
+/// A new image is written in batches of this size.
+const BATCH_KEYS: usize = 10_000;
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
 const REBUILD_REST: Duration = Duration::from_secs(60);
 /// Where the head stands in the store; slots begin with their kind, which is not 0.
@@ -189,7 +192,7 @@ impl Image {
             let mut digest = self.digest;
             for slot in slots.iter() {
                 self.put(&mut batch, &mut digest, slot, state.value(slot))?;
-                if self.new && batch.len() >= WRITE_KEYS {
+                if self.new && batch.len() >= BATCH_KEYS {
                     self.store.apply(std::mem::take(&mut batch))?;
                 }
             }
@@ -373,7 +376,7 @@ impl Follower {
                 }
             } else if self.capture.is_none() || ended {
                 let clean = self.slots.is_empty() && self.written_cursor.as_ref() == Some(&self.cursor);
-                let due = self.last_write.elapsed() >= WRITE_INTERVAL || self.slots.len() >= WRITE_KEYS;
+                let due = self.last_write.elapsed() >= WRITE_INTERVAL || self.slots.len() >= MOST_KEYS;
                 if ended {
                     self.end_capture();
                 }
