@@ -55,6 +55,7 @@ pub fn ledger_options(config: &Config) -> Options {
         group_bytes: defaults.group_bytes.min(half),
         reserve_percent: config.journal.reserve_percent,
         reserve_segments: config.journal.reserve_segments,
+        index_roots: Some(Duration::from_secs(config.journal.index_root_seconds)),
         ..defaults
     }
 }
@@ -211,6 +212,7 @@ impl App {
                 loop {
                     each_second.tick().await;
                     gateway.journal_shed().await;
+                    gateway.release_delayed().await;
                     metrics.run_upkeep();
                 }
             }

@@ -83,6 +83,8 @@ pub struct Journal {
     pub reserve_percent: u8,
     /// Free space below which requests are refused, segments. Default 2.
     pub reserve_segments: u32,
+    /// How often the root over all holders' sequences is put into the log, seconds. Default 60.
+    pub index_root_seconds: u64,
 }
 
 /// Caps.
@@ -141,7 +143,7 @@ impl Default for Keys {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { segment_mib: 64, reserve_percent: 5, reserve_segments: 2 }
+        Self { segment_mib: 64, reserve_percent: 5, reserve_segments: 2, index_root_seconds: 60 }
     }
 }
 
@@ -215,6 +217,9 @@ impl Config {
         }
         if self.journal.reserve_percent > 90 {
             return Err(bad("journal.reserve_percent", "from 0 to 90"));
+        }
+        if !(1..=3_600).contains(&self.journal.index_root_seconds) {
+            return Err(bad("journal.index_root_seconds", "from 1 to 3600"));
         }
         if !self.listen.admin.ip().is_loopback() {
             return Err(bad(

@@ -17,6 +17,7 @@ mod hold;
 pub mod init;
 pub mod listeners;
 pub mod meters;
+pub mod pages;
 pub mod participant;
 pub mod quickstart;
 pub mod refusal;

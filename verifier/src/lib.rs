@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 mod encoding;
+pub mod index;
 pub mod leaf;
 pub mod license;
 pub mod merkle;
@@ -17,7 +18,9 @@ pub mod note;
 pub mod proof;
 pub mod receipt;
 pub mod report;
+pub mod same_holder;
 pub mod signature;
+pub mod trace;
 pub mod trust;
 
 /// A SHA-256 digest.

@@ -205,7 +205,8 @@ fn check_inclusion(report: &mut Report, receipt: &Receipt, proof: Option<&TlogPr
     }
 }
 
-fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
+/// What a receipt with this open part says.
+pub(crate) fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
     let organisation = String::from_utf8_lossy(&open.organisation);
     ReceiptFacts {
         log: receipt.log.clone(),

@@ -2,15 +2,19 @@
 
 use crate::{
     Hash, Key, Label, Position,
-    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
+    entry::{self, OpenedEntry},
     frame::Frame,
+    index::{HolderProof, Index},
     recovery::{self, Recovered},
     segment::{Keeper, KeeperTask, Reader},
-    sequencer::{Command, Committed, Message, Outcome, Refused, Sequencer, Submission, committed_again},
+    sequencer::{
+        Command, Committed, Message, Outcome, Prepared, Refused, Sequencer, Submission, committed_again,
+    },
     state::{Bound, State},
     tiles::{self, Tiles},
 };
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -20,7 +24,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use verifier::{merkle::inclusion_from, note::VerifierKey, proof::TlogProof};
 
@@ -54,6 +58,8 @@ pub struct Options {
     pub image: bool,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
+    /// How often the index root is put into the log when a holder's sequence has grown; `None` = never.
+    pub index_roots: Option<Duration>,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
@@ -75,6 +81,7 @@ impl Options {
             group_bytes: 4 << 20,
             image: true,
             idempotency_per_organisation: 1_000_000,
+            index_roots: None,
             on_fatal: exit,
             hooks: Hooks::default(),
         }
@@ -315,6 +322,8 @@ struct Inner {
     durable: Arc<AtomicU64>,
     /// Size that the restart image covers; `None` without one.
     image: Option<Arc<AtomicU64>>,
+    /// The map over all holders; `None` when no index root is made.
+    index: Option<Arc<Index>>,
     hooks: Hooks,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -369,6 +378,10 @@ impl Ledger {
             _ => drop(image_receiver),
         }
 
+        let index =
+            options.index_roots.map(|every| (every, Arc::new(Index::new(&state.heads(), opened.size))));
+        let (index_sender, index_receiver) = unbounded();
+
         let verifier_key = signer.key.clone();
         let sequencer = Sequencer {
             receiver,
@@ -381,6 +394,7 @@ impl Ledger {
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
             image: image_sender,
+            index: index.is_some().then_some(index_sender),
             durable: Arc::clone(&durable),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
@@ -402,9 +416,20 @@ impl Ledger {
             stop,
             durable,
             image: covered,
+            index: index.as_ref().map(|(_, index)| Arc::clone(index)),
             hooks: options.hooks,
             threads: Mutex::new(threads),
         }));
+        if let Some((every, index)) = index {
+            // A strong handle in the thread would keep the sequencer from ending with the last one.
+            let weak = Arc::downgrade(&ledger.0);
+            let thread = spawn("index", move || {
+                index.follow(&index_receiver, every, |prepared| {
+                    weak.upgrade().and_then(|inner| Self(inner).commit_blocking(prepared))
+                });
+            })?;
+            ledger.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
         Ok((ledger, opened))
     }
 
@@ -442,9 +467,29 @@ impl Ledger {
         reply.await.unwrap_or(Err(Refused::Stopped))
     }
 
+    /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
+    fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
+        if self.0.stop.is_stopped() || self.0.keeper.is_full() {
+            return None;
+        }
+        let command = Command {
+            permit_or_denial: prepared,
+            reads: Vec::new(),
+            ends_at_ms: u64::MAX,
+            spent: Vec::new(),
+            inline_proof: false,
+        };
+        let (submission, reply) = Submission::admit(command, self.0.group_bytes).ok()?;
+        self.0.sender.try_send(Message::Commit(submission)).ok()?;
+        match reply.blocking_recv() {
+            Ok(Ok(Outcome::Committed(committed))) => Some(committed),
+            _ => None,
+        }
+    }
+
     /// Seals a subject part: without a holder under the key of today, for one under the holder's key, for several
     /// under a record key wrapped for each (at most 255).
-    pub fn seal_subject(&self, part: u8, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
+    pub fn seal_subject(&self, part: u16, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
         self.0.crypt.seal_subject(part, holders, self.0.hooks.now_ms(), plaintext)
     }
 
@@ -461,6 +506,94 @@ impl Ledger {
     pub fn open_subject(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let part = self.0.reader.part(position)?;
         self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label))
+    }
+
+    /// The sealed part of an entry that tells a holder of it, opened: the one made for the holder, or the entry's only
+    /// one. Blocks for a read of each part until it is found.
+    ///
+    /// # Errors
+    /// [`ReadError`], also [`ReadError::KeyGone`] after an erasure.
+    pub fn open_part_for(&self, entry: &OpenedEntry, label: &Label) -> Result<Vec<u8>, ReadError> {
+        let place = entry.links.iter().position(|link| link.label == *label);
+        let own = place.and_then(|place| entry.parts.get(place));
+        for position in own.into_iter().chain(&entry.parts) {
+            let part = self.0.reader.part(*position)?;
+            if is_sealed_for(&part, label) {
+                return self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label));
+            }
+        }
+        Err(ReadError::KeyGone)
+    }
+
+    /// An entry by its index. Blocks for some reads.
+    ///
+    /// # Errors
+    /// [`ReadError`], also for an index that is not durable yet.
+    pub fn entry(&self, index: u64) -> Result<OpenedEntry, ReadError> {
+        self.entry_at(self.locate(index)?, index)
+    }
+
+    /// The entry of an index, given where its frame stood when it was written; where that place no longer has it, the
+    /// entry is looked for. Blocks for one read, or some.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn entry_near(&self, frame: Position, index: u64) -> Result<OpenedEntry, ReadError> {
+        self.entry_at(frame, index).or_else(|_| self.entry(index))
+    }
+
+    fn locate(&self, index: u64) -> Result<Position, ReadError> {
+        if index >= self.size() {
+            return Err(ReadError::Malformed("entry"));
+        }
+        self.0.reader.locate(index)
+    }
+
+    fn entry_at(&self, position: Position, index: u64) -> Result<OpenedEntry, ReadError> {
+        let bytes = self.0.reader.frame(position)?;
+        entry::open_frame(&self.0.crypt, position, &bytes, |at| at == index)?
+            .pop()
+            .ok_or(ReadError::Malformed("entry"))
+    }
+
+    /// Gives the durable entries from `from` to below `until` in order to `visit`, until it returns `false`. Blocks for
+    /// a read of each frame.
+    ///
+    /// # Errors
+    /// [`ReadError`]; what came before was visited.
+    pub fn visit_entries(
+        &self,
+        from: u64,
+        until: u64,
+        mut visit: impl FnMut(OpenedEntry) -> bool,
+    ) -> Result<(), ReadError> {
+        let until = until.min(self.size());
+        if from >= until {
+            return Ok(());
+        }
+        let mut index = from;
+        let mut position = self.locate(from)?;
+        loop {
+            let bytes = self.0.reader.frame(position)?;
+            let entries =
+                entry::open_frame(&self.0.crypt, position, &bytes, |at| (index..until).contains(&at))?;
+            for entry in entries {
+                index = entry.committed.index + 1;
+                if !visit(entry) {
+                    return Ok(());
+                }
+            }
+            if index >= until {
+                return Ok(());
+            }
+            let next = self.0.reader.next_group(position, index)?;
+            position = next.ok_or(ReadError::Malformed("frame"))?;
+        }
+    }
+
+    /// What the latest index root says of a holder; `None` when there is none, or none is made.
+    pub fn holder_proof(&self, label: &Label) -> Option<HolderProof> {
+        self.0.index.as_ref()?.proof(label)
     }
 
     /// The original answer and receipt of an idempotency key: the `SubjectRecord` that holds the answer bytes, and
@@ -517,20 +650,31 @@ impl Ledger {
         self.0.tiles.entry_bundle(index, width)
     }
 
+    /// Size and signed text of the checkpoint that the public sees.
+    pub fn published(&self) -> (u64, Arc<str>) {
+        let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
+        (published.size, Arc::clone(&published.text))
+    }
+
+    /// The inclusion path of a leaf in the tree of a published size.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn path(&self, index: u64, size: u64) -> io::Result<Vec<Hash>> {
+        inclusion_from(index, size, |level, index| self.0.tiles.node(level, index))
+    }
+
     /// A proof of an entry in the published checkpoint, without an extra line; `None` when the published tree does
     /// not reach it yet.
     ///
     /// # Errors
     /// The files cannot be read.
     pub fn proof(&self, index: u64) -> io::Result<Option<TlogProof>> {
-        let (size, text) = {
-            let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
-            (published.size, Arc::clone(&published.text))
-        };
+        let (size, text) = self.published();
         if index >= size {
             return Ok(None);
         }
-        let path = inclusion_from(index, size, |level, index| self.0.tiles.node(level, index))?;
+        let path = self.path(index, size)?;
         Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
     }
 

@@ -16,8 +16,10 @@
 #![forbid(unsafe_code)]
 
 mod crypt;
+mod entry;
 mod frame;
 mod image;
+mod index;
 mod ledger;
 mod recovery;
 mod segment;
@@ -28,10 +30,12 @@ mod tiles;
 pub mod record;
 
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
+pub use entry::OpenedEntry;
+pub use index::{HolderProof, IndexRoot};
 pub use ledger::{Counts, Health, Hooks, Ledger, OpenError, Opened, Options, Rebuilt, Space, rebuild};
 pub use recovery::{Entry, LogReport, entries, verify_log};
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
-pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
+pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use verifier::Hash;
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.

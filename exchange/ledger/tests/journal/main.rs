@@ -8,4 +8,6 @@ mod damage;
 mod derived;
 mod failure;
 mod model;
+
 mod rig;
+mod sequences;
