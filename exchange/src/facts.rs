@@ -3,7 +3,7 @@
 //! The sequencer compares these versions again when the decision commits; a decision made on a fact that has
 //! changed since is sent back and made anew.
 
-use ledger::{DocumentKind, Fact, Grant, Holder, Key, Label, Ledger, License};
+use ledger::{DocumentKind, Fact, Grant, Holder, Key, Label, Ledger, License, ReadError};
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
@@ -218,6 +218,13 @@ pub enum Validity {
     Ended,
 }
 
+/// What is asked for stands in a part of the journal that is not at hand: that is said, and never taken for a record that
+/// does not exist.
+pub fn missing(segment: u32) -> Refusal {
+    tracing::warn!(segment, "a segment of the journal is asked for and not at hand");
+    Refusal::new(Code::RecordUnavailable)
+}
+
 /// Reads and opens a license's envelope where the journal holds it.
 pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, LicenseContent), Refusal> {
     let fault = |what: &str| {
@@ -225,7 +232,10 @@ pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, Lic
         tracing::error!(what, "a journaled license body cannot be read");
         Refusal::new(Code::Internal)
     };
-    let plaintext = ledger.open_subject(license.body).map_err(|_| fault("part"))?;
+    let plaintext = ledger.open_subject(license.body).map_err(|error| match error {
+        ReadError::Missing(segment) => missing(segment),
+        _ => fault("part"),
+    })?;
     let subject =
         flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&plaintext).map_err(|_| fault("record"))?;
     let envelope = subject.envelope().ok_or_else(|| fault("envelope"))?.bytes().to_vec();

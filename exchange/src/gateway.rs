@@ -23,7 +23,7 @@ use dashmap::DashMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
-use ledger::{Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, Refused};
+use ledger::{Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, ReadError, Refused};
 use schemas::codes::Code;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
@@ -35,7 +35,7 @@ use verifier::trust::Trust;
 
 use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::floor;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
@@ -258,7 +258,9 @@ impl Gateway {
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Err(refusal) => match refusal.code {
                     // Not decisions: nothing was found out about the request.
-                    code @ (Code::SignerUnavailable | Code::Internal) => return Err(code),
+                    code @ (Code::SignerUnavailable | Code::Internal | Code::RecordUnavailable) => {
+                        return Err(code);
+                    }
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
                         let context = self.context();
@@ -408,7 +410,10 @@ impl Gateway {
     /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
     /// An inline proof is given against the published checkpoint, which covers the entry within a second.
     fn original(&self, route: Route, bound: &Bound, inline_proof: bool) -> Result<Answer, Refusal> {
-        let internal = |_| {
+        let internal = |error| {
+            if let ReadError::Missing(segment) = error {
+                return facts::missing(segment);
+            }
             tracing::error!(index = bound.index, "the original answer cannot be read back");
             Refusal::new(Code::Internal)
         };
@@ -445,6 +450,15 @@ impl Gateway {
                 tracing::warn!(%refused, "a delayed use is not released yet");
                 return;
             }
+        }
+    }
+
+    /// Logs the digest of a snapshot that was written meanwhile; called once a second. When that fails the next call
+    /// does it.
+    pub async fn journal_snapshot(&self) {
+        let Some(digest) = self.ledger.snapshot_to_log() else { return };
+        if commit_system(&self.ledger, effect::state_digest(&self.policy, digest)).await.is_ok() {
+            self.ledger.snapshot_logged(&digest);
         }
     }
 }

@@ -59,13 +59,20 @@ impl Subject {
 }
 
 fn fault(error: &ReadError) -> Refusal {
+    if let ReadError::Missing(segment) = error {
+        return facts::missing(*segment);
+    }
     tracing::error!(%error, "a journaled entry cannot be read back");
     Refusal::new(Code::Internal)
 }
 
-fn io_fault(error: &std::io::Error) -> Refusal {
-    tracing::error!(%error, "the tiles cannot be read");
-    Refusal::new(Code::Internal)
+/// The inclusion path of a leaf in the published tree of a size.
+fn path(ledger: &Ledger, index: u64, size: u64) -> Result<Vec<Hash>, Refusal> {
+    let path = ledger.inclusion(index, size).map_err(|error| {
+        tracing::error!(%error, "the tiles cannot be read");
+        Refusal::new(Code::Internal)
+    })?;
+    path.ok_or_else(|| Refusal::new(Code::Internal))
 }
 
 /// The part that tells a holder of an entry; `None` when its key is gone.
@@ -88,7 +95,7 @@ fn proven(ledger: &Ledger, entry: &OpenedEntry, size: u64) -> Result<Proven, Ref
         c: committed.c,
         proof: None,
     };
-    let path = ledger.path(committed.index, size).map_err(|error| io_fault(&error))?;
+    let path = path(ledger, committed.index, size)?;
     Proven::new(&receipt, &path).ok_or_else(|| Refusal::new(Code::Internal))
 }
 
@@ -143,7 +150,7 @@ fn trace_page(
     let Some(label) = label else { return Ok(page) };
     page.index_root = match proof {
         Some(proof) => {
-            let path = ledger.path(proof.root.index, size).map_err(|error| io_fault(&error))?;
+            let path = path(ledger, proof.root.index, size)?;
             Some(IndexProof {
                 statement: proof.root.statement,
                 index: proof.root.index,

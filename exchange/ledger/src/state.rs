@@ -10,8 +10,9 @@ use crate::{
     record::{Completion, NO_BODY_PART, Record},
 };
 use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -365,23 +366,26 @@ impl Slot {
     }
 }
 
+/// Keys are keyed hashes and random labels, which nobody outside can choose: a fast hash is enough.
+type Map<K, V> = DashMap<K, V, FxBuildHasher>;
+
 /// The state. See the module's page for who writes and who reads.
 pub struct State {
     crypt: Arc<Crypt>,
     idempotency_per_organisation: usize,
-    licenses: DashMap<Key, LicenseCell>,
-    grants: DashMap<Key, Grant>,
-    documents: DashMap<(u8, Key), Document>,
-    holders: DashMap<Label, HolderCell>,
-    labels_by_key: DashMap<Key, Label>,
+    licenses: Map<Key, LicenseCell>,
+    grants: Map<Key, Grant>,
+    documents: Map<(u8, Key), Document>,
+    holders: Map<Label, HolderCell>,
+    labels_by_key: Map<Key, Label>,
     /// Latest entry of each oversight sequence. Few holders have one, so it is no part of the holder's cell.
-    oversight: DashMap<Label, Head>,
+    oversight: Map<Label, Head>,
     /// Delayed uses that are not released yet, by index.
-    delayed: DashMap<u64, Delayed>,
+    delayed: Map<u64, Delayed>,
     /// Holder index to label; only ever longer.
     labels: RwLock<Vec<Label>>,
-    counters: DashMap<(Key, u32), u32>,
-    idempotency: DashMap<Key, Bound>,
+    counters: Map<(Key, u32), u32>,
+    idempotency: Map<Key, Bound>,
     /// Locked by the writer only.
     order: Mutex<Order>,
     /// Day in China Standard Time of the latest entry.
@@ -396,16 +400,16 @@ impl State {
         Self {
             crypt,
             idempotency_per_organisation,
-            licenses: DashMap::new(),
-            grants: DashMap::new(),
-            documents: DashMap::new(),
-            holders: DashMap::new(),
-            labels_by_key: DashMap::new(),
-            oversight: DashMap::new(),
-            delayed: DashMap::new(),
+            licenses: Map::default(),
+            grants: Map::default(),
+            documents: Map::default(),
+            holders: Map::default(),
+            labels_by_key: Map::default(),
+            oversight: Map::default(),
+            delayed: Map::default(),
             labels: RwLock::default(),
-            counters: DashMap::new(),
-            idempotency: DashMap::new(),
+            counters: Map::default(),
+            idempotency: Map::default(),
             order: Mutex::default(),
             today: AtomicU32::new(0),
             applied: AtomicU64::new(0),
@@ -892,6 +896,24 @@ impl State {
         digest.bytes()
     }
 
+    /// The slots of everything that [`State::digest`] sums up.
+    pub(crate) fn slots(&self) -> HashSet<Slot> {
+        let mut slots = HashSet::new();
+        slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
+        slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
+        slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));
+        slots.extend(self.documents.iter().map(|document| {
+            let (kind, key) = *document.key();
+            Slot::new(Kind::Document, key, kind.into())
+        }));
+        slots.extend(self.counters.iter().map(|counter| {
+            let (key, day) = *counter.key();
+            Slot::new(Kind::Counter, key, day)
+        }));
+        slots.extend(self.idempotency.iter().map(|bound| Slot::new(Kind::Idempotency, *bound.key(), 0)));
+        slots
+    }
+
     fn encode_license(&self, cell: &LicenseCell) -> Vec<u8> {
         [
             &cell.number_tag.to_be_bytes()[..],
@@ -961,18 +983,27 @@ impl Bound {
 /// of SHA-256(key ‖ value), as four wrapping 64-bit lanes. It guards against damage, not against an adversary,
 /// who would have to change the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Digest([u64; 4]);
+pub(crate) struct Digest(Term);
+
+/// What one pair adds to a [`Digest`].
+pub(crate) type Term = [u64; 4];
 
 impl Digest {
     pub(crate) fn add(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
-            *lane = lane.wrapping_add(term);
-        }
+        self.replace(None, Some(Self::term(key, value)));
     }
 
     pub(crate) fn remove(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
+        self.replace(Some(Self::term(key, value)), None);
+    }
+
+    /// Takes the term of an old pair out and the term of a new one in.
+    pub(crate) fn replace(&mut self, old: Option<Term>, new: Option<Term>) {
+        for (lane, term) in self.0.iter_mut().zip(old.into_iter().flatten()) {
             *lane = lane.wrapping_sub(term);
+        }
+        for (lane, term) in self.0.iter_mut().zip(new.into_iter().flatten()) {
+            *lane = lane.wrapping_add(term);
         }
     }
 
@@ -992,7 +1023,8 @@ impl Digest {
         Self(lanes)
     }
 
-    fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> [u64; 4] {
+    /// What a pair adds to the sum.
+    pub(crate) fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> Term {
         Self::from_bytes(&verifier::sha256(&[key, value])).0
     }
 }

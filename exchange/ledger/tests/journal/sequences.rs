@@ -199,7 +199,7 @@ fn proven(ledger: &Ledger, label: Key, proof: &HolderProof) {
     let note = note.verify(std::slice::from_ref(ledger.verifier_key())).unwrap();
     let tree = Checkpoint::parse(&note).unwrap();
     let leaf = leaf_hash(&statement_leaf(LeafKind::IndexRoot, proof.root.statement.as_bytes()));
-    let path = ledger.path(proof.root.index, size).unwrap();
+    let path = ledger.inclusion(proof.root.index, size).unwrap().unwrap();
     assert!(verify_inclusion(proof.root.index, size, &leaf, &path, &tree.root));
 }
 
