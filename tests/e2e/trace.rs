@@ -415,7 +415,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let keys = app::ledger_keys(&app::key_folder(&server.config).unwrap()).unwrap();
     let clock: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(|| now_ms() + 31 * MS_PER_DAY);
     let hooks = Hooks { clock: Some(clock), ..Hooks::default() };
-    let options = Options { hooks, ..app::ledger_options(&server.config) };
+    let options = Options { hooks, accept_clock: true, ..app::ledger_options(&server.config) };
     let (ledger, _) =
         tokio::task::spawn_blocking(move || Ledger::open(options, keys).unwrap()).await.unwrap();
     write_system_documents(&ledger, &[0; 32], vec![(DocumentKind::Policy, [1; 16], b"later".to_vec())])
