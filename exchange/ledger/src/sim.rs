@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 use verifier::{merkle::leaf_hash, note::VerifierKey};
@@ -742,7 +742,6 @@ impl Journal {
             guard_ends,
             closed: Arc::default(),
             durable: Arc::new(AtomicU64::new(leaves.len() as u64)),
-            closed: Arc::new(AtomicBool::new(false)),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
             clock: Clock::new(options.hooks.now_ms()),
