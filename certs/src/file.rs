@@ -79,7 +79,10 @@ pub(crate) fn remove(what: &'static str, path: &Path) -> Result<(), Error> {
 }
 
 /// Reads a whole file, which may be secret.
-pub(crate) fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     File::open(path).and_then(|file| read_whole(&file)).map_err(Error::io(what, path))
 }
 

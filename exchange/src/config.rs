@@ -51,6 +51,9 @@ pub struct Config {
     /// that out.
     #[serde(skip)]
     pub program: Option<PathBuf>,
+    /// Start although the clock and the journal contradict each other; only the command line says so.
+    #[serde(skip)]
+    pub accept_clock: bool,
 }
 
 /// Listening addresses.

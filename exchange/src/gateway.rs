@@ -286,7 +286,8 @@ impl Gateway {
             let committed = match self.ledger.commit(command).await {
                 Ok(Outcome::Committed(committed)) => committed,
                 Ok(Outcome::Changed) => continue,
-                Err(Refused::Full) => return Err(Code::JournalFull),
+                // A closed log has no room for good; the operator knows, the caller goes to the successor.
+                Err(Refused::Full | Refused::Closed) => return Err(Code::JournalFull),
                 Err(Refused::Overloaded) => return Err(Code::Overloaded),
                 Err(Refused::Stopped) => return Err(Code::Internal),
                 Err(Refused::Malformed(what)) => {
@@ -468,7 +469,7 @@ pub async fn write_system_documents(
     commit_system(ledger, effect::system(policy, documents, &[])).await
 }
 
-async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
+pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
     let command = Command {
         permit_or_denial: prepared,
         reads: Vec::new(),

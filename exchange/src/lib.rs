@@ -26,5 +26,6 @@ pub mod request;
 pub mod server;
 pub mod shed;
 pub mod signer;
+pub mod succession;
 pub mod tls;
 pub mod witness;

@@ -321,6 +321,13 @@ impl Server {
         fs::write(self.folder.join("config.toml"), self.config.to_toml()).unwrap();
     }
 
+    /// Goes on in another data folder, made beforehand.
+    pub fn move_to(&mut self, folder: &Path) {
+        self.folder = folder.to_owned();
+        self.config = Config::load(&folder.join("config.toml")).unwrap();
+        self.trust = app::trust_bundle(&self.config).unwrap().1;
+    }
+
     /// The key of the log.
     pub fn log_key(&self) -> VerifierKey {
         self.trust.log(&self.config.origin).unwrap().key.clone()

@@ -29,14 +29,19 @@ use std::{
 use verifier::merkle::Frontier;
 
 /// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
-const QUEUE_GROUPS: usize = 1024;
+const QUEUE_GROUPS: usize = 16_384;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// While many values are written, news are taken in after so many, so that the sequencer need not wait.
 const TAKE_IN_VALUES: usize = 256;
-/// Changes are coalesced this long, unless there are [`WRITE_KEYS`] before.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-const WRITE_KEYS: usize = 10_000;
+/// Changes are coalesced this long, unless there are [`MOST_KEYS`] before: a value that changes with every use is then
+/// written once. Longer makes a start replay more.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+const MOST_KEYS: usize = 100_000;
+/// A new image is written in batches of this size.
+const BATCH_KEYS: usize = 10_000;
+/// How often the thread looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
 const TILES_PATIENCE: Duration = Duration::from_secs(1);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
@@ -203,7 +208,7 @@ impl Image {
                 if at % TAKE_IN_VALUES == 0 {
                     pause();
                 }
-                if self.new && batch.len() >= WRITE_KEYS {
+                if self.new && batch.len() >= BATCH_KEYS {
                     self.store.apply(std::mem::take(&mut batch))?;
                 }
             }
@@ -427,7 +432,7 @@ impl Follower {
     /// are durable already, and replay from the cursor sets every such value once more.
     pub(crate) fn run(mut self) {
         loop {
-            let received = self.incoming.feed.receiver.recv_deadline(Instant::now() + WRITE_INTERVAL);
+            let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if received.is_ok() {
                 std::thread::sleep(crate::tiles::COALESCE);
@@ -450,7 +455,7 @@ impl Follower {
                 }
                 let slots = &self.incoming.slots;
                 let clean = slots.is_empty() && self.written_cursor.as_ref() == Some(&self.incoming.cursor);
-                let due = self.last_write.elapsed() >= WRITE_INTERVAL || slots.len() >= WRITE_KEYS;
+                let due = self.last_write.elapsed() >= WRITE_INTERVAL || slots.len() >= MOST_KEYS;
                 if !clean && (ended || due) {
                     self.write();
                 }

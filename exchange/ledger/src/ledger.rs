@@ -2,6 +2,7 @@
 
 use crate::{
     Hash, Key, Label, Position,
+    clock::Clock,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
     disk::RealDisk,
     frame::Frame,
@@ -29,6 +30,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use verifier::{
+    leaf::{LEAF_BYTES, LeafKind},
     merkle::{consistency_from, inclusion_from},
     note::VerifierKey,
     proof::TlogProof,
@@ -78,6 +80,8 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
+    /// Start although the clock is far ahead of the journal or behind it: the operator has looked at it.
+    pub accept_clock: bool,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
@@ -107,6 +111,7 @@ impl Options {
             snapshot_interval: Duration::from_secs(3600),
             scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
+            accept_clock: false,
             on_fatal: exit,
             least_size: 0,
             hooks: Hooks::default(),
@@ -253,6 +258,19 @@ pub enum OpenError {
         /// Entries in the journal.
         journal: u64,
     },
+    /// The clock is not where the journal's last entry lets it be (operator): entries made by it could not be unmade, as
+    /// journal time never goes back.
+    #[error(
+        "the clock says {clock}, {how} the journal's last entry at {journal} (seconds since 1970): set it, or accept it"
+    )]
+    Clock {
+        /// Seconds since 1970 by the clock.
+        clock: u64,
+        /// "behind" or "more than 90 days after".
+        how: &'static str,
+        /// Seconds since 1970 by the journal.
+        journal: u64,
+    },
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
     #[error("{0}")]
     Guard(&'static str),
@@ -340,7 +358,7 @@ impl Stop {
         (self.on_fatal)(cause);
     }
 
-    fn cause(&self) -> Option<String> {
+    pub(crate) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -363,6 +381,7 @@ struct Inner {
     keeper: Arc<Keeper>,
     stop: Arc<Stop>,
     durable: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
     /// `None` without a restart image.
     image: Option<Followed>,
     hooks: Hooks,
@@ -408,6 +427,13 @@ impl Ledger {
             keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
         }
         let durable = Arc::new(AtomicU64::new(opened.size));
+        // The tiles hold every leaf by now, checked against the journal.
+        let last = match opened.size.checked_sub(1) {
+            Some(last) => tiles.leaf(last).map(Some).map_err(OpenError::io("reading the last leaf"))?,
+            None => None,
+        };
+        let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
+        let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
         let (feed, fed) = Feed::new();
@@ -484,8 +510,10 @@ impl Ledger {
             released,
             guard_ends,
             durable: Arc::clone(&durable),
+            closed: Arc::clone(&closed),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
+            clock: Clock::new(options.hooks.now_ms()),
             hooks: options.hooks.clone(),
             lock,
         };
@@ -504,6 +532,7 @@ impl Ledger {
             keeper,
             stop,
             durable,
+            closed,
             image: followed,
             hooks: options.hooks,
             threads: Mutex::new(threads),
@@ -597,6 +626,11 @@ impl Ledger {
     /// Durable entries.
     pub fn size(&self) -> u64 {
         self.0.durable.load(Ordering::Acquire)
+    }
+
+    /// Whether the log's last leaf closes it: then every command is refused as [`Refused::Closed`], for good.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 
     /// The signed checkpoint that the public sees; moves once a second.

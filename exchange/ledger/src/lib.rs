@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod clock;
 mod crypt;
 mod disk;
 #[cfg(debug_assertions)]
@@ -35,6 +36,9 @@ mod tally;
 mod tiles;
 mod verify;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 pub mod record;
 
 pub use archive::{Archived, archive};
@@ -47,7 +51,7 @@ pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
 pub use verifier::Hash;
-pub use verify::{Entry, ImageFound, LogReport, entries, verify_log};
+pub use verify::{Entry, ImageFound, LogReport, Tail, entries, verify_log};
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
 pub type Key = [u8; 16];

@@ -358,9 +358,8 @@ impl Keeper {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The segment prepared ahead; waits for it, and orders the one after it. `used` is the length that the
-    /// current segment is used to.
-    pub(crate) fn take(&self, number: u32, used: u64, stop: &Stop) -> Result<Arc<dyn DiskFile>, NoSegment> {
+    /// The segment prepared ahead; waits for it, and orders the one after it.
+    pub(crate) fn take(&self, number: u32, stop: &Stop) -> Result<Arc<dyn DiskFile>, NoSegment> {
         let mut slot = self.slot();
         loop {
             if stop.is_stopped() {
@@ -369,7 +368,6 @@ impl Keeper {
             if let Some((_, file)) = slot.ready.take_if(|(ready, _)| *ready == number) {
                 slot.hurry = false;
                 slot.wanted = number.checked_add(1);
-                slot.closed = number.checked_sub(1).map(|closed| (closed, used));
                 self.changed.notify_all();
                 return Ok(file);
             }
@@ -382,6 +380,18 @@ impl Keeper {
             }
             slot = self.changed.wait_timeout(slot, SPACE_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// A segment is sealed for good and used to this length.
+    pub(crate) fn close(&self, number: u32, used: u64) {
+        self.slot().closed = Some((number, used));
+        self.changed.notify_all();
+    }
+
+    /// There is no time to rest.
+    #[cfg(feature = "sim")]
+    pub(crate) fn hurry(&self) {
+        self.slot().hurry = true;
     }
 
     /// Rests, unless the sequencer waits; an error when the keeper is to stop.

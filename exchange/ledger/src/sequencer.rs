@@ -7,6 +7,7 @@
 
 use crate::{
     Hash, Key, Label, Position,
+    clock::Clock,
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
     disk::{DiskFile, Lock},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
@@ -26,7 +27,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -130,6 +131,9 @@ pub enum Refused {
     /// The ledger has stopped; it answers nothing any more.
     #[error("the ledger has stopped")]
     Stopped,
+    /// The log was closed; it takes no entry any more.
+    #[error("the log is closed")]
+    Closed,
     /// The caller prepared something that is no entry: a fault of the program, nothing is written.
     #[error("the command is malformed: {0}")]
     Malformed(&'static str),
@@ -409,9 +413,12 @@ pub(crate) struct Sequencer {
     /// Dropped with the sequencer: the guard is then written once more.
     pub(crate) guard_ends: Sender<()>,
     pub(crate) durable: Arc<AtomicU64>,
+    /// The log's last leaf closes it, or does in the group in the making.
+    pub(crate) closed: Arc<AtomicBool>,
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) hooks: Hooks,
+    pub(crate) clock: Clock,
     /// Held while the thread may write to the journal.
     pub(crate) lock: Lock,
 }
@@ -506,6 +513,21 @@ impl Sequencer {
         drop(self.lock);
     }
 
+    /// One group without the thread, for the simulation. Whether a frame was written.
+    #[cfg(feature = "sim")]
+    pub(crate) fn commit_by_hand(&mut self, group: Vec<Submission>) -> bool {
+        let bytes = group.iter().map(Submission::frame_bytes).sum();
+        self.commit(group, bytes, &mut Pending::default(), &mut Vec::new())
+    }
+
+    /// What the thread does when it is idle.
+    #[cfg(feature = "sim")]
+    pub(crate) fn seal_by_hand(&mut self) {
+        if !self.stop.is_stopped() && self.seal().is_err() {
+            tracing::debug!("the seal was not written");
+        }
+    }
+
     fn next(&self, unsealed: bool) -> Result<Message, RecvTimeoutError> {
         if unsealed {
             self.receiver.recv_timeout(IDLE)
@@ -530,7 +552,16 @@ impl Sequencer {
             }
             return false;
         }
-        let time_ms = self.hooks.now_ms().max(self.cursor.time_ms);
+        let time_ms = match self.clock.journal_ms(self.hooks.now_ms(), self.cursor.time_ms) {
+            Ok(time_ms) => time_ms,
+            Err(cause) => {
+                self.stop.fatal(&cause);
+                for submission in group {
+                    let _ = submission.reply.send(Err(Refused::Stopped));
+                }
+                return false;
+            }
+        };
         let frame_position = Position::new(self.current.number, self.current.offset as u32);
         let mut salts = vec![0; group.len() * SALTS_BYTES];
         self.crypt.fill_random(&mut salts);
@@ -539,12 +570,20 @@ impl Sequencer {
         let mut members: Vec<Member> = Vec::with_capacity(group.len());
         let mut changed = Vec::new();
         for (submission, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
+            if self.closed.load(Ordering::Acquire) {
+                let _ = submission.reply.send(Err(Refused::Closed));
+                continue;
+            }
             match self.judge(&submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
                     let member = Member::new(submission, None, counters, salts, index, time_ms, |label| {
                         pending.head(&self.state, label)
                     });
+                    // Nothing follows it, not even in its own group.
+                    if member.kind == LeafKind::ShardClose {
+                        self.closed.store(true, Ordering::Release);
+                    }
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
@@ -622,15 +661,13 @@ impl Sequencer {
         }
         // The next segment is taken before the old one is sealed: a journal that is full then stays as it is.
         let number = self.current.number + 1;
-        let used = self.current.offset + SEAL_BYTES as u64;
-        let file = match self.keeper.take(number, used, &self.stop) {
+        let file = match self.keeper.take(number, &self.stop) {
             Ok(file) => file,
             Err(NoSegment::Full) => return Err(Refused::Full),
             Err(NoSegment::Stopped) => return Err(Refused::Stopped),
         };
-        // From now on the keeper may cut it to that.
-        self.current.bytes = used;
         self.seal().map_err(|Fatal| Refused::Stopped)?;
+        self.keeper.close(self.current.number, self.current.offset);
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
         let begun = file.write_all_at(&header, 0).and_then(|()| {

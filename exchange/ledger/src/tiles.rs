@@ -114,6 +114,13 @@ impl Tiles {
         Ok(Some(bundle))
     }
 
+    /// A leaf, whether it is published or not.
+    pub(crate) fn leaf(&self, index: u64) -> io::Result<[u8; LEAF_BYTES]> {
+        let mut leaf = [0; LEAF_BYTES];
+        self.leaves.read_exact_at(&mut leaf, index * LEAF_BYTES as u64)?;
+        Ok(leaf)
+    }
+
     /// The root of a complete subtree, from the nearest stored level below it.
     pub(crate) fn node(&self, level: u8, index: u64) -> io::Result<Hash> {
         let stored = usize::from(level / TREE_LEVELS_PER_TILE);
