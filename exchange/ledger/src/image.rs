@@ -40,6 +40,8 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_KEYS: usize = 100_000;
 /// A new image is written in batches of this size.
 const BATCH_KEYS: usize = 10_000;
+/// How often the thread looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
 const TILES_PATIENCE: Duration = Duration::from_secs(1);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
@@ -430,7 +432,7 @@ impl Follower {
     /// are durable already, and replay from the cursor sets every such value once more.
     pub(crate) fn run(mut self) {
         loop {
-            let received = self.incoming.feed.receiver.recv_deadline(Instant::now() + WRITE_INTERVAL);
+            let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if received.is_ok() {
                 std::thread::sleep(crate::tiles::COALESCE);
