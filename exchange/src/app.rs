@@ -60,6 +60,7 @@ pub fn ledger_options(config: &Config) -> Options {
         group_bytes: defaults.group_bytes.min(half),
         reserve_percent: config.journal.reserve_percent,
         reserve_segments: config.journal.reserve_segments,
+        index_roots: Some(Duration::from_secs(config.journal.index_root_seconds)),
         archive: config.journal.archive.as_deref().map(|archive| config.path(archive)),
         scrub_bytes_per_second: u64::from(config.journal.scrub_mib_per_second.get()) << 20,
         engine: config.store.engine.into(),
@@ -228,6 +229,7 @@ impl App {
                 loop {
                     each_second.tick().await;
                     gateway.journal_shed().await;
+                    gateway.release_delayed().await;
                     gateway.journal_snapshot().await;
                     metrics.run_upkeep();
                 }

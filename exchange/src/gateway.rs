@@ -249,19 +249,25 @@ impl Gateway {
             let now_ms = now_ms().max(self.ledger.state().time_ms());
             let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
             facts.ends_at(caller.ends_at_ms);
+            let request_digest = received.digest;
             let mut entry =
-                Entry { route, organisation, request_digest: received.digest, idempotency: None, now_ms };
+                Entry { route, organisation, request_digest, idempotency: None, now_ms, release_ms: 0 };
             // 2 to 6
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => *effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
-                Err(denial) => match denial.refusal.code {
+                Err(refusal) => match refusal.code {
                     // Not decisions: nothing was found out about the request.
                     code @ (Code::SignerUnavailable | Code::Internal | Code::RecordUnavailable) => {
                         return Err(code);
                     }
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
+                        let context = self.context();
+                        let concerned = action.map_or_else(Vec::new, |action| {
+                            decide::concerned(&context, &mut facts, organisation, action)
+                        });
+                        let denial = Denial { refusal, concerned };
                         self.builder().denied(&entry, action, &denial).map_err(|refusal| refusal.code)?
                     }
                 },
@@ -316,11 +322,13 @@ impl Gateway {
         entry: &mut Entry<'_>,
         certified: &Certified,
         request: &Result<Request, Refusal>,
-    ) -> Result<Decided, Denial> {
+    ) -> Result<Decided, Refusal> {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let request = request.as_ref().map_err(Clone::clone)?;
         // 2 -> Caller
         let caller = Caller::identify(facts, certified)?;
+        let class = request.action.context().and_then(|context| context.delay.as_deref());
+        entry.release_ms = caller.participant().release_ms(class, entry.now_ms)?;
         // 3 -> Fresh
         let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
             Fresh::New(key) => {
@@ -333,8 +341,7 @@ impl Gateway {
             Fresh::Again(bound) => Some(bound),
         };
         // 4 -> Facts, 5 -> Permit | Denial
-        let context = decide::Context { ledger: &self.ledger, trust: &self.trust };
-        let permit = decide::decide(&context, facts, caller.participant(), &request.action)?;
+        let permit = decide::decide(&self.context(), facts, caller.participant(), &request.action)?;
         if let Some(bound) = again {
             // A disclosure is given again only while its right still holds.
             return Ok(Decided::Again(self.original(entry.route, &bound, request.inline_proof)?));
@@ -342,6 +349,10 @@ impl Gateway {
         // 6 -> Effect
         let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
         Ok(Decided::Effect(Box::new(effect)))
+    }
+
+    fn context(&self) -> decide::Context<'_> {
+        decide::Context { ledger: &self.ledger, trust: &self.trust }
     }
 
     fn builder(&self) -> Builder<'_> {
@@ -382,7 +393,9 @@ impl Gateway {
         organisation: &Uscc,
         request: &Request,
     ) -> Result<Fresh, Refusal> {
-        let Some(text) = &request.idempotency_key else { return Ok(Fresh::New(None)) };
+        // An auditor's page is made of many holders' records: it is sealed under no holder's key to be given again.
+        let key = request.idempotency_key.as_ref().filter(|_| route != Route::LogQuery);
+        let Some(text) = key else { return Ok(Fresh::New(None)) };
         let key = self.idempotency_key(organisation, text);
         let asked = self.ledger.keyed().key("request", &[&[route.number()], &request.body]);
         match self.ledger.state().idempotency(&key) {
@@ -425,6 +438,19 @@ impl Gateway {
         let prepared = effect::system(&self.policy, Vec::new(), &counts);
         if commit_system(&self.ledger, prepared).await.is_err() {
             self.shed.put_back(counts);
+        }
+    }
+
+    /// Tells holders of the uses whose delay has ended, each with an entry of its own; called once a second. What is not
+    /// committed now is due again the next time.
+    pub async fn release_delayed(&self) {
+        let now_ms = now_ms().max(self.ledger.state().time_ms());
+        for due in self.ledger.state().due(now_ms) {
+            let prepared = effect::release(&self.policy, &due);
+            if let Err(refused) = commit_system(&self.ledger, prepared).await {
+                tracing::warn!(%refused, "a delayed use is not released yet");
+                return;
+            }
         }
     }
 

@@ -291,6 +291,7 @@ fn registration(
         purposes: Vec::new(),
         contract: None,
         daily_quota: None,
+        delays: Default::default(),
         valid_from: today,
         valid_until: None,
         suspended: false,

@@ -18,6 +18,7 @@ mod hold;
 pub mod init;
 pub mod listeners;
 pub mod meters;
+pub mod pages;
 pub mod participant;
 pub mod probe;
 pub mod quickstart;

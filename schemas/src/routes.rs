@@ -37,6 +37,14 @@ pub enum Route {
     ParticipantChange = 9,
     /// Suspend a participant, or lift the suspension.
     ParticipantSuspend = 10,
+    /// Who used a holder's licenses.
+    Trace = 11,
+    /// An auditor's questions.
+    LogQuery = 12,
+    /// Make a link between a holder and a guardian or agent.
+    LinkMake = 15,
+    /// End a link.
+    LinkEnd = 16,
     /// Entries of the exchange itself: initial register and types, shed counts.
     System = 128,
 }
@@ -55,6 +63,10 @@ impl Route {
         Self::ParticipantAdd,
         Self::ParticipantChange,
         Self::ParticipantSuspend,
+        Self::Trace,
+        Self::LogQuery,
+        Self::LinkMake,
+        Self::LinkEnd,
         Self::System,
     ];
 
@@ -72,6 +84,10 @@ impl Route {
             Self::ParticipantAdd => 8,
             Self::ParticipantChange => 9,
             Self::ParticipantSuspend => 10,
+            Self::Trace => 11,
+            Self::LogQuery => 12,
+            Self::LinkMake => 15,
+            Self::LinkEnd => 16,
             Self::System => 128,
         }
     }
@@ -90,6 +106,10 @@ impl Route {
             Self::ParticipantAdd => "participant-add",
             Self::ParticipantChange => "participant-change",
             Self::ParticipantSuspend => "participant-suspend",
+            Self::Trace => "trace",
+            Self::LogQuery => "log-query",
+            Self::LinkMake => "link-make",
+            Self::LinkEnd => "link-end",
             Self::System => "system",
         }
     }
@@ -113,20 +133,27 @@ impl Route {
             Self::ParticipantAdd => Some("/v1/participants"),
             Self::ParticipantChange => Some("/v1/participants/change"),
             Self::ParticipantSuspend => Some("/v1/participants/suspend"),
+            Self::Trace => Some("/v1/trace"),
+            Self::LogQuery => Some("/v1/log/query"),
+            Self::LinkMake => Some("/v1/links"),
+            Self::LinkEnd => Some("/v1/links/end"),
         }
     }
 
     /// HTTP status of a permit.
     pub const fn success_status(self) -> u16 {
         match self {
-            Self::Issue | Self::GrantCreate | Self::ParticipantAdd => 201,
+            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::LinkMake => 201,
             _ => 200,
         }
     }
 
     /// Whether the route changes state and so needs an idempotency key.
     pub const fn changes_state(self) -> bool {
-        !matches!(self, Self::None | Self::Search | Self::Retrieve | Self::Verify)
+        !matches!(
+            self,
+            Self::None | Self::Search | Self::Retrieve | Self::Verify | Self::Trace | Self::LogQuery
+        )
     }
 }
 

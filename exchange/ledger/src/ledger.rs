@@ -3,21 +3,25 @@
 use crate::{
     Hash, Key, Label, Position,
     clock::Clock,
-    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
     disk::RealDisk,
+    entry::{self, OpenedEntry},
     frame::Frame,
     guard::Released,
     image::{Feed, Followed, Follower},
+    index::{HolderProof, Index},
     record::StateDigest,
     recovery::{self, Recovered},
     scrub::{Scrub, ScrubTask},
     segment::{Folders, Keeper, KeeperTask, Reader},
-    sequencer::{Command, Committed, Message, Outcome, Refused, Sequencer, Submission, committed_again},
+    sequencer::{
+        Command, Committed, Message, Outcome, Prepared, Refused, Sequencer, Submission, committed_again,
+    },
     state::{Bound, State},
     store::Engine,
     tiles::{self, Tiles},
 };
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -80,6 +84,8 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
+    /// How often the index root is put into the log when a holder's sequence has grown; `None` = never.
+    pub index_roots: Option<Duration>,
     /// Start although the clock is far ahead of the journal or behind it: the operator has looked at it.
     pub accept_clock: bool,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
@@ -111,6 +117,7 @@ impl Options {
             snapshot_interval: Duration::from_secs(3600),
             scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
+            index_roots: None,
             accept_clock: false,
             on_fatal: exit,
             least_size: 0,
@@ -384,6 +391,8 @@ struct Inner {
     closed: Arc<AtomicBool>,
     /// `None` without a restart image.
     image: Option<Followed>,
+    /// The map over all holders; `None` when no index root is made.
+    index: Option<Arc<Index>>,
     hooks: Hooks,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -483,6 +492,10 @@ impl Ledger {
             })?);
         }
 
+        let index =
+            options.index_roots.map(|every| (every, Arc::new(Index::new(&state.heads(), opened.size))));
+        let (index_sender, index_receiver) = unbounded();
+
         let verifier_key = signer.key.clone();
         let folders = Folders::new(Arc::clone(&disk), &options);
         let reader = Arc::new(Reader::new(folders.clone()));
@@ -507,6 +520,7 @@ impl Ledger {
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
             image: feed,
+            index: index.is_some().then_some(index_sender),
             released,
             guard_ends,
             durable: Arc::clone(&durable),
@@ -534,9 +548,20 @@ impl Ledger {
             durable,
             closed,
             image: followed,
+            index: index.as_ref().map(|(_, index)| Arc::clone(index)),
             hooks: options.hooks,
             threads: Mutex::new(threads),
         }));
+        if let Some((every, index)) = index {
+            // A strong handle in the thread would keep the sequencer from ending with the last one.
+            let weak = Arc::downgrade(&ledger.0);
+            let thread = spawn("index", move || {
+                index.follow(&index_receiver, every, |prepared| {
+                    weak.upgrade().and_then(|inner| Self(inner).commit_blocking(prepared))
+                });
+            })?;
+            ledger.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
         Ok((ledger, opened))
     }
 
@@ -574,9 +599,29 @@ impl Ledger {
         reply.await.unwrap_or(Err(Refused::Stopped))
     }
 
+    /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
+    fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
+        if self.0.stop.is_stopped() || self.0.keeper.is_full() {
+            return None;
+        }
+        let command = Command {
+            permit_or_denial: prepared,
+            reads: Vec::new(),
+            ends_at_ms: u64::MAX,
+            spent: Vec::new(),
+            inline_proof: false,
+        };
+        let (submission, reply) = Submission::admit(command, self.0.group_bytes).ok()?;
+        self.0.sender.try_send(Message::Commit(submission)).ok()?;
+        match reply.blocking_recv() {
+            Ok(Ok(Outcome::Committed(committed))) => Some(committed),
+            _ => None,
+        }
+    }
+
     /// Seals a subject part: without a holder under the key of today, for one under the holder's key, for several
     /// under a record key wrapped for each (at most 255).
-    pub fn seal_subject(&self, part: u8, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
+    pub fn seal_subject(&self, part: u16, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
         self.0.crypt.seal_subject(part, holders, self.0.hooks.now_ms(), plaintext)
     }
 
@@ -593,6 +638,94 @@ impl Ledger {
     pub fn open_subject(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let part = self.0.reader.part(position)?;
         self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label))
+    }
+
+    /// The sealed part of an entry that tells a holder of it, opened: the one made for the holder, or the entry's only
+    /// one. Blocks for a read of each part until it is found.
+    ///
+    /// # Errors
+    /// [`ReadError`], also [`ReadError::KeyGone`] after an erasure.
+    pub fn open_part_for(&self, entry: &OpenedEntry, label: &Label) -> Result<Vec<u8>, ReadError> {
+        let place = entry.links.iter().position(|link| link.label == *label);
+        let own = place.and_then(|place| entry.parts.get(place));
+        for position in own.into_iter().chain(&entry.parts) {
+            let part = self.0.reader.part(*position)?;
+            if is_sealed_for(&part, label) {
+                return self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label));
+            }
+        }
+        Err(ReadError::KeyGone)
+    }
+
+    /// An entry by its index. Blocks for some reads.
+    ///
+    /// # Errors
+    /// [`ReadError`], also for an index that is not durable yet.
+    pub fn entry(&self, index: u64) -> Result<OpenedEntry, ReadError> {
+        self.entry_at(self.locate(index)?, index)
+    }
+
+    /// The entry of an index, given where its frame stood when it was written; where that place no longer has it, the
+    /// entry is looked for. Blocks for one read, or some.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn entry_near(&self, frame: Position, index: u64) -> Result<OpenedEntry, ReadError> {
+        self.entry_at(frame, index).or_else(|_| self.entry(index))
+    }
+
+    fn locate(&self, index: u64) -> Result<Position, ReadError> {
+        if index >= self.size() {
+            return Err(ReadError::Malformed("entry"));
+        }
+        self.0.reader.locate(index)
+    }
+
+    fn entry_at(&self, position: Position, index: u64) -> Result<OpenedEntry, ReadError> {
+        let bytes = self.0.reader.frame(position)?;
+        entry::open_frame(&self.0.crypt, position, &bytes, |at| at == index)?
+            .pop()
+            .ok_or(ReadError::Malformed("entry"))
+    }
+
+    /// Gives the durable entries from `from` to below `until` in order to `visit`, until it returns `false`. Blocks for
+    /// a read of each frame.
+    ///
+    /// # Errors
+    /// [`ReadError`]; what came before was visited.
+    pub fn visit_entries(
+        &self,
+        from: u64,
+        until: u64,
+        mut visit: impl FnMut(OpenedEntry) -> bool,
+    ) -> Result<(), ReadError> {
+        let until = until.min(self.size());
+        if from >= until {
+            return Ok(());
+        }
+        let mut index = from;
+        let mut position = self.locate(from)?;
+        loop {
+            let bytes = self.0.reader.frame(position)?;
+            let entries =
+                entry::open_frame(&self.0.crypt, position, &bytes, |at| (index..until).contains(&at))?;
+            for entry in entries {
+                index = entry.committed.index + 1;
+                if !visit(entry) {
+                    return Ok(());
+                }
+            }
+            if index >= until {
+                return Ok(());
+            }
+            let next = self.0.reader.next_group(position, index)?;
+            position = next.ok_or(ReadError::Malformed("frame"))?;
+        }
+    }
+
+    /// What the latest index root says of a holder; `None` when there is none, or none is made.
+    pub fn holder_proof(&self, label: &Label) -> Option<HolderProof> {
+        self.0.index.as_ref()?.proof(label)
     }
 
     /// The original answer and receipt of an idempotency key: the `SubjectRecord` that holds the answer bytes, and

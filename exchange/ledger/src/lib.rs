@@ -19,11 +19,13 @@ mod archive;
 mod clock;
 mod crypt;
 mod disk;
+mod entry;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod frame;
 mod guard;
 mod image;
+mod index;
 mod ledger;
 mod recovery;
 mod scrub;
@@ -43,12 +45,14 @@ pub mod record;
 
 pub use archive::{Archived, archive};
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
+pub use entry::OpenedEntry;
 pub use image::check_store;
+pub use index::{HolderProof, IndexRoot};
 pub use ledger::{
     Counts, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Space, rebuild,
 };
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
-pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
+pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
 pub use verifier::Hash;
 pub use verify::{Entry, ImageFound, LogReport, Tail, entries, verify_log};

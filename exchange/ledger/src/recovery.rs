@@ -575,15 +575,11 @@ pub(crate) fn apply_frame(
         let record = Record::decode(entry.record).map_err(|error| corrupt(error.0))?;
         let completion = Completion::decode(entry.completion, &record).map_err(|error| corrupt(error.0))?;
         parts.clear();
-        let (mut at, end) = (offset, offset + length);
-        while at < end {
-            let part_length = frame.bytes[at..end].first_chunk().map(|length| u32::from_be_bytes(*length));
-            let next = part_length.and_then(|length| at.checked_add(4)?.checked_add(length as usize));
-            parts.push(Position::new(position.segment(), position.offset() + at as u32));
-            at = next
-                .filter(|next| *next <= end)
-                .ok_or_else(|| corrupt("a subject part overlaps the next"))?;
-        }
+        let offsets = frame::part_offsets(frame.bytes, offset, length)
+            .ok_or_else(|| corrupt("a subject part overlaps the next"))?;
+        parts.extend(
+            offsets.iter().map(|at| Position::new(position.segment(), position.offset() + *at as u32)),
+        );
         state.apply(
             &Applied {
                 index,

@@ -12,9 +12,9 @@ use crate::{
     disk::{DiskFile, Lock},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
     guard::{Mark, Released},
-    image,
+    image, index,
     ledger::{Hooks, Stop},
-    record::{Completion, CounterUse, EntryPlain, Malformed, NO_BODY_PART, Record, inner_commitment},
+    record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
     segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
     state::{Applied, DocumentKind, Fact, Head, Slot, State},
     tiles,
@@ -36,7 +36,7 @@ use verifier::{
     checkpoint::Checkpoint,
     leaf::{
         HolderLink, LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open,
-        commitment, leaf_bytes, statement_leaf,
+        commitment, inner_commitment_of, leaf_bytes, statement_leaf,
     },
     merkle::{Frontier, GroupTree, leaf_hash},
     note::VerifierKey,
@@ -50,8 +50,8 @@ const SALTS_BYTES: usize = 64;
 /// Where organisation and subject digest stand in an encoded `open`.
 const OPEN_ORGANISATION_OFFSET: usize = 24;
 const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
-/// Most subject parts of an entry: part numbers are one byte and 255 means none.
-const MAX_PARTS: usize = 255;
+/// Most subject parts of an entry: a bulk delivery has one for each holder it concerns.
+const MAX_PARTS: usize = MAX_LINKS;
 /// Longest statement of a leaf that is no entry.
 const MAX_STATEMENT_BYTES: usize = 1024;
 
@@ -190,9 +190,8 @@ impl Admitted {
         if !distinct {
             return Err(Refused::Malformed("a record that names something twice"));
         }
-        if record.release_ms != 0 {
-            // Such a use would have to be counted in the oversight sequence; in the holder's it would be told early.
-            return Err(Refused::Malformed("a delayed release"));
+        if record.release_ms != 0 && record.concerned.is_empty() {
+            return Err(Refused::Malformed("a delayed use that concerns nobody"));
         }
         Ok(Self { prepared, record })
     }
@@ -273,6 +272,8 @@ pub(crate) enum Message {
 struct Pending {
     versions: FxHashMap<Fact, u32>,
     heads: FxHashMap<Label, Head>,
+    oversight: FxHashMap<Label, Head>,
+    released: HashSet<u64>,
     counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
     more_licenses: FxHashMap<Label, u32>,
@@ -282,6 +283,8 @@ impl Pending {
     fn clear(&mut self) {
         self.versions.clear();
         self.heads.clear();
+        self.oversight.clear();
+        self.released.clear();
         self.counters.clear();
         self.more_licenses.clear();
     }
@@ -293,8 +296,13 @@ impl Pending {
         self.versions.get(fact).copied().unwrap_or_else(|| state.version(fact))
     }
 
-    fn head(&self, state: &State, label: &Label) -> Option<Head> {
-        self.heads.get(label).copied().or_else(|| state.head(label))
+    /// The latest entry of a holder's own sequence, or of the oversight sequence.
+    fn head(&self, state: &State, delayed: bool, label: &Label) -> Option<Head> {
+        if delayed {
+            self.oversight.get(label).copied().or_else(|| state.oversight_head(label))
+        } else {
+            self.heads.get(label).copied().or_else(|| state.head(label))
+        }
     }
 
     fn counter(&self, state: &State, counter: &CounterUse) -> u32 {
@@ -408,6 +416,8 @@ pub(crate) struct Sequencer {
     pub(crate) stop: Arc<Stop>,
     pub(crate) tiles: Sender<tiles::Written>,
     pub(crate) image: image::Feed,
+    /// Unbounded: the follower commits entries itself, so the sequencer must never wait for it.
+    pub(crate) index: Option<Sender<index::Change>>,
     /// For the guard.
     pub(crate) released: Arc<Released>,
     /// Dropped with the sequencer: the guard is then written once more.
@@ -577,9 +587,10 @@ impl Sequencer {
             match self.judge(&submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member = Member::new(submission, None, counters, salts, index, time_ms, |label| {
-                        pending.head(&self.state, label)
-                    });
+                    let member =
+                        Member::new(submission, None, counters, salts, index, time_ms, |delayed, label| {
+                            pending.head(&self.state, delayed, label)
+                        });
                     // Nothing follows it, not even in its own group.
                     if member.kind == LeafKind::ShardClose {
                         self.closed.store(true, Ordering::Release);
@@ -589,10 +600,15 @@ impl Sequencer {
                 }
                 Judgement::Spent(counter) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member =
-                        Member::new(submission, Some(counter), Vec::new(), salts, index, time_ms, |label| {
-                            pending.head(&self.state, label)
-                        });
+                    let member = Member::new(
+                        submission,
+                        Some(counter),
+                        Vec::new(),
+                        salts,
+                        index,
+                        time_ms,
+                        |delayed, label| pending.head(&self.state, delayed, label),
+                    );
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
@@ -645,7 +661,7 @@ impl Sequencer {
         }
         // Admission saw to it that every counter has its denial.
         let admitted = spent.and_then(|at| submission.spent.get(at)).unwrap_or(&submission.main);
-        if let Err(judgement) = fits(&admitted.record, state, pending) {
+        if let Err(judgement) = fits(&admitted.record, state, pending, time_ms) {
             return judgement;
         }
         spent.map_or(Judgement::Accept(counters), Judgement::Spent)
@@ -806,6 +822,11 @@ impl Sequencer {
             };
             self.state.apply(&entry, &mut slots);
         }
+        let told = members.iter().filter(|member| !member.completion.delayed).flat_map(|member| {
+            let links = member.completion.links.iter();
+            links.map(|link| (link.label, link.sequence, member.leaf_hash))
+        });
+        let heads: Vec<_> = if self.index.is_some() { told.collect() } else { Vec::new() };
         let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
         let tree =
             members.iter().any(|member| member.inline_proof).then(|| GroupTree::new(&done.before, &hashes));
@@ -835,6 +856,9 @@ impl Sequencer {
         // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
         self.image.applied(&self.state, slots, size);
+        if let Some(index) = &self.index {
+            let _ = index.send(index::Change { heads, size });
+        }
     }
 }
 
@@ -852,7 +876,7 @@ struct Written {
 ///
 /// The facts read should say as much; this makes it certain that one of two commands that create or change the
 /// same thing wins, whatever its caller forgot to name.
-fn fits(record: &Record, state: &State, pending: &Pending) -> Result<(), Judgement> {
+fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Result<(), Judgement> {
     let next = |fact: Fact, version: u32| pending.version(state, &fact).checked_add(1) == Some(version);
     let licenses = record.licenses.iter().all(|license| next(Fact::License(license.key), license.version));
     let grants = record.grants.iter().all(|grant| next(Fact::Grant(grant.key), grant.version));
@@ -866,6 +890,14 @@ fn fits(record: &Record, state: &State, pending: &Pending) -> Result<(), Judgeme
         record.idempotency.is_none_or(|bound| pending.version(state, &Fact::Idempotency(bound.key)) == 0);
     if !(licenses && grants && documents && holders && unbound) {
         return Err(Judgement::Changed);
+    }
+    for index in &record.released {
+        let Some(delayed) = state.delayed(*index).filter(|_| !pending.released.contains(index)) else {
+            return Err(Judgement::Changed);
+        };
+        if delayed.release_ms > time_ms || delayed.holders != record.concerned {
+            return Err(Judgement::Malformed("a release that is too early or tells somebody else"));
+        }
     }
     let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
     let known =
@@ -886,7 +918,7 @@ fn fits(record: &Record, state: &State, pending: &Pending) -> Result<(), Judgeme
 }
 
 fn kind_of(number: u8) -> Option<DocumentKind> {
-    [DocumentKind::Participant, DocumentKind::LicenseType, DocumentKind::Policy]
+    [DocumentKind::Participant, DocumentKind::LicenseType, DocumentKind::Policy, DocumentKind::Link]
         .into_iter()
         .find(|kind| kind.number() == number)
 }
@@ -920,8 +952,13 @@ impl Pending {
         }
         for (label, link) in record.concerned.iter().zip(&member.completion.links) {
             let head = Head { sequence: link.sequence, frame, index, leaf_hash: member.leaf_hash };
-            self.heads.insert(*label, head);
+            if member.completion.delayed {
+                self.oversight.insert(*label, head);
+            } else {
+                self.heads.insert(*label, head);
+            }
         }
+        self.released.extend(&record.released);
         for (counter, value) in record.counters.iter().zip(&member.completion.counters) {
             self.counters.insert((counter.key, counter.day), *value);
         }
@@ -937,7 +974,7 @@ impl Member {
         salts: &[u8; SALTS_BYTES],
         index: u64,
         time_ms: u64,
-        head: impl Fn(&Label) -> Option<Head>,
+        head: impl Fn(bool, &Label) -> Option<Head>,
     ) -> Self {
         let Submission { main, spent: mut others, inline_proof, reply, .. } = submission;
         let Admitted { prepared, record } = match spent {
@@ -949,9 +986,10 @@ impl Member {
             open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
             open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
         }
+        let delayed = record.release_ms != 0;
         let links = record.concerned.iter().zip(told).map(|(label, told)| {
             // A holder that this record brings has no entry yet.
-            let head = head(label).unwrap_or_default();
+            let head = head(delayed, label).unwrap_or_default();
             HolderLink {
                 label: *label,
                 told,
@@ -961,10 +999,10 @@ impl Member {
                 previous_leaf: head.leaf_hash,
             }
         });
-        let completion = Completion { delayed: record.release_ms != 0, links: links.collect(), counters };
+        let completion = Completion { delayed, links: links.collect(), counters };
         let completion_bytes = completion.encode();
         let (salt, inner_salt) = split_salts(salts);
-        let c = inner_commitment(&inner_salt, &record_bytes, &completion_bytes)
+        let c = inner_commitment_of(&inner_salt, &record_bytes, &completion_bytes)
             .expect("a completion that was just encoded is well formed");
         let leaf = match kind {
             LeafKind::Entry => leaf_bytes(kind, &commitment(&salt, &open, &c)),
@@ -1022,7 +1060,7 @@ pub(crate) fn leaf_of(kind: LeafKind, entry: &EntryPlain<'_>) -> Option<[u8; LEA
     if kind != LeafKind::Entry {
         return Some(statement_leaf(kind, entry.open));
     }
-    let c = inner_commitment(entry.inner_salt, entry.record, entry.completion)?;
+    let c = inner_commitment_of(entry.inner_salt, entry.record, entry.completion)?;
     Some(leaf_bytes(kind, &commitment(entry.salt, entry.open, &c)))
 }
 
@@ -1073,7 +1111,7 @@ pub(crate) fn committed_again(
         leaf_hash: leaf_hash(&leaf),
         open: entry.open.to_vec(),
         salt: *entry.salt,
-        c: inner_commitment(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
+        c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
         spent: None,
         proof: None,
     })

@@ -26,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use verifier::{merkle::leaf_hash, note::VerifierKey};
@@ -737,10 +737,11 @@ impl Journal {
             stop: Arc::clone(&stop),
             tiles,
             image,
+            index: None,
             released: Arc::clone(&released),
             guard_ends,
-            closed: Arc::default(),
             durable: Arc::new(AtomicU64::new(leaves.len() as u64)),
+            closed: Arc::new(AtomicBool::new(false)),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
             clock: Clock::new(options.hooks.now_ms()),
@@ -841,7 +842,7 @@ impl Journal {
     }
 
     /// As [`crate::Ledger::seal_subject`].
-    pub fn seal_subject(&self, part: u8, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
+    pub fn seal_subject(&self, part: u16, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
         self.crypt.seal_subject(part, holders, self.hooks.now_ms(), plaintext)
     }
 

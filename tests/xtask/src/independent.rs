@@ -1,7 +1,7 @@
 //! Checks of a running exchange by programs that share no code with it.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -69,21 +69,29 @@ pub(crate) fn served(
 
 /// The quickstart once more on its folder, with segments so small that its round fills more than one.
 fn restarted(workspace: &Workspace, data: &Path) -> anyhow::Result<Exchange> {
-    let segments = || -> anyhow::Result<usize> {
-        let names = std::fs::read_dir(data.join("journal"))?.map(|entry| Ok(entry?.path()));
-        let names = names.collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(names.iter().filter(|path| path.extension().is_some_and(|have| have == "mxj")).count())
+    // Those with a header: the one prepared ahead has none yet.
+    let begun = || -> anyhow::Result<usize> {
+        let mut count = 0;
+        for entry in std::fs::read_dir(data.join("journal"))? {
+            let path = entry?.path();
+            let mut head = [0; 4];
+            let is_segment = path.extension().is_some_and(|have| have == "mxj");
+            if is_segment && File::open(path)?.read(&mut head)? == head.len() && head == *b"MXS1" {
+                count += 1;
+            }
+        }
+        Ok(count)
     };
     let path = data.join("config.toml");
     let text = std::fs::read_to_string(&path)?;
     let small = text.replace("\nsegment_mib = 64\n", "\nsegment_mib = 4\n");
     ensure!(small != text, "config.toml has no segment size to change");
     std::fs::write(&path, small)?;
-    let before = segments()?;
+    let before = begun()?;
     let exchange = Exchange::start(workspace, data)?;
-    let after = segments()?;
-    // One that the start begins, one prepared ahead, and one more.
-    ensure!(after > before + 2, "the round stayed in one segment: {before} before, {after} after");
+    let after = begun()?;
+    // The one that the start begins, and another.
+    ensure!(after >= before + 2, "the round stayed in one segment: {before} before, {after} after");
     Ok(exchange)
 }
 

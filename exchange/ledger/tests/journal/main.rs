@@ -11,4 +11,5 @@ mod failure;
 mod model;
 mod refusals;
 mod rig;
+mod sequences;
 mod store;
