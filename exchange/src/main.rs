@@ -213,7 +213,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::CheckConfig { place } => {
             let config = place.load()?;
             let folder = app::key_folder(&config)?;
-            app::ledger_keys(&folder)?;
+            let keys = app::ledger_keys(&folder)?;
+            anyhow::ensure!(
+                keys.epochs.load(ledger::EpochFile::Current)?.is_some(),
+                "the epoch's key file in keys is missing"
+            );
             let (_, trust) = app::trust_bundle(&config)?;
             exchange::signer::Signers::start(certs::keys::load_issuer_keys(&folder)?, &trust)
                 .map_err(anyhow::Error::msg)?;

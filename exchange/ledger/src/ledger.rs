@@ -3,10 +3,15 @@
 use crate::{
     Hash, Key, Label, Position,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    epoch::{Loaded, RotateError, Rotation},
     frame::Frame,
+    record::Record,
     recovery::{self, Recovered},
     segment::{Keeper, KeeperTask, Reader},
-    sequencer::{Command, Committed, Message, Outcome, Refused, Sequencer, Submission, committed_again},
+    sequencer::{
+        Command, Committed, Message, Outcome, Prepared, Refused, Reply, Sequencer, Submission,
+        committed_again,
+    },
     state::{Bound, State},
     tiles::{self, Tiles},
 };
@@ -115,7 +120,8 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 ///
 /// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process:
 /// `after-sync-abort:N` aborts it between the N-th group's sync and the release of its answers,
-/// `after-sync-hold:N` holds the sequencer there for good. Without `:N` it is the first group.
+/// `after-sync-hold:N` holds the sequencer there for good. Without `:N` it is the first group. `rotation-prepared`,
+/// `rotation-begun`, `rotation-replaced` and `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
@@ -150,15 +156,27 @@ impl Hooks {
     }
 }
 
+/// What `MIAOXIANG_FAILPOINT` names; see [`Hooks`].
+#[cfg(debug_assertions)]
+static WANTED: std::sync::LazyLock<Option<(String, u64)>> = std::sync::LazyLock::new(|| {
+    let text = std::env::var("MIAOXIANG_FAILPOINT").ok()?;
+    let (name, number) = text.split_once(':').unwrap_or((&text, "1"));
+    Some((name.to_owned(), number.parse().ok()?))
+});
+
+/// Aborts the process at a step of a rotation, where the failpoint names it; see [`Hooks`].
+pub(crate) fn step_failpoint(step: &str) {
+    #[cfg(debug_assertions)]
+    if WANTED.as_ref().is_some_and(|(name, _)| name == step) {
+        std::process::abort();
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = step;
+}
+
 /// The process-wide failpoint; see [`Hooks`]. Called between a group's sync and its release.
 #[cfg(debug_assertions)]
 pub(crate) fn failpoint() {
-    use std::sync::LazyLock;
-    static WANTED: LazyLock<Option<(String, u64)>> = LazyLock::new(|| {
-        let text = std::env::var("MIAOXIANG_FAILPOINT").ok()?;
-        let (name, number) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((name.to_owned(), number.parse().ok()?))
-    });
     static GROUPS: AtomicU64 = AtomicU64::new(0);
     if let Some((name, number)) = &*WANTED
         && GROUPS.fetch_add(1, Ordering::Relaxed) + 1 == *number
@@ -315,6 +333,7 @@ struct Inner {
     durable: Arc<AtomicU64>,
     /// Size that the restart image covers; `None` without one.
     image: Option<Arc<AtomicU64>>,
+    rotation: Rotation,
     hooks: Hooks,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -326,8 +345,20 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
-        let Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened } =
-            recovery::recover(&options, &keys)?;
+        let Recovered {
+            lock,
+            crypt,
+            state,
+            signer,
+            durable_epoch,
+            tiles,
+            writer,
+            image,
+            current,
+            cursor,
+            slots,
+            opened,
+        } = recovery::recover(&options, &keys)?;
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
         let durable = Arc::new(AtomicU64::new(opened.size));
@@ -402,6 +433,7 @@ impl Ledger {
             stop,
             durable,
             image: covered,
+            rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch),
             hooks: options.hooks,
             threads: Mutex::new(threads),
         }));
@@ -427,6 +459,10 @@ impl Ledger {
     /// [`Refused`]; nothing was committed, except that `Stopped` leaves it unknown: the disk may hold the entry,
     /// and the next start decides.
     pub async fn commit(&self, command: Command) -> Result<Outcome, Refused> {
+        self.submit(command)?.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    fn submit(&self, command: Command) -> Result<Reply, Refused> {
         if self.0.stop.is_stopped() {
             return Err(Refused::Stopped);
         }
@@ -435,11 +471,35 @@ impl Ledger {
         }
         let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
         match self.0.sender.try_send(Message::Commit(submission)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(Refused::Overloaded),
-            Err(TrySendError::Disconnected(_)) => return Err(Refused::Stopped),
+            Ok(()) => Ok(reply),
+            Err(TrySendError::Full(_)) => Err(Refused::Overloaded),
+            Err(TrySendError::Disconnected(_)) => Err(Refused::Stopped),
         }
-        reply.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    /// Changes the epoch: makes a key for the next one, switches to it at one index, writes the key file anew without
+    /// those that are erased, and destroys the old key, which completes every erasure committed before the switch. A
+    /// change that a crash or an error cut off is finished instead ([`State::is_rotating`]). `entry` makes what is
+    /// committed of each of the two records, neither of which concerns anybody. Blocks; not within an asynchronous
+    /// context. The epoch that has begun.
+    ///
+    /// # Errors
+    /// [`RotateError`]; the ledger goes on, with the keys of both epochs if the switch was made.
+    pub fn rotate(&self, entry: impl Fn(&Record) -> Prepared) -> Result<u32, RotateError> {
+        let inner = &self.0;
+        inner.rotation.run(&inner.crypt, &inner.state, |record| {
+            let command = Command {
+                permit_or_denial: entry(&record),
+                reads: Vec::new(),
+                ends_at_ms: u64::MAX,
+                spent: Vec::new(),
+                inline_proof: false,
+            };
+            match self.submit(command)?.blocking_recv().unwrap_or(Err(Refused::Stopped))? {
+                Outcome::Committed(_) => Ok(()),
+                Outcome::Changed => Err(Refused::Malformed("a key event that is not the next one")),
+            }
+        })
     }
 
     /// Seals a subject part: without a holder under the key of today, for one under the holder's key, for several
@@ -595,6 +655,8 @@ pub struct Rebuilt {
 /// [`OpenError`], also [`OpenError::Locked`] while a gateway runs.
 pub fn rebuild(options: Options, keys: LedgerKeys) -> Result<Rebuilt, OpenError> {
     options.check()?;
+    // Nothing is deleted for keys that cannot make it again.
+    Loaded::read(&*keys.epochs, &options.origin)?;
     let lock = recovery::lock(&options.folder)?;
     match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

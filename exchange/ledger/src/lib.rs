@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod crypt;
+mod epoch;
 mod frame;
 mod image;
 mod ledger;
@@ -28,6 +29,7 @@ mod tiles;
 pub mod record;
 
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
+pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch};
 pub use ledger::{Counts, Health, Hooks, Ledger, OpenError, Opened, Options, Rebuilt, Space, rebuild};
 pub use recovery::{Entry, LogReport, entries, verify_log};
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};

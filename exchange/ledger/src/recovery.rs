@@ -8,6 +8,7 @@
 use crate::{
     Hash, LedgerKeys, Options, Position,
     crypt::{Crypt, day_of},
+    epoch,
     frame::{self, Frame, Kind},
     image::{self, Image, Meta},
     ledger::{OpenError, Opened},
@@ -91,6 +92,8 @@ pub(crate) struct Recovered {
     pub(crate) crypt: Arc<Crypt>,
     pub(crate) state: Arc<State>,
     pub(crate) signer: LogSigner,
+    /// Epoch of the durable key file.
+    pub(crate) durable_epoch: u32,
     pub(crate) tiles: Arc<Tiles>,
     pub(crate) writer: tiles::Writer,
     pub(crate) image: Option<Image>,
@@ -104,24 +107,26 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered, OpenError> {
     options.check()?;
     let signer = signer(options, keys)?;
+    let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
     let lock = lock(&options.folder)?;
     let folder = journal_folder(&options.folder);
     let journal = Journal::list(&folder, signer.key.clone())?;
     let published = published(&options.folder, &signer.key);
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
+    epochs.install(&crypt);
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
 
     let cut = journal.cut()?;
     let number = journal.segments.last().map_or(0, |last| last.number + 1);
     let Replayed { state, image, writer, slots, end, replayed, from_image } =
-        replay_with_image(options, &journal, &cut, number, published.as_ref(), &crypt, &tiles)?;
+        replay_with_image(options, &journal, &cut, number, published.as_ref(), &crypt, &epochs, &tiles)?;
     let size = end.cursor.frontier.size();
     if let Some(published) = published.filter(|published| published.size > size) {
         return Err(OpenError::RolledBack { published: published.size, journal: size });
     }
 
-    // Up to here nothing of the journal is changed. Now the tail moves into a segment of its own.
+    // Up to here nothing of the journal and of the keys is changed. Now the tail moves into a segment of its own.
     segment::remove_temporary(&folder).map_err(OpenError::io("removing half-made files"))?;
     let mut cursor = end.cursor;
     let tail = cut.bytes(end.offset);
@@ -144,6 +149,7 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
         }
     }
 
+    let durable_epoch = epochs.settle(&*keys.epochs, &crypt, &state)?;
     let (checkpoint, signature) = signer.sign(size, cursor.frontier.root());
     tiles
         .publish(size, &checkpoint.signed_text(&signer.key, &signature))
@@ -153,7 +159,20 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
     }
     let opened = Opened { size, replayed, from_image, torn: end.torn, tail_bytes: tail.len() as u64 };
     let current = Current { number, file, offset, bytes };
-    Ok(Recovered { lock, crypt, state, signer, tiles, writer, image, current, cursor, slots, opened })
+    Ok(Recovered {
+        lock,
+        crypt,
+        state,
+        signer,
+        durable_epoch,
+        tiles,
+        writer,
+        image,
+        current,
+        cursor,
+        slots,
+        opened,
+    })
 }
 
 /// The checkpoint that was published last; `None` when there is none, or none that can be read.
@@ -183,6 +202,7 @@ struct Replayed {
 }
 
 /// Replays from the restart image, and from the beginning when there is any doubt about the image.
+#[expect(clippy::too_many_arguments, reason = "one caller; a struct would only repeat the names")]
 fn replay_with_image(
     options: &Options,
     journal: &Journal,
@@ -190,12 +210,14 @@ fn replay_with_image(
     new_number: u32,
     published: Option<&Checkpoint>,
     crypt: &Arc<Crypt>,
+    epochs: &epoch::Loaded,
     tiles: &Arc<Tiles>,
 ) -> Result<Replayed, OpenError> {
     let store = store_folder(&options.folder);
     let mut attempts = if options.image { 2 } else { 0 };
     loop {
         let state = Arc::new(State::new(Arc::clone(crypt), options.idempotency_per_organisation));
+        crypt.begin_epoch(state.epoch());
         let mut image: Option<(Image, Option<Meta>)> = None;
         if attempts > 0 {
             attempts -= 1;
@@ -223,6 +245,15 @@ fn replay_with_image(
             continue;
         }
         let (end, writer, slots, replayed) = done?;
+        epochs.fits(&state)?;
+        if !epochs.give_keys(crypt, &state) {
+            if meta.is_some() {
+                drop(image);
+                set_aside(&store, "a living holder's key is not in it")?;
+                continue;
+            }
+            return Err(OpenError::Keys("the epoch's key file lacks the key of a living holder"));
+        }
         let image = image.map(|(image, _)| image);
         return Ok(Replayed { state, image, writer, slots, end, replayed, from_image: meta.is_some() });
     }

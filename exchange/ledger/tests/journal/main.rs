@@ -6,6 +6,7 @@
 mod commit;
 mod damage;
 mod derived;
+mod epochs;
 mod failure;
 mod model;
 mod rig;
