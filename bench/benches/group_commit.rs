@@ -6,6 +6,7 @@
 //! write, one `fdatasync`, applying, releasing.
 #![forbid(unsafe_code)]
 
+use std::hint::black_box;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -17,13 +18,19 @@ use ledger::record::{NewHolder, Record};
 use ledger::{Command, EpochsInMemory, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tokio::runtime::Runtime;
-use verifier::leaf::{Labels, LeafKind, Open};
+use verifier::leaf::{
+    HolderLink, Labels, LeafKind, OPEN_FIXED_BYTES, Open, commitment, inner_commitment, insider_digest,
+    leaf_bytes,
+};
+use verifier::merkle::leaf_hash;
 use verifier::sha256;
 
 /// Holders that the entries concern in turn.
 const HOLDERS: u8 = 64;
 /// Plaintext of a use's subject part.
 const SUBJECT_BYTES: usize = 400;
+/// State record of a use, about.
+const RECORD_BYTES: usize = 64;
 /// Most groups, and most commands, that are queued at once.
 const QUEUED_GROUPS: u64 = 64;
 const QUEUED_COMMANDS: usize = 16_384;
@@ -203,6 +210,21 @@ async fn commit(ledger: Ledger, command: Command) {
     }
 }
 
+/// What the ledger must hash for a group, on one thread: each leaf twice and each subject part once (the bit-flip
+/// guard), and the frame for the next frame's chain.
+fn hash_all(frame: &[u8], size: usize) {
+    let open = [1; OPEN_FIXED_BYTES + 16];
+    for _ in 0..size {
+        for _ in 0..2 {
+            let insider = insider_digest(&[2; 32], black_box(&[3; RECORD_BYTES]), &[1, 0, 0, 1]);
+            let c = inner_commitment(&insider, [HolderLink::digest_of(false, &[4; HolderLink::BYTES])]);
+            black_box(leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment(&[5; 32], black_box(&open), &c))));
+        }
+        black_box(sha256(&[black_box(&[6; SUBJECT_BYTES])]));
+    }
+    black_box(sha256(&[black_box(frame)]));
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("group-commit");
@@ -216,6 +238,9 @@ fn main() {
         group.throughput(Throughput::Elements(size as u64));
         group.bench_function(format!("bare-{bytes}-bytes/{size}"), |bencher| {
             bencher.iter(|| bare.append(&frame).expect("an append"));
+        });
+        group.bench_function(format!("sha-256-of-it-all/{size}"), |bencher| {
+            bencher.iter(|| hash_all(&frame, size));
         });
         group.bench_function(format!("ledger/{size}"), |bencher| {
             bencher.iter_custom(|rounds| {

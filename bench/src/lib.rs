@@ -14,4 +14,5 @@ pub mod population;
 pub mod report;
 pub mod scenario;
 pub mod server;
+pub mod submit;
 pub mod world;

@@ -2,13 +2,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::report::RunReport;
 use bench::scenario::{self, Ended, Plan};
+use bench::submit::{self, JournalReport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Exit status: wrong usage (sysexits.h).
@@ -28,6 +29,33 @@ struct Cli {
 enum Command {
     /// Starts an exchange, drives a scenario over mTLS, checks receipts and prints what was measured.
     Run(Run),
+    /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
+    Journal(Journal),
+}
+
+#[derive(Args)]
+struct Journal {
+    /// Submitters of the closed loop.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=4_000))]
+    submitters: u32,
+    /// Rounds of ledger and bare appends in turn.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Seconds of a round.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    seconds: u64,
+    /// Decisions a second of the open loop.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
+    /// Afterwards go on to so many decisions and state the memory at each power of ten from 100,000 on.
+    #[arg(long, default_value_t = 0)]
+    decisions: u64,
+    /// Empty data folder on a disk [default: a temporary one].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// JSON output.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -70,12 +98,15 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let Command::Run(run) = cli.command;
-    match measure(&run) {
-        Ok(Some(report)) => {
-            print(&report, run.json);
-            ExitCode::SUCCESS
-        }
+    let measured = match &cli.command {
+        Command::Run(run) => measure(run).map(|report| report.map(|report| print(&*report, run.json))),
+        Command::Journal(plan) => journal(plan).map(|report| {
+            print(&report, plan.json);
+            Some(())
+        }),
+    };
+    match measured {
+        Ok(Some(())) => ExitCode::SUCCESS,
         Ok(None) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("bench: {error:#}");
@@ -84,11 +115,42 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(report: &RunReport, json: bool) {
+fn print(report: &(impl serde::Serialize + std::fmt::Display), json: bool) {
     match serde_json::to_string_pretty(report) {
         Ok(text) if json => println!("{text}"),
         _ => print!("{report}"),
     }
+}
+
+/// The folder named, or a temporary one that lasts as long as the second value; on a disk.
+fn folder(named: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    let (folder, temporary) = match named {
+        Some(folder) => (folder.to_owned(), None),
+        None => {
+            let temporary = tempfile::Builder::new().prefix("miaoxiang-bench-").tempdir()?;
+            (temporary.path().to_owned(), Some(temporary))
+        }
+    };
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    anyhow::ensure!(
+        rustix::fs::statfs(&folder)?.f_type != TMPFS,
+        "{} lies in memory, where a sync costs nothing: name a folder on a disk with --data",
+        folder.display()
+    );
+    Ok((folder, temporary))
+}
+
+fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
+    let (folder, _temporary) = folder(plan.data.as_deref())?;
+    let plan = submit::Plan {
+        folder,
+        submitters: plan.submitters as usize,
+        rounds: plan.rounds,
+        duration: Duration::from_secs(plan.seconds),
+        rate: f64::from(plan.rate),
+        decisions: plan.decisions,
+    };
+    tokio::runtime::Runtime::new()?.block_on(submit::run(&plan))
 }
 
 fn measure(run: &Run) -> anyhow::Result<Option<Box<RunReport>>> {
@@ -101,19 +163,7 @@ fn measure(run: &Run) -> anyhow::Result<Option<Box<RunReport>>> {
         "no exchange at {}: build it, or name it with --server",
         server.display()
     );
-    let mut temporary = None;
-    let folder = match &run.data {
-        Some(folder) => folder.clone(),
-        None => {
-            temporary.insert(tempfile::Builder::new().prefix("miaoxiang-bench-").tempdir()?).path().to_owned()
-        }
-    };
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    anyhow::ensure!(
-        rustix::fs::statfs(&folder)?.f_type != TMPFS,
-        "{} lies in memory, where a sync costs nothing: name a folder on a disk with --data",
-        folder.display()
-    );
+    let (folder, _temporary) = folder(run.data.as_deref())?;
     let plan = Plan {
         licenses: run.licenses as usize,
         connections: run.connections as usize,
