@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
 use crate::meters;
+use crate::rotation;
 use crate::server::{self, Limits, Peer};
 use crate::shed::Shed;
 use crate::signer::Signers;
@@ -153,6 +154,7 @@ pub struct App {
     listeners: [TcpListener; 3],
     tls: [Arc<rustls::ServerConfig>; 2],
     limits: Limits,
+    rotation_hour: u8,
     shared: Shared,
 }
 
@@ -184,7 +186,11 @@ impl App {
             tracing::warn!("the trust bundle does not list this log's key: nobody can check its receipts");
         }
         let shed = Shed::new(config.limits.refusals_a_second, config.limits.refusal_burst);
-        let gateway = Arc::new(Gateway::new(ledger, signers, trust, shed));
+        let retention_ms = u64::from(config.keys.retention_days) * 24 * 3_600 * 1_000;
+        let gateway = Arc::new(Gateway::new(ledger, signers, trust, shed, retention_ms));
+        if gateway.ledger().state().is_rotating() {
+            rotation::rotate(&gateway).await;
+        }
         let limits = Limits {
             max_connections: config.limits.connections,
             max_connections_per_organisation: config.limits.connections_per_organisation,
@@ -198,6 +204,7 @@ impl App {
             listeners: [data, public, admin],
             tls: [data_tls, public_tls],
             limits,
+            rotation_hour: config.keys.rotation_hour,
             shared,
         })
     }
@@ -237,6 +244,8 @@ impl App {
                 stopped.clone(),
             )),
         ];
+        let rotation =
+            tokio::spawn(rotation::follow(Arc::clone(&gateway), self.rotation_hour, stopped.clone()));
         let ticker = tokio::spawn({
             let gateway = Arc::clone(&gateway);
             let metrics = self.shared.metrics.clone();
@@ -255,6 +264,8 @@ impl App {
         for task in serving {
             task.await?;
         }
+        // Key files are written only while the journal is this process's.
+        rotation.await?;
         ticker.abort();
         gateway.journal_shed().await;
         let ledger = gateway.ledger().clone();

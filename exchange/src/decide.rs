@@ -19,10 +19,11 @@ use verifier::trust::Trust;
 use crate::facts::{self, Facts, Found, Validity};
 use crate::floor::{self, Ask};
 use crate::participant::{Participant, Role};
+use crate::proposal::{self, Approved, Proposal};
 use crate::refusal::Refusal;
 use crate::request::{
-    Action, Draft, GrantCreate, GrantRevoke, GrantTarget, Mode, Named, Retrieve, Search, Subject, Transition,
-    UseContext, Verify,
+    Action, Draft, GrantCreate, GrantRevoke, GrantTarget, Mode, Named, Propose, Retrieve, Search, Subject,
+    Transition, UseContext, Verify,
 };
 
 /// Failed matches an organisation may make on one license a day.
@@ -95,6 +96,10 @@ pub(crate) enum Granted<'a> {
     GrantRevoke { revoke: &'a GrantRevoke, grant: Grant },
     /// Write a participant.
     Participant { participant: Participant, version: u32 },
+    /// Write a proposal.
+    Propose { propose: &'a Propose, proposal: Proposal },
+    /// Carry a proposal out.
+    Approve(Approved),
 }
 
 impl Granted<'_> {
@@ -115,6 +120,8 @@ pub struct Context<'a> {
     pub ledger: &'a Ledger,
     /// The trust bundle in force, for envelopes.
     pub trust: &'a Trust,
+    /// How long a holder is kept after the last license ended, ms.
+    pub retention_ms: u64,
 }
 
 thread_local! {
@@ -157,16 +164,18 @@ pub fn decide<'a>(
             let participant = Participant { suspended: suspend.suspended, ..(*existing).clone() };
             Ok(plain(Granted::Participant { participant, version: version + 1 }, Vec::new()))
         }
+        Action::Propose(propose) => proposal::propose(context, facts, caller, propose),
+        Action::Approve(approve) => proposal::approve(context, facts, caller, approve),
     }
 }
 
 /// A permit without counters. The holders it concerns are known by their labels; whether the receipt shows the labels
 /// is for the uses to say.
-fn plain(granted: Granted<'_>, concerned: Vec<Label>) -> Permit<'_> {
+pub(crate) fn plain(granted: Granted<'_>, concerned: Vec<Label>) -> Permit<'_> {
     Permit { granted, concerned, names_holder: true, grant: None, quota: None }
 }
 
-fn need(caller: &Participant, role: Role) -> Result<(), Refusal> {
+pub(crate) fn need(caller: &Participant, role: Role) -> Result<(), Refusal> {
     if caller.has(role) { Ok(()) } else { Err(Refusal::new(Code::WrongRole)) }
 }
 

@@ -28,8 +28,9 @@ use crate::decide::{self, Denial, Granted, Permit};
 use crate::facts::{self, Found};
 use crate::floor;
 use crate::participant::Participant;
+use crate::proposal::{self, Approved, Hold};
 use crate::refusal::Refusal;
-use crate::request::{Action, Draft, GrantTarget, Mode, Named, Request, Subject, UseContext};
+use crate::request::{Action, Draft, GrantTarget, Mode, Named, Proposed, Request, Subject, UseContext};
 use crate::signer::Signers;
 
 /// How long an annotated copy (加注件) may be used, seconds.
@@ -49,6 +50,8 @@ pub struct Effect {
     pub prepared: Prepared,
     /// Answer bytes, before the receipt is written in.
     pub answer: Vec<u8>,
+    /// Once it is committed the epoch is to change.
+    pub rotates: bool,
     /// For each counter of the permit, what is committed instead when it is spent by then.
     pub spent: Vec<(Code, Prepared, Vec<u8>)>,
 }
@@ -137,6 +140,14 @@ impl<'a> Private<'a> {
                 asked.detail = &revoke.reason;
             }
             Action::ParticipantSuspend(suspend) => asked.detail = &suspend.reason,
+            Action::Propose(propose) => {
+                if let Proposed::Holder(_, holder) = &propose.what {
+                    asked.holder = Some(holder);
+                }
+                asked.detail = &propose.reason;
+            }
+            // The proposal stands in the state part, as a document.
+            Action::Approve(_) => {}
         }
         asked
     }
@@ -262,6 +273,17 @@ struct ParticipantAnswer<'a> {
     suspended: bool,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProposalAnswer {
+    proposal: String,
+    kind: proposal::Kind,
+    state: &'static str,
+    /// When an approved erasure or change of epoch is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<&'static str>,
+}
+
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("answers have only text, numbers, lists and text maps")
 }
@@ -277,7 +299,9 @@ impl Builder<'_> {
     ) -> Result<Effect, Refusal> {
         let as_of = schemas::date::rfc3339(entry.now_ms);
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
-        let mut state = Record { concerned: permit.concerned, idempotency: bound, ..Record::default() };
+        let (concerned, keys) = self.living(&permit.concerned)?;
+        let mut state = Record { concerned, idempotency: bound, ..Record::default() };
+        let mut rotates = false;
         let mut private = Private::asked(&request.action);
         let mut sealed_for: Option<Vec<HolderKey>> = None;
         // Each counter with what is refused when it is spent.
@@ -470,6 +494,52 @@ impl Builder<'_> {
                     suspended: participant.suspended,
                 })
             }
+            Granted::Propose { propose, proposal } => {
+                let mut key = [0; 16];
+                SystemRandom::new().fill(&mut key).map_err(|_| Refusal::new(Code::Internal))?;
+                let kind = ledger::DocumentKind::Proposal.number();
+                state.documents.push(DocumentState { kind, key, version: 1, value: proposal.document() });
+                json(&ProposalAnswer {
+                    proposal: hex::encode(key),
+                    kind: propose.what.kind(),
+                    state: "open",
+                    complete: None,
+                })
+            }
+            Granted::Approve(Approved { id, version, proposal, holder }) => {
+                let mut document = |kind: ledger::DocumentKind, key, version, value| {
+                    state.documents.push(DocumentState { kind: kind.number(), key, version, value });
+                };
+                document(ledger::DocumentKind::Proposal, id, version, proposal.document());
+                let mut complete = None;
+                match (proposal.kind, holder) {
+                    (proposal::Kind::EraseHolder, Some((label, _))) => {
+                        state.erased.push(label);
+                        // Nothing personal is in it, and the answer must be found again without the holder's key.
+                        sealed_for = Some(Vec::new());
+                        complete = Some("after-next-rotation");
+                    }
+                    (
+                        kind @ (proposal::Kind::HoldHolder | proposal::Kind::ReleaseHold),
+                        Some((label, hold)),
+                    ) => {
+                        let hold_now = Hold { held: kind == proposal::Kind::HoldHolder };
+                        document(ledger::DocumentKind::Hold, label, hold + 1, json(&hold_now));
+                    }
+                    (proposal::Kind::RotateEpoch, _) => {
+                        rotates = true;
+                        complete = Some("after-next-rotation");
+                    }
+                    // A proposal about a holder that names none is not written.
+                    (_, None) => return Err(Refusal::new(Code::Internal)),
+                }
+                json(&ProposalAnswer {
+                    proposal: hex::encode(id),
+                    kind: proposal.kind,
+                    state: "approved",
+                    complete,
+                })
+            }
         };
         if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
             let refusal = Refusal::not_permitted(Reason::GrantUsedUp);
@@ -487,14 +557,11 @@ impl Builder<'_> {
             spent.push((effect.code, effect.prepared, effect.answer));
         }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
-        let keys = match sealed_for {
-            Some(keys) => keys,
-            None => self.keys_of(&state.concerned)?,
-        };
+        let keys = sealed_for.unwrap_or(keys);
         let status = entry.route.success_status();
         let prepared =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
-        Ok(Effect { status, code: Code::Ok, prepared, answer, spent })
+        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, spent })
     }
 
     /// The effect of a denial: a problem document and an entry, nothing else.
@@ -506,17 +573,14 @@ impl Builder<'_> {
     ) -> Result<Effect, Refusal> {
         let refusal = &denial.refusal;
         let answer = refusal.problem();
-        let state = Record {
-            reason: refusal.reason.number(),
-            concerned: denial.concerned.clone(),
-            ..Record::default()
-        };
+        let (concerned, keys) = self.living(&denial.concerned)?;
+        let state = Record { reason: refusal.reason.number(), concerned, ..Record::default() };
         let private = action.map(Private::asked).unwrap_or_default();
-        let keys = self.keys_of(&state.concerned)?;
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
         let prepared =
             self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
-        Ok(Effect { status: refusal.code.status(), code: refusal.code, prepared, answer, spent: Vec::new() })
+        let (status, code) = (refusal.code.status(), refusal.code);
+        Ok(Effect { status, code, prepared, answer, rotates: false, spent: Vec::new() })
     }
 
     async fn sign(
@@ -590,10 +654,22 @@ impl Builder<'_> {
         Ok((labels, keys))
     }
 
-    /// Keys of known holders. A holder without a key is a fault: its data is never sealed under another key instead.
-    fn keys_of(&self, labels: &[Label]) -> Result<Vec<HolderKey>, Refusal> {
-        let key = |label| self.ledger.state().holder_key(label).ok_or_else(|| Refusal::new(Code::Internal));
-        labels.iter().map(key).collect()
+    /// Those of known holders who are not erased, and their keys: an entry concerns the living. A living holder without
+    /// a key is a fault: its data is never sealed under another key instead.
+    fn living(&self, labels: &[Label]) -> Result<(Vec<Label>, Vec<HolderKey>), Refusal> {
+        let state = self.ledger.state();
+        let mut living = (Vec::with_capacity(labels.len()), Vec::with_capacity(labels.len()));
+        for label in labels {
+            match state.holder_key(label) {
+                Some(key) => {
+                    living.0.push(*label);
+                    living.1.push(key);
+                }
+                None if state.holder_by_label(label).is_some_and(|holder| holder.erased) => {}
+                None => return Err(Refusal::new(Code::Internal)),
+            }
+        }
+        Ok(living)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site each for permits and denials")]
@@ -721,6 +797,11 @@ pub fn system(
             .collect(),
         ..Record::default()
     };
+    system_entry(policy, &record)
+}
+
+/// An entry of the exchange itself, of a record that concerns nobody.
+pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
     let open = Open {
         route: Route::System.number(),
         decision: Decision::System.number(),

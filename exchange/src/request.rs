@@ -21,6 +21,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use verifier::Hash;
 
 use crate::participant::Participant;
+use crate::proposal::Kind;
 use crate::refusal::Refusal;
 
 /// Longest body of a JSON route, bytes: an issue request with every field at its longest stays below.
@@ -76,6 +77,10 @@ pub enum Action {
     ParticipantChange(Participant),
     /// `POST /v1/participants/suspend`
     ParticipantSuspend(ParticipantSuspend),
+    /// `POST /v1/admin/proposals`
+    Propose(Propose),
+    /// `POST /v1/admin/approve`
+    Approve(Approve),
 }
 
 /// The content of a license to be signed.
@@ -280,6 +285,41 @@ pub struct ParticipantSuspend {
     pub reason: String,
 }
 
+/// What needs two operators.
+#[derive(Debug)]
+pub struct Propose {
+    /// What.
+    pub what: Proposed,
+    /// Why.
+    pub reason: String,
+}
+
+/// A kind of proposal with what it is about.
+#[derive(Debug)]
+pub enum Proposed {
+    /// A change of epoch.
+    RotateEpoch,
+    /// One of the kinds about a holder.
+    Holder(Kind, HolderRef),
+}
+
+impl Proposed {
+    /// The kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::RotateEpoch => Kind::RotateEpoch,
+            Self::Holder(kind, _) => *kind,
+        }
+    }
+}
+
+/// The approval of a proposal.
+#[derive(Debug)]
+pub struct Approve {
+    /// Which.
+    pub proposal: [u8; 16],
+}
+
 /// Who uses a license, for what and in which case (用证信息): all six are required.
 #[derive(Clone, Debug)]
 pub struct UseContext {
@@ -321,6 +361,8 @@ pub fn parse(route: Route, body: &[u8]) -> Result<Action, Refusal> {
                 reason: reason(suspend.reason)?,
             })
         }
+        Route::Propose => Action::Propose(json::<wire::Propose>(text)?.typed()?),
+        Route::Approve => Action::Approve(json::<wire::Approve>(text)?.typed()?),
         Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
     })
 }
@@ -512,6 +554,20 @@ mod wire {
         participant: crate::participant::Wire,
     }
 
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Propose {
+        kind: Kind,
+        holder: Option<Holder>,
+        reason: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Approve {
+        proposal: String,
+    }
+
     /// The use context's object; a missing member is a bad use context, not a malformed request.
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -606,7 +662,7 @@ mod wire {
                 context: context(self.context)?,
                 holder: self.holder.typed()?,
                 type_code: self.type_code.as_deref().map(type_code).transpose()?,
-                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                grant: self.grant.as_deref().map(id).transpose()?,
             })
         }
     }
@@ -673,7 +729,7 @@ mod wire {
                 mode: self.mode,
                 fields: names(self.fields)?,
                 holder: self.holder.map(Holder::typed).transpose()?,
-                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                grant: self.grant.as_deref().map(id).transpose()?,
                 context,
             })
         }
@@ -689,7 +745,7 @@ mod wire {
                 subject: self.license.subject()?,
                 expect: self.expect.0,
                 holder: self.holder.map(Holder::typed).transpose()?,
-                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                grant: self.grant.as_deref().map(id).transpose()?,
                 context,
             })
         }
@@ -727,10 +783,27 @@ mod wire {
     impl GrantRevoke {
         pub(super) fn typed(self) -> Result<super::GrantRevoke, Refusal> {
             Ok(super::GrantRevoke {
-                grant: grant_id(&self.grant)?,
+                grant: id(&self.grant)?,
                 holder: self.holder.typed()?,
                 reason: reason(self.reason)?,
             })
+        }
+    }
+
+    impl Propose {
+        pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
+            let what = match (self.kind, self.holder) {
+                (Kind::RotateEpoch, None) => Proposed::RotateEpoch,
+                (Kind::RotateEpoch, Some(_)) | (_, None) => return Err(Refusal::new(Code::MalformedRequest)),
+                (kind, Some(holder)) => Proposed::Holder(kind, holder.typed()?),
+            };
+            Ok(super::Propose { what, reason: reason(self.reason)? })
+        }
+    }
+
+    impl Approve {
+        pub(super) fn typed(self) -> Result<super::Approve, Refusal> {
+            Ok(super::Approve { proposal: id(&self.proposal)? })
         }
     }
 
@@ -759,8 +832,8 @@ mod wire {
         text.parse().map_err(|_| Refusal::new(Code::BadFields))
     }
 
-    /// A grant id that cannot be read is a grant that does not exist: the floor refuses it like any other.
-    fn grant_id(text: &str) -> Result<[u8; 16], Refusal> {
+    /// The id of a grant or a proposal.
+    fn id(text: &str) -> Result<[u8; 16], Refusal> {
         let mut id = [0; 16];
         hex::decode_to_slice(text, &mut id).map_err(|_| Refusal::new(Code::MalformedRequest))?;
         Ok(id)

@@ -107,6 +107,12 @@ numbered! {
         TooManyMismatches = 35 "too-many-mismatches",
         /// The organisation's permitted uses of today are spent.
         QuotaSpent = 36 "quota-spent",
+        /// The holder may not be erased; the detail says why.
+        ErasureRefused = 41 "erasure-refused",
+        /// The proposal cannot be made or approved; the detail says why.
+        ProposalRefused = 42 "proposal-refused",
+        /// The holder was erased, and the content with them.
+        Erased = 43 "erased",
         /// Not a decision: the queue is full.
         Overloaded = 50 "overloaded",
         /// Not a decision: this organisation's budget of journaled refusals is spent.
@@ -154,7 +160,10 @@ impl Code {
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
-            | Self::ParticipantConflict => 409,
+            | Self::ParticipantConflict
+            | Self::ErasureRefused
+            | Self::ProposalRefused => 409,
+            Self::Erased => 410,
             Self::TooManyMismatches | Self::QuotaSpent => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
@@ -203,6 +212,9 @@ impl Code {
             Self::ParticipantConflict => "The participant's registration does not allow this.",
             Self::TooManyMismatches => "Too many failed matches on this license today.",
             Self::QuotaSpent => "Your organisation's uses of today are spent.",
+            Self::ErasureRefused => "The holder may not be erased.",
+            Self::ProposalRefused => "The proposal cannot be made or approved.",
+            Self::Erased => "The content was erased with its holder's key.",
             Self::Overloaded => "The exchange is busy; try again.",
             Self::TooManyRefusals => "Too many refused requests; try again later.",
             Self::RequestTimeout => "The request did not arrive in time.",
@@ -251,6 +263,20 @@ numbered! {
         OtherIssuer = 15 "other-issuer",
         /// The license to be taken over is not on its way out, or is another holder's.
         NotMovedOut = 16 "not-moved-out",
+        /// A license of the holder is in force, or on its way to another authority.
+        LicenseInForce = 21 "license-in-force",
+        /// The holder is under legal hold.
+        LegalHold = 22 "legal-hold",
+        /// The retention period since the holder's last license ended is not over.
+        RetentionPeriod = 23 "retention-period",
+        /// The holder is not under legal hold.
+        NoLegalHold = 24 "no-legal-hold",
+        /// No such proposal.
+        NoSuchProposal = 25 "no-such-proposal",
+        /// The caller's organisation made the proposal itself.
+        OwnProposal = 26 "own-proposal",
+        /// The proposal was approved, has expired, or its holder is erased.
+        ProposalClosed = 27 "proposal-closed",
     }
 }
 

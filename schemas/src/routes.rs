@@ -37,7 +37,11 @@ pub enum Route {
     ParticipantChange = 9,
     /// Suspend a participant, or lift the suspension.
     ParticipantSuspend = 10,
-    /// Entries of the exchange itself: initial register and types, shed counts.
+    /// Propose what needs two operators.
+    Propose = 13,
+    /// Approve another operator's proposal.
+    Approve = 14,
+    /// Entries of the exchange itself: initial register and types, shed counts, key events.
     System = 128,
 }
 
@@ -55,6 +59,8 @@ impl Route {
         Self::ParticipantAdd,
         Self::ParticipantChange,
         Self::ParticipantSuspend,
+        Self::Propose,
+        Self::Approve,
         Self::System,
     ];
 
@@ -72,6 +78,8 @@ impl Route {
             Self::ParticipantAdd => 8,
             Self::ParticipantChange => 9,
             Self::ParticipantSuspend => 10,
+            Self::Propose => 13,
+            Self::Approve => 14,
             Self::System => 128,
         }
     }
@@ -90,6 +98,8 @@ impl Route {
             Self::ParticipantAdd => "participant-add",
             Self::ParticipantChange => "participant-change",
             Self::ParticipantSuspend => "participant-suspend",
+            Self::Propose => "propose",
+            Self::Approve => "approve",
             Self::System => "system",
         }
     }
@@ -113,13 +123,15 @@ impl Route {
             Self::ParticipantAdd => Some("/v1/participants"),
             Self::ParticipantChange => Some("/v1/participants/change"),
             Self::ParticipantSuspend => Some("/v1/participants/suspend"),
+            Self::Propose => Some("/v1/admin/proposals"),
+            Self::Approve => Some("/v1/admin/approve"),
         }
     }
 
     /// HTTP status of a permit.
     pub const fn success_status(self) -> u16 {
         match self {
-            Self::Issue | Self::GrantCreate | Self::ParticipantAdd => 201,
+            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::Propose => 201,
             _ => 200,
         }
     }

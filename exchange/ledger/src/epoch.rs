@@ -25,8 +25,9 @@ use crate::{
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::{
+    fs::File,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 use zeroize::Zeroizing;
 
@@ -264,11 +265,13 @@ pub(crate) struct Rotation {
     origin: String,
     /// Epoch of the durable file of the current key.
     durable: Mutex<u32>,
+    /// The journal's lock, while the ledger is open: without it the files are another process's to write.
+    lock: Weak<File>,
 }
 
 impl Rotation {
-    pub(crate) fn new(files: Arc<dyn EpochFiles>, origin: &str, durable: u32) -> Self {
-        Self { files, origin: origin.to_owned(), durable: Mutex::new(durable) }
+    pub(crate) fn new(files: Arc<dyn EpochFiles>, origin: &str, durable: u32, lock: Weak<File>) -> Self {
+        Self { files, origin: origin.to_owned(), durable: Mutex::new(durable), lock }
     }
 
     /// Finishes the change under way, or makes a whole one. `commit` makes an entry of a record durable.
@@ -278,6 +281,7 @@ impl Rotation {
         state: &State,
         commit: impl Fn(Record) -> Result<(), Refused>,
     ) -> Result<u32, RotateError> {
+        let _lock = self.lock.upgrade().ok_or(Refused::Stopped)?;
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if !state.is_rotating() {
             self.begin(crypt, state, &commit)?;

@@ -401,6 +401,7 @@ impl Ledger {
         }
 
         let verifier_key = signer.key.clone();
+        let held = Arc::downgrade(&lock);
         let sequencer = Sequencer {
             receiver,
             crypt: Arc::clone(&crypt),
@@ -433,7 +434,7 @@ impl Ledger {
             stop,
             durable,
             image: covered,
-            rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch),
+            rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch, held),
             hooks: options.hooks,
             threads: Mutex::new(threads),
         }));
