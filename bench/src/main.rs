@@ -12,6 +12,10 @@ use bench::scenario::{self, Ended, Plan};
 use bench::submit::{self, JournalReport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit status: wrong usage (sysexits.h).
 const EXIT_USAGE: u8 = 64;
 /// `f_type` of a file system in memory, on which syncing costs nothing.

@@ -12,24 +12,33 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// Mode of everything secret.
-pub(crate) const PRIVATE: u32 = 0o600;
+pub const PRIVATE: u32 = 0o600;
 /// Mode of certificates and revocation lists.
-pub(crate) const PUBLIC: u32 = 0o644;
+pub const PUBLIC: u32 = 0o644;
 /// No key file, certificate, revocation list or bundle that this crate reads is longer, in bytes.
 pub(crate) const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Creates a folder, and those above it, that only the owner may enter.
-pub(crate) fn create_folder(what: &'static str, path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn create_folder(what: &'static str, path: &Path) -> Result<(), Error> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::io(what, path))
 }
 
 /// Writes a file that must not exist. Durable when it returns.
-pub(crate) fn create(what: &'static str, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Exists`], [`Error::Io`]
+pub fn create(what: &'static str, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     write(what, path, bytes, mode, RenameFlags::NOREPLACE)
 }
 
 /// Writes a file, in place of the one that may be there. Durable when it returns.
-pub(crate) fn replace(what: &'static str, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Io`]; the old file or the new one is there
+pub fn replace(what: &'static str, path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     write(what, path, bytes, mode, RenameFlags::empty())
 }
 
@@ -143,7 +152,10 @@ pub(crate) fn read_up_to(what: &'static str, path: &Path, longest: u64) -> Resul
 }
 
 /// Reads a file that must be the owner's alone.
-pub(crate) fn read_private(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+///
+/// # Errors
+/// [`Error::Permissions`], [`Error::Io`]
+pub fn read_private(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     let file = File::open(path).map_err(Error::io(what, path))?;
     // The open file is asked, not the path: nobody can swap it in between.
     let mode = file.metadata().map_err(Error::io(what, path))?.permissions().mode() & 0o7777;
@@ -154,7 +166,10 @@ pub(crate) fn read_private(what: &'static str, path: &Path) -> Result<Zeroizing<
 }
 
 /// Reads a whole text file.
-pub(crate) fn read_text(what: &'static str, path: &Path) -> Result<String, Error> {
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Malformed`]
+pub fn read_text(what: &'static str, path: &Path) -> Result<String, Error> {
     String::from_utf8(read(what, path)?.to_vec()).map_err(|_| Error::Malformed { what, reason: "not UTF-8" })
 }
 

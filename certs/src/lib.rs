@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
-mod file;
+pub mod file;
 pub mod inspect;
 pub mod keys;
 pub mod pki;

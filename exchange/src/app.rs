@@ -12,8 +12,9 @@ use certs::keys::load_issuer_keys;
 use certs::sealed::{EPOCH, EPOCH_NEXT, Kek, KeyFolder};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, Opened, Options};
+use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -23,9 +24,11 @@ use verifier::trust::Trust;
 use zeroize::Zeroizing;
 
 use crate::config::Config;
+use crate::cosign::{Cosigning, Link};
 use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
 use crate::meters;
+use crate::probe;
 use crate::rotation;
 use crate::server::{self, Limits, Peer};
 use crate::shed::Shed;
@@ -36,7 +39,7 @@ use crate::tls;
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Exit {
-    /// 64 usage or configuration, 69 unavailable, 74 input or output.
+    /// 64 usage or configuration, 65 the data is not the log's, 69 unavailable, 74 input or output.
     pub status: u8,
     /// One line.
     pub message: String,
@@ -44,6 +47,8 @@ pub struct Exit {
 
 /// Exit status: wrong usage or configuration.
 pub const EXIT_USAGE: u8 = 64;
+/// Exit status: the journal is older than, or another than, what the log's witnesses have seen.
+pub const EXIT_ROLLED_BACK: u8 = 65;
 /// Exit status: an address is taken.
 pub const EXIT_UNAVAILABLE: u8 = 69;
 
@@ -58,6 +63,10 @@ pub fn ledger_options(config: &Config) -> Options {
         group_bytes: defaults.group_bytes.min(half),
         reserve_percent: config.journal.reserve_percent,
         reserve_segments: config.journal.reserve_segments,
+        archive: config.journal.archive.as_deref().map(|archive| config.path(archive)),
+        scrub_bytes_per_second: u64::from(config.journal.scrub_mib_per_second.get()) << 20,
+        engine: config.store.engine.into(),
+        probe: config.program.clone().map(|program| probe::of_program(program, config.origin.clone())),
         ..defaults
     }
 }
@@ -156,6 +165,7 @@ pub struct App {
     limits: Limits,
     rotation_hour: u8,
     shared: Shared,
+    witnesses: Vec<Link>,
 }
 
 impl App {
@@ -178,9 +188,27 @@ impl App {
             public: public.local_addr()?,
             admin: admin.local_addr()?,
         };
-        let options = ledger_options(config);
         let keys = ledger_keys(&folder)?;
-        let (ledger, opened) = tokio::task::spawn_blocking(move || Ledger::open(options, keys)).await??;
+        let (witnesses, seen) = ask_witnesses(config, &keys).await?;
+        let least_size = seen.as_ref().map_or(0, |(_, size)| *size);
+        let options = Options { least_size, ..ledger_options(config) };
+        let opening = tokio::task::spawn_blocking(move || Ledger::open(options, keys));
+        let (ledger, opened) = opening.await?.map_err(|error| match (error, seen) {
+            (OpenError::RolledBack { published, journal }, Some((witness, size))) if published == size => {
+                let found = format!("witness {witness} has cosigned size {size}, the journal has {journal}");
+                rolled_back(&found)
+            }
+            (error, _) => error.into(),
+        })?;
+        let cosigning = Arc::new(Cosigning::new(ledger.clone(), config.quorum));
+        let witnesses = match cosigning.first_round(witnesses).await {
+            Ok(witnesses) => witnesses,
+            Err((witness, failure)) => {
+                drop(cosigning);
+                tokio::task::spawn_blocking(move || ledger.close()).await?;
+                return Err(rolled_back(&format!("witness {witness} {failure}")));
+            }
+        };
         let listed = trust.log(ledger.origin()).is_some_and(|log| log.key == *ledger.verifier_key());
         if !listed {
             tracing::warn!("the trust bundle does not list this log's key: nobody can check its receipts");
@@ -196,7 +224,8 @@ impl App {
             max_connections_per_organisation: config.limits.connections_per_organisation,
             ..Limits::default()
         };
-        let shared = Shared { gateway: Arc::clone(&gateway), trust_bundle: trust_text.into(), metrics };
+        let shared =
+            Shared { gateway: Arc::clone(&gateway), trust_bundle: trust_text.into(), metrics, cosigning };
         Ok(Self {
             gateway,
             opened,
@@ -206,6 +235,7 @@ impl App {
             limits,
             rotation_hour: config.keys.rotation_hour,
             shared,
+            witnesses,
         })
     }
 
@@ -246,6 +276,7 @@ impl App {
         ];
         let rotation =
             tokio::spawn(rotation::follow(Arc::clone(&gateway), self.rotation_hour, stopped.clone()));
+        let following = self.shared.cosigning.follow(self.witnesses);
         let ticker = tokio::spawn({
             let gateway = Arc::clone(&gateway);
             let metrics = self.shared.metrics.clone();
@@ -254,6 +285,7 @@ impl App {
                 loop {
                     each_second.tick().await;
                     gateway.journal_shed().await;
+                    gateway.journal_snapshot().await;
                     metrics.run_upkeep();
                 }
             }
@@ -267,13 +299,59 @@ impl App {
         // Key files are written only while the journal is this process's.
         rotation.await?;
         ticker.abort();
+        drop(following);
         gateway.journal_shed().await;
+        gateway.journal_snapshot().await;
         let ledger = gateway.ledger().clone();
         drop(self.shared);
         drop(gateway);
         tokio::task::spawn_blocking(move || ledger.close()).await?;
         Ok(())
     }
+}
+
+/// Asks every witness at once which size of the log it has cosigned. Gives the links, and who has seen the most.
+///
+/// One that cannot be asked does not stop the start: the log would depend on it, and the others still know.
+async fn ask_witnesses(
+    config: &Config,
+    keys: &LedgerKeys,
+) -> anyhow::Result<(Vec<Link>, Option<(String, u64)>)> {
+    let mut asking = tokio::task::JoinSet::new();
+    for mut link in Link::all(&config.witnesses) {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&keys.log_pkcs8)
+            .map_err(|_| anyhow::anyhow!("the log's key is not an Ed25519 key in PKCS#8"))?;
+        let key = VerifierKey::ed25519(&config.origin, pair.public_key().as_ref().try_into()?)?;
+        asking.spawn(async move {
+            let size = link.ask_size(&key, &pair).await;
+            (link, size)
+        });
+    }
+    let (mut links, mut most) = (Vec::new(), None);
+    while let Some(asked) = asking.join_next().await {
+        let (link, size) = asked?;
+        match size {
+            Ok(size) if most.as_ref().is_none_or(|(_, known)| size > *known) => {
+                most = Some((link.name().to_owned(), size));
+            }
+            Ok(_) => {}
+            Err(failure) => tracing::warn!(
+                witness = link.name(),
+                %failure,
+                "a witness could not be asked for the log's size: it would not notice that the log went back"
+            ),
+        }
+        links.push(link);
+    }
+    Ok((links, most))
+}
+
+fn rolled_back(found: &str) -> anyhow::Error {
+    let message = format!(
+        "the log went back: {found}. It must not be served under this key again: close it and open its successor \
+         (exchange/docs/operations/close-a-log.md)"
+    );
+    Exit { status: EXIT_ROLLED_BACK, message }.into()
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -6,8 +6,13 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use verifier::note::{CosignerKey, MAX_SIGNATURES};
 
+use crate::cosign::Prefix;
 use crate::shed;
+
+/// A terabyte in three days, at a few percent of a core.
+const SCRUB_MIB_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 
 /// Everything `serve` needs; relative paths are relative to the file's folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -15,6 +20,9 @@ use crate::shed;
 pub struct Config {
     /// Origin of the log, scheme-less: stands in every checkpoint and receipt and never changes. No reload.
     pub origin: String,
+    /// How many of the witnesses must have cosigned a checkpoint before it is served; 0 without witnesses. No reload.
+    #[serde(default)]
+    pub quorum: usize,
     /// Listening addresses. No reload.
     #[serde(default)]
     pub listen: Listen,
@@ -27,12 +35,22 @@ pub struct Config {
     /// The journal. No reload.
     #[serde(default)]
     pub journal: Journal,
+    /// The restart image. No reload.
+    #[serde(default)]
+    pub store: Store,
     /// Caps. No reload.
     #[serde(default)]
     pub limits: Limits,
+    /// Witnesses that cosign the log's checkpoints. No reload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<WitnessAddress>,
     /// The folder the file lies in; data lies beside it.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// This program, which opens a restart image in a process of its own before the gateway opens it; `None` leaves
+    /// that out.
+    #[serde(skip)]
+    pub program: Option<PathBuf>,
 }
 
 /// Listening addresses.
@@ -87,6 +105,39 @@ pub struct Journal {
     pub reserve_percent: u8,
     /// Free space below which requests are refused, segments. Default 2.
     pub reserve_segments: u32,
+    /// Folder that `exchange archive` moves closed segments to, best on another disk. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<PathBuf>,
+    /// How fast closed segments are read again to find damage, MiB a second. Default 4.
+    pub scrub_mib_per_second: NonZeroU32,
+}
+
+/// The restart image: derived, made anew when it is deleted or another engine is chosen.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// What it is kept in. Default `sled`.
+    pub engine: Engine,
+}
+
+/// What the restart image is kept in.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// sled 0.34.7.
+    #[default]
+    Sled,
+    /// fjall 3.
+    Fjall,
+}
+
+impl From<Engine> for ledger::Engine {
+    fn from(engine: Engine) -> Self {
+        match engine {
+            Engine::Sled => Self::Sled,
+            Engine::Fjall => Self::Fjall,
+        }
+    }
 }
 
 /// Caps.
@@ -101,6 +152,17 @@ pub struct Limits {
     pub refusals_a_second: NonZeroU32,
     /// Journaled refusals of one organisation at once. Default 1,000.
     pub refusal_burst: NonZeroU32,
+}
+
+/// A witness of the log.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessAddress {
+    /// Submission prefix: `http://host:port`, perhaps with a path. In clear: what is sent and answered is public and
+    /// signed.
+    pub url: String,
+    /// Its verifier key.
+    pub key: CosignerKey,
 }
 
 impl Default for Listen {
@@ -147,7 +209,13 @@ impl Default for Keys {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { segment_mib: 64, reserve_percent: 5, reserve_segments: 2 }
+        Self {
+            segment_mib: 64,
+            reserve_percent: 5,
+            reserve_segments: 2,
+            archive: None,
+            scrub_mib_per_second: SCRUB_MIB_PER_SECOND,
+        }
     }
 }
 
@@ -225,6 +293,21 @@ impl Config {
         if self.journal.reserve_percent > 90 {
             return Err(bad("journal.reserve_percent", "from 0 to 90"));
         }
+        // The log's own signature stands beside theirs, and a note has no more.
+        if self.witnesses.len() >= MAX_SIGNATURES {
+            return Err(bad("witnesses", "at most 15"));
+        }
+        if self.quorum > self.witnesses.len() || (self.quorum == 0) != self.witnesses.is_empty() {
+            return Err(bad("quorum", "from 1 to the number of witnesses; 0 without witnesses"));
+        }
+        for (at, witness) in self.witnesses.iter().enumerate() {
+            if Prefix::parse(&witness.url).is_none() {
+                return Err(bad("witnesses.url", "http://host:port, perhaps with a path"));
+            }
+            if self.witnesses.iter().take(at).any(|other| other.key.key() == witness.key.key()) {
+                return Err(bad("witnesses.key", "each witness counts once"));
+            }
+        }
         if !self.listen.admin.ip().is_loopback() {
             return Err(bad(
                 "listen.admin",
@@ -249,6 +332,11 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn witness(url: &str) -> String {
+        let key = CosignerKey::ed25519("w.example", &[1; 32]).expect("a key");
+        format!("[[witnesses]]\nurl = \"{url}\"\nkey = \"{key}\"\n")
+    }
+
     #[test]
     fn unknown_keys_and_bad_values_are_refused() {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -258,6 +346,17 @@ mod tests {
             ("origin = \"https://a\"", "origin"),
             ("origin = \"a\"\n[journal]\nsegment_mib = 0", "segment_mib"),
             ("origin = \"a\"\n[keys]\nrotation_hour = 24", "rotation_hour"),
+            ("origin = \"a\"\n[journal]\nscrub_mib_per_second = 0", "nonzero"),
+            ("origin = \"a\"\n[store]\nengine = \"paper\"", "paper"),
+            ("origin = \"a\"\nquorum = 1", "quorum"),
+            (&format!("origin = \"a\"\n{}", witness("http://127.0.0.1:1")), "quorum"),
+            (&format!("origin = \"a\"\nquorum = 2\n{}", witness("http://127.0.0.1:1")), "quorum"),
+            (&format!("origin = \"a\"\nquorum = 1\n{}", witness("https://127.0.0.1:1")), "url"),
+            (&format!("origin = \"a\"\nquorum = 1\n{}", witness("http://127.0.0.1:1").repeat(2)), "key"),
+            (
+                &format!("origin = \"a\"\nquorum = 1\n{}", witness("http://127.0.0.1:1").repeat(16)),
+                "witnesses",
+            ),
             ("origin = \"a\"\n[listen]\nadmin = \"0.0.0.0:9464\"", "loopback"),
         ] {
             std::fs::write(&path, text).expect("written");
@@ -271,7 +370,8 @@ mod tests {
     fn a_written_configuration_reads_back() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("config.toml");
-        std::fs::write(&path, "origin = \"log.example/1\"").expect("written");
+        let text = format!("origin = \"log.example/1\"\nquorum = 1\n{}", witness("http://[::1]:7380/w"));
+        std::fs::write(&path, text).expect("written");
         let config = Config::load(&path).expect("good");
         std::fs::write(&path, config.to_toml()).expect("written");
         assert_eq!(Config::load(&path).expect("good").to_toml(), config.to_toml());

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use flatbuffers::FlatBufferBuilder;
 use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record, Shed,
+    StateDigest,
 };
 use ledger::{HolderKey, Key, Label, Ledger, Prepared};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -414,27 +415,46 @@ impl Builder<'_> {
                     as_of,
                 })
             }
-            Granted::Verify { verify, found, verdict, reasons, state: shown, current, content, day } => {
+            Granted::Verify {
+                verify,
+                found,
+                mut verdict,
+                mut reasons,
+                state: shown,
+                current,
+                content,
+                day,
+            } => {
                 private.identifiers.extend(content.as_ref().map(|content| content.identifier.to_string()));
                 let matches = match (&verify.subject, &found) {
                     _ if verify.expect.is_empty() || !current => None,
                     (Subject::Envelope(_), _) => content.map(|content| all_match(&content, &verify.expect)),
                     (Subject::Named(_), None) => None,
                     (Subject::Named(_), Some(found)) => {
-                        let (_, content) = facts::read_envelope(self.ledger, &found.license)?;
-                        let matches = all_match(&content, &verify.expect);
-                        // Only a license looked up by name can be probed: a failed match is counted, and a good one
-                        // commits only while guesses are left, also beside others under way. Whoever holds the
-                        // envelope has its fields.
-                        let (amount, limit) = if matches {
-                            (0, decide::MISMATCHES_A_DAY - 1)
-                        } else {
-                            (1, decide::MISMATCHES_A_DAY)
-                        };
-                        let key = decide::mismatch_key(self.ledger, caller, &found.key);
-                        let counter = CounterUse { key, day, amount, limit };
-                        counted.push((counter, Refusal::new(Code::TooManyMismatches)));
-                        Some(matches)
+                        match facts::read_envelope(self.ledger, &found.license) {
+                            Err(refusal) if refusal.code == Code::RecordUnavailable => {
+                                // What was to match cannot be compared now; what is invalid is so all the same.
+                                if verdict == Verdict::Valid {
+                                    (verdict, reasons) = (Verdict::Unknown, vec!["record-unavailable"]);
+                                }
+                                None
+                            }
+                            read => {
+                                let matches = all_match(&read?.1, &verify.expect);
+                                // Only a license looked up by name can be probed: a failed match is counted, and a good one
+                                // commits only while guesses are left, also beside others under way. Whoever holds the
+                                // envelope has its fields.
+                                let (amount, limit) = if matches {
+                                    (0, decide::MISMATCHES_A_DAY - 1)
+                                } else {
+                                    (1, decide::MISMATCHES_A_DAY)
+                                };
+                                let key = decide::mismatch_key(self.ledger, caller, &found.key);
+                                let counter = CounterUse { key, day, amount, limit };
+                                counted.push((counter, Refusal::new(Code::TooManyMismatches)));
+                                Some(matches)
+                            }
+                        }
                     }
                 };
                 json(&VerifyAnswer {
@@ -782,22 +802,29 @@ pub fn system(
     documents: Vec<(ledger::DocumentKind, Key, Vec<u8>)>,
     shed: &[(String, Code, u64)],
 ) -> Prepared {
-    let record = Record {
-        documents: documents
-            .into_iter()
-            .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
-            .collect(),
-        shed: shed
-            .iter()
-            .map(|(organisation, code, count)| Shed {
-                organisation: organisation.clone(),
-                code: code.number(),
-                count: *count,
-            })
-            .collect(),
-        ..Record::default()
-    };
-    system_entry(policy, &record)
+    system_entry(
+        policy,
+        &Record {
+            documents: documents
+                .into_iter()
+                .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
+                .collect(),
+            shed: shed
+                .iter()
+                .map(|(organisation, code, count)| Shed {
+                    organisation: organisation.clone(),
+                    code: code.number(),
+                    count: *count,
+                })
+                .collect(),
+            ..Record::default()
+        },
+    )
+}
+
+/// An entry of the exchange itself with the digest of its state, which a snapshot is confirmed by.
+pub fn state_digest(policy: &Hash, digest: StateDigest) -> Prepared {
+    system_entry(policy, &Record { state_digest: Some(digest), ..Record::default() })
 }
 
 /// An entry of the exchange itself, of a record that concerns nobody.

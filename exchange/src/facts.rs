@@ -222,6 +222,13 @@ pub enum Validity {
     Ended,
 }
 
+/// What is asked for stands in a part of the journal that is not at hand: that is said, and never taken for a record that
+/// does not exist.
+pub fn missing(segment: u32) -> Refusal {
+    tracing::warn!(segment, "a segment of the journal is asked for and not at hand");
+    Refusal::new(Code::RecordUnavailable)
+}
+
 /// Reads and opens a license's envelope where the journal holds it.
 pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, LicenseContent), Refusal> {
     let fault = |what: &str| {
@@ -231,6 +238,7 @@ pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, Lic
     };
     let plaintext = ledger.open_subject(license.body).map_err(|error| match error {
         ReadError::KeyGone => Refusal::new(Code::Erased),
+        ReadError::Missing(segment) => missing(segment),
         _ => fault("part"),
     })?;
     let subject =

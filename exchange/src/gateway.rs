@@ -37,7 +37,7 @@ use verifier::trust::Trust;
 
 use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
-use crate::facts::Facts;
+use crate::facts::{self, Facts};
 use crate::floor;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
@@ -278,7 +278,9 @@ impl Gateway {
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Err(denial) => match denial.refusal.code {
                     // Not decisions: nothing was found out about the request.
-                    code @ (Code::SignerUnavailable | Code::Internal) => return Err(code),
+                    code @ (Code::SignerUnavailable | Code::Internal | Code::RecordUnavailable) => {
+                        return Err(code);
+                    }
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
                         self.builder().denied(&entry, action, &denial).map_err(|refusal| refusal.code)?
@@ -421,13 +423,16 @@ impl Gateway {
     /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
     /// An inline proof is given against the published checkpoint, which covers the entry within a second.
     fn original(&self, route: Route, bound: &Bound, inline_proof: bool) -> Result<Answer, Refusal> {
-        let (subject, mut committed) = self.ledger.original(bound).map_err(|error| match error {
-            ReadError::KeyGone => Refusal::new(Code::Erased),
-            _ => {
-                tracing::error!(index = bound.index, "the original answer cannot be read back");
-                Refusal::new(Code::Internal)
+        let internal = |error| {
+            match error {
+                ReadError::Missing(segment) => return facts::missing(segment),
+                ReadError::KeyGone => return Refusal::new(Code::Erased),
+                _ => {}
             }
-        })?;
+            tracing::error!(index = bound.index, "the original answer cannot be read back");
+            Refusal::new(Code::Internal)
+        };
+        let (subject, mut committed) = self.ledger.original(bound).map_err(internal)?;
         if inline_proof {
             committed.proof = self.ledger.proof(bound.index).ok().flatten();
         }
@@ -447,6 +452,15 @@ impl Gateway {
         let prepared = effect::system(&self.policy, Vec::new(), &counts);
         if commit_system(&self.ledger, prepared).await.is_err() {
             self.shed.put_back(counts);
+        }
+    }
+
+    /// Logs the digest of a snapshot that was written meanwhile; called once a second. When that fails the next call
+    /// does it.
+    pub async fn journal_snapshot(&self) {
+        let Some(digest) = self.ledger.snapshot_to_log() else { return };
+        if commit_system(&self.ledger, effect::state_digest(&self.policy, digest)).await.is_ok() {
+            self.ledger.snapshot_logged(&digest);
         }
     }
 }

@@ -160,12 +160,16 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             .map_err(|_| anyhow::anyhow!("no randomness"))?;
         let config = Config {
             origin: format!("{origin}/{}", hex::encode(shard)),
+            quorum: 0,
             listen: Listen::default(),
             tls: Default::default(),
             keys: Default::default(),
             journal: Default::default(),
+            store: Default::default(),
             limits: Default::default(),
+            witnesses: Vec::new(),
             folder: folder.to_owned(),
+            program: None,
         };
         write_new(&path, &config.to_toml())?;
     }

@@ -13,12 +13,20 @@ use ledger::DocumentKind;
 use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
+use verifier::checkpoint::decimal;
+use verifier::proof::{TlogProof, nodes_text};
 
+use crate::cosign::{Cosigning, Served};
 use crate::gateway::{Answer, Certified, Gateway};
 use crate::server::Peer;
 
 /// How long a caller that was shed should wait, seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
+
+/// `Cache-Control` of what never changes: tiles, bundles, proofs between two sizes.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// `Cache-Control` of what moves every second.
+const MOVING: &str = "no-cache";
 
 /// What the public and admin routers share.
 #[derive(Clone)]
@@ -29,6 +37,8 @@ pub struct Shared {
     pub trust_bundle: Arc<str>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
+    /// The checkpoints with their cosignatures.
+    pub cosigning: Arc<Cosigning>,
 }
 
 /// Every data route, and the journaled refusal of what is none.
@@ -80,6 +90,7 @@ pub fn public(shared: Shared) -> Router {
         .route("/v1/log/checkpoint", get(checkpoint))
         .route("/v1/log/tile/{*path}", get(tile))
         .route("/v1/log/proof/{index}", get(proof))
+        .route("/v1/log/consistency/{old}/{new}", get(consistency))
         .route("/v1/types", get(types))
         .route(
             "/v1/trust-bundle",
@@ -92,14 +103,14 @@ pub fn public(shared: Shared) -> Router {
 /// Health, readiness and metrics, on loopback.
 pub fn admin(shared: Shared) -> Router {
     Router::new()
-        .route("/health", get(|| async { "ok\n" }))
+        .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(|State(shared): State<Shared>| async move { text(shared.metrics.render()) }))
         .with_state(shared)
 }
 
 async fn checkpoint(State(shared): State<Shared>) -> Response {
-    text(shared.gateway.ledger().published_checkpoint().to_string())
+    cached(text(shared.cosigning.served().text.to_string()), MOVING)
 }
 
 async fn tile(State(shared): State<Shared>, Path(path): Path<String>) -> Response {
@@ -110,16 +121,37 @@ async fn tile(State(shared): State<Shared>, Path(path): Path<String>) -> Respons
         None => ledger.entry_bundle(asked.index, asked.width),
     });
     match read.await {
-        Ok(Ok(Some(bytes))) => bytes_answer(bytes),
+        Ok(Ok(Some(bytes))) => cached(bytes_answer(bytes), IMMUTABLE),
         Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
         _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
 }
 
-async fn proof(State(shared): State<Shared>, Path(index): Path<u64>) -> Response {
+/// A proof to the newest checkpoint that the quorum has cosigned, waiting for one that covers the entry.
+async fn proof(State(shared): State<Shared>, Path(index): Path<String>) -> Response {
     let ledger = shared.gateway.ledger().clone();
-    match tokio::task::spawn_blocking(move || ledger.proof(index)).await {
-        Ok(Ok(Some(proof))) => text(proof.to_text()),
+    let Some(index) = decimal(&index).filter(|index| *index < ledger.size()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let Some(Served { size, text: checkpoint }) = shared.cosigning.covering(index).await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    match tokio::task::spawn_blocking(move || ledger.inclusion(index, size)).await {
+        Ok(Ok(Some(path))) => {
+            let proof = TlogProof { extra: None, index, path, checkpoint: checkpoint.to_string() };
+            cached(text(proof.to_text()), MOVING)
+        }
+        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+async fn consistency(State(shared): State<Shared>, Path((old, new)): Path<(String, String)>) -> Response {
+    let (Some(old), Some(new)) = (decimal(&old).filter(|old| *old > 0), decimal(&new)) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let ledger = shared.gateway.ledger().clone();
+    match tokio::task::spawn_blocking(move || ledger.consistency(old, new)).await {
+        Ok(Ok(Some(path))) => cached(text(nodes_text(&path)), IMMUTABLE),
         Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
         _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
@@ -134,6 +166,14 @@ async fn types(State(shared): State<Shared>) -> Response {
         .collect();
     list.sort();
     json(format!("{{\"types\":[{}]}}", list.join(",")))
+}
+
+/// Alive; and whether the scrub has an alarm that somebody must look at.
+async fn health(State(shared): State<Shared>) -> Response {
+    text(match shared.gateway.ledger().health().damaged_segments {
+        0 => "ok\n".to_owned(),
+        damaged => format!("alarm: closed journal segments damaged or gone: {damaged}\n"),
+    })
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {
@@ -152,6 +192,11 @@ async fn ready(State(shared): State<Shared>) -> Response {
     if health.journal_full || health.stopped.is_some() {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
+    response
+}
+
+fn cached(mut response: Response, how: &'static str) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static(how));
     response
 }
 
@@ -183,16 +228,19 @@ struct TilePath {
 }
 
 impl TilePath {
+    /// Each tile has one path; another spelling of it is none.
     fn parse(path: &str) -> Option<Self> {
         let (path, width) = match path.split_once(".p/") {
-            Some((path, width)) => (path, Some(width.parse().ok().filter(|w| (1..=255).contains(w))?)),
+            Some((path, width)) => {
+                let width = decimal(width).and_then(|width| u16::try_from(width).ok());
+                (path, Some(width.filter(|width| (1..=255).contains(width))?))
+            }
             None => (path, None),
         };
         let (level, number) = path.split_once('/')?;
         let level = match level {
             "entries" => None,
-            level if level.len() <= 2 => Some(level.parse().ok().filter(|level| *level <= 7)?),
-            _ => return None,
+            level => Some(u8::try_from(decimal(level)?).ok()?),
         };
         let mut index: u64 = 0;
         let groups: Vec<&str> = number.split('/').collect();
@@ -200,6 +248,9 @@ impl TilePath {
             let last = position + 1 == groups.len();
             let digits = if last { *group } else { group.strip_prefix('x')? };
             if digits.len() != 3 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            if position == 0 && !last && digits == "000" {
                 return None;
             }
             index = index.checked_mul(1_000)?.checked_add(digits.parse().ok()?)?;
@@ -218,7 +269,29 @@ mod tests {
         assert_eq!((tile.level, tile.index, tile.width), (Some(0), 1_234_067, Some(8)));
         let bundle = TilePath::parse("entries/005").expect("good");
         assert_eq!((bundle.level, bundle.index, bundle.width), (None, 5, None));
-        for bad in ["0/5", "0/x001", "0/001.p/0", "0/001.p/256", "9/001", "entries", "../000", "0/001/002"] {
+        let far = TilePath::parse("63/000").expect("good, and never there");
+        assert_eq!(far.level, Some(63));
+        for bad in [
+            "0/5",
+            "0/x001",
+            "0/001.p/0",
+            "0/001.p/256",
+            "0/001.p/01",
+            "0/001.p/+1",
+            "0/001.p/",
+            "entries",
+            "../000",
+            "0/001/002",
+            "00/001",
+            "+0/001",
+            "256/001",
+            "0/x000/001",
+            "0/X001/002",
+            "0/001.p/1/",
+            "0/001/",
+            "/001",
+            "0/x018/x446/x744/x073/x709/x551/616",
+        ] {
             assert!(TilePath::parse(bad).is_none(), "{bad}");
         }
     }

@@ -11,9 +11,14 @@ use clap::{Args, Parser, Subcommand};
 use exchange::app::{self, App, EXIT_USAGE, Exit};
 use exchange::client::Identity;
 use exchange::config::{Config, ConfigError};
-use exchange::{init, quickstart};
+use exchange::{init, probe, quickstart};
 use indicatif::ProgressBar;
+use ledger::{ImageFound, OpenError, RebuildFrom};
 use schemas::routes::Route;
+
+/// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// 秒享: issues, serves and verifies electronic licenses; every request is authorised and journaled before its answer.
 #[derive(Parser)]
@@ -68,13 +73,40 @@ enum Command {
     /// Checks the journal on disk.
     #[command(subcommand)]
     Log(LogCommand),
-    /// Makes the restart image and the tiles anew from the journal.
+    /// Makes the restart image anew from the newest snapshot and the journal behind it.
     Rebuild {
         #[command(flatten)]
         place: Place,
+        /// Begin with the first entry instead of the newest snapshot, and make the tiles anew too.
+        #[arg(long)]
+        from_zero: bool,
         /// JSON output.
         #[arg(long)]
         json: bool,
+    },
+    /// Moves closed segments to the archive folder of the configuration, also while serving.
+    Archive {
+        #[command(flatten)]
+        place: Place,
+        /// Move the segments with lower numbers than this.
+        #[arg(long)]
+        before: u32,
+        /// JSON output.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Opens and reads the restart image; run by a start in a process of its own.
+    #[command(hide = true, name = probe::COMMAND)]
+    StoreCheck {
+        /// Data folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// What the image is kept in.
+        #[arg(long)]
+        engine: String,
+        /// Origin of the log.
+        #[arg(long)]
+        origin: String,
     },
     /// Changes the participant register of a serving exchange, as an operator.
     #[command(subcommand)]
@@ -149,6 +181,11 @@ enum ParticipantCommand {
     },
 }
 
+/// Exit status of `log verify`: the journal is damaged, or what is derived from it is.
+const EXIT_DAMAGED: u8 = 1;
+/// Exit status of `log verify`: it cannot be told.
+const EXIT_CANNOT_TELL: u8 = 2;
+
 /// Where the data lies.
 #[derive(Args)]
 struct Place {
@@ -178,10 +215,12 @@ struct Operator {
 
 impl Place {
     fn load(&self) -> Result<Config, ConfigError> {
-        match &self.config {
+        let mut config = match &self.config {
             Some(path) => Config::load(path),
             None => Config::load(&self.data.join("config.toml")),
-        }
+        }?;
+        config.program = std::env::current_exe().ok();
+        Ok(config)
     }
 }
 
@@ -260,22 +299,26 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("# good: configuration, keys, trust bundle {} and certificates", trust.sequence);
         }
         Command::Log(LogCommand::Verify { place, json }) => return log_verify(&place.load()?, json),
-        Command::Rebuild { place, json } => {
-            let config = place.load()?;
-            let keys = app::ledger_keys(&app::key_folder(&config)?)?;
-            let report = ledger::rebuild(app::ledger_options(&config), keys)?;
+        Command::Rebuild { place, from_zero, json } => rebuild(&place.load()?, from_zero, json)?,
+        Command::Archive { place, before, json } => {
+            let done = ledger::archive(&app::ledger_options(&place.load()?), before).map_err(|error| {
+                let message = error.to_string();
+                match error {
+                    OpenError::Options(_) | OpenError::NotYet { .. } => {
+                        anyhow::Error::new(Exit { status: EXIT_USAGE, message })
+                    }
+                    error => error.into(),
+                }
+            })?;
             if json {
-                println!(
-                    "{}",
-                    serde_json::json!({"size": report.size, "stateDigest": hex::encode(report.state_digest)})
-                );
+                println!("{}", serde_json::json!({"segments": done.segments, "bytes": done.bytes}));
             } else {
-                println!(
-                    "rebuilt from {} entries, state digest {}",
-                    report.size,
-                    hex::encode(report.state_digest)
-                );
+                println!("archived {} segments, {} bytes", done.segments, done.bytes);
             }
+        }
+        Command::StoreCheck { data, engine, origin } => {
+            let known = ledger::Engine::ALL.into_iter().find(|known| known.name() == engine);
+            ledger::check_store(&data, known.context("there is no such engine")?, &origin)?;
         }
         Command::Participant(command) => runtime()?.block_on(participant(command))?,
         Command::Keys { rotate_now: _, reason, operator } => {
@@ -325,6 +368,40 @@ async fn serve(
     Ok(())
 }
 
+fn rebuild(config: &Config, from_zero: bool, json: bool) -> anyhow::Result<()> {
+    let keys = app::ledger_keys(&app::key_folder(config)?)?;
+    let from = if from_zero { RebuildFrom::Zero } else { RebuildFrom::Snapshot };
+    let bar = ProgressBar::new_spinner();
+    let report = ledger::rebuild(app::ledger_options(config), keys, from, &|entries| {
+        bar.set_message(format!("{entries} entries"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let digest = hex::encode(report.state_digest);
+    if json {
+        let report = serde_json::json!({
+            "size": report.size, "replayed": report.replayed, "snapshot": report.from_snapshot,
+            "stateDigest": digest,
+        });
+        println!("{report}");
+    } else {
+        let from =
+            report.from_snapshot.map_or("the first entry".to_owned(), |size| format!("snapshot {size}"));
+        println!("rebuilt {} entries from {from}, state digest {digest}", report.size);
+    }
+    Ok(())
+}
+
+fn image_name(found: ImageFound) -> &'static str {
+    match found {
+        ImageFound::Absent => "absent",
+        ImageFound::InUse => "in-use",
+        ImageFound::Good => "good",
+        ImageFound::Bad => "bad",
+    }
+}
+
 fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     let keys = app::ledger_keys(&app::key_folder(config)?)?;
     let bar = ProgressBar::new_spinner();
@@ -335,11 +412,14 @@ fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     match report {
         Ok(report) => {
+            let good = report.problems.is_empty();
             if json {
                 let report = serde_json::json!({
-                    "verdict": "valid", "size": report.size, "root": hex::encode(report.root),
+                    "verdict": if good { "valid" } else { "invalid" }, "size": report.size, "root": hex::encode(report.root),
                     "frames": report.frames, "segments": report.segments, "tornTail": report.torn_tail,
                     "published": report.published, "stateDigest": hex::encode(report.state_digest),
+                    "loggedDigests": report.logged_digests, "snapshots": report.snapshots,
+                    "image": image_name(report.image), "problems": report.problems,
                 });
                 println!("{report}");
             } else {
@@ -349,21 +429,36 @@ fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
                     ""
                 };
                 println!(
-                    "log good: {} entries in {} frames, root {}{torn}",
+                    "log {}: {} entries in {} frames, root {}{torn}; image {}",
+                    if good { "good" } else { "good, what is derived from it bad" },
                     report.size,
                     report.frames,
-                    hex::encode(report.root)
+                    hex::encode(report.root),
+                    image_name(report.image),
                 );
+                for problem in &report.problems {
+                    println!("problem: {problem}");
+                }
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         Err(error) => {
+            let (verdict, word, status) = match &error {
+                OpenError::Options(_) => {
+                    return Err(Exit { status: EXIT_USAGE, message: error.to_string() }.into());
+                }
+                // The keys may be the wrong ones, a segment may be in an archive that is away, a disk may be busy.
+                OpenError::Keys(_) | OpenError::Missing { .. } | OpenError::Io { .. } => {
+                    ("unknown", "cannot be told", EXIT_CANNOT_TELL)
+                }
+                _ => ("invalid", "bad", EXIT_DAMAGED),
+            };
             if json {
-                println!("{}", serde_json::json!({"verdict": "invalid", "problem": error.to_string()}));
+                println!("{}", serde_json::json!({"verdict": verdict, "problem": error.to_string()}));
             } else {
-                println!("log bad: {error}");
+                println!("log {word}: {error}");
             }
-            Ok(ExitCode::FAILURE)
+            Ok(ExitCode::from(status))
         }
     }
 }

@@ -9,7 +9,10 @@
 //! | `miaoxiang_connections` | `listener` | open connections (`server.rs`) |
 //! | `miaoxiang_panics_total` | `listener` | panics in handlers (`server.rs`) |
 //! | `miaoxiang_connections_refused_total` | `listener`, `reason` | connections over a cap (`server.rs`) |
+//! | `miaoxiang_witness_submissions_total` | `witness`, `result` | checkpoints submitted (`cosign.rs`) |
+//! | `miaoxiang_witness_cosigned_size` | `witness` | size that a witness cosigned last (`cosign.rs`) |
 //! | `miaoxiang_journal_…`, `miaoxiang_image_…` | | the ledger |
+//! | `miaoxiang_scrub_damaged_segments` | | closed segments that the ledger's scrub found damaged or gone |
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -65,7 +65,8 @@ pub async fn run(
     metrics: PrometheusHandle,
 ) -> anyhow::Result<()> {
     println!("秒享 quickstart in {}", folder.display());
-    let config = tokio::task::block_in_place(|| init::development(folder, listen))?;
+    let mut config = tokio::task::block_in_place(|| init::development(folder, listen))?;
+    config.program = std::env::current_exe().ok();
     let app = App::open(&config, metrics).await?;
     let written = init::register(app.gateway.ledger(), &init::development_register()).await?;
     println!(

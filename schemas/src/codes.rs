@@ -127,6 +127,8 @@ numbered! {
         SignerUnavailable = 55 "signer-unavailable",
         /// Not a decision: the exchange failed inside.
         Internal = 56 "internal",
+        /// Not a decision: the part of the journal that holds the record is archived and not at hand.
+        RecordUnavailable = 57 "record-unavailable",
     }
 }
 
@@ -171,7 +173,8 @@ impl Code {
             | Self::JournalFull
             | Self::FactsChanged
             | Self::SignerUnavailable
-            | Self::Internal => 503,
+            | Self::Internal
+            | Self::RecordUnavailable => 503,
         }
     }
 
@@ -222,6 +225,7 @@ impl Code {
             Self::FactsChanged => "The facts changed while this was decided; try again.",
             Self::SignerUnavailable => "The issuing authority's signer does not answer; try again.",
             Self::Internal => "The exchange cannot answer now; try again with the same idempotency key.",
+            Self::RecordUnavailable => "The record is archived and not at hand now; try again later.",
         }
     }
 }

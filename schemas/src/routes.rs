@@ -147,6 +147,7 @@ pub const PUBLIC: &[&str] = &[
     "/v1/log/checkpoint",
     "/v1/log/tile/{path}",
     "/v1/log/proof/{index}",
+    "/v1/log/consistency/{old}/{new}",
     "/v1/types",
     "/v1/trust-bundle",
     "/openapi.json",

@@ -22,7 +22,7 @@ fn listener(path: &str) -> Listener {
 
 /// A path with values in place of its parameters.
 fn filled(path: &str) -> String {
-    path.replace("{index}", "0").replace("{path}", "entries/000.p/1")
+    path.replace("{index}", "0").replace("{path}", "entries/000.p/1").replace("{old}/{new}", "1/1")
 }
 
 #[tokio::test]

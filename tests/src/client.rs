@@ -144,6 +144,8 @@ pub struct Reply {
     pub content_type: String,
     /// `Retry-After`.
     pub retry_after: Option<String>,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
     /// The request's body.
     pub request: Bytes,
     /// The answer's body.
@@ -283,7 +285,8 @@ pub(crate) async fn send(connection: &mut Sender, call: &Call, address: SocketAd
         |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let content_type = header("content-type").unwrap_or_default();
     let retry_after = header("retry-after");
+    let cache_control = header("cache-control");
     let body = response.into_body().collect().await?.to_bytes();
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Ok(Reply { status, content_type, retry_after, request: call.body.clone(), body, json })
+    Ok(Reply { status, content_type, retry_after, cache_control, request: call.body.clone(), body, json })
 }

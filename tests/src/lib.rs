@@ -1,7 +1,7 @@
 //! What the end-to-end tests share: a real `exchange` process on a fresh folder, callers over real mTLS, and one
 //! assertion that ties status, code, journal entry and metric of an answer together.
 //!
-//! The binary is the one in the same target folder (`cargo build -p exchange`; `cargo xtask test` does it first).
+//! The binaries are those in the same target folder (`cargo build -p exchange -p verifier`; `cargo xtask test` does it first).
 //! Nothing here asserts on time: what needs waiting is polled, with a bound that only a hang reaches.
 
 #![forbid(unsafe_code)]
@@ -9,10 +9,12 @@
 
 mod client;
 mod server;
+mod witness;
 mod world;
 
 pub use client::{Call, Entry, Party, Reply};
-pub use server::{Finished, Server, Setup, Turn, command, shared};
+pub use server::{Finished, Server, Setup, Turn, binary, command, shared};
+pub use witness::WitnessProcess;
 pub use world::{
     Draft, Issued, Target, all_types, draft, draft_ended, grant, holder, in_one_hour, key, legal, natural,
     now_ms, revoke, use_context,

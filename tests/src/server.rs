@@ -298,25 +298,73 @@ pub struct Finished {
 /// # Panics
 /// When it was not built.
 pub fn command() -> Command {
-    let test = std::env::current_exe().unwrap();
-    let binary = test.parent().and_then(Path::parent).unwrap().join("exchange");
-    assert!(binary.exists(), "{} is not built: run `cargo build -p exchange` first", binary.display());
+    binary("exchange")
+}
+
+/// A command of this build.
+///
+/// # Panics
+/// When it was not built.
+pub fn binary(name: &str) -> Command {
+    let own = std::env::current_exe().unwrap();
+    // Tests lie one folder deeper than binaries.
+    let folders = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    let binary = folders.into_iter().find(|binary| binary.is_file());
+    let binary = binary
+        .unwrap_or_else(|| panic!("{name} is not built: run `cargo build -p exchange -p verifier` first"));
     let mut command = Command::new(binary);
     command.stdin(Stdio::null()).env("RUST_LOG", "warn");
     command
 }
 
 impl Server {
+    /// Writes a changed configuration; it holds from the next start on.
+    pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        fs::write(self.folder.join("config.toml"), self.config.to_toml()).unwrap();
+    }
+
+    /// The key of the log.
+    pub fn log_key(&self) -> VerifierKey {
+        self.trust.log(&self.config.origin).unwrap().key.clone()
+    }
+
+    /// Starts the process, which must refuse to serve; gives its exit status and what it says.
+    pub fn start_refused(&mut self) -> Finished {
+        let mut command = command();
+        command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
+        let stderr = NamedTempFile::new().unwrap();
+        command.stdout(Stdio::null()).stderr(stderr.reopen().unwrap());
+        self.child = Some(command.spawn().unwrap());
+        let status = self.exit_status();
+        let stderr = fs::read_to_string(stderr.path()).unwrap();
+        Finished { status, stdout: String::new(), stderr }
+    }
+
     /// Starts the process and waits until it serves.
     pub fn start(&mut self) {
+        if let Err(said) = self.try_start() {
+            panic!("no server: {said}");
+        }
+    }
+
+    /// Starts the process, waiting for nothing.
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the server is running");
         let mut command = command();
         command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::piped()).stderr(self.stderr.reopen().unwrap());
-        let mut child = command.spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        self.child = Some(child);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// Starts the process and waits until it serves.
+    ///
+    /// # Errors
+    /// What it says when it does not serve.
+    pub fn try_start(&mut self) -> Result<(), String> {
+        self.spawn();
+        let stdout = self.child.as_mut().and_then(|child| child.stdout.take()).unwrap();
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -324,7 +372,10 @@ impl Server {
                 let _ = sender.send(line);
             }
         });
-        let line = receiver.recv_timeout(HANG).unwrap_or_else(|_| panic!("no server: {}", self.stderr()));
+        let Ok(line) = receiver.recv_timeout(HANG) else {
+            self.kill();
+            return Err(self.stderr());
+        };
         let address = |name: &str| {
             let mut words = line.split_whitespace().skip_while(|word| *word != name).skip(1);
             words
@@ -333,6 +384,7 @@ impl Server {
                 .unwrap_or_else(|| panic!("no address of {name}: {line}"))
         };
         (self.data, self.public, self.admin) = (address("data"), address("public"), address("admin"));
+        Ok(())
     }
 
     /// Sets a variable of the process for its next start; `None` takes it away.

@@ -6,6 +6,9 @@ use crate::{
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+/// Origin, size, root.
+const LINES: usize = 3;
+
 /// Why a note is no checkpoint of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
@@ -45,6 +48,17 @@ impl Checkpoint {
     /// [`CheckpointError::Malformed`], also for extension lines, which our logs never write;
     /// [`CheckpointError::NotTheLog`]
     pub fn parse(note: &VerifiedNote<'_>) -> Result<Self, CheckpointError> {
+        if note.text().lines().count() > LINES {
+            return Err(CheckpointError::Malformed);
+        }
+        Self::parse_extended(note)
+    }
+
+    /// Reads a verified note of any log as a checkpoint and lets extension lines be: a witness says nothing about them.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]
+    pub fn parse_extended(note: &VerifiedNote<'_>) -> Result<Self, CheckpointError> {
         let checkpoint = Self::from_text(note.text()).ok_or(CheckpointError::Malformed)?;
         if !note.signers().contains(&checkpoint.origin.as_str()) {
             return Err(CheckpointError::NotTheLog);
@@ -55,7 +69,7 @@ impl Checkpoint {
     fn from_text(text: &str) -> Option<Self> {
         let mut lines = text.strip_suffix('\n')?.split('\n');
         let (origin, size, root) = (lines.next()?, lines.next()?, lines.next()?);
-        if origin.is_empty() || lines.next().is_some() {
+        if origin.is_empty() || lines.any(str::is_empty) {
             return None;
         }
         let root = STANDARD.decode(root).ok()?.try_into().ok()?;
@@ -64,7 +78,7 @@ impl Checkpoint {
 }
 
 /// An ASCII decimal without sign or leading zeros.
-pub(crate) fn decimal(text: &str) -> Option<u64> {
+pub fn decimal(text: &str) -> Option<u64> {
     let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }
@@ -118,5 +132,13 @@ mod tests {
         ] {
             assert_eq!(parse("a", &text), Err(CheckpointError::Malformed), "{text:?}");
         }
+        let extended = |text: &str| {
+            let (key, note) = note("a", text);
+            Checkpoint::parse_extended(&SignedNote::parse(&note).unwrap().verify(&[key]).unwrap())
+        };
+        let checkpoint = Checkpoint { origin: "a".to_owned(), size: 1, root: [9; 32] };
+        assert_eq!(extended(&format!("a\n1\n{root}\nextension\n")), Ok(checkpoint));
+        let empty_line = format!("a\n1\n{root}\n\nextension\n");
+        assert_eq!(extended(&empty_line), Err(CheckpointError::Malformed));
     }
 }

@@ -14,6 +14,7 @@ pub mod leaf;
 pub mod license;
 pub mod merkle;
 pub mod note;
+pub mod policy;
 pub mod proof;
 pub mod receipt;
 pub mod report;

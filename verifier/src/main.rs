@@ -15,8 +15,9 @@ use std::{
 use verifier::{
     license::{self, RootCache},
     note::VerifierKey,
-    proof::TlogProof,
-    receipt::{self, Receipt},
+    policy::Policy,
+    proof::{TlogProof, parse_nodes},
+    receipt::{self, Evidence, Receipt},
     report::{Reason, Report, Verdict, seconds},
     trust::Trust,
 };
@@ -76,6 +77,15 @@ enum Command {
         /// A log proof, in place of the receipt's own.
         #[arg(long, value_name = "FILE")]
         proof: Option<PathBuf>,
+        /// A C2SP policy: which witnesses must have seen the log.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// An earlier receipt, answer, log proof or checkpoint of the same log, which must have grown into this one.
+        #[arg(long, value_name = "FILE")]
+        previous: Option<PathBuf>,
+        /// The consistency proof between the two checkpoints: what `/v1/log/consistency/{old}/{new}` gives.
+        #[arg(long, value_name = "FILE", requires = "previous")]
+        consistency: Option<PathBuf>,
     },
 }
 
@@ -143,37 +153,74 @@ fn run(cli: &Cli) -> Result<Report, String> {
         Command::License { file } => {
             Ok(license::verify(&envelope(read(file)?), &trust, at, &mut RootCache::new()))
         }
-        Command::Receipt { file, request, answer, proof } => {
+        Command::Receipt { file, request, answer, proof, policy, previous, consistency } => {
             let bytes = read(file)?;
-            let request = request.as_deref().map(read).transpose()?;
-            let answer = answer.as_deref().map(read).transpose()?;
-            let proof = proof.as_deref().map(read).transpose()?;
-            Ok(check_receipt(&bytes, request.as_deref(), answer, proof.as_deref(), &trust, at))
+            let optional = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
+            let files = Files {
+                request: optional(request)?,
+                answer: optional(answer)?,
+                proof: optional(proof)?,
+                previous: optional(previous)?,
+                consistency: optional(consistency)?,
+                policy: match (policy, optional(policy)?) {
+                    (Some(path), Some(bytes)) => {
+                        Some(Policy::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?)
+                    }
+                    _ => None,
+                },
+            };
+            Ok(check_receipt(&bytes, files, &trust, at))
         }
     }
 }
 
-fn check_receipt(
-    bytes: &[u8],
-    request: Option<&[u8]>,
+/// What a receipt is checked with.
+struct Files {
+    request: Option<Vec<u8>>,
     answer: Option<Vec<u8>>,
-    proof: Option<&[u8]>,
-    trust: &Trust,
-    at: u64,
-) -> Report {
+    proof: Option<Vec<u8>>,
+    policy: Option<Policy>,
+    previous: Option<Vec<u8>>,
+    consistency: Option<Vec<u8>>,
+}
+
+fn check_receipt(bytes: &[u8], files: Files, trust: &Trust, at: u64) -> Report {
     let (receipt, answer) = if let Ok(receipt) = serde_json::from_slice::<Receipt>(bytes) {
-        (receipt, answer)
+        (receipt, files.answer)
     } else {
         match receipt::cut(bytes) {
-            Ok((_, receipt)) => (receipt, Some(answer.unwrap_or_else(|| bytes.to_vec()))),
+            Ok((_, receipt)) => (receipt, Some(files.answer.unwrap_or_else(|| bytes.to_vec()))),
             Err(error) => return Report::failed(Reason::MalformedReceipt, error.to_string(), at),
         }
     };
-    let proof = match proof.map(|text| TlogProof::parse(&String::from_utf8_lossy(text))).transpose() {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let proof = match files.proof.map(|proof| TlogProof::parse(&text(&proof))).transpose() {
         Ok(proof) => proof,
         Err(error) => return Report::failed(Reason::MalformedProof, error.to_string(), at),
     };
-    receipt::verify_against(&receipt, proof.as_ref(), request, answer.as_deref(), trust, at)
+    let consistency = match files.consistency.map(|nodes| parse_nodes(&text(&nodes))).transpose() {
+        Ok(consistency) => consistency,
+        Err(error) => return Report::failed(Reason::MalformedProof, error.to_string(), at),
+    };
+    let previous = files.previous.map(|bytes| checkpoint_in(&bytes));
+    let evidence = Evidence {
+        proof: proof.as_ref(),
+        policy: files.policy.as_ref(),
+        previous: previous.as_deref(),
+        consistency: consistency.as_deref(),
+    };
+    receipt::verify_with(&receipt, &evidence, files.request.as_deref(), answer.as_deref(), trust, at)
+}
+
+/// The checkpoint in a receipt, an answer or a log proof. What is none of these is handed on as it is: a checkpoint, or
+/// found to be none.
+fn checkpoint_in(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let receipt = serde_json::from_slice::<Receipt>(bytes).ok();
+    let receipt = receipt.or_else(|| Some(receipt::cut(bytes).ok()?.1));
+    let proof = receipt.and_then(|receipt| receipt.proof);
+    let proof = TlogProof::parse(proof.as_deref().unwrap_or(&text));
+    proof.map_or_else(|_| text.into_owned(), |proof| proof.checkpoint)
 }
 
 /// The envelope in a file: the bytes, base64 text, or the member `envelope` of a JSON answer. What is none of these
@@ -216,6 +263,9 @@ fn render(report: &Report) -> String {
         text.push_str(&format!("  decision     {} {} {}\n", receipt.route, receipt.decision, receipt.code));
         if let Some(size) = receipt.checkpoint_size {
             text.push_str(&format!("  checkpoint   size {size}\n"));
+        }
+        if let Some(witnesses) = receipt.witnesses {
+            text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
         }
     }
     if let Some(trust) = &report.trust {

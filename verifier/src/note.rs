@@ -12,13 +12,17 @@ pub const MAX_NOTE_BYTES: usize = 1 << 20;
 /// Most signatures on a note that is read; the specification asks for at least 16.
 pub const MAX_SIGNATURES: usize = 16;
 
-/// Signature type byte of Ed25519 in verifier keys and key hashes.
-const ALGORITHM_ED25519: u8 = 1;
+/// Signature type byte of Ed25519 over the text.
+pub const TYPE_ED25519: u8 = 0x01;
+
+/// Signature type byte of a cosignature: Ed25519 with a time (<https://c2sp.org/tlog-cosignature>, v1).
+pub const TYPE_COSIGNATURE: u8 = 0x04;
 
 /// Why a note or a verifier key is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
-    /// A verifier key is not `name+hash+base64` of an Ed25519 key, or its hash is not that of its key.
+    /// A verifier key is not `name+hash+base64` of an Ed25519 key of the type asked for, or its hash is not that of its
+    /// key.
     #[error("the verifier key is malformed")]
     MalformedKey,
     /// A key name is empty or holds a space, a plus sign or a control character.
@@ -41,16 +45,23 @@ pub enum NoteError {
     NoKnownKey,
 }
 
-/// An Ed25519 key that may sign notes, under a name. In text: `name+hash+base64(0x01 ‖ key)`.
+/// An Ed25519 key that may sign notes, under a name and for one signature type only: a log's key never passes for a
+/// witness's. In text: `name+hash+base64(type ‖ key)`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct VerifierKey {
+pub struct NoteKey<const TYPE: u8> {
     name: String,
     hash: [u8; 4],
     key: [u8; 32],
 }
 
-impl VerifierKey {
-    /// The verifier key of an Ed25519 public key.
+/// A key that signs notes: a log's, or a trust authority's.
+pub type VerifierKey = NoteKey<TYPE_ED25519>;
+
+/// A key that cosigns checkpoints: a witness's.
+pub type CosignerKey = NoteKey<TYPE_COSIGNATURE>;
+
+impl<const TYPE: u8> NoteKey<TYPE> {
+    /// The note key of an Ed25519 public key.
     ///
     /// # Errors
     /// [`NoteError::BadKeyName`]
@@ -58,7 +69,7 @@ impl VerifierKey {
         if !is_key_name(name) {
             return Err(NoteError::BadKeyName);
         }
-        let digest = sha256(&[name.as_bytes(), b"\n", &[ALGORITHM_ED25519], key]);
+        let digest = sha256(&[name.as_bytes(), b"\n", &[TYPE], key]);
         let hash = *digest.first_chunk().expect("a digest is longer than 4 bytes");
         Ok(Self { name: name.to_owned(), hash, key: *key })
     }
@@ -68,7 +79,7 @@ impl VerifierKey {
         &self.name
     }
 
-    /// First four bytes of H(name ‖ "\n" ‖ 0x01 ‖ key).
+    /// First four bytes of H(name ‖ "\n" ‖ type ‖ key).
     pub fn hash(&self) -> [u8; 4] {
         self.hash
     }
@@ -78,12 +89,28 @@ impl VerifierKey {
         &self.key
     }
 
-    fn verifies(&self, text: &str, signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.key).verify(text.as_bytes(), signature).is_ok()
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.key).verify(message, signature).is_ok()
+    }
+
+    fn line(&self, value: &[&[u8]]) -> String {
+        let value = [&self.hash, value.concat().as_slice()].concat();
+        format!("— {} {}\n", self.name, STANDARD.encode(value))
     }
 }
 
-impl FromStr for VerifierKey {
+impl CosignerKey {
+    /// The cosignature in the value of a signature line, if it verifies over `text` and has a time.
+    fn cosignature(&self, text: &str, value: &[u8]) -> Option<Cosignature<'_>> {
+        let (time, signature) = value.split_first_chunk()?;
+        let (time, signature) = (u64::from_be_bytes(*time), <[u8; 64]>::try_from(signature).ok()?);
+        let timed = time != 0 && i64::try_from(time).is_ok();
+        let verifies = self.verifies(cosigned_message(time, text).as_bytes(), &signature);
+        (timed && verifies).then_some(Cosignature { key: self, time, signature })
+    }
+}
+
+impl<const TYPE: u8> FromStr for NoteKey<TYPE> {
     type Err = NoteError;
 
     fn from_str(text: &str) -> Result<Self, NoteError> {
@@ -93,8 +120,9 @@ impl FromStr for VerifierKey {
             return Err(NoteError::MalformedKey);
         };
         let key = STANDARD.decode(key).map_err(|_| NoteError::MalformedKey)?;
-        let Some((&ALGORITHM_ED25519, key)) = key.split_first() else {
-            return Err(NoteError::MalformedKey);
+        let key = match key.split_first() {
+            Some((kind, key)) if *kind == TYPE => key,
+            _ => return Err(NoteError::MalformedKey),
         };
         let key = key.try_into().map_err(|_| NoteError::MalformedKey)?;
         let parsed = Self::ed25519(name, key)?;
@@ -105,21 +133,21 @@ impl FromStr for VerifierKey {
     }
 }
 
-impl fmt::Display for VerifierKey {
+impl<const TYPE: u8> fmt::Display for NoteKey<TYPE> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut typed = vec![ALGORITHM_ED25519];
+        let mut typed = vec![TYPE];
         typed.extend_from_slice(&self.key);
         write!(f, "{}+{}+{}", self.name, hex::encode(self.hash), STANDARD.encode(typed))
     }
 }
 
-impl Serialize for VerifierKey {
+impl<const TYPE: u8> Serialize for NoteKey<TYPE> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for VerifierKey {
+impl<'de, const TYPE: u8> Deserialize<'de> for NoteKey<TYPE> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
@@ -181,7 +209,7 @@ impl<'a> SignedNote<'a> {
         let mut signers = Vec::new();
         for signature in &self.signatures {
             for key in known.iter().filter(|key| key.name == signature.name && key.hash == signature.hash) {
-                if !key.verifies(self.text, &signature.value) {
+                if !key.verifies(self.text.as_bytes(), &signature.value) {
                     return Err(NoteError::BadSignature(key.name.clone()));
                 }
                 signers.push(signature.name);
@@ -191,6 +219,26 @@ impl<'a> SignedNote<'a> {
             return Err(NoteError::NoKnownKey);
         }
         Ok(VerifiedNote { text: self.text, signers })
+    }
+
+    /// The cosignatures of the witnesses the caller knows, one of each at most, in the order of `known`. They say that
+    /// a witness saw this checkpoint, not that the log signed it: that is [`SignedNote::verify`].
+    ///
+    /// # Errors
+    /// [`NoteError::BadSignature`] when the line of a known witness does not verify, even beside others that do.
+    pub fn cosignatures<'k>(&self, known: &'k [CosignerKey]) -> Result<Vec<Cosignature<'k>>, NoteError> {
+        let mut found = Vec::new();
+        for key in known {
+            let mut first = None;
+            for signature in self.signatures.iter().filter(|s| s.name == key.name && s.hash == key.hash) {
+                let cosignature = key
+                    .cosignature(self.text, &signature.value)
+                    .ok_or_else(|| NoteError::BadSignature(key.name.clone()))?;
+                first.get_or_insert(cosignature);
+            }
+            found.extend(first);
+        }
+        Ok(found)
     }
 
     /// The text **without** any check of a signature.
@@ -234,12 +282,45 @@ impl<'a> VerifiedNote<'a> {
     }
 }
 
+/// A witness's statement that it saw a checkpoint grow from all it had seen of that log before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cosignature<'k> {
+    key: &'k CosignerKey,
+    time: u64,
+    signature: [u8; 64],
+}
+
+impl Cosignature<'_> {
+    /// Whose it is.
+    pub fn key(&self) -> &CosignerKey {
+        self.key
+    }
+
+    /// When it was made, by the witness's clock, seconds since 1970.
+    pub fn time(&self) -> u64 {
+        self.time
+    }
+
+    /// The signature line, with its newline.
+    pub fn line(&self) -> String {
+        cosignature_line(self.key, self.time, &self.signature)
+    }
+}
+
 /// The signature line of a note, with its newline: `— name base64(hash ‖ signature)`. A note is its text, an empty
 /// line and its signature lines.
 pub fn signature_line(key: &VerifierKey, signature: &[u8; 64]) -> String {
-    let mut value = key.hash.to_vec();
-    value.extend_from_slice(signature);
-    format!("— {} {}\n", key.name, STANDARD.encode(value))
+    key.line(&[signature])
+}
+
+/// What a witness signs over a checkpoint's text at a time, seconds since 1970.
+pub fn cosigned_message(time: u64, text: &str) -> String {
+    format!("cosignature/v1\ntime {time}\n{text}")
+}
+
+/// The signature line of a cosignature, with its newline; `signature` is over [`cosigned_message`].
+pub fn cosignature_line(key: &CosignerKey, time: u64, signature: &[u8; 64]) -> String {
+    key.line(&[&time.to_be_bytes(), signature])
 }
 
 #[cfg(test)]
@@ -304,6 +385,69 @@ mod tests {
         // The same name with another key is another key.
         let (_, other) = signer(3, "a");
         assert_eq!(parsed.verify(&[other]).unwrap_err(), NoteError::NoKnownKey);
+    }
+
+    fn witness(seed: u8, name: &str) -> (Ed25519KeyPair, CosignerKey) {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let key = CosignerKey::ed25519(name, pair.public_key().as_ref().try_into().unwrap()).unwrap();
+        (pair, key)
+    }
+
+    fn cosign(pair: &Ed25519KeyPair, key: &CosignerKey, time: u64, text: &str) -> String {
+        let signature = pair.sign(cosigned_message(time, text).as_bytes());
+        cosignature_line(key, time, signature.as_ref().try_into().unwrap())
+    }
+
+    const CHECKPOINT: &str = "log.example/1\n9\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n";
+
+    #[test]
+    fn cosignatures_are_counted_once_and_unknown_ones_ignored() {
+        let ((pair_a, a), (pair_b, b), (_, c)) = (witness(1, "a"), witness(2, "b"), witness(3, "c"));
+        let lines = [cosign(&pair_b, &b, 20, CHECKPOINT), cosign(&pair_a, &a, 10, CHECKPOINT)].concat();
+        let note = format!("{CHECKPOINT}\n{lines}{}", cosign(&pair_a, &a, 11, CHECKPOINT));
+        let parsed = SignedNote::parse(&note).unwrap();
+        let known = [a.clone(), b.clone(), c.clone()];
+        let found = parsed.cosignatures(&known).unwrap();
+        let times: Vec<_> = found.iter().map(|one| (one.key().name(), one.time())).collect();
+        assert_eq!(times, [("a", 10), ("b", 20)]);
+        assert!(note.contains(&found[0].line()) && note.contains(&found[1].line()));
+        assert_eq!(parsed.cosignatures(&[c]), Ok(Vec::new()));
+        // The same name with another key is another witness.
+        let (_, other) = witness(3, "a");
+        assert_eq!(parsed.cosignatures(&[other]), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_known_witness_whose_cosignature_fails_spoils_the_note() {
+        let (pair, key) = witness(1, "a");
+        let good = cosign(&pair, &key, 10, CHECKPOINT);
+        let timeless = cosign(&pair, &key, 0, CHECKPOINT);
+        let late = cosign(&pair, &key, 1 << 63, CHECKPOINT);
+        let elsewhere = cosign(&pair, &key, 10, &CHECKPOINT.replace("\n9\n", "\n8\n"));
+        // A signature over the bare text, with a time put before it.
+        let bare = cosignature_line(&key, 10, pair.sign(CHECKPOINT.as_bytes()).as_ref().try_into().unwrap());
+        let short = key.line(&[&10u64.to_be_bytes(), &[1; 63]]);
+        let long = key.line(&[&10u64.to_be_bytes(), &[1; 65]]);
+        for bad in [timeless, late, elsewhere, bare, short, long, key.line(&[&[1]])] {
+            let note = format!("{CHECKPOINT}\n{good}{bad}");
+            let found = SignedNote::parse(&note).unwrap();
+            let error = found.cosignatures(std::slice::from_ref(&key)).unwrap_err();
+            assert_eq!(error, NoteError::BadSignature("a".to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_logs_key_and_a_witnesss_key_are_never_mistaken_for_each_other() {
+        let ((pair, log), (_, cosigner)) = (signer(1, "a"), witness(1, "a"));
+        assert_ne!(log.hash(), cosigner.hash());
+        let text = cosigner.to_string();
+        assert_eq!(text.parse::<CosignerKey>().unwrap(), cosigner);
+        assert_eq!(text.parse::<VerifierKey>().unwrap_err(), NoteError::MalformedKey);
+        assert_eq!(log.to_string().parse::<CosignerKey>().unwrap_err(), NoteError::MalformedKey);
+        let note = format!("{CHECKPOINT}\n{}", cosign(&pair, &cosigner, 10, CHECKPOINT));
+        assert_eq!(SignedNote::parse(&note).unwrap().verify(&[log]).unwrap_err(), NoteError::NoKnownKey);
+        let note = format!("{CHECKPOINT}\n{}", sign(&pair, &signer(1, "a").1, CHECKPOINT));
+        assert_eq!(SignedNote::parse(&note).unwrap().cosignatures(&[cosigner]), Ok(Vec::new()));
     }
 
     #[test]

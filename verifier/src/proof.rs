@@ -37,10 +37,7 @@ impl TlogProof {
             text.push_str(&format!("extra {}\n", STANDARD.encode(extra)));
         }
         text.push_str(&format!("index {}\n", self.index));
-        for node in &self.path {
-            STANDARD.encode_string(node, &mut text);
-            text.push('\n');
-        }
+        text.push_str(&nodes_text(&self.path));
         text.push('\n');
         text.push_str(&self.checkpoint);
         text
@@ -71,15 +68,38 @@ impl TlogProof {
             line = lines.next()?;
         }
         let index = decimal(line.strip_prefix("index ")?)?;
-        let path = lines
-            .map(|line| STANDARD.decode(line).ok()?.try_into().ok())
-            .take(MAX_PATH_NODES.saturating_add(1))
-            .collect::<Option<Vec<Hash>>>()?;
-        if path.len() > MAX_PATH_NODES {
-            return None;
-        }
+        let path = nodes(lines)?;
         Some(Self { extra, index, path, checkpoint: checkpoint.to_owned() })
     }
+}
+
+/// The nodes of a path, base64, one a line: the form that a consistency proof has by itself.
+pub fn nodes_text(path: &[Hash]) -> String {
+    let mut text = String::new();
+    for node in path {
+        STANDARD.encode_string(node, &mut text);
+        text.push('\n');
+    }
+    text
+}
+
+/// Reads what [`nodes_text`] writes.
+///
+/// # Errors
+/// [`MalformedProof`], also beyond [`MAX_PATH_NODES`]
+pub fn parse_nodes(text: &str) -> Result<Vec<Hash>, MalformedProof> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    text.strip_suffix('\n').and_then(|lines| nodes(lines.split('\n'))).ok_or(MalformedProof)
+}
+
+fn nodes<'a>(lines: impl Iterator<Item = &'a str>) -> Option<Vec<Hash>> {
+    let path = lines
+        .map(|line| STANDARD.decode(line).ok()?.try_into().ok())
+        .take(MAX_PATH_NODES.saturating_add(1))
+        .collect::<Option<Vec<Hash>>>()?;
+    (path.len() <= MAX_PATH_NODES).then_some(path)
 }
 
 #[cfg(test)]
@@ -101,6 +121,18 @@ mod tests {
         let empty_extra = TlogProof { extra: Some(Vec::new()), ..proof() };
         for proof in [proof(), bare, empty_extra] {
             assert_eq!(TlogProof::parse(&proof.to_text()), Ok(proof));
+        }
+    }
+
+    #[test]
+    fn nodes_by_themselves_read_back() {
+        for path in [Vec::new(), vec![[4; 32]], vec![[4; 32]; MAX_PATH_NODES]] {
+            assert_eq!(parse_nodes(&nodes_text(&path)), Ok(path));
+        }
+        let node = STANDARD.encode([4; 32]);
+        let long = nodes_text(&vec![[4; 32]; MAX_PATH_NODES + 1]);
+        for bad in ["\n", &node, &format!("{node}\n\n"), &format!("\n{node}\n"), "AAAA\n", &long] {
+            assert_eq!(parse_nodes(bad), Err(MalformedProof), "{bad:?}");
         }
     }
 

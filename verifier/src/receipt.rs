@@ -6,11 +6,12 @@ use crate::{
     encoding::base64_bytes,
     leaf::{LeafKind, Open, commitment, leaf_bytes},
     merkle,
-    note::SignedNote,
+    note::{CosignerKey, SignedNote},
+    policy::Policy,
     proof::TlogProof,
-    report::{Reason, ReceiptFacts, Report},
+    report::{Reason, ReceiptFacts, Report, WitnessFacts},
     sha256,
-    trust::Trust,
+    trust::{Trust, TrustLog},
 };
 use schemas::{
     codes::{Code, Decision},
@@ -111,7 +112,7 @@ pub fn verify(
     trust: &Trust,
     at: u64,
 ) -> Report {
-    verify_against(receipt, None, request, answer, trust, at)
+    verify_with(receipt, &Evidence::default(), request, answer, trust, at)
 }
 
 /// Checks a receipt as [`verify`] does, with a proof from elsewhere in place of the receipt's own, such as one that
@@ -119,6 +120,31 @@ pub fn verify(
 pub fn verify_against(
     receipt: &Receipt,
     proof: Option<&TlogProof>,
+    request: Option<&[u8]>,
+    answer: Option<&[u8]>,
+    trust: &Trust,
+    at: u64,
+) -> Report {
+    verify_with(receipt, &Evidence { proof, ..Evidence::default() }, request, answer, trust, at)
+}
+
+/// What is known about a log beside the receipt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Evidence<'a> {
+    /// A proof in place of the receipt's own.
+    pub proof: Option<&'a TlogProof>,
+    /// Which witnesses must have seen the proof's checkpoint; without one they are counted and none is asked for.
+    pub policy: Option<&'a Policy>,
+    /// A checkpoint of the same log that the caller has from before, verbatim.
+    pub previous: Option<&'a str>,
+    /// The consistency proof between that checkpoint and the proof's.
+    pub consistency: Option<&'a [Hash]>,
+}
+
+/// Checks a receipt as [`verify`] does, and that the log is the one others saw: see [`Evidence`].
+pub fn verify_with(
+    receipt: &Receipt,
+    evidence: &Evidence<'_>,
     request: Option<&[u8]>,
     answer: Option<&[u8]>,
     trust: &Trust,
@@ -151,7 +177,7 @@ pub fn verify_against(
         Some(_) => report.add(Reason::AnswerMismatch, "the receipt is for another answer"),
         None => report.not_checked.push("answer"),
     }
-    check_inclusion(&mut report, receipt, proof, trust);
+    check_log(&mut report, receipt, evidence, trust);
     report
 }
 
@@ -166,9 +192,9 @@ fn is_answer(answer: &[u8], receipt: &Receipt, open: &Open) -> bool {
     cut(answer).is_ok_and(|(hashed, other)| sha256(&[&hashed]) == open.answer_digest && same(other))
 }
 
-fn check_inclusion(report: &mut Report, receipt: &Receipt, proof: Option<&TlogProof>, trust: &Trust) {
+fn check_log(report: &mut Report, receipt: &Receipt, evidence: &Evidence<'_>, trust: &Trust) {
     let own;
-    let proof = match (proof, &receipt.proof) {
+    let proof = match (evidence.proof, &receipt.proof) {
         (Some(proof), _) => proof,
         (None, Some(text)) => match TlogProof::parse(text) {
             Ok(parsed) => {
@@ -186,11 +212,7 @@ fn check_inclusion(report: &mut Report, receipt: &Receipt, proof: Option<&TlogPr
     let Some(log) = trust.log(&receipt.log) else {
         return report.add(Reason::UnknownLog, format!("the trust bundle does not know log {}", receipt.log));
     };
-    let checkpoint = SignedNote::parse(&proof.checkpoint)
-        .and_then(|note| note.verify(std::slice::from_ref(&log.key)))
-        .map_err(|error| error.to_string())
-        .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()));
-    let checkpoint = match checkpoint {
+    let checkpoint = match read_checkpoint(&proof.checkpoint, log) {
         Ok(checkpoint) => checkpoint,
         Err(error) => return report.add(Reason::BadCheckpoint, error),
     };
@@ -202,6 +224,79 @@ fn check_inclusion(report: &mut Report, receipt: &Receipt, proof: Option<&TlogPr
     report.checked.push("inclusion");
     if let Some(facts) = &mut report.receipt {
         facts.checkpoint_size = Some(size);
+    }
+    check_witnesses(report, &proof.checkpoint, evidence.policy, log, &trust.witnesses);
+    check_previous(report, &checkpoint, evidence, log);
+}
+
+fn read_checkpoint(note: &str, log: &TrustLog) -> Result<Checkpoint, String> {
+    SignedNote::parse(note)
+        .and_then(|note| note.verify(std::slice::from_ref(&log.key)))
+        .map_err(|error| error.to_string())
+        .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()))
+}
+
+/// Counts the witnesses that saw the checkpoint, and holds them against the policy.
+fn check_witnesses(
+    report: &mut Report,
+    checkpoint: &str,
+    policy: Option<&Policy>,
+    log: &TrustLog,
+    bundled: &[CosignerKey],
+) {
+    let known = policy.map_or(bundled, Policy::witnesses);
+    let cosigned = match SignedNote::parse(checkpoint).and_then(|note| note.cosignatures(known)) {
+        Ok(cosigned) => cosigned,
+        Err(error) => return report.add(Reason::BadCosignature, error.to_string()),
+    };
+    let counts = WitnessFacts { cosigned: cosigned.len(), of: known.len() };
+    if let Some(facts) = report.receipt.as_mut().filter(|_| !known.is_empty()) {
+        facts.witnesses = Some(counts);
+    }
+    let Some(policy) = policy else { return };
+    if !policy.logs().is_empty() && !policy.logs().contains(&log.key) {
+        return report.add(Reason::LogNotInPolicy, format!("the policy does not take log {}", log.origin));
+    }
+    if policy.is_satisfied(|key| cosigned.iter().any(|cosignature| cosignature.key() == key)) {
+        report.checked.push("witnesses");
+    } else {
+        let WitnessFacts { cosigned, of } = counts;
+        report.add(Reason::WitnessesShort, format!("{cosigned} of {of} witnesses are not enough"));
+    }
+}
+
+/// Whether the log of an earlier checkpoint grew into this one.
+fn check_previous(report: &mut Report, checkpoint: &Checkpoint, evidence: &Evidence<'_>, log: &TrustLog) {
+    let Some(previous) = evidence.previous else { return };
+    let previous = match read_checkpoint(previous, log) {
+        Ok(previous) => previous,
+        Err(error) => return report.add(Reason::BadPrevious, format!("the earlier checkpoint: {error}")),
+    };
+    let (old, new) =
+        if previous.size <= checkpoint.size { (&previous, checkpoint) } else { (checkpoint, &previous) };
+    if old.size == new.size {
+        if old.root == new.root {
+            report.checked.push("previous");
+        } else {
+            let detail = format!("log {} signed two trees of size {}", log.origin, old.size);
+            report.add(Reason::SplitView, detail);
+        }
+        return;
+    }
+    // From the empty tree everything grows, if it is the empty tree.
+    let grown = match evidence.consistency {
+        _ if old.size == 0 => old.root == merkle::EMPTY_ROOT,
+        Some(path) => merkle::verify_consistency(old.size, new.size, &old.root, &new.root, path),
+        None => {
+            let detail = format!("no proof how size {} grew to {}", old.size, new.size);
+            return report.add(Reason::NoConsistencyProof, detail);
+        }
+    };
+    if grown {
+        report.checked.push("previous");
+    } else {
+        let detail = format!("the proof does not lead from size {} to size {}", old.size, new.size);
+        report.add(Reason::Inconsistent, detail);
     }
 }
 
@@ -216,6 +311,7 @@ fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
         decision: Decision::from_number(open.decision).map_or("", Decision::name).to_owned(),
         code: Code::from_number(open.code).map_or_else(|| open.code.to_string(), |c| c.name().to_owned()),
         checkpoint_size: None,
+        witnesses: None,
     }
 }
 

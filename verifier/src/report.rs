@@ -115,6 +115,20 @@ reasons! {
     BadCheckpoint = "bad-checkpoint" Invalid,
     /// The leaf does not stand in the checkpoint's tree.
     NotIncluded = "not-included" Invalid,
+    /// A known witness's line under the proof's checkpoint does not verify.
+    BadCosignature = "bad-cosignature" Invalid,
+    /// The policy takes none of the keys that the log has.
+    LogNotInPolicy = "log-not-in-policy" Unknown,
+    /// Fewer witnesses have cosigned the proof's checkpoint than the policy asks for.
+    WitnessesShort = "witnesses-short" Unknown,
+    /// The earlier receipt, proof or checkpoint holds no checkpoint that this log signed.
+    BadPrevious = "bad-previous" Unknown,
+    /// The log grew between the earlier checkpoint and this one, and there is no proof of how.
+    NoConsistencyProof = "no-consistency-proof" Unknown,
+    /// The consistency proof does not lead from the smaller tree to the larger one.
+    Inconsistent = "inconsistent" Invalid,
+    /// The log signed two different trees of one size: it shows different people different logs.
+    SplitView = "split-view" Invalid,
 }
 
 impl Reason {
@@ -218,6 +232,18 @@ pub struct ReceiptFacts {
     /// Size of the checkpoint's tree, when the proof holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_size: Option<u64>,
+    /// Who else saw that checkpoint, when any witnesses are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<WitnessFacts>,
+}
+
+/// How many of the known witnesses have cosigned a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct WitnessFacts {
+    /// Those that have.
+    pub cosigned: usize,
+    /// Those of the policy or, without one, of the trust bundle.
+    pub of: usize,
 }
 
 /// The answer of a check.

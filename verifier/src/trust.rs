@@ -2,7 +2,7 @@
 
 use crate::{
     encoding::{base64_bytes, hex_bytes},
-    note::{NoteError, SignedNote, VerifierKey},
+    note::{CosignerKey, NoteError, SignedNote, VerifierKey},
     report::Reason,
     signature::{KeyError, KeyId, PublicKey, Suite, key_id},
 };
@@ -31,8 +31,8 @@ pub struct TrustBundle {
     pub issuers: Vec<TrustIssuer>,
     /// Logs that receipts may come from; each origin once.
     pub logs: Vec<TrustLog>,
-    /// Verifier keys of witnesses.
-    pub witnesses: Vec<VerifierKey>,
+    /// Keys of witnesses.
+    pub witnesses: Vec<CosignerKey>,
     /// Origins of peer exchanges.
     pub peers: Vec<String>,
 }
@@ -115,7 +115,7 @@ pub enum TrustError {
     /// A key's id is not that of its SubjectPublicKeyInfo, or the key cannot be read.
     #[error("key {0} of the trust bundle is malformed")]
     BadKey(String),
-    /// A key, an organisation or a log stands twice.
+    /// A key, an organisation, a log or a witness stands twice.
     #[error("{0} stands twice in the trust bundle")]
     Duplicate(String),
     /// A log's key has another name than the log.
@@ -197,6 +197,12 @@ impl Trust {
             origins.windows(2).find_map(|pair| (pair.first() == pair.last()).then(|| pair.first()))
         {
             return Err(TrustError::Duplicate(twice.copied().unwrap_or_default().to_owned()));
+        }
+        // Twice the same witness would count as two.
+        let mut witnesses: Vec<_> = bundle.witnesses.iter().map(CosignerKey::key).collect();
+        witnesses.sort_unstable();
+        if witnesses.windows(2).any(|pair| pair.first() == pair.last()) {
+            return Err(TrustError::Duplicate("a witness".to_owned()));
         }
         if let Some(log) = bundle.logs.iter().find(|log| log.key.name() != log.origin) {
             return Err(TrustError::LogName(log.origin.clone()));

@@ -130,6 +130,9 @@ pub enum ReadError {
     /// The file cannot be read there.
     #[error("reading the journal failed: {0}")]
     Io(#[from] std::io::Error),
+    /// The segment is neither in the journal nor in the archive: what it holds cannot be told now.
+    #[error("segment {0} of the journal is not at hand")]
+    Missing(u32),
     /// What stands there has not the form of what was asked for.
     #[error("the journal has no {0} at this position")]
     Malformed(&'static str),

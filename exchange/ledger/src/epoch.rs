@@ -25,7 +25,7 @@ use crate::{
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::{
-    fs::File,
+    any::Any,
     io,
     sync::{Arc, Mutex, PoisonError, Weak},
 };
@@ -200,30 +200,34 @@ impl Loaded {
         }
     }
 
-    /// Whether these files and a replayed journal belong together.
-    pub(crate) fn fits(&self, state: &State) -> Result<(), OpenError> {
+    /// Gives the holders of earlier epochs their keys, once the journal is replayed.
+    ///
+    /// # Errors
+    /// The files and the journal do not belong together, or a living holder is left without a key.
+    pub(crate) fn complete(&self, crypt: &Crypt, state: &State) -> Result<(), OpenError> {
         let journal = state.epoch();
-        if self.current.epoch == journal || (self.current.epoch + 1 == journal && self.next_is(journal)) {
-            Ok(())
-        } else if self.current.epoch < journal {
-            Err(OpenError::Keys("the epoch's key file is older than the journal: restore the present one"))
-        } else {
-            Err(OpenError::Keys("the epoch's key file is newer than the journal, which has lost its end"))
+        let half_done = self.current.epoch + 1 == journal && self.next_is(journal);
+        if self.current.epoch != journal && !half_done {
+            return Err(OpenError::Keys(if self.current.epoch < journal {
+                "the epoch's key file is older than the journal: restore the present one"
+            } else {
+                "the epoch's key file is newer than the journal, which has lost its end"
+            }));
         }
-    }
-
-    fn next_is(&self, epoch: u32) -> bool {
-        self.next.as_ref().is_some_and(|next| next.epoch == epoch)
-    }
-
-    /// Gives the holders of earlier epochs their keys. Whether every living holder has one now.
-    pub(crate) fn give_keys(&self, crypt: &Crypt, state: &State) -> bool {
         let rows = EpochKey::decode(&self.content).map(|(_, rows)| rows).unwrap_or_default();
         let open = crypt.unwrapper(self.current.epoch);
         for (label, wrapped) in rows.iter().filter_map(|row| row.split_first_chunk()) {
             state.give_key(label, || open(label, wrapped));
         }
-        state.keys_are_complete()
+        if state.keys_are_complete() {
+            Ok(())
+        } else {
+            Err(OpenError::Keys("the epoch's key file lacks the key of a living holder"))
+        }
+    }
+
+    fn next_is(&self, epoch: u32) -> bool {
+        self.next.as_ref().is_some_and(|next| next.epoch == epoch)
     }
 
     /// Removes what no step of a change needs any more, or not yet: a next key that no key event has taken up, and one
@@ -266,11 +270,16 @@ pub(crate) struct Rotation {
     /// Epoch of the durable file of the current key.
     durable: Mutex<u32>,
     /// The journal's lock, while the ledger is open: without it the files are another process's to write.
-    lock: Weak<File>,
+    lock: Weak<dyn Any + Send + Sync>,
 }
 
 impl Rotation {
-    pub(crate) fn new(files: Arc<dyn EpochFiles>, origin: &str, durable: u32, lock: Weak<File>) -> Self {
+    pub(crate) fn new(
+        files: Arc<dyn EpochFiles>,
+        origin: &str,
+        durable: u32,
+        lock: Weak<dyn Any + Send + Sync>,
+    ) -> Self {
         Self { files, origin: origin.to_owned(), durable: Mutex::new(durable), lock }
     }
 
@@ -298,10 +307,12 @@ impl Rotation {
             self.files.replace(EpochFile::Current, &key.encode(rows(crypt, state, epoch)))?;
             *durable = epoch;
         }
-        crate::ledger::step_failpoint("rotation-replaced");
+        #[cfg(debug_assertions)]
+        crate::failpoint::after_step("rotation-replaced");
         crypt.destroy_epoch(epoch - 1);
         self.files.remove(EpochFile::Next)?;
-        crate::ledger::step_failpoint("rotation-wiped");
+        #[cfg(debug_assertions)]
+        crate::failpoint::after_step("rotation-wiped");
         commit(Record { epoch_destroyed: epoch - 1, ..Record::default() })?;
         Ok(epoch)
     }
@@ -314,11 +325,13 @@ impl Rotation {
     ) -> Result<(), RotateError> {
         let next = EpochKey::new(&self.origin, state.epoch() + 1);
         self.files.replace(EpochFile::Next, &next.encode(Zeroizing::default()))?;
-        crate::ledger::step_failpoint("rotation-prepared");
+        #[cfg(debug_assertions)]
+        crate::failpoint::after_step("rotation-prepared");
         crypt.install_epoch(next.epoch, &next.key);
         match commit(Record { epoch_begun: next.epoch, ..Record::default() }) {
             Ok(()) => {
-                crate::ledger::step_failpoint("rotation-begun");
+                #[cfg(debug_assertions)]
+                crate::failpoint::after_step("rotation-begun");
                 Ok(())
             }
             // The disk may hold the key event; the next start decides, and needs the key if it does.

@@ -1,45 +1,107 @@
-//! The restart image: the state's values in a sled tree, so that a start replays only what came after the last
-//! seal it covers. Derived: never read to decide, never waited for, moved aside and made again on any doubt.
+//! The restart image: the state's values in a [`Store`], so that a start replays only what came after the last seal
+//! it covers. Derived: never read to decide, never waited for, moved aside and made again on any doubt. And the
+//! snapshots, which are written from it.
 //!
-//! sled 0.34.7's `flush` is not durable on Linux. That is allowed for here: after a power cut the image is an older
-//! one (replay starts earlier) or an inconsistent one (its digest is wrong and everything is replayed).
+//! An engine's `flush` is not relied on (sled's is not durable on Linux): after a power cut the image is an older one
+//! (replay starts earlier) or an inconsistent one (its digest is wrong and everything is replayed).
 
 use crate::{
     Hash, Position,
+    ledger::Options,
+    record::StateDigest,
+    recovery,
     sequencer::Cursor,
+    snapshot,
     state::{Digest, Slot, State},
+    store::{self, Batch, Engine, Store, StoreError, guarded},
 };
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use std::{
-    collections::HashSet,
-    fs::{self, File},
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering, fence},
     },
     time::{Duration, Instant},
 };
 use verifier::merkle::Frontier;
 
 /// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
-pub(crate) const QUEUE_GROUPS: usize = 1024;
-/// Changes are coalesced this long, unless there are [`WRITE_KEYS`] before.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-const WRITE_KEYS: usize = 10_000;
-/// sled keeps several times this in memory; the image is read once, at start.
-const CACHE_BYTES: u64 = 16 << 20;
-const META_KEY: &[u8] = &[0];
+const QUEUE_GROUPS: usize = 16_384;
+/// How long the sequencer waits before it gives the image up: an engine may hang.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Changes are coalesced this long, unless there are [`MOST_KEYS`] before: a value that changes with every use is then
+/// written once. Longer makes a start replay more.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+const MOST_KEYS: usize = 100_000;
+/// A new image is written in batches of this size.
+const BATCH_KEYS: usize = 10_000;
+/// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
+const REBUILD_REST: Duration = Duration::from_secs(60);
+/// Where the head stands in the store; slots begin with their kind, which is not 0.
+pub(crate) const META_KEY: &[u8] = &[0];
 const FORMAT: u8 = 1;
 
 /// News for the image.
-pub(crate) enum Change {
-    /// A group was applied: what it changed, and the tree size after it.
-    Applied { slots: Vec<Slot>, size: u64 },
+enum Change {
+    /// A group was applied: what it changed, the values after it if they are wanted, and size and time after it.
+    Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64, time_ms: u64 },
     /// A seal was written; replay may begin behind it.
     Sealed(Box<Cursor>),
+}
+
+/// The sequencer's end of the queue to the image.
+pub(crate) struct Feed {
+    /// `None` when there is no image, or it was given up.
+    sender: Option<Sender<Change>>,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Feed {
+    /// A feed and what the image's thread takes from it; the flag asks for exact values.
+    pub(crate) fn new() -> (Self, FeedReceiver) {
+        let (sender, receiver) = bounded(QUEUE_GROUPS);
+        let wanted = Arc::new(AtomicBool::new(false));
+        (Self { sender: Some(sender), wanted: Arc::clone(&wanted) }, FeedReceiver { receiver, wanted })
+    }
+
+    /// Tells that a group was applied to the state: what it changed, and the size after it.
+    pub(crate) fn applied(&mut self, state: &State, slots: Vec<Slot>, size: u64) {
+        // Pairs with the fence in `Follower::begin_snapshot`: either this group sees that values are wanted, or the
+        // image's thread sees that it was applied before.
+        fence(Ordering::SeqCst);
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let values = wanted.then(|| slots.iter().map(|slot| state.value(slot)).collect());
+        self.send(Change::Applied { slots, values, size, time_ms: state.time_ms() });
+    }
+
+    /// Tells that a seal was written.
+    pub(crate) fn sealed(&mut self, cursor: &Cursor) {
+        self.send(Change::Sealed(Box::new(cursor.clone())));
+    }
+
+    fn send(&mut self, change: Change) {
+        let Some(sender) = &self.sender else { return };
+        match sender.send_timeout(change, PATIENCE) {
+            Ok(()) => {}
+            // A follower that has gone says so itself; the journal does not depend on it.
+            Err(SendTimeoutError::Disconnected(_)) => self.sender = None,
+            Err(SendTimeoutError::Timeout(_)) => {
+                tracing::error!(
+                    "the restart image does not keep up and is given up: the next start replays more"
+                );
+                metrics::counter!("miaoxiang_image_failures_total").increment(1);
+                self.sender = None;
+            }
+        }
+    }
+}
+
+/// The other end of a [`Feed`].
+pub(crate) struct FeedReceiver {
+    receiver: Receiver<Change>,
+    wanted: Arc<AtomicBool>,
 }
 
 /// What an image says about itself.
@@ -54,155 +116,425 @@ pub(crate) struct Meta {
     pub(crate) time_ms: u64,
 }
 
-/// Why an image is not used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ImageError {
-    #[error("the store failed: {0}")]
-    Store(#[from] sled::Error),
-    #[error("the file system failed: {0}")]
-    Io(#[from] io::Error),
-    #[error("the image is {0}")]
-    Doubtful(&'static str),
-    #[error("the store panicked")]
-    Panicked,
-}
-
-/// Runs store code so that a panic in it costs the image and not the process.
-fn guarded<T>(run: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or(Err(ImageError::Panicked))
-}
-
 pub(crate) struct Image {
-    tree: sled::Db,
+    store: Box<dyn Store>,
     origin: Hash,
     digest: Digest,
+    /// Has no head yet: what is written before the head is of no use and no harm.
+    new: bool,
 }
 
 impl Image {
-    /// Opens the image and loads its values into an empty state. `None` for the meta when it is new.
+    /// Opens the image in `store` and loads its values into an empty state. `None` for the meta when it is new.
     pub(crate) fn open(
-        folder: &Path,
+        store: &Path,
+        engine: Engine,
         origin: &str,
         state: &State,
-    ) -> Result<(Self, Option<Meta>), ImageError> {
+    ) -> Result<(Self, Option<Meta>), StoreError> {
         guarded(|| {
-            let tree = sled::Config::default()
-                .path(folder)
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .open()?;
+            let opened = engine.open(store)?;
             let origin = verifier::sha256(&[origin.as_bytes()]);
-            let mut digest = Digest::default();
-            let Some(meta) = tree.get(META_KEY)? else {
-                if !tree.is_empty() {
-                    return Err(ImageError::Doubtful("without its head"));
-                }
-                return Ok((Self { tree, origin, digest }, None));
-            };
-            let (meta, expected) = Meta::decode(&meta, &origin)?;
-            for pair in tree.iter() {
-                let (key, value) = pair?;
-                if *key == *META_KEY {
-                    continue;
-                }
-                let slot = Slot::decode(&key).ok_or(ImageError::Doubtful("malformed"))?;
-                digest.add(&slot.encode(), &value);
-                state.load(&slot, &value).ok_or(ImageError::Doubtful("malformed"))?;
+            let (meta, digest) = read(&*opened, &origin, &mut |slot, value| {
+                state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
+            })?;
+            if let Some(meta) = &meta {
+                state.loaded(meta.cursor.frontier.size(), meta.time_ms);
             }
-            if digest.bytes() != expected {
-                return Err(ImageError::Doubtful("not what its digest says"));
-            }
-            state.loaded(meta.cursor.frontier.size(), meta.time_ms);
-            Ok((Self { tree, origin, digest }, Some(meta)))
+            Ok((Self { store: opened, origin, digest, new: meta.is_none() }, meta))
         })
     }
 
-    /// Writes the present values of the changed slots with the meta, in one batch.
-    fn write(&mut self, state: &State, slots: &mut HashSet<Slot>, cursor: &Cursor) -> Result<(), ImageError> {
-        let mut batch = sled::Batch::default();
-        let mut digest = self.digest;
-        for slot in slots.iter() {
-            let key = slot.encode();
-            if let Some(old) = self.tree.get(key)? {
-                digest.remove(&key, &old);
+    /// A new image in an empty `store`.
+    pub(crate) fn create(store: &Path, engine: Engine, origin: &str) -> Result<Self, StoreError> {
+        guarded(|| {
+            let store = engine.open(store)?;
+            let origin = verifier::sha256(&[origin.as_bytes()]);
+            match read(&*store, &origin, &mut |_, _| Ok(()))? {
+                (None, digest) => Ok(Self { store, origin, digest, new: true }),
+                (Some(_), _) => Err(StoreError::Doubtful("there already")),
             }
-            match state.value(slot) {
-                Some(value) => {
-                    digest.add(&key, &value);
-                    batch.insert(&key[..], value);
-                }
-                None => batch.remove(&key[..]),
-            }
+        })
+    }
+
+    /// The value of a slot, as it was written last.
+    pub(crate) fn value(&self, slot: &Slot) -> Result<Option<Vec<u8>>, StoreError> {
+        guarded(|| self.store.get(&slot.encode()))
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Puts the values of slots into a batch and keeps the digest.
+    fn put(
+        &self,
+        batch: &mut Batch,
+        digest: &mut Digest,
+        slot: &Slot,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        let key = slot.encode();
+        if let Some(old) = self.store.get(&key)? {
+            digest.remove(&key, &old);
         }
-        // Read after the values: they know of no later entry than this.
-        let meta = Meta { cursor: cursor.clone(), covers: state.applied(), time_ms: state.time_ms() };
-        batch.insert(META_KEY, meta.encode(&self.origin, &digest.bytes()));
-        self.tree.apply_batch(batch)?;
-        self.tree.flush()?;
-        self.digest = digest;
+        if let Some(value) = &value {
+            digest.add(&key, value);
+        }
+        batch.insert(key.to_vec(), value);
+        Ok(())
+    }
+
+    /// Writes the present values of the changed slots with the meta, in one batch.
+    fn write(&mut self, state: &State, slots: &mut HashSet<Slot>, cursor: &Cursor) -> Result<(), StoreError> {
+        guarded(|| {
+            let mut batch = Batch::new();
+            let mut digest = self.digest;
+            for slot in slots.iter() {
+                self.put(&mut batch, &mut digest, slot, state.value(slot))?;
+                if self.new && batch.len() >= BATCH_KEYS {
+                    self.store.apply(std::mem::take(&mut batch))?;
+                }
+            }
+            // Read after the values: they know of no later entry than this.
+            let meta = Meta { cursor: cursor.clone(), covers: state.applied(), time_ms: state.time_ms() };
+            self.finish(batch, digest, &meta)
+        })?;
         slots.clear();
         Ok(())
     }
 
-    /// The thread behind the sequencer. `applied` tells the size that the image covers, for the lag.
+    /// Writes given values, which are those of one moment, with the meta of that moment.
+    fn write_exact(&mut self, values: HashMap<Slot, Option<Vec<u8>>>, meta: &Meta) -> Result<(), StoreError> {
+        guarded(|| {
+            let mut batch = Batch::new();
+            let mut digest = self.digest;
+            for (slot, value) in values {
+                self.put(&mut batch, &mut digest, &slot, value)?;
+            }
+            self.finish(batch, digest, meta)
+        })
+    }
+
+    fn finish(&mut self, mut batch: Batch, digest: Digest, meta: &Meta) -> Result<(), StoreError> {
+        batch.insert(META_KEY.to_vec(), Some(meta.encode(&self.origin, &digest.bytes())));
+        self.store.apply(batch)?;
+        self.store.flush()?;
+        (self.digest, self.new) = (digest, false);
+        Ok(())
+    }
+}
+
+/// Takes a slot and its value; an error ends the reading.
+pub(crate) type TakeValue<'a> = dyn FnMut(&Slot, &[u8]) -> Result<(), StoreError> + 'a;
+
+/// Reads a whole store: its head and the digest of its values, which is compared with the head's. A store without a
+/// head must be empty.
+fn read(
+    store: &dyn Store,
+    origin: &Hash,
+    take: &mut TakeValue<'_>,
+) -> Result<(Option<Meta>, Digest), StoreError> {
+    let head = store.get(META_KEY)?.map(|meta| Meta::decode(&meta, origin)).transpose()?;
+    let mut digest = Digest::default();
+    store.each(&mut |key, value| {
+        if key == META_KEY {
+            return Ok(());
+        }
+        if head.is_none() {
+            return Err(StoreError::Doubtful("without its head"));
+        }
+        let slot = Slot::decode(key).ok_or(StoreError::Doubtful("malformed"))?;
+        digest.add(&slot.encode(), value);
+        take(&slot, value)
+    })?;
+    match head {
+        Some((_, expected)) if digest.bytes() != expected => {
+            Err(StoreError::Doubtful("not what its digest says"))
+        }
+        head => Ok((head.map(|(meta, _)| meta), digest)),
+    }
+}
+
+/// Opens the restart image of a data folder and reads all of it: what a probe does in a process of its own, before
+/// the gateway trusts the engine with the same files in its own.
+///
+/// # Errors
+/// [`StoreError`]. The engine may also panic, hang or abort the process; that is what the probe is for.
+pub fn check_store(data: &Path, engine: Engine, origin: &str) -> Result<(), StoreError> {
+    let store = engine.open(&recovery::store_folder(data))?;
+    read(&*store, &verifier::sha256(&[origin.as_bytes()]), &mut |_, _| Ok(())).map(drop)
+}
+
+/// A snapshot in the making. The values that the image gets from the living state are of no one moment. So the
+/// sequencer is asked to send along the values of what it changes, until everything that the image read from the
+/// state lies before a seal: what was read and not changed since is as it was read, all else came along.
+struct Capture {
+    /// Up to this size changes may have come without values.
+    without: u64,
+    /// The entries that the values read from the state may know of; `None` while they are not read.
+    known: Option<u64>,
+    values: HashMap<Slot, Option<Vec<u8>>>,
+}
+
+/// What the image's thread owns.
+pub(crate) struct Follower {
+    folder: PathBuf,
+    engine: Engine,
+    origin: String,
+    snapshot_segments: u32,
+    snapshot_interval: Duration,
+    state: Arc<State>,
+    /// `None` after a failure, until it is made anew.
+    image: Option<Image>,
+    feed: FeedReceiver,
+    /// The last seal received.
+    cursor: Cursor,
+    /// Size and time after the last group received.
+    size: u64,
+    time_ms: u64,
+    /// What was changed and is not written.
+    slots: HashSet<Slot>,
+    written_cursor: Option<Cursor>,
+    last_write: Instant,
+    /// Size that the image covers, for the lag.
+    covered: Arc<AtomicU64>,
+    capture: Option<Capture>,
+    /// Something changed since the last snapshot.
+    changed: bool,
+    last_snapshot: Instant,
+    last_snapshot_segment: u32,
+    /// The digest of the newest snapshot, until somebody takes it to log it.
+    digest: Arc<Mutex<Option<StateDigest>>>,
+}
+
+/// What a [`Follower`] shares with the ledger's handle.
+pub(crate) struct Followed {
+    pub(crate) covered: Arc<AtomicU64>,
+    pub(crate) digest: Arc<Mutex<Option<StateDigest>>>,
+}
+
+impl Follower {
+    /// `slots` is what the image lacks of the state, `covered` the size up to which it lacks nothing.
+    pub(crate) fn new(
+        options: &Options,
+        image: Image,
+        feed: FeedReceiver,
+        state: Arc<State>,
+        cursor: Cursor,
+        slots: HashSet<Slot>,
+        covered: u64,
+    ) -> (Self, Followed) {
+        let covered = Arc::new(AtomicU64::new(covered));
+        let digest = Arc::new(Mutex::new(None));
+        let followed = Followed { covered: Arc::clone(&covered), digest: Arc::clone(&digest) };
+        let follower = Self {
+            folder: options.folder.clone(),
+            engine: options.engine,
+            origin: options.origin.clone(),
+            snapshot_segments: options.snapshot_segments,
+            snapshot_interval: options.snapshot_interval,
+            size: state.applied(),
+            time_ms: state.time_ms(),
+            state,
+            image: Some(image),
+            feed,
+            last_snapshot_segment: cursor.position.segment(),
+            cursor,
+            changed: !slots.is_empty(),
+            slots,
+            written_cursor: None,
+            last_write: Instant::now(),
+            covered,
+            capture: None,
+            last_snapshot: Instant::now(),
+            digest,
+        };
+        (follower, followed)
+    }
+
+    /// The thread behind the sequencer.
     ///
-    /// Values are taken from the state as it is when the batch is made, which may be ahead of the changes
-    /// received; both are durable already, and replay from the cursor sets every such value once more.
-    pub(crate) fn follow(
-        mut self,
-        receiver: &Receiver<Change>,
-        state: &State,
-        mut cursor: Cursor,
-        applied: &Arc<AtomicU64>,
-        mut slots: HashSet<Slot>,
-    ) {
-        let mut size = state.applied();
-        let mut written_cursor = None;
-        let mut last = Instant::now();
+    /// Values are taken from the state as it is when a batch is made, which may be ahead of the changes received; both
+    /// are durable already, and replay from the cursor sets every such value once more.
+    pub(crate) fn run(mut self) {
         loop {
-            let clean = slots.is_empty() && written_cursor.as_ref() == Some(&cursor);
-            let received = if clean {
-                receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                receiver.recv_deadline(last + WRITE_INTERVAL)
-            };
+            let received = self.feed.receiver.recv_deadline(Instant::now() + WRITE_INTERVAL);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if received.is_ok() {
                 std::thread::sleep(crate::tiles::COALESCE);
             }
-            for change in received.into_iter().chain(receiver.try_iter()) {
-                match change {
-                    Change::Applied { slots: changed, size: after } => {
-                        slots.extend(changed);
-                        size = after;
-                    }
-                    Change::Sealed(sealed) => cursor = *sealed,
-                }
+            let waiting: Vec<Change> = self.feed.receiver.try_iter().collect();
+            for change in received.into_iter().chain(waiting) {
+                self.take(change);
             }
-            metrics::gauge!("miaoxiang_image_lag_entries")
-                .set(size.saturating_sub(applied.load(Ordering::Relaxed)) as f64);
-            let due = last.elapsed() >= WRITE_INTERVAL || slots.len() >= WRITE_KEYS;
-            if !clean && (ended || due) {
-                let written = guarded(|| self.write(state, &mut slots, &cursor));
-                if let Err(error) = written {
-                    tracing::error!(%error, "the restart image stands still: the next start replays more");
-                    break;
+            let lag = self.size.saturating_sub(self.covered.load(Ordering::Relaxed));
+            metrics::gauge!("miaoxiang_image_lag_entries").set(lag as f64);
+            if self.image.is_none() {
+                if !ended && self.last_write.elapsed() >= REBUILD_REST {
+                    self.make_anew();
                 }
-                applied.store(size, Ordering::Release);
-                written_cursor = Some(cursor.clone());
-                last = Instant::now();
+            } else if self.capture.is_none() || ended {
+                let clean = self.slots.is_empty() && self.written_cursor.as_ref() == Some(&self.cursor);
+                let due = self.last_write.elapsed() >= WRITE_INTERVAL || self.slots.len() >= MOST_KEYS;
+                if ended {
+                    self.end_capture();
+                }
+                if !clean && (ended || due) {
+                    self.write();
+                }
+                if !ended && self.snapshot_is_due() {
+                    self.begin_snapshot();
+                }
             }
             if ended {
                 return;
             }
         }
-        // The sequencer must never wait for an image that is given up.
-        for _ in receiver {}
+    }
+
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Applied { slots, values, size, time_ms } => {
+                self.changed |= !slots.is_empty();
+                match (&mut self.capture, values) {
+                    (Some(capture), Some(values)) => capture.values.extend(slots.into_iter().zip(values)),
+                    _ if self.image.is_some() => self.slots.extend(slots),
+                    _ => {}
+                }
+                (self.size, self.time_ms) = (size, time_ms);
+            }
+            Change::Sealed(cursor) => self.cursor = *cursor,
+        }
+        self.go_on_with_snapshot();
+    }
+
+    /// Writes what was changed, as it is now.
+    fn write(&mut self) {
+        let Some(image) = &mut self.image else { return };
+        match image.write(&self.state, &mut self.slots, &self.cursor) {
+            Ok(()) => {
+                self.covered.store(self.size, Ordering::Release);
+                self.written_cursor = Some(self.cursor.clone());
+                self.last_write = Instant::now();
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Gives the image up for a while. Nothing waits for it.
+    fn fail(&mut self, error: &StoreError) {
+        tracing::error!(%error, "the restart image failed and is made anew in a while");
+        metrics::counter!("miaoxiang_image_failures_total").increment(1);
+        self.end_capture();
+        let image = self.image.take();
+        // A panic of the engine in its own drop ends here too.
+        let _ = guarded(|| {
+            drop(image);
+            Ok(())
+        });
+        self.slots.clear();
+        self.last_write = Instant::now();
+    }
+
+    /// Moves a failed image aside and makes a new one from the state.
+    fn make_anew(&mut self) {
+        self.last_write = Instant::now();
+        let folder = recovery::store_folder(&self.folder);
+        let made = store::quarantine(&folder)
+            .map_err(StoreError::from)
+            .and_then(|()| Image::create(&folder, self.engine, &self.origin));
+        match made {
+            Ok(image) => {
+                metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
+                self.image = Some(image);
+                self.slots = self.state.slots();
+                self.write();
+            }
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    fn snapshot_is_due(&self) -> bool {
+        let closed = self.cursor.position.segment().saturating_sub(self.last_snapshot_segment);
+        self.changed
+            && (closed >= self.snapshot_segments || self.last_snapshot.elapsed() >= self.snapshot_interval)
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.feed.wanted.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `Feed::applied`.
+        fence(Ordering::SeqCst);
+        let without = self.state.applied();
+        self.capture = Some(Capture { without, known: None, values: HashMap::new() });
+        self.go_on_with_snapshot();
+    }
+
+    /// Called after each change, so that nothing behind the seal at which the snapshot is taken gets into it.
+    fn go_on_with_snapshot(&mut self) {
+        if let Some(Capture { without, known: None, .. }) = self.capture
+            && self.size >= without
+        {
+            // A seal may have come in between: what it covers must be in the image, whatever becomes of the snapshot.
+            if let Some(capture) = &self.capture {
+                self.slots.extend(capture.values.keys());
+            }
+            self.write();
+            let known = self.state.applied();
+            if let Some(capture) = &mut self.capture {
+                capture.known = Some(known);
+            }
+        }
+        let sealed = self.cursor.frontier.size();
+        let whole = |capture: &mut Capture| capture.known.is_some_and(|known| known <= sealed);
+        if sealed == self.size
+            && let Some(capture) = self.capture.take_if(whole)
+        {
+            self.feed.wanted.store(false, Ordering::Relaxed);
+            if let Err(error) = self.snapshot(capture.values) {
+                self.fail(&error);
+            }
+        }
+    }
+
+    /// The image becomes exactly the state at the last seal, and is copied to a snapshot.
+    fn snapshot(&mut self, values: HashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
+        let Some(image) = &mut self.image else { return Ok(()) };
+        let meta = Meta { cursor: self.cursor.clone(), covers: self.size, time_ms: self.time_ms };
+        image.write_exact(values, &meta)?;
+        self.covered.store(self.size, Ordering::Release);
+        self.written_cursor = Some(self.cursor.clone());
+        (self.last_write, self.last_snapshot) = (Instant::now(), Instant::now());
+        self.last_snapshot_segment = self.cursor.position.segment();
+        self.changed = false;
+        let digest = image.digest.bytes();
+        let folder = recovery::snapshots_folder(&self.folder);
+        match guarded(|| snapshot::write(&folder, &*image.store, &meta, &image.origin, &digest)) {
+            Ok(()) => {
+                let logged = StateDigest { size: meta.covers, digest };
+                *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(logged);
+                Ok(())
+            }
+            // The disk may be full: the image is as good as before.
+            Err(StoreError::Io(error)) => {
+                tracing::warn!(%error, "no snapshot was written; the next one is tried when it is due");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What came along for a snapshot that is not made is changed and not written.
+    fn end_capture(&mut self) {
+        self.feed.wanted.store(false, Ordering::Relaxed);
+        if let Some(capture) = self.capture.take() {
+            self.slots.extend(capture.values.into_keys());
+        }
     }
 }
 
 impl Meta {
-    fn encode(&self, origin: &Hash, digest: &Hash) -> Vec<u8> {
+    pub(crate) fn encode(&self, origin: &Hash, digest: &Hash) -> Vec<u8> {
         let cursor = &self.cursor;
         let mut bytes = [
             &[FORMAT][..],
@@ -223,8 +555,8 @@ impl Meta {
         bytes
     }
 
-    fn decode(bytes: &[u8], origin: &Hash) -> Result<(Self, Hash), ImageError> {
-        const MALFORMED: ImageError = ImageError::Doubtful("malformed");
+    pub(crate) fn decode(bytes: &[u8], origin: &Hash) -> Result<(Self, Hash), StoreError> {
+        const MALFORMED: StoreError = StoreError::Doubtful("malformed");
         let (body, checksum) = bytes.split_last_chunk::<32>().ok_or(MALFORMED)?;
         if verifier::sha256(&[body]) != *checksum {
             return Err(MALFORMED);
@@ -232,10 +564,10 @@ impl Meta {
         let mut rest = body;
         let r = &mut rest;
         if take::<1>(r).ok_or(MALFORMED)? != [FORMAT] {
-            return Err(ImageError::Doubtful("of another format"));
+            return Err(StoreError::Doubtful("of another format"));
         }
         if take::<32>(r).ok_or(MALFORMED)? != *origin {
-            return Err(ImageError::Doubtful("of another log"));
+            return Err(StoreError::Doubtful("of another log"));
         }
         let digest = take(r).ok_or(MALFORMED)?;
         let mut number = || take(r).map(u64::from_be_bytes).ok_or(MALFORMED);
@@ -250,34 +582,6 @@ impl Meta {
         let cursor = Cursor { frame, previous, position, frontier, time_ms: cursor_time_ms };
         Ok((Self { cursor, covers, time_ms }, digest))
     }
-}
-
-/// Moves a doubtful image aside, for an operator to look at; the one moved before it goes.
-pub(crate) fn quarantine(folder: &Path) -> io::Result<()> {
-    let Some(parent) = folder.parent().filter(|_| folder.exists()) else { return Ok(()) };
-    let mut number = 0;
-    for bad in quarantined(parent)? {
-        number = number.max(bad.0 + 1);
-        fs::remove_dir_all(bad.1)?;
-    }
-    fs::rename(folder, parent.join(format!("store.bad-{number}")))?;
-    File::open(parent)?.sync_all()
-}
-
-fn quarantined(parent: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(parent)? {
-        let path = entry?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .and_then(|name| name.strip_prefix("store.bad-"))
-            .and_then(|number| number.parse().ok());
-        if let Some(number) = number {
-            found.push((number, path));
-        }
-    }
-    Ok(found)
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

@@ -3,16 +3,21 @@
 use crate::{
     Hash, Key, Label, Position,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    disk::RealDisk,
     epoch::{Loaded, RotateError, Rotation},
     frame::Frame,
-    record::Record,
+    guard::Released,
+    image::{Feed, Followed, Follower},
+    record::{Record, StateDigest},
     recovery::{self, Recovered},
-    segment::{Keeper, KeeperTask, Reader},
+    scrub::{Scrub, ScrubTask},
+    segment::{Folders, Keeper, KeeperTask, Reader},
     sequencer::{
         Command, Committed, Message, Outcome, Prepared, Refused, Reply, Sequencer, Submission,
         committed_again,
     },
     state::{Bound, State},
+    store::Engine,
     tiles::{self, Tiles},
 };
 use crossbeam_channel::{Sender, TrySendError, bounded};
@@ -25,9 +30,13 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use verifier::{merkle::inclusion_from, note::VerifierKey, proof::TlogProof};
+use verifier::{
+    merkle::{consistency_from, inclusion_from},
+    note::VerifierKey,
+    proof::TlogProof,
+};
 
 /// Exit status after a failed write or sync (`EX_IOERR` of `sysexits.h`).
 const EXIT_IO: i32 = 74;
@@ -57,11 +66,27 @@ pub struct Options {
     pub group_bytes: usize,
     /// Whether to keep a restart image. Without one every start replays the whole journal.
     pub image: bool,
+    /// What the restart image is kept in. Another engine begins with an image made anew.
+    pub engine: Engine,
+    /// Asked before the process opens a restart image: whether the engine can read it. It should find out with
+    /// [`crate::check_store`] in a process of its own and within a time limit, because an engine that meets damage may
+    /// panic in its own threads, hang or abort. The error says what happened; the image is then made anew.
+    pub probe: Shared<Probe>,
+    /// Where closed segments are moved by [`crate::archive`]; read too wherever the journal is read.
+    pub archive: Option<PathBuf>,
+    /// A snapshot is made after so many closed segments.
+    pub snapshot_segments: u32,
+    /// And after this time. Without a change of the state none is made.
+    pub snapshot_interval: Duration,
+    /// How fast closed segments are read again to find damage, in bytes.
+    pub scrub_bytes_per_second: u64,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
+    /// The journal must hold at least this many entries, because others have seen as many: what witnesses cosigned.
+    pub least_size: u64,
     /// For tests; empty otherwise.
     pub hooks: Hooks,
 }
@@ -79,8 +104,15 @@ impl Options {
             group_entries: 1024,
             group_bytes: 4 << 20,
             image: true,
+            engine: Engine::default(),
+            probe: None,
+            archive: None,
+            snapshot_segments: 10,
+            snapshot_interval: Duration::from_secs(3600),
+            scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
             on_fatal: exit,
+            least_size: 0,
             hooks: Hooks::default(),
         }
     }
@@ -114,14 +146,22 @@ pub struct Space {
 }
 
 type Shared<F> = Option<Arc<F>>;
+type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
 type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
 ///
-/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process:
-/// `after-sync-abort:N` aborts it between the N-th group's sync and the release of its answers,
-/// `after-sync-hold:N` holds the sequencer there for good. Without `:N` it is the first group. `rotation-prepared`,
-/// `rotation-begun`, `rotation-replaced` and `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
+/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process.
+/// With `:N` behind it, it begins with the N-th group, without with the first:
+///
+/// * `after-sync-abort` aborts between the group's sync and the release of its answers,
+/// * `after-sync-hold` holds the sequencer there for good,
+/// * `answer-unwritten` answers it and every later group without writing them: what a kill finds when answers leave
+///   before the write,
+/// * `ignore-write-error` answers although the write or the sync failed.
+///
+/// The last two are the faults that the rigs must find. `rotation-prepared`, `rotation-begun`, `rotation-replaced` and
+/// `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
@@ -156,41 +196,6 @@ impl Hooks {
     }
 }
 
-/// What `MIAOXIANG_FAILPOINT` names; see [`Hooks`].
-#[cfg(debug_assertions)]
-static WANTED: std::sync::LazyLock<Option<(String, u64)>> = std::sync::LazyLock::new(|| {
-    let text = std::env::var("MIAOXIANG_FAILPOINT").ok()?;
-    let (name, number) = text.split_once(':').unwrap_or((&text, "1"));
-    Some((name.to_owned(), number.parse().ok()?))
-});
-
-/// Aborts the process at a step of a rotation, where the failpoint names it; see [`Hooks`].
-pub(crate) fn step_failpoint(step: &str) {
-    #[cfg(debug_assertions)]
-    if WANTED.as_ref().is_some_and(|(name, _)| name == step) {
-        std::process::abort();
-    }
-    #[cfg(not(debug_assertions))]
-    let _ = step;
-}
-
-/// The process-wide failpoint; see [`Hooks`]. Called between a group's sync and its release.
-#[cfg(debug_assertions)]
-pub(crate) fn failpoint() {
-    static GROUPS: AtomicU64 = AtomicU64::new(0);
-    if let Some((name, number)) = &*WANTED
-        && GROUPS.fetch_add(1, Ordering::Relaxed) + 1 == *number
-    {
-        match name.as_str() {
-            "after-sync-abort" => std::process::abort(),
-            "after-sync-hold" => loop {
-                std::thread::park();
-            },
-            _ => {}
-        }
-    }
-}
-
 /// Why a ledger cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -221,6 +226,20 @@ pub enum OpenError {
         /// What is wrong.
         why: &'static str,
     },
+    /// A segment that is needed is not there: it was archived and the archive is away, or it is lost.
+    #[error("segment {segment} is needed and is neither in the journal nor in the archive")]
+    Missing {
+        /// The segment's number.
+        segment: u32,
+    },
+    /// A start may need a segment that was to be archived (operator).
+    #[error("segments from {limit} on may be needed by a start: archive before {limit} instead of {before}")]
+    NotYet {
+        /// What was asked for.
+        before: u32,
+        /// Segments below this can be archived; 0 until the second snapshot.
+        limit: u32,
+    },
     /// The journal is older than the checkpoint that was published from it: it was rolled back, or swapped.
     #[error("the log published size {published}, which the journal of size {journal} does not confirm")]
     RolledBack {
@@ -229,6 +248,19 @@ pub enum OpenError {
         /// Entries in the journal.
         journal: u64,
     },
+    /// Entries that were answered from are not in the journal: it was cut short, or rolled back.
+    #[error(
+        "the log answered from {guard} entries by its guard, the journal ends after {journal}: it was cut short or rolled back"
+    )]
+    CutShort {
+        /// Entries by the guard; as many as in the journal when only a seal is missing.
+        guard: u64,
+        /// Entries in the journal.
+        journal: u64,
+    },
+    /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
+    #[error("{0}")]
+    Guard(&'static str),
 }
 
 impl OpenError {
@@ -246,6 +278,8 @@ pub struct Opened {
     pub replayed: u64,
     /// Replay began at a restart image.
     pub from_image: bool,
+    /// Replay began at a snapshot of this size, which the journal confirms.
+    pub from_snapshot: Option<u64>,
     /// The last frame was torn and is dropped; nobody was answered from it.
     pub torn: bool,
     /// Bytes copied from the end of the last segment into a new one.
@@ -278,6 +312,8 @@ pub struct Health {
     pub queue: usize,
     /// Durable entries that the restart image does not hold yet; 0 without an image.
     pub image_lag: u64,
+    /// Closed segments that the scrub found damaged or gone.
+    pub damaged_segments: usize,
 }
 
 /// The end of all answering.
@@ -325,14 +361,15 @@ struct Inner {
     crypt: Arc<Crypt>,
     keyed: KeyedHash,
     state: Arc<State>,
-    reader: Reader,
+    reader: Arc<Reader>,
+    scrub: Arc<Scrub>,
     tiles: Arc<Tiles>,
     verifier_key: VerifierKey,
     keeper: Arc<Keeper>,
     stop: Arc<Stop>,
     durable: Arc<AtomicU64>,
-    /// Size that the restart image covers; `None` without one.
-    image: Option<Arc<AtomicU64>>,
+    /// `None` without a restart image.
+    image: Option<Followed>,
     rotation: Rotation,
     hooks: Hooks,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -345,7 +382,18 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
+        Self::open_from(options, keys, false, &|_| {})
+    }
+
+    /// Opens, from the first entry on if `zero`, and tells `progress` how many entries are done.
+    fn open_from(
+        options: Options,
+        keys: LedgerKeys,
+        zero: bool,
+        progress: &dyn Fn(u64),
+    ) -> Result<(Self, Opened), OpenError> {
         let Recovered {
+            disk,
             lock,
             crypt,
             state,
@@ -354,21 +402,27 @@ impl Ledger {
             tiles,
             writer,
             image,
+            guard,
+            files,
             current,
             cursor,
             slots,
             opened,
-        } = recovery::recover(&options, &keys)?;
+        } = recovery::recover(&options, &keys, zero, progress)?;
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
+        for file in files {
+            keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
+        }
         let durable = Arc::new(AtomicU64::new(opened.size));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
-        let (image_sender, image_receiver) = bounded(crate::image::QUEUE_GROUPS);
+        let (feed, fed) = Feed::new();
         let mut threads = Vec::new();
 
         let task = KeeperTask {
             keeper: Arc::clone(&keeper),
+            disk: Arc::clone(&disk),
             folder: recovery::journal_folder(&options.folder),
             segment_bytes: options.segment_bytes,
             reserve_percent: options.reserve_percent,
@@ -381,27 +435,48 @@ impl Ledger {
         task.watch();
         threads.push(spawn("keeper", guarded(&stop, "keeper", move || task.run()))?);
 
+        let released = Arc::new(Released::new(cursor.mark()));
+        let (guard_ends, ended) = bounded(0);
+        let (held, read, stopped) = (Arc::clone(&lock), Arc::clone(&released), Arc::clone(&stop));
+        let task = guarded(&stop, "guard", move || guard.follow(&read, &ended, &stopped));
+        threads.push(spawn("guard", move || {
+            task();
+            drop(held);
+        })?);
+
         let held = Arc::clone(&lock);
         threads.push(spawn("tiles", move || {
             writer.follow(&tiles_receiver);
             drop(held);
         })?);
 
-        let covered = image.as_ref().map(|_| Arc::new(AtomicU64::new(opened.size - opened.replayed)));
-        let held = Arc::clone(&lock);
-        match (image, covered.clone()) {
-            (Some(image), Some(covered)) => {
-                let (state, cursor) = (Arc::clone(&state), cursor.clone());
-                threads.push(spawn("image", move || {
-                    image.follow(&image_receiver, &state, cursor, &covered, slots);
-                    drop(held);
-                })?);
-            }
-            _ => drop(image_receiver),
+        let mut followed = None;
+        if let Some(image) = image {
+            let covered = opened.size - opened.replayed;
+            let (follower, shared) =
+                Follower::new(&options, image, fed, Arc::clone(&state), cursor.clone(), slots, covered);
+            followed = Some(shared);
+            let held = Arc::clone(&lock);
+            threads.push(spawn("image", move || {
+                follower.run();
+                drop(held);
+            })?);
         }
 
         let verifier_key = signer.key.clone();
         let held = Arc::downgrade(&lock);
+        let folders = Folders::new(Arc::clone(&disk), &options);
+        let reader = Arc::new(Reader::new(folders.clone()));
+        let scrub = Arc::new(Scrub::default());
+        let task = ScrubTask {
+            scrub: Arc::clone(&scrub),
+            folders,
+            reader: Arc::clone(&reader),
+            tiles: Arc::clone(&tiles),
+            key: verifier_key.clone(),
+            bytes_per_second: options.scrub_bytes_per_second,
+        };
+        threads.push(spawn("scrub", move || task.run())?);
         let sequencer = Sequencer {
             receiver,
             crypt: Arc::clone(&crypt),
@@ -412,7 +487,9 @@ impl Ledger {
             keeper: Arc::clone(&keeper),
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
-            image: image_sender,
+            image: feed,
+            released,
+            guard_ends,
             durable: Arc::clone(&durable),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
@@ -427,13 +504,14 @@ impl Ledger {
             crypt,
             keyed: KeyedHash::new(&keys.index),
             state,
-            reader: Reader::new(recovery::journal_folder(&options.folder)),
+            reader,
+            scrub,
             tiles,
             verifier_key,
             keeper,
             stop,
             durable,
-            image: covered,
+            image: followed,
             rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch, held),
             hooks: options.hooks,
             threads: Mutex::new(threads),
@@ -584,15 +662,54 @@ impl Ledger {
     /// # Errors
     /// The files cannot be read.
     pub fn proof(&self, index: u64) -> io::Result<Option<TlogProof>> {
-        let (size, text) = {
-            let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
-            (published.size, Arc::clone(&published.text))
-        };
-        if index >= size {
+        let (size, text) = self.published();
+        let path = self.inclusion(index, size)?;
+        Ok(path.map(|path| TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+    }
+
+    /// Size and text of the checkpoint that the public sees, as [`Ledger::published_checkpoint`].
+    pub fn published(&self) -> (u64, Arc<str>) {
+        let published = self.0.tiles.published.read().unwrap_or_else(PoisonError::into_inner);
+        (published.size, Arc::clone(&published.text))
+    }
+
+    /// The inclusion path of an entry in the tree of `size` leaves; `None` when that tree does not hold the entry or
+    /// is larger than the published one.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn inclusion(&self, index: u64, size: u64) -> io::Result<Option<Vec<Hash>>> {
+        if index >= size || size > self.0.tiles.published_size() {
             return Ok(None);
         }
-        let path = inclusion_from(index, size, |level, index| self.0.tiles.node(level, index))?;
-        Ok(Some(TlogProof { extra: None, index, path, checkpoint: text.to_string() }))
+        inclusion_from(index, size, |level, index| self.0.tiles.node(level, index)).map(Some)
+    }
+
+    /// The consistency path between two sizes of the published tree; empty between equal ones and from 0. `None` when
+    /// `old` is larger than `new`, or `new` than the published tree.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn consistency(&self, old: u64, new: u64) -> io::Result<Option<Vec<Hash>>> {
+        if old > new || new > self.0.tiles.published_size() {
+            return Ok(None);
+        }
+        consistency_from(old, new, |level, index| self.0.tiles.node(level, index)).map(Some)
+    }
+
+    /// The digest of the newest snapshot, until it is logged: the caller commits it in an entry of the system
+    /// ([`crate::record::Record::state_digest`]) and says so. A snapshot whose digest is not logged is never used.
+    pub fn snapshot_to_log(&self) -> Option<StateDigest> {
+        let image = self.0.image.as_ref()?;
+        *image.digest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the digest is logged, durably.
+    pub fn snapshot_logged(&self, logged: &StateDigest) {
+        if let Some(image) = &self.0.image {
+            let mut digest = image.digest.lock().unwrap_or_else(PoisonError::into_inner);
+            digest.take_if(|digest| digest == logged);
+        }
     }
 
     /// How the ledger is.
@@ -602,10 +719,11 @@ impl Ledger {
             journal_full: inner.keeper.is_full(),
             stopped: inner.stop.cause(),
             queue: inner.sender.len(),
+            damaged_segments: inner.scrub.damaged(),
             image_lag: inner
                 .image
                 .as_ref()
-                .map_or(0, |covered| self.size().saturating_sub(covered.load(Ordering::Acquire))),
+                .map_or(0, |image| self.size().saturating_sub(image.covered.load(Ordering::Acquire))),
         }
     }
 
@@ -614,12 +732,19 @@ impl Ledger {
     pub fn close(self) {
         // A sequencer that is gone has nothing left to finish.
         let _ = self.0.sender.send(Message::Close);
+        self.0.scrub.stop();
         let threads = std::mem::take(&mut *self.0.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a ledger thread panicked");
             }
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.scrub.stop();
     }
 }
 
@@ -640,38 +765,63 @@ fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl Fn
 /// What a rebuild made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Entries replayed: all there are.
+    /// Entries in the log.
     pub size: u64,
+    /// Entries replayed: all there are, without a snapshot.
+    pub replayed: u64,
+    /// Size of the snapshot that replay began at; `None` when it began with the first entry.
+    pub from_snapshot: Option<u64>,
     /// What the state holds.
     pub counts: Counts,
     /// Digest of the state, the same for every way it can come about.
     pub state_digest: Hash,
 }
 
-/// Deletes the restart image and the tiles and makes them again from the journal.
+/// Where a rebuild begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebuildFrom {
+    /// At the newest snapshot whose digest the journal confirms. Tiles that fit the journal stay.
+    Snapshot,
+    /// At the first entry; the tiles are made again too.
+    Zero,
+}
+
+/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far.
 ///
 /// The published checkpoint stays: it is what a rolled-back journal is noticed by.
 ///
 /// # Errors
 /// [`OpenError`], also [`OpenError::Locked`] while a gateway runs.
-pub fn rebuild(options: Options, keys: LedgerKeys) -> Result<Rebuilt, OpenError> {
+pub fn rebuild(
+    options: Options,
+    keys: LedgerKeys,
+    from: RebuildFrom,
+    progress: &dyn Fn(u64),
+) -> Result<Rebuilt, OpenError> {
     options.check()?;
     // Nothing is deleted for keys that cannot make it again.
     Loaded::read(&*keys.epochs, &options.origin)?;
-    let lock = recovery::lock(&options.folder)?;
+    let lock = recovery::lock(&RealDisk, &options.folder)?;
     match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(OpenError::Io { what: "deleting the restart image", error });
         }
         _ => {}
     }
-    let tiles =
-        Tiles::open(&recovery::tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?;
-    tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
+    if from == RebuildFrom::Zero {
+        let tiles = Tiles::open(&recovery::tiles_folder(&options.folder))
+            .map_err(OpenError::io("opening the tiles"))?;
+        tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
+    }
     drop(lock);
-    let (ledger, opened) = Ledger::open(options, keys)?;
-    let rebuilt =
-        Rebuilt { size: opened.size, counts: ledger.state().counts(), state_digest: ledger.state().digest() };
+    let (ledger, opened) = Ledger::open_from(options, keys, from == RebuildFrom::Zero, progress)?;
+    let rebuilt = Rebuilt {
+        size: opened.size,
+        replayed: opened.replayed,
+        from_snapshot: opened.from_snapshot,
+        counts: ledger.state().counts(),
+        state_digest: ledger.state().digest(),
+    };
     ledger.close();
     Ok(rebuilt)
 }

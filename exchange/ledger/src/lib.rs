@@ -15,26 +15,41 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 mod crypt;
+mod disk;
 mod epoch;
+#[cfg(debug_assertions)]
+mod failpoint;
 mod frame;
+mod guard;
 mod image;
 mod ledger;
 mod recovery;
+mod scrub;
 mod segment;
 mod sequencer;
+mod snapshot;
 mod state;
+mod store;
+mod tally;
 mod tiles;
+mod verify;
 
 pub mod record;
 
+pub use archive::{Archived, archive};
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
 pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch};
-pub use ledger::{Counts, Health, Hooks, Ledger, OpenError, Opened, Options, Rebuilt, Space, rebuild};
-pub use recovery::{Entry, LogReport, entries, verify_log};
+pub use image::check_store;
+pub use ledger::{
+    Counts, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Space, rebuild,
+};
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
+pub use store::{Engine, StoreError};
 pub use verifier::Hash;
+pub use verify::{Entry, ImageFound, LogReport, entries, verify_log};
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
 pub type Key = [u8; 16];

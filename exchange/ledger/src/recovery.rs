@@ -8,26 +8,31 @@
 use crate::{
     Hash, LedgerKeys, Options, Position,
     crypt::{Crypt, day_of},
+    disk::{self, Disk, Lock, RealDisk},
     epoch,
     frame::{self, Frame, Kind},
-    image::{self, Image, Meta},
+    guard::{self, Guard, Mark},
+    image::Image,
     ledger::{OpenError, Opened},
-    record::{Completion, EntryPlain, Record},
-    segment::{self, Header, SEGMENT_HEADER_BYTES},
+    record::{Completion, EntryPlain, Record, StateDigest},
+    segment::{self, Folders, Header, SEGMENT_HEADER_BYTES},
     sequencer::{Current, Cursor, LogSigner, build_seal, kind_of_leaf, leaf_of, organisation, stamp},
+    snapshot,
     state::{Applied, Slot, State},
+    store::{self, StoreError},
+    tally::{Comparison, Tally},
     tiles::{self, Tiles},
 };
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use std::{
     collections::HashSet,
-    fs::{self, File, OpenOptions},
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use verifier::{
     checkpoint::Checkpoint,
-    leaf::{LeafKind, Open},
+    leaf::LeafKind,
     merkle::{Frontier, leaf_hash},
     note::{SignedNote, VerifierKey},
 };
@@ -44,39 +49,30 @@ pub(crate) fn store_folder(data: &Path) -> PathBuf {
     data.join("store")
 }
 
-/// Takes the journal's lock; it is held while the file is open.
-pub(crate) fn lock(data: &Path) -> Result<Arc<File>, OpenError> {
+pub(crate) fn snapshots_folder(data: &Path) -> PathBuf {
+    data.join("snapshots")
+}
+
+fn lock_path(journal: &Path) -> PathBuf {
+    journal.join("lock")
+}
+
+/// Takes the journal's lock.
+pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Lock, OpenError> {
     let folder = journal_folder(data);
-    make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(folder.join("lock"))
-        .map_err(OpenError::io("opening the lock"))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Arc::new(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked),
-        Err(error) => Err(OpenError::Io { what: "locking the journal", error: error.into() }),
-    }
+    disk.make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
+    let lock = disk.lock(&lock_path(&folder)).map_err(OpenError::io("locking the journal"))?;
+    lock.ok_or(OpenError::Locked)
 }
 
-/// Makes a folder whose name survives a power cut: what is synced inside is worth nothing without it.
-fn make_folder(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => {
-            make_folder(parent)?;
-            fs::create_dir(folder)?;
-            File::open(parent)?.sync_all()
-        }
-        None => fs::create_dir(folder),
-    }
+/// Whether a gateway has the journal open now.
+pub(crate) fn is_served(data: &Path) -> bool {
+    let Ok(file) = fs::File::open(lock_path(&journal_folder(data))) else { return false };
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    matches!(locked, Err(rustix::io::Errno::WOULDBLOCK))
 }
 
-fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
+pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&keys.log_pkcs8)
         .map_err(|_| OpenError::Keys("the log's key is not an Ed25519 key in PKCS#8"))?;
     let public: &[u8; 32] =
@@ -88,7 +84,8 @@ fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> 
 
 /// Everything a ledger starts with.
 pub(crate) struct Recovered {
-    pub(crate) lock: Arc<File>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) lock: Lock,
     pub(crate) crypt: Arc<Crypt>,
     pub(crate) state: Arc<State>,
     pub(crate) signer: LogSigner,
@@ -97,6 +94,9 @@ pub(crate) struct Recovered {
     pub(crate) tiles: Arc<Tiles>,
     pub(crate) writer: tiles::Writer,
     pub(crate) image: Option<Image>,
+    pub(crate) guard: Guard,
+    /// The journal's files; none may go while it is open.
+    pub(crate) files: Vec<PathBuf>,
     pub(crate) current: Current,
     pub(crate) cursor: Cursor,
     /// Values that replay changed and the image does not have.
@@ -104,62 +104,54 @@ pub(crate) struct Recovered {
     pub(crate) opened: Opened,
 }
 
-pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered, OpenError> {
+/// Recovers, from the first entry on if `zero`; `progress` gets the entries done so far.
+pub(crate) fn recover(
+    options: &Options,
+    keys: &LedgerKeys,
+    zero: bool,
+    progress: &dyn Fn(u64),
+) -> Result<Recovered, OpenError> {
     options.check()?;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let signer = signer(options, keys)?;
     let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
-    let lock = lock(&options.folder)?;
-    let folder = journal_folder(&options.folder);
-    let journal = Journal::list(&folder, signer.key.clone())?;
+    let lock = lock(&*disk, &options.folder)?;
     let published = published(&options.folder, &signer.key);
+    let folders = Folders::new(Arc::clone(&disk), options);
+    let found = Found::look(folders, signer.key.clone(), published, Reading::Start)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
     epochs.install(&crypt);
+    let replay = Replay { options, found: &found, crypt: &crypt, epochs: &epochs, progress };
+    let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
+
+    let size = end.cursor.frontier.size();
+    if options.least_size > size {
+        return Err(OpenError::RolledBack { published: options.least_size, journal: size });
+    }
+
+    // The journal is accepted; up to here neither it nor the keys nor the tiles are changed.
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
-
-    let cut = journal.cut()?;
-    let number = journal.segments.last().map_or(0, |last| last.number + 1);
-    let Replayed { state, image, writer, slots, end, replayed, from_image } =
-        replay_with_image(options, &journal, &cut, number, published.as_ref(), &crypt, &epochs, &tiles)?;
-    let size = end.cursor.frontier.size();
-    if let Some(published) = published.filter(|published| published.size > size) {
-        return Err(OpenError::RolledBack { published: published.size, journal: size });
-    }
-
-    // Up to here nothing of the journal and of the keys is changed. Now the tail moves into a segment of its own.
-    segment::remove_temporary(&folder).map_err(OpenError::io("removing half-made files"))?;
-    let mut cursor = end.cursor;
-    let tail = cut.bytes(end.offset);
-    let first_frame = cut.first_frame.unwrap_or(cursor.frame);
-    let mut content = segment::header(number, first_frame, &options.origin).to_vec();
-    content.extend_from_slice(tail);
-    if !tail.is_empty() && !end.sealed {
-        content.extend_from_slice(&build_seal(&mut cursor, &signer));
-    }
-    let offset = content.len() as u64;
-    let bytes = options.segment_bytes.max(offset);
-    let file = segment::create(&folder, number, &content, bytes, |_| Ok(()))
-        .map_err(OpenError::io("writing the tail into a new segment"))?;
-    cursor.position = Position::new(number, offset as u32);
-    if let Some(last) = journal.segments.last() {
-        // Gives back the unused zeros and what a torn frame left; the next start does not look there.
-        let cut_off = OpenOptions::new().write(true).open(&last.path).and_then(|old| old.set_len(end.offset));
-        if let Err(error) = cut_off {
-            tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
-        }
-    }
-
+    let writer = bring_up_tiles(&tiles, &found, &options.folder, from, &end)?;
+    let (size, torn, tail_bytes) = (end.cursor.frontier.size(), end.torn, found.tail(&end).len() as u64);
+    let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
+    let files = found.files();
     let durable_epoch = epochs.settle(&*keys.epochs, &crypt, &state)?;
     let (checkpoint, signature) = signer.sign(size, cursor.frontier.root());
     tiles
         .publish(size, &checkpoint.signed_text(&signer.key, &signature))
         .map_err(OpenError::io("publishing the checkpoint"))?;
-    if end.torn {
+    if torn {
         tracing::warn!(size, "the last frame was torn and is dropped; nobody was answered from it");
     }
-    let opened = Opened { size, replayed, from_image, torn: end.torn, tail_bytes: tail.len() as u64 };
-    let current = Current { number, file, offset, bytes };
+    let from_snapshot = match base {
+        Base::Snapshot(size) => Some(size),
+        _ => None,
+    };
+    let from_image = base == Base::Image;
+    let opened = Opened { size, replayed, from_image, from_snapshot, torn, tail_bytes };
     Ok(Recovered {
+        disk,
         lock,
         crypt,
         state,
@@ -168,6 +160,8 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
         tiles,
         writer,
         image,
+        guard,
+        files,
         current,
         cursor,
         slots,
@@ -175,8 +169,129 @@ pub(crate) fn recover(options: &Options, keys: &LedgerKeys) -> Result<Recovered,
     })
 }
 
+/// What a reader finds before it replays anything. Looking and replaying change nothing.
+pub(crate) struct Found {
+    journal: Journal,
+    /// Sequence and mark of the guard; `None` before the first start.
+    guard: Option<(u64, Mark)>,
+    published: Option<Checkpoint>,
+    cut: Cut,
+    /// Number of the segment that the start makes.
+    number: u32,
+}
+
+impl Found {
+    /// Lists the segments and reads the guard and the last segment.
+    pub(crate) fn look(
+        folders: Folders,
+        key: VerifierKey,
+        published: Option<Checkpoint>,
+        reading: Reading,
+    ) -> Result<Self, OpenError> {
+        let guard = guard::read(&*folders.disk, &folders.journal, key.name())?;
+        let journal = Journal::list(folders, key, reading)?;
+        if guard.is_none() && !journal.segments.is_empty() {
+            // No crash leaves this: the guard is durable before the first segment is made.
+            return Err(OpenError::Guard("the journal's guard is missing"));
+        }
+        let cut = journal.cut()?;
+        let number = journal.segments.last().map_or(0, |last| last.number + 1);
+        Ok(Self { journal, guard, published, cut, number })
+    }
+
+    /// How far the journal was durable, as far as the guard knows.
+    fn mark(&self) -> Mark {
+        self.guard.map_or_else(Mark::default, |(_, mark)| mark)
+    }
+
+    /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
+    fn replay<E: From<OpenError>>(
+        &self,
+        crypt: &Crypt,
+        state: &State,
+        from: &Cursor,
+        visit: &mut VisitApplied<'_, E>,
+    ) -> Result<End, E> {
+        let mut changes = Changes::default();
+        let end = self.walk::<E>(from, &mut |position, frame, hashes| {
+            let position = self.cut.moved(position, self.number);
+            changes.clear();
+            apply_frame(crypt, state, position, frame, hashes, &mut changes)?;
+            visit(&changes, frame)
+        })?;
+        // Replay may have begun behind damage in the segment whose end is copied.
+        if self.cut.parsed < end.offset {
+            let why = "a frame before the last ones is damaged";
+            return Err(OpenError::Corrupt { segment: self.cut.segment, offset: self.cut.parsed, why }.into());
+        }
+        Ok(end)
+    }
+
+    /// The files that the journal consists of once [`Found::go_on`] is done.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let folder = &self.journal.folders.journal;
+        let segments = self.journal.segments.iter().map(|segment| segment.path.clone());
+        let others = [segment::path(folder, self.number), guard::path(folder), lock_path(folder)];
+        segments.chain(others).collect()
+    }
+
+    pub(crate) fn walk<E: From<OpenError>>(&self, from: &Cursor, visit: &mut Visit<'_, E>) -> Result<End, E> {
+        self.journal.walk(from, &self.mark(), self.published.as_ref(), visit)
+    }
+
+    /// Begun segments.
+    pub(crate) fn segments(&self) -> usize {
+        self.journal.segments.len()
+    }
+
+    /// The frames that the start copies.
+    fn tail(&self, end: &End) -> &[u8] {
+        self.cut.file.get(self.cut.offset as usize..end.offset as usize).unwrap_or_default()
+    }
+
+    /// Moves the tail into a segment of its own: from here on files are changed.
+    ///
+    /// A crash before the rename leaves everything as it was; after it, the next start finds the copy.
+    pub(crate) fn go_on(
+        &self,
+        end: End,
+        segment_bytes: u64,
+        signer: &LogSigner,
+    ) -> Result<(Guard, Current, Cursor), OpenError> {
+        let Self { number, journal: Journal { folders, .. }, .. } = self;
+        let (disk, folder) = (&folders.disk, &folders.journal);
+        let origin = signer.key.name();
+        segment::remove_temporary(&**disk, folder).map_err(OpenError::io("removing half-made files"))?;
+        let guard = match self.guard {
+            Some(written) => Guard::open(&**disk, folder, origin, written),
+            None => Guard::create(&**disk, folder, origin),
+        };
+        let guard = guard.map_err(OpenError::io("opening the journal's guard"))?;
+        let tail = self.tail(&end);
+        let mut cursor = end.cursor;
+        let first_frame = self.cut.first_frame.unwrap_or(cursor.frame);
+        let mut content = segment::header(*number, first_frame, origin).to_vec();
+        content.extend_from_slice(tail);
+        if !tail.is_empty() && !end.sealed {
+            content.extend_from_slice(&build_seal(&mut cursor, signer));
+        }
+        let offset = content.len() as u64;
+        let bytes = segment_bytes.max(offset);
+        let file = segment::create(&**disk, folder, *number, &content, bytes, |_| Ok(()))
+            .map_err(OpenError::io("writing the tail into a new segment"))?;
+        cursor.position = Position::new(*number, offset as u32);
+        if let Some(last) = self.journal.segments.last() {
+            // Gives back the unused zeros and what a torn frame left; the next start does not look there.
+            if let Err(error) = disk.open(&last.path, true).and_then(|old| old.set_len(end.offset)) {
+                tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
+            }
+        }
+        Ok((guard, Current { number: *number, file, offset, bytes }, cursor))
+    }
+}
+
 /// The checkpoint that was published last; `None` when there is none, or none that can be read.
-fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
+pub(crate) fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
     let text = fs::read_to_string(tiles::checkpoint_path(&tiles_folder(data))).ok()?;
     let checkpoint = SignedNote::parse(&text)
         .and_then(|note| note.verify(std::slice::from_ref(key)).map(|note| Checkpoint::parse(&note)));
@@ -191,123 +306,249 @@ fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
     }
 }
 
+/// What a replay began with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Base {
+    Zero,
+    /// A snapshot of this size.
+    Snapshot(u64),
+    Image,
+}
+
 struct Replayed {
     state: Arc<State>,
     image: Option<Image>,
-    writer: tiles::Writer,
+    /// Where replay began.
+    from: Cursor,
     slots: HashSet<Slot>,
     end: End,
     replayed: u64,
-    from_image: bool,
+    base: Base,
 }
 
-/// Replays from the restart image, and from the beginning when there is any doubt about the image.
-#[expect(clippy::too_many_arguments, reason = "one caller; a struct would only repeat the names")]
-fn replay_with_image(
-    options: &Options,
-    journal: &Journal,
-    cut: &Cut,
-    new_number: u32,
-    published: Option<&Checkpoint>,
-    crypt: &Arc<Crypt>,
-    epochs: &epoch::Loaded,
-    tiles: &Arc<Tiles>,
-) -> Result<Replayed, OpenError> {
-    let store = store_folder(&options.folder);
-    let mut attempts = if options.image { 2 } else { 0 };
-    loop {
-        let state = Arc::new(State::new(Arc::clone(crypt), options.idempotency_per_organisation));
-        crypt.begin_epoch(state.epoch());
-        let mut image: Option<(Image, Option<Meta>)> = None;
-        if attempts > 0 {
-            attempts -= 1;
-            match Image::open(&store, &options.origin, &state) {
-                Ok(opened) => image = Some(opened),
-                Err(error) => {
-                    set_aside(&store, &error.to_string())?;
-                    continue;
+/// What a replay works with.
+struct Replay<'a> {
+    options: &'a Options,
+    found: &'a Found,
+    crypt: &'a Arc<Crypt>,
+    epochs: &'a epoch::Loaded,
+    progress: &'a dyn Fn(u64),
+}
+
+/// What [`Replay::run`] found.
+struct Ran {
+    end: End,
+    /// What the replay changed.
+    slots: HashSet<Slot>,
+    replayed: u64,
+}
+
+impl Replay<'_> {
+    /// Replays from the restart image; where there is none, or any doubt about it, from the newest snapshot that the
+    /// journal confirms; and where there is none of those either, or when `zero` says so, from the first entry.
+    ///
+    /// A doubtful image is moved aside only after the journal itself has proved good.
+    fn best(&self, zero: bool) -> Result<Replayed, OpenError> {
+        let wanted = self.options.image && !zero;
+        let mut doubt = None;
+        if wanted {
+            match self.of_image() {
+                Ok(Some(replayed)) => return Ok(replayed),
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::error!(doubt = %why, "the restart image cannot be used");
+                    doubt = Some(why);
                 }
             }
         }
-        let meta = image.as_ref().and_then(|(_, meta)| meta.clone());
-        let from = meta.as_ref().map_or_else(Cursor::start, |meta| meta.cursor.clone());
-        let done = replay(journal, cut, new_number, published, crypt, tiles, &state, &from);
-        let doubt = match (&done, &meta) {
-            (Err(error), Some(_)) => Some(error.to_string()),
-            (Ok((end, ..)), Some(meta)) if meta.covers > end.cursor.frontier.size() => {
-                Some("the journal is shorter than the image".to_owned())
-            }
-            _ => None,
+        let mut replayed = match if wanted { self.of_snapshots()? } else { None } {
+            Some(replayed) => replayed,
+            None => self.of_zero()?,
         };
-        if let Some(doubt) = doubt {
-            drop(image);
-            set_aside(&store, &doubt)?;
-            continue;
-        }
-        let (end, writer, slots, replayed) = done?;
-        epochs.fits(&state)?;
-        if !epochs.give_keys(crypt, &state) {
-            if meta.is_some() {
-                drop(image);
-                set_aside(&store, "a living holder's key is not in it")?;
-                continue;
+        if self.options.image {
+            let store = store_folder(&self.options.folder);
+            if doubt.is_some() {
+                tracing::error!("the restart image is moved aside and made anew");
+                metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
+                store::quarantine(&store).map_err(OpenError::io("moving the restart image aside"))?;
             }
-            return Err(OpenError::Keys("the epoch's key file lacks the key of a living holder"));
+            match Image::create(&store, self.options.engine, &self.options.origin) {
+                Ok(image) => replayed.image = Some(image),
+                Err(error) => {
+                    tracing::error!(%error, "there is no restart image: the next start replays more");
+                    metrics::counter!("miaoxiang_image_failures_total").increment(1);
+                }
+            }
         }
-        let image = image.map(|(image, _)| image);
-        return Ok(Replayed { state, image, writer, slots, end, replayed, from_image: meta.is_some() });
+        Ok(replayed)
+    }
+
+    fn state(&self) -> Arc<State> {
+        let state = State::new(Arc::clone(self.crypt), self.options.idempotency_per_organisation);
+        self.crypt.begin_epoch(state.epoch());
+        Arc::new(state)
+    }
+
+    /// `None` when there is no image. The error says what is doubtful about it; it may as well be the journal.
+    fn of_image(&self) -> Result<Option<Replayed>, Doubt> {
+        let options = self.options;
+        let store = store_folder(&options.folder);
+        store::remove_others(&store, options.engine).map_err(StoreError::from)?;
+        if !store.join(options.engine.name()).exists() {
+            return Ok(None);
+        }
+        if let Some(probe) = &options.probe {
+            probe(&options.folder, options.engine).map_err(StoreError::Probe)?;
+        }
+        let state = self.state();
+        let (image, meta) = Image::open(&store, options.engine, &options.origin, &state)?;
+        let Some(meta) = meta else { return Ok(None) };
+        let mut tally = Tally::of_image(&image, meta.covers);
+        let Ran { end, slots, replayed } =
+            self.run::<Doubt>(&state, &meta.cursor, &mut |applied, frame| {
+                let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);
+                tally.follow(&state, &applied.changed, seal)?;
+                // A digest of a moment before the image says nothing about the image.
+                if applied.logged.iter().any(|logged| tally.compare(logged) == Comparison::Different) {
+                    return Err(StoreError::Doubtful("not the state whose digest the journal has").into());
+                }
+                Ok(())
+            })?;
+        if meta.covers > end.cursor.frontier.size() {
+            return Err(StoreError::Doubtful("ahead of the journal").into());
+        }
+        let image = Some(image);
+        Ok(Some(Replayed { state, image, from: meta.cursor, slots, end, replayed, base: Base::Image }))
+    }
+
+    /// `None` when no snapshot can be used.
+    fn of_snapshots(&self) -> Result<Option<Replayed>, OpenError> {
+        let folder = snapshots_folder(&self.options.folder);
+        let listed = snapshot::list(&folder).map_err(OpenError::io("listing the snapshots"))?;
+        for listed in listed.iter().rev() {
+            match self.of_snapshot(&listed.path) {
+                Ok(replayed) => return Ok(Some(replayed)),
+                Err(why) => tracing::warn!(size = listed.size, %why, "a snapshot is passed over"),
+            }
+        }
+        Ok(None)
+    }
+
+    fn of_snapshot(&self, path: &Path) -> Result<Replayed, Doubt> {
+        let origin = verifier::sha256(&[self.options.origin.as_bytes()]);
+        let state = self.state();
+        let (meta, digest, loaded) = snapshot::load(path, &origin, &state)?;
+        let expected = StateDigest { size: meta.covers, digest };
+        let mut confirmed = false;
+        let Ran { end, mut slots, replayed } =
+            self.run::<Doubt>(&state, &meta.cursor, &mut |applied, _| {
+                confirmed |= applied.logged.contains(&expected);
+                Ok(())
+            })?;
+        if !confirmed {
+            return Err(StoreError::Doubtful("not confirmed by the journal").into());
+        }
+        slots.extend(loaded);
+        let base = Base::Snapshot(meta.covers);
+        Ok(Replayed { state, image: None, from: meta.cursor, slots, end, replayed, base })
+    }
+
+    fn of_zero(&self) -> Result<Replayed, OpenError> {
+        let state = self.state();
+        let Ran { end, slots, replayed } =
+            self.run(&state, &Cursor::start(), &mut |_, _| Ok::<_, OpenError>(()))?;
+        Ok(Replayed { state, image: None, from: Cursor::start(), slots, end, replayed, base: Base::Zero })
+    }
+
+    /// Replays the journal from a cursor into the state, and gives every living holder its key. `visit` gets each frame with what it changed.
+    fn run<E: From<OpenError>>(
+        &self,
+        state: &State,
+        from: &Cursor,
+        visit: &mut VisitApplied<'_, E>,
+    ) -> Result<Ran, E> {
+        let (mut slots, mut replayed) = (HashSet::new(), 0);
+        let end = self.found.replay::<E>(self.crypt, state, from, &mut |changes, frame| {
+            visit(changes, frame)?;
+            slots.extend(changes.changed.iter());
+            replayed += u64::from(frame.head.count);
+            (self.progress)(frame.size);
+            Ok(())
+        })?;
+        self.epochs.complete(self.crypt, state)?;
+        Ok(Ran { end, slots, replayed })
     }
 }
 
-fn set_aside(store: &Path, doubt: &str) -> Result<(), OpenError> {
-    tracing::error!(doubt, "the restart image is moved aside; everything is replayed");
-    image::quarantine(store).map_err(OpenError::io("moving the restart image aside"))
+/// Why a replay ended early.
+#[derive(Debug, thiserror::Error)]
+enum Doubt {
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-/// Replays the journal from a cursor into the state, and into the tiles what they lack.
-#[expect(clippy::too_many_arguments, reason = "one caller; a struct would only repeat the names")]
-fn replay(
-    journal: &Journal,
-    cut: &Cut,
-    new_number: u32,
-    published: Option<&Checkpoint>,
-    crypt: &Crypt,
+/// Takes what each frame changed.
+type VisitApplied<'a, E> = dyn FnMut(&Changes, &Frame<'_>) -> Result<(), E> + 'a;
+
+/// What the entries of a frame did.
+#[derive(Default)]
+pub(crate) struct Changes {
+    pub(crate) changed: Vec<Slot>,
+    /// Digests of the state that were logged.
+    pub(crate) logged: Vec<StateDigest>,
+}
+
+impl Changes {
+    pub(crate) fn clear(&mut self) {
+        self.changed.clear();
+        self.logged.clear();
+    }
+}
+
+/// Brings the tiles up to a journal that is accepted: what they lack is taken from its frames once more, from where
+/// replay began, or from a snapshot before it, for which they were synced, or from the first frame.
+fn bring_up_tiles(
     tiles: &Arc<Tiles>,
-    state: &State,
-    from: &Cursor,
-) -> Result<(End, tiles::Writer, HashSet<Slot>, u64), OpenError> {
+    found: &Found,
+    data: &Path,
+    from: Cursor,
+    end: &End,
+) -> Result<tiles::Writer, OpenError> {
     let io = || OpenError::io("bringing the tiles up to date");
-    let size = from.frontier.size();
-    let resumed = tiles::Writer::resume(Arc::clone(tiles), size, &from.frontier.root()).unwrap_or(None);
-    let (mut writer, start) = match resumed {
-        Some(writer) => (writer, from.clone()),
-        // Tiles that do not fit are made again from the first frame on.
+    let resume = |at: &Cursor| {
+        tiles::Writer::resume(Arc::clone(tiles), at.frontier.size(), &at.frontier.root()).unwrap_or(None)
+    };
+    if let Some(writer) = resume(&end.cursor) {
+        return Ok(writer);
+    }
+    let origin = verifier::sha256(&[found.journal.key.name().as_bytes()]);
+    let snapshots = snapshot::list(&snapshots_folder(data)).unwrap_or_default();
+    let heads = snapshots.iter().rev().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
+    let first = from.frame;
+    let earlier = heads.map(|(meta, _)| meta.cursor).filter(|cursor| cursor.frame < first);
+    let mut resumed = std::iter::once(from).chain(earlier).find_map(|at| Some((resume(&at)?, at)));
+    // Tiles that do not fit are made again from the first frame on.
+    let (mut writer, start) = match resumed.take() {
+        Some(resumed) => resumed,
         None => (tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?, Cursor::start()),
     };
-    let mut slots = HashSet::new();
-    let mut changed = Vec::new();
-    let mut replayed = 0;
-    let end = journal.walk(&start, published, &mut |position, frame, hashes| {
+    found.walk::<OpenError>(&start, &mut |_, frame, hashes| {
         let leaves: Vec<_> = frame.leaves().copied().collect();
-        writer.append(&leaves, hashes).map_err(io())?;
-        if frame.head.number >= from.frame {
-            apply_frame(crypt, state, cut.moved(position, new_number), frame, hashes, &mut changed)?;
-            slots.extend(changed.drain(..));
-            replayed += hashes.len() as u64;
-        }
-        Ok(())
+        writer.append(&leaves, hashes).map_err(io())
     })?;
-    Ok((end, writer, slots, replayed))
+    Ok(writer)
 }
 
 /// Opens a frame's state part and applies its entries. `position` is where the frame stands from now on.
-fn apply_frame(
+pub(crate) fn apply_frame(
     crypt: &Crypt,
     state: &State,
     position: Position,
     frame: &Frame<'_>,
     hashes: &[Hash],
-    changed: &mut Vec<Slot>,
+    changes: &mut Changes,
 ) -> Result<(), OpenError> {
     if frame.head.kind == Kind::Seal {
         return Ok(());
@@ -352,8 +593,9 @@ fn apply_frame(
                 record: &record,
                 completion: &completion,
             },
-            changed,
+            &mut changes.changed,
         );
+        changes.logged.extend(record.state_digest);
     }
     if rest.is_empty() { Ok(()) } else { Err(corrupt("the state part is longer than its entries")) }
 }
@@ -374,22 +616,35 @@ struct Begun {
     end_frame: u64,
 }
 
+/// What a journal is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// To go on with it. Of the signatures only that of the last frame in each segment is checked: it covers the root over
+    /// all leaves before it, and the leaves commit to everything that replay takes from a frame. So this finds the
+    /// same forgeries at a fraction of the cost, only not a spoilt signature that nobody needs any more.
+    Start,
+    /// To check it, every signature too. A gateway may be writing meanwhile.
+    Check,
+}
+
 /// The begun segments of a journal.
 struct Journal {
     segments: Vec<Begun>,
+    folders: Folders,
     key: VerifierKey,
+    reading: Reading,
 }
 
 /// Takes each verified frame: where it stands and the hashes of its leaves.
-type Visit<'a> = dyn FnMut(Position, &Frame<'_>, &[Hash]) -> Result<(), OpenError> + 'a;
+pub(crate) type Visit<'a, E> = dyn FnMut(Position, &Frame<'_>, &[Hash]) -> Result<(), E> + 'a;
 
 /// Where a walk ended.
-struct End {
-    cursor: Cursor,
+pub(crate) struct End {
+    pub(crate) cursor: Cursor,
     /// Offset in the last segment behind its last good frame.
     offset: u64,
     /// Something that is no frame follows there.
-    torn: bool,
+    pub(crate) torn: bool,
     /// The last frame is a seal.
     sealed: bool,
 }
@@ -402,14 +657,11 @@ struct Cut {
     offset: u64,
     /// Number of the frame at `offset`; `None` when no frame stands there.
     first_frame: Option<u64>,
+    /// Offset behind the last frame whose form is right.
+    parsed: u64,
 }
 
 impl Cut {
-    /// The bytes to copy, given where the last good frame ends.
-    fn bytes(&self, end: u64) -> &[u8] {
-        self.file.get(self.offset as usize..end as usize).unwrap_or_default()
-    }
-
     /// Where a frame at an old position stands after the copy.
     fn moved(&self, position: Position, new_number: u32) -> Position {
         let offset = u64::from(position.offset());
@@ -421,13 +673,15 @@ impl Cut {
 }
 
 impl Journal {
-    fn list(folder: &Path, key: VerifierKey) -> Result<Self, OpenError> {
-        let mut listed = segment::list(folder).map_err(OpenError::io("listing the segments"))?;
+    fn list(folders: Folders, key: VerifierKey, reading: Reading) -> Result<Self, OpenError> {
+        let disk = &*folders.disk;
+        let mut listed =
+            segment::list(disk, &folders.journal).map_err(OpenError::io("listing the segments"))?;
         let origin = verifier::sha256(&[key.name().as_bytes()]);
-        if let Some(last) = listed.pop_if(|last| last.header.is_none()) {
-            // Prepared ahead and not begun, or its header was torn while it was begun: nothing stands behind a
-            // header that was not durable.
-            let bytes = fs::read(&last.path).map_err(OpenError::io("reading a segment"))?;
+        while let Some(last) = listed.pop_if(|last| last.header.is_none()) {
+            // Prepared ahead and not begun, or its header was torn while it was begun (the one after it may be
+            // prepared by then): nothing stands behind a header that was not durable.
+            let bytes = disk::read_all(disk, &last.path).map_err(OpenError::io("reading a segment"))?;
             if frame::any_frame_from(&bytes, 0) {
                 let why = "the header is damaged and frames follow it";
                 return Err(OpenError::Corrupt { segment: last.number, offset: 0, why });
@@ -452,35 +706,44 @@ impl Journal {
             let Header { first_frame, .. } = header;
             segments.push(Begun { number: expected, path: segment.path, first_frame, end_frame: u64::MAX });
         }
-        Ok(Self { segments, key })
+        Ok(Self { segments, folders, key, reading })
+    }
+
+    /// A whole segment, from the journal's folder or the archive.
+    fn read(&self, number: u32) -> Result<Vec<u8>, OpenError> {
+        self.folders.read(number).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => OpenError::Missing { segment: number },
+            _ => OpenError::Io { what: "reading a segment", error },
+        })
     }
 
     /// Finds the last seal of the last segment.
     fn cut(&self) -> Result<Cut, OpenError> {
-        let mut cut =
-            Cut { segment: 0, file: Vec::new(), offset: SEGMENT_HEADER_BYTES as u64, first_frame: None };
+        let offset = SEGMENT_HEADER_BYTES as u64;
+        let mut cut = Cut { segment: 0, file: Vec::new(), offset, first_frame: None, parsed: offset };
         let Some(last) = self.segments.last() else { return Ok(cut) };
         cut.segment = last.number;
-        cut.file = fs::read(&last.path).map_err(OpenError::io("reading a segment"))?;
-        let mut at = SEGMENT_HEADER_BYTES;
-        while let Some(Ok(frame)) = cut.file.get(at..).map(Frame::parse) {
+        cut.file = self.read(last.number)?;
+        while let Some(Ok(frame)) = cut.file.get(cut.parsed as usize..).map(Frame::parse) {
             if frame.head.kind == Kind::Seal || cut.first_frame.is_none() {
-                cut.offset = at as u64;
+                cut.offset = cut.parsed;
                 cut.first_frame = Some(frame.head.number);
             }
-            at += frame.bytes.len();
+            cut.parsed += frame.bytes.len() as u64;
         }
         Ok(cut)
     }
 
-    /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature. Only what stands at
-    /// the end of the last segment may be torn.
-    fn walk(
+    /// Reads and verifies every frame from a cursor on: form, checksum, chain, tree, signature; then guard and
+    /// published checkpoint against where they end. Only what stands at the end of the last segment, above the guard,
+    /// may be torn.
+    fn walk<E: From<OpenError>>(
         &self,
         start: &Cursor,
+        mark: &Mark,
         published: Option<&Checkpoint>,
-        visit: &mut Visit<'_>,
-    ) -> Result<End, OpenError> {
+        visit: &mut Visit<'_, E>,
+    ) -> Result<End, E> {
         let public = UnparsedPublicKey::new(&ED25519, self.key.key());
         let mut cursor = start.clone();
         let mut end_offset = SEGMENT_HEADER_BYTES as u64;
@@ -493,7 +756,7 @@ impl Journal {
             None if self.segments.is_empty() => &[],
             None => {
                 let why = "the journal does not begin with its first frame";
-                return Err(OpenError::Corrupt { segment: 0, offset: 0, why });
+                return Err(OpenError::Corrupt { segment: 0, offset: 0, why }.into());
             }
         };
         let mut hashes = Vec::new();
@@ -502,39 +765,87 @@ impl Journal {
             if segment.first_frame >= segment.end_frame && !is_last {
                 continue;
             }
-            let bytes = fs::read(&segment.path).map_err(OpenError::io("reading a segment"))?;
+            let mut bytes = self.read(segment.number)?;
             let mut offset = if at == 0 {
                 self.first_offset(segment, &bytes, &cursor)?
             } else if segment.first_frame == cursor.frame {
                 SEGMENT_HEADER_BYTES
             } else {
                 let why = "frames before this segment are missing";
-                return Err(OpenError::Corrupt { segment: segment.number, offset: 0, why });
+                return Err(OpenError::Corrupt { segment: segment.number, offset: 0, why }.into());
             };
+            // Where the last frame stands, its checkpoint and its signature.
+            let mut last = None;
+            let mut read_at = None;
             while cursor.frame < segment.end_frame {
                 let corrupt =
                     |why| OpenError::Corrupt { segment: segment.number, offset: offset as u64, why };
+                if self.reading == Reading::Check
+                    && read_at != Some(offset)
+                    && Frame::parse(bytes.get(offset..).unwrap_or_default()).is_err()
+                {
+                    // It was perhaps being written when it was read. What follows it now was written after it: read
+                    // again, a frame before a whole one is whole.
+                    read_at = Some(offset);
+                    bytes = self.read(segment.number)?;
+                }
                 let rest = bytes.get(offset..).unwrap_or_default();
                 let frame = match Frame::parse(rest) {
                     Ok(frame) => frame,
                     Err(why) if !is_last || frame::any_frame_from(rest, cursor.frame) => {
-                        return Err(corrupt(why));
+                        return Err(corrupt(why).into());
                     }
-                    Err(_) => {
+                    Err(why) => {
                         torn = rest.iter().any(|byte| *byte != 0);
+                        if torn && cursor.frame < mark.frames {
+                            return Err(corrupt(why).into());
+                        }
                         break;
                     }
                 };
-                self.check(&frame, &mut cursor, &mut hashes, &public).map_err(corrupt)?;
-                confirm(published, &cursor)?;
+                check(&frame, &mut cursor, &mut hashes).map_err(corrupt)?;
+                if self.reading == Reading::Check {
+                    self.check_signature(frame.size, frame.root, &frame.signature, &public)
+                        .map_err(corrupt)?;
+                } else {
+                    last = Some((offset, frame.size, frame.root, frame.signature));
+                }
+                confirm(mark, published, &cursor)?;
                 visit(Position::new(segment.number, offset as u32), &frame, &hashes)?;
                 offset += frame.bytes.len();
                 sealed = frame.head.kind == Kind::Seal;
                 cursor.position = Position::new(segment.number, offset as u32);
             }
+            if let Some((offset, size, root, signature)) = last {
+                self.check_signature(size, root, &signature, &public).map_err(|why| OpenError::Corrupt {
+                    segment: segment.number,
+                    offset: offset as u64,
+                    why,
+                })?;
+            }
             end_offset = offset as u64;
         }
+        let journal = cursor.frontier.size();
+        if cursor.frame < mark.frames {
+            return Err(OpenError::CutShort { guard: mark.size, journal }.into());
+        }
+        if let Some(published) = published.filter(|published| published.size > journal) {
+            return Err(OpenError::RolledBack { published: published.size, journal }.into());
+        }
         Ok(End { cursor, offset: end_offset, torn, sealed })
+    }
+
+    fn check_signature(
+        &self,
+        size: u64,
+        root: Hash,
+        signature: &[u8; 64],
+        public: &UnparsedPublicKey<&[u8; 32]>,
+    ) -> Result<(), &'static str> {
+        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
+        public
+            .verify(checkpoint.text().as_bytes(), signature)
+            .map_err(|_| "the frame's signature is not the log's")
     }
 
     /// Where the cursor's frame begins in the first segment of a walk.
@@ -563,161 +874,47 @@ impl Journal {
             Err(OpenError::Corrupt { segment: segment.number, offset: offset as u64, why })
         }
     }
-
-    /// Checks a frame against the cursor and moves the cursor behind it, except for its position.
-    fn check(
-        &self,
-        frame: &Frame<'_>,
-        cursor: &mut Cursor,
-        hashes: &mut Vec<Hash>,
-        public: &UnparsedPublicKey<&[u8; 32]>,
-    ) -> Result<(), &'static str> {
-        let head = &frame.head;
-        if head.number != cursor.frame {
-            return Err("the frame has another number");
-        }
-        if head.previous != cursor.previous {
-            return Err("the frame does not follow the one before it");
-        }
-        if head.first_index != cursor.frontier.size() {
-            return Err("the frame has another first index");
-        }
-        if head.time_ms < cursor.time_ms || head.day != day_of(head.time_ms) {
-            return Err("the frame's time is wrong");
-        }
-        hashes.clear();
-        hashes.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
-        for hash in &*hashes {
-            cursor.frontier.append(*hash);
-        }
-        if frame.size != cursor.frontier.size() || frame.root != cursor.frontier.root() {
-            return Err("the frame's root is not that of its leaves");
-        }
-        let checkpoint =
-            Checkpoint { origin: self.key.name().to_owned(), size: frame.size, root: frame.root };
-        if public.verify(checkpoint.text().as_bytes(), &frame.signature).is_err() {
-            return Err("the frame's signature is not the log's");
-        }
-        cursor.frame += 1;
-        cursor.previous = verifier::sha256(&[frame.bytes]);
-        cursor.time_ms = head.time_ms;
-        Ok(())
-    }
 }
 
-/// What was published must be what the journal says, where their sizes meet.
-fn confirm(published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
-    let size = cursor.frontier.size();
+/// Checks a frame against the cursor and moves the cursor behind it, except for its position. Its signature is left.
+fn check(frame: &Frame<'_>, cursor: &mut Cursor, hashes: &mut Vec<Hash>) -> Result<(), &'static str> {
+    let head = &frame.head;
+    if head.number != cursor.frame {
+        return Err("the frame has another number");
+    }
+    if head.previous != cursor.previous {
+        return Err("the frame does not follow the one before it");
+    }
+    if head.first_index != cursor.frontier.size() {
+        return Err("the frame has another first index");
+    }
+    if head.time_ms < cursor.time_ms || head.day != day_of(head.time_ms) {
+        return Err("the frame's time is wrong");
+    }
+    hashes.clear();
+    hashes.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
+    for hash in &*hashes {
+        cursor.frontier.append(*hash);
+    }
+    if frame.size != cursor.frontier.size() || frame.root != cursor.frontier.root() {
+        return Err("the frame's root is not that of its leaves");
+    }
+    cursor.frame += 1;
+    cursor.previous = verifier::sha256(&[frame.bytes]);
+    cursor.time_ms = head.time_ms;
+    Ok(())
+}
+
+/// What was released and published must be what the journal says, where they meet.
+fn confirm(mark: &Mark, published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
+    let (size, root) = (cursor.frontier.size(), cursor.frontier.root());
+    if mark.frames == cursor.frame && (mark.size, mark.root) != (size, root) {
+        return Err(OpenError::Guard("the journal is not the one that its guard was written for"));
+    }
     match published.filter(|published| published.size == size) {
-        Some(published) if published.root != cursor.frontier.root() => {
+        Some(published) if published.root != root => {
             Err(OpenError::RolledBack { published: published.size, journal: size })
         }
         _ => Ok(()),
     }
-}
-
-/// What [`verify_log`] found in a journal with which nothing is wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogReport {
-    /// Entries; all their frames are whole and verified.
-    pub size: u64,
-    /// Root over them.
-    pub root: Hash,
-    /// Frames, seals included.
-    pub frames: u64,
-    /// Segments with frames.
-    pub segments: usize,
-    /// Bytes that are no frame stand at the end: an unfinished write. No loss; nobody was answered from it.
-    pub torn_tail: bool,
-    /// Digest of the state that replay gives.
-    pub state_digest: Hash,
-    /// Size of the published checkpoint that the journal confirms; `None` when there is none that can be read.
-    pub published: Option<u64>,
-}
-
-/// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
-/// state parts and what they commit to, and the published checkpoint. `progress` gets the entries done so far.
-///
-/// Beside a running gateway it sees the journal of the moment; the frame being written may then look torn.
-///
-/// # Errors
-/// The first thing that is wrong; everything that `progress` was told before it is right.
-pub fn verify_log(
-    options: Options,
-    keys: LedgerKeys,
-    mut progress: impl FnMut(u64),
-) -> Result<LogReport, OpenError> {
-    let signer = signer(&options, &keys)?;
-    let crypt = Arc::new(Crypt::new(&options.origin, &keys));
-    let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
-    // Read before the journal: a gateway that runs beside may only be ahead of it.
-    let published = published(&options.folder, &signer.key);
-    let journal = Journal::list(&journal_folder(&options.folder), signer.key)?;
-    let mut changed = Vec::new();
-    let end = journal.walk(&Cursor::start(), published.as_ref(), &mut |position, frame, hashes| {
-        apply_frame(&crypt, &state, position, frame, hashes, &mut changed)?;
-        changed.clear();
-        progress(frame.size);
-        Ok(())
-    })?;
-    let size = end.cursor.frontier.size();
-    if let Some(published) = published.as_ref().filter(|published| published.size > size) {
-        return Err(OpenError::RolledBack { published: published.size, journal: size });
-    }
-    Ok(LogReport {
-        size,
-        root: end.cursor.frontier.root(),
-        frames: end.cursor.frame,
-        segments: journal.segments.len(),
-        torn_tail: end.torn,
-        state_digest: state.digest(),
-        published: published.map(|published| published.size),
-    })
-}
-
-/// One entry as the journal holds it, read with the journal key.
-#[derive(Debug)]
-pub struct Entry {
-    /// What the caller may know; its index and time are complete.
-    pub open: Open,
-    /// What replay needs and insiders may know, the internal reason of a refusal among it.
-    pub record: Record,
-}
-
-/// Reads every entry of a journal in order, each frame checked as [`verify_log`] does, without changing anything
-/// and without its lock. Subject parts stay sealed.
-///
-/// # Errors
-/// [`OpenError`]; what came before the first damage was visited.
-pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
-    let signer = signer(&options, &keys)?;
-    let crypt = Crypt::new(&options.origin, &keys);
-    let journal = Journal::list(&journal_folder(&options.folder), signer.key)?;
-    journal.walk(&Cursor::start(), None, &mut |position, frame, _| {
-        if frame.head.kind == Kind::Seal {
-            return Ok(());
-        }
-        let corrupt =
-            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-        let plain = crypt
-            .open_state(frame.state, frame.head.day, frame.head.number)
-            .map_err(|_| OpenError::Keys("the journal key does not open the journal"))?;
-        let mut rest = plain.as_slice();
-        for leaf in frame.leaves() {
-            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-            let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
-            if leaf_of(kind, &entry).as_ref() != Some(leaf) {
-                return Err(corrupt("an entry is not what its leaf commits to"));
-            }
-            if kind != LeafKind::Entry {
-                continue;
-            }
-            visit(Entry {
-                open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
-                record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
-            });
-        }
-        Ok(())
-    })?;
-    Ok(())
 }

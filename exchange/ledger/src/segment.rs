@@ -4,19 +4,20 @@
 use crate::{
     Hash, Position,
     crypt::ReadError,
-    ledger::{Hooks, Space, Stop},
+    disk::{self, Disk, DiskFile, Lock, Stat},
+    ledger::{Hooks, Options, Stop},
+    recovery,
 };
 use dashmap::DashMap;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::FileExt as _,
+    collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
@@ -35,6 +36,8 @@ const FIRST_READ_BYTES: usize = 4096;
 const MAX_PART_BYTES: usize = 1 << 30;
 /// How often the free space is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often every file of the journal is looked for.
+const INSPECT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The header that makes a prepared file a segment.
 pub(crate) fn header(number: u32, first_frame: u64, origin: &str) -> [u8; SEGMENT_HEADER_BYTES] {
@@ -83,21 +86,63 @@ pub(crate) fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:010}.mxj"))
 }
 
-/// All segment files, by number. Files left half made (`.new`) are not listed.
-pub(crate) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".mxj"));
-        let Some(number) = name.filter(|name| name.len() == 10).and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        let mut bytes = Vec::with_capacity(SEGMENT_HEADER_BYTES);
-        File::open(&path)?.take(SEGMENT_HEADER_BYTES as u64).read_to_end(&mut bytes)?;
-        segments.push(Listed { number, path, header: Header::parse(&bytes) });
+/// What stands in the journal's folder for an archived segment: a copy of its header.
+pub(crate) fn stub_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("{number:010}.mxa"))
+}
+
+/// Where segments may be.
+#[derive(Clone)]
+pub(crate) struct Folders {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) journal: PathBuf,
+    pub(crate) archive: Option<PathBuf>,
+}
+
+impl Folders {
+    pub(crate) fn new(disk: Arc<dyn Disk>, options: &Options) -> Self {
+        Self { disk, journal: recovery::journal_folder(&options.folder), archive: options.archive.clone() }
     }
-    segments.sort_by_key(|segment| segment.number);
-    Ok(segments)
+
+    /// Opens a segment for reading, wherever it is now.
+    pub(crate) fn open(&self, number: u32) -> io::Result<Arc<dyn DiskFile>> {
+        match (self.disk.open(&path(&self.journal, number), false), &self.archive) {
+            (Err(error), Some(archive)) if error.kind() == io::ErrorKind::NotFound => {
+                self.disk.open(&path(archive, number), false)
+            }
+            (opened, _) => opened,
+        }
+    }
+
+    /// A whole segment.
+    pub(crate) fn read(&self, number: u32) -> io::Result<Vec<u8>> {
+        disk::read_file(&*self.open(number)?)
+    }
+}
+
+/// All segments, by number, archived ones among them. Files left half made (`.new`) are not listed.
+pub(crate) fn list(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<Listed>> {
+    let mut segments: BTreeMap<u32, Listed> = BTreeMap::new();
+    for path in disk.list(folder)? {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+        let Some((name, kind)) = name.filter(|(name, _)| name.len() == 10) else { continue };
+        let Ok(number) = name.parse() else { continue };
+        // Where a crash left both, the segment itself counts.
+        if kind != "mxj" && (kind != "mxa" || segments.contains_key(&number)) {
+            continue;
+        }
+        let file = match disk.open(&path, false) {
+            // Archived since the folder was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                disk.open(&stub_path(folder, number), false)?
+            }
+            file => file?,
+        };
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        let read = disk::read_up_to(&*file, &mut bytes, 0)?;
+        segments.insert(number, Listed { number, path, header: Header::parse(&bytes[..read]) });
+    }
+    Ok(segments.into_values().collect())
 }
 
 /// Makes a segment file that begins with `content` and is filled up to `length` with zeros.
@@ -106,42 +151,42 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
 /// rename leaves a `.new` file, which nobody reads and the next start removes. `pace` is called after each piece of
 /// zeros; its error ends the attempt.
 pub(crate) fn create(
+    disk: &dyn Disk,
     folder: &Path,
     number: u32,
     content: &[u8],
     length: u64,
-    mut pace: impl FnMut(&File) -> io::Result<()>,
-) -> io::Result<File> {
+    mut pace: impl FnMut(&dyn DiskFile) -> io::Result<()>,
+) -> io::Result<Arc<dyn DiskFile>> {
     let temporary = folder.join(format!("{number:010}.new"));
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+    let file = disk.create(&temporary)?;
     let filled = (|| {
-        file.write_all(content)?;
+        file.write_all_at(content, 0)?;
         let zeros = vec![0; ZERO_BYTES];
-        let mut left = length.saturating_sub(content.len() as u64);
-        while left > 0 {
-            let piece = left.min(ZERO_BYTES as u64);
-            file.write_all(&zeros[..piece as usize])?;
-            left -= piece;
-            pace(&file)?;
+        let mut at = content.len() as u64;
+        while at < length {
+            let piece = (length - at).min(ZERO_BYTES as u64);
+            file.write_all_at(&zeros[..piece as usize], at)?;
+            at += piece;
+            pace(&*file)?;
         }
-        file.sync_all()
+        file.sync()
     })();
     if let Err(error) = filled {
         // The next attempt begins with a new file: a failed sync is never tried again on the same one.
-        let _ = fs::remove_file(&temporary);
+        let _ = disk.remove(&temporary);
         return Err(error);
     }
-    fs::rename(&temporary, path(folder, number))?;
-    File::open(folder)?.sync_all()?;
+    disk.rename(&temporary, &path(folder, number))?;
+    disk.sync_folder(folder)?;
     Ok(file)
 }
 
 /// Removes what a crash left half made.
-pub(crate) fn remove_temporary(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
+pub(crate) fn remove_temporary(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
+    for path in disk.list(folder)? {
         if path.extension().is_some_and(|extension| extension == "new") {
-            fs::remove_file(path)?;
+            disk.remove(&path)?;
         }
     }
     Ok(())
@@ -149,20 +194,23 @@ pub(crate) fn remove_temporary(folder: &Path) -> io::Result<()> {
 
 /// Reads the journal by position.
 pub(crate) struct Reader {
-    folder: PathBuf,
-    files: DashMap<u32, Arc<File>>,
+    folders: Folders,
+    files: DashMap<u32, Arc<dyn DiskFile>>,
 }
 
 impl Reader {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, files: DashMap::new() }
+    pub(crate) fn new(folders: Folders) -> Self {
+        Self { folders, files: DashMap::new() }
     }
 
-    fn file(&self, number: u32) -> io::Result<Arc<File>> {
+    fn file(&self, number: u32) -> Result<Arc<dyn DiskFile>, ReadError> {
         if let Some(file) = self.files.get(&number) {
             return Ok(Arc::clone(&file));
         }
-        let file = Arc::new(File::open(path(&self.folder, number))?);
+        let file = match self.folders.open(number) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing(number)),
+            file => file?,
+        };
         if self.files.len() >= MAX_OPEN_SEGMENTS {
             self.files.clear();
         }
@@ -170,11 +218,16 @@ impl Reader {
         Ok(file)
     }
 
+    /// Closes files that were deleted since they were opened, so that their space is given back.
+    pub(crate) fn close_deleted(&self) {
+        self.files.retain(|_, file| file.stat().is_ok_and(|stat| stat.links > 0));
+    }
+
     /// A whole sealed part, from its length on.
     pub(crate) fn part(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let file = self.file(position.segment())?;
         let mut bytes = vec![0; FIRST_READ_BYTES];
-        let read = read_up_to(&file, &mut bytes, position.offset().into())?;
+        let read = disk::read_up_to(&*file, &mut bytes, position.offset().into())?;
         bytes.truncate(read);
         let length = bytes.first_chunk().map_or(0, |length| u32::from_be_bytes(*length) as usize);
         if length == 0 || length > MAX_PART_BYTES {
@@ -182,7 +235,7 @@ impl Reader {
         }
         bytes.resize(4 + length, 0);
         if bytes.len() > read {
-            file.read_exact_at(&mut bytes[read..], u64::from(position.offset()) + read as u64)?;
+            disk::read_exact(&*file, &mut bytes[read..], u64::from(position.offset()) + read as u64)?;
         }
         Ok(bytes)
     }
@@ -191,34 +244,12 @@ impl Reader {
     pub(crate) fn frame(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let file = self.file(position.segment())?;
         let mut bytes = vec![0; crate::frame::HEADER_BYTES];
-        file.read_exact_at(&mut bytes, position.offset().into())?;
+        disk::read_exact(&*file, &mut bytes, position.offset().into())?;
         let length = crate::frame::declared_length(&bytes).filter(|length| *length <= MAX_PART_BYTES);
         bytes.resize(length.ok_or(ReadError::Malformed("frame"))?, 0);
-        file.read_exact_at(&mut bytes, position.offset().into())?;
+        disk::read_exact(&*file, &mut bytes, position.offset().into())?;
         Ok(bytes)
     }
-}
-
-fn read_up_to(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut read = 0;
-    while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], offset + read as u64) {
-            Ok(0) => break,
-            Ok(count) => read += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(read)
-}
-
-/// Free and total bytes of the file system that holds `folder`.
-pub(crate) fn free_space(folder: &Path) -> io::Result<Space> {
-    let vfs = rustix::fs::statvfs(folder)?;
-    Ok(Space {
-        free_bytes: vfs.f_bavail.saturating_mul(vfs.f_frsize),
-        total_bytes: vfs.f_blocks.saturating_mul(vfs.f_frsize),
-    })
 }
 
 /// What the keeper and the sequencer share.
@@ -227,13 +258,23 @@ pub(crate) struct Keeper {
     changed: Condvar,
     /// Below the reserve.
     full: AtomicBool,
+    /// The files that must stay, by path. Only what this process or its start made or read is in it.
+    watched: Mutex<BTreeMap<PathBuf, Watched>>,
+}
+
+/// A file of the journal as it must stay.
+#[derive(Clone, Copy)]
+struct Watched {
+    inode: u64,
+    /// It may be longer, never shorter.
+    min_len: u64,
 }
 
 #[derive(Default)]
 struct KeeperSlot {
     /// The next segment's number while it is wanted and not made.
     wanted: Option<u32>,
-    ready: Option<(u32, File)>,
+    ready: Option<(u32, Arc<dyn DiskFile>)>,
     /// A closed segment and the length it is used to.
     closed: Option<(u32, u64)>,
     /// The sequencer waits for the segment: no time to rest.
@@ -253,6 +294,7 @@ pub(crate) enum NoSegment {
 /// What the keeper thread works with.
 pub(crate) struct KeeperTask {
     pub(crate) keeper: Arc<Keeper>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) folder: PathBuf,
     pub(crate) segment_bytes: u64,
     pub(crate) reserve_percent: u8,
@@ -260,13 +302,52 @@ pub(crate) struct KeeperTask {
     pub(crate) hooks: Hooks,
     pub(crate) stop: Arc<Stop>,
     /// Held while the thread may touch the journal's folder.
-    pub(crate) lock: Arc<File>,
+    pub(crate) lock: Lock,
 }
 
 impl Keeper {
     pub(crate) fn new(next: u32) -> Self {
         let slot = KeeperSlot { wanted: Some(next), ..KeeperSlot::default() };
-        Self { slot: Mutex::new(slot), changed: Condvar::new(), full: AtomicBool::new(false) }
+        Self {
+            slot: Mutex::new(slot),
+            changed: Condvar::new(),
+            full: AtomicBool::new(false),
+            watched: Mutex::default(),
+        }
+    }
+
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the file must stay what and as long as it is.
+    pub(crate) fn watch_over(&self, disk: &dyn Disk, path: PathBuf) -> io::Result<()> {
+        let Stat { inode, len, .. } = disk.stat(&path)?;
+        self.watched().insert(path, Watched { inode, min_len: len });
+        Ok(())
+    }
+
+    /// Looks for every file of the journal; what is wrong with the first that is not as it must be.
+    fn inspect(&self, disk: &dyn Disk) -> Result<(), String> {
+        let mut watched = self.watched();
+        // Archived: the stub was durable before the segment went.
+        let archived = |path: &PathBuf| {
+            let stub = path.with_extension("mxa");
+            disk.stat(path).is_err() && stub != *path && disk.stat(&stub).is_ok()
+        };
+        watched.retain(|path, _| path.extension().is_none_or(|kind| kind != "mxj") || !archived(path));
+        for (path, expected) in watched.iter() {
+            let what = match disk.stat(path) {
+                Ok(found) if found.inode != expected.inode => "was replaced".to_owned(),
+                Ok(found) if found.len < expected.min_len => "was truncated".to_owned(),
+                Ok(_) => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "was deleted".to_owned(),
+                Err(error) => format!("cannot be looked at: {error}"),
+            };
+            let name = path.file_name().unwrap_or_default().display();
+            return Err(format!("the journal's file {name} {what} while the journal is open"));
+        }
+        Ok(())
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -279,7 +360,7 @@ impl Keeper {
 
     /// The segment prepared ahead; waits for it, and orders the one after it. `used` is the length that the
     /// current segment is used to.
-    pub(crate) fn take(&self, number: u32, used: u64, stop: &Stop) -> Result<File, NoSegment> {
+    pub(crate) fn take(&self, number: u32, used: u64, stop: &Stop) -> Result<Arc<dyn DiskFile>, NoSegment> {
         let mut slot = self.slot();
         loop {
             if stop.is_stopped() {
@@ -320,27 +401,12 @@ impl Keeper {
 impl KeeperTask {
     pub(crate) fn run(self) {
         let _held = Arc::clone(&self.lock);
-        loop {
-            self.watch();
-            let (wanted, closed) = {
-                let mut slot = self.keeper.slot();
-                if slot.stop {
-                    return;
-                }
-                (slot.wanted, slot.closed.take())
-            };
-            if let Some((number, used)) = closed {
-                // Gives back the unused zeros. Nothing depends on it: a file left long ends at its first zero.
-                if let Err(error) = OpenOptions::new()
-                    .write(true)
-                    .open(path(&self.folder, number))
-                    .and_then(|file| file.set_len(used))
-                {
-                    tracing::warn!(segment = number, %error, "a closed segment keeps its unused end");
-                }
-            }
-            if let Some(number) = wanted.filter(|_| !self.keeper.is_full()) {
-                self.prepare(number);
+        let mut inspected = Instant::now();
+        while !self.keeper.slot().stop {
+            self.step();
+            if inspected.elapsed() >= INSPECT_INTERVAL {
+                self.inspect();
+                inspected = Instant::now();
             }
             let slot = self.keeper.slot();
             let idle = slot.wanted.is_none() || self.keeper.is_full();
@@ -350,12 +416,48 @@ impl KeeperTask {
         }
     }
 
+    /// Looks at the free space, cuts a closed segment and makes the one that is wanted.
+    pub(crate) fn step(&self) {
+        self.watch();
+        let (wanted, closed) = {
+            let mut slot = self.keeper.slot();
+            (slot.wanted, slot.closed.take())
+        };
+        if let Some((number, used)) = closed {
+            // Gives back the unused zeros. Nothing depends on it: a file left long ends at its first zero.
+            let path = path(&self.folder, number);
+            if let Some(watched) = self.keeper.watched().get_mut(&path) {
+                watched.min_len = used;
+            }
+            if let Err(error) = self.disk.open(&path, true).and_then(|file| file.set_len(used)) {
+                tracing::warn!(segment = number, %error, "a closed segment keeps its unused end");
+            }
+        }
+        if let Some(number) = wanted.filter(|_| !self.keeper.is_full()) {
+            self.prepare(number);
+        }
+    }
+
+    /// Stops the ledger when a file of the journal is gone or cut. The sequencer sees as much of its own segment with
+    /// each group; this is for the others, and for an idle journal.
+    pub(crate) fn inspect(&self) {
+        if let Err(cause) = self.keeper.inspect(&*self.disk) {
+            self.stop.fatal(&cause);
+            self.keeper.stop();
+        }
+    }
+
     fn prepare(&self, number: u32) {
-        let pace = |file: &File| {
-            rustix::fs::fdatasync(file)?;
+        let pace = |file: &dyn DiskFile| {
+            file.sync()?;
             self.keeper.rest()
         };
-        match create(&self.folder, number, &[], self.segment_bytes, pace) {
+        let made =
+            create(&*self.disk, &self.folder, number, &[], self.segment_bytes, pace).and_then(|file| {
+                self.keeper.watch_over(&*self.disk, path(&self.folder, number))?;
+                Ok(file)
+            });
+        match made {
             Ok(file) => {
                 let mut slot = self.keeper.slot();
                 slot.wanted = None;
@@ -364,17 +466,12 @@ impl KeeperTask {
             }
             // Stopped in the middle: the half-made file is gone.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                // Nothing acknowledged is touched: the half-made file is gone and the journal counts as full until
-                // there is room.
-                self.set_full(true);
-                std::thread::sleep(SPACE_INTERVAL);
-            }
+            // Nothing acknowledged is touched: the half-made file is gone and the journal counts as full until
+            // there is room.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.set_full(true),
             Err(error) => {
                 self.stop.fatal(&format!("preparing segment {number} failed: {error}"));
-                let mut slot = self.keeper.slot();
-                slot.stop = true;
-                self.keeper.changed.notify_all();
+                self.keeper.stop();
             }
         }
     }
@@ -383,7 +480,7 @@ impl KeeperTask {
     pub(crate) fn watch(&self) {
         let space = match &self.hooks.free_space {
             Some(hook) => hook(&self.folder),
-            None => free_space(&self.folder),
+            None => self.disk.space(&self.folder),
         };
         match space {
             Ok(space) => {

@@ -8,7 +8,9 @@
 use crate::{
     Hash, Key, Label, Position,
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
+    disk::{DiskFile, Lock},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
+    guard::{Mark, Released},
     image,
     ledger::{Hooks, Stop},
     record::{Completion, CounterUse, EntryPlain, Malformed, NO_BODY_PART, Record, inner_commitment},
@@ -18,10 +20,10 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
-    collections::{HashMap, HashSet},
-    fs::File,
-    os::unix::fs::FileExt as _,
+    collections::HashSet,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -205,8 +207,11 @@ impl Admitted {
 }
 
 fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>) -> bool {
+    if items.len() < 2 {
+        return true;
+    }
     let mut seen = HashSet::with_capacity(items.len());
-    items.len() < 2 || items.into_iter().all(|item| seen.insert(item))
+    items.into_iter().all(|item| seen.insert(item))
 }
 
 /// An admitted command on its way through the queue.
@@ -263,13 +268,13 @@ pub(crate) enum Message {
 /// What the group's earlier members change, before the shared state does.
 #[derive(Default)]
 struct Pending {
-    versions: HashMap<Fact, u32>,
-    heads: HashMap<Label, Head>,
-    counters: HashMap<(Key, u32), u32>,
+    versions: FxHashMap<Fact, u32>,
+    heads: FxHashMap<Label, Head>,
+    counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
-    more_licenses: HashMap<Label, u32>,
+    more_licenses: FxHashMap<Label, u32>,
     /// Holders whose keys are destroyed.
-    erased: HashSet<Label>,
+    erased: FxHashSet<Label>,
     /// Epochs that begin and end.
     epoch: Option<u32>,
     destroyed: Option<u32>,
@@ -347,13 +352,52 @@ pub(crate) struct Cursor {
     pub(crate) time_ms: u64,
 }
 
+impl Cursor {
+    /// What the guard is told.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { frames: self.frame, size: self.frontier.size(), root: self.frontier.root() }
+    }
+}
+
 /// The segment that frames are appended to.
 pub(crate) struct Current {
     pub(crate) number: u32,
-    pub(crate) file: File,
+    pub(crate) file: Arc<dyn DiskFile>,
     /// Where the next frame begins.
     pub(crate) offset: u64,
     pub(crate) bytes: u64,
+}
+
+impl Current {
+    /// Writes a frame and makes it durable.
+    fn append(&self, frame: &[u8]) -> io::Result<()> {
+        #[cfg(debug_assertions)]
+        if crate::failpoint::leaves_unwritten() {
+            return Ok(());
+        }
+        let written = self
+            .file
+            .write_all_at(frame, self.offset)
+            .and_then(|()| self.file.sync())
+            .and_then(|()| self.still_there());
+        #[cfg(debug_assertions)]
+        if crate::failpoint::ignores_write_error() {
+            return Ok(());
+        }
+        written
+    }
+
+    /// A segment that is deleted or cut while it is written keeps nothing, whatever its sync says.
+    fn still_there(&self) -> io::Result<()> {
+        let stat = self.file.stat()?;
+        match (stat.links, stat.len) {
+            (0, _) => Err(io::Error::other("the segment was deleted while the journal is open")),
+            (_, len) if len < self.bytes => {
+                Err(io::Error::other("the segment was truncated while the journal is open"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Everything the sequencer thread owns.
@@ -367,13 +411,17 @@ pub(crate) struct Sequencer {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) tiles: Sender<tiles::Written>,
-    pub(crate) image: Sender<image::Change>,
+    pub(crate) image: image::Feed,
+    /// For the guard.
+    pub(crate) released: Arc<Released>,
+    /// Dropped with the sequencer: the guard is then written once more.
+    pub(crate) guard_ends: Sender<()>,
     pub(crate) durable: Arc<AtomicU64>,
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) hooks: Hooks,
     /// Held while the thread may write to the journal.
-    pub(crate) lock: Arc<File>,
+    pub(crate) lock: Lock,
 }
 
 /// The log's key with the name it signs under.
@@ -462,6 +510,7 @@ impl Sequencer {
         // Whoever still waits in the queue learns it from the dropped reply. The lock goes last.
         self.keeper.stop();
         drop(self.receiver);
+        drop(self.guard_ends);
         drop(self.lock);
     }
 
@@ -587,12 +636,14 @@ impl Sequencer {
             Err(NoSegment::Full) => return Err(Refused::Full),
             Err(NoSegment::Stopped) => return Err(Refused::Stopped),
         };
+        // From now on the keeper may cut it to that.
+        self.current.bytes = used;
         self.seal().map_err(|Fatal| Refused::Stopped)?;
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
         let begun = file.write_all_at(&header, 0).and_then(|()| {
-            rustix::fs::fdatasync(&file)?;
-            Ok(file.metadata()?.len())
+            file.sync()?;
+            Ok(file.stat()?.len)
         });
         let bytes = match begun {
             Ok(bytes) => bytes,
@@ -662,11 +713,14 @@ impl Sequencer {
         let (checkpoint, signature) = self.signer.sign(after.size(), after.root());
         frame::finish(buffer, state_bytes, checkpoint.size, &checkpoint.root, &signature);
 
+        #[cfg(debug_assertions)]
+        crate::failpoint::begin_group();
         self.write(buffer)?;
         #[cfg(debug_assertions)]
-        crate::ledger::failpoint();
+        crate::failpoint::after_sync();
         self.cursor.frontier = after;
         self.cursor.time_ms = time_ms;
+        self.released.set(Mark { frames: self.cursor.frame, size: checkpoint.size, root: checkpoint.root });
         self.durable.store(checkpoint.size, Ordering::Release);
         metrics::counter!("miaoxiang_journal_entries_total").increment(members.len() as u64);
         metrics::histogram!("miaoxiang_journal_group_entries").record(members.len() as f64);
@@ -677,11 +731,7 @@ impl Sequencer {
     /// what the disk holds is unknown and a second sync would lie.
     fn write(&mut self, bytes: &[u8]) -> Result<(), Fatal> {
         let started = Instant::now();
-        let written = self
-            .hooks
-            .before_write(self.cursor.frame)
-            .and_then(|()| self.current.file.write_all_at(bytes, self.current.offset))
-            .and_then(|()| Ok(rustix::fs::fdatasync(&self.current.file)?));
+        let written = self.hooks.before_write(self.cursor.frame).and_then(|()| self.current.append(bytes));
         if let Err(error) = written {
             self.stop.fatal(&format!("writing frame {} failed: {error}", self.cursor.frame));
             return Err(Fatal);
@@ -698,13 +748,13 @@ impl Sequencer {
     fn seal(&mut self) -> Result<(), Fatal> {
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
-        // A follower that has gone says so itself; the journal does not depend on it.
-        let _ = self.image.send(image::Change::Sealed(Box::new(self.cursor.clone())));
+        self.released.set(self.cursor.mark());
+        self.image.sealed(&self.cursor);
         Ok(())
     }
 
     /// Applies a durable group and lets its answers go.
-    fn release(&self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
+    fn release(&mut self, members: Vec<Member>, time_ms: u64, frame: Position, done: Written) {
         let first = done.before.size();
         let mut slots: Vec<Slot> = Vec::with_capacity(members.len() * 2);
         let mut offset = frame.offset() + done.subjects_at as u32;
@@ -755,7 +805,7 @@ impl Sequencer {
         }
         // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
-        let _ = self.image.send(image::Change::Applied { slots, size });
+        self.image.applied(&self.state, slots, size);
     }
 }
 

@@ -11,8 +11,9 @@ use crate::{
     record::{Completion, NO_BODY_PART, Record},
 };
 use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -343,6 +344,11 @@ impl Slot {
         bytes
     }
 
+    /// Whether the digest of the state holds it.
+    pub(crate) fn is_digested(&self) -> bool {
+        self.kind != Kind::HolderKey
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
         let kind = match bytes[0] {
@@ -360,19 +366,22 @@ impl Slot {
     }
 }
 
+/// Keys are keyed hashes and random labels, which nobody outside can choose: a fast hash is enough.
+type Map<K, V> = DashMap<K, V, FxBuildHasher>;
+
 /// The state. See the module's page for who writes and who reads.
 pub struct State {
     crypt: Arc<Crypt>,
     idempotency_per_organisation: usize,
-    licenses: DashMap<Key, LicenseCell>,
-    grants: DashMap<Key, Grant>,
-    documents: DashMap<(u8, Key), Document>,
-    holders: DashMap<Label, HolderCell>,
-    labels_by_key: DashMap<Key, Label>,
+    licenses: Map<Key, LicenseCell>,
+    grants: Map<Key, Grant>,
+    documents: Map<(u8, Key), Document>,
+    holders: Map<Label, HolderCell>,
+    labels_by_key: Map<Key, Label>,
     /// Holder index to label; only ever longer.
     labels: RwLock<Vec<Label>>,
-    counters: DashMap<(Key, u32), u32>,
-    idempotency: DashMap<Key, Bound>,
+    counters: Map<(Key, u32), u32>,
+    idempotency: Map<Key, Bound>,
     /// Locked by the writer only.
     order: Mutex<Order>,
     /// Day in China Standard Time of the latest entry.
@@ -396,14 +405,14 @@ impl State {
         Self {
             crypt,
             idempotency_per_organisation,
-            licenses: DashMap::new(),
-            grants: DashMap::new(),
-            documents: DashMap::new(),
-            holders: DashMap::new(),
-            labels_by_key: DashMap::new(),
+            licenses: Map::default(),
+            grants: Map::default(),
+            documents: Map::default(),
+            holders: Map::default(),
+            labels_by_key: Map::default(),
             labels: RwLock::default(),
-            counters: DashMap::new(),
-            idempotency: DashMap::new(),
+            counters: Map::default(),
+            idempotency: Map::default(),
             order: Mutex::default(),
             today: AtomicU32::new(0),
             applied: AtomicU64::new(0),
@@ -987,6 +996,30 @@ impl State {
         .concat()
     }
 
+    /// The slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet.
+    pub(crate) fn slots(&self) -> HashSet<Slot> {
+        let mut slots = HashSet::new();
+        slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
+        slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
+        slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));
+        slots.extend(self.documents.iter().map(|document| {
+            let (kind, key) = *document.key();
+            Slot::new(Kind::Document, key, kind.into())
+        }));
+        slots.extend(self.counters.iter().map(|counter| {
+            let (key, day) = *counter.key();
+            Slot::new(Kind::Counter, key, day)
+        }));
+        slots.extend(self.idempotency.iter().map(|bound| Slot::new(Kind::Idempotency, *bound.key(), 0)));
+        if self.epoch_since_ms() != 0 {
+            slots.insert(EPOCH_SLOT);
+        }
+        let tabled = if self.is_rotating() { self.epoch() - 1 } else { self.epoch() };
+        let untabled = self.holders.iter().filter(|holder| holder.epoch >= tabled && !holder.erased);
+        slots.extend(untabled.map(|holder| Slot::new(Kind::HolderKey, *holder.key(), 0)));
+        slots
+    }
+
     fn encode_license(&self, cell: &LicenseCell) -> Vec<u8> {
         [
             &cell.number_tag.to_be_bytes()[..],
@@ -1061,18 +1094,27 @@ impl Bound {
 /// who would have to change the journal. It leaves out the holders' keys: how they are wrapped changes, and what the
 /// journal says does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Digest([u64; 4]);
+pub(crate) struct Digest(Term);
+
+/// What one pair adds to a [`Digest`].
+pub(crate) type Term = [u64; 4];
 
 impl Digest {
     pub(crate) fn add(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
-            *lane = lane.wrapping_add(term);
-        }
+        self.replace(None, Some(Self::term(key, value)));
     }
 
     pub(crate) fn remove(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        for (lane, term) in self.0.iter_mut().zip(Self::term(key, value)) {
+        self.replace(Some(Self::term(key, value)), None);
+    }
+
+    /// Takes the term of an old pair out and the term of a new one in.
+    pub(crate) fn replace(&mut self, old: Option<Term>, new: Option<Term>) {
+        for (lane, term) in self.0.iter_mut().zip(old.into_iter().flatten()) {
             *lane = lane.wrapping_sub(term);
+        }
+        for (lane, term) in self.0.iter_mut().zip(new.into_iter().flatten()) {
+            *lane = lane.wrapping_add(term);
         }
     }
 
@@ -1092,9 +1134,10 @@ impl Digest {
         Self(lanes)
     }
 
-    fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> [u64; 4] {
+    /// What a pair adds to the sum.
+    pub(crate) fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> Term {
         if key[0] == Kind::HolderKey as u8 {
-            return [0; 4];
+            return Term::default();
         }
         Self::from_bytes(&verifier::sha256(&[key, value])).0
     }

@@ -31,7 +31,8 @@ enum Task {
     /// Runs everything CI runs, installing what it needs and saying so: lints, all tests, and checks of a running
     /// exchange by programs that share no code with it.
     Test {
-        /// Try more: property tests with many more cases, and ten thousand log entries instead of a hundred.
+        /// Try more: property tests with many more cases, ten times the kills and power cuts, and ten thousand log
+        /// entries instead of a hundred.
         #[arg(long)]
         long: bool,
     },
@@ -118,6 +119,33 @@ fn lint(steps: &mut Steps, workspace: &Workspace, python: &Python) -> anyhow::Re
     })
 }
 
+/// A fault rig: the name that it is skipped by, its words for a short run and those for a long one.
+type Rig = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// The rigs of every run.
+const RIGS: [Rig; 4] = [
+    ("system calls", &["sweep"], &["sweep"]),
+    ("disk full", &["disk-full"], &["disk-full", "--rounds", "50"]),
+    ("SIGKILL under load", &["sigkill", "--kills", "100"], &["sigkill", "--kills", "1000"]),
+    ("power cut, ext4", &["power-cut", "--cuts", "20"], &["power-cut", "--cuts", "200"]),
+];
+/// The rigs of long runs only.
+const LONG_RIGS: [(&str, &[&str]); 1] =
+    [("power cut, XFS", &["power-cut", "--file-system", "xfs", "--cuts", "200"])];
+
+fn rigs(steps: &mut Steps, workspace: &Workspace, long: bool) -> anyhow::Result<()> {
+    let mut run = |name: &str, words: &[&str]| {
+        steps.run_if_possible(name, || tools::rig(Command::new(workspace.built("rigs")).args(words)))
+    };
+    for (name, short_run, long_run) in RIGS {
+        run(name, if long { long_run } else { short_run })?;
+    }
+    for (name, words) in LONG_RIGS.iter().filter(|_| long) {
+        run(name, words)?;
+    }
+    Ok(())
+}
+
 fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     let mut steps = Steps::default();
     let python = steps.run("tools", || {
@@ -135,6 +163,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
         }
         tools::run(&mut command)
     })?;
+    rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;
     steps.finish();

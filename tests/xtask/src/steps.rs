@@ -1,4 +1,5 @@
-//! Named steps, each timed; the first that fails ends the run.
+//! Named steps, each timed; the first that fails ends the run. A step that the machine cannot run is named at the end
+//! and counts as skipped, never as passed; in CI it fails.
 
 use std::time::{Duration, Instant};
 
@@ -6,6 +7,21 @@ use std::time::{Duration, Instant};
 #[derive(Default)]
 pub(crate) struct Steps {
     passed: Vec<(String, Duration)>,
+    /// Name and reason.
+    skipped: Vec<(String, String)>,
+}
+
+/// How a step ended that not every machine can run.
+pub(crate) enum Ran {
+    /// It ran and passed.
+    Passed,
+    /// It could not run; what the machine lacks.
+    Lacking(String),
+}
+
+/// Whether this is a CI run: nothing may be left out in silence there.
+fn in_ci() -> bool {
+    std::env::var("CI").is_ok_and(|value| value == "true")
 }
 
 impl Steps {
@@ -27,12 +43,49 @@ impl Steps {
             }
             Err(error) => {
                 println!("== {name}: failed after {:.1} s", took.as_secs_f64());
-                Err(error.context(format!("{} passed, 1 failed: {name}", self.passed.len())))
+                let skipped = self.skipped();
+                Err(error.context(format!("{} passed, {skipped}, 1 failed: {name}", self.passed.len())))
             }
         }
     }
 
-    /// Prints every step's seconds, and how many there were.
+    /// Runs a step that not every machine can run. Where it cannot run it is skipped; in CI that is a failure.
+    pub(crate) fn run_if_possible(
+        &mut self,
+        name: &str,
+        step: impl FnOnce() -> anyhow::Result<Ran>,
+    ) -> anyhow::Result<()> {
+        let mut lacking = None;
+        self.run(name, || match step()? {
+            Ran::Lacking(what) if in_ci() => anyhow::bail!("CI must run this: {what}"),
+            Ran::Lacking(what) => {
+                lacking = Some(what);
+                Ok(())
+            }
+            Ran::Passed => Ok(()),
+        })?;
+        if let Some(what) = lacking {
+            self.passed.pop();
+            self.skip(name, &what);
+        }
+        Ok(())
+    }
+
+    /// Counts a step as skipped, also in CI.
+    pub(crate) fn skip(&mut self, name: &str, why: &str) {
+        println!("== {name}: skipped, {why}");
+        self.skipped.push((name.to_owned(), why.to_owned()));
+    }
+
+    fn skipped(&self) -> String {
+        let names: Vec<String> = self.skipped.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+        match names.len() {
+            0 => "0 skipped".to_owned(),
+            count => format!("{count} skipped: {}", names.join(", ")),
+        }
+    }
+
+    /// Prints every step's seconds, and how many passed and were skipped.
     pub(crate) fn finish(&self) {
         println!("\nseconds");
         for (name, took) in &self.passed {
@@ -40,6 +93,6 @@ impl Steps {
         }
         let total: Duration = self.passed.iter().map(|(_, took)| *took).sum();
         println!("{:>7.1}  in all", total.as_secs_f64());
-        println!("{} passed, 0 failed", self.passed.len());
+        println!("{} passed, {}, 0 failed", self.passed.len(), self.skipped());
     }
 }

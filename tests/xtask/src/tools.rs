@@ -1,18 +1,28 @@
 //! Programs that are not ours: running them, and installing those that are missing.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
 use crate::Workspace;
+use crate::steps::Ran;
 
 /// Debian packages that the checks need, with what shows that each is there.
-const PACKAGES: [(&str, Shown); 4] = [
+const PACKAGES: [(&str, Shown); 12] = [
     ("curl", Shown::Program("curl")),
+    ("e2fsprogs", Shown::File("/usr/sbin/mkfs.ext4")),
+    ("eatmydata", Shown::Program("eatmydata")),
+    ("fuse3", Shown::Program("fusermount3")),
     ("golang-go", Shown::Program("go")),
     ("golang-golang-x-mod-dev", Shown::File("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go")),
+    ("libnbd-bin", Shown::Program("nbdfuse")),
+    ("mount", Shown::File("/usr/sbin/losetup")),
+    ("nbdkit", Shown::Program("nbdkit")),
     ("openssl", Shown::Program("openssl")),
+    ("strace", Shown::Program("strace")),
+    ("xfsprogs", Shown::File("/usr/sbin/mkfs.xfs")),
 ];
 /// Without it `python3 -m venv` makes no environment on Debian.
 const VENV_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
@@ -61,6 +71,27 @@ pub(crate) fn must_fail(command: &mut Command, code: i32, saying: &str) -> anyho
     }
     println!("control refused: {}", said.lines().last().unwrap_or_default());
     Ok(())
+}
+
+/// Exit status of a rig that the machine cannot run; its last line says why.
+const RIG_SKIPPED: i32 = 77;
+
+/// Runs a rig; see `tests/rigs/main.rs`.
+pub(crate) fn rig(command: &mut Command) -> anyhow::Result<Ran> {
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| shown(command))?;
+    let mut last = String::new();
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).lines() {
+            last = line?;
+            println!("{last}");
+        }
+    }
+    let status = child.wait()?;
+    match status.code() {
+        Some(0) => Ok(Ran::Passed),
+        Some(RIG_SKIPPED) => Ok(Ran::Lacking(last)),
+        _ => bail!("{}: {status}", shown(command)),
+    }
 }
 
 /// The program's name and its first arguments, for errors.

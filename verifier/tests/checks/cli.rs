@@ -92,6 +92,40 @@ fn checks_a_receipt_alone_or_in_its_answer() {
 }
 
 #[test]
+fn holds_a_receipt_against_a_policy_and_an_earlier_checkpoint() {
+    let files = Files::new("witnesses");
+    let receipt = good_receipt();
+    let mut proof = proof_of(&receipt);
+    files.write("receipt", serde_json::to_vec(&receipt).unwrap());
+    files.write("bare.checkpoint", &proof.checkpoint);
+    files.write("bare.proof", proof.to_text());
+    proof.checkpoint = cosign(&proof.checkpoint, 21);
+    files.write("proof", proof.to_text());
+    let (a, b) = (witness(21), witness(22));
+    files.write("one", format!("witness a {a}\nwitness b {b}\nquorum a\n"));
+    files.write("two", format!("witness a {a}\nwitness b {b}\ngroup g all a b\nquorum g\n"));
+    files.write("empty", "");
+    let (code, output) = files.run(&["receipt", "receipt", "--proof", "proof", "--policy", "one"]);
+    assert!(code == Some(0) && output.contains("witnesses    1 of 2\n"), "{output}");
+    let (code, output) = files.run(&["receipt", "receipt", "--proof", "proof", "--policy", "two"]);
+    assert!(code == Some(2) && output.contains("witnesses-short"), "{output}");
+    assert!(output.starts_with("cannot tell\n") && output.contains("witnesses    1 of 2\n"), "{output}");
+    let (code, output) = files.run(&["receipt", "receipt", "--policy", "empty"]);
+    assert!(code == Some(64) && output.contains("empty: "), "{output}");
+
+    // Whatever holds the earlier checkpoint will do.
+    for previous in ["receipt", "bare.proof", "bare.checkpoint"] {
+        let (code, output) = files.run(&["receipt", "receipt", "--previous", previous]);
+        assert!(code == Some(0) && output.contains("inclusion, previous\n"), "{output}");
+    }
+    let (code, output) = files.run(&["receipt", "receipt", "--previous", "one"]);
+    assert!(code == Some(2) && output.contains("bad-previous"), "{output}");
+    let (code, output) = files.run(&["receipt", "receipt", "--previous", "receipt", "--consistency", "one"]);
+    assert!(code == Some(1) && output.contains("malformed-proof"), "{output}");
+    assert_eq!(files.run(&["receipt", "receipt", "--consistency", "empty"]).0, Some(64));
+}
+
+#[test]
 fn a_bundle_that_cannot_be_believed_tells_nothing() {
     let files = Files::new("trust");
     files.write("raw", good_envelope());

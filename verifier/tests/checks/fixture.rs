@@ -11,7 +11,7 @@ use verifier::{
     leaf::{Labels, Open},
     license::{BodyHolder, LicenseContent, SignatureParts, encode_body, encode_envelope},
     merkle::{BatchTree, leaf_hash},
-    note::{VerifierKey, signature_line},
+    note::{CosignerKey, VerifierKey, cosignature_line, cosigned_message, signature_line},
     proof::TlogProof,
     receipt::Receipt,
     report::Report,
@@ -91,6 +91,21 @@ pub fn note_key(seed: u8, name: &str) -> (Ed25519KeyPair, VerifierKey) {
 pub fn sign_note(seed: u8, name: &str, text: &str) -> String {
     let (pair, key) = note_key(seed, name);
     format!("{text}\n{}", signature_line(&key, pair.sign(text.as_bytes()).as_ref().try_into().unwrap()))
+}
+
+/// A witness's key; the seed is its own.
+pub fn witness(seed: u8) -> CosignerKey {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let name = format!("w{seed}.example");
+    CosignerKey::ed25519(&name, pair.public_key().as_ref().try_into().unwrap()).unwrap()
+}
+
+/// The note with a cosignature of a witness more.
+pub fn cosign(note: &str, seed: u8) -> String {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+    let (text, _) = note.rsplit_once("\n\n").unwrap();
+    let signature = pair.sign(cosigned_message(NOW, &format!("{text}\n")).as_bytes());
+    format!("{note}{}", cosignature_line(&witness(seed), NOW, signature.as_ref().try_into().unwrap()))
 }
 
 pub fn issuer(organisation: &str, suites: &[Suite], keys: &[&Pair]) -> TrustIssuer {
@@ -230,12 +245,17 @@ pub fn receipt_of(open: Vec<u8>, index: u64) -> Receipt {
     receipt
 }
 
+/// The leaf hashes of a log of `SIZE` leaves that holds a receipt's.
+pub fn leaves_with(receipt: &Receipt) -> Vec<Hash> {
+    let mut leaves: Vec<Hash> = (0..SIZE).map(|i| leaf_hash(&i.to_be_bytes())).collect();
+    leaves[receipt.index as usize] = receipt.leaf_hash;
+    leaves
+}
+
 /// The proof of a receipt in a log of `SIZE` leaves, signed by the log.
 pub fn proof_of(receipt: &Receipt) -> TlogProof {
     let index = receipt.index as usize;
-    let mut leaves: Vec<Hash> = (0..SIZE).map(|i| leaf_hash(&i.to_be_bytes())).collect();
-    leaves[index] = receipt.leaf_hash;
-    let tree = BatchTree::new(leaves);
+    let tree = BatchTree::new(leaves_with(receipt));
     let checkpoint = Checkpoint { origin: LOG.to_owned(), size: SIZE, root: tree.root() };
     TlogProof {
         extra: Some(receipt.extra()),

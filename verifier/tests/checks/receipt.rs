@@ -1,9 +1,12 @@
 use crate::fixture::*;
 use verifier::{
+    Hash,
     checkpoint::Checkpoint,
     leaf::Open,
+    merkle::{BatchTree, consistency_from},
+    policy::Policy,
     proof::TlogProof,
-    receipt::{Receipt, attach, verify, verify_against},
+    receipt::{Evidence, Receipt, attach, verify, verify_against, verify_with},
     report::{Reason, Report, Verdict},
     trust::Trust,
 };
@@ -193,4 +196,134 @@ fn past_the_end_of_the_trust_bundle_nothing_can_be_told() {
     bundle.expires = NOW;
     let report = verify(&good_receipt(), None, None, &Trust::new(bundle).unwrap(), NOW);
     assert_report(&report, Verdict::Unknown, &[Reason::TrustExpired]);
+}
+
+/// A policy over witnesses 21 and 22 with this quorum line, and perhaps a line before.
+fn policy(first: &str, quorum: &str) -> Policy {
+    let (a, b) = (witness(21), witness(22));
+    let text = format!("{first}witness a {a}\nwitness b {b}\ngroup both all a b\nquorum {quorum}\n");
+    Policy::parse(text.as_bytes()).unwrap()
+}
+
+fn cosigned(seeds: &[u8]) -> Receipt {
+    with_proof(|proof| {
+        for seed in seeds {
+            proof.checkpoint = cosign(&proof.checkpoint, *seed);
+        }
+    })
+}
+
+fn under(receipt: &Receipt, policy: &Policy) -> Report {
+    let evidence = Evidence { policy: Some(policy), ..Evidence::default() };
+    verify_with(receipt, &evidence, Some(REQUEST), Some(ANSWER), &trust(), NOW)
+}
+
+#[test]
+fn a_policy_asks_for_witnesses() {
+    let both = policy("", "both");
+    let report = under(&cosigned(&[22, 21]), &both);
+    assert_report(&report, Verdict::Valid, &[]);
+    assert_eq!(report.checked.last(), Some(&"witnesses"));
+    let counts = |report: &Report| {
+        let witnesses = report.receipt.as_ref().unwrap().witnesses;
+        witnesses.map(|witnesses| (witnesses.cosigned, witnesses.of))
+    };
+    assert_eq!(counts(&report), Some((2, 2)));
+    // One twice, a stranger, nobody.
+    for (seeds, count) in [(&[21, 21][..], 1), (&[21, 23], 1), (&[23], 0), (&[], 0)] {
+        let report = under(&cosigned(seeds), &both);
+        assert_report(&report, Verdict::Unknown, &[Reason::WitnessesShort]);
+        assert_eq!(counts(&report), Some((count, 2)), "{seeds:?}");
+    }
+    assert_report(&under(&cosigned(&[21]), &policy("", "a")), Verdict::Valid, &[]);
+    assert_report(&under(&cosigned(&[]), &policy("", "none")), Verdict::Valid, &[]);
+    // Without a policy those of the bundle are counted and none is asked for.
+    assert_eq!(counts(&check(&cosigned(&[21]))), None);
+    let mut bundle = bundle();
+    bundle.witnesses = vec![witness(21), witness(22)];
+    let report = verify(&cosigned(&[21]), None, None, &Trust::new(bundle.clone()).unwrap(), NOW);
+    assert_report(&report, Verdict::Valid, &[]);
+    assert_eq!(counts(&report), Some((1, 2)));
+    bundle.witnesses.push(witness(21));
+    assert!(Trust::new(bundle).is_err());
+}
+
+#[test]
+fn a_policy_says_which_logs_it_takes() {
+    let key = note_key(3, LOG).1;
+    let report = under(&cosigned(&[21]), &policy(&format!("log {key}\n"), "a"));
+    assert_report(&report, Verdict::Valid, &[]);
+    let other = note_key(4, LOG).1;
+    let report = under(&cosigned(&[21]), &policy(&format!("log {other}\n"), "a"));
+    assert_report(&report, Verdict::Unknown, &[Reason::LogNotInPolicy]);
+}
+
+#[test]
+fn a_known_witnesss_line_that_fails_is_refused() {
+    let forged = with_proof(|proof| {
+        let good = cosign(&proof.checkpoint, 21);
+        // The line of another checkpoint of the log.
+        let other = cosign(&good.replace("\n9\n", "\n8\n"), 22);
+        proof.checkpoint = format!("{good}{}", other.lines().last().unwrap()) + "\n";
+    });
+    assert_report(&under(&forged, &policy("", "a")), Verdict::Invalid, &[Reason::BadCosignature]);
+}
+
+/// The checkpoint of the first `size` leaves of the good receipt's log, and the path from there to `SIZE`.
+fn earlier(size: u64) -> (String, Vec<Hash>) {
+    let leaves = leaves_with(&good_receipt());
+    let root = BatchTree::new(leaves[..size as usize].to_vec()).root();
+    let checkpoint = Checkpoint { origin: LOG.to_owned(), size, root };
+    let node = |level: u8, index: u64| {
+        let width = 1usize << level;
+        let start = index as usize * width;
+        Ok::<_, ()>(BatchTree::new(leaves[start..start + width].to_vec()).root())
+    };
+    (sign_note(3, LOG, &checkpoint.text()), consistency_from(size, SIZE, node).unwrap())
+}
+
+fn after(previous: &str, consistency: Option<&[Hash]>) -> Report {
+    let evidence = Evidence { previous: Some(previous), consistency, ..Evidence::default() };
+    verify_with(&good_receipt(), &evidence, Some(REQUEST), Some(ANSWER), &trust(), NOW)
+}
+
+#[test]
+fn an_earlier_checkpoint_must_have_grown_into_this_one() {
+    for size in 0..=SIZE {
+        let (previous, path) = earlier(size);
+        let report = after(&previous, Some(&path));
+        assert_report(&report, Verdict::Valid, &[]);
+        assert_eq!(report.checked.last(), Some(&"previous"));
+        let without = after(&previous, None);
+        if size == 0 || size == SIZE {
+            assert_report(&without, Verdict::Valid, &[]);
+        } else {
+            assert_report(&without, Verdict::Unknown, &[Reason::NoConsistencyProof]);
+            let mut changed = path.clone();
+            changed[0][0] ^= 1;
+            let report = after(&previous, Some(&changed));
+            assert_report(&report, Verdict::Invalid, &[Reason::Inconsistent]);
+        }
+    }
+}
+
+#[test]
+fn two_trees_of_one_size_are_a_split_view() {
+    let of = |size, root| sign_note(3, LOG, &Checkpoint { origin: LOG.to_owned(), size, root }.text());
+    assert_report(&after(&of(SIZE, [1; 32]), None), Verdict::Invalid, &[Reason::SplitView]);
+    let (_, path) = earlier(4);
+    assert_report(&after(&of(4, [1; 32]), Some(&path)), Verdict::Invalid, &[Reason::Inconsistent]);
+    assert_report(&after(&of(0, [1; 32]), None), Verdict::Invalid, &[Reason::Inconsistent]);
+    // A later one is no different from an earlier one.
+    assert_report(&after(&of(SIZE + 1, [1; 32]), None), Verdict::Unknown, &[Reason::NoConsistencyProof]);
+    assert_report(&after(&of(SIZE + 1, [1; 32]), Some(&[])), Verdict::Invalid, &[Reason::Inconsistent]);
+}
+
+#[test]
+fn what_the_log_did_not_sign_says_nothing_about_it() {
+    let (previous, path) = earlier(4);
+    let stranger = sign_note(4, LOG, previous.rsplit_once("\n\n").unwrap().0);
+    for bad in ["", "nonsense", &previous.replace("\n4\n", "\n3\n"), &stranger] {
+        assert_report(&after(bad, Some(&path)), Verdict::Unknown, &[Reason::BadPrevious]);
+    }
 }

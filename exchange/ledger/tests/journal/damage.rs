@@ -27,11 +27,12 @@ fn recorded() -> Recorded {
     Recorded { dir, bytes, frames }
 }
 
-/// A data folder whose journal is one segment with these bytes and zeros behind.
+/// A data folder whose journal is one segment with these bytes and zeros behind, killed before its guard was written again.
 fn journal_of(bytes: &[u8], zeros: usize) -> TempDir {
     let dir = TempDir::new().unwrap();
     fs::create_dir(dir.path().join("journal")).unwrap();
     fs::write(segment_path(dir.path(), 0), [bytes, &vec![0; zeros]].concat()).unwrap();
+    fs::write(guard_path(dir.path()), guard_file(0, 0, verifier::merkle::EMPTY_ROOT)).unwrap();
     dir
 }
 
@@ -153,6 +154,10 @@ fn missing_segments_and_rolled_back_journals_are_refused() {
     for number in 2..=4 {
         let _ = fs::remove_file(segment_path(copied.path(), number));
     }
+    let error = refusal(copied.path());
+    assert!(matches!(error, OpenError::CutShort { guard: 3, journal: 2 }), "{error}");
+    // The guard is from before, too: the published checkpoint still tells.
+    fs::write(guard_path(copied.path()), guard_file(0, 0, verifier::merkle::EMPTY_ROOT)).unwrap();
     let error = refusal(copied.path());
     assert!(matches!(error, OpenError::RolledBack { published: 3, journal: 2 }), "{error}");
     assert!(matches!(verify(copied.path()), Err(OpenError::RolledBack { .. })));

@@ -110,7 +110,7 @@ fn a_lost_or_damaged_image_gives_the_same_state() {
     for damage in 0..3 {
         fs::remove_dir_all(&store).unwrap();
         copy(good.path(), &store);
-        let db = store.join("db");
+        let db = store.join("sled").join("db");
         let mut bytes = fs::read(&db).unwrap();
         match damage {
             0 => {
@@ -126,7 +126,7 @@ fn a_lost_or_damaged_image_gives_the_same_state() {
         assert_eq!(ledger.state().digest(), digest, "damage {damage}");
         ledger.close();
     }
-    let rebuilt = ledger::rebuild(options(dir.path()), keys()).unwrap();
+    let rebuilt = ledger::rebuild(options(dir.path()), keys(), RebuildFrom::Zero, &|_| {}).unwrap();
     assert_eq!((rebuilt.size, rebuilt.state_digest, rebuilt.counts.licenses), (40, digest, 20));
     reopened(true);
 }

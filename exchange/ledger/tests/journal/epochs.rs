@@ -221,7 +221,7 @@ fn an_image_without_a_holders_key_is_made_anew() {
     let ledger = open_plain(dir.path());
     issue(&ledger, 1);
     ledger.close();
-    let store = sled::open(dir.path().join("store")).unwrap();
+    let store = sled::open(dir.path().join("store/sled")).unwrap();
     let keys: Vec<_> = store.iter().keys().map(Result::unwrap).filter(|key| key[0] == 17).collect();
     assert_eq!(keys.len(), 1);
     store.remove(&keys[0]).unwrap();
@@ -507,7 +507,7 @@ fn a_rebuild_deletes_nothing_for_keys_that_cannot_make_it_again() {
     ledger.close();
     let before = files(dir.path());
     let other = Arc::new(EpochsInMemory::new("log.example/other", [3; 32]));
-    let refused = ledger::rebuild(options(dir.path()), keys_with(other));
+    let refused = ledger::rebuild(options(dir.path()), keys_with(other), RebuildFrom::Zero, &|_| {});
     assert!(matches!(refused, Err(OpenError::Keys(_))));
     assert_eq!(files(dir.path()), before);
 }

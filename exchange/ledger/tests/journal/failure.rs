@@ -7,7 +7,10 @@ fn a_second_open_is_locked_out() {
     let dir = TempDir::new().unwrap();
     let ledger = open(dir.path());
     assert!(matches!(Ledger::open(options(dir.path()), keys()), Err(OpenError::Locked)));
-    assert!(matches!(ledger::rebuild(options(dir.path()), keys()), Err(OpenError::Locked)));
+    assert!(matches!(
+        ledger::rebuild(options(dir.path()), keys(), RebuildFrom::Zero, &|_| {}),
+        Err(OpenError::Locked)
+    ));
     let clone = ledger.clone();
     ledger.close();
     assert!(matches!(outcome(&clone, note(&clone)), Err(Refused::Stopped)));
@@ -216,4 +219,85 @@ fn a_full_queue_is_overload() {
     assert!(overloaded >= 10 && committed + overloaded == 20);
     assert_eq!(ledger.size(), committed);
     ledger.close();
+}
+
+#[test]
+fn a_file_that_goes_under_the_running_journal_stops_it() {
+    static CAUSES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let on_fatal = |cause: &str| CAUSES.lock().unwrap().push(cause.to_owned());
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 8] = [
+        ("0000000001.mxj was deleted", |folder| fs::remove_file(segment_path(folder, 1)).unwrap()),
+        ("0000000001.mxj was replaced", |folder| {
+            let copy = folder.join("copy");
+            fs::copy(segment_path(folder, 1), &copy).unwrap();
+            fs::rename(copy, segment_path(folder, 1)).unwrap();
+        }),
+        ("0000000001.mxj was truncated", |folder| cut(&segment_path(folder, 1), 1000)),
+        ("0000000000.mxj was deleted", |folder| fs::remove_file(segment_path(folder, 0)).unwrap()),
+        ("0000000000.mxj was truncated", |folder| cut(&segment_path(folder, 0), 100)),
+        ("0000000002.mxj was deleted", |folder| {
+            while !segment_path(folder, 2).exists() {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+            fs::remove_file(segment_path(folder, 2)).unwrap();
+        }),
+        ("guard was deleted", |folder| fs::remove_file(guard_path(folder)).unwrap()),
+        ("lock was deleted", |folder| fs::remove_file(folder.join("journal/lock")).unwrap()),
+    ];
+    for (told, harm) in harms {
+        let dir = TempDir::new().unwrap();
+        let ledger = open_without_image(dir.path());
+        commit_now(&ledger, note(&ledger));
+        ledger.close();
+        let (written, sealed) = mpsc::channel();
+        let hooks = Hooks {
+            after_sync: Some(Arc::new(move |frame| written.send(frame).unwrap())),
+            ..Hooks::default()
+        };
+        let (ledger, _) = open_with(Options { on_fatal, image: false, hooks, ..options(dir.path()) });
+        commit_now(&ledger, note(&ledger));
+        // Idle: behind this seal nothing is written any more.
+        while sealed.recv().unwrap() != 3 {}
+        harm(dir.path());
+        // Nothing is asked of the ledger: it finds out by itself.
+        while ledger.health().stopped.is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(matches!(outcome(&ledger, note(&ledger)), Err(Refused::Stopped)));
+        ledger.close();
+        let causes = std::mem::take(&mut *CAUSES.lock().unwrap());
+        assert!(causes.len() == 1 && causes[0].contains(told), "{told}: {causes:?}");
+    }
+}
+
+#[test]
+fn nothing_is_answered_from_a_segment_that_is_gone() {
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm); 3] = [
+        ("deleted", |folder| fs::remove_file(segment_path(folder, 0)).unwrap()),
+        ("deleted", |folder| {
+            fs::write(folder.join("other"), b"").unwrap();
+            fs::rename(folder.join("other"), segment_path(folder, 0)).unwrap();
+        }),
+        ("truncated", |folder| cut(&segment_path(folder, 0), 0)),
+    ];
+    for (told, harm) in harms {
+        let dir = TempDir::new().unwrap();
+        let ledger = open_without_image(dir.path());
+        commit_now(&ledger, note(&ledger));
+        // With the next group at the latest.
+        harm(dir.path());
+        let refused = outcome(&ledger, note(&ledger));
+        assert!(matches!(refused, Err(Refused::Stopped)), "{refused:?}");
+        let cause = ledger.health().stopped.unwrap();
+        assert!(cause.contains(told), "{told}: {cause}");
+        assert_eq!(ledger.size(), 1);
+        ledger.close();
+    }
+}
+
+fn cut(path: &Path, len: u64) {
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
 }

@@ -2,7 +2,7 @@
 
 pub(crate) use ledger::{
     Command, Committed, DocumentKind, EpochFile, EpochFiles, EpochsInMemory, Fact, Hooks, Key, Ledger,
-    LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, Refused, Space, State,
+    LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
     record::{
         CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
     },
@@ -202,6 +202,26 @@ pub(crate) fn use_of(ledger: &Ledger, n: u8) -> Command {
 
 pub(crate) fn segment_path(folder: &Path, number: u32) -> PathBuf {
     folder.join("journal").join(format!("{number:010}.mxj"))
+}
+
+/// A guard file by the format: the newer slot says how far the journal was released.
+pub(crate) fn guard_file(frames: u64, size: u64, root: [u8; 32]) -> Vec<u8> {
+    let slot = |sequence: u64, size: u64, frames: u64, root: [u8; 32]| {
+        let mut slot =
+            [&b"MXG1\0\0\0\0"[..], &sequence.to_be_bytes(), &size.to_be_bytes(), &frames.to_be_bytes()]
+                .concat();
+        slot.extend_from_slice(&root);
+        slot.extend_from_slice(&sha256(&[ORIGIN.as_bytes()]));
+        slot.resize(124, 0);
+        slot.extend_from_slice(&crc32c::crc32c(&slot).to_be_bytes());
+        slot.resize(4096, 0);
+        slot
+    };
+    [slot(0, 0, 0, verifier::merkle::EMPTY_ROOT), slot(1, size, frames, root)].concat()
+}
+
+pub(crate) fn guard_path(folder: &Path) -> PathBuf {
+    folder.join("journal/guard")
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {

@@ -1,12 +1,9 @@
-//! A journal without room: refused and recovered below the reserve, stopped for good at a real error, nothing lost.
-//!
-//! These tests mount file systems of their own, which needs root; without it they say so and do nothing.
-
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+//! A disk without room: refused and recovered below the reserve, stopped for good at a real error, nothing lost.
 
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::mount::{MountFlags, UnmountFlags};
 use schemas::codes::Code;
@@ -14,6 +11,9 @@ use schemas::routes::Route;
 use serde_json::json;
 use tempfile::TempDir;
 use tests::{Issued, Setup, draft, eventually, natural};
+
+use crate::story::Stories;
+use crate::{Lacking, Violation, caught, must};
 
 /// Size of the mounted file system: room for a journal of small segments and for more.
 const MOUNTED_MIB: u64 = 96;
@@ -25,22 +25,17 @@ struct Mounted {
 }
 
 impl Mounted {
-    /// `None`, and a line that says so, without the right to mount.
-    fn new(test: &str) -> Option<Self> {
+    fn new() -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
-            println!("skipped: {test} needs root, to mount a file system of its own");
-            return None;
+            return Err(Lacking("needs root, to mount a file system".to_owned()).into());
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("small");
         fs::create_dir(&path).unwrap();
         let size = std::ffi::CString::new(format!("size={MOUNTED_MIB}m")).unwrap();
         match rustix::mount::mount("tmpfs", &path, "tmpfs", MountFlags::empty(), size.as_c_str()) {
-            Ok(()) => Some(Self { path, _folder: folder }),
-            Err(error) => {
-                println!("skipped: {test} cannot mount a file system here: {error}");
-                None
-            }
+            Ok(()) => Ok(Self { path, _folder: folder }),
+            Err(error) => Err(Lacking(format!("cannot mount a tmpfs: {error}")).into()),
         }
     }
 
@@ -76,9 +71,9 @@ impl Drop for Mounted {
     }
 }
 
-#[tokio::test]
-async fn below_the_reserve_it_refuses_lives_and_recovers_by_itself() {
-    let Some(mounted) = Mounted::new("the journal's reserve") else { return };
+/// Below the reserve it refuses, lives and recovers by itself.
+async fn below_the_reserve() -> anyhow::Result<()> {
+    let mounted = Mounted::new()?;
     let server = Setup::new().at(&mounted.path.join("data")).start().await;
     let mut issuer = server.party("issuer");
     let first = draft(&natural()).issue(&mut issuer).await;
@@ -113,6 +108,7 @@ async fn below_the_reserve_it_refuses_lives_and_recovers_by_itself() {
     }
     // What was refused meanwhile is counted in the journal, in entries of the exchange itself.
     eventually("the shed counts", || async { (server.size().await > size + 3).then_some(()) }).await;
+    Ok(())
 }
 
 /// The segment that is written to, with its length.
@@ -129,12 +125,14 @@ fn current_segment(data: &Path) -> (PathBuf, u64) {
     (path, length)
 }
 
-#[tokio::test]
-async fn a_write_that_finds_no_space_ends_all_answering_and_loses_nothing() {
-    let Some(mounted) = Mounted::new("a real ENOSPC") else { return };
+/// A write that finds no space ends all answering and loses nothing.
+async fn a_write_without_space(failpoint: Option<&str>) -> anyhow::Result<()> {
+    let mounted = Mounted::new()?;
     let data = mounted.path.join("data");
-    let mut server =
-        Setup::new().at(&data).config(|config| config.journal.reserve_segments = 0).start().await;
+    let setup = Setup::new().at(&data).config(|config| config.journal.reserve_segments = 0);
+    let mut server = setup.prepare().await;
+    server.set_env("MIAOXIANG_FAILPOINT", failpoint);
+    server.start();
     let mut issuer = server.party("issuer");
     let mut acknowledged: Vec<Issued> = Vec::new();
     for _ in 0..20 {
@@ -161,7 +159,9 @@ async fn a_write_that_finds_no_space_ends_all_answering_and_loses_nothing() {
             Ok(reply) if reply.status == 201 => {
                 acknowledged.push(Issued::new(draft, &reply.json));
                 answered += 1;
-                assert!(answered < 10_000, "the file system never filled up");
+                must(answered < MOST_ANSWERED, || {
+                    format!("{answered} entries are acknowledged and there is no room for them")
+                })?;
             }
             // A 503 or 500 without a receipt says nothing about the request; it is no answer.
             Ok(reply) => {
@@ -187,4 +187,71 @@ async fn a_write_that_finds_no_space_ends_all_answering_and_loses_nothing() {
         assert_eq!(reply.json["verdict"], json!("valid"), "an acknowledged license is gone");
     }
     draft(&natural()).issue(&mut issuer).await;
+    Ok(())
+}
+
+/// Load before the disk is filled, and while it is full.
+const LOAD: Duration = Duration::from_millis(150);
+/// Left free when it is filled: less than the reserve.
+const LEFT_BYTES: u64 = 1 << 20;
+
+/// More entries than fit in the last pages of a segment.
+const MOST_ANSWERED: u64 = 100;
+
+/// Runs all of it; the disk fills up `rounds` times under load.
+pub(crate) async fn run(rounds: u32) -> anyhow::Result<()> {
+    below_the_reserve().await?;
+    a_write_without_space(None).await?;
+    caught("a failed write is ignored", a_write_without_space(Some("ignore-write-error")).await)?;
+    let summary = under_load(rounds).await?;
+    println!("the disk full {rounds} times under load, and once at a start: {summary}");
+    Ok(())
+}
+
+/// Filled and freed under load, cut down while it is full, started while it is full.
+async fn under_load(rounds: u32) -> anyhow::Result<String> {
+    let mounted = Mounted::new()?;
+    let mut server = Setup::new().at(&mounted.path.join("data")).start().await;
+    let mut stories = Stories::default();
+    for round in 1..=rounds {
+        let last = round == rounds;
+        stories
+            .tell(&mut server, async |server| {
+                tokio::time::sleep(LOAD).await;
+                mounted.fill(LEFT_BYTES);
+                eventually("the journal's reserve", || async {
+                    (server.admin("/ready").await.status == 503).then_some(())
+                })
+                .await;
+                let size = server.size().await;
+                tokio::time::sleep(LOAD).await;
+                assert_eq!(server.size().await, size, "a full journal takes no entry");
+                assert_eq!(server.admin("/health").await.status, 200, "alive");
+                if last {
+                    server.kill();
+                    return;
+                }
+                mounted.make_room();
+                eventually("room", || async { (server.admin("/ready").await.status == 200).then_some(()) })
+                    .await;
+                tokio::time::sleep(LOAD).await;
+                server.kill();
+            })
+            .await?;
+        if last {
+            // Whether it starts without room is its choice; what it says then is not silence, and nothing is lost.
+            if let Err(said) = server.try_start() {
+                must(!said.trim().is_empty(), || "a start on a full disk fails without a word".to_owned())?;
+            }
+            server.kill();
+            mounted.make_room();
+        }
+        server.log_verify();
+        server.try_start().map_err(Violation)?;
+        stories.check(&server).await?;
+    }
+    stories.check_all(&server).await?;
+    anyhow::ensure!(server.stop() == Some(0), "the exchange does not stop well: {}", server.stderr());
+    server.log_verify();
+    Ok(stories.summary())
 }

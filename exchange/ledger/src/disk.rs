@@ -1,0 +1,186 @@
+//! What the journal does with files: one narrow trait, so that a test can put a disk that fails under it.
+//!
+//! Segments, the guard and the lock go through it. Tiles and the restart image are derived and use files directly.
+
+use crate::ledger::Space;
+use std::{
+    any::Any,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{FileExt, MetadataExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What the file system says about a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// Tells one file from another while both exist.
+    pub(crate) inode: u64,
+    /// Names that the file has; 0 when it was deleted.
+    pub(crate) links: u64,
+    /// Bytes.
+    pub(crate) len: u64,
+}
+
+/// Held while a process may touch the journal; the lock ends when the last clone is dropped.
+pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
+
+/// A folder of files on something that keeps them.
+pub(crate) trait Disk: Send + Sync {
+    /// Opens a file that exists, for reading and, if `write`, for writing.
+    fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>>;
+    /// Makes an empty file for reading and writing; one that is there is emptied.
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+    /// Gives a file another name, in place of whatever has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Everything in a folder, in no order.
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>>;
+    /// Makes a folder, durably, unless it is there.
+    fn make_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// What stands under a name.
+    fn stat(&self, path: &Path) -> io::Result<Stat>;
+    /// Free and total bytes of the file system that holds `folder`.
+    fn space(&self, folder: &Path) -> io::Result<Space>;
+    /// Takes the lock in this file, which is made if need be; `None` when another process has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>>;
+}
+
+/// An open file.
+pub(crate) trait DiskFile: Send + Sync {
+    /// Reads some bytes; fewer than asked for is no sign of the end, none is.
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all bytes. After an error some of them may be written.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Makes content and length durable (`fdatasync`). After an error what is durable is unknown, and a second call
+    /// would not tell: never retried.
+    fn sync(&self) -> io::Result<()>;
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    fn stat(&self) -> io::Result<Stat>;
+}
+
+/// Reads until `bytes` is full or the file ends; how many bytes were read.
+pub(crate) fn read_up_to(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], offset + read as u64) {
+            Ok(0) => break,
+            Ok(count) => read += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+/// Fills `bytes`; a file that ends before is an error.
+pub(crate) fn read_exact(file: &dyn DiskFile, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    let wanted = bytes.len();
+    if read_up_to(file, bytes, offset)? == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// A whole file.
+pub(crate) fn read_all(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    read_file(&*disk.open(path, false)?)
+}
+
+/// A whole file that is open.
+pub(crate) fn read_file(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(file.stat()?.len).map_err(io::Error::other)?];
+    let read = read_up_to(file, &mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// The file system of this machine.
+pub(crate) struct RealDisk;
+
+impl Disk for RealDisk {
+    fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(write).open(path)?))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        match folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Some(parent) => {
+                self.make_folder(parent)?;
+                fs::create_dir(folder)?;
+                self.sync_folder(parent)
+            }
+            None => fs::create_dir(folder),
+        }
+    }
+
+    fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+        File::open(folder)?.sync_all()
+    }
+
+    fn stat(&self, path: &Path) -> io::Result<Stat> {
+        Ok(stat_of(&fs::metadata(path)?))
+    }
+
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        let vfs = rustix::fs::statvfs(folder)?;
+        Ok(Space {
+            free_bytes: vfs.f_bavail.saturating_mul(vfs.f_frsize),
+            total_bytes: vfs.f_blocks.saturating_mul(vfs.f_frsize),
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Arc::new(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, bytes, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fdatasync(self)?)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Self::set_len(self, len)
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        Ok(stat_of(&self.metadata()?))
+    }
+}
+
+fn stat_of(metadata: &fs::Metadata) -> Stat {
+    Stat { inode: metadata.ino(), links: metadata.nlink(), len: metadata.len() }
+}

@@ -1,0 +1,276 @@
+//! Checking a journal from the outside, without its lock and without changing it.
+
+use crate::{
+    Hash, LedgerKeys, Options,
+    crypt::Crypt,
+    disk::RealDisk,
+    frame::Kind,
+    image::Image,
+    ledger::OpenError,
+    record::{EntryPlain, Record},
+    recovery::{
+        Changes, Found, Reading, apply_frame, is_served, lock, published, signer, snapshots_folder,
+        store_folder,
+    },
+    segment::Folders,
+    sequencer::{Cursor, kind_of_leaf, leaf_of},
+    snapshot,
+    state::State,
+    store::StoreError,
+    tally::{Comparison, Tally},
+};
+use std::{collections::BTreeMap, io, sync::Arc};
+use verifier::{
+    checkpoint::Checkpoint,
+    leaf::{LeafKind, Open},
+    note::VerifierKey,
+};
+
+/// What [`verify_log`] found in a journal whose frames are all good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogReport {
+    /// Entries; all their frames are whole and verified.
+    pub size: u64,
+    /// Root over them.
+    pub root: Hash,
+    /// Frames, seals included.
+    pub frames: u64,
+    /// Segments with frames.
+    pub segments: usize,
+    /// Bytes that are no frame stand at the end: an unfinished write. No loss; nobody was answered from it. Never said
+    /// of a journal that is being written.
+    pub torn_tail: bool,
+    /// Digest of the state that replay gives.
+    pub state_digest: Hash,
+    /// Size of the published checkpoint that the journal confirms; `None` when there is none that can be read.
+    pub published: Option<u64>,
+    /// Digests of the state that were logged; all are right but those among the problems.
+    pub logged_digests: u64,
+    /// Snapshot files that hold the state that the journal makes.
+    pub snapshots: usize,
+    /// The restart image.
+    pub image: ImageFound,
+    /// What is derived from the journal and is not what the journal says. Deleting it makes it right.
+    pub problems: Vec<String>,
+}
+
+/// How a restart image compares with the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImageFound {
+    /// There is none.
+    Absent,
+    /// A gateway has it open; only one process can.
+    InUse,
+    /// It gives the state that the journal makes.
+    Good,
+    /// It does not; see the problems.
+    Bad,
+}
+
+/// Looks at a journal that a gateway may be writing.
+fn look(options: &Options, key: &VerifierKey, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
+    let look = || {
+        let folders = Folders::new(Arc::new(RealDisk), options);
+        Found::look(folders, key.clone(), published.cloned(), Reading::Check)
+    };
+    // A segment that is archived while the folder is read may be missed in both its forms.
+    look().or_else(|_| look())
+}
+
+/// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
+/// state parts and what they commit to, the published checkpoint, the digests of the state that were logged, the
+/// snapshots, and, when no gateway has it open, the restart image. `progress` gets the entries done so far.
+///
+/// Beside a running gateway it sees the journal of the moment. Needs about 100 bytes of memory for each license,
+/// holder, grant and counter beside the state itself.
+///
+/// # Errors
+/// The first thing that is wrong; everything that `progress` was told before it is right.
+pub fn verify_log(
+    options: Options,
+    keys: LedgerKeys,
+    mut progress: impl FnMut(u64),
+) -> Result<LogReport, OpenError> {
+    let signer = signer(&options, &keys)?;
+    let crypt = Arc::new(Crypt::new(&options.origin, &keys));
+    let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
+    let mut problems = Vec::new();
+    // Read before the journal: a gateway that runs beside may only be ahead of them.
+    let served = is_served(&options.folder);
+    let published = published(&options.folder, &signer.key);
+    let mut snapshots = snapshots(&options, &mut problems)?;
+    let found = look(&options, &signer.key, published.as_ref())?;
+    let mut changes = Changes::default();
+    let mut tally = Tally::empty();
+    let (mut logged_digests, mut good_snapshots) = (0, 0);
+    let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
+        changes.clear();
+        apply_frame(&crypt, &state, position, frame, hashes, &mut changes)?;
+        let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);
+        // Without an image there is no store to fail.
+        let _ = tally.follow(&state, &changes.changed, seal);
+        for logged in &changes.logged {
+            logged_digests += 1;
+            match tally.compare(logged) {
+                Comparison::Same => {}
+                Comparison::Different => {
+                    problems.push(format!("the digest logged at size {} is another", logged.size))
+                }
+                Comparison::Unknown => {
+                    problems.push(format!("a digest was logged for size {}, no seal", logged.size))
+                }
+            }
+        }
+        if let Some(digest) = seal.and_then(|size| snapshots.remove(&size)) {
+            if tally.at(frame.size) == Some(digest) {
+                good_snapshots += 1;
+            } else {
+                problems.push(format!("the snapshot of size {} is not the state of the journal", frame.size));
+            }
+        }
+        progress(frame.size);
+        Ok::<_, OpenError>(())
+    })?;
+    let size = end.cursor.frontier.size();
+    problems.extend(
+        snapshots.keys().map(|size| format!("the journal has no seal for the snapshot of size {size}")),
+    );
+    let state_digest = state.digest();
+    let image = match image(&options, &crypt, &signer.key, end.cursor.frame, state_digest) {
+        Ok(found) => found,
+        Err(error) => {
+            problems.push(format!("the restart image: {error}"));
+            ImageFound::Bad
+        }
+    };
+    Ok(LogReport {
+        size,
+        root: end.cursor.frontier.root(),
+        frames: end.cursor.frame,
+        segments: found.segments(),
+        torn_tail: end.torn && !served,
+        state_digest,
+        published: published.map(|published| published.size),
+        logged_digests,
+        snapshots: good_snapshots,
+        image,
+        problems,
+    })
+}
+
+/// Reads the snapshots: size and digest of those that are whole.
+fn snapshots(options: &Options, problems: &mut Vec<String>) -> Result<BTreeMap<u64, Hash>, OpenError> {
+    let origin = verifier::sha256(&[options.origin.as_bytes()]);
+    let listed =
+        snapshot::list(&snapshots_folder(&options.folder)).map_err(OpenError::io("listing the snapshots"))?;
+    let mut found = BTreeMap::new();
+    for listed in listed {
+        match snapshot::read(&listed.path, &origin, &mut |_, _| Ok(())) {
+            Ok((meta, digest)) if meta.covers == listed.size => drop(found.insert(listed.size, digest)),
+            Ok(_) => problems.push(format!("the snapshot of size {} has another name", listed.size)),
+            // Two are kept: this one was the third.
+            Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => problems.push(format!("the snapshot of size {}: {error}", listed.size)),
+        }
+    }
+    Ok(found)
+}
+
+/// Compares the restart image with the digest that the journal gives after its last frame.
+fn image(
+    options: &Options,
+    crypt: &Arc<Crypt>,
+    key: &VerifierKey,
+    frames: u64,
+    expected: Hash,
+) -> Result<ImageFound, ImageProblem> {
+    let store = store_folder(&options.folder);
+    if !store.join(options.engine.name()).exists() {
+        return Ok(ImageFound::Absent);
+    }
+    // Held only for this: a gateway that starts meanwhile would be refused.
+    let _lock = match lock(&RealDisk, &options.folder) {
+        Err(OpenError::Locked) => return Ok(ImageFound::InUse),
+        lock => lock?,
+    };
+    if let Some(probe) = &options.probe {
+        probe(&options.folder, options.engine).map_err(StoreError::Probe)?;
+    }
+    let state = State::new(Arc::clone(crypt), options.idempotency_per_organisation);
+    let (_image, Some(meta)) = Image::open(&store, options.engine, &options.origin, &state)? else {
+        return Ok(ImageFound::Absent);
+    };
+    let found = look(options, key, None)?;
+    let mut changes = Changes::default();
+    let end = found.walk(&meta.cursor, &mut |position, frame, hashes| {
+        changes.clear();
+        apply_frame(crypt, &state, position, frame, hashes, &mut changes)
+    })?;
+    if end.cursor.frame != frames {
+        // A gateway ran in between.
+        return Ok(ImageFound::InUse);
+    }
+    if meta.covers > end.cursor.frontier.size() {
+        return Err(StoreError::Doubtful("ahead of the journal").into());
+    }
+    if state.digest() != expected {
+        return Err(StoreError::Doubtful("not the state of the journal").into());
+    }
+    Ok(ImageFound::Good)
+}
+
+/// Why an image is not good.
+#[derive(Debug, thiserror::Error)]
+enum ImageProblem {
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// One entry as the journal holds it, read with the journal key.
+#[derive(Debug)]
+pub struct Entry {
+    /// What the caller may know; its index and time are complete.
+    pub open: Open,
+    /// What replay needs and insiders may know, the internal reason of a refusal among it.
+    pub record: Record,
+}
+
+/// Reads every entry of a journal in order, each frame checked as [`verify_log`] does, without changing anything
+/// and without its lock. Subject parts stay sealed.
+///
+/// # Errors
+/// [`OpenError`]; what came before the first damage was visited.
+pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
+    let signer = signer(&options, &keys)?;
+    let crypt = Crypt::new(&options.origin, &keys);
+    let found = look(&options, &signer.key, None)?;
+    found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
+        if frame.head.kind == Kind::Seal {
+            return Ok(());
+        }
+        let corrupt =
+            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
+        let plain = crypt
+            .open_state(frame.state, frame.head.day, frame.head.number)
+            .map_err(|_| OpenError::Keys("the journal key does not open the journal"))?;
+        let mut rest = plain.as_slice();
+        for leaf in frame.leaves() {
+            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
+            let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
+            if leaf_of(kind, &entry).as_ref() != Some(leaf) {
+                return Err(corrupt("an entry is not what its leaf commits to"));
+            }
+            if kind != LeafKind::Entry {
+                continue;
+            }
+            visit(Entry {
+                open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
+                record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
+            });
+        }
+        Ok(())
+    })?;
+    Ok(())
+}

@@ -1,0 +1,471 @@
+//! The log's witnesses: each published checkpoint is submitted to every one, and what is served carries their
+//! cosignatures. So the exchange cannot show two people two logs without being seen, and cannot go back.
+//!
+//! Each witness is followed by a task of its own with a connection and a time-out of its own; a slow one holds up
+//! nobody. What is served is the newest checkpoint with a quorum, and it may lag behind the newest one published by at most
+//! [`GRACE`]: when witnesses are gone, the log goes on with fewer cosignatures, and a checker's policy says whether
+//! that is enough.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::HOST;
+use hyper_util::rt::TokioIo;
+use ledger::Ledger;
+use metrics::{counter, gauge};
+use ring::signature::Ed25519KeyPair;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use verifier::checkpoint::{Checkpoint, decimal};
+use verifier::merkle::EMPTY_ROOT;
+use verifier::note::{CosignerKey, SignedNote, VerifierKey};
+
+use crate::config::WitnessAddress;
+use crate::witness::Submission;
+
+/// Counter of submissions; labels `witness`, `result` (`cosigned`, `unreachable`, `refused`, `ahead`).
+pub const SUBMISSIONS: &str = "miaoxiang_witness_submissions_total";
+/// Gauge of the size that a witness cosigned last; label `witness`.
+pub const COSIGNED_SIZE: &str = "miaoxiang_witness_cosigned_size";
+
+/// Longest time for one submission, the connection included.
+const SUBMIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Rest after a submission that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How often the published checkpoint is looked at; it moves once a second.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a checkpoint without its quorum stands behind the last one that has it.
+pub const GRACE: Duration = Duration::from_secs(2);
+/// Longest wait for a checkpoint that covers an entry.
+pub const COVER_WAIT: Duration = Duration::from_secs(2);
+/// Published checkpoints that may still get their quorum.
+const MAX_PENDING: usize = 8;
+/// Longest answer of a witness that is read, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Where a witness takes submissions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Prefix {
+    /// Reads `http://host:port`, perhaps with a path; `None` for anything else.
+    pub fn parse(url: &str) -> Option<Self> {
+        let uri: hyper::Uri = url.parse().ok()?;
+        let plain = uri.scheme_str() == Some("http") && uri.query().is_none();
+        let authority = uri.authority().filter(|authority| plain && !authority.as_str().contains('@'))?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let path = uri.path().trim_end_matches('/').to_owned();
+        Some(Self { host, port: authority.port_u16()?, path })
+    }
+}
+
+/// Why a submission brought no cosignature.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// No answer within its time.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// An answer that the protocol does not have, a refusal, or a cosignature that does not verify.
+    #[error("refuses: {0}")]
+    Refused(String),
+    /// It has cosigned a larger tree of this log than there is.
+    #[error("has cosigned size {0} of this log, which is larger than the log")]
+    Ahead(u64),
+    /// It has cosigned a tree of this log that this log did not grow from.
+    #[error("has cosigned size {0} of this log, which this log did not grow from")]
+    Forked(u64),
+    /// The tiles cannot be read.
+    #[error("the consistency proof cannot be made: {0}")]
+    Tiles(String),
+}
+
+impl Failure {
+    /// Whether the log is not the one that the witness saw before.
+    pub fn is_rollback(&self) -> bool {
+        matches!(self, Self::Ahead(_) | Self::Forked(_))
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Refused(_) | Self::Tiles(_) => "refused",
+            Self::Ahead(_) | Self::Forked(_) => "ahead",
+        }
+    }
+}
+
+/// One witness as the log knows it: its address, its connection and what it has.
+pub struct Link {
+    /// Position in the configuration; also the order of cosignatures.
+    at: usize,
+    prefix: Prefix,
+    key: CosignerKey,
+    connection: Option<SendRequest<Full<Bytes>>>,
+    /// Size that it has cosigned, as far as is known.
+    known: Option<u64>,
+    /// Largest published size that it has cosigned since the start.
+    done: Option<u64>,
+}
+
+impl Link {
+    /// Links to configured witnesses, nothing sent yet. An address that cannot be read gives none: the configuration
+    /// is checked before.
+    pub fn all(witnesses: &[WitnessAddress]) -> Vec<Self> {
+        let link = |(at, witness): (usize, &WitnessAddress)| {
+            let prefix = Prefix::parse(&witness.url)?;
+            Some(Self { at, prefix, key: witness.key.clone(), connection: None, known: None, done: None })
+        };
+        witnesses.iter().enumerate().filter_map(link).collect()
+    }
+
+    /// The witness's name.
+    pub fn name(&self) -> &str {
+        self.key.name()
+    }
+
+    /// Asks the witness which size of the log it has cosigned: by submitting the empty tree, from which every log has
+    /// grown. One that has nothing cosigns that; any other says its size.
+    ///
+    /// # Errors
+    /// [`Failure`]; the size stays unknown.
+    pub async fn ask_size(&mut self, key: &VerifierKey, pair: &Ed25519KeyPair) -> Result<u64, Failure> {
+        let empty = Checkpoint { origin: key.name().to_owned(), size: 0, root: EMPTY_ROOT };
+        let signature = pair.sign(empty.text().as_bytes());
+        let signature = signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes");
+        let checkpoint = empty.signed_text(key, signature);
+        let submission = Submission { old: 0, proof: Vec::new(), checkpoint };
+        let size = match self.post(&submission).await? {
+            (200, _) => 0,
+            (409, body) => size_in(&body)?,
+            (status, body) => return Err(refused(status, &body)),
+        };
+        self.known = Some(size);
+        Ok(size)
+    }
+
+    /// Submits a checkpoint; gives the cosignature's line.
+    async fn submit(&mut self, ledger: &Ledger, published: &Served) -> Result<String, Failure> {
+        // The size that is known may be out of date; what the witness then says is not.
+        for _ in 0..2 {
+            let old = self.known.unwrap_or(0);
+            if old > published.size {
+                return Err(Failure::Ahead(old));
+            }
+            let (tiles, size) = (ledger.clone(), published.size);
+            let proof = tokio::task::spawn_blocking(move || tiles.consistency(old, size))
+                .await
+                .map_err(|error| Failure::Tiles(error.to_string()))?
+                .map_err(|error| Failure::Tiles(error.to_string()))?
+                .unwrap_or_default();
+            let submission = Submission { old, proof, checkpoint: published.text.to_string() };
+            match self.post(&submission).await? {
+                (200, lines) => {
+                    let line = self.cosignature(&published.text, &lines)?;
+                    (self.known, self.done) = (Some(published.size), Some(published.size));
+                    return Ok(line);
+                }
+                (409, body) => self.known = Some(size_in(&body)?),
+                (422, _) => return Err(Failure::Forked(old)),
+                (status, body) => return Err(refused(status, &body)),
+            }
+        }
+        Err(Failure::Refused("it names another size each time".to_owned()))
+    }
+
+    /// The cosignature of this witness among the lines of its answer, if it verifies.
+    fn cosignature(&self, checkpoint: &str, lines: &str) -> Result<String, Failure> {
+        let bad = |what: String| Failure::Refused(format!("the answer is no cosignature of it: {what}"));
+        let text = checkpoint.rsplit_once("\n\n").map_or("", |(text, _)| text);
+        let note = format!("{text}\n\n{lines}");
+        let note = SignedNote::parse(&note).map_err(|error| bad(error.to_string()))?;
+        let known = std::slice::from_ref(&self.key);
+        let cosignatures = note.cosignatures(known).map_err(|error| bad(error.to_string()))?;
+        cosignatures.first().map(|one| one.line()).ok_or_else(|| bad("no line of its key".to_owned()))
+    }
+
+    /// Posts a submission within its time; gives status and body.
+    async fn post(&mut self, submission: &Submission) -> Result<(u16, String), Failure> {
+        let answer = match timeout(SUBMIT_TIMEOUT, self.exchange(submission.to_text())).await {
+            Ok(answer) => answer.map_err(|error| Failure::Unreachable(format!("{error:#}"))),
+            Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
+        };
+        if answer.is_err() {
+            self.connection = None;
+        }
+        answer
+    }
+
+    async fn exchange(&mut self, body: String) -> anyhow::Result<(u16, String)> {
+        let Prefix { host, port, path } = &self.prefix;
+        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => self.connection.insert(connection),
+            None => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                let (sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+                // Ends with the sender; an error shows up at the request that meets it.
+                tokio::spawn(driver);
+                self.connection.insert(sender)
+            }
+        };
+        let request = hyper::Request::post(format!("{path}/add-checkpoint"))
+            .header(HOST, format!("{host}:{port}"))
+            .body(Full::new(body.into()))?;
+        connection.ready().await?;
+        let response = connection.send_request(request).await?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+fn size_in(body: &str) -> Result<u64, Failure> {
+    body.strip_suffix('\n')
+        .and_then(decimal)
+        .ok_or_else(|| Failure::Refused("status 409 without a size".to_owned()))
+}
+
+fn refused(status: u16, body: &str) -> Failure {
+    let first = body.lines().next().unwrap_or_default();
+    let shown: String = first.chars().filter(|c| !c.is_control()).take(80).collect();
+    Failure::Refused(format!("status {status} {shown}"))
+}
+
+/// A checkpoint as it is served.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// Leaves in its tree.
+    pub size: u64,
+    /// The note: the log's signature and the cosignatures it has.
+    pub text: Arc<str>,
+}
+
+/// A published checkpoint and who has cosigned it so far.
+struct Pending {
+    published: Served,
+    since: Instant,
+    /// By the witness's position.
+    lines: Vec<(usize, String)>,
+}
+
+impl Pending {
+    fn served(&self) -> Served {
+        let mut lines = self.lines.clone();
+        lines.sort();
+        let lines: String = lines.into_iter().map(|(_, line)| line).collect();
+        Served { size: self.published.size, text: format!("{}{lines}", self.published.text).into() }
+    }
+}
+
+#[derive(Default)]
+struct Board {
+    /// The newest last.
+    pending: VecDeque<Pending>,
+    /// The newest with a quorum.
+    cosigned: Option<Served>,
+}
+
+/// The checkpoints that are served, and how they come by their cosignatures. Everything here is in memory: after a restart
+/// the witnesses cosign the newest checkpoint again.
+pub struct Cosigning {
+    ledger: Ledger,
+    quorum: usize,
+    board: Mutex<Board>,
+    /// The newest published checkpoint, for the tasks that submit it.
+    newest: watch::Sender<Served>,
+    /// Counts the changes of what is served.
+    changes: watch::Sender<u64>,
+}
+
+impl Cosigning {
+    /// Serves the checkpoints of a ledger; `quorum` 0 asks for no witness.
+    pub fn new(ledger: Ledger, quorum: usize) -> Self {
+        let (size, text) = ledger.published();
+        let cosigning = Self {
+            ledger,
+            quorum,
+            board: Mutex::default(),
+            newest: watch::Sender::new(Served { size, text: Arc::clone(&text) }),
+            changes: watch::Sender::new(0),
+        };
+        cosigning.publish(Served { size, text });
+        cosigning
+    }
+
+    /// Submits the published checkpoint to every witness at once and waits for all: at start, so that the first
+    /// checkpoint served is cosigned, and a log that went back is found before anything is answered.
+    ///
+    /// # Errors
+    /// The first witness that has seen another log, with its name. Any other failure is logged and tried again later.
+    pub async fn first_round(self: &Arc<Self>, links: Vec<Link>) -> Result<Vec<Link>, (String, Failure)> {
+        let mut round = JoinSet::new();
+        for mut link in links {
+            let this = Arc::clone(self);
+            round.spawn(async move {
+                let published = this.newest.borrow().clone();
+                let outcome = this.submit(&mut link, &published).await;
+                (link, outcome)
+            });
+        }
+        let mut links = Vec::new();
+        while let Some(done) = round.join_next().await {
+            let Ok((link, outcome)) = done else { continue };
+            match outcome {
+                Err(failure) if failure.is_rollback() => return Err((link.name().to_owned(), failure)),
+                Err(failure) => tracing::warn!(witness = link.name(), %failure, "a witness is behind"),
+                Ok(()) => {}
+            }
+            links.push(link);
+        }
+        Ok(links)
+    }
+
+    /// Follows the log and its witnesses until the returned tasks are dropped.
+    pub fn follow(self: &Arc<Self>, links: Vec<Link>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let this = Arc::clone(self);
+        tasks.spawn(async move { this.look().await });
+        for link in links {
+            let this = Arc::clone(self);
+            tasks.spawn(async move { this.keep_up(link).await });
+        }
+        tasks
+    }
+
+    /// The checkpoint to serve: the newest with a quorum, unless one has waited for its quorum longer than [`GRACE`];
+    /// then the newest one, with the cosignatures it has.
+    pub fn served(&self) -> Served {
+        let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        match &board.cosigned {
+            Some(cosigned) => {
+                let waiting = board.pending.iter().find(|pending| pending.published.size > cosigned.size);
+                match waiting.filter(|pending| pending.since.elapsed() >= GRACE) {
+                    Some(_) => board.newest(),
+                    None => cosigned.clone(),
+                }
+            }
+            None => board.newest(),
+        }
+    }
+
+    /// A checkpoint that covers an entry, cosigned by the quorum if that comes within [`COVER_WAIT`]; `None` when by then
+    /// no checkpoint covers it.
+    pub async fn covering(&self, index: u64) -> Option<Served> {
+        let deadline = Instant::now() + COVER_WAIT;
+        let mut changes = self.changes.subscribe();
+        loop {
+            let served = self.served();
+            if served.size > index {
+                return Some(served);
+            }
+            if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                let newest = self.board.lock().unwrap_or_else(PoisonError::into_inner).newest();
+                return Some(newest).filter(|newest| newest.size > index);
+            }
+        }
+    }
+
+    async fn look(&self) {
+        loop {
+            sleep(LOOK).await;
+            let (size, text) = self.ledger.published();
+            if size > self.newest.borrow().size {
+                self.publish(Served { size, text });
+            }
+        }
+    }
+
+    fn publish(&self, published: Served) {
+        {
+            let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+            if board.pending.len() == MAX_PENDING {
+                board.pending.pop_front();
+            }
+            let pending = Pending { published: published.clone(), since: Instant::now(), lines: Vec::new() };
+            board.pending.push_back(pending);
+            if self.quorum == 0 {
+                board.cosigned = Some(published.clone());
+            }
+        }
+        self.newest.send_replace(published);
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+
+    async fn keep_up(&self, mut link: Link) {
+        let mut newest = self.newest.subscribe();
+        let mut behind = false;
+        loop {
+            let published = newest.borrow_and_update().clone();
+            if link.done < Some(published.size) {
+                match self.submit(&mut link, &published).await {
+                    Ok(()) if behind => {
+                        behind = false;
+                        tracing::info!(witness = link.name(), "a witness has caught up");
+                    }
+                    Ok(()) => {}
+                    Err(failure) => {
+                        // One line when it begins; the counter tells the rest.
+                        if !behind {
+                            behind = true;
+                            tracing::warn!(witness = link.name(), %failure, "a witness is behind");
+                        }
+                        sleep(RETRY_PAUSE).await;
+                        continue;
+                    }
+                }
+            }
+            if newest.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn submit(&self, link: &mut Link, published: &Served) -> Result<(), Failure> {
+        let outcome = link.submit(&self.ledger, published).await;
+        let label = outcome.as_ref().err().map_or("cosigned", Failure::label);
+        counter!(SUBMISSIONS, "witness" => link.name().to_owned(), "result" => label).increment(1);
+        let line = outcome?;
+        gauge!(COSIGNED_SIZE, "witness" => link.name().to_owned()).set(published.size as f64);
+        self.note(link.at, published.size, line);
+        Ok(())
+    }
+
+    /// Takes a cosignature in.
+    fn note(&self, witness: usize, size: u64, line: String) {
+        {
+            let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(pending) = board.pending.iter_mut().find(|pending| pending.published.size == size)
+            else {
+                return;
+            };
+            pending.lines.retain(|(at, _)| *at != witness);
+            pending.lines.push((witness, line));
+            let has_quorum = pending.lines.len() >= self.quorum;
+            let served = pending.served();
+            if has_quorum && board.cosigned.as_ref().is_none_or(|cosigned| cosigned.size <= size) {
+                board.cosigned = Some(served);
+                // What lies before is of no use any more; this one may still get more cosignatures.
+                board.pending.retain(|pending| pending.published.size >= size);
+            }
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+    }
+}
+
+impl Board {
+    fn newest(&self) -> Served {
+        // There is one from the start on.
+        self.pending.back().map_or(Served { size: 0, text: "".into() }, Pending::served)
+    }
+}

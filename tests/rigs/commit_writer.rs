@@ -1,0 +1,125 @@
+//! The program that the sweep runs: it opens the journal of a data folder, commits, tells what is durable, and closes.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use exchange::config::Config;
+use exchange::participant::Participant;
+use exchange::{app, facts, init};
+use ledger::{DocumentKind, Ledger, LedgerKeys, Options};
+use schemas::identifier::Uscc;
+use schemas::synthetic::Synthetic;
+
+use crate::must;
+
+/// Entries of one run.
+pub(crate) const ENTRIES: usize = 6;
+/// Segments are so small that a run begins new ones.
+const SEGMENT_BYTES: u64 = 192 << 10;
+const GROUP_BYTES: usize = 64 << 10;
+/// Length of a participant's name: a few entries fill a segment.
+const NAME_CHARACTERS: usize = 13_000;
+/// Seed of the participants.
+const SEED: u64 = 777;
+/// Longest wait for a full journal to have room again.
+const FULL: Duration = Duration::from_secs(10);
+/// Pause between two attempts.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A participant of this number in this run; every run has others.
+fn participant(run: u64, number: usize) -> Participant {
+    let mut synthetic = Synthetic::new(SEED + run);
+    let organisation = (0..=number).map(|_| synthetic.uscc()).last().unwrap();
+    let participant = init::development_register().into_iter().next().unwrap();
+    Participant { organisation, name: "测".repeat(NAME_CHARACTERS), ..participant }
+}
+
+/// How the folder's journal is opened, and with which keys.
+fn opening(folder: &Path) -> anyhow::Result<(Options, LedgerKeys)> {
+    let config = Config::load(&folder.join("config.toml"))?;
+    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let options = Options {
+        segment_bytes: SEGMENT_BYTES,
+        group_bytes: GROUP_BYTES,
+        reserve_percent: 0,
+        ..app::ledger_options(&config)
+    };
+    Ok((options, keys))
+}
+
+/// Commits [`ENTRIES`] entries one after the other and prints, for each that is durable, its index and whom it
+/// registers.
+pub(crate) async fn write(folder: &Path, run: u64) -> anyhow::Result<()> {
+    let (options, keys) = opening(folder)?;
+    let (ledger, _) = Ledger::open(options, keys)?;
+    let mut out = std::io::stdout().lock();
+    for number in 0..ENTRIES {
+        let participant = participant(run, number);
+        let begun = Instant::now();
+        while let Err(error) = init::register(&ledger, std::slice::from_ref(&participant)).await {
+            // A full journal has room again by itself.
+            if !ledger.health().journal_full || begun.elapsed() > FULL {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        writeln!(out, "{} {}", ledger.size() - 1, participant.organisation.as_str())?;
+        out.flush()?;
+    }
+    tokio::task::spawn_blocking(move || ledger.close()).await?;
+    Ok(())
+}
+
+/// An acknowledged line: the index and whom the entry registers.
+pub(crate) fn acknowledged(lines: &str) -> Vec<(u64, Uscc)> {
+    // Only the last line can be cut short, and then nobody was told.
+    let whole = lines.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole
+        .lines()
+        .map(|line| {
+            let (index, organisation) = line.split_once(' ').unwrap();
+            (index.parse().unwrap(), organisation.parse().unwrap())
+        })
+        .collect()
+}
+
+/// Opens the folder as a start does and looks for what was acknowledged, in the state and in the log; then goes on
+/// with one more entry.
+pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64) -> anyhow::Result<()> {
+    let refused = |error: ledger::OpenError| format!("the journal is refused: {error}");
+    let (options, keys) = opening(folder)?;
+    let options = Options { on_fatal: |_| {}, ..options };
+    let ledger = match Ledger::open(options, keys) {
+        Ok((ledger, _)) => ledger,
+        Err(error) => return must(false, || refused(error)),
+    };
+    let size = ledger.size();
+    let mut wanted = Vec::new();
+    for (index, organisation) in acknowledged {
+        let key = facts::participant_key(&ledger, organisation);
+        let there = ledger.state().document(DocumentKind::Participant, &key).is_some();
+        must(*index < size && there, || {
+            format!("entry {index} was acknowledged and is lost: the log has {size}")
+        })?;
+        wanted.push((*index, key));
+    }
+    let next = participant(run, ENTRIES);
+    let registered = init::register(&ledger, std::slice::from_ref(&next)).await;
+    must(registered.is_ok() && ledger.size() == size + 1, || {
+        format!("the log cannot go on: {registered:?}")
+    })?;
+    tokio::task::spawn_blocking(move || ledger.close()).await?;
+
+    let (options, keys) = opening(folder)?;
+    let verified = ledger::verify_log(options, keys, |_| {});
+    let good = matches!(&verified, Ok(report) if report.size == size + 1);
+    must(good, || format!("the log does not verify: {verified:?}"))?;
+    let (options, keys) = opening(folder)?;
+    ledger::entries(options, keys, |entry| {
+        wanted.retain(|(index, key)| {
+            *index != entry.open.index || !entry.record.documents.iter().any(|document| document.key == *key)
+        });
+    })?;
+    must(wanted.is_empty(), || format!("{} acknowledged entries are other ones now", wanted.len()))
+}

@@ -1,0 +1,304 @@
+//! Every system call that writes, once with each fault.
+//!
+//! A program's calls on files below its data folder are recorded with strace. Then it runs once for each of them and
+//! each fault, and strace lets that call fail with EIO or ENOSPC, or kills the program on its way into it. Afterwards
+//! the folder is opened without faults: it opens, everything acknowledged is there and verifies, and the log goes on.
+//!
+//! Counting is per path and thread, so that a call is the same one in every run, whatever other threads do meanwhile.
+//! The restart image (`store/`) is left out: its engine writes when it likes, and it is derived; damage to it has tests
+//! of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tests::Setup;
+use tokio::task::JoinSet;
+
+use crate::commit_writer;
+use crate::{Lacking, caught, must};
+
+/// Calls that change files, or make that durable.
+const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,write,pwrite64,pwritev,fsync,\
+                     fdatasync,sync_file_range,ftruncate,fallocate";
+/// What of the data folder is swept.
+const SWEPT: [&str; 3] = ["journal", "tiles", "keys"];
+/// Runs at once.
+const AT_ONCE: usize = 2;
+/// A call that another run made, and this one did not, is tried again so often.
+const ATTEMPTS: usize = 3;
+/// Exit status of a program whose journal cannot go on.
+const EXIT_IO: i32 = 74;
+/// Exit status of a program that says an error.
+const EXIT_ERROR: i32 = 1;
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Eio,
+    Enospc,
+    Kill,
+}
+
+impl Fault {
+    const ALL: [Self; 3] = [Self::Eio, Self::Enospc, Self::Kill];
+
+    fn injected(self) -> &'static str {
+        match self {
+            Self::Eio => "error=EIO",
+            Self::Enospc => "error=ENOSPC",
+            Self::Kill => "signal=KILL",
+        }
+    }
+}
+
+/// One call of the program: its name, the file below the data folder, and which of those in its thread.
+#[derive(Clone, Debug)]
+struct Call {
+    name: String,
+    path: PathBuf,
+    nth: usize,
+}
+
+/// A program that is swept. It is a subcommand of this binary, called with a data folder and the number of the run; it
+/// tells what is durable as [`commit_writer::acknowledged`] reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    word: &'static str,
+    /// Entries that it tells of when nothing fails.
+    entries: usize,
+}
+
+/// Some commits, through the end of a segment.
+pub(crate) const COMMIT: Program = Program { word: "commit-writer", entries: commit_writer::ENTRIES };
+
+/// Where runs happen: a folder of its own for each, below one temporary folder.
+struct Bench {
+    program: Program,
+    temporary: TempDir,
+    /// The folder that every run begins with.
+    base: PathBuf,
+}
+
+/// How one run ended.
+struct Ended {
+    status: ExitStatus,
+    /// strace's lines.
+    trace: String,
+    /// What the program told.
+    told: String,
+}
+
+impl Bench {
+    /// A data folder whose last start was cut down: with a frame nobody was answered from behind its last seal.
+    async fn new(program: Program) -> anyhow::Result<Self> {
+        let temporary = TempDir::new()?;
+        let base = temporary.path().join("base");
+        drop(Setup::new().at(&base).prepare().await);
+        let status = command(COMMIT, &base, 0)
+            .env("MIAOXIANG_FAILPOINT", "after-sync-abort:3")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        anyhow::ensure!(status.signal().is_some(), "the base was not cut down: {status}");
+        Ok(Self { program, temporary, base })
+    }
+
+    /// A fresh copy of the base.
+    fn copy(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let folder = self.temporary.path().join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let status = Command::new("cp").arg("-r").arg(&self.base).arg(&folder).status()?;
+        anyhow::ensure!(status.success(), "cp: {status}");
+        Ok(folder)
+    }
+
+    /// Runs the program on a fresh copy under strace.
+    fn run(
+        &self,
+        name: &str,
+        inject: Option<(&Call, Fault)>,
+        failpoint: Option<&str>,
+    ) -> anyhow::Result<(PathBuf, Ended)> {
+        let folder = self.copy(name)?;
+        let [trace, told] = ["trace", "told"].map(|end| self.temporary.path().join(format!("{name}.{end}")));
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-y", "-s", "0", "-e", &format!("trace={CALLS}"), "-o"]).arg(&trace);
+        if let Some((call, fault)) = inject {
+            strace.arg("-P").arg(folder.join(&call.path));
+            // So that the trace tells what was acknowledged after the fault; a fault of `write` would hit it too.
+            if call.name != "write" {
+                strace.arg("-P").arg(&told);
+            }
+            strace.arg("-e").arg(format!("inject={}:{}:when={}", call.name, fault.injected(), call.nth));
+        }
+        let program = command(self.program, &folder, 1);
+        strace.arg(program.get_program()).args(program.get_args());
+        strace.stdin(Stdio::null()).stdout(File::create(&told)?).stderr(Stdio::null());
+        if let Some(failpoint) = failpoint {
+            strace.env("MIAOXIANG_FAILPOINT", failpoint);
+        }
+        let status = strace.status().context("strace")?;
+        let ended = Ended {
+            status,
+            trace: String::from_utf8_lossy(&fs::read(&trace)?).into_owned(),
+            told: fs::read_to_string(&told)?,
+        };
+        Ok((folder, ended))
+    }
+}
+
+fn command(program: Program, folder: &Path, run: u64) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.arg(program.word).arg(folder).arg(run.to_string());
+    command
+}
+
+/// Sweeps, then the control.
+pub(crate) async fn run(program: Program) -> anyhow::Result<()> {
+    for program in ["strace", "cp"] {
+        if !crate::program(program) {
+            return Err(Lacking(format!("no {program}")).into());
+        }
+    }
+    let bench = Bench::new(program).await?;
+    let (folder, recorded) = bench.run("recorded", None, None)?;
+    if !recorded.status.success() {
+        return Err(Lacking(format!("strace cannot trace here ({})", recorded.status)).into());
+    }
+    let calls = calls(&recorded.trace, &folder);
+    anyhow::ensure!(!calls.is_empty(), "nothing was recorded");
+    let cases: Vec<(Call, Fault)> =
+        calls.iter().flat_map(|call| Fault::ALL.map(|fault| (call.clone(), fault))).collect();
+    let (bench, cases, next) = (Arc::new(bench), Arc::new(cases), Arc::new(AtomicUsize::new(0)));
+    let mut workers = JoinSet::new();
+    for worker in 0..AT_ONCE {
+        workers.spawn(work(
+            format!("run-{worker}"),
+            Arc::clone(&bench),
+            Arc::clone(&cases),
+            Arc::clone(&next),
+        ));
+    }
+    let mut missed = 0;
+    while let Some(worker) = workers.join_next().await {
+        missed += worker??;
+    }
+    anyhow::ensure!(missed * 20 <= cases.len(), "{missed} of {} calls were not reached", cases.len());
+    caught("a failed sync is ignored", control(&bench, &calls).await)?;
+    println!("{}", summary(&calls, cases.len() - missed, missed));
+    Ok(())
+}
+
+/// Takes case after case; how many were not reached. The first that fails ends it.
+async fn work(
+    name: String,
+    bench: Arc<Bench>,
+    cases: Arc<Vec<(Call, Fault)>>,
+    next: Arc<AtomicUsize>,
+) -> anyhow::Result<usize> {
+    let mut missed = 0;
+    while let Some((call, fault)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let reached = sweep_one(&bench, &name, call, *fault, None)
+            .await
+            .with_context(|| format!("{fault:?} at {} {} of {}", call.name, call.nth, call.path.display()))?;
+        if !reached {
+            println!("not reached: {} {} of {}", call.name, call.nth, call.path.display());
+            missed += 1;
+        }
+    }
+    Ok(missed)
+}
+
+/// The program acknowledges although the sync failed.
+async fn control(bench: &Bench, calls: &[Call]) -> anyhow::Result<()> {
+    for call in calls.iter().filter(|call| call.name == "fdatasync" && is_segment(&call.path)) {
+        sweep_one(bench, "control", call, Fault::Eio, Some("ignore-write-error")).await?;
+    }
+    Ok(())
+}
+
+/// One run with one fault. Whether the call was reached.
+async fn sweep_one(
+    bench: &Bench,
+    name: &str,
+    call: &Call,
+    fault: Fault,
+    failpoint: Option<&str>,
+) -> anyhow::Result<bool> {
+    for _ in 0..ATTEMPTS {
+        let (folder, ended) = bench.run(name, Some((call, fault)), failpoint)?;
+        let killed = ended.status.signal() == Some(9);
+        let injected = ended.trace.lines().position(|line| line.contains("(INJECTED)"));
+        let acknowledged = commit_writer::acknowledged(&ended.told);
+        let ends_well = match ended.status.code() {
+            Some(0) => acknowledged.len() == bench.program.entries,
+            Some(code) => fault != Fault::Kill && (code == EXIT_IO || code == EXIT_ERROR),
+            None => fault == Fault::Kill && killed,
+        };
+        must(ends_well, || format!("it ends with {} after {} entries", ended.status, acknowledged.len()))?;
+        if let Some(at) = injected.filter(|_| is_segment(&call.path) && is_commit(&call.name)) {
+            let later = ended.trace.lines().skip(at).any(|line| line.contains(" write("));
+            must(!later, || "an entry is acknowledged after its write or sync failed".to_owned())?;
+        }
+        commit_writer::check(&folder, &acknowledged, 2).await?;
+        if killed || injected.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "mxj")
+}
+
+/// Whether answers wait for this call on a segment.
+fn is_commit(name: &str) -> bool {
+    matches!(name, "pwrite64" | "fdatasync" | "fsync")
+}
+
+/// The calls on what is swept below `folder`, each as often as the thread that makes it most often.
+fn calls(trace: &str, folder: &Path) -> Vec<Call> {
+    let prefix = format!("{}/", folder.display());
+    let mut counts: BTreeMap<(String, PathBuf), HashMap<&str, usize>> = BTreeMap::new();
+    for line in trace.lines() {
+        let Some((thread, rest)) = line.split_once(' ') else { continue };
+        let Some((name, arguments)) = rest.trim_start().split_once('(') else { continue };
+        let Some((_, path)) = arguments.split_once(&prefix) else { continue };
+        let path = PathBuf::from(path.split(['>', '"']).next().unwrap_or_default());
+        let is_call =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_call && SWEPT.iter().any(|swept| path.starts_with(swept)) {
+            *counts.entry((name.to_owned(), path)).or_default().entry(thread).or_default() += 1;
+        }
+    }
+    let most = |counts: &HashMap<&str, usize>| counts.values().copied().max().unwrap_or_default();
+    counts
+        .iter()
+        .flat_map(|((name, path), counts)| {
+            (1..=most(counts)).map(|nth| Call { name: name.clone(), path: path.clone(), nth })
+        })
+        .collect()
+}
+
+fn summary(calls: &[Call], runs: usize, missed: usize) -> String {
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    for call in calls {
+        *names.entry(&call.name).or_default() += 1;
+    }
+    let names: Vec<String> = names.iter().map(|(name, count)| format!("{count} {name}")).collect();
+    format!(
+        "{} calls ({}), {runs} runs with one fault each, {missed} not reached: everything acknowledged was found",
+        calls.len(),
+        names.join(", "),
+    )
+}
