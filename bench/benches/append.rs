@@ -36,7 +36,7 @@ fn open() -> Vec<u8> {
 
 fn leaf(open: &[u8]) -> verifier::Hash {
     let insider = insider_digest(&[7; 32], &[8; RECORD_BYTES], &[9; COUNTERS_BYTES]);
-    let c = inner_commitment(&insider, [HolderLink::digest_of(false, &[10; HolderLink::BYTES])]);
+    let c = inner_commitment(&insider, [HolderLink::digest_of(&[10; HolderLink::BYTES])]);
     leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment(&[6; 32], open, &c)))
 }
 

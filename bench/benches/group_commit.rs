@@ -217,7 +217,7 @@ fn hash_all(frame: &[u8], size: usize) {
     for _ in 0..size {
         for _ in 0..2 {
             let insider = insider_digest(&[2; 32], black_box(&[3; RECORD_BYTES]), &[1, 0, 0, 1]);
-            let c = inner_commitment(&insider, [HolderLink::digest_of(false, &[4; HolderLink::BYTES])]);
+            let c = inner_commitment(&insider, [HolderLink::digest_of(&[4; HolderLink::BYTES])]);
             black_box(leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment(&[5; 32], black_box(&open), &c))));
         }
         black_box(sha256(&[black_box(&[6; SUBJECT_BYTES])]));

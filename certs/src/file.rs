@@ -142,7 +142,10 @@ pub(crate) fn remove(what: &'static str, path: &Path) -> Result<(), Error> {
 }
 
 /// Reads a whole file, which may be secret.
-pub(crate) fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
+///
+/// # Errors
+/// [`Error::Io`]
+pub fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
     read_up_to(what, path, MAX_FILE_BYTES)
 }
 

@@ -63,9 +63,11 @@ pub fn ledger_options(config: &Config) -> Options {
         group_bytes: defaults.group_bytes.min(half),
         reserve_percent: config.journal.reserve_percent,
         reserve_segments: config.journal.reserve_segments,
+        index_roots: Some(Duration::from_secs(config.journal.index_root_seconds)),
         archive: config.journal.archive.as_deref().map(|archive| config.path(archive)),
         scrub_bytes_per_second: u64::from(config.journal.scrub_mib_per_second.get()) << 20,
         engine: config.store.engine.into(),
+        accept_clock: config.accept_clock,
         probe: config.program.clone().map(|program| probe::of_program(program, config.origin.clone())),
         ..defaults
     }
@@ -189,26 +191,11 @@ impl App {
             admin: admin.local_addr()?,
         };
         let keys = ledger_keys(&folder)?;
-        let (witnesses, seen) = ask_witnesses(config, &keys).await?;
-        let least_size = seen.as_ref().map_or(0, |(_, size)| *size);
-        let options = Options { least_size, ..ledger_options(config) };
-        let opening = tokio::task::spawn_blocking(move || Ledger::open(options, keys));
-        let (ledger, opened) = opening.await?.map_err(|error| match (error, seen) {
-            (OpenError::RolledBack { published, journal }, Some((witness, size))) if published == size => {
-                let found = format!("witness {witness} has cosigned size {size}, the journal has {journal}");
-                rolled_back(&found)
-            }
-            (error, _) => error.into(),
-        })?;
-        let cosigning = Arc::new(Cosigning::new(ledger.clone(), config.quorum));
-        let witnesses = match cosigning.first_round(witnesses).await {
-            Ok(witnesses) => witnesses,
-            Err((witness, failure)) => {
-                drop(cosigning);
-                tokio::task::spawn_blocking(move || ledger.close()).await?;
-                return Err(rolled_back(&format!("witness {witness} {failure}")));
-            }
-        };
+        let (ledger, opened, witnesses) = open_ledger(config, keys).await?;
+        if ledger.is_closed() {
+            tracing::warn!("the log is closed: reads of the public log are answered, and nothing else");
+        }
+        let (cosigning, witnesses) = first_round(config, &ledger, witnesses).await?;
         let listed = trust.log(ledger.origin()).is_some_and(|log| log.key == *ledger.verifier_key());
         if !listed {
             tracing::warn!("the trust bundle does not list this log's key: nobody can check its receipts");
@@ -285,6 +272,7 @@ impl App {
                 loop {
                     each_second.tick().await;
                     gateway.journal_shed().await;
+                    gateway.release_delayed().await;
                     gateway.journal_snapshot().await;
                     metrics.run_upkeep();
                 }
@@ -344,6 +332,48 @@ async fn ask_witnesses(
         links.push(link);
     }
     Ok((links, most))
+}
+
+/// Opens the ledger, unless a witness has seen more of the log than there is.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_ROLLED_BACK`], the journal as it was; or why the ledger cannot be opened.
+pub(crate) async fn open_ledger(
+    config: &Config,
+    keys: LedgerKeys,
+) -> anyhow::Result<(Ledger, Opened, Vec<Link>)> {
+    let (witnesses, seen) = ask_witnesses(config, &keys).await?;
+    let least_size = seen.as_ref().map_or(0, |(_, size)| *size);
+    let options = Options { least_size, ..ledger_options(config) };
+    let opening = tokio::task::spawn_blocking(move || Ledger::open(options, keys));
+    let (ledger, opened) = opening.await?.map_err(|error| match (error, seen) {
+        (OpenError::RolledBack { published, journal }, Some((witness, size))) if published == size => {
+            let found = format!("witness {witness} has cosigned size {size}, the journal has {journal}");
+            rolled_back(&found)
+        }
+        (error, _) => error.into(),
+    })?;
+    Ok((ledger, opened, witnesses))
+}
+
+/// Has every witness cosign the published checkpoint, and closes the ledger again if one has seen another log.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_ROLLED_BACK`]
+pub(crate) async fn first_round(
+    config: &Config,
+    ledger: &Ledger,
+    witnesses: Vec<Link>,
+) -> anyhow::Result<(Arc<Cosigning>, Vec<Link>)> {
+    let cosigning = Arc::new(Cosigning::new(ledger.clone(), config.quorum));
+    match cosigning.first_round(witnesses).await {
+        Ok(witnesses) => Ok((cosigning, witnesses)),
+        Err((witness, failure)) => {
+            let ledger = ledger.clone();
+            tokio::task::spawn_blocking(move || ledger.close()).await?;
+            Err(rolled_back(&format!("witness {witness} {failure}")))
+        }
+    }
 }
 
 fn rolled_back(found: &str) -> anyhow::Error {

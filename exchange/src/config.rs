@@ -51,6 +51,9 @@ pub struct Config {
     /// that out.
     #[serde(skip)]
     pub program: Option<PathBuf>,
+    /// Start although the clock and the journal contradict each other; only the command line says so.
+    #[serde(skip)]
+    pub accept_clock: bool,
 }
 
 /// Listening addresses.
@@ -105,6 +108,8 @@ pub struct Journal {
     pub reserve_percent: u8,
     /// Free space below which requests are refused, segments. Default 2.
     pub reserve_segments: u32,
+    /// How often the root over all holders' sequences is put into the log, seconds. Default 60.
+    pub index_root_seconds: u64,
     /// Folder that `exchange archive` moves closed segments to, best on another disk. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
@@ -213,6 +218,7 @@ impl Default for Journal {
             segment_mib: 64,
             reserve_percent: 5,
             reserve_segments: 2,
+            index_root_seconds: 60,
             archive: None,
             scrub_mib_per_second: SCRUB_MIB_PER_SECOND,
         }
@@ -292,6 +298,9 @@ impl Config {
         }
         if self.journal.reserve_percent > 90 {
             return Err(bad("journal.reserve_percent", "from 0 to 90"));
+        }
+        if !(1..=3_600).contains(&self.journal.index_root_seconds) {
+            return Err(bad("journal.index_root_seconds", "from 1 to 3600"));
         }
         // The log's own signature stands beside theirs, and a note has no more.
         if self.witnesses.len() >= MAX_SIGNATURES {

@@ -16,14 +16,14 @@ use verifier::license::{LicenseContent, OpenedEnvelope, RootCache};
 use verifier::report::Verdict;
 use verifier::trust::Trust;
 
-use crate::facts::{self, Facts, Found, Validity};
+use crate::facts::{self, Facts, Found, Link, Validity};
 use crate::floor::{self, Ask};
 use crate::participant::{Participant, Role};
 use crate::proposal::{self, Approved, Proposal};
 use crate::refusal::Refusal;
 use crate::request::{
-    Action, Draft, GrantCreate, GrantRevoke, GrantTarget, Mode, Named, Propose, Retrieve, Search, Subject,
-    Transition, UseContext, Verify,
+    Action, Draft, GrantCreate, GrantRevoke, GrantTarget, LinkEnd, LinkKind, LinkMake, LogQuery, Mode, Named,
+    Propose, Proposed, Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
 };
 
 /// Failed matches an organisation may make on one license a day.
@@ -53,14 +53,8 @@ pub struct Permit<'a> {
 pub struct Denial {
     /// Code and reason.
     pub refusal: Refusal,
-    /// Labels of the license's real holders if known, else of the holder named.
+    /// Who it concerns: see [`concerned`].
     pub concerned: Vec<Label>,
-}
-
-impl From<Refusal> for Denial {
-    fn from(refusal: Refusal) -> Self {
-        Self { refusal, concerned: Vec::new() }
-    }
 }
 
 /// One variant per effect.
@@ -100,6 +94,12 @@ pub(crate) enum Granted<'a> {
     Propose { propose: &'a Propose, proposal: Proposal },
     /// Carry a proposal out.
     Approve(Approved),
+    /// Show a holder's trace, to an agent by a link.
+    Trace { trace: &'a Trace, link: Option<LinkKind> },
+    /// Answer an auditor; with the label of the holder asked for, `None` for one that the log does not know.
+    LogQuery { query: &'a LogQuery, holder: Option<Option<Label>> },
+    /// Write a link.
+    Link { key: Key, version: u32, link: Link },
 }
 
 impl Granted<'_> {
@@ -135,7 +135,7 @@ pub fn decide<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     action: &'a Action,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     match action {
         Action::Issue(draft) => issue(context, facts, caller, draft, None),
         Action::Transition(transition) => decide_transition(context, facts, caller, transition),
@@ -147,7 +147,7 @@ pub fn decide<'a>(
         Action::ParticipantAdd(participant) => {
             let (version, _) = registered(facts, caller, &participant.organisation)?;
             if version != 0 {
-                return Err(Refusal::new(Code::ParticipantConflict).into());
+                return Err(Refusal::new(Code::ParticipantConflict));
             }
             Ok(plain(Granted::Participant { participant: participant.clone(), version: 1 }, Vec::new()))
         }
@@ -166,7 +166,131 @@ pub fn decide<'a>(
         }
         Action::Propose(propose) => proposal::propose(context, facts, caller, propose),
         Action::Approve(approve) => proposal::approve(context, facts, caller, approve),
+        Action::Trace(trace) => decide_trace(context, facts, caller, trace),
+        Action::LogQuery(query) => {
+            need(caller, Role::Auditor)?;
+            let holder = query.holder.as_ref().map(|holder| facts.holder(holder).map(|holder| holder.label));
+            Ok(plain(Granted::LogQuery { query, holder }, Vec::new()))
+        }
+        Action::LinkMake(make) => {
+            need(caller, Role::Portal)?;
+            if make.until_ms <= facts.now_ms {
+                return Err(Refusal::new(Code::BadLink));
+            }
+            let (key, version, _, concerned) = linked(context, facts, caller, &make.holder, &make.agent)?;
+            let link = Link { kind: make.kind, until_ms: make.until_ms, ended: false };
+            Ok(plain(Granted::Link { key, version: version + 1, link }, concerned))
+        }
+        Action::LinkEnd(end) => {
+            need(caller, Role::Portal)?;
+            let (key, version, link, concerned) = linked(context, facts, caller, &end.holder, &end.agent)?;
+            let link = link.filter(|link| !link.ended).ok_or_else(|| Refusal::new(Code::BadLink))?;
+            Ok(plain(
+                Granted::Link { key, version: version + 1, link: Link { ended: true, ..link } },
+                concerned,
+            ))
+        }
     }
+}
+
+/// Whom a denial concerns: the real holders of the license asked about if it is known, else the holders named, as far
+/// as the log knows them. So it is for every refusal of a request that can be read, whoever sent it: an attempt that
+/// fails at a role or a suspension stands in the holder's trace like any other.
+pub fn concerned(context: &Context<'_>, facts: &mut Facts<'_>, caller: &Uscc, action: &Action) -> Vec<Label> {
+    let found = match action {
+        Action::Issue(draft) => CertificateIdentifier::new(draft.type_code, *caller, draft.serial.clone(), 1)
+            .ok()
+            .and_then(|identifier| facts.license(facts::license_key(context.ledger, &identifier))),
+        Action::Transition(transition) => {
+            facts.license(facts::license_key(context.ledger, &transition.identifier))
+        }
+        Action::Retrieve(Retrieve { license: named, .. })
+        | Action::Verify(Verify { subject: Subject::Named(named), .. }) => facts.named(named),
+        Action::Verify(Verify { subject: Subject::Envelope(envelope), .. }) => OpenedEnvelope::open(envelope)
+            .ok()
+            .and_then(|opened| verifier::license::read_body(opened.body()).ok())
+            .and_then(|content| facts.license(facts::license_key(context.ledger, &content.identifier))),
+        Action::GrantCreate(GrantCreate { target: GrantTarget::License(identifier), .. }) => {
+            facts.license(facts::license_key(context.ledger, identifier))
+        }
+        Action::GrantRevoke(revoke) => {
+            if let Some(grant) = facts.grant(&revoke.grant) {
+                return vec![grant.holder];
+            }
+            None
+        }
+        _ => None,
+    };
+    if let Some(found) = found {
+        return found.license.holders;
+    }
+    let named: Vec<&HolderRef> = match action {
+        Action::Issue(draft) => draft.holders.iter().map(|(_, holder)| holder).collect(),
+        Action::Transition(transition) => {
+            transition.draft.iter().flat_map(|draft| &draft.holders).map(|(_, holder)| holder).collect()
+        }
+        Action::Retrieve(Retrieve { license: Named::Number { holder, .. }, .. })
+        | Action::Verify(Verify { subject: Subject::Named(Named::Number { holder, .. }), .. })
+        | Action::Search(Search { holder, .. })
+        | Action::GrantCreate(GrantCreate { holder, .. })
+        | Action::GrantRevoke(GrantRevoke { holder, .. })
+        | Action::Trace(Trace { holder, .. })
+        | Action::LinkMake(LinkMake { holder, .. })
+        | Action::LinkEnd(LinkEnd { holder, .. }) => vec![holder],
+        Action::Retrieve(Retrieve { holder, .. }) | Action::Verify(Verify { holder, .. }) => {
+            holder.iter().collect()
+        }
+        Action::LogQuery(query) => query.holder.iter().collect(),
+        Action::Propose(Propose { what: Proposed::Holder(_, holder), .. }) => vec![holder],
+        Action::Approve(approve) => {
+            let (_, proposal) = facts.proposal(&approve.proposal);
+            return proposal.and_then(|proposal| proposal.label()).into_iter().collect();
+        }
+        Action::Propose(_) => Vec::new(),
+        Action::ParticipantAdd(_) | Action::ParticipantChange(_) | Action::ParticipantSuspend(_) => {
+            Vec::new()
+        }
+    };
+    named.into_iter().filter_map(|holder| facts.holder(holder)).map(|holder| holder.label).collect()
+}
+
+/// A link with its key and version, and whom it concerns: the holder, and the agent as far as the log knows one.
+fn linked(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    holder: &HolderRef,
+    agent: &HolderRef,
+) -> Result<(Key, u32, Option<Link>, Vec<Label>), Refusal> {
+    let known = facts.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+    let mut concerned = vec![known.label];
+    concerned.extend(facts.holder(agent).map(|agent| agent.label));
+    let key = facts::link_key(context.ledger, &caller.organisation, holder, agent);
+    let (version, link) = facts.link(&key);
+    Ok((key, version, link, concerned))
+}
+
+/// The portal vouches for the holder it names, so a holder that the log does not know has an empty trace; the portal
+/// learns no more than a search tells it. For an agent it has to hold a link, which exists for known holders only.
+fn decide_trace<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    trace: &'a Trace,
+) -> Result<Permit<'a>, Refusal> {
+    need(caller, Role::Portal)?;
+    let holder = facts.holder(&trace.holder);
+    let link = match &trace.agent {
+        None => None,
+        Some(agent) => {
+            let key = facts::link_key(context.ledger, &caller.organisation, &trace.holder, agent);
+            let (_, link) = facts.link(&key);
+            let live = link.filter(|link| !link.ended && facts.now_ms <= link.until_ms);
+            Some(live.ok_or_else(|| Refusal::not_permitted(Reason::NoLink))?.kind)
+        }
+    };
+    let concerned = holder.iter().map(|holder| holder.label).collect();
+    Ok(plain(Granted::Trace { trace, link }, concerned))
 }
 
 /// A permit without counters. The holders it concerns are known by their labels; whether the receipt shows the labels
@@ -187,7 +311,7 @@ fn issue<'a>(
     caller: &Participant,
     draft: &'a Draft,
     predecessor: Option<Found>,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Issuer)?;
     let license_type = entitled_type(facts, caller, &draft.type_code)?;
     check_draft(&license_type, draft)?;
@@ -196,7 +320,7 @@ fn issue<'a>(
             .map_err(Refusal::identifier)?;
     let key = facts::license_key(context.ledger, &identifier);
     if facts.license(key).is_some() {
-        return Err(Refusal::new(Code::IdentifierExists).into());
+        return Err(Refusal::new(Code::IdentifierExists));
     }
     // Holders are facts: a holder that appears meanwhile has a label and a key of its own.
     let concerned =
@@ -225,7 +349,7 @@ fn decide_transition<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     transition: &'a Transition,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Issuer)?;
     if transition.operation == Operation::MoveIn {
         return take_over(context, facts, caller, transition);
@@ -233,18 +357,16 @@ fn decide_transition<'a>(
     let refused = || Refusal::new(Code::TransitionNotAllowed);
     let identifier = &transition.identifier;
     if identifier.issuer().uscc() != Some(caller.organisation) {
-        return Err(Refusal::not_permitted(Reason::OtherIssuer).into());
+        return Err(Refusal::not_permitted(Reason::OtherIssuer));
     }
     let found = facts
         .license(facts::license_key(context.ledger, identifier))
         .ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
     let concerned = found.license.holders.clone();
-    let denied = |refusal: Refusal| Denial { refusal, concerned: concerned.clone() };
-    let state =
-        LicenseState::from_number(found.license.state).ok_or_else(|| denied(Refusal::new(Code::Internal)))?;
+    let state = LicenseState::from_number(found.license.state).ok_or_else(|| Refusal::new(Code::Internal))?;
     let moved = transition.operation == Operation::CancelMove && found.license.taken_over;
     if found.license.certificate_version != identifier.version() || moved {
-        return Err(denied(refused()));
+        return Err(refused());
     }
     let ended = facts.validity(&found.license) == Validity::Ended;
     let next = schemas::state::transition(
@@ -254,21 +376,21 @@ fn decide_transition<'a>(
         found.license.written_by_04,
         transition.to,
     )
-    .map_err(|_| denied(refused()))?;
+    .map_err(|_| refused())?;
     if next.new_version != transition.draft.is_some() {
-        return Err(denied(Refusal::new(Code::MalformedRequest)));
+        return Err(Refusal::new(Code::MalformedRequest));
     }
     let Some(draft) = &transition.draft else {
         let by_04 = transition.operation == Operation::Expire;
         return Ok(plain(Granted::State { identifier, found, state: next.state, by_04 }, concerned));
     };
-    let license_type = entitled_type(facts, caller, &draft.type_code).map_err(&denied)?;
-    check_draft(&license_type, draft).map_err(&denied)?;
+    let license_type = entitled_type(facts, caller, &draft.type_code)?;
+    check_draft(&license_type, draft)?;
     let same = draft.type_code == identifier.type_code()
         && draft.serial == *identifier.serial()
         && same_holders(facts, draft, &found);
     if !same || identifier.version() >= LAST_VERSION {
-        return Err(denied(refused()));
+        return Err(refused());
     }
     let identifier = identifier.with_version(identifier.version() + 1).map_err(Refusal::identifier)?;
     Ok(plain(Granted::NewVersion { draft, identifier, found }, concerned))
@@ -281,12 +403,12 @@ fn take_over<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     transition: &'a Transition,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     let identifier = &transition.identifier;
     let draft = transition.draft.as_ref().ok_or_else(|| Refusal::new(Code::MalformedRequest))?;
     let from_other = identifier.issuer().uscc() != Some(caller.organisation);
     if transition.to.is_some() || !from_other || draft.type_code != identifier.type_code() {
-        return Err(Refusal::new(Code::TransitionNotAllowed).into());
+        return Err(Refusal::new(Code::TransitionNotAllowed));
     }
     let license_type = entitled_type(facts, caller, &draft.type_code)?;
     check_draft(&license_type, draft)?;
@@ -298,8 +420,7 @@ fn take_over<'a>(
         && license.state == LicenseState::MovedOut.number()
         && !license.taken_over;
     if !on_its_way || !same_holders(facts, draft, &found) {
-        let refusal = Refusal::not_permitted(Reason::NotMovedOut);
-        return Err(Denial { refusal, concerned: license.holders.clone() });
+        return Err(Refusal::not_permitted(Reason::NotMovedOut));
     }
     issue(context, facts, caller, draft, Some(found))
 }
@@ -400,10 +521,10 @@ fn decide_search<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     search: &'a Search,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     let holder = facts.holder(&search.holder);
     let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
-    let denied = |reason| Denial { refusal: Refusal::not_permitted(reason), concerned: concerned.clone() };
+    let denied = Refusal::not_permitted;
     let mut issuer = None;
     let right = if let Some(id) = search.grant {
         let Some(code) = &search.type_code else { return Err(denied(Reason::GrantOtherTarget)) };
@@ -449,9 +570,9 @@ fn decide_retrieve<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     retrieve: &'a Retrieve,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     let named = resolve(facts, caller, &retrieve.license, retrieve.holder.as_ref());
-    let denied = |reason| Denial { refusal: Refusal::not_permitted(reason), concerned: named.concerned() };
+    let denied = Refusal::not_permitted;
     let license_type = facts.license_type(&named.type_code);
     let fields = match retrieve.mode {
         Mode::Fields => {
@@ -468,8 +589,7 @@ fn decide_retrieve<'a>(
     .map_err(denied)?;
     let Some(found) = named.found else { return Err(denied(Reason::NoSuchLicense)) };
     if named.version.is_some_and(|version| version != found.license.certificate_version) {
-        let refusal = Refusal::not_permitted(Reason::NoSuchLicense);
-        return Err(Denial { refusal, concerned: found.license.holders });
+        return Err(denied(Reason::NoSuchLicense));
     }
     facts.validity(&found.license);
     let concerned = found.license.holders.clone();
@@ -555,11 +675,11 @@ fn decide_verify<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     verify: &'a Verify,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     let may_verify =
         [Role::Relying, Role::Portal, Role::Issuer, Role::Peer].iter().any(|role| caller.has(*role));
     if !may_verify {
-        return Err(Refusal::new(Code::WrongRole).into());
+        return Err(Refusal::new(Code::WrongRole));
     }
     match &verify.subject {
         Subject::Envelope(envelope) => Ok(verify_envelope(context, facts, caller, verify, envelope)),
@@ -573,9 +693,8 @@ fn verify_named<'a>(
     caller: &Participant,
     verify: &'a Verify,
     named: &Named,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     let resolved = resolve(facts, caller, named, verify.holder.as_ref());
-    let denied = |refusal| Denial { refusal, concerned: resolved.concerned() };
     let license_type = facts.license_type(&resolved.type_code);
     // A type for both kinds of holder, and an unknown one, count as natural.
     let natural = license_type.as_ref().is_none_or(|license_type| license_type.is_natural_person());
@@ -590,15 +709,15 @@ fn verify_named<'a>(
     );
     let right = match asked {
         Ok(right) if mask.is_some() => right,
-        Ok(_) => return Err(denied(Refusal::not_permitted(Reason::GrantOtherFields))),
-        Err(reason) if needs_right => return Err(denied(Refusal::not_permitted(reason))),
+        Ok(_) => return Err(Refusal::not_permitted(Reason::GrantOtherFields)),
+        Err(reason) if needs_right => return Err(Refusal::not_permitted(reason)),
         Err(_) => Right::Open,
     };
     let day = facts.today();
     if let Some(found) = resolved.found.as_ref().filter(|_| !verify.expect.is_empty()) {
         let key = mismatch_key(context.ledger, caller, &found.key);
         if context.ledger.state().counter(&key, day) >= MISMATCHES_A_DAY {
-            return Err(denied(Refusal::new(Code::TooManyMismatches)));
+            return Err(Refusal::new(Code::TooManyMismatches));
         }
     }
     let concerned = resolved.concerned();
@@ -731,30 +850,28 @@ fn decide_grant<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     create: &'a GrantCreate,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Portal)?;
     let holder = facts.holder(&create.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
     let concerned = vec![holder.label];
-    let denied = |refusal| Denial { refusal, concerned: concerned.clone() };
     let bad = || Refusal::new(Code::BadGrant);
     let (target, type_code) = match &create.target {
         GrantTarget::License(identifier) => {
             let found = facts.license(facts::license_key(context.ledger, identifier));
-            let found = found.ok_or_else(|| denied(Refusal::not_permitted(Reason::NoSuchLicense)))?;
+            let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
             if !found.license.holders.contains(&holder.label) {
-                return Err(denied(Refusal::not_permitted(Reason::OtherHolder)));
+                return Err(Refusal::not_permitted(Reason::OtherHolder));
             }
             (found.key, identifier.type_code())
         }
         GrantTarget::Type(code) => (facts::type_key(context.ledger, code), *code),
     };
-    let license_type =
-        facts.license_type(&type_code).ok_or_else(|| denied(Refusal::new(Code::UnknownType)))?;
-    let fields = floor::field_mask(Some(&license_type), create.fields.iter().map(String::as_str))
-        .ok_or_else(|| denied(bad()))?;
-    let grantee = facts.participant(&create.grantee).ok_or_else(|| denied(bad()))?;
+    let license_type = facts.license_type(&type_code).ok_or_else(|| Refusal::new(Code::UnknownType))?;
+    let fields =
+        floor::field_mask(Some(&license_type), create.fields.iter().map(String::as_str)).ok_or_else(bad)?;
+    let grantee = facts.participant(&create.grantee).ok_or_else(bad)?;
     if create.until_ms <= facts.now_ms || !grantee.has(Role::Relying) {
-        return Err(denied(bad()));
+        return Err(bad());
     }
     Ok(plain(Granted::GrantCreate { create, holder: holder.label, target, fields }, concerned))
 }
@@ -763,18 +880,16 @@ fn decide_revoke<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     revoke: &'a GrantRevoke,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Portal)?;
     let holder = facts.holder(&revoke.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
     let concerned = vec![holder.label];
-    let denied = |refusal| Denial { refusal, concerned: concerned.clone() };
-    let grant =
-        facts.grant(&revoke.grant).ok_or_else(|| denied(Refusal::not_permitted(Reason::NoSuchGrant)))?;
+    let grant = facts.grant(&revoke.grant).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchGrant))?;
     if grant.holder != holder.label {
-        return Err(denied(Refusal::not_permitted(Reason::OtherHolder)));
+        return Err(Refusal::not_permitted(Reason::OtherHolder));
     }
     if grant.state == floor::GRANT_REVOKED {
-        return Err(denied(Refusal::new(Code::BadGrant)));
+        return Err(Refusal::new(Code::BadGrant));
     }
     Ok(plain(Granted::GrantRevoke { revoke, grant }, concerned))
 }

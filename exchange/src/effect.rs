@@ -1,6 +1,7 @@
 //! Step 6 of the request path: from a [`Permit`] or a [`Denial`] to the exact answer bytes and the exact change of
 //! state, ready to be committed together.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -28,10 +29,13 @@ use verifier::{Hash, license as envelope};
 use crate::decide::{self, Denial, Granted, Permit};
 use crate::facts::{self, Found};
 use crate::floor;
+use crate::pages;
 use crate::participant::Participant;
 use crate::proposal::{self, Approved, Hold};
 use crate::refusal::Refusal;
-use crate::request::{Action, Draft, GrantTarget, Mode, Named, Proposed, Request, Subject, UseContext};
+use crate::request::{
+    Action, Draft, GrantTarget, LinkKind, Mode, Named, Proposed, Request, Subject, UseContext,
+};
 use crate::signer::Signers;
 
 /// How long an annotated copy (加注件) may be used, seconds.
@@ -69,6 +73,8 @@ pub struct Entry<'a> {
     pub idempotency: Option<(Key, Key)>,
     /// Now, ms since 1970.
     pub now_ms: u64,
+    /// Until when the holders concerned are not told, ms since 1970; 0 = at once.
+    pub release_ms: u64,
 }
 
 /// What builds effects.
@@ -93,7 +99,11 @@ struct Private<'a> {
     fields: Vec<String>,
     mode: Option<&'static str>,
     envelope: Option<Vec<u8>>,
-    detail: &'a str,
+    detail: Cow<'a, str>,
+    /// What makes somebody act for the holder.
+    link: Option<LinkKind>,
+    /// An auditor's purpose and user.
+    audit: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Private<'a> {
@@ -104,7 +114,7 @@ impl<'a> Private<'a> {
             Action::Issue(_) | Action::ParticipantAdd(_) | Action::ParticipantChange(_) => {}
             Action::Transition(transition) => {
                 asked.identifiers.push(transition.identifier.to_string());
-                asked.detail = &transition.reason;
+                asked.detail = transition.reason.as_str().into();
             }
             Action::Search(search) => {
                 asked.holder = Some(&search.holder);
@@ -138,14 +148,32 @@ impl<'a> Private<'a> {
             Action::GrantRevoke(revoke) => {
                 asked.holder = Some(&revoke.holder);
                 asked.grant = Some(revoke.grant);
-                asked.detail = &revoke.reason;
+                asked.detail = revoke.reason.as_str().into();
             }
-            Action::ParticipantSuspend(suspend) => asked.detail = &suspend.reason,
+            Action::ParticipantSuspend(suspend) => asked.detail = suspend.reason.as_str().into(),
+            Action::Trace(trace) => {
+                asked.holder = Some(&trace.holder);
+                asked.context = Some(&trace.context);
+                asked.detail = trace.agent.as_ref().map_or_else(String::new, named_agent).into();
+            }
+            Action::LogQuery(query) => {
+                asked.holder = query.holder.as_ref();
+                asked.audit = Some((&query.purpose, &query.user_name));
+            }
+            Action::LinkMake(make) => {
+                asked.holder = Some(&make.holder);
+                asked.link = Some(make.kind);
+                asked.detail = named_agent(&make.agent).into();
+            }
+            Action::LinkEnd(end) => {
+                asked.holder = Some(&end.holder);
+                asked.detail = format!("{}: {}", named_agent(&end.agent), end.reason).into();
+            }
             Action::Propose(propose) => {
                 if let Proposed::Holder(_, holder) = &propose.what {
                     asked.holder = Some(holder);
                 }
-                asked.detail = &propose.reason;
+                asked.detail = propose.reason.as_str().into();
             }
             // The proposal stands in the state part, as a document.
             Action::Approve(_) => {}
@@ -162,6 +190,11 @@ impl<'a> Private<'a> {
             }
         }
     }
+}
+
+/// An agent as insiders may read of one.
+fn named_agent(agent: &HolderRef) -> String {
+    format!("{} {}", agent.type_code().as_str(), agent.number())
 }
 
 /// A license as it is, one version on, its body where it was.
@@ -269,6 +302,14 @@ struct GrantAnswer {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
+struct LinkAnswer {
+    link: &'static str,
+    kind: &'static str,
+    until: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ParticipantAnswer<'a> {
     organisation: &'a str,
     suspended: bool,
@@ -302,6 +343,7 @@ impl Builder<'_> {
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
         let (concerned, keys) = self.living(&permit.concerned)?;
         let mut state = Record { concerned, idempotency: bound, ..Record::default() };
+        state.release_ms = entry.release_of(&state.concerned);
         let mut rotates = false;
         let mut private = Private::asked(&request.action);
         let mut sealed_for: Option<Vec<HolderKey>> = None;
@@ -560,6 +602,27 @@ impl Builder<'_> {
                     complete,
                 })
             }
+            Granted::Trace { trace, link } => {
+                private.link = link;
+                let label = state.concerned.first().copied();
+                json(&pages::trace(self.ledger, label, trace.before, trace.limit).await?)
+            }
+            Granted::LogQuery { query, holder } => {
+                let (page, concerned) = pages::audit(self.ledger, query, holder).await?;
+                // Nobody tells the erased.
+                state.concerned = self.living(&concerned)?.0;
+                json(&page)
+            }
+            Granted::Link { key, version, link } => {
+                let value = json(&link);
+                let kind = ledger::DocumentKind::Link.number();
+                state.documents.push(DocumentState { kind, key, version, value });
+                json(&LinkAnswer {
+                    link: if link.ended { "ended" } else { "active" },
+                    kind: link.kind.name(),
+                    until: schemas::date::rfc3339(link.until_ms),
+                })
+            }
         };
         if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
             let refusal = Refusal::not_permitted(Reason::GrantUsedUp);
@@ -577,7 +640,8 @@ impl Builder<'_> {
             spent.push((effect.code, effect.prepared, effect.answer));
         }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
-        let keys = sealed_for.unwrap_or(keys);
+        // What an auditor asked is the auditor's, and concerns whoever was looked at.
+        let keys = if private.audit.is_some() { Vec::new() } else { sealed_for.unwrap_or(keys) };
         let status = entry.route.success_status();
         let prepared =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
@@ -594,7 +658,8 @@ impl Builder<'_> {
         let refusal = &denial.refusal;
         let answer = refusal.problem();
         let (concerned, keys) = self.living(&denial.concerned)?;
-        let state = Record { reason: refusal.reason.number(), concerned, ..Record::default() };
+        let release_ms = entry.release_of(&concerned);
+        let state = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
         let private = action.map(Private::asked).unwrap_or_default();
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
         let prepared =
@@ -705,12 +770,24 @@ impl Builder<'_> {
         answer: &[u8],
     ) -> Prepared {
         let bound_answer = state.idempotency.is_some().then_some(answer);
-        let told = json(&self.told(entry, private));
-        let told_salt = self.ledger.random();
-        let plaintext = subject_record(private, &told, &told_salt, bound_answer);
-        let subject = self.ledger.seal_subject(0, keys, &plaintext);
-        let told = state.concerned.iter().map(|label| told_digest(&told_salt, label, &told)).collect();
-        let subject_digest = sha256(&subject);
+        let document = json(&self.told(entry, private));
+        let (mut told, mut subjects) = (Vec::new(), Vec::new());
+        if private.audit.is_some() && !state.concerned.is_empty() {
+            // The holders whose records an auditor sees have nothing to do with each other: one part for each.
+            for (part, label) in (0..).zip(&state.concerned) {
+                let salt = self.ledger.random();
+                let plaintext = subject_record(private, &document, &salt, None);
+                let key = self.ledger.state().holder_key(label);
+                subjects.push(self.ledger.seal_subject(part, key.as_slice(), &plaintext));
+                told.push(told_digest(&salt, label, &document));
+            }
+        } else {
+            let salt = self.ledger.random();
+            let plaintext = subject_record(private, &document, &salt, bound_answer);
+            subjects.push(self.ledger.seal_subject(0, keys, &plaintext));
+            told.extend(state.concerned.iter().map(|label| told_digest(&salt, label, &document)));
+        }
+        let subject_digest = sha256(&subjects.concat());
         let labels = if labels.len() <= MAX_OPEN_LABELS {
             Labels::List(labels.to_vec())
         } else {
@@ -734,7 +811,7 @@ impl Builder<'_> {
             open: open.encode(),
             record: state.encode(),
             told,
-            subjects: vec![subject],
+            subjects,
             subject_digest,
         }
     }
@@ -747,18 +824,25 @@ impl Builder<'_> {
             mode: private.mode,
             fields: &private.fields,
             grant: private.grant.map(hex::encode),
-            context: private.context.map(|context| {
-                let parts = [entry.organisation.as_bytes(), context.user_name.as_bytes()];
-                ToldUse {
-                    user: format!("{:016x}", self.ledger.keyed().tag("user", &parts)),
-                    item_code: &context.item_code,
-                    item_name: &context.item_name,
-                    business_code: &context.business_code,
-                    cause: &context.cause,
-                    stage: &context.stage,
-                }
+            link: private.link.map(LinkKind::name),
+            audit: private
+                .audit
+                .map(|(purpose, user_name)| ToldAudit { user: self.pseudonym(entry, user_name), purpose }),
+            context: private.context.map(|context| ToldUse {
+                user: self.pseudonym(entry, &context.user_name),
+                item_code: &context.item_code,
+                item_name: &context.item_name,
+                business_code: &context.business_code,
+                cause: &context.cause,
+                stage: &context.stage,
             }),
         }
+    }
+
+    /// A user's pseudonym: the same person at the same organisation has the same one.
+    fn pseudonym(&self, entry: &Entry<'_>, user_name: &str) -> String {
+        let parts = [entry.organisation.as_bytes(), user_name.as_bytes()];
+        format!("{:016x}", self.ledger.keyed().tag("user", &parts))
     }
 }
 
@@ -779,12 +863,22 @@ struct Told<'a> {
     fields: &'a [String],
     #[serde(skip_serializing_if = "Option::is_none")]
     grant: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<ToldAudit<'a>>,
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
     context: Option<ToldUse<'a>>,
 }
 
-/// The use context with a pseudonym in place of the user's name: the same person at the same organisation has the
-/// same one.
+/// What the holder of a record that an auditor saw is told.
+#[derive(Serialize)]
+struct ToldAudit<'a> {
+    user: String,
+    purpose: &'a str,
+}
+
+/// The use context with a pseudonym in place of the user's name.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ToldUse<'a> {
@@ -794,6 +888,19 @@ struct ToldUse<'a> {
     business_code: &'a str,
     cause: &'a str,
     stage: &'a str,
+}
+
+impl Entry<'_> {
+    /// The release moment of an entry that concerns these holders: what concerns nobody is kept from nobody.
+    fn release_of(&self, concerned: &[Label]) -> u64 {
+        if concerned.is_empty() { 0 } else { self.release_ms }
+    }
+}
+
+/// The entry that tells holders of a use whose delay has ended.
+pub fn release(policy: &Hash, due: &ledger::Delayed) -> Prepared {
+    let record = Record { concerned: due.holders.clone(), released: vec![due.index], ..Record::default() };
+    system_entry(policy, &record)
 }
 
 /// An entry of the exchange itself, without a caller: a document, or counts of what was shed.
@@ -827,7 +934,7 @@ pub fn state_digest(policy: &Hash, digest: StateDigest) -> Prepared {
     system_entry(policy, &Record { state_digest: Some(digest), ..Record::default() })
 }
 
-/// An entry of the exchange itself, of a record that concerns nobody.
+/// An entry without a caller and without a subject part: the holders it concerns are told nothing beside its record.
 pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
     let open = Open {
         route: Route::System.number(),
@@ -846,7 +953,7 @@ pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
         kind: LeafKind::Entry,
         open: open.encode(),
         record: record.encode(),
-        told: Vec::new(),
+        told: vec![[0; 32]; record.concerned.len()],
         subjects: Vec::new(),
         subject_digest: sha256(&[]),
     }
@@ -921,12 +1028,14 @@ fn subject_record(private: &Private<'_>, told: &[u8], told_salt: &Hash, answer: 
     let mut builder = FlatBufferBuilder::with_capacity(1_024);
     let told = Some(builder.create_vector(told));
     let told_salt = Some(builder.create_vector(told_salt));
-    let user_name = private.context.map(|context| builder.create_string(&context.user_name));
+    let user_name = private.context.map(|context| context.user_name.as_str());
+    let user_name = user_name.or(private.audit.map(|(_, user_name)| user_name));
+    let user_name = user_name.map(|name| builder.create_string(name));
     let holder_type_code = private.holder.map(|holder| builder.create_string(holder.type_code().as_str()));
     let holder_number = private.holder.map(|holder| builder.create_string(holder.number()));
     let envelope = private.envelope.as_ref().map(|bytes| builder.create_vector(bytes));
     let answer = answer.map(|bytes| builder.create_vector(bytes));
-    let detail = (!private.detail.is_empty()).then(|| builder.create_string(private.detail));
+    let detail = (!private.detail.is_empty()).then(|| builder.create_string(&private.detail));
     let args = fb::SubjectRecordArgs {
         told,
         told_salt,

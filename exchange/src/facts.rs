@@ -10,13 +10,14 @@ use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::LicenseType;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verifier::license::{LicenseContent, OpenedEnvelope};
 
 use crate::participant::{Documents, Participant};
 use crate::proposal::{Hold, Proposal};
 use crate::refusal::Refusal;
-use crate::request::Named;
+use crate::request::{LinkKind, Named};
 
 /// Reads facts and remembers what was read.
 pub struct Facts<'a> {
@@ -27,6 +28,18 @@ pub struct Facts<'a> {
     pub now_ms: u64,
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
+}
+
+/// A link between a holder and an agent as journaled. It names neither: both stand in its key, hashed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Link {
+    /// By what the agent acts.
+    pub kind: LinkKind,
+    /// Last valid moment, ms since 1970.
+    pub until_ms: u64,
+    /// Ended before that.
+    pub ended: bool,
 }
 
 /// A license found under its key, with its holders' labels.
@@ -119,6 +132,19 @@ impl<'a> Facts<'a> {
                 newest
             }
         }
+    }
+
+    /// A link that a portal made between a holder and an agent, with its fact version; its end ends the decision.
+    pub fn link(&mut self, key: &Key) -> (u32, Option<Link>) {
+        let document = self.ledger.state().document(DocumentKind::Link, key);
+        let version = document.as_ref().map_or(0, |document| document.version);
+        self.read(Fact::Document(DocumentKind::Link, *key), version);
+        // The gateway wrote these bytes itself; bytes that do not parse are no link, and the caller denies.
+        let link = document.and_then(|document| serde_json::from_slice::<Link>(&document.value).ok());
+        if let Some(link) = &link {
+            self.ends_at(link.until_ms.saturating_add(1));
+        }
+        (version, link)
     }
 
     /// Keys of the licenses that name a holder; which ones these are is a fact.
@@ -264,6 +290,12 @@ pub fn number_tag(ledger: &Ledger, type_code: &LicenseTypeCode, number: &str) ->
 /// Key of a holder.
 pub fn holder_key(ledger: &Ledger, holder: &HolderRef) -> Key {
     ledger.keyed().key("holder", &[holder.type_code().as_str().as_bytes(), holder.number().as_bytes()])
+}
+
+/// Key of the link that a portal made between a holder and an agent.
+pub fn link_key(ledger: &Ledger, portal: &Uscc, holder: &HolderRef, agent: &HolderRef) -> Key {
+    let (holder, agent) = (holder_key(ledger, holder), holder_key(ledger, agent));
+    ledger.keyed().key("link", &[portal.as_bytes(), &holder, &agent])
 }
 
 /// Key of a license type's document.

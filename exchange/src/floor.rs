@@ -9,7 +9,8 @@ use crate::request::Mode;
 /// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
 pub const POLICY: &str = "miaoxiang floor v1: default deny; issuers act on their own types and licenses; portals vouch for the \
 holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
-holder for this organisation, license or type, mode, fields and item";
+holder for this organisation, license or type, mode, fields and item; portals read the trace of the holder they name, for an \
+agent with a live link; auditors read the log for a purpose; a use is delayed by the classes of its participant";
 
 /// Grant state: active.
 pub const GRANT_ACTIVE: u8 = 1;

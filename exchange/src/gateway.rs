@@ -270,19 +270,25 @@ impl Gateway {
             let now_ms = now_ms().max(self.ledger.state().time_ms());
             let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
             facts.ends_at(caller.ends_at_ms);
+            let request_digest = received.digest;
             let mut entry =
-                Entry { route, organisation, request_digest: received.digest, idempotency: None, now_ms };
+                Entry { route, organisation, request_digest, idempotency: None, now_ms, release_ms: 0 };
             // 2 to 6
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => *effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
-                Err(denial) => match denial.refusal.code {
+                Err(refusal) => match refusal.code {
                     // Not decisions: nothing was found out about the request.
                     code @ (Code::SignerUnavailable | Code::Internal | Code::RecordUnavailable) => {
                         return Err(code);
                     }
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
+                        let context = self.context();
+                        let concerned = action.map_or_else(Vec::new, |action| {
+                            decide::concerned(&context, &mut facts, organisation, action)
+                        });
+                        let denial = Denial { refusal, concerned };
                         self.builder().denied(&entry, action, &denial).map_err(|refusal| refusal.code)?
                     }
                 },
@@ -308,7 +314,8 @@ impl Gateway {
             let committed = match self.ledger.commit(command).await {
                 Ok(Outcome::Committed(committed)) => committed,
                 Ok(Outcome::Changed) => continue,
-                Err(Refused::Full) => return Err(Code::JournalFull),
+                // A closed log has no room for good; the operator knows, the caller goes to the successor.
+                Err(Refused::Full | Refused::Closed) => return Err(Code::JournalFull),
                 Err(Refused::Overloaded) => return Err(Code::Overloaded),
                 Err(Refused::Stopped) => return Err(Code::Internal),
                 Err(Refused::Malformed(what)) => {
@@ -340,11 +347,13 @@ impl Gateway {
         entry: &mut Entry<'_>,
         certified: &Certified,
         request: &Result<Request, Refusal>,
-    ) -> Result<Decided, Denial> {
+    ) -> Result<Decided, Refusal> {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let request = request.as_ref().map_err(Clone::clone)?;
         // 2 -> Caller
         let caller = Caller::identify(facts, certified)?;
+        let class = request.action.context().and_then(|context| context.delay.as_deref());
+        entry.release_ms = caller.participant().release_ms(class, entry.now_ms)?;
         // 3 -> Fresh
         let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
             Fresh::New(key) => {
@@ -357,9 +366,7 @@ impl Gateway {
             Fresh::Again(bound) => Some(bound),
         };
         // 4 -> Facts, 5 -> Permit | Denial
-        let context =
-            decide::Context { ledger: &self.ledger, trust: &self.trust, retention_ms: self.retention_ms };
-        let permit = decide::decide(&context, facts, caller.participant(), &request.action)?;
+        let permit = decide::decide(&self.context(), facts, caller.participant(), &request.action)?;
         if let Some(bound) = again {
             // A disclosure is given again only while its right still holds.
             return Ok(Decided::Again(self.original(entry.route, &bound, request.inline_proof)?));
@@ -367,6 +374,10 @@ impl Gateway {
         // 6 -> Effect
         let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
         Ok(Decided::Effect(Box::new(effect)))
+    }
+
+    fn context(&self) -> decide::Context<'_> {
+        decide::Context { ledger: &self.ledger, trust: &self.trust, retention_ms: self.retention_ms }
     }
 
     fn builder(&self) -> Builder<'_> {
@@ -407,7 +418,9 @@ impl Gateway {
         organisation: &Uscc,
         request: &Request,
     ) -> Result<Fresh, Refusal> {
-        let Some(text) = &request.idempotency_key else { return Ok(Fresh::New(None)) };
+        // An auditor's page is made of many holders' records: it is sealed under no holder's key to be given again.
+        let key = request.idempotency_key.as_ref().filter(|_| route != Route::LogQuery);
+        let Some(text) = key else { return Ok(Fresh::New(None)) };
         let key = self.idempotency_key(organisation, text);
         let asked = self.ledger.keyed().key("request", &[&[route.number()], &request.body]);
         match self.ledger.state().idempotency(&key) {
@@ -455,6 +468,19 @@ impl Gateway {
         }
     }
 
+    /// Tells holders of the uses whose delay has ended, each with an entry of its own; called once a second. What is not
+    /// committed now is due again the next time.
+    pub async fn release_delayed(&self) {
+        let now_ms = now_ms().max(self.ledger.state().time_ms());
+        for due in self.ledger.state().due(now_ms) {
+            let prepared = effect::release(&self.policy, &due);
+            if let Err(refused) = commit_system(&self.ledger, prepared).await {
+                tracing::warn!(%refused, "a delayed use is not released yet");
+                return;
+            }
+        }
+    }
+
     /// Logs the digest of a snapshot that was written meanwhile; called once a second. When that fails the next call
     /// does it.
     pub async fn journal_snapshot(&self) {
@@ -496,7 +522,7 @@ pub async fn write_system_documents(
     commit_system(ledger, effect::system(policy, documents, &[])).await
 }
 
-async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
+pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
     let command = Command {
         permit_or_denial: prepared,
         reads: Vec::new(),

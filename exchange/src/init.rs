@@ -61,7 +61,7 @@ pub fn development_organisations() -> Vec<Uscc> {
 }
 
 /// Writes a file whole or not at all.
-fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
     let temporary = path.with_extension("new");
     std::fs::write(&temporary, text).with_context(|| temporary.display().to_string())?;
     std::fs::File::open(&temporary)?.sync_all()?;
@@ -155,11 +155,8 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
         if folder_has_journal(folder) {
             bail!("{} has a journal but no config.toml, which names its log; restore it", folder.display());
         }
-        let mut shard = [0; 4];
-        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut shard)
-            .map_err(|_| anyhow::anyhow!("no randomness"))?;
         let config = Config {
-            origin: format!("{origin}/{}", hex::encode(shard)),
+            origin: new_shard(origin)?,
             quorum: 0,
             listen: Listen::default(),
             tls: Default::default(),
@@ -170,17 +167,26 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             witnesses: Vec::new(),
             folder: folder.to_owned(),
             program: None,
+            accept_clock: false,
         };
         write_new(&path, &config.to_toml())?;
     }
     Ok(Config::load(&path)?)
 }
 
-fn folder_has_journal(folder: &Path) -> bool {
+/// The origin of a new log: no two have the same, whoever makes them.
+pub(crate) fn new_shard(origin: &str) -> anyhow::Result<String> {
+    let mut shard = [0; 4];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut shard)
+        .map_err(|_| anyhow::anyhow!("no randomness"))?;
+    Ok(format!("{origin}/{}", hex::encode(shard)))
+}
+
+pub(crate) fn folder_has_journal(folder: &Path) -> bool {
     std::fs::read_dir(folder.join("journal")).is_ok_and(|mut files| files.next().is_some())
 }
 
-fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
+pub(crate) fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = config.path(&config.keys.kek);
     let folder = config.path(&config.keys.folder);
     let complete = kek.exists() && certs::sealed::NAMES.iter().all(|name| folder.join(name).exists());
@@ -269,7 +275,7 @@ fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>
     write_new(&config.path(&config.keys.trust_bundle), &text)
 }
 
-fn unix_seconds() -> u64 {
+pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
@@ -288,6 +294,7 @@ fn registration(
         purposes: Vec::new(),
         contract: None,
         daily_quota: None,
+        delays: Default::default(),
         valid_from: today,
         valid_until: None,
         suspended: false,

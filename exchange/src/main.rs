@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use exchange::app::{self, App, EXIT_USAGE, Exit};
 use exchange::client::Identity;
 use exchange::config::{Config, ConfigError};
-use exchange::{init, probe, quickstart};
+use exchange::{init, probe, quickstart, succession};
 use indicatif::ProgressBar;
 use ledger::{ImageFound, OpenError, RebuildFrom};
 use schemas::routes::Route;
@@ -48,11 +48,22 @@ enum Command {
         #[arg(long, default_value = "data")]
         data: PathBuf,
         /// Origin of the log, scheme-less; a random shard name is added.
-        #[arg(long)]
-        origin: String,
+        #[arg(long, required_unless_present = "continues", conflicts_with = "continues")]
+        origin: Option<String>,
         /// Client certificates (PEM) of the first operators.
-        #[arg(long, value_delimiter = ',', required = true)]
+        #[arg(
+            long,
+            value_delimiter = ',',
+            required_unless_present = "continues",
+            conflicts_with = "continues"
+        )]
         operator: Vec<PathBuf>,
+        /// Data folder of a closed log: the new log is its successor, with its register, types and issuers' keys.
+        #[arg(long)]
+        continues: Option<PathBuf>,
+        /// The old log went back, so that it can neither be served nor closed.
+        #[arg(long, requires = "continues")]
+        lost: bool,
     },
     /// Serves.
     Serve {
@@ -64,6 +75,9 @@ enum Command {
         /// Address of the data listener; public and admin follow (+1, +2).
         #[arg(long)]
         listen: Option<SocketAddr>,
+        /// Start although the clock is behind the journal's last entry or more than 90 days after it: it is right.
+        #[arg(long)]
+        accept_clock: bool,
     },
     /// Checks the configuration and everything it names, and opens no port.
     CheckConfig {
@@ -147,6 +161,11 @@ enum LogCommand {
         /// JSON output.
         #[arg(long)]
         json: bool,
+    },
+    /// Closes the log for good: it takes no entry any more. Prints its last checkpoint.
+    Close {
+        #[command(flatten)]
+        place: Place,
     },
 }
 
@@ -257,15 +276,27 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let metrics = app::install_metrics()?;
             runtime()?.block_on(quickstart::run(&data, listen, once, metrics))?;
         }
-        Command::Init { data, origin, operator } => {
+        Command::Init { data, continues: Some(old), lost, .. } => {
+            let config = runtime()?.block_on(succession::open_successor(&data, &old, lost))?;
+            println!(
+                "made {} with log {}, which continues the log in {}",
+                data.display(),
+                config.origin,
+                old.display()
+            );
+            println!("next: exchange/docs/operations/close-a-log.md, from step 3 on");
+        }
+        Command::Init { data, origin, operator, .. } => {
+            let origin = origin.context("--origin is needed")?;
             let config = runtime()?.block_on(init::production(&data, &origin, &operator))?;
             println!("made {} with log {}", data.display(), config.origin);
             println!(
                 "next: put the server certificate, its key and the client authorities where config.toml names them, then `exchange serve`"
             );
         }
-        Command::Serve { place, development, listen } => {
+        Command::Serve { place, development, listen, accept_clock } => {
             let mut config = place.load()?;
+            config.accept_clock = accept_clock;
             if let Some(listen) = listen {
                 config.listen = exchange::config::Listen::at(listen);
             }
@@ -299,6 +330,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             println!("# good: configuration, keys, trust bundle {} and certificates", trust.sequence);
         }
         Command::Log(LogCommand::Verify { place, json }) => return log_verify(&place.load()?, json),
+        Command::Log(LogCommand::Close { place }) => {
+            print!("{}", runtime()?.block_on(succession::close(&place.load()?))?);
+        }
         Command::Rebuild { place, from_zero, json } => rebuild(&place.load()?, from_zero, json)?,
         Command::Archive { place, before, json } => {
             let done = ledger::archive(&app::ledger_options(&place.load()?), before).map_err(|error| {

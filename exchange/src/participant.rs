@@ -1,5 +1,6 @@
 //! The participant register: who may call, in which roles. Journaled state; a document per organisation.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -16,6 +17,12 @@ use crate::refusal::Refusal;
 const MAX_NAME_CHARS: usize = 100;
 /// Most license types one authority may issue.
 const MAX_TYPES: usize = 1_000;
+
+/// Most delay classes of one participant.
+const MAX_DELAYS: usize = 16;
+/// Longest delay, days.
+const MAX_DELAY_DAYS: u16 = 3_660;
+const MS_PER_DAY: u64 = 86_400_000;
 
 /// Most roles of one participant.
 const MAX_ROLES: usize = 7;
@@ -62,6 +69,9 @@ pub struct Participant {
     /// Most permitted uses a day (China Standard Time); `None` = without limit.
     #[serde(default)]
     pub daily_quota: Option<u32>,
+    /// Classes of uses that the law keeps from their holders for a time, with the days.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub delays: BTreeMap<String, u16>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
@@ -85,6 +95,8 @@ pub(crate) struct Wire {
     purposes: Vec<String>,
     contract: Option<String>,
     daily_quota: Option<u32>,
+    #[serde(default)]
+    delays: BTreeMap<String, u16>,
     valid_from: String,
     valid_until: Option<String>,
 }
@@ -101,6 +113,8 @@ impl Wire {
             || self.issues.len() > MAX_TYPES
             || !self.purposes.iter().all(short)
             || self.purposes.len() > MAX_TYPES
+            || self.delays.len() > MAX_DELAYS
+            || !self.delays.iter().all(|(class, days)| short(class) && (1..=MAX_DELAY_DAYS).contains(days))
         {
             return Err(bad());
         }
@@ -113,6 +127,7 @@ impl Wire {
             purposes: self.purposes,
             contract: self.contract,
             daily_quota: self.daily_quota,
+            delays: self.delays,
             valid_from: date(&self.valid_from)?,
             valid_until: self.valid_until.as_deref().map(date).transpose()?,
             suspended: false,
@@ -138,6 +153,16 @@ impl Participant {
         !self.suspended
             && second >= self.valid_from.first_second()
             && self.valid_until.is_none_or(|until| second <= until.last_second())
+    }
+
+    /// Until when a use of this delay class is kept from its holders, ms since 1970; 0 for none.
+    ///
+    /// # Errors
+    /// [`Code::DelayNotAllowed`] for a class that the participant does not hold.
+    pub fn release_ms(&self, class: Option<&str>, now_ms: u64) -> Result<u64, Refusal> {
+        let Some(class) = class else { return Ok(0) };
+        let days = self.delays.get(class).ok_or_else(|| Refusal::new(Code::DelayNotAllowed))?;
+        Ok(now_ms.saturating_add(u64::from(*days).saturating_mul(MS_PER_DAY)))
     }
 
     /// The first moment at which the registration has ended, ms since 1970; `u64::MAX` without end.

@@ -9,7 +9,7 @@ use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 use serde::{Deserialize, Serialize};
 
-use crate::decide::{Context, Denial, Granted, Permit, need, plain};
+use crate::decide::{Context, Granted, Permit, need, plain};
 use crate::facts::Facts;
 use crate::participant::{Participant, Role};
 use crate::refusal::Refusal;
@@ -56,7 +56,8 @@ impl Proposal {
         serde_json::to_vec(self).expect("a proposal has only text and numbers")
     }
 
-    fn label(&self) -> Option<Label> {
+    /// The holder's label.
+    pub fn label(&self) -> Option<Label> {
         let mut label = [0; 16];
         hex::decode_to_slice(self.holder.as_deref()?, &mut label).ok().map(|()| label)
     }
@@ -91,14 +92,13 @@ pub(crate) fn propose<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     propose: &'a Propose,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Operator)?;
     let label = match &propose.what {
         Proposed::RotateEpoch => None,
         Proposed::Holder(kind, holder) => {
             let holder = facts.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
-            applies(context, facts, *kind, &holder.label)
-                .map_err(|refusal| Denial { refusal, concerned: vec![holder.label] })?;
+            applies(context, facts, *kind, &holder.label)?;
             Some(holder.label)
         }
     };
@@ -118,33 +118,31 @@ pub(crate) fn approve<'a>(
     facts: &mut Facts<'_>,
     caller: &Participant,
     approve: &'a Approve,
-) -> Result<Permit<'a>, Denial> {
+) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Operator)?;
     let (version, proposal) = facts.proposal(&approve.proposal);
     let proposal = proposal.ok_or_else(|| refused(Reason::NoSuchProposal))?;
     let label = proposal.label();
-    let concerned: Vec<Label> = label.into_iter().collect();
-    let denied = |refusal| Denial { refusal, concerned: concerned.clone() };
     if proposal.by == caller.organisation {
-        return Err(denied(refused(Reason::OwnProposal)));
+        return Err(refused(Reason::OwnProposal));
     }
     let end_ms = proposal.at_ms.saturating_add(OPEN_MS);
     if proposal.approved_by.is_some() || facts.now_ms >= end_ms {
-        return Err(denied(refused(Reason::ProposalClosed)));
+        return Err(refused(Reason::ProposalClosed));
     }
     facts.ends_at(end_ms);
     let mut holder = None;
     if let Some(label) = label {
         if !facts.lives(&label) {
-            return Err(denied(refused(Reason::ProposalClosed)));
+            return Err(refused(Reason::ProposalClosed));
         }
-        applies(context, facts, proposal.kind, &label).map_err(denied)?;
+        applies(context, facts, proposal.kind, &label)?;
         holder = Some((label, facts.hold(&label).0));
     }
     let proposal = Proposal { approved_by: Some(caller.organisation), ..proposal };
     let approved = Approved { id: approve.proposal, version: version + 1, proposal, holder };
     // The request names the proposal alone; who approves need not know the holder.
-    let permit = plain(Granted::Approve(approved), concerned);
+    let permit = plain(Granted::Approve(approved), label.into_iter().collect());
     Ok(Permit { names_holder: false, ..permit })
 }
 

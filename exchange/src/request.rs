@@ -36,6 +36,8 @@ const MAX_REASON_CHARS: usize = 200;
 const MAX_EXPECTED: usize = 8;
 /// Most fields a license or a grant may name.
 const MAX_FIELDS: usize = 64;
+/// Most entries of one page of a trace or a log query.
+const MAX_PAGE_ENTRIES: usize = 100;
 /// Most holders of one license.
 const MAX_HOLDERS: usize = 16;
 
@@ -81,6 +83,113 @@ pub enum Action {
     Propose(Propose),
     /// `POST /v1/admin/approve`
     Approve(Approve),
+    /// `POST /v1/trace`
+    Trace(Trace),
+    /// `POST /v1/log/query`
+    LogQuery(Box<LogQuery>),
+    /// `POST /v1/links`
+    LinkMake(LinkMake),
+    /// `POST /v1/links/end`
+    LinkEnd(LinkEnd),
+}
+
+impl Action {
+    /// The use context, of what has one.
+    pub fn context(&self) -> Option<&UseContext> {
+        match self {
+            Self::Search(search) => Some(&search.context),
+            Self::Retrieve(retrieve) => Some(&retrieve.context),
+            Self::Verify(verify) => Some(&verify.context),
+            Self::Trace(trace) => Some(&trace.context),
+            _ => None,
+        }
+    }
+}
+
+/// A holder's question who used the holder's licenses.
+#[derive(Debug)]
+pub struct Trace {
+    /// The holder that the portal vouches for, or that the agent acts for.
+    pub holder: HolderRef,
+    /// Who asks in place of the holder.
+    pub agent: Option<HolderRef>,
+    /// The page begins behind the entry of this index.
+    pub before: Option<u64>,
+    /// Most entries of the page.
+    pub limit: usize,
+    /// Use context.
+    pub context: UseContext,
+}
+
+/// An auditor's question; every filter that is there must match.
+#[derive(Debug)]
+pub struct LogQuery {
+    /// Why the auditor asks; the holders whose records are shown are told.
+    pub purpose: String,
+    /// The user at the auditor's side.
+    pub user_name: String,
+    /// Earliest moment, ms since 1970.
+    pub from_ms: Option<u64>,
+    /// Latest moment, ms since 1970.
+    pub to_ms: Option<u64>,
+    /// The caller of the entries.
+    pub organisation: Option<Uscc>,
+    /// A license, in any version.
+    pub license: Option<CertificateIdentifier>,
+    /// A holder concerned.
+    pub holder: Option<HolderRef>,
+    /// A case number (办件编号).
+    pub business_code: Option<String>,
+    /// A public code.
+    pub code: Option<Code>,
+    /// Entries from this index on.
+    pub from_index: u64,
+    /// Most entries of the page.
+    pub limit: usize,
+}
+
+/// What makes somebody act for a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// 监护人.
+    Guardian,
+    /// 代理人.
+    Agent,
+}
+
+impl LinkKind {
+    /// The name in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Guardian => "guardian",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// A new link, or new terms of one.
+#[derive(Debug)]
+pub struct LinkMake {
+    /// Who is acted for.
+    pub holder: HolderRef,
+    /// Who acts.
+    pub agent: HolderRef,
+    /// By what.
+    pub kind: LinkKind,
+    /// Last valid moment, ms since 1970.
+    pub until_ms: u64,
+}
+
+/// The end of a link.
+#[derive(Debug)]
+pub struct LinkEnd {
+    /// Who was acted for.
+    pub holder: HolderRef,
+    /// Who acted.
+    pub agent: HolderRef,
+    /// Why.
+    pub reason: String,
 }
 
 /// The content of a license to be signed.
@@ -335,6 +444,8 @@ pub struct UseContext {
     pub cause: String,
     /// Stage: 申办, 受理, 审核, 决定 or 送达.
     pub stage: String,
+    /// Delay class, for a use that the law keeps from its holder for a time.
+    pub delay: Option<String>,
 }
 
 /// Stages of a case (环节).
@@ -361,6 +472,10 @@ pub fn parse(route: Route, body: &[u8]) -> Result<Action, Refusal> {
                 reason: reason(suspend.reason)?,
             })
         }
+        Route::Trace => Action::Trace(json::<wire::Trace>(text)?.typed()?),
+        Route::LogQuery => Action::LogQuery(Box::new(json::<wire::LogQuery>(text)?.typed()?)),
+        Route::LinkMake => Action::LinkMake(json::<wire::LinkMake>(text)?.typed()?),
+        Route::LinkEnd => Action::LinkEnd(json::<wire::LinkEnd>(text)?.typed()?),
         Route::Propose => Action::Propose(json::<wire::Propose>(text)?.typed()?),
         Route::Approve => Action::Approve(json::<wire::Approve>(text)?.typed()?),
         Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
@@ -578,6 +693,118 @@ mod wire {
         business_code: Option<String>,
         cause: Option<String>,
         stage: Option<String>,
+        delay: Option<String>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Trace {
+        holder: Holder,
+        agent: Option<Holder>,
+        before: Option<u64>,
+        limit: Option<usize>,
+        #[serde(rename = "use")]
+        context: Option<ContextValue>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct LogQuery {
+        purpose: Option<String>,
+        user_name: Option<String>,
+        from: Option<String>,
+        to: Option<String>,
+        organisation: Option<String>,
+        license: Option<String>,
+        holder: Option<Holder>,
+        business_code: Option<String>,
+        code: Option<String>,
+        from_index: Option<u64>,
+        limit: Option<usize>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct LinkMake {
+        holder: Holder,
+        agent: Holder,
+        kind: LinkKind,
+        until: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct LinkEnd {
+        holder: Holder,
+        agent: Holder,
+        reason: String,
+    }
+
+    fn page(limit: Option<usize>) -> Result<usize, Refusal> {
+        let limit = limit.unwrap_or(MAX_PAGE_ENTRIES);
+        let fits = (1..=MAX_PAGE_ENTRIES).contains(&limit);
+        if fits { Ok(limit) } else { Err(Refusal::new(Code::MalformedRequest)) }
+    }
+
+    impl Trace {
+        pub(super) fn typed(self) -> Result<super::Trace, Refusal> {
+            Ok(super::Trace {
+                context: context(self.context)?,
+                holder: self.holder.typed()?,
+                agent: self.agent.map(Holder::typed).transpose()?,
+                before: self.before,
+                limit: page(self.limit)?,
+            })
+        }
+    }
+
+    impl LogQuery {
+        pub(super) fn typed(self) -> Result<super::LogQuery, Refusal> {
+            let malformed = || Refusal::new(Code::MalformedRequest);
+            let said = |text: Option<String>, max| {
+                text.filter(|text| bounded(text, max)).ok_or_else(|| Refusal::new(Code::BadUseContext))
+            };
+            let moment = |text: String| schemas::date::parse_rfc3339(&text).ok_or_else(malformed);
+            let code = |name: String| Code::from_name(&name).ok_or_else(malformed);
+            Ok(super::LogQuery {
+                purpose: said(self.purpose, MAX_CAUSE_CHARS)?,
+                user_name: said(self.user_name, MAX_CONTEXT_CHARS)?,
+                from_ms: self.from.map(moment).transpose()?,
+                to_ms: self.to.map(moment).transpose()?,
+                organisation: self
+                    .organisation
+                    .map(|text| text.parse().map_err(Refusal::identifier))
+                    .transpose()?,
+                license: self.license.as_deref().map(identifier).transpose()?,
+                holder: self.holder.map(Holder::typed).transpose()?,
+                business_code: self.business_code,
+                code: self.code.map(code).transpose()?,
+                from_index: self.from_index.unwrap_or(0),
+                limit: page(self.limit)?,
+            })
+        }
+    }
+
+    /// Nobody is somebody's own agent.
+    fn parties(holder: Holder, agent: Holder) -> Result<(HolderRef, HolderRef), Refusal> {
+        let (holder, agent) = (holder.typed()?, agent.typed()?);
+        if holder == agent { Err(Refusal::new(Code::BadLink)) } else { Ok((holder, agent)) }
+    }
+
+    impl LinkMake {
+        pub(super) fn typed(self) -> Result<super::LinkMake, Refusal> {
+            let (holder, agent) = parties(self.holder, self.agent)?;
+            let until_ms =
+                schemas::date::parse_rfc3339(&self.until).ok_or_else(|| Refusal::new(Code::BadLink))?;
+            Ok(super::LinkMake { holder, agent, kind: self.kind, until_ms })
+        }
+    }
+
+    impl LinkEnd {
+        pub(super) fn typed(self) -> Result<super::LinkEnd, Refusal> {
+            let (holder, agent) = parties(self.holder, self.agent)?;
+            Ok(super::LinkEnd { holder, agent, reason: reason(self.reason)? })
+        }
     }
 
     impl License {
@@ -652,6 +879,7 @@ mod wire {
             business_code: part(value.business_code, MAX_CONTEXT_CHARS)?,
             cause: part(value.cause, MAX_CAUSE_CHARS)?,
             stage: part(value.stage, MAX_CONTEXT_CHARS)?,
+            delay: value.delay.map(|class| part(Some(class), MAX_CONTEXT_CHARS)).transpose()?,
         };
         if STAGES.contains(&context.stage.as_str()) { Ok(context) } else { Err(bad()) }
     }

@@ -107,6 +107,10 @@ numbered! {
         TooManyMismatches = 35 "too-many-mismatches",
         /// The organisation's permitted uses of today are spent.
         QuotaSpent = 36 "quota-spent",
+        /// The participant does not hold the delay class that the use names.
+        DelayNotAllowed = 37 "delay-not-allowed",
+        /// The link between holder and agent cannot be made or ended as asked.
+        BadLink = 38 "bad-link",
         /// The holder may not be erased; the detail says why.
         ErasureRefused = 41 "erasure-refused",
         /// The proposal cannot be made or approved; the detail says why.
@@ -133,6 +137,11 @@ numbered! {
 }
 
 impl Code {
+    /// The code of a stable name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.name() == name)
+    }
+
     /// HTTP status of an answer with this code (`Ok`: 200; issuing answers 201).
     pub const fn status(self) -> u16 {
         match self {
@@ -158,7 +167,8 @@ impl Code {
             | Self::BadFields
             | Self::BadGrant
             | Self::BadParticipant
-            | Self::BadEnvelope => 422,
+            | Self::BadEnvelope
+            | Self::BadLink => 422,
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
@@ -166,7 +176,7 @@ impl Code {
             | Self::ErasureRefused
             | Self::ProposalRefused => 409,
             Self::Erased => 410,
-            Self::TooManyMismatches | Self::QuotaSpent => 403,
+            Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::Overloaded
@@ -215,6 +225,8 @@ impl Code {
             Self::ParticipantConflict => "The participant's registration does not allow this.",
             Self::TooManyMismatches => "Too many failed matches on this license today.",
             Self::QuotaSpent => "Your organisation's uses of today are spent.",
+            Self::DelayNotAllowed => "Your organisation does not hold this delay class.",
+            Self::BadLink => "The link cannot be made or ended as asked.",
             Self::ErasureRefused => "The holder may not be erased.",
             Self::ProposalRefused => "The proposal cannot be made or approved.",
             Self::Erased => "The content was erased with its holder's key.",
@@ -267,6 +279,8 @@ numbered! {
         OtherIssuer = 15 "other-issuer",
         /// The license to be taken over is not on its way out, or is another holder's.
         NotMovedOut = 16 "not-moved-out",
+        /// No live link allows this agent to act for this holder.
+        NoLink = 17 "no-link",
         /// A license of the holder is in force, or on its way to another authority.
         LicenseInForce = 21 "license-in-force",
         /// The holder is under legal hold.

@@ -37,10 +37,18 @@ pub enum Route {
     ParticipantChange = 9,
     /// Suspend a participant, or lift the suspension.
     ParticipantSuspend = 10,
+    /// Who used a holder's licenses.
+    Trace = 11,
+    /// An auditor's questions.
+    LogQuery = 12,
     /// Propose what needs two operators.
     Propose = 13,
     /// Approve another operator's proposal.
     Approve = 14,
+    /// Make a link between a holder and a guardian or agent.
+    LinkMake = 15,
+    /// End a link.
+    LinkEnd = 16,
     /// Entries of the exchange itself: initial register and types, shed counts, key events.
     System = 128,
 }
@@ -59,6 +67,10 @@ impl Route {
         Self::ParticipantAdd,
         Self::ParticipantChange,
         Self::ParticipantSuspend,
+        Self::Trace,
+        Self::LogQuery,
+        Self::LinkMake,
+        Self::LinkEnd,
         Self::Propose,
         Self::Approve,
         Self::System,
@@ -78,6 +90,10 @@ impl Route {
             Self::ParticipantAdd => 8,
             Self::ParticipantChange => 9,
             Self::ParticipantSuspend => 10,
+            Self::Trace => 11,
+            Self::LogQuery => 12,
+            Self::LinkMake => 15,
+            Self::LinkEnd => 16,
             Self::Propose => 13,
             Self::Approve => 14,
             Self::System => 128,
@@ -98,6 +114,10 @@ impl Route {
             Self::ParticipantAdd => "participant-add",
             Self::ParticipantChange => "participant-change",
             Self::ParticipantSuspend => "participant-suspend",
+            Self::Trace => "trace",
+            Self::LogQuery => "log-query",
+            Self::LinkMake => "link-make",
+            Self::LinkEnd => "link-end",
             Self::Propose => "propose",
             Self::Approve => "approve",
             Self::System => "system",
@@ -123,6 +143,10 @@ impl Route {
             Self::ParticipantAdd => Some("/v1/participants"),
             Self::ParticipantChange => Some("/v1/participants/change"),
             Self::ParticipantSuspend => Some("/v1/participants/suspend"),
+            Self::Trace => Some("/v1/trace"),
+            Self::LogQuery => Some("/v1/log/query"),
+            Self::LinkMake => Some("/v1/links"),
+            Self::LinkEnd => Some("/v1/links/end"),
             Self::Propose => Some("/v1/admin/proposals"),
             Self::Approve => Some("/v1/admin/approve"),
         }
@@ -131,14 +155,17 @@ impl Route {
     /// HTTP status of a permit.
     pub const fn success_status(self) -> u16 {
         match self {
-            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::Propose => 201,
+            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::Propose | Self::LinkMake => 201,
             _ => 200,
         }
     }
 
     /// Whether the route changes state and so needs an idempotency key.
     pub const fn changes_state(self) -> bool {
-        !matches!(self, Self::None | Self::Search | Self::Retrieve | Self::Verify)
+        !matches!(
+            self,
+            Self::None | Self::Search | Self::Retrieve | Self::Verify | Self::Trace | Self::LogQuery
+        )
     }
 }
 

@@ -53,6 +53,15 @@ fn some_request(server: &Server, route: Route) -> Value {
         }
         Route::Propose => json!({"kind": "erase-holder", "holder": of, "reason": "测试"}),
         Route::Approve => json!({"proposal": "00".repeat(16)}),
+        Route::Trace => json!({"holder": of, "use": use_context()}),
+        Route::LogQuery => json!({"purpose": "测试审计", "userName": "测试审计员"}),
+        Route::LinkMake | Route::LinkEnd => {
+            let agent = holder(tests::draft(&legal()).holder());
+            match route {
+                Route::LinkEnd => json!({"holder": of, "agent": agent, "reason": "测试"}),
+                _ => json!({"holder": of, "agent": agent, "kind": "agent", "until": in_one_hour()}),
+            }
+        }
         Route::None | Route::System => Value::Null,
     }
 }
@@ -111,7 +120,7 @@ async fn a_suspension_binds_at_once_and_is_lifted_at_once() {
 #[tokio::test]
 async fn a_role_opens_its_own_routes_and_no_others() {
     let server = shared(setup).await;
-    let table: [(Route, &[&str]); 7] = [
+    let table: [(Route, &[&str]); 11] = [
         (Route::Issue, &["approval", "bank", "portal", "auditor", "operator", "provider"]),
         (Route::Transition, &["approval", "bank", "portal", "auditor", "operator", "provider"]),
         (Route::Verify, &["auditor", "operator", "provider"]),
@@ -119,6 +128,10 @@ async fn a_role_opens_its_own_routes_and_no_others() {
         (Route::GrantRevoke, &["issuer", "bank", "auditor", "operator", "provider"]),
         (Route::ParticipantAdd, &["issuer", "bank", "portal", "auditor", "provider"]),
         (Route::ParticipantSuspend, &["issuer", "bank", "portal", "auditor", "provider"]),
+        (Route::Trace, &["issuer", "bank", "auditor", "operator", "provider"]),
+        (Route::LogQuery, &["issuer", "bank", "portal", "operator", "provider"]),
+        (Route::LinkMake, &["issuer", "bank", "auditor", "operator", "provider"]),
+        (Route::LinkEnd, &["issuer", "bank", "auditor", "operator", "provider"]),
     ];
     for (route, names) in table {
         for name in names {

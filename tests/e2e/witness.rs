@@ -8,13 +8,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use exchange::witness::Submission;
+use exchange::succession::{close_statement, open_statement};
+use exchange::witness::{Submission, Witness};
+use ledger::Tail;
 use tests::{
     Finished, Issued, Reply, Server, Setup, WitnessProcess, binary, draft, eventually, natural, sha256,
     shared,
 };
 use verifier::checkpoint::Checkpoint;
-use verifier::merkle::{leaf_hash, verify_consistency};
+use verifier::leaf::{LeafKind, statement_leaf};
+use verifier::merkle::{leaf_hash, verify_consistency, verify_inclusion};
 use verifier::note::SignedNote;
 use verifier::proof::{TlogProof, parse_nodes};
 
@@ -96,6 +99,12 @@ fn files(folder: &Path) -> BTreeMap<String, [u8; 32]> {
         }
     }
     found
+}
+
+/// `exchange init --continues` of one data folder into another.
+fn successor(old: &Path, new: &Path, words: &[&str]) -> Finished {
+    let mut command = binary("exchange");
+    finished(command.args(["init", "--continues"]).arg(old).arg("--data").arg(new).args(words))
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -193,6 +202,86 @@ async fn a_log_that_went_back_is_refused_at_start_and_left_as_it_is() {
     world.server.start();
     world.use_one(&license, "good").await;
     assert_said(&world.verify("good", &["--policy", "policy"]), 0, &["witnesses    2 of 2\n"]);
+}
+
+#[tokio::test]
+async fn a_closed_log_takes_nothing_more_and_its_successor_goes_on() {
+    let mut world = World::new().await;
+    let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
+    world.use_one(&license, "kept").await;
+    let locked = world.server.run(&["log", "close"]);
+    assert_eq!(locked.status, Some(1), "not beside a serving process: {locked:?}");
+    let early = world.server.folder.with_file_name("early");
+    let refused = successor(&world.server.folder, &early, &[]);
+    assert!(refused.status == Some(1) && refused.stderr.contains("is not closed"), "{refused:?}");
+    assert_eq!(world.server.stop(), Some(0));
+
+    let closed = world.server.run(&["log", "close"]);
+    assert_eq!(closed.status, Some(0), "{closed:?}");
+    let last = fs::read_to_string(world.server.folder.join("closed.checkpoint")).unwrap();
+    assert_eq!(closed.stdout, last);
+    let note = SignedNote::parse(&last).unwrap();
+    let old = Checkpoint::parse(&note.verify(&[world.server.log_key()]).unwrap()).unwrap();
+    let known = world.witnesses.each_ref().map(|witness| witness.key.clone());
+    assert_eq!(note.cosignatures(&known).unwrap().len(), 2);
+    let again = world.server.run(&["log", "close"]);
+    let size = old.size.to_string();
+    assert!(again.status == Some(0) && again.stdout.lines().nth(1) == Some(size.as_str()), "{again:?}");
+    assert_eq!(world.server.log_verify()["size"], old.size);
+
+    // Closed for good: what is public is still read, nothing is decided.
+    world.server.start();
+    let reply = world.server.party("bank").send(&license.verify_envelope()).await;
+    assert_eq!((reply.status, reply.code()), (503, "journal-full"));
+    let bundle = world.server.public(&format!("/v1/log/proof/{}", old.size - 1)).await.expect(200);
+    let proof = TlogProof::parse(std::str::from_utf8(&bundle.body).unwrap()).unwrap();
+    let statement = close_statement(&world.server.config.origin);
+    let leaf = leaf_hash(&statement_leaf(LeafKind::ShardClose, statement.as_bytes()));
+    assert!(verify_inclusion(old.size - 1, old.size, &leaf, &proof.path, &old.root));
+    assert_eq!(world.server.stop(), Some(0));
+
+    // The successor says whom it continues, knows the same participants, and both logs are trusted.
+    let folder = world.server.folder.with_file_name("successor");
+    let made = successor(&world.server.folder, &folder, &[]);
+    assert_eq!(made.status, Some(0), "{made:?}");
+    let again = successor(&world.server.folder, &folder, &[]);
+    assert_eq!(again.status, Some(0), "a run that was cut off is completed");
+    copy(&world.server.folder.join("pki/clients"), &folder.join("pki/clients"));
+    let policy = world.server.folder.join("policy");
+    copy(&policy, &folder.join("policy"));
+    let kept = ["kept", "kept.proof"].map(|name| fs::read(world.server.folder.join(name)).unwrap());
+    let mut next = world;
+    next.server.move_to(&folder);
+    assert_ne!(next.server.config.origin, old.origin);
+    for witness in &mut next.witnesses {
+        witness.kill();
+        Witness::add_log(&witness.folder, &next.server.log_key()).unwrap();
+        witness.start();
+    }
+    next.server.start();
+    let first = next.server.public("/v1/log/tile/entries/000.p/1").await.expect(200);
+    let tail = Tail { size: old.size, root: old.root, closed: true };
+    let statement = open_statement(&old.origin, &tail);
+    assert_eq!(first.body[2..], statement_leaf(LeafKind::ShardOpen, statement.as_bytes()));
+    let license = draft(&natural()).issue(&mut next.server.party("issuer")).await;
+    next.use_one(&license, "new").await;
+    assert_said(&next.verify("new", &["--policy", "policy"]), 0, &["witnesses    2 of 2\n"]);
+    // What the old log proved stays proven, under the new trust bundle.
+    for (name, bytes) in ["kept", "kept.proof"].iter().zip(&kept) {
+        fs::write(next.server.folder.join(name), bytes).unwrap();
+    }
+    assert_said(&next.verify("kept", &["--policy", "policy"]), 0, &["witnesses    2 of 2\n"]);
+}
+
+#[tokio::test]
+async fn a_log_that_went_back_is_given_up_for_a_successor() {
+    let server = Setup::new().prepare().await;
+    let (one, two) = (server.folder.with_file_name("one"), server.folder.with_file_name("two"));
+    assert_eq!(successor(&server.folder, &one, &[]).status, Some(1));
+    let made = successor(&server.folder, &two, &["--lost"]);
+    assert_eq!(made.status, Some(0), "{made:?}");
+    let mut command = binary("exchange");
+    assert_said(&finished(command.args(["log", "verify", "--data"]).arg(&two)), 0, &["log good"]);
 }
 
 #[tokio::test]

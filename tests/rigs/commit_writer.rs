@@ -15,6 +15,8 @@ use crate::must;
 
 /// Entries of one run.
 pub(crate) const ENTRIES: usize = 6;
+/// The file of a data folder that lists the licenses it has, by identifier.
+pub(crate) const LICENSES: &str = "licenses";
 /// Segments are so small that a run begins new ones.
 const SEGMENT_BYTES: u64 = 192 << 10;
 const GROUP_BYTES: usize = 64 << 10;
@@ -43,6 +45,8 @@ fn opening(folder: &Path) -> anyhow::Result<(Options, LedgerKeys)> {
         segment_bytes: SEGMENT_BYTES,
         group_bytes: GROUP_BYTES,
         reserve_percent: 0,
+        // One is written as soon as a segment is closed.
+        snapshot_segments: 1,
         ..app::ledger_options(&config)
     };
     Ok((options, keys))
@@ -84,8 +88,8 @@ pub(crate) fn acknowledged(lines: &str) -> Vec<(u64, Uscc)> {
         .collect()
 }
 
-/// Opens the folder as a start does and looks for what was acknowledged, in the state and in the log; then goes on
-/// with one more entry.
+/// Opens the folder as a start does and looks for what was acknowledged, in the state and in the log, and whether the
+/// licenses that were there before open; then goes on with one more entry.
 pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64) -> anyhow::Result<()> {
     let refused = |error: ledger::OpenError| format!("the journal is refused: {error}");
     let (options, keys) = opening(folder)?;
@@ -103,6 +107,11 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
             format!("entry {index} was acknowledged and is lost: the log has {size}")
         })?;
         wanted.push((*index, key));
+    }
+    for identifier in std::fs::read_to_string(folder.join(LICENSES))?.lines() {
+        let license = ledger.state().license(&facts::license_key(&ledger, &identifier.parse()?));
+        let opens = license.is_some_and(|license| facts::read_envelope(&ledger, &license).is_ok());
+        must(opens, || format!("license {identifier} is gone or does not open"))?;
     }
     let next = participant(run, ENTRIES);
     let registered = init::register(&ledger, std::slice::from_ref(&next)).await;

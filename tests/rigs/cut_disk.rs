@@ -197,6 +197,8 @@ fn lacking(file_system: FileSystem) -> Option<String> {
     {
         return Some(format!("no {device}"));
     }
+    // Where it is a module that nobody has loaded yet; the next line tells whether it is there now.
+    let _ = Command::new("modprobe").arg("--quiet").arg(file_system.name()).output();
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
     let known = known.split_whitespace().any(|name| name == file_system.name());
     (!known).then(|| format!("the kernel has no {}", file_system.name()))

@@ -18,17 +18,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use tests::Setup;
+use tests::{draft, natural};
 use tokio::task::JoinSet;
 
 use crate::commit_writer;
+use crate::story::setup;
 use crate::{Lacking, caught, must};
 
 /// Calls that change files, or make that durable.
 const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,write,pwrite64,pwritev,fsync,\
                      fdatasync,sync_file_range,ftruncate,fallocate";
 /// What of the data folder is swept.
-const SWEPT: [&str; 3] = ["journal", "tiles", "keys"];
+const SWEPT: [&str; 4] = ["journal", "tiles", "snapshots", "keys"];
+/// Licenses of the folder that every run begins with.
+const LICENSES: usize = 3;
 /// Runs at once.
 const AT_ONCE: usize = 2;
 /// A call that another run made, and this one did not, is tried again so often.
@@ -96,11 +99,19 @@ struct Ended {
 }
 
 impl Bench {
-    /// A data folder whose last start was cut down: with a frame nobody was answered from behind its last seal.
+    /// A data folder with some licenses, whose last start was cut down: with a frame nobody was answered from behind its
+    /// last seal.
     async fn new(program: Program) -> anyhow::Result<Self> {
         let temporary = TempDir::new()?;
         let base = temporary.path().join("base");
-        drop(Setup::new().at(&base).prepare().await);
+        let mut server = setup().at(&base).start().await;
+        let mut issuer = server.party("issuer");
+        let mut licenses = Vec::new();
+        for _ in 0..LICENSES {
+            licenses.push(draft(&natural()).issue(&mut issuer).await.identifier);
+        }
+        anyhow::ensure!(server.stop() == Some(0), "the exchange does not stop well: {}", server.stderr());
+        fs::write(base.join(commit_writer::LICENSES), licenses.join("\n"))?;
         let status = command(COMMIT, &base, 0)
             .env("MIAOXIANG_FAILPOINT", "after-sync-abort:3")
             .stdout(Stdio::null())

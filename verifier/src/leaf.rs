@@ -21,6 +21,10 @@ pub const MAX_LABELS: usize = 4;
 const LEAF_VERSION: u8 = 1;
 const OPEN_LAYOUT: u8 = 1;
 const LABELS_DIGEST: u8 = 255;
+/// First byte of a completion: the links are in the holders' own sequences, or in their oversight sequences.
+const LAYOUT_OWN: u8 = 1;
+const LAYOUT_OVERSIGHT: u8 = 2;
+const COMPLETION_HEAD_BYTES: usize = 4;
 
 /// What a leaf stands for; public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -263,11 +267,24 @@ impl HolderLink {
         }
     }
 
-    /// K of the bytes of a link: H(1, or 2 in the oversight sequence ‖ link).
+    /// K of the bytes of a link in the holder's own sequence: H(1 ‖ link).
     ///
     /// Hides what it commits to from whoever does not know `told`, which is salted for this holder alone.
-    pub fn digest_of(delayed: bool, link: &[u8; Self::BYTES]) -> Hash {
-        sha256(&[&[if delayed { 2 } else { 1 }], link])
+    pub fn digest_of(link: &[u8; Self::BYTES]) -> Hash {
+        sha256(&[&[LAYOUT_OWN], link])
+    }
+
+    /// K of a link in the holder's oversight sequence: H(2 ‖ label ‖ told ‖ place).
+    ///
+    /// A holder who is told of a delayed use once it is released opens this K with [`Self::hidden_place`], and learns
+    /// nothing of the other uses in that sequence, which may still be delayed.
+    pub fn oversight_digest(label: &[u8; 16], told: &Hash, place: &Hash) -> Hash {
+        sha256(&[&[LAYOUT_OVERSIGHT], label, told, place])
+    }
+
+    /// What stands for a link's place in the oversight sequence: H(inner_salt ‖ link). The salt never leaves the exchange.
+    pub fn hidden_place(inner_salt: &Hash, link: &[u8; Self::BYTES]) -> Hash {
+        sha256(&[inner_salt, link])
     }
 }
 
@@ -286,6 +303,51 @@ pub fn inner_commitment(insider: &Hash, links: impl IntoIterator<Item = Hash>) -
         context.update(&link);
     }
     context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// C of an entry from what only insiders hold: the inner salt, the record and the completion (section 6). `None` when
+/// the completion has not the form of one.
+pub fn inner_commitment_of(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
+    let completion = Completion::split(completion)?;
+    let insider = insider_digest(inner_salt, record, completion.head);
+    Some(inner_commitment(&insider, completion.links.iter().map(|link| completion.digest(inner_salt, link))))
+}
+
+/// The parts of a completion (section 6).
+#[derive(Clone, Copy, Debug)]
+pub struct Completion<'a> {
+    /// Whether the links are in the oversight sequences.
+    pub delayed: bool,
+    /// Everything before the links.
+    pub head: &'a [u8],
+    /// The links.
+    pub links: &'a [[u8; HolderLink::BYTES]],
+}
+
+impl<'a> Completion<'a> {
+    /// Splits the bytes; `None` when their form is another.
+    pub fn split(bytes: &'a [u8]) -> Option<Self> {
+        let [layout, counters, links @ ..] = *bytes.first_chunk::<COMPLETION_HEAD_BYTES>()?;
+        let head = usize::from(counters).checked_mul(4)?.checked_add(COMPLETION_HEAD_BYTES)?;
+        let (head, rest) = bytes.split_at_checked(head)?;
+        let (list, odd) = rest.as_chunks();
+        let fits = odd.is_empty() && list.len() == usize::from(u16::from_be_bytes(links));
+        let delayed = match layout {
+            LAYOUT_OWN => false,
+            LAYOUT_OVERSIGHT => true,
+            _ => return None,
+        };
+        fits.then_some(Self { delayed, head, links: list })
+    }
+
+    /// K of one of the links.
+    pub fn digest(&self, inner_salt: &Hash, link: &[u8; HolderLink::BYTES]) -> Hash {
+        if !self.delayed {
+            return HolderLink::digest_of(link);
+        }
+        let HolderLink { label, told, .. } = HolderLink::decode(link);
+        HolderLink::oversight_digest(&label, &told, &HolderLink::hidden_place(inner_salt, link))
+    }
 }
 
 /// The leaf of a statement: what is public from the beginning (index root, shard open, shard close) and so stands in
@@ -411,9 +473,22 @@ mod tests {
         }
         flat.extend_from_slice(&[8; 32]);
         assert_eq!(HolderLink::decode(&link.encode()), link);
-        let digest = HolderLink::digest_of(false, &link.encode());
+        let digest = HolderLink::digest_of(&link.encode());
         assert_eq!(digest, sha256(&[&flat]));
-        assert_ne!(HolderLink::digest_of(true, &link.encode()), digest);
+        let place = sha256(&[&[3; 32], &link.encode()]);
+        let oversight = sha256(&[&[2], &[4; 16], &told, &place]);
+        assert_eq!(HolderLink::oversight_digest(&[4; 16], &told, &place), oversight);
+        let record = insider_digest(&[3; 32], b"rr", &[1, 0, 0, 1]);
+        let completion = [&[1, 0, 0, 1][..], &link.encode()].concat();
+        let c = inner_commitment_of(&[3; 32], b"rr", &completion);
+        assert_eq!(c, Some(inner_commitment(&record, [digest])));
+        let record = insider_digest(&[3; 32], b"rr", &[2, 0, 0, 1]);
+        let completion = [&[2, 0, 0, 1][..], &link.encode()].concat();
+        let c = inner_commitment_of(&[3; 32], b"rr", &completion);
+        assert_eq!(c, Some(inner_commitment(&record, [oversight])));
+        for cut in 0..completion.len() {
+            assert_eq!(inner_commitment_of(&[3; 32], b"rr", &completion[..cut]), None);
+        }
         assert_eq!(inner_commitment(&[9; 32], [digest]), sha256(&[&[[9; 32], digest].concat()]));
         let root = statement_leaf(LeafKind::IndexRoot, b"root");
         assert_eq!((root[1], &root[2..]), (2, &sha256(&[b"root"])[..]));

@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 mod encoding;
+pub mod index;
 pub mod leaf;
 pub mod license;
 pub mod merkle;
@@ -18,7 +19,9 @@ pub mod policy;
 pub mod proof;
 pub mod receipt;
 pub mod report;
+pub mod same_holder;
 pub mod signature;
+pub mod trace;
 pub mod trust;
 
 /// A SHA-256 digest.

@@ -19,6 +19,7 @@ use verifier::{
     proof::{TlogProof, parse_nodes},
     receipt::{self, Evidence, Receipt},
     report::{Reason, Report, Verdict, seconds},
+    same_holder, trace,
     trust::Trust,
 };
 
@@ -68,6 +69,15 @@ enum Command {
     Receipt {
         /// The receipt, or the answer.
         file: PathBuf,
+        /// Another receipt or answer, for `--same-holder`.
+        #[arg(requires = "same_holder")]
+        other: Option<PathBuf>,
+        /// Checks that two receipts show one label for the one holder that both requests name.
+        #[arg(long, requires = "other")]
+        same_holder: bool,
+        /// The request body of the other receipt as it was sent.
+        #[arg(long, value_name = "FILE", requires = "same_holder")]
+        other_request: Option<PathBuf>,
         /// The request body as it was sent.
         #[arg(long, value_name = "FILE")]
         request: Option<PathBuf>,
@@ -86,6 +96,16 @@ enum Command {
         /// The consistency proof between the two checkpoints: what `/v1/log/consistency/{old}/{new}` gives.
         #[arg(long, value_name = "FILE", requires = "previous")]
         consistency: Option<PathBuf>,
+    },
+    /// Checks a holder's trace: answers of `POST /v1/trace`, newest page first, one a line.
+    Trace {
+        /// The pages.
+        file: PathBuf,
+    },
+    /// Checks an auditor's pages: answers of `POST /v1/log/query`, one a line.
+    Audit {
+        /// The pages.
+        file: PathBuf,
     },
 }
 
@@ -153,7 +173,24 @@ fn run(cli: &Cli) -> Result<Report, String> {
         Command::License { file } => {
             Ok(license::verify(&envelope(read(file)?), &trust, at, &mut RootCache::new()))
         }
-        Command::Receipt { file, request, answer, proof, policy, previous, consistency } => {
+        Command::Trace { file } => Ok(trace::verify_trace(&read(file)?, &trust, at)),
+        Command::Audit { file } => Ok(trace::verify_audit(&read(file)?, &trust, at)),
+        Command::Receipt { file, other: Some(other), same_holder: _, request, other_request, .. } => {
+            let read_both = |file, request: &Option<PathBuf>| -> Result<_, String> {
+                Ok((read(file)?, request.as_deref().map(read).transpose()?))
+            };
+            let (one, two) = (read_both(file, request)?, read_both(other, other_request)?);
+            let side = |(answer, request): &(Vec<u8>, Option<Vec<u8>>)| {
+                let receipt = serde_json::from_slice::<Receipt>(answer).ok();
+                let receipt = receipt.or_else(|| Some(receipt::cut(answer).ok()?.1))?;
+                Some(same_holder::Side { receipt, request: request.clone() })
+            };
+            match (side(&one), side(&two)) {
+                (Some(one), Some(two)) => Ok(same_holder::verify(&one, &two, &trust, at)),
+                _ => Ok(Report::failed(Reason::MalformedReceipt, "a file holds no receipt", at)),
+            }
+        }
+        Command::Receipt { file, request, answer, proof, policy, previous, consistency, .. } => {
             let bytes = read(file)?;
             let optional = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
             let files = Files {
@@ -266,6 +303,12 @@ fn render(report: &Report) -> String {
         }
         if let Some(witnesses) = receipt.witnesses {
             text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
+        }
+    }
+    if let Some(pages) = &report.pages {
+        text.push_str(&format!("  entries      {} of {}\n", pages.entries, plain(&pages.log)));
+        if let Some(completeness) = &pages.completeness {
+            text.push_str(&format!("  trace        {completeness}\n"));
         }
     }
     if let Some(trust) = &report.trust {

@@ -300,7 +300,8 @@ fn check_previous(report: &mut Report, checkpoint: &Checkpoint, evidence: &Evide
     }
 }
 
-fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
+/// What a receipt with this open part says.
+pub(crate) fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
     let organisation = String::from_utf8_lossy(&open.organisation);
     ReceiptFacts {
         log: receipt.log.clone(),

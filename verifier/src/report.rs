@@ -115,6 +115,27 @@ reasons! {
     BadCheckpoint = "bad-checkpoint" Invalid,
     /// The leaf does not stand in the checkpoint's tree.
     NotIncluded = "not-included" Invalid,
+
+    /// No page of entries can be read.
+    MalformedPage = "malformed-page" Invalid,
+    /// What a page shows of an entry is not what the entry commits to.
+    EntryMismatch = "entry-mismatch" Invalid,
+    /// What the holder is said to be told of an entry is not what the entry commits to.
+    ToldMismatch = "told-mismatch" Invalid,
+    /// The entries of a trace are not a holder's sequence: one is missing, doubled, moved or another holder's.
+    SequenceBroken = "sequence-broken" Invalid,
+    /// The index root proves more entries than the trace shows at its end.
+    EntriesMissing = "entries-missing" Invalid,
+    /// The index root, its leaf or the map's proof is not what it should be.
+    BadIndexRoot = "bad-index-root" Invalid,
+    /// There is no index root yet, so nothing says which entry is the holder's last.
+    NoIndexRoot = "no-index-root" Unknown,
+    /// The pages begin or end inside the sequence.
+    NotWhole = "not-whole" Unknown,
+    /// Two receipts show different labels for one holder.
+    TwoLabels = "two-labels" Invalid,
+    /// Nothing ties both receipts to one holder.
+    NothingTies = "nothing-ties" Unknown,
     /// A known witness's line under the proof's checkpoint does not verify.
     BadCosignature = "bad-cosignature" Invalid,
     /// The policy takes none of the keys that the log has.
@@ -246,6 +267,19 @@ pub struct WitnessFacts {
     pub of: usize,
 }
 
+/// What a holder's trace or an auditor's pages show; believed only under the verdict `valid`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PageFacts {
+    /// Origin of the log.
+    pub log: String,
+    /// Entries shown.
+    pub entries: usize,
+    /// What the pages are complete for, when they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completeness: Option<String>,
+}
+
 /// The answer of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -270,6 +304,9 @@ pub struct Report {
     /// About a receipt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipt: Option<ReceiptFacts>,
+    /// About pages of entries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<PageFacts>,
 }
 
 impl Report {
@@ -302,6 +339,7 @@ impl Report {
             trust: None,
             license: None,
             receipt: None,
+            pages: None,
         }
     }
 

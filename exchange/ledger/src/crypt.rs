@@ -19,7 +19,7 @@ pub(crate) const TAG_BYTES: usize = 16;
 pub(crate) const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
 /// Per holder in a part of form 2: label ‖ wrapped record key.
 const SHARE_BYTES: usize = 16 + WRAPPED_BYTES;
-/// Length, form, part number and two zero bytes of a sealed subject part.
+/// Length, form, a zero byte and part number of a sealed subject part.
 pub(crate) const PART_HEAD_BYTES: usize = 8;
 /// Most holders of one part: their number is one byte.
 const MAX_SHARES: usize = 255;
@@ -306,12 +306,12 @@ impl Crypt {
     /// record key wrapped for each of several (at most 255).
     pub(crate) fn seal_subject(
         &self,
-        part: u8,
+        part: u16,
         holders: &[HolderKey],
         now_ms: u64,
         plaintext: &[u8],
     ) -> Vec<u8> {
-        let aad = self.aad(b"miaoxiang subject part v1", &[LEAF_KIND_ENTRY, part]);
+        let aad = self.aad(b"miaoxiang subject part v1", &entry_part(part));
         let (form, head, sealed) = match holders {
             [] => {
                 let day = day_of(now_ms);
@@ -332,7 +332,7 @@ impl Crypt {
             }
         };
         let length = (PART_HEAD_BYTES - 4 + head.len() + sealed.len()) as u32;
-        [&length.to_be_bytes(), &[form, part, 0, 0][..], &head, &sealed].concat()
+        [&length.to_be_bytes(), &[form, 0][..], &part.to_be_bytes(), &head, &sealed].concat()
     }
 
     /// Opens a whole sealed part, from its length on; `holder_key` gives the keys that still exist.
@@ -344,7 +344,7 @@ impl Crypt {
         const MALFORMED: ReadError = ReadError::Malformed("subject part");
         let number = part_number(part).ok_or(MALFORMED)?;
         let form = part[4];
-        let aad = self.aad(b"miaoxiang subject part v1", &[LEAF_KIND_ENTRY, number]);
+        let aad = self.aad(b"miaoxiang subject part v1", &entry_part(number));
         let rest = &part[PART_HEAD_BYTES..];
         let opened = match form {
             FORM_DAY => {
@@ -413,10 +413,28 @@ fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8
 }
 
 /// The number that a whole and exact sealed part carries; `None` when it is not one.
-pub(crate) fn part_number(part: &[u8]) -> Option<u8> {
+pub(crate) fn part_number(part: &[u8]) -> Option<u16> {
     let (length, rest) = part.split_first_chunk::<4>()?;
     let exact = u32::from_be_bytes(*length) as usize == rest.len() && part.len() >= PART_HEAD_BYTES;
-    (exact && rest[2..4] == [0, 0]).then(|| rest[1])
+    (exact && rest[1] == 0).then(|| u16::from_be_bytes([rest[2], rest[3]]))
+}
+
+/// Whether a sealed part opens with the key of this holder.
+pub(crate) fn is_sealed_for(part: &[u8], label: &Label) -> bool {
+    let Some(rest) = part.get(PART_HEAD_BYTES..) else { return false };
+    match part[4] {
+        FORM_HOLDER => rest.starts_with(label),
+        FORM_SHARED => rest.split_first().is_some_and(|(count, shares)| {
+            shares.chunks_exact(SHARE_BYTES).take((*count).into()).any(|share| share.starts_with(label))
+        }),
+        _ => false,
+    }
+}
+
+/// Leaf kind and part number, as the additional data of a subject part ends.
+fn entry_part(number: u16) -> [u8; 3] {
+    let [high, low] = number.to_be_bytes();
+    [LEAF_KIND_ENTRY, high, low]
 }
 
 /// Days since 1970 UTC: the name of a day key.

@@ -158,6 +158,18 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Where the subject parts of an entry begin, given where all of them lie; `None` when they do not fill their place.
+pub(crate) fn part_offsets(bytes: &[u8], offset: usize, length: usize) -> Option<Vec<usize>> {
+    let (mut at, end) = (offset, offset.checked_add(length)?);
+    let mut offsets = Vec::new();
+    while at < end {
+        let part_length = u32::from_be_bytes(*bytes.get(at..end)?.first_chunk()?);
+        offsets.push(at);
+        at = at.checked_add(4)?.checked_add(part_length as usize)?;
+    }
+    (at == end).then_some(offsets)
+}
+
 /// The length that a frame beginning here declares; `None` when no frame can begin here.
 pub(crate) fn declared_length(bytes: &[u8]) -> Option<usize> {
     if bytes.len() < HEADER_BYTES || !bytes.starts_with(MAGIC) {

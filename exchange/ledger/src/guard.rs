@@ -26,7 +26,7 @@ const SLOT_STRIDE: usize = 4096;
 const FILE_BYTES: usize = 2 * SLOT_STRIDE;
 
 /// How far the journal is durable: everything before is whole, whatever a start finds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mark {
     /// Frames in the journal, seals included: the number of the next one.
     pub(crate) frames: u64,
@@ -34,6 +34,11 @@ pub(crate) struct Mark {
     pub(crate) size: u64,
     /// Root over them.
     pub(crate) root: Hash,
+}
+
+impl Mark {
+    /// Of a journal without a frame.
+    pub(crate) const START: Self = Self { frames: 0, size: 0, root: verifier::merkle::EMPTY_ROOT };
 }
 
 pub(crate) fn path(journal: &Path) -> PathBuf {
@@ -103,7 +108,7 @@ impl Guard {
     /// Makes the file for a journal without a frame. It is durable before the first segment is, so that no crash
     /// leaves frames without a guard.
     pub(crate) fn create(disk: &dyn Disk, journal: &Path, origin: &str) -> io::Result<Self> {
-        let written = Mark { root: verifier::merkle::EMPTY_ROOT, ..Mark::default() };
+        let written = Mark::START;
         let origin = verifier::sha256(&[origin.as_bytes()]);
         let mut content = vec![0; FILE_BYTES];
         content[..SLOT_BYTES].copy_from_slice(&encode(0, &origin, &written));

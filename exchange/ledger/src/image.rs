@@ -14,6 +14,7 @@ use crate::{
     snapshot,
     state::{Digest, Slot, State},
     store::{self, Batch, Engine, Store, StoreError, guarded},
+    tiles::Tiles,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use std::{
@@ -37,6 +38,8 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_KEYS: usize = 100_000;
 /// A new image is written in batches of this size.
 const BATCH_KEYS: usize = 10_000;
+/// How long a snapshot waits for the tiles, which are behind by some milliseconds.
+const TILES_PATIENCE: Duration = Duration::from_secs(1);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
 const REBUILD_REST: Duration = Duration::from_secs(60);
 /// Where the head stands in the store; slots begin with their kind, which is not 0.
@@ -285,6 +288,7 @@ pub(crate) struct Follower {
     snapshot_segments: u32,
     snapshot_interval: Duration,
     state: Arc<State>,
+    tiles: Arc<Tiles>,
     /// `None` after a failure, until it is made anew.
     image: Option<Image>,
     feed: FeedReceiver,
@@ -316,11 +320,13 @@ pub(crate) struct Followed {
 
 impl Follower {
     /// `slots` is what the image lacks of the state, `covered` the size up to which it lacks nothing.
+    #[expect(clippy::too_many_arguments, reason = "one caller; a struct would only repeat the names")]
     pub(crate) fn new(
         options: &Options,
         image: Image,
         feed: FeedReceiver,
         state: Arc<State>,
+        tiles: Arc<Tiles>,
         cursor: Cursor,
         slots: HashSet<Slot>,
         covered: u64,
@@ -337,6 +343,7 @@ impl Follower {
             size: state.applied(),
             time_ms: state.time_ms(),
             state,
+            tiles,
             image: Some(image),
             feed,
             last_snapshot_segment: cursor.position.segment(),
@@ -508,6 +515,17 @@ impl Follower {
         self.last_snapshot_segment = self.cursor.position.segment();
         self.changed = false;
         let digest = image.digest.bytes();
+        let began = Instant::now();
+        // Tiles that survive a power cut up to here need no older segment.
+        let synced = loop {
+            match self.tiles.sync(meta.covers) {
+                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(crate::tiles::COALESCE),
+                synced => break synced,
+            }
+        };
+        if !matches!(synced, Ok(true)) {
+            tracing::warn!("the tiles were not synced: after a power cut a start may read older segments");
+        }
         let folder = recovery::snapshots_folder(&self.folder);
         match guarded(|| snapshot::write(&folder, &*image.store, &meta, &image.origin, &digest)) {
             Ok(()) => {

@@ -2,12 +2,15 @@
 
 use crate::{
     Hash, Key, Label, Position,
-    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError},
+    clock::Clock,
+    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
     disk::RealDisk,
+    entry::{self, OpenedEntry},
     epoch::{Loaded, RotateError, Rotation},
     frame::Frame,
     guard::Released,
     image::{Feed, Followed, Follower},
+    index::{HolderProof, Index},
     record::{Record, StateDigest},
     recovery::{self, Recovered},
     scrub::{Scrub, ScrubTask},
@@ -20,7 +23,7 @@ use crate::{
     store::Engine,
     tiles::{self, Tiles},
 };
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -33,6 +36,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use verifier::{
+    leaf::{LEAF_BYTES, LeafKind},
     merkle::{consistency_from, inclusion_from},
     note::VerifierKey,
     proof::TlogProof,
@@ -82,6 +86,10 @@ pub struct Options {
     pub scrub_bytes_per_second: u64,
     /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
     pub idempotency_per_organisation: usize,
+    /// How often the index root is put into the log when a holder's sequence has grown; `None` = never.
+    pub index_roots: Option<Duration>,
+    /// Start although the clock is far ahead of the journal or behind it: the operator has looked at it.
+    pub accept_clock: bool,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
@@ -111,6 +119,8 @@ impl Options {
             snapshot_interval: Duration::from_secs(3600),
             scrub_bytes_per_second: 4 << 20,
             idempotency_per_organisation: 1_000_000,
+            index_roots: None,
+            accept_clock: false,
             on_fatal: exit,
             least_size: 0,
             hooks: Hooks::default(),
@@ -258,6 +268,19 @@ pub enum OpenError {
         /// Entries in the journal.
         journal: u64,
     },
+    /// The clock is not where the journal's last entry lets it be (operator): entries made by it could not be unmade, as
+    /// journal time never goes back.
+    #[error(
+        "the clock says {clock}, {how} the journal's last entry at {journal} (seconds since 1970): set it, or accept it"
+    )]
+    Clock {
+        /// Seconds since 1970 by the clock.
+        clock: u64,
+        /// "behind" or "more than 90 days after".
+        how: &'static str,
+        /// Seconds since 1970 by the journal.
+        journal: u64,
+    },
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
     #[error("{0}")]
     Guard(&'static str),
@@ -345,7 +368,7 @@ impl Stop {
         (self.on_fatal)(cause);
     }
 
-    fn cause(&self) -> Option<String> {
+    pub(crate) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -368,9 +391,12 @@ struct Inner {
     keeper: Arc<Keeper>,
     stop: Arc<Stop>,
     durable: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
     /// `None` without a restart image.
     image: Option<Followed>,
     rotation: Rotation,
+    /// The map over all holders; `None` when no index root is made.
+    index: Option<Arc<Index>>,
     hooks: Hooks,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -415,6 +441,13 @@ impl Ledger {
             keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
         }
         let durable = Arc::new(AtomicU64::new(opened.size));
+        // The tiles hold every leaf by now, checked against the journal.
+        let last = match opened.size.checked_sub(1) {
+            Some(last) => tiles.leaf(last).map(Some).map_err(OpenError::io("reading the last leaf"))?,
+            None => None,
+        };
+        let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
+        let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
         let (feed, fed) = Feed::new();
@@ -453,8 +486,9 @@ impl Ledger {
         let mut followed = None;
         if let Some(image) = image {
             let covered = opened.size - opened.replayed;
+            let (state, tiles) = (Arc::clone(&state), Arc::clone(&tiles));
             let (follower, shared) =
-                Follower::new(&options, image, fed, Arc::clone(&state), cursor.clone(), slots, covered);
+                Follower::new(&options, image, fed, state, tiles, cursor.clone(), slots, covered);
             followed = Some(shared);
             let held = Arc::clone(&lock);
             threads.push(spawn("image", move || {
@@ -462,6 +496,10 @@ impl Ledger {
                 drop(held);
             })?);
         }
+
+        let index =
+            options.index_roots.map(|every| (every, Arc::new(Index::new(&state.heads(), opened.size))));
+        let (index_sender, index_receiver) = unbounded();
 
         let verifier_key = signer.key.clone();
         let held = Arc::downgrade(&lock);
@@ -488,11 +526,14 @@ impl Ledger {
             stop: Arc::clone(&stop),
             tiles: tiles_sender,
             image: feed,
+            index: index.is_some().then_some(index_sender),
             released,
             guard_ends,
             durable: Arc::clone(&durable),
+            closed: Arc::clone(&closed),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
+            clock: Clock::new(options.hooks.now_ms()),
             hooks: options.hooks.clone(),
             lock,
         };
@@ -511,11 +552,23 @@ impl Ledger {
             keeper,
             stop,
             durable,
+            closed,
             image: followed,
             rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch, held),
+            index: index.as_ref().map(|(_, index)| Arc::clone(index)),
             hooks: options.hooks,
             threads: Mutex::new(threads),
         }));
+        if let Some((every, index)) = index {
+            // A strong handle in the thread would keep the sequencer from ending with the last one.
+            let weak = Arc::downgrade(&ledger.0);
+            let thread = spawn("index", move || {
+                index.follow(&index_receiver, every, |prepared| {
+                    weak.upgrade().and_then(|inner| Self(inner).commit_blocking(prepared))
+                });
+            })?;
+            ledger.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
         Ok((ledger, opened))
     }
 
@@ -567,23 +620,28 @@ impl Ledger {
     pub fn rotate(&self, entry: impl Fn(&Record) -> Prepared) -> Result<u32, RotateError> {
         let inner = &self.0;
         inner.rotation.run(&inner.crypt, &inner.state, |record| {
-            let command = Command {
-                permit_or_denial: entry(&record),
-                reads: Vec::new(),
-                ends_at_ms: u64::MAX,
-                spent: Vec::new(),
-                inline_proof: false,
-            };
-            match self.submit(command)?.blocking_recv().unwrap_or(Err(Refused::Stopped))? {
+            match self
+                .submit(unconditional(entry(&record)))?
+                .blocking_recv()
+                .unwrap_or(Err(Refused::Stopped))?
+            {
                 Outcome::Committed(_) => Ok(()),
                 Outcome::Changed => Err(Refused::Malformed("a key event that is not the next one")),
             }
         })
     }
 
+    /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
+    fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
+        match self.submit(unconditional(prepared)).ok()?.blocking_recv() {
+            Ok(Ok(Outcome::Committed(committed))) => Some(committed),
+            _ => None,
+        }
+    }
+
     /// Seals a subject part: without a holder under the key of today, for one under the holder's key, for several
     /// under a record key wrapped for each (at most 255).
-    pub fn seal_subject(&self, part: u8, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
+    pub fn seal_subject(&self, part: u16, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
         self.0.crypt.seal_subject(part, holders, self.0.hooks.now_ms(), plaintext)
     }
 
@@ -600,6 +658,94 @@ impl Ledger {
     pub fn open_subject(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let part = self.0.reader.part(position)?;
         self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label))
+    }
+
+    /// The sealed part of an entry that tells a holder of it, opened: the one made for the holder, or the entry's only
+    /// one. Blocks for a read of each part until it is found.
+    ///
+    /// # Errors
+    /// [`ReadError`], also [`ReadError::KeyGone`] after an erasure.
+    pub fn open_part_for(&self, entry: &OpenedEntry, label: &Label) -> Result<Vec<u8>, ReadError> {
+        let place = entry.links.iter().position(|link| link.label == *label);
+        let own = place.and_then(|place| entry.parts.get(place));
+        for position in own.into_iter().chain(&entry.parts) {
+            let part = self.0.reader.part(*position)?;
+            if is_sealed_for(&part, label) {
+                return self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label));
+            }
+        }
+        Err(ReadError::KeyGone)
+    }
+
+    /// An entry by its index. Blocks for some reads.
+    ///
+    /// # Errors
+    /// [`ReadError`], also for an index that is not durable yet.
+    pub fn entry(&self, index: u64) -> Result<OpenedEntry, ReadError> {
+        self.entry_at(self.locate(index)?, index)
+    }
+
+    /// The entry of an index, given where its frame stood when it was written; where that place no longer has it, the
+    /// entry is looked for. Blocks for one read, or some.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn entry_near(&self, frame: Position, index: u64) -> Result<OpenedEntry, ReadError> {
+        self.entry_at(frame, index).or_else(|_| self.entry(index))
+    }
+
+    fn locate(&self, index: u64) -> Result<Position, ReadError> {
+        if index >= self.size() {
+            return Err(ReadError::Malformed("entry"));
+        }
+        self.0.reader.locate(index)
+    }
+
+    fn entry_at(&self, position: Position, index: u64) -> Result<OpenedEntry, ReadError> {
+        let bytes = self.0.reader.frame(position)?;
+        entry::open_frame(&self.0.crypt, position, &bytes, |at| at == index)?
+            .pop()
+            .ok_or(ReadError::Malformed("entry"))
+    }
+
+    /// Gives the durable entries from `from` to below `until` in order to `visit`, until it returns `false`. Blocks for
+    /// a read of each frame.
+    ///
+    /// # Errors
+    /// [`ReadError`]; what came before was visited.
+    pub fn visit_entries(
+        &self,
+        from: u64,
+        until: u64,
+        mut visit: impl FnMut(OpenedEntry) -> bool,
+    ) -> Result<(), ReadError> {
+        let until = until.min(self.size());
+        if from >= until {
+            return Ok(());
+        }
+        let mut index = from;
+        let mut position = self.locate(from)?;
+        loop {
+            let bytes = self.0.reader.frame(position)?;
+            let entries =
+                entry::open_frame(&self.0.crypt, position, &bytes, |at| (index..until).contains(&at))?;
+            for entry in entries {
+                index = entry.committed.index + 1;
+                if !visit(entry) {
+                    return Ok(());
+                }
+            }
+            if index >= until {
+                return Ok(());
+            }
+            let next = self.0.reader.next_group(position, index)?;
+            position = next.ok_or(ReadError::Malformed("frame"))?;
+        }
+    }
+
+    /// What the latest index root says of a holder; `None` when there is none, or none is made.
+    pub fn holder_proof(&self, label: &Label) -> Option<HolderProof> {
+        self.0.index.as_ref()?.proof(label)
     }
 
     /// The original answer and receipt of an idempotency key: the `SubjectRecord` that holds the answer bytes, and
@@ -633,6 +779,11 @@ impl Ledger {
     /// Durable entries.
     pub fn size(&self) -> u64 {
         self.0.durable.load(Ordering::Acquire)
+    }
+
+    /// Whether the log's last leaf closes it: then every command is refused as [`Refused::Closed`], for good.
+    pub fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::Acquire)
     }
 
     /// The signed checkpoint that the public sees; moves once a second.
@@ -745,6 +896,17 @@ impl Ledger {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.scrub.stop();
+    }
+}
+
+/// What rests on no fact and counts nothing.
+fn unconditional(prepared: Prepared) -> Command {
+    Command {
+        permit_or_denial: prepared,
+        reads: Vec::new(),
+        ends_at_ms: u64::MAX,
+        spent: Vec::new(),
+        inline_proof: false,
     }
 }
 

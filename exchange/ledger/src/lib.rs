@@ -16,14 +16,17 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod clock;
 mod crypt;
 mod disk;
+mod entry;
 mod epoch;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod frame;
 mod guard;
 mod image;
+mod index;
 mod ledger;
 mod recovery;
 mod scrub;
@@ -36,20 +39,25 @@ mod tally;
 mod tiles;
 mod verify;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 pub mod record;
 
 pub use archive::{Archived, archive};
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
+pub use entry::OpenedEntry;
 pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch};
 pub use image::check_store;
+pub use index::{HolderProof, IndexRoot};
 pub use ledger::{
     Counts, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Space, rebuild,
 };
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
-pub use state::{Bound, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
+pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
 pub use verifier::Hash;
-pub use verify::{Entry, ImageFound, LogReport, entries, verify_log};
+pub use verify::{Entry, ImageFound, LogReport, Tail, entries, verify_log};
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
 pub type Key = [u8; 16];

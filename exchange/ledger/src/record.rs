@@ -33,7 +33,7 @@ pub struct Record {
     pub reason: u16,
     /// Labels of the holders concerned, each once.
     pub concerned: Vec<Label>,
-    /// Moment (ms) until which the use is kept from its holders; 0 = at once, the only value committed today.
+    /// Moment (ms) until which the use is kept from its holders and counted in their oversight sequences; 0 = at once.
     pub release_ms: u64,
     /// Holders that first appear here.
     pub new_holders: Vec<NewHolder>,
@@ -477,20 +477,6 @@ impl Completion {
         }
         rest.is_empty().then_some(completion)
     }
-}
-
-/// C of an entry (section 4), from its bytes alone; `None` when the completion is malformed.
-pub(crate) fn inner_commitment(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
-    let [layout, counters, ..] = *completion.first_chunk::<COMPLETION_HEAD_BYTES>()?;
-    let head = COMPLETION_HEAD_BYTES + 4 * usize::from(counters);
-    let (head, links) = completion.split_at_checked(head)?;
-    let (links, odd) = links.as_chunks::<LINK_BYTES>();
-    if !odd.is_empty() {
-        return None;
-    }
-    let insider = verifier::leaf::insider_digest(inner_salt, record, head);
-    let links = links.iter().map(|link| HolderLink::digest_of(layout == LAYOUT_OVERSIGHT, link));
-    Some(verifier::leaf::inner_commitment(&insider, links))
 }
 
 /// One entry in the plaintext of a state part.

@@ -6,7 +6,7 @@
 //! copy is synced before anything is answered, so that nothing rests on such pages.
 
 use crate::{
-    Hash, LedgerKeys, Options, Position,
+    Hash, LedgerKeys, Options, Position, clock,
     crypt::{Crypt, day_of},
     disk::{self, Disk, Lock, RealDisk},
     epoch,
@@ -129,6 +129,8 @@ pub(crate) fn recover(
         return Err(OpenError::RolledBack { published: options.least_size, journal: size });
     }
 
+    found.check_clock(options, &end)?;
+
     // The journal is accepted; up to here neither it nor the keys nor the tiles are changed.
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
@@ -195,17 +197,19 @@ impl Found {
             return Err(OpenError::Guard("the journal's guard is missing"));
         }
         let cut = journal.cut()?;
-        let number = journal.segments.last().map_or(0, |last| last.number + 1);
+        // A last segment without a frame is made again: its header may be shown by the kernel and not be durable.
+        let number =
+            journal.segments.last().map_or(0, |last| last.number + u32::from(cut.first_frame.is_some()));
         Ok(Self { journal, guard, published, cut, number })
     }
 
     /// How far the journal was durable, as far as the guard knows.
     fn mark(&self) -> Mark {
-        self.guard.map_or_else(Mark::default, |(_, mark)| mark)
+        self.guard.map_or(Mark::START, |(_, mark)| mark)
     }
 
     /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
-    fn replay<E: From<OpenError>>(
+    pub(crate) fn replay<E: From<OpenError>>(
         &self,
         crypt: &Crypt,
         state: &State,
@@ -244,6 +248,12 @@ impl Found {
         self.journal.segments.len()
     }
 
+    /// Refuses a clock that the journal's last entry contradicts.
+    pub(crate) fn check_clock(&self, options: &Options, end: &End) -> Result<(), OpenError> {
+        let last_ms = (end.cursor.frontier.size() > 0).then_some(end.cursor.time_ms);
+        if options.accept_clock { Ok(()) } else { clock::check(options.hooks.now_ms(), last_ms) }
+    }
+
     /// The frames that the start copies.
     fn tail(&self, end: &End) -> &[u8] {
         self.cut.file.get(self.cut.offset as usize..end.offset as usize).unwrap_or_default()
@@ -262,6 +272,9 @@ impl Found {
         let (disk, folder) = (&folders.disk, &folders.journal);
         let origin = signer.key.name();
         segment::remove_temporary(&**disk, folder).map_err(OpenError::io("removing half-made files"))?;
+        // A name that the kernel shows may not be durable, when the sync of an earlier start failed: the new segment
+        // must not outlive the ones it rests on.
+        disk.sync_folder(folder).map_err(OpenError::io("making the journal's names durable"))?;
         let guard = match self.guard {
             Some(written) => Guard::open(&**disk, folder, origin, written),
             None => Guard::create(&**disk, folder, origin),
@@ -280,7 +293,7 @@ impl Found {
         let file = segment::create(&**disk, folder, *number, &content, bytes, |_| Ok(()))
             .map_err(OpenError::io("writing the tail into a new segment"))?;
         cursor.position = Position::new(*number, offset as u32);
-        if let Some(last) = self.journal.segments.last() {
+        if let Some(last) = self.journal.segments.last().filter(|last| last.number != *number) {
             // Gives back the unused zeros and what a torn frame left; the next start does not look there.
             if let Err(error) = disk.open(&last.path, true).and_then(|old| old.set_len(end.offset)) {
                 tracing::warn!(segment = last.number, %error, "a closed segment keeps its unused end");
@@ -573,15 +586,11 @@ pub(crate) fn apply_frame(
         let record = Record::decode(entry.record).map_err(|error| corrupt(error.0))?;
         let completion = Completion::decode(entry.completion, &record).map_err(|error| corrupt(error.0))?;
         parts.clear();
-        let (mut at, end) = (offset, offset + length);
-        while at < end {
-            let part_length = frame.bytes[at..end].first_chunk().map(|length| u32::from_be_bytes(*length));
-            let next = part_length.and_then(|length| at.checked_add(4)?.checked_add(length as usize));
-            parts.push(Position::new(position.segment(), position.offset() + at as u32));
-            at = next
-                .filter(|next| *next <= end)
-                .ok_or_else(|| corrupt("a subject part overlaps the next"))?;
-        }
+        let offsets = frame::part_offsets(frame.bytes, offset, length)
+            .ok_or_else(|| corrupt("a subject part overlaps the next"))?;
+        parts.extend(
+            offsets.iter().map(|at| Position::new(position.segment(), position.offset() + *at as u32)),
+        );
         state.apply(
             &Applied {
                 index,
@@ -746,6 +755,7 @@ impl Journal {
     ) -> Result<End, E> {
         let public = UnparsedPublicKey::new(&ED25519, self.key.key());
         let mut cursor = start.clone();
+        confirm(mark, published, &cursor)?;
         let mut end_offset = SEGMENT_HEADER_BYTES as u64;
         // At the very start there is nothing to seal, and everywhere else a walk starts behind a seal.
         let mut sealed = true;

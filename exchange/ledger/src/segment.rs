@@ -252,6 +252,98 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// The newest segment file.
+    fn newest(&self) -> io::Result<u32> {
+        let mut newest = 0;
+        for path in self.folders.disk.list(&self.folders.journal)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let number = name.and_then(|name| name.strip_suffix(".mxj")?.parse().ok());
+            newest = newest.max(number.unwrap_or(0));
+        }
+        Ok(newest)
+    }
+
+    /// Number of entries and index of the first in the frame that begins here, and the frame's length; `None` where
+    /// none begins.
+    fn frame_head(&self, position: Position) -> Result<Option<FrameHead>, ReadError> {
+        let mut bytes = [0; crate::frame::HEADER_BYTES];
+        let read = disk::read_up_to(&*self.file(position.segment())?, &mut bytes, position.offset().into())?;
+        if read < bytes.len() {
+            return Ok(None);
+        }
+        Ok(crate::frame::declared_length(&bytes).map(|length| FrameHead {
+            length,
+            first_index: u64::from_be_bytes(*bytes[16..].first_chunk().expect("a frame's head has 80 bytes")),
+            count: u32::from_be_bytes(*bytes[12..].first_chunk().expect("a frame's head has 80 bytes")),
+        }))
+    }
+
+    /// Where the frame with a durable entry begins. Reads the heads of a few segments, and then those of one segment's
+    /// frames.
+    ///
+    /// Frames that a later segment supersedes are the same bytes, so it does not matter which copy is found.
+    pub(crate) fn locate(&self, index: u64) -> Result<Position, ReadError> {
+        const HEAD: u32 = SEGMENT_HEADER_BYTES as u32;
+        // A segment never begins with an older frame than the one before it; one that is not begun has none.
+        let (mut low, mut high) = (0, self.newest()?);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            // Those that are missing were archived, which happens from the oldest on.
+            let earlier = match self.frame_head(Position::new(middle, HEAD)) {
+                Err(ReadError::Missing(_)) => true,
+                head => head?.is_some_and(|head| head.first_index <= index),
+            };
+            if earlier {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        let mut position = Position::new(low, HEAD);
+        loop {
+            let head = self.frame_head(position)?.ok_or(ReadError::Malformed("frame"))?;
+            if (head.first_index..head.first_index + u64::from(head.count)).contains(&index) {
+                return Ok(position);
+            }
+            position = position.after(head.length).ok_or(ReadError::Malformed("frame"))?;
+        }
+    }
+
+    /// The frame with entries that begins at a position or is the next one after it, in this segment or a later one,
+    /// where no frame of an index below `index` counts. `None` at the end of the journal.
+    pub(crate) fn next_group(
+        &self,
+        mut position: Position,
+        index: u64,
+    ) -> Result<Option<Position>, ReadError> {
+        loop {
+            match self.frame_head(position)? {
+                Some(head) if head.count > 0 && head.first_index >= index => return Ok(Some(position)),
+                Some(head) => position = position.after(head.length).ok_or(ReadError::Malformed("frame"))?,
+                None if position.segment() < self.newest()? => {
+                    position = Position::new(position.segment() + 1, SEGMENT_HEADER_BYTES as u32);
+                }
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// What [`Reader::locate`] reads of a frame.
+struct FrameHead {
+    length: usize,
+    first_index: u64,
+    count: u32,
+}
+
+impl Position {
+    /// The position so many bytes further in the same segment.
+    fn after(self, bytes: usize) -> Option<Self> {
+        Some(Self::new(self.segment(), self.offset().checked_add(u32::try_from(bytes).ok()?)?))
+    }
+}
+
 /// What the keeper and the sequencer share.
 pub(crate) struct Keeper {
     slot: Mutex<KeeperSlot>,
@@ -358,9 +450,8 @@ impl Keeper {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The segment prepared ahead; waits for it, and orders the one after it. `used` is the length that the
-    /// current segment is used to.
-    pub(crate) fn take(&self, number: u32, used: u64, stop: &Stop) -> Result<Arc<dyn DiskFile>, NoSegment> {
+    /// The segment prepared ahead; waits for it, and orders the one after it.
+    pub(crate) fn take(&self, number: u32, stop: &Stop) -> Result<Arc<dyn DiskFile>, NoSegment> {
         let mut slot = self.slot();
         loop {
             if stop.is_stopped() {
@@ -369,7 +460,6 @@ impl Keeper {
             if let Some((_, file)) = slot.ready.take_if(|(ready, _)| *ready == number) {
                 slot.hurry = false;
                 slot.wanted = number.checked_add(1);
-                slot.closed = number.checked_sub(1).map(|closed| (closed, used));
                 self.changed.notify_all();
                 return Ok(file);
             }
@@ -382,6 +472,18 @@ impl Keeper {
             }
             slot = self.changed.wait_timeout(slot, SPACE_INTERVAL).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// A segment is sealed for good and used to this length.
+    pub(crate) fn close(&self, number: u32, used: u64) {
+        self.slot().closed = Some((number, used));
+        self.changed.notify_all();
+    }
+
+    /// There is no time to rest.
+    #[cfg(feature = "sim")]
+    pub(crate) fn hurry(&self) {
+        self.slot().hurry = true;
     }
 
     /// Rests, unless the sequencer waits; an error when the keeper is to stop.

@@ -7,13 +7,14 @@
 
 use crate::{
     Hash, Key, Label, Position,
+    clock::Clock,
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
     disk::{DiskFile, Lock},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
     guard::{Mark, Released},
-    image,
+    image, index,
     ledger::{Hooks, Stop},
-    record::{Completion, CounterUse, EntryPlain, Malformed, NO_BODY_PART, Record, inner_commitment},
+    record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
     segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
     state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
     tiles,
@@ -26,7 +27,7 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ use verifier::{
     checkpoint::Checkpoint,
     leaf::{
         HolderLink, LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open,
-        commitment, leaf_bytes, statement_leaf,
+        commitment, inner_commitment_of, leaf_bytes, statement_leaf,
     },
     merkle::{Frontier, GroupTree, leaf_hash},
     note::VerifierKey,
@@ -49,8 +50,8 @@ const SALTS_BYTES: usize = 64;
 /// Where organisation and subject digest stand in an encoded `open`.
 const OPEN_ORGANISATION_OFFSET: usize = 24;
 const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
-/// Most subject parts of an entry: part numbers are one byte and 255 means none.
-const MAX_PARTS: usize = 255;
+/// Most subject parts of an entry: a bulk delivery has one for each holder it concerns.
+const MAX_PARTS: usize = MAX_LINKS;
 /// Longest statement of a leaf that is no entry.
 const MAX_STATEMENT_BYTES: usize = 1024;
 
@@ -130,6 +131,9 @@ pub enum Refused {
     /// The ledger has stopped; it answers nothing any more.
     #[error("the ledger has stopped")]
     Stopped,
+    /// The log was closed; it takes no entry any more.
+    #[error("the log is closed")]
+    Closed,
     /// The caller prepared something that is no entry: a fault of the program, nothing is written.
     #[error("the command is malformed: {0}")]
     Malformed(&'static str),
@@ -187,9 +191,8 @@ impl Admitted {
         if !distinct {
             return Err(Refused::Malformed("a record that names something twice"));
         }
-        if record.release_ms != 0 {
-            // Such a use would have to be counted in the oversight sequence; in the holder's it would be told early.
-            return Err(Refused::Malformed("a delayed release"));
+        if record.release_ms != 0 && record.concerned.is_empty() {
+            return Err(Refused::Malformed("a delayed use that concerns nobody"));
         }
         Ok(Self { prepared, record })
     }
@@ -270,6 +273,8 @@ pub(crate) enum Message {
 struct Pending {
     versions: FxHashMap<Fact, u32>,
     heads: FxHashMap<Label, Head>,
+    oversight: FxHashMap<Label, Head>,
+    released: HashSet<u64>,
     counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
     more_licenses: FxHashMap<Label, u32>,
@@ -284,6 +289,8 @@ impl Pending {
     fn clear(&mut self) {
         self.versions.clear();
         self.heads.clear();
+        self.oversight.clear();
+        self.released.clear();
         self.counters.clear();
         self.more_licenses.clear();
         self.erased.clear();
@@ -297,8 +304,13 @@ impl Pending {
         self.versions.get(fact).copied().unwrap_or_else(|| state.version(fact))
     }
 
-    fn head(&self, state: &State, label: &Label) -> Option<Head> {
-        self.heads.get(label).copied().or_else(|| state.head(label))
+    /// The latest entry of a holder's own sequence, or of the oversight sequence.
+    fn head(&self, state: &State, delayed: bool, label: &Label) -> Option<Head> {
+        if delayed {
+            self.oversight.get(label).copied().or_else(|| state.oversight_head(label))
+        } else {
+            self.heads.get(label).copied().or_else(|| state.head(label))
+        }
     }
 
     fn counter(&self, state: &State, counter: &CounterUse) -> u32 {
@@ -412,14 +424,19 @@ pub(crate) struct Sequencer {
     pub(crate) stop: Arc<Stop>,
     pub(crate) tiles: Sender<tiles::Written>,
     pub(crate) image: image::Feed,
+    /// Unbounded: the follower commits entries itself, so the sequencer must never wait for it.
+    pub(crate) index: Option<Sender<index::Change>>,
     /// For the guard.
     pub(crate) released: Arc<Released>,
     /// Dropped with the sequencer: the guard is then written once more.
     pub(crate) guard_ends: Sender<()>,
     pub(crate) durable: Arc<AtomicU64>,
+    /// The log's last leaf closes it, or does in the group in the making.
+    pub(crate) closed: Arc<AtomicBool>,
     pub(crate) group_entries: usize,
     pub(crate) group_bytes: usize,
     pub(crate) hooks: Hooks,
+    pub(crate) clock: Clock,
     /// Held while the thread may write to the journal.
     pub(crate) lock: Lock,
 }
@@ -514,6 +531,21 @@ impl Sequencer {
         drop(self.lock);
     }
 
+    /// One group without the thread, for the simulation. Whether a frame was written.
+    #[cfg(feature = "sim")]
+    pub(crate) fn commit_by_hand(&mut self, group: Vec<Submission>) -> bool {
+        let bytes = group.iter().map(Submission::frame_bytes).sum();
+        self.commit(group, bytes, &mut Pending::default(), &mut Vec::new())
+    }
+
+    /// What the thread does when it is idle.
+    #[cfg(feature = "sim")]
+    pub(crate) fn seal_by_hand(&mut self) {
+        if !self.stop.is_stopped() && self.seal().is_err() {
+            tracing::debug!("the seal was not written");
+        }
+    }
+
     fn next(&self, unsealed: bool) -> Result<Message, RecvTimeoutError> {
         if unsealed {
             self.receiver.recv_timeout(IDLE)
@@ -538,7 +570,16 @@ impl Sequencer {
             }
             return false;
         }
-        let time_ms = self.hooks.now_ms().max(self.cursor.time_ms);
+        let time_ms = match self.clock.journal_ms(self.hooks.now_ms(), self.cursor.time_ms) {
+            Ok(time_ms) => time_ms,
+            Err(cause) => {
+                self.stop.fatal(&cause);
+                for submission in group {
+                    let _ = submission.reply.send(Err(Refused::Stopped));
+                }
+                return false;
+            }
+        };
         let frame_position = Position::new(self.current.number, self.current.offset as u32);
         let mut salts = vec![0; group.len() * SALTS_BYTES];
         self.crypt.fill_random(&mut salts);
@@ -547,21 +588,35 @@ impl Sequencer {
         let mut members: Vec<Member> = Vec::with_capacity(group.len());
         let mut changed = Vec::new();
         for (submission, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
+            if self.closed.load(Ordering::Acquire) {
+                let _ = submission.reply.send(Err(Refused::Closed));
+                continue;
+            }
             match self.judge(&submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member = Member::new(submission, None, counters, salts, index, time_ms, |label| {
-                        pending.head(&self.state, label)
-                    });
+                    let member =
+                        Member::new(submission, None, counters, salts, index, time_ms, |delayed, label| {
+                            pending.head(&self.state, delayed, label)
+                        });
+                    // Nothing follows it, not even in its own group.
+                    if member.kind == LeafKind::ShardClose {
+                        self.closed.store(true, Ordering::Release);
+                    }
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
                 Judgement::Spent(counter) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member =
-                        Member::new(submission, Some(counter), Vec::new(), salts, index, time_ms, |label| {
-                            pending.head(&self.state, label)
-                        });
+                    let member = Member::new(
+                        submission,
+                        Some(counter),
+                        Vec::new(),
+                        salts,
+                        index,
+                        time_ms,
+                        |delayed, label| pending.head(&self.state, delayed, label),
+                    );
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
@@ -614,7 +669,7 @@ impl Sequencer {
         }
         // Admission saw to it that every counter has its denial.
         let admitted = spent.and_then(|at| submission.spent.get(at)).unwrap_or(&submission.main);
-        if let Err(judgement) = fits(&admitted.record, state, pending) {
+        if let Err(judgement) = fits(&admitted.record, state, pending, time_ms) {
             return judgement;
         }
         spent.map_or(Judgement::Accept(counters), Judgement::Spent)
@@ -630,15 +685,13 @@ impl Sequencer {
         }
         // The next segment is taken before the old one is sealed: a journal that is full then stays as it is.
         let number = self.current.number + 1;
-        let used = self.current.offset + SEAL_BYTES as u64;
-        let file = match self.keeper.take(number, used, &self.stop) {
+        let file = match self.keeper.take(number, &self.stop) {
             Ok(file) => file,
             Err(NoSegment::Full) => return Err(Refused::Full),
             Err(NoSegment::Stopped) => return Err(Refused::Stopped),
         };
-        // From now on the keeper may cut it to that.
-        self.current.bytes = used;
         self.seal().map_err(|Fatal| Refused::Stopped)?;
+        self.keeper.close(self.current.number, self.current.offset);
         // The header is durable before a frame follows it: a torn header has nothing behind it.
         let header = segment::header(number, self.cursor.frame, self.signer.key.name());
         let begun = file.write_all_at(&header, 0).and_then(|()| {
@@ -777,6 +830,11 @@ impl Sequencer {
             };
             self.state.apply(&entry, &mut slots);
         }
+        let told = members.iter().filter(|member| !member.completion.delayed).flat_map(|member| {
+            let links = member.completion.links.iter();
+            links.map(|link| (link.label, link.sequence, member.leaf_hash))
+        });
+        let heads: Vec<_> = if self.index.is_some() { told.collect() } else { Vec::new() };
         let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
         let tree =
             members.iter().any(|member| member.inline_proof).then(|| GroupTree::new(&done.before, &hashes));
@@ -806,6 +864,9 @@ impl Sequencer {
         // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
         self.image.applied(&self.state, slots, size);
+        if let Some(index) = &self.index {
+            let _ = index.send(index::Change { heads, size });
+        }
     }
 }
 
@@ -824,7 +885,7 @@ struct Written {
 /// The facts read should say as much; this makes it certain that one of two commands that create or change the
 /// same thing wins, whatever its caller forgot to name. A record concerns living holders only, and brings none whose
 /// key is wrapped for an epoch that has ended: what was prepared before is decided again.
-fn fits(record: &Record, state: &State, pending: &Pending) -> Result<(), Judgement> {
+fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Result<(), Judgement> {
     let next = |fact: Fact, version: u32| pending.version(state, &fact).checked_add(1) == Some(version);
     let licenses = record.licenses.iter().all(|license| next(Fact::License(license.key), license.version));
     let grants = record.grants.iter().all(|grant| next(Fact::Grant(grant.key), grant.version));
@@ -849,6 +910,14 @@ fn fits(record: &Record, state: &State, pending: &Pending) -> Result<(), Judgeme
         record.idempotency.is_none_or(|bound| pending.version(state, &Fact::Idempotency(bound.key)) == 0);
     if !(licenses && grants && documents && holders && unbound && living && epochs) {
         return Err(Judgement::Changed);
+    }
+    for index in &record.released {
+        let Some(delayed) = state.delayed(*index).filter(|_| !pending.released.contains(index)) else {
+            return Err(Judgement::Changed);
+        };
+        if delayed.release_ms > time_ms || delayed.holders != record.concerned {
+            return Err(Judgement::Malformed("a release that is too early or tells somebody else"));
+        }
     }
     let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
     let known =
@@ -908,8 +977,13 @@ impl Pending {
         }
         for (label, link) in record.concerned.iter().zip(&member.completion.links) {
             let head = Head { sequence: link.sequence, frame, index, leaf_hash: member.leaf_hash };
-            self.heads.insert(*label, head);
+            if member.completion.delayed {
+                self.oversight.insert(*label, head);
+            } else {
+                self.heads.insert(*label, head);
+            }
         }
+        self.released.extend(&record.released);
         for (counter, value) in record.counters.iter().zip(&member.completion.counters) {
             self.counters.insert((counter.key, counter.day), *value);
         }
@@ -925,7 +999,7 @@ impl Member {
         salts: &[u8; SALTS_BYTES],
         index: u64,
         time_ms: u64,
-        head: impl Fn(&Label) -> Option<Head>,
+        head: impl Fn(bool, &Label) -> Option<Head>,
     ) -> Self {
         let Submission { main, spent: mut others, inline_proof, reply, .. } = submission;
         let Admitted { prepared, record } = match spent {
@@ -937,9 +1011,10 @@ impl Member {
             open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
             open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
         }
+        let delayed = record.release_ms != 0;
         let links = record.concerned.iter().zip(told).map(|(label, told)| {
             // A holder that this record brings has no entry yet.
-            let head = head(label).unwrap_or_default();
+            let head = head(delayed, label).unwrap_or_default();
             HolderLink {
                 label: *label,
                 told,
@@ -949,10 +1024,10 @@ impl Member {
                 previous_leaf: head.leaf_hash,
             }
         });
-        let completion = Completion { delayed: record.release_ms != 0, links: links.collect(), counters };
+        let completion = Completion { delayed, links: links.collect(), counters };
         let completion_bytes = completion.encode();
         let (salt, inner_salt) = split_salts(salts);
-        let c = inner_commitment(&inner_salt, &record_bytes, &completion_bytes)
+        let c = inner_commitment_of(&inner_salt, &record_bytes, &completion_bytes)
             .expect("a completion that was just encoded is well formed");
         let leaf = match kind {
             LeafKind::Entry => leaf_bytes(kind, &commitment(&salt, &open, &c)),
@@ -1010,7 +1085,7 @@ pub(crate) fn leaf_of(kind: LeafKind, entry: &EntryPlain<'_>) -> Option<[u8; LEA
     if kind != LeafKind::Entry {
         return Some(statement_leaf(kind, entry.open));
     }
-    let c = inner_commitment(entry.inner_salt, entry.record, entry.completion)?;
+    let c = inner_commitment_of(entry.inner_salt, entry.record, entry.completion)?;
     Some(leaf_bytes(kind, &commitment(entry.salt, entry.open, &c)))
 }
 
@@ -1061,7 +1136,7 @@ pub(crate) fn committed_again(
         leaf_hash: leaf_hash(&leaf),
         open: entry.open.to_vec(),
         salt: *entry.salt,
-        c: inner_commitment(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
+        c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
         spent: None,
         proof: None,
     })

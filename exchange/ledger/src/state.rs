@@ -39,6 +39,8 @@ pub enum DocumentKind {
     LicenseType,
     /// A policy set.
     Policy,
+    /// A link between a holder and a guardian or agent.
+    Link,
     /// What an operator proposes and another one approves.
     Proposal,
     /// A legal hold on a holder, by label.
@@ -47,8 +49,8 @@ pub enum DocumentKind {
 
 impl DocumentKind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Participant, Self::LicenseType, Self::Policy, Self::Proposal, Self::Hold];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Participant, Self::LicenseType, Self::Policy, Self::Link, Self::Proposal, Self::Hold];
 
     /// The number in the record.
     pub const fn number(self) -> u8 {
@@ -56,6 +58,7 @@ impl DocumentKind {
             Self::Participant => 1,
             Self::LicenseType => 2,
             Self::Policy => 3,
+            Self::Link => 4,
             Self::Proposal => 5,
             Self::Hold => 6,
         }
@@ -209,6 +212,37 @@ pub struct Head {
     pub leaf_hash: Hash,
 }
 
+impl Head {
+    fn encode(&self) -> [u8; 56] {
+        let mut bytes = [0; 56];
+        bytes[..8].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.frame.0.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.index.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.leaf_hash);
+        bytes
+    }
+
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            sequence: u64::from_be_bytes(take(rest)?),
+            frame: Position(u64::from_be_bytes(take(rest)?)),
+            index: u64::from_be_bytes(take(rest)?),
+            leaf_hash: take(rest)?,
+        })
+    }
+}
+
+/// A use that its holders are not told of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delayed {
+    /// Index of its entry.
+    pub index: u64,
+    /// From when on it may be told, ms since 1970.
+    pub release_ms: u64,
+    /// Labels of the holders it concerns.
+    pub holders: Vec<Label>,
+}
+
 /// A holder as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
@@ -314,6 +348,8 @@ enum Kind {
     Document = 4,
     Counter = 5,
     Idempotency = 6,
+    Oversight = 10,
+    Delayed = 11,
     /// The epochs; one value.
     Epoch = 16,
     /// A holder's key, wrapped: in the restart image alone. The journal and the epoch's key file are its truth.
@@ -334,6 +370,18 @@ impl Slot {
 
     const fn new(kind: Kind, key: Key, sub: u32) -> Self {
         Self { kind, key, sub }
+    }
+
+    /// The slot of a delayed use: its index in place of a key.
+    fn of_delayed(index: u64) -> Self {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&index.to_be_bytes());
+        Self::new(Kind::Delayed, key, 0)
+    }
+
+    /// The index in the slot of a delayed use.
+    fn delayed_index(&self) -> u64 {
+        u64::from_be_bytes(*self.key.first_chunk().expect("a key has 16 bytes"))
     }
 
     pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
@@ -358,6 +406,8 @@ impl Slot {
             4 => Kind::Document,
             5 => Kind::Counter,
             6 => Kind::Idempotency,
+            10 => Kind::Oversight,
+            11 => Kind::Delayed,
             16 => Kind::Epoch,
             17 => Kind::HolderKey,
             _ => return None,
@@ -378,6 +428,10 @@ pub struct State {
     documents: Map<(u8, Key), Document>,
     holders: Map<Label, HolderCell>,
     labels_by_key: Map<Key, Label>,
+    /// Latest entry of each oversight sequence. Few holders have one, so it is no part of the holder's cell.
+    oversight: Map<Label, Head>,
+    /// Delayed uses that are not released yet, by index.
+    delayed: Map<u64, Delayed>,
     /// Holder index to label; only ever longer.
     labels: RwLock<Vec<Label>>,
     counters: Map<(Key, u32), u32>,
@@ -410,6 +464,8 @@ impl State {
             documents: Map::default(),
             holders: Map::default(),
             labels_by_key: Map::default(),
+            oversight: Map::default(),
+            delayed: Map::default(),
             labels: RwLock::default(),
             counters: Map::default(),
             idempotency: Map::default(),
@@ -579,6 +635,30 @@ impl State {
         self.holders.get(label).map(|holder| holder.head)
     }
 
+    /// Latest entry of a holder's oversight sequence.
+    pub(crate) fn oversight_head(&self, label: &Label) -> Option<Head> {
+        self.oversight.get(label).map(|head| *head)
+    }
+
+    /// A use that is delayed and not released.
+    pub(crate) fn delayed(&self, index: u64) -> Option<Delayed> {
+        self.delayed.get(&index).map(|delayed| delayed.clone())
+    }
+
+    /// Delayed uses that may be told at this moment (ms since 1970), oldest first.
+    pub fn due(&self, now_ms: u64) -> Vec<Delayed> {
+        let due = self.delayed.iter().filter(|delayed| delayed.release_ms <= now_ms);
+        let mut due: Vec<Delayed> = due.map(|delayed| delayed.clone()).collect();
+        due.sort_unstable_by_key(|delayed| (delayed.release_ms, delayed.index));
+        due
+    }
+
+    /// Every holder with an entry: label, number of entries, leaf hash of the last.
+    pub(crate) fn heads(&self) -> Vec<(Label, u64, Hash)> {
+        let holders = self.holders.iter().filter(|holder| holder.head.sequence > 0);
+        holders.map(|holder| (*holder.key(), holder.head.sequence, holder.head.leaf_hash)).collect()
+    }
+
     pub(crate) fn knows_label(&self, label: &Label) -> bool {
         self.holders.contains_key(label)
     }
@@ -661,18 +741,31 @@ impl State {
             }
         }
         for (label, link) in entry.record.concerned.iter().zip(&entry.completion.links) {
-            if let Some(mut holder) = self.holders.get_mut(label) {
-                holder.head = Head {
-                    sequence: link.sequence,
-                    frame: entry.frame,
-                    index: entry.index,
-                    leaf_hash: entry.leaf_hash,
-                };
+            let head = Head {
+                sequence: link.sequence,
+                frame: entry.frame,
+                index: entry.index,
+                leaf_hash: entry.leaf_hash,
+            };
+            if entry.completion.delayed {
+                self.oversight.insert(*label, head);
+                changed.push(Slot::new(Kind::Oversight, *label, 0));
+            } else if let Some(mut holder) = self.holders.get_mut(label) {
+                holder.head = head;
                 changed.push(Slot::new(Kind::Holder, *label, 0));
             }
         }
+        if entry.completion.delayed {
+            let (release_ms, holders) = (entry.record.release_ms, entry.record.concerned.clone());
+            self.delayed.insert(entry.index, Delayed { index: entry.index, release_ms, holders });
+            changed.push(Slot::of_delayed(entry.index));
+        }
+        for index in &entry.record.released {
+            self.delayed.remove(index);
+            changed.push(Slot::of_delayed(*index));
+        }
         for label in &entry.record.erased {
-            self.erase(label);
+            self.erase(label, changed);
             changed.push(Slot::new(Kind::Holder, *label, 0));
             changed.push(Slot::new(Kind::HolderKey, *label, 0));
         }
@@ -715,8 +808,16 @@ impl State {
         changed.push(EPOCH_SLOT);
     }
 
-    /// Destroys a holder's key and forgets whose label it is; the label, its licenses and its head stay.
-    fn erase(&self, label: &Label) {
+    /// Destroys a holder's key and forgets whose label it is; the label, its licenses and its head stay. Of delayed uses
+    /// only the living are told.
+    fn erase(&self, label: &Label, changed: &mut Vec<Slot>) {
+        self.delayed.retain(|index, delayed| {
+            if delayed.holders.contains(label) {
+                delayed.holders.retain(|holder| holder != label);
+                changed.push(Slot::of_delayed(*index));
+            }
+            !delayed.holders.is_empty()
+        });
         let Some(mut cell) = self.holders.get_mut(label) else { return };
         cell.secret = None;
         cell.erased = true;
@@ -846,6 +947,8 @@ impl State {
                 self.counters.get(&(slot.key, slot.sub)).map(|value| value.to_be_bytes().to_vec())
             }
             Kind::Idempotency => self.idempotency.get(&slot.key).map(|bound| bound.encode()),
+            Kind::Oversight => self.oversight.get(&slot.key).map(|head| head.encode().to_vec()),
+            Kind::Delayed => self.delayed.get(&slot.delayed_index()).map(|delayed| delayed.encode()),
             Kind::Epoch => Some(self.encode_epochs()),
             // Under the key of the present epoch, whichever the holder was born in: both are at hand until the table
             // of the present epoch, which holds this key too, is durable.
@@ -865,12 +968,7 @@ impl State {
                 let (key, epoch) = (take(r)?, u32::from_be_bytes(take(r)?));
                 let erased = u8::from_be_bytes(take(r)?) != 0;
                 let ended_ms = u64::from_be_bytes(take(r)?);
-                let head = Head {
-                    sequence: u64::from_be_bytes(take(r)?),
-                    frame: Position(u64::from_be_bytes(take(r)?)),
-                    index: u64::from_be_bytes(take(r)?),
-                    leaf_hash: take(r)?,
-                };
+                let head = Head::take(r)?;
                 self.adopt(slot.key, key, epoch, erased);
                 let mut cell = self.holders.get_mut(&slot.key)?;
                 (cell.ended_ms, cell.head) = (ended_ms, head);
@@ -933,6 +1031,16 @@ impl State {
                 self.order.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.key, &bound);
                 self.idempotency.insert(slot.key, bound);
             }
+            Kind::Oversight => {
+                self.oversight.insert(slot.key, Head::take(r)?);
+            }
+            Kind::Delayed => {
+                let release_ms = u64::from_be_bytes(take(r)?);
+                let (holders, odd) = rest.as_chunks();
+                let index = slot.delayed_index();
+                self.delayed.insert(index, Delayed { index, release_ms, holders: holders.to_vec() });
+                return odd.is_empty().then_some(());
+            }
             Kind::Epoch => {
                 let epoch = u32::from_be_bytes(take(r)?);
                 self.epoch.store(epoch, Ordering::Release);
@@ -980,6 +1088,12 @@ impl State {
         }
         for bound in &self.idempotency {
             digest.add(&Slot::new(Kind::Idempotency, *bound.key(), 0).encode(), &bound.encode());
+        }
+        for head in &self.oversight {
+            digest.add(&Slot::new(Kind::Oversight, *head.key(), 0).encode(), &head.encode());
+        }
+        for delayed in &self.delayed {
+            digest.add(&Slot::of_delayed(delayed.index).encode(), &delayed.encode());
         }
         if self.epoch_since_ms() != 0 {
             digest.add(&EPOCH_SLOT.encode(), &self.encode_epochs());
@@ -1042,12 +1156,15 @@ impl HolderCell {
             &self.epoch.to_be_bytes(),
             &[u8::from(self.erased)],
             &self.ended_ms.to_be_bytes(),
-            &self.head.sequence.to_be_bytes(),
-            &self.head.frame.0.to_be_bytes(),
-            &self.head.index.to_be_bytes(),
-            &self.head.leaf_hash,
+            &self.head.encode(),
         ]
         .concat()
+    }
+}
+
+impl Delayed {
+    fn encode(&self) -> Vec<u8> {
+        [&self.release_ms.to_be_bytes()[..], self.holders.as_flattened()].concat()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tiles (C2SP tlog-tiles) in flat files: `tiles/leaves` holds the 34-byte leaves, `tiles/<level>` the hashes of a
-//! level. All derived: appended behind the sequencer by a thread of its own, never synced, and at start cut to what
-//! the journal confirms, checked, and made again when in doubt. Partial tiles are slices.
+//! level. All derived: appended behind the sequencer by a thread of its own, synced only with a snapshot, and at start cut to
+//! what the journal confirms, checked, and made again when in doubt. Partial tiles are slices.
 
 use crate::Hash;
 use std::{
@@ -8,7 +8,10 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use verifier::{
@@ -51,6 +54,8 @@ pub(crate) struct Tiles {
     leaves: File,
     levels: Vec<File>,
     pub(crate) published: RwLock<Published>,
+    /// Leaves that the files hold.
+    written: AtomicU64,
 }
 
 impl Tiles {
@@ -64,7 +69,18 @@ impl Tiles {
             leaves: file("leaves")?,
             levels: (0..LEVELS).map(|level| file(&level.to_string())).collect::<io::Result<_>>()?,
             published: RwLock::new(Published { size: 0, text: "".into() }),
+            written: AtomicU64::new(0),
         })
+    }
+
+    /// Makes the files durable; false when they do not hold `size` leaves yet.
+    pub(crate) fn sync(&self, size: u64) -> io::Result<bool> {
+        if self.written.load(Ordering::Acquire) < size {
+            return Ok(false);
+        }
+        self.leaves.sync_data()?;
+        self.levels.iter().try_for_each(File::sync_data)?;
+        Ok(true)
     }
 
     pub(crate) fn published_size(&self) -> u64 {
@@ -96,6 +112,13 @@ impl Tiles {
             bundle.extend_from_slice(leaf);
         }
         Ok(Some(bundle))
+    }
+
+    /// A leaf, whether it is published or not.
+    pub(crate) fn leaf(&self, index: u64) -> io::Result<[u8; LEAF_BYTES]> {
+        let mut leaf = [0; LEAF_BYTES];
+        self.leaves.read_exact_at(&mut leaf, index * LEAF_BYTES as u64)?;
+        Ok(leaf)
     }
 
     /// The root of a complete subtree, from the nearest stored level below it.
@@ -165,6 +188,7 @@ impl Writer {
         for file in &tiles.levels {
             file.set_len(0)?;
         }
+        tiles.written.store(0, Ordering::Release);
         Ok(Self { tiles, size: 0, partial: vec![Vec::new(); LEVELS] })
     }
 
@@ -203,6 +227,7 @@ impl Writer {
         if !same || tiles.root(size)? != *root {
             return Ok(None);
         }
+        tiles.written.store(size, Ordering::Release);
         Ok(Some(Self { tiles, size, partial }))
     }
 
@@ -225,6 +250,7 @@ impl Writer {
             rising = up;
         }
         self.size += hashes.len() as u64;
+        self.tiles.written.store(self.size, Ordering::Release);
         Ok(())
     }
 

@@ -237,16 +237,28 @@ pub struct Entry {
     pub record: Record,
 }
 
+/// Where a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Its leaves.
+    pub size: u64,
+    /// Root over them.
+    pub root: Hash,
+    /// The last one closes it.
+    pub closed: bool,
+}
+
 /// Reads every entry of a journal in order, each frame checked as [`verify_log`] does, without changing anything
-/// and without its lock. Subject parts stay sealed.
+/// and without its lock. Subject parts stay sealed. Gives where the log ends.
 ///
 /// # Errors
 /// [`OpenError`]; what came before the first damage was visited.
-pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<(), OpenError> {
+pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<Tail, OpenError> {
     let signer = signer(&options, &keys)?;
     let crypt = Crypt::new(&options.origin, &keys);
     let found = look(&options, &signer.key, None)?;
-    found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
+    let mut closed = false;
+    let end = found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
         if frame.head.kind == Kind::Seal {
             return Ok(());
         }
@@ -262,6 +274,7 @@ pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry))
             if leaf_of(kind, &entry).as_ref() != Some(leaf) {
                 return Err(corrupt("an entry is not what its leaf commits to"));
             }
+            closed = kind == LeafKind::ShardClose;
             if kind != LeafKind::Entry {
                 continue;
             }
@@ -272,5 +285,5 @@ pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry))
         }
         Ok(())
     })?;
-    Ok(())
+    Ok(Tail { size: end.cursor.frontier.size(), root: end.cursor.frontier.root(), closed })
 }

@@ -1,15 +1,15 @@
 //! Checks of a running exchange by programs that share no code with it.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 
-use crate::Workspace;
 use crate::steps::Steps;
 use crate::tools::{self, Python};
+use crate::{Workspace, foreign};
 
 /// Where Debian's packages put Go libraries.
 const GOPATH: &str = "/usr/share/gocode";
@@ -58,24 +58,76 @@ pub(crate) fn served(
     steps.run("receipts, by a short script", || receipts(workspace, python, &out, &vkey))?;
     steps.run("the README's curl examples", || readme(workspace, &exchange, &folder))?;
     drop(exchange);
+    steps.run("the log after a restart and over several segments, by Go's sumdb", || {
+        let exchange = restarted(workspace, &data)?;
+        log(workspace, &exchange, &data, &out, &vkey, entries)
+    })?;
+    foreign::witness(steps, workspace, &data, &out)?;
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
-/// A quickstart that goes on serving; killed when dropped.
-struct Exchange {
+/// The quickstart once more on its folder, with segments so small that its round fills more than one.
+fn restarted(workspace: &Workspace, data: &Path) -> anyhow::Result<Exchange> {
+    // Those with a header: the one prepared ahead has none yet.
+    let begun = || -> anyhow::Result<usize> {
+        let mut count = 0;
+        for entry in std::fs::read_dir(data.join("journal"))? {
+            let path = entry?.path();
+            let mut head = [0; 4];
+            let is_segment = path.extension().is_some_and(|have| have == "mxj");
+            if is_segment && File::open(path)?.read(&mut head)? == head.len() && head == *b"MXS1" {
+                count += 1;
+            }
+        }
+        Ok(count)
+    };
+    let path = data.join("config.toml");
+    let text = std::fs::read_to_string(&path)?;
+    let small = text.replace("\nsegment_mib = 64\n", "\nsegment_mib = 4\n");
+    ensure!(small != text, "config.toml has no segment size to change");
+    std::fs::write(&path, small)?;
+    let before = begun()?;
+    let exchange = Exchange::start(workspace, data)?;
+    let after = begun()?;
+    // The one that the start begins, and another.
+    ensure!(after >= before + 2, "the round stayed in one segment: {before} before, {after} after");
+    Ok(exchange)
+}
+
+/// An exchange that serves; killed when dropped.
+pub(crate) struct Exchange {
     child: Child,
     /// Address of the data listener.
     data: String,
     /// Address of the public listener.
-    public: String,
+    pub(crate) public: String,
     /// Address of the admin listener.
     admin: String,
 }
 
 impl Exchange {
-    /// Starts it on free ports and waits until its round is complete.
-    fn start(workspace: &Workspace, data: &Path) -> anyhow::Result<Self> {
+    /// Serves a folder on free ports.
+    pub(crate) fn serve(workspace: &Workspace, data: &Path) -> anyhow::Result<Self> {
+        let mut child = Command::new(workspace.built("exchange"))
+            .args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("exchange serve")?;
+        let output = child.stdout.take().context("its output is piped")?;
+        let mut exchange = Self { child, data: String::new(), public: String::new(), admin: String::new() };
+        let line = BufReader::new(output).lines().next().context("exchange serve said nothing")??;
+        let address = |name: &str| line.split_whitespace().skip_while(|word| *word != name).nth(1);
+        exchange.data = address("data").context("no data listener")?.to_owned();
+        exchange.public = address("public").context("no public listener")?.to_owned();
+        exchange.admin = address("admin").context("no admin listener")?.to_owned();
+        Ok(exchange)
+    }
+
+    /// Starts a quickstart on free ports and waits until its round is complete.
+    pub(crate) fn start(workspace: &Workspace, data: &Path) -> anyhow::Result<Self> {
         let log = File::create(data.with_extension("log"))?;
         let child = Command::new(workspace.built("exchange"))
             .args(["quickstart", "--listen", "127.0.0.1:0", "--data"])

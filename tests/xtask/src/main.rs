@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod foreign;
 mod independent;
 mod source;
 mod steps;

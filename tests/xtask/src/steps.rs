@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 /// What was run so far.
-#[derive(Default)]
 pub(crate) struct Steps {
+    /// This is a CI run: nothing may be left out in silence.
+    ci: bool,
     passed: Vec<(String, Duration)>,
     /// Name and reason.
     skipped: Vec<(String, String)>,
@@ -19,9 +20,11 @@ pub(crate) enum Ran {
     Lacking(String),
 }
 
-/// Whether this is a CI run: nothing may be left out in silence there.
-fn in_ci() -> bool {
-    std::env::var("CI").is_ok_and(|value| value == "true")
+impl Default for Steps {
+    fn default() -> Self {
+        let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+        Self { ci, passed: Vec::new(), skipped: Vec::new() }
+    }
 }
 
 impl Steps {
@@ -55,9 +58,9 @@ impl Steps {
         name: &str,
         step: impl FnOnce() -> anyhow::Result<Ran>,
     ) -> anyhow::Result<()> {
-        let mut lacking = None;
+        let (ci, mut lacking) = (self.ci, None);
         self.run(name, || match step()? {
-            Ran::Lacking(what) if in_ci() => anyhow::bail!("CI must run this: {what}"),
+            Ran::Lacking(what) if ci => anyhow::bail!("CI must run this: {what}"),
             Ran::Lacking(what) => {
                 lacking = Some(what);
                 Ok(())
@@ -93,6 +96,36 @@ impl Steps {
         }
         let total: Duration = self.passed.iter().map(|(_, took)| *took).sum();
         println!("{:>7.1}  in all", total.as_secs_f64());
-        println!("{} passed, {}, 0 failed", self.passed.len(), self.skipped());
+        println!("{}", self.counts());
+    }
+
+    fn counts(&self) -> String {
+        format!("{} passed, {}, 0 failed", self.passed.len(), self.skipped())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lacking() -> anyhow::Result<Ran> {
+        Ok(Ran::Lacking("no /dev/fuse".to_owned()))
+    }
+
+    #[test]
+    fn what_cannot_run_is_named_and_not_passed() {
+        let mut steps = Steps { ci: false, ..Steps::default() };
+        steps.run_if_possible("sweep", || Ok(Ran::Passed)).expect("it passes");
+        steps.run_if_possible("power cut", lacking).expect("it is skipped");
+        assert_eq!(steps.counts(), "1 passed, 1 skipped: power cut (no /dev/fuse), 0 failed");
+        assert!(steps.run_if_possible("sweep", || anyhow::bail!("lost")).is_err());
+    }
+
+    #[test]
+    fn in_ci_only_what_is_skipped_by_name_may_be_missing() {
+        let mut steps = Steps { ci: true, ..Steps::default() };
+        assert!(steps.run_if_possible("power cut", lacking).is_err());
+        steps.skip("foreign witness", "no Python 3.12");
+        assert_eq!(steps.counts(), "0 passed, 1 skipped: foreign witness (no Python 3.12), 0 failed");
     }
 }

@@ -170,3 +170,26 @@ fn names_from_an_unverified_file_cannot_forge_lines() {
     assert_eq!(code, Some(1));
     assert!(!output.contains('\u{1b}') && !output.contains("\n  checked      everything"), "{output}");
 }
+
+#[test]
+fn checks_pages_and_compares_two_receipts() {
+    let files = Files::new("pages");
+    files.write("rubbish", "rubbish\n");
+    for command in ["trace", "audit"] {
+        let (code, output) = files.run(&[command, "rubbish", "--output", "json"]);
+        let json: serde_json::Value = serde_json::from_str(&output).unwrap();
+        assert_eq!((code, &json["reasons"][0]["code"]), (Some(1), &"malformed-page".into()));
+    }
+    let receipt = serde_json::to_vec(&good_receipt()).unwrap();
+    files.write("receipt", &receipt);
+    files.write("answer", attach(ANSWER, &good_receipt()));
+    files.write("request", REQUEST);
+    let both = ["receipt", "receipt", "answer", "--same-holder"];
+    let requests = ["--request", "request", "--other-request", "request"];
+    let (code, output) = files.run(&[&both[..], &requests[..]].concat());
+    assert!(code == Some(2) && output.contains("nothing-ties"), "{output}");
+    let (code, _) = files.run(&["receipt", "receipt", "answer"]);
+    assert_eq!(code, Some(64), "a second receipt without a question");
+    let (code, output) = files.run(&["receipt", "receipt", "rubbish", "--same-holder"]);
+    assert!(code == Some(1) && output.contains("malformed-receipt"), "{output}");
+}

@@ -6,4 +6,5 @@ mod cli;
 mod fixture;
 mod license;
 mod receipt;
+mod same_holder;
 mod trust;

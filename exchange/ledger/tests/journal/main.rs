@@ -3,10 +3,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it should be")]
 
+mod closing;
 mod commit;
 mod damage;
 mod derived;
 mod epochs;
 mod failure;
 mod model;
+mod refusals;
 mod rig;
+mod sequences;
+mod store;

@@ -1,0 +1,99 @@
+//! Entries read back from the journal, opened for those who may see them: the holder's trace and the auditor.
+
+use crate::{
+    Hash, Position, ReadError,
+    crypt::Crypt,
+    frame::{Frame, part_offsets},
+    record::{EntryPlain, Record},
+    sequencer::{Committed, kind_of_leaf, leaf_of, stamp},
+};
+use verifier::{
+    leaf::{Completion, HolderLink, LeafKind, inner_commitment_of},
+    merkle::leaf_hash,
+};
+
+/// One entry with everything that its leaf commits to.
+#[derive(Debug)]
+pub struct OpenedEntry {
+    /// What its receipt is made of, without a proof. Of a leaf that is no entry, `open` is the statement.
+    pub committed: Committed,
+    /// What its leaf stands for.
+    pub kind: LeafKind,
+    /// The record, read.
+    pub record: Record,
+    /// The record's bytes.
+    pub record_bytes: Vec<u8>,
+    /// The completion's bytes (section 6 of the formats).
+    pub completion: Vec<u8>,
+    /// Salt of R; never told to a holder.
+    pub inner_salt: Hash,
+    /// Whether the links are in the oversight sequences.
+    pub delayed: bool,
+    /// The places in the sequences of the holders concerned.
+    pub links: Vec<HolderLink>,
+    /// Where the sealed subject parts stand.
+    pub parts: Vec<Position>,
+}
+
+impl OpenedEntry {
+    /// K of each holder concerned.
+    pub fn link_digests(&self) -> Vec<Hash> {
+        let links = Completion::split(&self.completion);
+        links.map_or_else(Vec::new, |all| {
+            all.links.iter().map(|link| all.digest(&self.inner_salt, link)).collect()
+        })
+    }
+}
+
+/// Opens the entries of a frame whose index is wanted. `position` is where the frame stands.
+pub(crate) fn open_frame(
+    crypt: &Crypt,
+    position: Position,
+    bytes: &[u8],
+    wanted: impl Fn(u64) -> bool,
+) -> Result<Vec<OpenedEntry>, ReadError> {
+    const MALFORMED: ReadError = ReadError::Malformed("entry");
+    let frame = Frame::parse(bytes).map_err(ReadError::Malformed)?;
+    let plain = crypt.open_state(frame.state, frame.head.day, frame.head.number)?;
+    let mut rest = plain.as_slice();
+    let mut opened = Vec::new();
+    for (index, (leaf, (offset, length))) in
+        (frame.head.first_index..).zip(frame.leaves().zip(frame.subjects()))
+    {
+        let entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
+        if !wanted(index) {
+            continue;
+        }
+        let kind = kind_of_leaf(leaf).ok_or(MALFORMED)?;
+        let stamped = kind != LeafKind::Entry || stamp(entry.open) == Some((index, frame.head.time_ms));
+        if leaf_of(kind, &entry).as_ref() != Some(leaf) || !stamped {
+            return Err(MALFORMED);
+        }
+        let completion = Completion::split(entry.completion).ok_or(MALFORMED)?;
+        let offsets = part_offsets(bytes, offset, length).ok_or(MALFORMED)?;
+        opened.push(OpenedEntry {
+            committed: Committed {
+                index,
+                time_ms: frame.head.time_ms,
+                leaf_hash: leaf_hash(leaf),
+                open: entry.open.to_vec(),
+                salt: *entry.salt,
+                c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
+                spent: None,
+                proof: None,
+            },
+            kind,
+            record: Record::decode(entry.record).map_err(|_| MALFORMED)?,
+            record_bytes: entry.record.to_vec(),
+            completion: entry.completion.to_vec(),
+            inner_salt: *entry.inner_salt,
+            delayed: completion.delayed,
+            links: completion.links.iter().map(HolderLink::decode).collect(),
+            parts: offsets
+                .into_iter()
+                .map(|at| Position::new(position.segment(), position.offset() + at as u32))
+                .collect(),
+        });
+    }
+    Ok(opened)
+}

@@ -1,0 +1,226 @@
+//! Closing a log and opening its successor: what is left when a log may not go on, because its disk is full for good,
+//! its key is to change, or it went back and must never be served under its key again.
+//!
+//! Two leaves of the public log tell it, both statements that anyone can read back from their text:
+//!
+//! ```text
+//! kind 4, last in the old log    miaoxiang shard close v1 / origin
+//! kind 3, first in the new log   miaoxiang shard open v1 / old origin / old size / base64 of the old root
+//! ```
+//!
+//! each line with a line feed. `exchange/docs/operations/close-a-log.md` is the procedure.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use certs::file;
+use certs::keys::ed25519_public;
+use ledger::{DocumentKind, Ledger, Prepared, Tail};
+use schemas::license_type::LicenseType;
+use tokio::time::{Instant, sleep};
+use verifier::leaf::LeafKind;
+use verifier::note::VerifierKey;
+use verifier::trust::TrustLog;
+
+use crate::app;
+use crate::config::Config;
+use crate::effect::sha256;
+use crate::facts;
+use crate::floor;
+use crate::gateway::{commit_system, write_system_documents};
+use crate::init;
+use crate::participant::Participant;
+
+/// Longest wait until the last checkpoint is published; it takes about a second.
+const PUBLISH_WAIT: Duration = Duration::from_secs(30);
+/// Pause between two looks at it.
+const LOOK: Duration = Duration::from_millis(20);
+/// File of a closed log's last checkpoint, in its data folder.
+const LAST_CHECKPOINT: &str = "closed.checkpoint";
+
+/// The statement of the leaf that closes a log.
+pub fn close_statement(origin: &str) -> String {
+    format!("miaoxiang shard close v1\n{origin}\n")
+}
+
+/// The statement of the first leaf of a log that continues another, which ended with this size and root.
+pub fn open_statement(old: &str, tail: &Tail) -> String {
+    format!("miaoxiang shard open v1\n{old}\n{}\n{}\n", tail.size, BASE64.encode(tail.root))
+}
+
+fn statement(kind: LeafKind, text: String) -> Prepared {
+    Prepared {
+        kind,
+        open: text.into_bytes(),
+        record: ledger::record::Record::default().encode(),
+        told: Vec::new(),
+        subjects: Vec::new(),
+        subject_digest: sha256(b""),
+    }
+}
+
+/// Closes a log that is not being served, has the witnesses cosign its last checkpoint, and keeps that in the data folder.
+/// Gives the checkpoint. Closing again only asks the witnesses again.
+///
+/// # Errors
+/// As for serving: a log that went back cannot be closed either, because its key would sign a second end.
+pub async fn close(config: &Config) -> anyhow::Result<String> {
+    let keys = app::ledger_keys(&app::key_folder(config)?)?;
+    let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
+    // What the witnesses have must be this log before anything is added to it.
+    let (_, witnesses) = app::first_round(config, &ledger, witnesses).await?;
+    if !ledger.is_closed() {
+        let leaf = statement(LeafKind::ShardClose, close_statement(&config.origin));
+        commit_system(&ledger, leaf).await.map_err(|refused| anyhow::anyhow!("not closed: {refused}"))?;
+    }
+    let deadline = Instant::now() + PUBLISH_WAIT;
+    while ledger.published().0 < ledger.size() {
+        ensure!(Instant::now() < deadline, "closed, but the last checkpoint is not published; close again");
+        sleep(LOOK).await;
+    }
+    let (cosigning, _) = app::first_round(config, &ledger, witnesses).await?;
+    let checkpoint = cosigning.served().text.to_string();
+    tokio::task::spawn_blocking(move || ledger.close()).await?;
+    file::replace(
+        "last checkpoint",
+        &config.folder.join(LAST_CHECKPOINT),
+        checkpoint.as_bytes(),
+        file::PUBLIC,
+    )?;
+    Ok(checkpoint)
+}
+
+/// Makes a data folder whose log continues that of another one: with a new origin and new keys of its own, the old
+/// register and types, and the keys and trust of the issuing authorities. A run that was cut off is completed by the
+/// next.
+///
+/// # Errors
+/// The old log is not closed, unless it is `lost`; the new folder holds something else.
+pub async fn open_successor(folder: &Path, old: &Path, lost: bool) -> anyhow::Result<Config> {
+    let old = Config::load(&old.join("config.toml"))?;
+    let old_keys = app::key_folder(&old)?;
+    let mut documents = BTreeMap::new();
+    let tail = ledger::entries(app::ledger_options(&old), app::ledger_keys(&old_keys)?, |entry| {
+        for document in entry.record.documents {
+            documents.insert((document.kind, document.key), document.value);
+        }
+    })?;
+    if !tail.closed && !lost {
+        bail!(
+            "log {} is not closed: run `exchange log close` first, or --lost when it went back",
+            old.origin
+        );
+    }
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    let config = configuration(folder, &old)?;
+    copy_keys(&config, &old)?;
+    let keys = init::sealed_keys(&config)?;
+    trust_bundle(&config, &old, &keys)?;
+
+    let ledger_keys = app::ledger_keys(&keys)?;
+    let options = app::ledger_options(&config);
+    let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
+    let filled = fill(&ledger, &open_statement(&old.origin, &tail), documents).await;
+    tokio::task::spawn_blocking(move || ledger.close()).await?;
+    filled?;
+    Ok(config)
+}
+
+/// The successor's configuration: the old one under a new origin.
+fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
+    let path = folder.join("config.toml");
+    if !path.exists() {
+        if init::folder_has_journal(folder) {
+            bail!("{} has a journal already", folder.display());
+        }
+        let name = old.origin.rsplit_once('/').map_or(old.origin.as_str(), |(name, _)| name);
+        let config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
+        init::write_new(&path, &config.to_toml())?;
+    }
+    Ok(Config::load(&path)?)
+}
+
+/// Copies what is not the log's own: the key-encryption key, the authorities' keys, the trust authority's, TLS. Paths
+/// outside the old folder stay where they are.
+fn copy_keys(config: &Config, old: &Config) -> anyhow::Result<()> {
+    let issuers = config.keys.folder.join("issuers");
+    let mut wanted = vec![
+        config.keys.kek.clone(),
+        config.keys.folder.join("trust"),
+        config.keys.trust_anchor.clone(),
+        config.tls.certificate.clone(),
+        config.tls.key.clone(),
+        config.tls.client_ca.clone(),
+    ];
+    if let Ok(entries) = fs::read_dir(old.path(&issuers)) {
+        for entry in entries {
+            wanted.push(issuers.join(entry?.file_name()));
+        }
+    }
+    for path in wanted {
+        let (from, to) = (old.path(&path), config.path(&path));
+        if to.exists() {
+            continue;
+        }
+        if let Some(above) = to.parent() {
+            file::create_folder("folder", above)?;
+        }
+        let bytes = file::read("file", &from)?;
+        file::create("file", &to, &bytes, file::PRIVATE)?;
+    }
+    Ok(())
+}
+
+/// The old trust bundle with the new log beside the old one: what the old log proved stays proven.
+fn trust_bundle(config: &Config, old: &Config, keys: &certs::sealed::KeyFolder) -> anyhow::Result<()> {
+    let path = config.path(&config.keys.trust_bundle);
+    if path.exists() {
+        return Ok(());
+    }
+    let (_, trust) = app::trust_bundle(old)?;
+    let anchor: VerifierKey =
+        file::read_text("trust anchor", &config.path(&config.keys.trust_anchor))?.trim().parse()?;
+    let mut bundle = trust.bundle().clone();
+    bundle.sequence += 1;
+    bundle.issued_at = init::unix_seconds();
+    let key = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)?;
+    bundle.logs.push(TrustLog { origin: config.origin.clone(), key });
+    let text = certs::trust::sign_bundle(&bundle, anchor.name(), &keys.load("trust")?)?;
+    init::write_new(&path, &text)
+}
+
+/// The first entries: which log it continues, then the register and the types.
+async fn fill(
+    ledger: &Ledger,
+    opening: &str,
+    documents: BTreeMap<(u8, ledger::Key), Vec<u8>>,
+) -> anyhow::Result<()> {
+    let refused = |refused| anyhow::anyhow!("the journal takes no entry: {refused}");
+    if ledger.size() == 0 {
+        commit_system(ledger, statement(LeafKind::ShardOpen, opening.to_owned())).await.map_err(refused)?;
+    }
+    let mut carried = Vec::new();
+    for ((kind, _), value) in documents {
+        // Keyed hashes are under the new log's own key.
+        let kept = if kind == DocumentKind::Participant.number() {
+            let participant: Participant = serde_json::from_slice(&value).context("a participant")?;
+            Some((DocumentKind::Participant, facts::participant_key(ledger, &participant.organisation)))
+        } else if kind == DocumentKind::LicenseType.number() {
+            let license_type: LicenseType = serde_json::from_slice(&value).context("a license type")?;
+            Some((DocumentKind::LicenseType, facts::type_key(ledger, &license_type.code)))
+        } else {
+            None
+        };
+        carried.extend(kept.map(|(kind, key)| (kind, key, value)));
+    }
+    carried.retain(|(kind, key, _)| ledger.state().document(*kind, key).is_none());
+    if carried.is_empty() {
+        return Ok(());
+    }
+    write_system_documents(ledger, &sha256(floor::POLICY.as_bytes()), carried).await.map_err(refused)
+}

@@ -1,0 +1,605 @@
+//! Pages of entries: a holder's trace (`POST /v1/trace`) and an auditor's query (`POST /v1/log/query`), each entry with
+//! what opens its leaf and its place in the log. What both answers look like stands here once, for who writes and who checks
+//! them.
+//!
+//! A trace proves each statement (who, when, item, case, why, which fields, allowed or denied) without showing the
+//! record or another holder's sequence: R and the other holders' K are digests. That nothing is left out follows from the
+//! sequence, which has no gaps, and at its end from the index root.
+
+use crate::{
+    Hash,
+    checkpoint::Checkpoint,
+    encoding::{base64_bytes, hex_bytes},
+    index::{self, Terminal},
+    leaf::{
+        Completion, HolderLink, LeafKind, Open, inner_commitment, inner_commitment_of, insider_digest,
+        statement_leaf,
+    },
+    merkle,
+    note::SignedNote,
+    proof::{MAX_PATH_NODES, MAX_PROOF_BYTES},
+    receipt::{self, Receipt},
+    report::{PageFacts, Reason, Report},
+    sha256,
+    trust::Trust,
+};
+use flatbuffers::VerifierOptions;
+use serde::{Deserialize, Serialize};
+
+/// Bytes in base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(#[serde(with = "base64_bytes")] pub Vec<u8>);
+
+/// A digest in base64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(#[serde(with = "base64_bytes")] pub Hash);
+
+/// A holder's label in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Label(#[serde(with = "hex_bytes")] pub [u8; 16]);
+
+/// An entry with what opens its leaf and leads to the page's checkpoint, and what that says in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Proven {
+    /// Index in the log.
+    pub index: u64,
+    /// Hash of the leaf.
+    pub leaf_hash: Digest,
+    /// The open part, encoded: see [`Open`].
+    pub open: Bytes,
+    /// Salt of the commitment.
+    pub salt: Digest,
+    /// Commitment to what only insiders know.
+    #[serde(rename = "C")]
+    pub c: Digest,
+    /// Inclusion path to the page's checkpoint, from the leaf's sibling up.
+    pub path: Vec<Digest>,
+    /// Journal time, RFC 3339 with milliseconds.
+    pub time: String,
+    /// USCC of the caller's organisation; empty for an entry of the exchange itself.
+    pub organisation: String,
+    /// Name of the route.
+    pub route: String,
+    /// Name of the decision.
+    pub decision: String,
+    /// Name of the public code.
+    pub code: String,
+}
+
+impl Proven {
+    /// From the parts of a receipt, with the path in a page's checkpoint. `None` when `open` cannot be read.
+    pub fn new(receipt: &Receipt, path: &[Hash]) -> Option<Self> {
+        let facts = receipt::facts(receipt, &Open::parse(&receipt.open).ok()?);
+        Some(Self {
+            index: receipt.index,
+            leaf_hash: Digest(receipt.leaf_hash),
+            open: Bytes(receipt.open.clone()),
+            salt: Digest(receipt.salt),
+            c: Digest(receipt.c),
+            path: path.iter().copied().map(Digest).collect(),
+            time: facts.time,
+            organisation: facts.organisation,
+            route: facts.route,
+            decision: facts.decision,
+            code: facts.code,
+        })
+    }
+
+    fn receipt(&self, log: &str) -> Receipt {
+        Receipt {
+            log: log.to_owned(),
+            index: self.index,
+            leaf_hash: self.leaf_hash.0,
+            open: self.open.0.clone(),
+            salt: self.salt.0,
+            c: self.c.0,
+            proof: None,
+        }
+    }
+
+    /// Checks the entry in itself and its place under a checkpoint.
+    fn check(&self, log: &str, checkpoint: Option<&Checkpoint>, report: &mut Report) {
+        let receipt = self.receipt(log);
+        let path: Vec<Hash> = self.path.iter().map(|node| node.0).collect();
+        let open = Open::parse(&self.open.0).ok().filter(|open| open.index == self.index);
+        if receipt.computed_leaf_hash() != self.leaf_hash.0
+            || open.is_none()
+            || Self::new(&receipt, &path).as_ref() != Some(self)
+        {
+            report.add(Reason::EntryMismatch, format!("entry {}", self.index));
+        }
+        if let Some(checkpoint) = checkpoint {
+            let Checkpoint { size, root, .. } = checkpoint;
+            if path.len() > MAX_PATH_NODES
+                || !merkle::verify_inclusion(self.index, *size, &self.leaf_hash.0, &path, root)
+            {
+                report.add(Reason::NotIncluded, format!("leaf {} does not lead to the root", self.index));
+            }
+        }
+    }
+}
+
+/// What a holder is told, with the salt made for this holder alone: H(H(salt ‖ label) ‖ document) is the digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Told {
+    /// H(salt ‖ label).
+    pub salt: Digest,
+    /// The document, byte for byte: JSON.
+    pub document: String,
+}
+
+impl Told {
+    fn digest(&self) -> Hash {
+        sha256(&[&self.salt.0, self.document.as_bytes()])
+    }
+}
+
+/// Where an entry stands in the holder's sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Place {
+    /// In the holder's own sequence.
+    Own {
+        /// Number, from 1, without gaps.
+        sequence: u64,
+        /// Means nothing outside the exchange.
+        #[serde(rename = "previousPosition")]
+        previous_position: u64,
+        /// Index of the entry before it; 0 for the first.
+        #[serde(rename = "previousIndex")]
+        previous_index: u64,
+        /// Leaf hash of the entry before it; zeros for the first.
+        #[serde(rename = "previousLeaf")]
+        previous_leaf: Digest,
+    },
+    /// In the oversight sequence, of which a holder sees nothing more.
+    Hidden {
+        /// [`HolderLink::hidden_place`].
+        hidden: Digest,
+    },
+}
+
+/// An entry of a trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TraceEntry {
+    /// What every entry has.
+    pub entry: Proven,
+    /// R, the digest of what only insiders know.
+    #[serde(rename = "R")]
+    pub insider: Digest,
+    /// K of each holder concerned, in order; `null` for the holder of the trace.
+    pub holders: Vec<Option<Digest>>,
+    /// Salted digest of what the holder is told; zeros for nothing.
+    pub told_digest: Digest,
+    /// The holder's place.
+    pub place: Place,
+    /// What the holder is told; absent when nothing is, or when it was erased.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
+    /// Uses that were delayed by law and that this entry tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub released: Vec<Self>,
+}
+
+impl TraceEntry {
+    /// Checks the entry for a holder.
+    fn check(&self, page: &TracePage, checkpoint: Option<&Checkpoint>, report: &mut Report) {
+        self.entry.check(&page.log, checkpoint, report);
+        let index = self.entry.index;
+        let Some(Label(label)) = page.label else {
+            return report.add(Reason::SequenceBroken, format!("entry {index} is of no holder"));
+        };
+        let told = self.told_digest.0;
+        let own = match &self.place {
+            Place::Own { sequence, previous_position, previous_index, previous_leaf } => {
+                let link = HolderLink {
+                    label,
+                    told,
+                    sequence: *sequence,
+                    previous_position: *previous_position,
+                    previous_index: *previous_index,
+                    previous_leaf: previous_leaf.0,
+                };
+                HolderLink::digest_of(&link.encode())
+            }
+            Place::Hidden { hidden } => HolderLink::oversight_digest(&label, &told, &hidden.0),
+        };
+        let mine = self.holders.iter().filter(|holder| holder.is_none()).count();
+        let links = self.holders.iter().map(|holder| holder.map_or(own, |digest| digest.0));
+        if mine != 1 || inner_commitment(&self.insider.0, links) != self.entry.c.0 {
+            report.add(Reason::SequenceBroken, format!("entry {index} has no such place for this holder"));
+        }
+        if self.told.as_ref().is_some_and(|shown| shown.digest() != told) {
+            report.add(Reason::ToldMismatch, format!("entry {index}"));
+        }
+        for released in &self.released {
+            if !matches!(released.place, Place::Hidden { .. }) || !released.released.is_empty() {
+                report.add(Reason::SequenceBroken, format!("entry {} was not delayed", released.entry.index));
+            }
+            released.check(page, checkpoint, report);
+        }
+    }
+}
+
+/// What the index root says of the holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct IndexProof {
+    /// The statement whose leaf stands in the log.
+    pub statement: String,
+    /// Index of that leaf.
+    pub index: u64,
+    /// Inclusion path of that leaf to the page's checkpoint.
+    pub path: Vec<Digest>,
+    /// Number of the holder's entries; 0 = the holder is not in the map.
+    pub count: u64,
+    /// Leaf hash of the last of them; zeros without one.
+    pub last_leaf: Digest,
+    /// Siblings on the way to the holder's key, the lowest first.
+    pub siblings: Vec<Digest>,
+    /// For a holder that is not in the map: key and value that stand in the place, if any do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<(Digest, Digest)>,
+}
+
+impl IndexProof {
+    /// The size that the root covers, if everything about it holds.
+    fn check(&self, label: &[u8; 16], checkpoint: &Checkpoint) -> Result<u64, &'static str> {
+        let (size, root) = index::parse_statement(&self.statement).ok_or("the statement cannot be read")?;
+        let leaf = merkle::leaf_hash(&statement_leaf(LeafKind::IndexRoot, self.statement.as_bytes()));
+        let path: Vec<Hash> = self.path.iter().map(|node| node.0).collect();
+        let included = path.len() <= MAX_PATH_NODES
+            && merkle::verify_inclusion(self.index, checkpoint.size, &leaf, &path, &checkpoint.root);
+        if !included || size > self.index {
+            return Err("the statement does not stand in the log");
+        }
+        let terminal = match (&self.other, self.count) {
+            (None, 0) => Terminal::Nothing,
+            (Some((key, value)), 0) => Terminal::Other(key.0, value.0),
+            (None, _) => Terminal::Found,
+            (Some(_), _) => return Err("the map's proof shows two holders"),
+        };
+        let value = (self.count != 0).then(|| index::value(label, self.count, &self.last_leaf.0));
+        let siblings: Vec<Hash> = self.siblings.iter().map(|node| node.0).collect();
+        if index::root_from_path(&index::key(label), &terminal, value.as_ref(), &siblings) != Some(root) {
+            return Err("the map's proof does not lead to its root");
+        }
+        Ok(size)
+    }
+}
+
+/// A page of a holder's trace, newest entry first: the answer of `POST /v1/trace` without its receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TracePage {
+    /// Origin of the log.
+    pub log: String,
+    /// The holder's label; `null` for a holder that the log does not know.
+    pub label: Option<Label>,
+    /// The page begins behind the entry of this index; `null` = with the newest.
+    pub before: Option<u64>,
+    /// The entries, newest first, as far as the checkpoint reaches.
+    pub entries: Vec<TraceEntry>,
+    /// `before` of the next page; `null` when this one ends with the first entry.
+    pub next: Option<u64>,
+    /// What the index root says; `null` before there is one.
+    pub index_root: Option<IndexProof>,
+    /// [`completeness`] of the index root.
+    pub completeness: String,
+    /// The signed checkpoint that all proofs of the page lead to.
+    pub checkpoint: String,
+}
+
+/// What a whole trace is complete for, given the size that the index root covers; the same whether there are delayed
+/// uses or not.
+pub fn completeness(size: u64) -> String {
+    format!("complete up to checkpoint {size}, except uses delayed by law")
+}
+
+/// A page of an auditor's query, oldest entry first: the answer of `POST /v1/log/query` without its receipt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AuditPage {
+    /// Origin of the log.
+    pub log: String,
+    /// Entries from this index on were looked at.
+    pub from_index: u64,
+    /// Up to, and not including, this one.
+    pub to_index: u64,
+    /// `fromIndex` of the next page; `null` when nothing more is published.
+    pub next: Option<u64>,
+    /// Those that match.
+    pub entries: Vec<AuditEntry>,
+    /// The signed checkpoint that all proofs of the page lead to.
+    pub checkpoint: String,
+}
+
+/// An entry as an auditor sees it: with the record and the completion, which its leaf commits to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct AuditEntry {
+    /// What every entry has.
+    pub entry: Proven,
+    /// Salt of R.
+    pub inner_salt: Digest,
+    /// The `StateRecord`, encoded.
+    pub record: Bytes,
+    /// The completion, encoded.
+    pub completion: Bytes,
+    /// Name of the internal reason.
+    pub reason: String,
+    /// Labels of the holders concerned.
+    pub concerned: Vec<Label>,
+    /// What each of them is told; `null` for nothing, or when it was erased.
+    pub told: Vec<Option<Told>>,
+    /// What was asked, of an entry that concerns nobody the log knows: JSON as in `told`, without a digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// The user at the caller's side. Sealed in a subject part; no proof ties it to the leaf without the part's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<String>,
+    /// Why, as the caller said; as `userName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl AuditEntry {
+    fn check(&self, page: &AuditPage, checkpoint: Option<&Checkpoint>, report: &mut Report) {
+        self.entry.check(&page.log, checkpoint, report);
+        let index = self.entry.index;
+        let c = inner_commitment_of(&self.inner_salt.0, &self.record.0, &self.completion.0);
+        if c != Some(self.entry.c.0) || !self.is_shown_right() {
+            report.add(Reason::EntryMismatch, format!("the record of entry {index}"));
+        }
+    }
+
+    /// Whether what is said in words is what the record and the completion say.
+    fn is_shown_right(&self) -> bool {
+        let options = VerifierOptions { max_tables: MAX_RECORD_TABLES, ..VerifierOptions::default() };
+        let Ok(record) = schemas::journal::root_as_state_record_with_opts(&options, &self.record.0) else {
+            return false;
+        };
+        let name = reason_name(record.reason());
+        let Some(completion) = Completion::split(&self.completion.0) else { return false };
+        let links: Vec<HolderLink> = completion.links.iter().map(HolderLink::decode).collect();
+        let told = |(link, told): (&HolderLink, &Option<Told>)| {
+            told.as_ref().is_none_or(|told| told.digest() == link.told)
+        };
+        name == self.reason
+            && links.iter().map(|link| Label(link.label)).eq(self.concerned.iter().copied())
+            && links.len() == self.told.len()
+            && links.iter().zip(&self.told).all(told)
+    }
+}
+
+/// Tables in one record; a batch of licenses with a counter each stays far below.
+const MAX_RECORD_TABLES: usize = 100_000;
+/// Longest file of pages that is read, bytes.
+pub const MAX_FILE_BYTES: usize = 1 << 30;
+
+/// Name of an internal reason, or its number when this verifier does not know it.
+pub fn reason_name(number: u16) -> String {
+    schemas::codes::Reason::from_number(number)
+        .map_or_else(|| number.to_string(), |reason| reason.name().to_owned())
+}
+
+/// Checks a holder's trace: the answers of `POST /v1/trace`, newest page first, one a line.
+pub fn verify_trace(file: &[u8], trust: &Trust, at: u64) -> Report {
+    let mut report = Report::new(trust, at);
+    let pages = read_pages::<TracePage>(file, &mut report);
+    let Some((first, rest)) = pages.split_first() else {
+        report.add(Reason::MalformedPage, "no page can be read");
+        return report;
+    };
+    let mut entries: Vec<&TraceEntry> = Vec::new();
+    let mut checkpoints = Vec::with_capacity(pages.len());
+    for page in &pages {
+        let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, &mut report);
+        for entry in &page.entries {
+            entry.check(page, checkpoint.as_ref(), &mut report);
+        }
+        entries.extend(&page.entries);
+        checkpoints.push(checkpoint);
+    }
+    let mut before = first;
+    for page in rest {
+        if page.log != first.log || page.label != first.label || page.before != before.next {
+            report.add(Reason::SequenceBroken, "a page does not go on where the one before ends");
+        }
+        before = page;
+    }
+    let last = before;
+    check_chain(&entries, &mut report);
+    report.checked.extend(["entries", "sequence"]);
+    report.pages = Some(PageFacts { log: first.log.clone(), entries: entries.len(), completeness: None });
+    let oldest = entries.last().and_then(|entry| entry.number());
+    if last.next.is_some() || oldest.is_some_and(|number| number != 1) {
+        report.add(Reason::NotWhole, "the pages end before the holder's first entry");
+    }
+    let covered = match (first.label, &first.index_root, checkpoints.first()) {
+        (Some(Label(label)), Some(proof), Some(Some(checkpoint))) => match proof.check(&label, checkpoint) {
+            Ok(size) => Some((size, proof)),
+            Err(why) => {
+                report.add(Reason::BadIndexRoot, why);
+                None
+            }
+        },
+        (Some(_), Some(_), _) => None,
+        _ => {
+            report.add(Reason::NoIndexRoot, "nothing says which entry is the holder's last");
+            None
+        }
+    };
+    if let Some((size, proof)) = covered {
+        report.checked.push("index-root");
+        check_end(first, &entries, size, proof, &mut report);
+        if first.completeness != completeness(size) {
+            report.add(Reason::EntryMismatch, "the page says to be complete for another size");
+        }
+        if report.reasons.is_empty()
+            && let Some(pages) = &mut report.pages
+        {
+            pages.completeness = Some(completeness(size));
+        }
+    }
+    report
+}
+
+impl TraceEntry {
+    /// Number in the holder's own sequence.
+    fn number(&self) -> Option<u64> {
+        match self.place {
+            Place::Own { sequence, .. } => Some(sequence),
+            Place::Hidden { .. } => None,
+        }
+    }
+}
+
+/// Each entry, newest first, must name the next one as the entry before it; the first one names none.
+fn check_chain(entries: &[&TraceEntry], report: &mut Report) {
+    for (at, entry) in entries.iter().enumerate() {
+        let index = entry.entry.index;
+        let Place::Own { sequence, previous_index, previous_leaf, .. } = &entry.place else {
+            report.add(Reason::SequenceBroken, format!("entry {index} is of another sequence"));
+            continue;
+        };
+        let follows = match entries.get(at.saturating_add(1)) {
+            Some(previous) => {
+                previous.entry.index == *previous_index
+                    && *previous_index < index
+                    && previous.entry.leaf_hash == *previous_leaf
+                    && previous.number().and_then(|number| number.checked_add(1)) == Some(*sequence)
+            }
+            None if *sequence == 1 => *previous_index == 0 && previous_leaf.0 == [0; 32],
+            None => *sequence > 1,
+        };
+        if !follows {
+            report.add(Reason::SequenceBroken, format!("what stands before entry {index} is not shown next"));
+        }
+    }
+}
+
+/// The newest entries: what the index root counts must be there.
+fn check_end(first: &TracePage, entries: &[&TraceEntry], size: u64, proof: &IndexProof, report: &mut Report) {
+    let newest = entries.first().and_then(|entry| entry.number()).unwrap_or(0);
+    if first.before.is_some() {
+        report.add(Reason::NotWhole, "the pages do not begin with the newest entry");
+    } else if newest < proof.count {
+        let missing = format!("entries {} to {} of the sequence", newest.saturating_add(1), proof.count);
+        report.add(Reason::EntriesMissing, missing);
+    }
+    for entry in entries {
+        let Some(number) = entry.number() else { continue };
+        let covered = entry.entry.index < size;
+        let right = covered == (number <= proof.count)
+            && (number != proof.count || entry.entry.leaf_hash == proof.last_leaf);
+        if !right {
+            let index = entry.entry.index;
+            report
+                .add(Reason::BadIndexRoot, format!("the index root knows another entry in place of {index}"));
+        }
+    }
+}
+
+/// Checks an auditor's pages: the answers of `POST /v1/log/query`, one a line.
+pub fn verify_audit(file: &[u8], trust: &Trust, at: u64) -> Report {
+    let mut report = Report::new(trust, at);
+    let pages = read_pages::<AuditPage>(file, &mut report);
+    let Some(first) = pages.first() else {
+        report.add(Reason::MalformedPage, "no page can be read");
+        return report;
+    };
+    let mut next = Some(first.from_index);
+    let mut entries = 0usize;
+    for page in &pages {
+        if page.log != first.log || Some(page.from_index) != next {
+            report.add(Reason::SequenceBroken, "a page does not go on where the one before ends");
+        }
+        next = page.next;
+        let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, &mut report);
+        let mut at = page.from_index;
+        for entry in &page.entries {
+            entry.check(page, checkpoint.as_ref(), &mut report);
+            if !(at..page.to_index).contains(&entry.entry.index) {
+                report.add(Reason::SequenceBroken, format!("entry {} is out of order", entry.entry.index));
+            }
+            at = entry.entry.index.saturating_add(1);
+        }
+        entries = entries.saturating_add(page.entries.len());
+    }
+    report.checked.extend(["entries", "records"]);
+    // Nobody but the exchange can say that no other entry matches, and what is sealed is not committed to by itself.
+    report.not_checked.extend(["matches", "user-names"]);
+    report.pages = Some(PageFacts { log: first.log.clone(), entries, completeness: None });
+    report
+}
+
+/// Reads the pages of a file, one a line, each checked against its receipt if it carries one.
+fn read_pages<P: for<'de> Deserialize<'de>>(file: &[u8], report: &mut Report) -> Vec<P> {
+    let mut pages = Vec::new();
+    if file.len() > MAX_FILE_BYTES {
+        return pages;
+    }
+    let mut receipts = true;
+    for line in file.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+        let page = match receipt::cut(line) {
+            Ok((answer, receipt)) => {
+                let open = Open::parse(&receipt.open).ok();
+                let same = open.is_some_and(|open| open.answer_digest == sha256(&[&answer]));
+                if !same || receipt.computed_leaf_hash() != receipt.leaf_hash {
+                    report.add(Reason::AnswerMismatch, "a page is not the answer that its receipt is for");
+                }
+                serde_json::from_slice(&answer)
+            }
+            Err(_) => {
+                receipts = false;
+                serde_json::from_slice(line)
+            }
+        };
+        match page {
+            Ok(page) => pages.push(page),
+            Err(error) => report.add(Reason::MalformedPage, error.to_string()),
+        }
+    }
+    // That the answers were given at all is for `verifier receipt` to check.
+    if receipts {
+        report.checked.push("answer")
+    } else {
+        report.not_checked.push("answer")
+    }
+    pages
+}
+
+/// The checkpoint of a page, if the log signed it.
+fn checkpoint(log: &str, text: &str, trust: &Trust, report: &mut Report) -> Option<Checkpoint> {
+    let Some(log) = trust.log(log) else {
+        report.add(Reason::UnknownLog, format!("the trust bundle does not know log {log}"));
+        return None;
+    };
+    if text.len() > MAX_PROOF_BYTES {
+        report.add(Reason::BadCheckpoint, "the checkpoint is too long");
+        return None;
+    }
+    let checkpoint = SignedNote::parse(text)
+        .and_then(|note| note.verify(std::slice::from_ref(&log.key)))
+        .map_err(|error| error.to_string())
+        .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()));
+    match checkpoint {
+        Ok(checkpoint) => Some(checkpoint),
+        Err(error) => {
+            report.add(Reason::BadCheckpoint, error);
+            None
+        }
+    }
+}
+
+/// R of an entry from what only insiders hold; `None` when the completion has not the form of one.
+pub fn insider(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
+    Some(insider_digest(inner_salt, record, Completion::split(completion)?.head))
+}
