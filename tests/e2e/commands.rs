@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use schemas::codes::Code;
@@ -15,6 +16,8 @@ use tests::{Call, Finished, Server, Setup, command, draft, natural, sha256};
 
 /// Wrong usage or configuration (sysexits.h).
 const USAGE: Option<i32> = Some(64);
+/// The guard file is written again well within this time after a change.
+const GUARD_RESTS: Duration = Duration::from_millis(1_200);
 /// An address is taken.
 const UNAVAILABLE: Option<i32> = Some(69);
 

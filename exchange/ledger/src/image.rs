@@ -31,13 +31,17 @@ use verifier::merkle::Frontier;
 /// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
 const QUEUE_GROUPS: usize = 16_384;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// While many values are written, news are taken in after so many, so that the sequencer need not wait.
+const TAKE_IN_VALUES: usize = 256;
 /// Changes are coalesced this long, unless there are [`MOST_KEYS`] before: a value that changes with every use is then
 /// written once. Longer makes a start replay more.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 const MOST_KEYS: usize = 100_000;
 /// A new image is written in batches of this size.
 const BATCH_KEYS: usize = 10_000;
+/// How often the thread looks whether something is due.
+const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
 const TILES_PATIENCE: Duration = Duration::from_secs(1);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
@@ -188,32 +192,47 @@ impl Image {
         Ok(())
     }
 
-    /// Writes the present values of the changed slots with the meta, in one batch.
-    fn write(&mut self, state: &State, slots: &mut HashSet<Slot>, cursor: &Cursor) -> Result<(), StoreError> {
+    /// Writes the present values of the changed slots with the meta, in one batch; `pause` is called now and then.
+    fn write(
+        &mut self,
+        state: &State,
+        slots: &HashSet<Slot>,
+        cursor: Cursor,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), StoreError> {
         guarded(|| {
             let mut batch = Batch::new();
             let mut digest = self.digest;
-            for slot in slots.iter() {
+            for (at, slot) in slots.iter().enumerate() {
                 self.put(&mut batch, &mut digest, slot, state.value(slot))?;
+                if at % TAKE_IN_VALUES == 0 {
+                    pause();
+                }
                 if self.new && batch.len() >= BATCH_KEYS {
                     self.store.apply(std::mem::take(&mut batch))?;
                 }
             }
             // Read after the values: they know of no later entry than this.
-            let meta = Meta { cursor: cursor.clone(), covers: state.applied(), time_ms: state.time_ms() };
+            let meta = Meta { cursor, covers: state.applied(), time_ms: state.time_ms() };
             self.finish(batch, digest, &meta)
-        })?;
-        slots.clear();
-        Ok(())
+        })
     }
 
     /// Writes given values, which are those of one moment, with the meta of that moment.
-    fn write_exact(&mut self, values: HashMap<Slot, Option<Vec<u8>>>, meta: &Meta) -> Result<(), StoreError> {
+    fn write_exact(
+        &mut self,
+        values: HashMap<Slot, Option<Vec<u8>>>,
+        meta: &Meta,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), StoreError> {
         guarded(|| {
             let mut batch = Batch::new();
             let mut digest = self.digest;
-            for (slot, value) in values {
+            for (at, (slot, value)) in values.into_iter().enumerate() {
                 self.put(&mut batch, &mut digest, &slot, value)?;
+                if at % TAKE_IN_VALUES == 0 {
+                    pause();
+                }
             }
             self.finish(batch, digest, meta)
         })
@@ -280,6 +299,55 @@ struct Capture {
     values: HashMap<Slot, Option<Vec<u8>>>,
 }
 
+/// What the image's thread has received.
+struct Incoming {
+    feed: FeedReceiver,
+    /// The last seal.
+    cursor: Cursor,
+    /// Size and time after the last group.
+    size: u64,
+    time_ms: u64,
+    /// What was changed and is not written. Bounded by what the state holds.
+    slots: HashSet<Slot>,
+    /// There is an image to write them to.
+    wanted: bool,
+    capture: Option<Capture>,
+    /// Something changed since the last snapshot.
+    changed: bool,
+}
+
+impl Incoming {
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Applied { slots, values, size, time_ms } => {
+                self.changed |= !slots.is_empty();
+                match (&mut self.capture, values) {
+                    (Some(capture), Some(values)) => capture.values.extend(slots.into_iter().zip(values)),
+                    _ if self.wanted => self.slots.extend(slots),
+                    _ => {}
+                }
+                (self.size, self.time_ms) = (size, time_ms);
+            }
+            Change::Sealed(cursor) => self.cursor = *cursor,
+        }
+    }
+
+    /// Takes what waits.
+    fn take_all(&mut self) {
+        while let Ok(change) = self.feed.receiver.try_recv() {
+            self.take(change);
+        }
+    }
+
+    /// What came along for a snapshot that is not made is changed and not written.
+    fn end_capture(&mut self) {
+        self.feed.wanted.store(false, Ordering::Relaxed);
+        if let Some(capture) = self.capture.take() {
+            self.slots.extend(capture.values.into_keys());
+        }
+    }
+}
+
 /// What the image's thread owns.
 pub(crate) struct Follower {
     folder: PathBuf,
@@ -289,26 +357,16 @@ pub(crate) struct Follower {
     snapshot_interval: Duration,
     state: Arc<State>,
     tiles: Arc<Tiles>,
+    incoming: Incoming,
     /// `None` after a failure, until it is made anew.
     image: Option<Image>,
-    feed: FeedReceiver,
-    /// The last seal received.
-    cursor: Cursor,
-    /// Size and time after the last group received.
-    size: u64,
-    time_ms: u64,
-    /// What was changed and is not written.
-    slots: HashSet<Slot>,
     written_cursor: Option<Cursor>,
     last_write: Instant,
     /// Size that the image covers, for the lag.
     covered: Arc<AtomicU64>,
-    capture: Option<Capture>,
-    /// Something changed since the last snapshot.
-    changed: bool,
     last_snapshot: Instant,
     last_snapshot_segment: u32,
-    /// The digest of the newest snapshot, until somebody takes it to log it.
+    /// The digest of the newest snapshot, until it is logged.
     digest: Arc<Mutex<Option<StateDigest>>>,
 }
 
@@ -331,6 +389,7 @@ impl Follower {
         slots: HashSet<Slot>,
         covered: u64,
     ) -> (Self, Followed) {
+        let origin = verifier::sha256(&[options.origin.as_bytes()]);
         let covered = Arc::new(AtomicU64::new(covered));
         let digest = Arc::new(Mutex::new(None));
         let followed = Followed { covered: Arc::clone(&covered), digest: Arc::clone(&digest) };
@@ -340,20 +399,27 @@ impl Follower {
             origin: options.origin.clone(),
             snapshot_segments: options.snapshot_segments,
             snapshot_interval: options.snapshot_interval,
-            size: state.applied(),
-            time_ms: state.time_ms(),
-            state,
             tiles,
             image: Some(image),
-            feed,
-            last_snapshot_segment: cursor.position.segment(),
-            cursor,
-            changed: !slots.is_empty(),
-            slots,
+            // Restarts are no reason to put a snapshot off.
+            last_snapshot_segment: snapshot::list(&recovery::snapshots_folder(&options.folder))
+                .ok()
+                .and_then(|listed| listed.last().and_then(|last| snapshot::head(&last.path, &origin).ok()))
+                .map_or(0, |(meta, _)| meta.cursor.position.segment()),
+            incoming: Incoming {
+                feed,
+                cursor,
+                size: state.applied(),
+                time_ms: state.time_ms(),
+                changed: !slots.is_empty(),
+                slots,
+                wanted: true,
+                capture: None,
+            },
+            state,
             written_cursor: None,
             last_write: Instant::now(),
             covered,
-            capture: None,
             last_snapshot: Instant::now(),
             digest,
         };
@@ -366,27 +432,30 @@ impl Follower {
     /// are durable already, and replay from the cursor sets every such value once more.
     pub(crate) fn run(mut self) {
         loop {
-            let received = self.feed.receiver.recv_deadline(Instant::now() + WRITE_INTERVAL);
+            let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if received.is_ok() {
                 std::thread::sleep(crate::tiles::COALESCE);
             }
-            let waiting: Vec<Change> = self.feed.receiver.try_iter().collect();
+            let waiting: Vec<Change> = self.incoming.feed.receiver.try_iter().collect();
             for change in received.into_iter().chain(waiting) {
-                self.take(change);
+                self.incoming.take(change);
+                // After each, so that nothing behind the seal at which a snapshot is taken gets into it.
+                self.go_on_with_snapshot();
             }
-            let lag = self.size.saturating_sub(self.covered.load(Ordering::Relaxed));
+            let lag = self.incoming.size.saturating_sub(self.covered.load(Ordering::Relaxed));
             metrics::gauge!("miaoxiang_image_lag_entries").set(lag as f64);
             if self.image.is_none() {
                 if !ended && self.last_write.elapsed() >= REBUILD_REST {
                     self.make_anew();
                 }
-            } else if self.capture.is_none() || ended {
-                let clean = self.slots.is_empty() && self.written_cursor.as_ref() == Some(&self.cursor);
-                let due = self.last_write.elapsed() >= WRITE_INTERVAL || self.slots.len() >= MOST_KEYS;
+            } else if self.incoming.capture.is_none() || ended {
                 if ended {
-                    self.end_capture();
+                    self.incoming.end_capture();
                 }
+                let slots = &self.incoming.slots;
+                let clean = slots.is_empty() && self.written_cursor.as_ref() == Some(&self.incoming.cursor);
+                let due = self.last_write.elapsed() >= WRITE_INTERVAL || slots.len() >= MOST_KEYS;
                 if !clean && (ended || due) {
                     self.write();
                 }
@@ -400,29 +469,16 @@ impl Follower {
         }
     }
 
-    fn take(&mut self, change: Change) {
-        match change {
-            Change::Applied { slots, values, size, time_ms } => {
-                self.changed |= !slots.is_empty();
-                match (&mut self.capture, values) {
-                    (Some(capture), Some(values)) => capture.values.extend(slots.into_iter().zip(values)),
-                    _ if self.image.is_some() => self.slots.extend(slots),
-                    _ => {}
-                }
-                (self.size, self.time_ms) = (size, time_ms);
-            }
-            Change::Sealed(cursor) => self.cursor = *cursor,
-        }
-        self.go_on_with_snapshot();
-    }
-
     /// Writes what was changed, as it is now.
     fn write(&mut self) {
         let Some(image) = &mut self.image else { return };
-        match image.write(&self.state, &mut self.slots, &self.cursor) {
+        let incoming = &mut self.incoming;
+        let slots = std::mem::take(&mut incoming.slots);
+        let (cursor, size) = (incoming.cursor.clone(), incoming.size);
+        match image.write(&self.state, &slots, cursor.clone(), &mut || incoming.take_all()) {
             Ok(()) => {
-                self.covered.store(self.size, Ordering::Release);
-                self.written_cursor = Some(self.cursor.clone());
+                self.covered.store(size, Ordering::Release);
+                self.written_cursor = Some(cursor);
                 self.last_write = Instant::now();
             }
             Err(error) => self.fail(&error),
@@ -433,14 +489,15 @@ impl Follower {
     fn fail(&mut self, error: &StoreError) {
         tracing::error!(%error, "the restart image failed and is made anew in a while");
         metrics::counter!("miaoxiang_image_failures_total").increment(1);
-        self.end_capture();
+        self.incoming.end_capture();
+        self.incoming.wanted = false;
+        self.incoming.slots = HashSet::new();
         let image = self.image.take();
         // A panic of the engine in its own drop ends here too.
         let _ = guarded(|| {
             drop(image);
             Ok(())
         });
-        self.slots.clear();
         self.last_write = Instant::now();
     }
 
@@ -455,7 +512,8 @@ impl Follower {
             Ok(image) => {
                 metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
                 self.image = Some(image);
-                self.slots = self.state.slots();
+                self.incoming.wanted = true;
+                self.incoming.slots = self.state.slots();
                 self.write();
             }
             Err(error) => self.fail(&error),
@@ -463,41 +521,39 @@ impl Follower {
     }
 
     fn snapshot_is_due(&self) -> bool {
-        let closed = self.cursor.position.segment().saturating_sub(self.last_snapshot_segment);
-        self.changed
-            && (closed >= self.snapshot_segments || self.last_snapshot.elapsed() >= self.snapshot_interval)
+        let segment = self.incoming.cursor.position.segment();
+        self.incoming.changed
+            && (segment.saturating_sub(self.last_snapshot_segment) >= self.snapshot_segments
+                || self.last_snapshot.elapsed() >= self.snapshot_interval)
     }
 
     fn begin_snapshot(&mut self) {
-        self.feed.wanted.store(true, Ordering::Relaxed);
+        self.incoming.feed.wanted.store(true, Ordering::Relaxed);
         // Pairs with the fence in `Feed::applied`.
         fence(Ordering::SeqCst);
         let without = self.state.applied();
-        self.capture = Some(Capture { without, known: None, values: HashMap::new() });
+        self.incoming.capture = Some(Capture { without, known: None, values: HashMap::new() });
         self.go_on_with_snapshot();
     }
 
-    /// Called after each change, so that nothing behind the seal at which the snapshot is taken gets into it.
     fn go_on_with_snapshot(&mut self) {
-        if let Some(Capture { without, known: None, .. }) = self.capture
-            && self.size >= without
+        if let Some(Capture { without, known: None, values }) = &self.incoming.capture
+            && self.incoming.size >= *without
         {
             // A seal may have come in between: what it covers must be in the image, whatever becomes of the snapshot.
-            if let Some(capture) = &self.capture {
-                self.slots.extend(capture.values.keys());
-            }
+            self.incoming.slots.extend(values.keys());
             self.write();
             let known = self.state.applied();
-            if let Some(capture) = &mut self.capture {
+            if let Some(capture) = &mut self.incoming.capture {
                 capture.known = Some(known);
             }
         }
-        let sealed = self.cursor.frontier.size();
+        let sealed = self.incoming.cursor.frontier.size();
         let whole = |capture: &mut Capture| capture.known.is_some_and(|known| known <= sealed);
-        if sealed == self.size
-            && let Some(capture) = self.capture.take_if(whole)
+        if sealed == self.incoming.size
+            && let Some(capture) = self.incoming.capture.take_if(whole)
         {
-            self.feed.wanted.store(false, Ordering::Relaxed);
+            self.incoming.feed.wanted.store(false, Ordering::Relaxed);
             if let Err(error) = self.snapshot(capture.values) {
                 self.fail(&error);
             }
@@ -507,13 +563,14 @@ impl Follower {
     /// The image becomes exactly the state at the last seal, and is copied to a snapshot.
     fn snapshot(&mut self, values: HashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
-        let meta = Meta { cursor: self.cursor.clone(), covers: self.size, time_ms: self.time_ms };
-        image.write_exact(values, &meta)?;
-        self.covered.store(self.size, Ordering::Release);
-        self.written_cursor = Some(self.cursor.clone());
+        let incoming = &mut self.incoming;
+        let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size, time_ms: incoming.time_ms };
+        incoming.changed = false;
+        image.write_exact(values, &meta, &mut || incoming.take_all())?;
+        self.covered.store(meta.covers, Ordering::Release);
+        self.written_cursor = Some(meta.cursor.clone());
         (self.last_write, self.last_snapshot) = (Instant::now(), Instant::now());
-        self.last_snapshot_segment = self.cursor.position.segment();
-        self.changed = false;
+        self.last_snapshot_segment = meta.cursor.position.segment();
         let digest = image.digest.bytes();
         let began = Instant::now();
         // Tiles that survive a power cut up to here need no older segment.
@@ -522,12 +579,16 @@ impl Follower {
                 Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(crate::tiles::COALESCE),
                 synced => break synced,
             }
+            incoming.take_all();
         };
         if !matches!(synced, Ok(true)) {
             tracing::warn!("the tiles were not synced: after a power cut a start may read older segments");
         }
         let folder = recovery::snapshots_folder(&self.folder);
-        match guarded(|| snapshot::write(&folder, &*image.store, &meta, &image.origin, &digest)) {
+        let mut pause = || incoming.take_all();
+        let written =
+            guarded(|| snapshot::write(&folder, &*image.store, &meta, &image.origin, &digest, &mut pause));
+        match written {
             Ok(()) => {
                 let logged = StateDigest { size: meta.covers, digest };
                 *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(logged);
@@ -539,14 +600,6 @@ impl Follower {
                 Ok(())
             }
             Err(error) => Err(error),
-        }
-    }
-
-    /// What came along for a snapshot that is not made is changed and not written.
-    fn end_capture(&mut self) {
-        self.feed.wanted.store(false, Ordering::Relaxed);
-        if let Some(capture) = self.capture.take() {
-            self.slots.extend(capture.values.into_keys());
         }
     }
 }
@@ -606,4 +659,132 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (head, tail) = rest.split_first_chunk()?;
     *rest = tail;
     Some(*head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared,
+        record::{DocumentState, Record},
+    };
+    use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
+    use tempfile::TempDir;
+    use verifier::leaf::{Labels, LeafKind, Open};
+
+    const ORIGIN: &str = "log.example/test";
+
+    fn commit(ledger: &Ledger, record: &Record) {
+        let subject_digest = verifier::sha256(&[]);
+        let open = Open {
+            route: 1,
+            decision: 3,
+            code: 0,
+            index: 0,
+            time_ms: 0,
+            organisation: [0; 18],
+            request_digest: [0; 32],
+            answer_digest: [0; 32],
+            policy: [0; 32],
+            subject_digest,
+            labels: Labels::List(Vec::new()),
+        };
+        let permit_or_denial = Prepared {
+            kind: LeafKind::Entry,
+            open: open.encode(),
+            record: record.encode(),
+            told: Vec::new(),
+            subjects: Vec::new(),
+            subject_digest,
+        };
+        let command = Command {
+            permit_or_denial,
+            reads: Vec::new(),
+            ends_at_ms: u64::MAX,
+            spent: Vec::new(),
+            inline_proof: false,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert!(matches!(runtime.block_on(ledger.commit(command)), Ok(Outcome::Committed(_))));
+    }
+
+    fn document(number: u8) -> Record {
+        let value = DocumentState { kind: 1, key: [number; 16], version: 1, value: vec![number; 40] };
+        Record { documents: vec![value], ..Record::default() }
+    }
+
+    /// Changes a value and makes the image agree with itself again: damage that no checksum shows.
+    fn forge(store: &Path, engine: Engine) {
+        let origin = verifier::sha256(&[ORIGIN.as_bytes()]);
+        let mut store = engine.open(store).unwrap();
+        let (meta, _) = Meta::decode(&store.get(META_KEY).unwrap().unwrap(), &origin).unwrap();
+        let (mut batch, mut digest) = (Batch::new(), Digest::default());
+        store
+            .each(&mut |key, value| {
+                if key != META_KEY {
+                    let mut value = value.to_vec();
+                    *value.last_mut().unwrap() ^= 1;
+                    digest.add(key.try_into().unwrap(), &value);
+                    batch.insert(key.to_vec(), Some(value));
+                }
+                Ok(())
+            })
+            .unwrap();
+        // The document and the epochs.
+        assert_eq!(batch.len(), 2);
+        batch.insert(META_KEY.to_vec(), Some(meta.encode(&origin, &digest.bytes())));
+        store.apply(batch).unwrap();
+        store.flush().unwrap();
+    }
+
+    #[test]
+    fn an_image_that_is_not_the_state_whose_digest_was_logged_is_not_used() {
+        let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let keys = || LedgerKeys {
+            journal: [1; 32],
+            index: [2; 32],
+            log_pkcs8: log.as_ref().to_vec(),
+            epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
+        };
+        for engine in Engine::ALL {
+            for forged in [false, true] {
+                let dir = TempDir::new().unwrap();
+                let quiet = Options {
+                    engine,
+                    segment_bytes: 256 << 10,
+                    group_bytes: 64 << 10,
+                    reserve_percent: 0,
+                    ..Options::new(dir.path(), ORIGIN)
+                };
+                let (ledger, _) = Ledger::open(quiet.clone(), keys()).unwrap();
+                commit(&ledger, &document(1));
+                ledger.close();
+                let (store, old) = (dir.path().join("store"), dir.path().join("old"));
+                std::fs::rename(&store, &old).unwrap();
+
+                let busy = Options { snapshot_interval: Duration::ZERO, ..quiet.clone() };
+                let (ledger, _) = Ledger::open(busy, keys()).unwrap();
+                commit(&ledger, &document(2));
+                let logged = loop {
+                    match ledger.snapshot_to_log() {
+                        Some(digest) if digest.size == 2 => break digest,
+                        _ => std::thread::sleep(Duration::from_millis(5)),
+                    }
+                };
+                commit(&ledger, &Record { state_digest: Some(logged), ..Record::default() });
+                let digest = ledger.state().digest();
+                ledger.close();
+
+                std::fs::remove_dir_all(&store).unwrap();
+                std::fs::rename(&old, &store).unwrap();
+                if forged {
+                    forge(&store, engine);
+                }
+                let (ledger, opened) = Ledger::open(quiet, keys()).unwrap();
+                assert_eq!((ledger.state().digest(), opened.from_image), (digest, !forged));
+                assert_eq!(dir.path().join("store.bad-0").exists(), forged);
+                ledger.close();
+            }
+        }
+    }
 }

@@ -54,13 +54,14 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
 }
 
 /// Writes the image as a snapshot: temporary file, sync, rename, sync of the folder; then only the newest two stay.
-/// `meta` and `digest` are the image's, which must hold the state at exactly `meta.covers` entries.
+/// `pause` is called for each value. `meta` and `digest` are the image's, which must hold the state at exactly `meta.covers` entries.
 pub(crate) fn write(
     folder: &Path,
     store: &dyn Store,
     meta: &Meta,
     origin: &Hash,
     digest: &Hash,
+    pause: &mut dyn FnMut(),
 ) -> Result<(), StoreError> {
     fs::create_dir_all(folder)?;
     let temporary = folder.join("snapshot.new");
@@ -74,6 +75,7 @@ pub(crate) fn write(
         if key == crate::image::META_KEY {
             return Ok(());
         }
+        pause();
         count += 1;
         out.write_all(key)?;
         out.write_all(&(value.len() as u32).to_be_bytes())?;

@@ -1,0 +1,207 @@
+//! Restart and rebuild: fills a journal in a temporary folder with entries, a tenth of them state changes, and times
+//! opening it with the restart image, from a snapshot and from the first entry, with a cold page cache.
+//!
+//! `cargo bench -p bench --bench restart -- ENTRIES [sled|fjall]`, by default 1,000,000 and sled. Set `TMPDIR` to a folder on
+//! the disk to be measured.
+#![forbid(unsafe_code)]
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use ledger::record::{LicenseState, NewHolder, Record, StateDigest};
+use ledger::{
+    Command, Engine, EpochsInMemory, Key, Ledger, LedgerKeys, Options, Outcome, Prepared, RebuildFrom,
+    rebuild,
+};
+use ring::rand::SystemRandom;
+use ring::signature::Ed25519KeyPair;
+use verifier::leaf::{Labels, LeafKind, Open};
+use verifier::sha256;
+
+const ORIGIN: &str = "bench/restart";
+const ENTRIES: u64 = 1_000_000;
+/// One entry of so many issues a license to a new holder.
+const CHANGE_EVERY: u64 = 10;
+/// Commands under way at once.
+const WINDOW: usize = 256;
+/// Plaintext of an entry's subject part.
+const SUBJECT_BYTES: usize = 400;
+
+fn keys(log: &[u8]) -> LedgerKeys {
+    let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
+    LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.to_vec(), epochs }
+}
+
+fn command(ledger: &Ledger, record: &Record) -> Command {
+    let part = ledger.seal_subject(0, &[], &[7; SUBJECT_BYTES]);
+    let subject_digest = sha256(&[&part]);
+    let open = Open {
+        route: 5,
+        decision: 1,
+        code: 0,
+        index: 0,
+        time_ms: 0,
+        organisation: *b"91310000000000000X",
+        request_digest: [4; 32],
+        answer_digest: [5; 32],
+        policy: [6; 32],
+        subject_digest,
+        labels: Labels::new(record.concerned.clone()),
+    };
+    let permit_or_denial = Prepared {
+        kind: LeafKind::Entry,
+        open: open.encode(),
+        record: record.encode(),
+        told: vec![[0; 32]; record.concerned.len()],
+        subjects: vec![part],
+        subject_digest,
+    };
+    Command {
+        permit_or_denial,
+        reads: Vec::new(),
+        ends_at_ms: u64::MAX,
+        spent: Vec::new(),
+        inline_proof: false,
+    }
+}
+
+/// The record of an entry: a new holder with a license, or a use of one.
+fn record(ledger: &Ledger, number: u64) -> Record {
+    if !number.is_multiple_of(CHANGE_EVERY) {
+        return Record::default();
+    }
+    let key: Key = *sha256(&[&number.to_be_bytes()]).first_chunk().expect("a digest has 32 bytes");
+    let holder = ledger.new_holder(key);
+    Record {
+        concerned: vec![holder.label],
+        new_holders: vec![NewHolder {
+            key,
+            label: holder.label,
+            epoch: holder.epoch,
+            wrapped: holder.wrapped.as_slice().try_into().expect("a wrapped key has 60 bytes"),
+        }],
+        licenses: vec![LicenseState {
+            key,
+            version: 1,
+            state: 1,
+            certificate_version: 1,
+            valid_from_day: 20_000,
+            valid_until_day: i32::MAX,
+            taken_over: false,
+            written_by_04: false,
+            number_tag: number,
+            holders: vec![holder.label],
+            body_part: 0,
+        }],
+        ..Record::default()
+    }
+}
+
+async fn commit(ledger: Ledger, command: Command) -> anyhow::Result<()> {
+    match ledger.commit(command).await? {
+        Outcome::Committed(_) => Ok(()),
+        Outcome::Changed => anyhow::bail!("changed"),
+    }
+}
+
+async fn fill(ledger: &Ledger, entries: u64) -> anyhow::Result<()> {
+    let mut under_way = tokio::task::JoinSet::new();
+    for number in 0..entries {
+        if under_way.len() >= WINDOW {
+            under_way.join_next().await.context("something is under way")???;
+        }
+        under_way.spawn(commit(ledger.clone(), command(ledger, &record(ledger, number))));
+    }
+    while let Some(done) = under_way.join_next().await {
+        done??;
+    }
+    Ok(())
+}
+
+/// Waits for a snapshot and logs its digest.
+async fn log_snapshot(ledger: &Ledger) -> anyhow::Result<StateDigest> {
+    loop {
+        if let Some(digest) = ledger.snapshot_to_log() {
+            let record = Record { state_digest: Some(digest), ..Record::default() };
+            commit(ledger.clone(), command(ledger, &record)).await?;
+            ledger.snapshot_logged(&digest);
+            return Ok(digest);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks the kernel to forget the files' pages; they are synced first, because dirty ones stay.
+fn cool(folder: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            cool(&path)?;
+        } else {
+            let file = File::open(path)?;
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
+    let entries = words.next().map_or(Ok(ENTRIES), |word| word.parse()).context("ENTRIES is a number")?;
+    let name = words.next().unwrap_or_else(|| "sled".to_owned());
+    let engine = Engine::ALL.into_iter().find(|engine| engine.name() == name).context("sled or fjall")?;
+    let folder = tempfile::tempdir()?;
+    let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("randomness")?;
+    let options = Options { engine, ..Options::new(folder.path(), ORIGIN) };
+    let runtime = tokio::runtime::Runtime::new()?;
+
+    let began = Instant::now();
+    // A snapshot after some segments, as a gateway makes them.
+    let filling = Options { snapshot_segments: 2, ..options.clone() };
+    let (ledger, _) = Ledger::open(filling, keys(log.as_ref()))?;
+    let snapshots = runtime.spawn({
+        let ledger = ledger.clone();
+        async move {
+            loop {
+                if log_snapshot(&ledger).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    runtime.block_on(fill(&ledger, entries))?;
+    snapshots.abort();
+    let digest = ledger.state().digest();
+    ledger.close();
+    println!("filled    {entries} entries in {:.1} s", began.elapsed().as_secs_f64());
+
+    cool(folder.path())?;
+    let began = Instant::now();
+    let (ledger, opened) = Ledger::open(options.clone(), keys(log.as_ref()))?;
+    println!(
+        "restart   {:.2} s, image {}, replayed {}",
+        began.elapsed().as_secs_f64(),
+        opened.from_image,
+        opened.replayed
+    );
+    ensure!(ledger.state().digest() == digest, "another state");
+    ledger.close();
+
+    for from in [RebuildFrom::Snapshot, RebuildFrom::Zero] {
+        cool(folder.path())?;
+        let began = Instant::now();
+        let done = rebuild(options.clone(), keys(log.as_ref()), from, &|_| {})?;
+        println!(
+            "rebuild   {:.2} s, snapshot {:?}, replayed {}",
+            began.elapsed().as_secs_f64(),
+            done.from_snapshot,
+            done.replayed
+        );
+        ensure!(done.state_digest == digest, "another state");
+    }
+    Ok(())
+}
