@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bench::{baseline::BareFile, journal};
 use criterion::{Criterion, Throughput};
 use ledger::record::{NewHolder, Record};
-use ledger::{Command, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared};
+use ledger::{Command, EpochsInMemory, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tokio::runtime::Runtime;
 use verifier::leaf::{
@@ -94,9 +94,8 @@ impl Bench {
         let keys = LedgerKeys {
             journal: [1; 32],
             index: [2; 32],
-            epoch: 1,
-            epoch_key: [3; 32],
             log_pkcs8: log.as_ref().to_vec(),
+            epochs: Arc::new(EpochsInMemory::new("bench/group-commit", [3; 32])),
         };
         let options = Options {
             queue: QUEUED_COMMANDS + 1,

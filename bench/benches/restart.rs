@@ -7,16 +7,21 @@
 
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use ledger::record::{LicenseState, NewHolder, Record, StateDigest};
-use ledger::{Command, Engine, Key, Ledger, LedgerKeys, Options, Outcome, Prepared, RebuildFrom, rebuild};
+use ledger::{
+    Command, Engine, EpochsInMemory, Key, Ledger, LedgerKeys, Options, Outcome, Prepared, RebuildFrom,
+    rebuild,
+};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use verifier::leaf::{Labels, LeafKind, Open};
 use verifier::sha256;
 
+const ORIGIN: &str = "bench/restart";
 const ENTRIES: u64 = 1_000_000;
 /// One entry of so many issues a license to a new holder.
 const CHANGE_EVERY: u64 = 10;
@@ -26,7 +31,8 @@ const WINDOW: usize = 256;
 const SUBJECT_BYTES: usize = 400;
 
 fn keys(log: &[u8]) -> LedgerKeys {
-    LedgerKeys { journal: [1; 32], index: [2; 32], epoch: 1, epoch_key: [3; 32], log_pkcs8: log.to_vec() }
+    let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
+    LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.to_vec(), epochs }
 }
 
 fn command(ledger: &Ledger, record: &Record) -> Command {
@@ -150,7 +156,7 @@ fn main() -> anyhow::Result<()> {
     let engine = Engine::ALL.into_iter().find(|engine| engine.name() == name).context("sled or fjall")?;
     let folder = tempfile::tempdir()?;
     let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("randomness")?;
-    let options = Options { engine, ..Options::new(folder.path(), "bench/restart") };
+    let options = Options { engine, ..Options::new(folder.path(), ORIGIN) };
     let runtime = tokio::runtime::Runtime::new()?;
 
     let began = Instant::now();

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
 use ledger::record::{CounterUse, GrantState, LicenseState, NewHolder, Record};
-use ledger::{Command, Fact, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared, Refused};
+use ledger::{
+    Command, EpochsInMemory, Fact, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared, Refused,
+};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
 use serde::Serialize;
@@ -157,9 +159,8 @@ impl Workload {
         let keys = LedgerKeys {
             journal: [1; 32],
             index: [2; 32],
-            epoch: 1,
-            epoch_key: [3; 32],
             log_pkcs8: log.as_ref().to_vec(),
+            epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
         };
         let (ledger, opened) = Ledger::open(Options::new(folder, ORIGIN), keys)?;
         ensure!(opened.size == 0, "{} holds a log already", folder.display());
@@ -230,10 +231,11 @@ impl Workload {
             let counter = CounterUse { key: subject.grant, day: 0, amount: 1, limit: u32::MAX };
             let record =
                 Record { concerned: vec![subject.label], counters: vec![counter], ..Record::default() };
+            let read = |fact| (fact, self.ledger.state().version(&fact));
             let reads = vec![
-                (Fact::License(subject.license), 1),
-                (Fact::Grant(subject.grant), 1),
-                (Fact::Holder(subject.holder), 1),
+                read(Fact::License(subject.license)),
+                read(Fact::Grant(subject.grant)),
+                read(Fact::Holder(subject.holder)),
             ];
             match commit(&self.ledger, command(&record, reads, vec![part])).await {
                 Err(Failed::Overloaded) => tokio::time::sleep(FULL_REST).await,

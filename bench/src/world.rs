@@ -42,7 +42,7 @@ pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
     init::register(&ledger, &init::development_register()).await?;
     let Config { limits: Limits { refusals_a_second, refusal_burst, .. }, .. } = config;
     let shed = Shed::new(refusals_a_second, refusal_burst);
-    let gateway = Gateway::new(ledger, signers, trust.clone(), shed);
+    let gateway = Gateway::new(ledger, signers, trust.clone(), shed, 0);
     let organisation = |name: &str| {
         let at = init::PARTICIPANTS.iter().position(|participant| participant.name == name);
         at.and_then(|at| init::development_organisations().get(at).copied())

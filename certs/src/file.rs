@@ -16,7 +16,7 @@ pub const PRIVATE: u32 = 0o600;
 /// Mode of certificates and revocation lists.
 pub const PUBLIC: u32 = 0o644;
 /// No key file, certificate, revocation list or bundle that this crate reads is longer, in bytes.
-const MAX_FILE_BYTES: u64 = 4 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 4 << 20;
 
 /// Creates a folder, and those above it, that only the owner may enter.
 ///
@@ -70,6 +70,69 @@ fn write(what: &'static str, path: &Path, bytes: &[u8], mode: u32, flags: Rename
     })
 }
 
+/// As [`replace`]; then the bytes of the file that was there are overwritten where they lie.
+pub(crate) fn replace_and_wipe(
+    what: &'static str,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> Result<(), Error> {
+    // Opened before the rename takes its name. A kill between the two leaves the old bytes in free blocks.
+    let old = match OpenOptions::new().write(true).open(path) {
+        Ok(old) => Some(old),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io(what, path)(error)),
+    };
+    replace(what, path, bytes, mode)?;
+    match old {
+        Some(old) => overwrite(&old).map_err(Error::io(what, path)),
+        None => Ok(()),
+    }
+}
+
+/// Overwrites a file where it lies and removes it, if it is there. Durable when it returns.
+pub(crate) fn wipe(what: &'static str, path: &Path) -> Result<(), Error> {
+    match OpenOptions::new().write(true).open(path).and_then(|file| overwrite(&file)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(what, path)(error)),
+        _ => remove(what, path),
+    }
+}
+
+/// Wipes the `.new` files that killed writers of a file left beside it.
+pub(crate) fn wipe_temporaries(what: &'static str, path: &Path) -> Result<(), Error> {
+    let Some((folder, name)) = path.parent().zip(path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    let prefix = format!(".{name}.");
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io(what, folder))?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(Error::io(what, folder))?;
+        let file_name = entry.file_name();
+        let middle = file_name
+            .to_str()
+            .and_then(|found| found.strip_prefix(&prefix))
+            .and_then(|rest| rest.strip_suffix(".new"));
+        if middle.is_some_and(|middle| middle.bytes().all(|byte| byte.is_ascii_digit())) {
+            wipe(what, &entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn overwrite(mut file: &File) -> std::io::Result<()> {
+    let mut left = file.metadata()?.len();
+    let zeros = [0; 8 << 10];
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(zeros.len());
+        file.write_all(zeros.get(..length).unwrap_or_default())?;
+        left -= length as u64;
+    }
+    file.sync_all()
+}
+
 /// Removes a file if it is there. Durable when it returns.
 pub(crate) fn remove(what: &'static str, path: &Path) -> Result<(), Error> {
     match fs::remove_file(path).and_then(|()| sync_folder(path)) {
@@ -83,7 +146,12 @@ pub(crate) fn remove(what: &'static str, path: &Path) -> Result<(), Error> {
 /// # Errors
 /// [`Error::Io`]
 pub fn read(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, Error> {
-    File::open(path).and_then(|file| read_whole(&file)).map_err(Error::io(what, path))
+    read_up_to(what, path, MAX_FILE_BYTES)
+}
+
+/// Reads a whole file of at most so many bytes, which may be secret.
+pub(crate) fn read_up_to(what: &'static str, path: &Path, longest: u64) -> Result<Zeroizing<Vec<u8>>, Error> {
+    File::open(path).and_then(|file| read_whole(&file, longest)).map_err(Error::io(what, path))
 }
 
 /// Reads a file that must be the owner's alone.
@@ -97,7 +165,7 @@ pub fn read_private(what: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>
     if mode & 0o077 != 0 {
         return Err(Error::Permissions { what, path: path.to_owned(), mode });
     }
-    read_whole(&file).map_err(Error::io(what, path))
+    read_whole(&file, MAX_FILE_BYTES).map_err(Error::io(what, path))
 }
 
 /// Reads a whole text file.
@@ -108,9 +176,9 @@ pub fn read_text(what: &'static str, path: &Path) -> Result<String, Error> {
     String::from_utf8(read(what, path)?.to_vec()).map_err(|_| Error::Malformed { what, reason: "not UTF-8" })
 }
 
-fn read_whole(file: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
+fn read_whole(file: &File, longest: u64) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let length = file.metadata()?.len();
-    if length > MAX_FILE_BYTES {
+    if length > longest {
         return Err(std::io::Error::new(
             std::io::ErrorKind::FileTooLarge,
             "longer than any file of its kind",
@@ -118,7 +186,7 @@ fn read_whole(file: &File) -> std::io::Result<Zeroizing<Vec<u8>>> {
     }
     // Room for the whole file at once: a buffer that grows leaves copies behind that nothing wipes.
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1));
-    file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    file.take(longest).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -1,7 +1,7 @@
 //! The keys of an exchange and of the issuing authorities it signs for.
 
 use crate::Error;
-use crate::sealed::{IssuerKeyName, KeyFolder, random_key};
+use crate::sealed::{EPOCH, IssuerKeyName, KeyFolder, random_key};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
@@ -14,9 +14,6 @@ pub const ED25519: u8 = 1;
 /// Suite number of ECDSA P-256 with SHA-256.
 pub const ES256: u8 = 2;
 
-/// Epoch of the first epoch key.
-const FIRST_EPOCH: u32 = 1;
-
 /// DER of a SubjectPublicKeyInfo up to the key: Ed25519 (RFC 8410, 32 bytes follow).
 const SPKI_ED25519: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 /// DER of a SubjectPublicKeyInfo up to the key: P-256 (RFC 5480, an uncompressed point of 65 bytes follows).
@@ -25,25 +22,19 @@ const SPKI_P256: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// Makes the exchange's own keys that are missing and returns their names: `journal`, `index`, `epoch`, `log`, `trust`.
+/// Makes the exchange's own keys that are missing and returns their names: `journal`, `index`, `log`, `trust`. The
+/// `epoch` key is bound to a log, and the exchange that begins the log makes it.
 ///
-/// For a data folder without a journal, or one whose making was interrupted: a lost `journal`, `index` or
-/// `epoch` key cannot be replaced by a new one, and the caller must not call this to try.
+/// For a data folder without a journal, or one whose making was interrupted: a lost `journal` or `index` key
+/// cannot be replaced by a new one, and the caller must not call this to try.
 pub fn create_missing(folder: &KeyFolder) -> Result<Vec<&'static str>, Error> {
     let mut made = Vec::new();
     for name in crate::sealed::NAMES {
-        if folder.exists(name)? {
+        if name == EPOCH || folder.exists(name)? {
             continue;
         }
         match name {
             "journal" | "index" => folder.create(name, random_key()?.as_slice())?,
-            "epoch" => {
-                let mut numbered = Zeroizing::new([0; 36]);
-                let (number, key) = numbered.split_at_mut(4);
-                number.copy_from_slice(&FIRST_EPOCH.to_be_bytes());
-                key.copy_from_slice(random_key()?.as_slice());
-                folder.create(name, numbered.as_slice())?;
-            }
             _ => folder.create(name, &generate(ED25519)?)?,
         }
         made.push(name);
@@ -173,20 +164,21 @@ mod tests {
     #[test]
     fn makes_what_is_missing_and_keeps_what_is_there() {
         let (dir, folder) = folder();
-        assert_eq!(create_missing(&folder).unwrap(), NAMES);
-        let before: Vec<_> = NAMES.iter().map(|name| folder.load(name).unwrap()).collect();
-        assert_eq!(before.iter().map(|key| key.len()).take(3).collect::<Vec<_>>(), [32, 32, 36]);
-        assert_eq!(before[2][..4], [0, 0, 0, 1]);
+        let names: Vec<_> = NAMES.into_iter().filter(|name| *name != EPOCH).collect();
+        assert_eq!(create_missing(&folder).unwrap(), names);
+        let before: Vec<_> = names.iter().map(|name| folder.load(name).unwrap()).collect();
+        assert_eq!(before.iter().map(|key| key.len()).take(2).collect::<Vec<_>>(), [32, 32]);
+        assert!(!folder.exists(EPOCH).unwrap());
         assert_eq!(create_missing(&folder).unwrap(), [""; 0]);
         // A kill before the last two were made.
         for name in ["log", "trust"] {
             fs::remove_file(dir.path().join("keys").join(name)).unwrap();
         }
         assert_eq!(create_missing(&folder).unwrap(), ["log", "trust"]);
-        for (name, key) in NAMES.iter().zip(&before).take(3) {
+        for (name, key) in names.iter().zip(&before).take(2) {
             assert_eq!(&folder.load(name).unwrap(), key);
         }
-        assert_ne!(folder.load("log").unwrap(), before[3]);
+        assert_ne!(folder.load("log").unwrap(), before[2]);
         ed25519_public(&folder.load("log").unwrap()).unwrap();
         assert!(ed25519_public(b"no key").is_err());
     }

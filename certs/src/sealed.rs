@@ -13,12 +13,18 @@ use zeroize::Zeroizing;
 pub const MAGIC: &[u8; 4] = b"MXK1";
 /// Bytes of an AES-256 key.
 pub const KEY_BYTES: usize = 32;
-/// Names of the keys that are not an issuer's.
-pub const NAMES: [&str; 5] = ["journal", "index", "epoch", "log", "trust"];
+/// Names of the keys that every exchange has and that are not an issuer's.
+pub const NAMES: [&str; 5] = ["journal", "index", EPOCH, "log", "trust"];
+/// Name of the current epoch's key with the holders' keys of earlier epochs; the ledger's format.
+pub const EPOCH: &str = "epoch";
+/// Name of the next epoch's key, while an epoch is being changed.
+pub const EPOCH_NEXT: &str = "epoch.next";
 
 const KEK: &str = "key-encryption key";
 const SEALED: &str = "sealed key";
 const FOLDER: &str = "key folder";
+/// Longest file of the epoch's key, in bytes: 76 for each holder.
+const MAX_EPOCH_BYTES: u64 = 2 << 30;
 const ISSUERS: &str = "issuers";
 const AAD_PREFIX: &[u8] = b"miaoxiang key file v1\0";
 /// Bytes that a sealed file has around its secret: magic, nonce, tag.
@@ -26,6 +32,7 @@ const OVERHEAD: usize = MAGIC.len() + NONCE_LEN + 16;
 
 /// The key-encryption key: seals every other key file, lies in a file of its own (mode 0600) and never in one
 /// backup with them.
+#[derive(Clone)]
 pub struct Kek {
     bytes: Zeroizing<[u8; KEY_BYTES]>,
 }
@@ -101,7 +108,7 @@ impl IssuerKeyName {
 }
 
 /// The folder of sealed key files, with the key that opens them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KeyFolder {
     folder: PathBuf,
     kek: Kek,
@@ -116,29 +123,61 @@ impl KeyFolder {
     /// Seals `secret` and writes it under `name`, durably. A key that exists is never overwritten
     /// ([`Error::Exists`]); a kill leaves the whole file or none.
     pub fn create(&self, name: &str, secret: &[u8]) -> Result<(), Error> {
+        let (path, content) = self.seal(name, secret)?;
+        file::create(SEALED, &path, &content, file::PRIVATE)
+    }
+
+    /// Seals `secret` and puts it in the place of the key that may be there, durably; a kill leaves the whole old
+    /// file or the whole new one. Once the new one is durable the old one's bytes are overwritten where they lie:
+    /// as far as the file system and the disk write in place. What they keep elsewhere is still sealed.
+    pub fn replace(&self, name: &str, secret: &[u8]) -> Result<(), Error> {
+        let (path, content) = self.seal(name, secret)?;
+        file::replace_and_wipe(SEALED, &path, &content, file::PRIVATE)
+    }
+
+    /// Overwrites a key where it lies, as far as the disk does, and removes its file, durably. Nothing happens when
+    /// there is none.
+    pub fn destroy(&self, name: &str) -> Result<(), Error> {
+        file::wipe(SEALED, &self.path(name)?)
+    }
+
+    /// Wipes what a killed [`KeyFolder::replace`] of a key left beside it. Only for who alone writes this key.
+    pub fn remove_left_over(&self, name: &str) -> Result<(), Error> {
+        file::wipe_temporaries(SEALED, &self.path(name)?)
+    }
+
+    fn seal(&self, name: &str, secret: &[u8]) -> Result<(PathBuf, Vec<u8>), Error> {
         let path = self.path(name)?;
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| Error::Randomness)?;
         // Sealed in place, with room for the tag, so that no copy of the secret is left behind.
-        let mut sealed = Zeroizing::new(Vec::with_capacity(secret.len() + OVERHEAD));
-        sealed.extend_from_slice(secret);
+        let mut content = Vec::with_capacity(secret.len() + OVERHEAD);
+        content.extend_from_slice(MAGIC);
+        content.extend_from_slice(&nonce);
+        let start = content.len();
+        content.extend_from_slice(secret);
         let tag = self
             .kek
             .aead()
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad(name), &mut sealed)
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                aad(name),
+                content.get_mut(start..).unwrap_or_default(),
+            )
             .map_err(|_| Error::Malformed { what: SEALED, reason: "too long to seal" })?;
-        let content = [MAGIC.as_slice(), &nonce, &sealed, tag.as_ref()].concat();
+        content.extend_from_slice(tag.as_ref());
         if let Some(folder) = path.parent() {
             file::create_folder(FOLDER, folder)?;
         }
-        file::create(SEALED, &path, &content, file::PRIVATE)
+        Ok((path, content))
     }
 
     /// Opens the key `name`. [`Error::Unsealing`] when the key-encryption key is another one, the file belongs
     /// to another name, or a bit has changed.
     pub fn load(&self, name: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
         let malformed = |reason| Error::Malformed { what: SEALED, reason };
-        let mut content = file::read(SEALED, &self.path(name)?)?;
+        let longest = if name == EPOCH { MAX_EPOCH_BYTES } else { file::MAX_FILE_BYTES };
+        let mut content = file::read_up_to(SEALED, &self.path(name)?, longest)?;
         if content.len() < OVERHEAD {
             return Err(malformed("shorter than an empty sealed key"));
         }
@@ -184,7 +223,7 @@ impl KeyFolder {
 
     /// Only the names of section 7 become paths, so no name leads out of the folder.
     fn path(&self, name: &str) -> Result<PathBuf, Error> {
-        if NAMES.contains(&name) || IssuerKeyName::parse(name).is_some() {
+        if NAMES.contains(&name) || name == EPOCH_NEXT || IssuerKeyName::parse(name).is_some() {
             Ok(self.folder.join(name))
         } else {
             Err(Error::KeyName(name.chars().take(80).collect()))
@@ -296,6 +335,38 @@ mod tests {
         assert!(matches!(Kek::create(&dir.path().join("kek")), Err(Error::Exists { .. })));
         // and the refused attempts leave nothing behind
         assert_eq!(fs::read_dir(dir.path().join("keys")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_is_replaced_whole_and_the_old_bytes_are_overwritten() {
+        let (dir, folder) = folder();
+        let path = dir.path().join("keys/epoch");
+        folder.replace(EPOCH, &[1; 5000]).unwrap();
+        let old = fs::read(&path).unwrap();
+        // A second name for the old file shows what became of its bytes.
+        let kept = dir.path().join("kept");
+        fs::hard_link(&path, &kept).unwrap();
+        folder.replace(EPOCH, b"second").unwrap();
+        assert_eq!(folder.load(EPOCH).unwrap().as_slice(), b"second");
+        assert_eq!(fs::read(&kept).unwrap(), vec![0; old.len()]);
+        assert_eq!(fs::read_dir(dir.path().join("keys")).unwrap().count(), 1);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        // What a kill before the rename leaves beside it, of this key and of another.
+        let left = [".epoch.17.new", ".epoch.next.17.new"].map(|name| dir.path().join("keys").join(name));
+        left.iter().for_each(|left| fs::write(left, b"sealed").unwrap());
+        folder.remove_left_over(EPOCH).unwrap();
+        assert_eq!(left.each_ref().map(|left| left.exists()), [false, true]);
+        folder.remove_left_over(EPOCH_NEXT).unwrap();
+        assert!(!left[1].exists() && path.exists());
+
+        fs::remove_file(&kept).unwrap();
+        fs::hard_link(&path, &kept).unwrap();
+        folder.destroy(EPOCH).unwrap();
+        assert!(!path.exists());
+        assert!(fs::read(&kept).unwrap().iter().all(|byte| *byte == 0));
+        folder.destroy(EPOCH).unwrap();
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Puts the gateway together: opens the folder, binds the three listeners, runs them, stops them in order.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use certs::keys::load_issuer_keys;
-use certs::sealed::{Kek, KeyFolder};
+use certs::sealed::{EPOCH, EPOCH_NEXT, Kek, KeyFolder};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use ledger::{Ledger, LedgerKeys, OpenError, Opened, Options};
+use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 use verifier::note::VerifierKey;
 use verifier::trust::Trust;
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::cosign::{Cosigning, Link};
@@ -27,6 +29,7 @@ use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
 use crate::meters;
 use crate::probe;
+use crate::rotation;
 use crate::server::{self, Limits, Peer};
 use crate::shed::Shed;
 use crate::signer::Signers;
@@ -81,15 +84,47 @@ pub fn ledger_keys(folder: &KeyFolder) -> anyhow::Result<LedgerKeys> {
     let bytes32 = |name: &str| -> anyhow::Result<[u8; 32]> {
         folder.load(name)?.as_slice().try_into().with_context(|| format!("key {name} has a wrong length"))
     };
-    let epoch = folder.load("epoch")?;
-    let (number, key) = epoch.split_first_chunk::<4>().context("key epoch has a wrong length")?;
     Ok(LedgerKeys {
         journal: bytes32("journal")?,
         index: bytes32("index")?,
-        epoch: u32::from_be_bytes(*number),
-        epoch_key: key.try_into().context("key epoch has a wrong length")?,
         log_pkcs8: folder.load("log")?.to_vec(),
+        epochs: Arc::new(SealedEpochs(folder.clone())),
     })
+}
+
+/// The epochs' keys as sealed files of the key folder.
+struct SealedEpochs(KeyFolder);
+
+impl SealedEpochs {
+    fn name(file: EpochFile) -> &'static str {
+        match file {
+            EpochFile::Current => EPOCH,
+            EpochFile::Next => EPOCH_NEXT,
+        }
+    }
+}
+
+impl EpochFiles for SealedEpochs {
+    fn load(&self, file: EpochFile) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        let name = Self::name(file);
+        if !self.0.exists(name).map_err(io::Error::other)? {
+            return Ok(None);
+        }
+        self.0.load(name).map(Some).map_err(io::Error::other)
+    }
+
+    fn replace(&self, file: EpochFile, content: &[u8]) -> io::Result<()> {
+        self.0.replace(Self::name(file), content).map_err(io::Error::other)
+    }
+
+    fn remove(&self, file: EpochFile) -> io::Result<()> {
+        self.0.destroy(Self::name(file)).map_err(io::Error::other)
+    }
+
+    fn tidy(&self) -> io::Result<()> {
+        let wiped = [EPOCH, EPOCH_NEXT].into_iter().try_for_each(|name| self.0.remove_left_over(name));
+        wiped.map_err(io::Error::other)
+    }
 }
 
 /// Reads and checks the signed trust bundle.
@@ -130,6 +165,7 @@ pub struct App {
     listeners: [TcpListener; 3],
     tls: [Arc<rustls::ServerConfig>; 2],
     limits: Limits,
+    rotation_hour: u8,
     shared: Shared,
     witnesses: Vec<Link>,
 }
@@ -165,7 +201,11 @@ impl App {
             tracing::warn!("the trust bundle does not list this log's key: nobody can check its receipts");
         }
         let shed = Shed::new(config.limits.refusals_a_second, config.limits.refusal_burst);
-        let gateway = Arc::new(Gateway::new(ledger, signers, trust, shed));
+        let retention_ms = u64::from(config.keys.retention_days) * 24 * 3_600 * 1_000;
+        let gateway = Arc::new(Gateway::new(ledger, signers, trust, shed, retention_ms));
+        if gateway.ledger().state().is_rotating() {
+            rotation::rotate(&gateway).await;
+        }
         let limits = Limits {
             max_connections: config.limits.connections,
             max_connections_per_organisation: config.limits.connections_per_organisation,
@@ -180,6 +220,7 @@ impl App {
             listeners: [data, public, admin],
             tls: [data_tls, public_tls],
             limits,
+            rotation_hour: config.keys.rotation_hour,
             shared,
             witnesses,
         })
@@ -220,6 +261,8 @@ impl App {
                 stopped.clone(),
             )),
         ];
+        let rotation =
+            tokio::spawn(rotation::follow(Arc::clone(&gateway), self.rotation_hour, stopped.clone()));
         let following = self.shared.cosigning.follow(self.witnesses);
         let ticker = tokio::spawn({
             let gateway = Arc::clone(&gateway);
@@ -241,6 +284,8 @@ impl App {
         for task in serving {
             task.await?;
         }
+        // Key files are written only while the journal is this process's.
+        rotation.await?;
         ticker.abort();
         drop(following);
         gateway.journal_shed().await;
@@ -342,7 +387,7 @@ fn rolled_back(found: &str) -> anyhow::Error {
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let message = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
+            io::ErrorKind::AddrInUse => {
                 format!("{address} is in use by another process; choose another with --listen")
             }
             _ => format!("{address}: {error}"),

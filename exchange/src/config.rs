@@ -92,6 +92,10 @@ pub struct Keys {
     pub trust_bundle: PathBuf,
     /// The trust authority's verifier key. Default `pki/trust-anchor.vkey`.
     pub trust_anchor: PathBuf,
+    /// Hour of the day (China Standard Time, 0 to 23) at which the epoch changes. Default 3.
+    pub rotation_hour: u8,
+    /// Days after the end of a holder's last license before the holder may be erased. Default 1,826: five years.
+    pub retention_days: u32,
 }
 
 /// The journal.
@@ -202,6 +206,8 @@ impl Default for Keys {
             kek: "keys/kek".into(),
             trust_bundle: "pki/trust-bundle.note".into(),
             trust_anchor: "pki/trust-anchor.vkey".into(),
+            rotation_hour: 3,
+            retention_days: 1_826,
         }
     }
 }
@@ -287,6 +293,9 @@ impl Config {
         if !(4..=1_024).contains(&self.journal.segment_mib) {
             return Err(bad("journal.segment_mib", "from 4 to 1024"));
         }
+        if self.keys.rotation_hour > 23 {
+            return Err(bad("keys.rotation_hour", "from 0 to 23"));
+        }
         if self.journal.reserve_percent > 90 {
             return Err(bad("journal.reserve_percent", "from 0 to 90"));
         }
@@ -345,6 +354,7 @@ mod tests {
             ("origin = \"a/b\"\nsurprise = 1", "surprise"),
             ("origin = \"https://a\"", "origin"),
             ("origin = \"a\"\n[journal]\nsegment_mib = 0", "segment_mib"),
+            ("origin = \"a\"\n[keys]\nrotation_hour = 24", "rotation_hour"),
             ("origin = \"a\"\n[journal]\nscrub_mib_per_second = 0", "nonzero"),
             ("origin = \"a\"\n[store]\nengine = \"paper\"", "paper"),
             ("origin = \"a\"\nquorum = 1", "quorum"),

@@ -19,10 +19,11 @@ use verifier::trust::Trust;
 use crate::facts::{self, Facts, Found, Link, Validity};
 use crate::floor::{self, Ask};
 use crate::participant::{Participant, Role};
+use crate::proposal::{self, Approved, Proposal};
 use crate::refusal::Refusal;
 use crate::request::{
     Action, Draft, GrantCreate, GrantRevoke, GrantTarget, LinkEnd, LinkKind, LinkMake, LogQuery, Mode, Named,
-    Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
+    Propose, Proposed, Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
 };
 
 /// Failed matches an organisation may make on one license a day.
@@ -89,6 +90,10 @@ pub(crate) enum Granted<'a> {
     GrantRevoke { revoke: &'a GrantRevoke, grant: Grant },
     /// Write a participant.
     Participant { participant: Participant, version: u32 },
+    /// Write a proposal.
+    Propose { propose: &'a Propose, proposal: Proposal },
+    /// Carry a proposal out.
+    Approve(Approved),
     /// Show a holder's trace, to an agent by a link.
     Trace { trace: &'a Trace, link: Option<LinkKind> },
     /// Answer an auditor; with the label of the holder asked for, `None` for one that the log does not know.
@@ -115,6 +120,8 @@ pub struct Context<'a> {
     pub ledger: &'a Ledger,
     /// The trust bundle in force, for envelopes.
     pub trust: &'a Trust,
+    /// How long a holder is kept after the last license ended, ms.
+    pub retention_ms: u64,
 }
 
 thread_local! {
@@ -157,6 +164,8 @@ pub fn decide<'a>(
             let participant = Participant { suspended: suspend.suspended, ..(*existing).clone() };
             Ok(plain(Granted::Participant { participant, version: version + 1 }, Vec::new()))
         }
+        Action::Propose(propose) => proposal::propose(context, facts, caller, propose),
+        Action::Approve(approve) => proposal::approve(context, facts, caller, approve),
         Action::Trace(trace) => decide_trace(context, facts, caller, trace),
         Action::LogQuery(query) => {
             need(caller, Role::Auditor)?;
@@ -232,6 +241,12 @@ pub fn concerned(context: &Context<'_>, facts: &mut Facts<'_>, caller: &Uscc, ac
             holder.iter().collect()
         }
         Action::LogQuery(query) => query.holder.iter().collect(),
+        Action::Propose(Propose { what: Proposed::Holder(_, holder), .. }) => vec![holder],
+        Action::Approve(approve) => {
+            let (_, proposal) = facts.proposal(&approve.proposal);
+            return proposal.and_then(|proposal| proposal.label()).into_iter().collect();
+        }
+        Action::Propose(_) => Vec::new(),
         Action::ParticipantAdd(_) | Action::ParticipantChange(_) | Action::ParticipantSuspend(_) => {
             Vec::new()
         }
@@ -280,11 +295,11 @@ fn decide_trace<'a>(
 
 /// A permit without counters. The holders it concerns are known by their labels; whether the receipt shows the labels
 /// is for the uses to say.
-fn plain(granted: Granted<'_>, concerned: Vec<Label>) -> Permit<'_> {
+pub(crate) fn plain(granted: Granted<'_>, concerned: Vec<Label>) -> Permit<'_> {
     Permit { granted, concerned, names_holder: true, grant: None, quota: None }
 }
 
-fn need(caller: &Participant, role: Role) -> Result<(), Refusal> {
+pub(crate) fn need(caller: &Participant, role: Role) -> Result<(), Refusal> {
     if caller.has(role) { Ok(()) } else { Err(Refusal::new(Code::WrongRole)) }
 }
 

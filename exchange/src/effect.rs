@@ -31,8 +31,11 @@ use crate::facts::{self, Found};
 use crate::floor;
 use crate::pages;
 use crate::participant::Participant;
+use crate::proposal::{self, Approved, Hold};
 use crate::refusal::Refusal;
-use crate::request::{Action, Draft, GrantTarget, LinkKind, Mode, Named, Request, Subject, UseContext};
+use crate::request::{
+    Action, Draft, GrantTarget, LinkKind, Mode, Named, Proposed, Request, Subject, UseContext,
+};
 use crate::signer::Signers;
 
 /// How long an annotated copy (加注件) may be used, seconds.
@@ -52,6 +55,8 @@ pub struct Effect {
     pub prepared: Prepared,
     /// Answer bytes, before the receipt is written in.
     pub answer: Vec<u8>,
+    /// Once it is committed the epoch is to change.
+    pub rotates: bool,
     /// For each counter of the permit, what is committed instead when it is spent by then.
     pub spent: Vec<(Code, Prepared, Vec<u8>)>,
 }
@@ -164,6 +169,14 @@ impl<'a> Private<'a> {
                 asked.holder = Some(&end.holder);
                 asked.detail = format!("{}: {}", named_agent(&end.agent), end.reason).into();
             }
+            Action::Propose(propose) => {
+                if let Proposed::Holder(_, holder) = &propose.what {
+                    asked.holder = Some(holder);
+                }
+                asked.detail = propose.reason.as_str().into();
+            }
+            // The proposal stands in the state part, as a document.
+            Action::Approve(_) => {}
         }
         asked
     }
@@ -302,6 +315,17 @@ struct ParticipantAnswer<'a> {
     suspended: bool,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ProposalAnswer {
+    proposal: String,
+    kind: proposal::Kind,
+    state: &'static str,
+    /// When an approved erasure or change of epoch is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<&'static str>,
+}
+
 fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("answers have only text, numbers, lists and text maps")
 }
@@ -317,8 +341,10 @@ impl Builder<'_> {
     ) -> Result<Effect, Refusal> {
         let as_of = schemas::date::rfc3339(entry.now_ms);
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
-        let mut state = Record { concerned: permit.concerned, idempotency: bound, ..Record::default() };
+        let (concerned, keys) = self.living(&permit.concerned)?;
+        let mut state = Record { concerned, idempotency: bound, ..Record::default() };
         state.release_ms = entry.release_of(&state.concerned);
+        let mut rotates = false;
         let mut private = Private::asked(&request.action);
         let mut sealed_for: Option<Vec<HolderKey>> = None;
         // Each counter with what is refused when it is spent.
@@ -530,6 +556,52 @@ impl Builder<'_> {
                     suspended: participant.suspended,
                 })
             }
+            Granted::Propose { propose, proposal } => {
+                let mut key = [0; 16];
+                SystemRandom::new().fill(&mut key).map_err(|_| Refusal::new(Code::Internal))?;
+                let kind = ledger::DocumentKind::Proposal.number();
+                state.documents.push(DocumentState { kind, key, version: 1, value: proposal.document() });
+                json(&ProposalAnswer {
+                    proposal: hex::encode(key),
+                    kind: propose.what.kind(),
+                    state: "open",
+                    complete: None,
+                })
+            }
+            Granted::Approve(Approved { id, version, proposal, holder }) => {
+                let mut document = |kind: ledger::DocumentKind, key, version, value| {
+                    state.documents.push(DocumentState { kind: kind.number(), key, version, value });
+                };
+                document(ledger::DocumentKind::Proposal, id, version, proposal.document());
+                let mut complete = None;
+                match (proposal.kind, holder) {
+                    (proposal::Kind::EraseHolder, Some((label, _))) => {
+                        state.erased.push(label);
+                        // Nothing personal is in it, and the answer must be found again without the holder's key.
+                        sealed_for = Some(Vec::new());
+                        complete = Some("after-next-rotation");
+                    }
+                    (
+                        kind @ (proposal::Kind::HoldHolder | proposal::Kind::ReleaseHold),
+                        Some((label, hold)),
+                    ) => {
+                        let hold_now = Hold { held: kind == proposal::Kind::HoldHolder };
+                        document(ledger::DocumentKind::Hold, label, hold + 1, json(&hold_now));
+                    }
+                    (proposal::Kind::RotateEpoch, _) => {
+                        rotates = true;
+                        complete = Some("after-next-rotation");
+                    }
+                    // A proposal about a holder that names none is not written.
+                    (_, None) => return Err(Refusal::new(Code::Internal)),
+                }
+                json(&ProposalAnswer {
+                    proposal: hex::encode(id),
+                    kind: proposal.kind,
+                    state: "approved",
+                    complete,
+                })
+            }
             Granted::Trace { trace, link } => {
                 private.link = link;
                 let label = state.concerned.first().copied();
@@ -537,7 +609,8 @@ impl Builder<'_> {
             }
             Granted::LogQuery { query, holder } => {
                 let (page, concerned) = pages::audit(self.ledger, query, holder).await?;
-                state.concerned = concerned;
+                // Nobody tells the erased.
+                state.concerned = self.living(&concerned)?.0;
                 json(&page)
             }
             Granted::Link { key, version, link } => {
@@ -567,16 +640,12 @@ impl Builder<'_> {
             spent.push((effect.code, effect.prepared, effect.answer));
         }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
-        let keys = match sealed_for {
-            Some(keys) => keys,
-            // An auditor may look at what concerns a holder whose key is gone.
-            None if private.audit.is_some() => Vec::new(),
-            None => self.keys_of(&state.concerned)?,
-        };
+        // What an auditor asked is the auditor's, and concerns whoever was looked at.
+        let keys = if private.audit.is_some() { Vec::new() } else { sealed_for.unwrap_or(keys) };
         let status = entry.route.success_status();
         let prepared =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
-        Ok(Effect { status, code: Code::Ok, prepared, answer, spent })
+        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, spent })
     }
 
     /// The effect of a denial: a problem document and an entry, nothing else.
@@ -588,18 +657,15 @@ impl Builder<'_> {
     ) -> Result<Effect, Refusal> {
         let refusal = &denial.refusal;
         let answer = refusal.problem();
-        let state = Record {
-            reason: refusal.reason.number(),
-            concerned: denial.concerned.clone(),
-            release_ms: entry.release_of(&denial.concerned),
-            ..Record::default()
-        };
+        let (concerned, keys) = self.living(&denial.concerned)?;
+        let release_ms = entry.release_of(&concerned);
+        let state = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
         let private = action.map(Private::asked).unwrap_or_default();
-        let keys = self.keys_of(&state.concerned)?;
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
         let prepared =
             self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
-        Ok(Effect { status: refusal.code.status(), code: refusal.code, prepared, answer, spent: Vec::new() })
+        let (status, code) = (refusal.code.status(), refusal.code);
+        Ok(Effect { status, code, prepared, answer, rotates: false, spent: Vec::new() })
     }
 
     async fn sign(
@@ -673,10 +739,22 @@ impl Builder<'_> {
         Ok((labels, keys))
     }
 
-    /// Keys of known holders. A holder without a key is a fault: its data is never sealed under another key instead.
-    fn keys_of(&self, labels: &[Label]) -> Result<Vec<HolderKey>, Refusal> {
-        let key = |label| self.ledger.state().holder_key(label).ok_or_else(|| Refusal::new(Code::Internal));
-        labels.iter().map(key).collect()
+    /// Those of known holders who are not erased, and their keys: an entry concerns the living. A living holder without
+    /// a key is a fault: its data is never sealed under another key instead.
+    fn living(&self, labels: &[Label]) -> Result<(Vec<Label>, Vec<HolderKey>), Refusal> {
+        let state = self.ledger.state();
+        let mut living = (Vec::with_capacity(labels.len()), Vec::with_capacity(labels.len()));
+        for label in labels {
+            match state.holder_key(label) {
+                Some(key) => {
+                    living.0.push(*label);
+                    living.1.push(key);
+                }
+                None if state.holder_by_label(label).is_some_and(|holder| holder.erased) => {}
+                None => return Err(Refusal::new(Code::Internal)),
+            }
+        }
+        Ok(living)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one call site each for permits and denials")]
@@ -857,7 +935,7 @@ pub fn state_digest(policy: &Hash, digest: StateDigest) -> Prepared {
 }
 
 /// An entry without a caller and without a subject part: the holders it concerns are told nothing beside its record.
-fn system_entry(policy: &Hash, record: &Record) -> Prepared {
+pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
     let open = Open {
         route: Route::System.number(),
         decision: Decision::System.number(),

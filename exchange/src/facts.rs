@@ -9,11 +9,13 @@ use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::LicenseType;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verifier::license::{LicenseContent, OpenedEnvelope};
 
 use crate::participant::{Documents, Participant};
+use crate::proposal::{Hold, Proposal};
 use crate::refusal::Refusal;
 use crate::request::{LinkKind, Named};
 
@@ -160,6 +162,34 @@ impl<'a> Facts<'a> {
         holder
     }
 
+    /// Whether the holder with a label lives; an erased one never comes back.
+    pub fn lives(&mut self, label: &Label) -> bool {
+        let holder = self.ledger.state().holder_by_label(label).filter(|holder| !holder.erased);
+        if let Some(holder) = &holder {
+            self.read(Fact::Holder(holder.key), holder.version);
+        }
+        holder.is_some()
+    }
+
+    /// The proposal with an id, and its fact version.
+    pub fn proposal(&mut self, id: &Key) -> (u32, Option<Proposal>) {
+        self.document(DocumentKind::Proposal, *id)
+    }
+
+    /// Whether a holder is under legal hold, and the fact version of that.
+    pub fn hold(&mut self, label: &Label) -> (u32, bool) {
+        let (version, hold) = self.document::<Hold>(DocumentKind::Hold, *label);
+        // A hold that cannot be read holds.
+        (version, hold.map_or(version != 0, |hold| hold.held))
+    }
+
+    fn document<T: DeserializeOwned>(&mut self, kind: DocumentKind, key: Key) -> (u32, Option<T>) {
+        let document = self.ledger.state().document(kind, &key);
+        let version = document.as_ref().map_or(0, |document| document.version);
+        self.read(Fact::Document(kind, key), version);
+        (version, document.and_then(|document| serde_json::from_slice(&document.value).ok()))
+    }
+
     /// The grant with an id.
     pub fn grant(&mut self, id: &[u8; 16]) -> Option<Grant> {
         let grant = self.ledger.state().grant(id);
@@ -233,6 +263,7 @@ pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, Lic
         Refusal::new(Code::Internal)
     };
     let plaintext = ledger.open_subject(license.body).map_err(|error| match error {
+        ReadError::KeyGone => Refusal::new(Code::Erased),
         ReadError::Missing(segment) => missing(segment),
         _ => fault("part"),
     })?;

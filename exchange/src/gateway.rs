@@ -23,12 +23,14 @@ use dashmap::DashMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
-use ledger::{Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, ReadError, Refused};
+use ledger::{
+    Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, ReadError, Refused, RotateError,
+};
 use schemas::codes::Code;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use verifier::Hash;
 use verifier::receipt::Receipt;
 use verifier::trust::Trust;
@@ -72,6 +74,10 @@ pub struct Gateway {
     in_flight: DashMap<Key, Arc<tokio::sync::Mutex<()>>>,
     /// Room for request bodies in memory, KiB.
     bodies_kib: Semaphore,
+    /// How long a holder is kept after the last license ended, ms.
+    retention_ms: u64,
+    /// Two operators want the epoch changed.
+    rotate: Notify,
 }
 
 /// Who a connection's client certificate, verified in the handshake, says the caller is.
@@ -146,8 +152,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Gateway {
-    /// A gateway over an open ledger.
-    pub fn new(ledger: Ledger, signers: Signers, trust: Trust, shed: Shed) -> Self {
+    /// A gateway over an open ledger, which refuses to erase a holder for `retention_ms` after the last license ended.
+    pub fn new(ledger: Ledger, signers: Signers, trust: Trust, shed: Shed, retention_ms: u64) -> Self {
         Self {
             ledger,
             register: Documents::new(DocumentKind::Participant),
@@ -159,7 +165,22 @@ impl Gateway {
             meters: Meters::new(),
             in_flight: DashMap::new(),
             bodies_kib: Semaphore::new(MAX_BODIES_KIB),
+            retention_ms,
+            rotate: Notify::new(),
         }
+    }
+
+    /// Resolves when two operators have asked for a change of epoch since the last call.
+    pub async fn rotation_wanted(&self) {
+        self.rotate.notified().await;
+    }
+
+    /// Changes the epoch, or finishes a change that was cut off. Blocks.
+    ///
+    /// # Errors
+    /// [`RotateError`]; to be tried again.
+    pub fn rotate(&self) -> Result<u32, RotateError> {
+        self.ledger.rotate(|record| effect::system_entry(&self.policy, record))
     }
 
     /// The ledger, for the public and admin listeners.
@@ -275,6 +296,7 @@ impl Gateway {
             crate::hold::before_commit(received.held).await;
             // 7 -> Committed
             let (reads, ends_at_ms) = facts.into_reads();
+            let rotates = effect.rotates;
             let (spent, spent_answers): (Vec<_>, Vec<_>) =
                 effect.spent.into_iter().map(|(code, prepared, answer)| (prepared, (code, answer))).unzip();
             if effect.code != Code::Ok {
@@ -301,6 +323,9 @@ impl Gateway {
                     return Err(Code::Internal);
                 }
             };
+            if rotates {
+                self.rotate.notify_one();
+            }
             // 8 -> answer + receipt
             let spent = committed.spent.and_then(|counter| spent_answers.into_iter().nth(counter));
             let (status, code, answer) = match spent {
@@ -352,7 +377,7 @@ impl Gateway {
     }
 
     fn context(&self) -> decide::Context<'_> {
-        decide::Context { ledger: &self.ledger, trust: &self.trust }
+        decide::Context { ledger: &self.ledger, trust: &self.trust, retention_ms: self.retention_ms }
     }
 
     fn builder(&self) -> Builder<'_> {
@@ -412,8 +437,10 @@ impl Gateway {
     /// An inline proof is given against the published checkpoint, which covers the entry within a second.
     fn original(&self, route: Route, bound: &Bound, inline_proof: bool) -> Result<Answer, Refusal> {
         let internal = |error| {
-            if let ReadError::Missing(segment) = error {
-                return facts::missing(segment);
+            match error {
+                ReadError::Missing(segment) => return facts::missing(segment),
+                ReadError::KeyGone => return Refusal::new(Code::Erased),
+                _ => {}
             }
             tracing::error!(index = bound.index, "the original answer cannot be read back");
             Refusal::new(Code::Internal)

@@ -9,7 +9,7 @@ use certs::keys::{
     ED25519, ES256, IssuerKey, create_issuer_key, create_missing, ed25519_public, load_issuer_keys,
 };
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
-use certs::sealed::{Kek, KeyFolder};
+use certs::sealed::{EPOCH, Kek, KeyFolder};
 use ledger::{DocumentKind, Ledger};
 use schemas::date::Date;
 use schemas::identifier::Uscc;
@@ -198,6 +198,9 @@ pub(crate) fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = if kek.exists() { Kek::load(&kek)? } else { Kek::create(&kek)? };
     let keys = KeyFolder::new(config.path(&config.keys.folder), kek);
     create_missing(&keys)?;
+    if !keys.exists(EPOCH)? {
+        keys.create(EPOCH, &ledger::first_epoch(&config.origin))?;
+    }
     Ok(keys)
 }
 

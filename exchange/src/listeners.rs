@@ -179,12 +179,14 @@ async fn health(State(shared): State<Shared>) -> Response {
 async fn ready(State(shared): State<Shared>) -> Response {
     let health = shared.gateway.ledger().health();
     let body = format!(
-        "{{\"journalFull\":{},\"stopped\":{},\"queue\":{},\"imageLag\":{},\"size\":{}}}\n",
+        "{{\"journalFull\":{},\"stopped\":{},\"queue\":{},\"imageLag\":{},\"size\":{},\"epoch\":{},\"epochDestroyed\":{}}}\n",
         health.journal_full,
         health.stopped.is_some(),
         health.queue,
         health.image_lag,
-        shared.gateway.ledger().size()
+        shared.gateway.ledger().size(),
+        shared.gateway.ledger().state().epoch(),
+        shared.gateway.ledger().state().epoch_destroyed()
     );
     let mut response = json(body);
     if health.journal_full || health.stopped.is_some() {

@@ -14,6 +14,7 @@ use exchange::config::{Config, ConfigError};
 use exchange::{init, probe, quickstart, succession};
 use indicatif::ProgressBar;
 use ledger::{ImageFound, OpenError, RebuildFrom};
+use schemas::routes::Route;
 
 /// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
 #[global_allocator]
@@ -124,6 +125,31 @@ enum Command {
     /// Changes the participant register of a serving exchange, as an operator.
     #[command(subcommand)]
     Participant(ParticipantCommand),
+    /// Changes the epoch of a serving exchange before its time: proposes it, and another operator approves.
+    Keys {
+        /// Propose a change of epoch now.
+        #[arg(long, required = true)]
+        rotate_now: bool,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch.
+    Propose {
+        /// The proposal, JSON: kind, holder, reason.
+        file: PathBuf,
+        #[command(flatten)]
+        operator: Operator,
+    },
+    /// Approves another operator's proposal.
+    Approve {
+        /// The proposal's id.
+        proposal: String,
+        #[command(flatten)]
+        operator: Operator,
+    },
 }
 
 #[derive(Subcommand)]
@@ -283,7 +309,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::CheckConfig { place } => {
             let config = place.load()?;
             let folder = app::key_folder(&config)?;
-            app::ledger_keys(&folder)?;
+            let keys = app::ledger_keys(&folder)?;
+            anyhow::ensure!(
+                keys.epochs.load(ledger::EpochFile::Current)?.is_some(),
+                "the epoch's key file in keys is missing"
+            );
             let (_, trust) = app::trust_bundle(&config)?;
             exchange::signer::Signers::start(certs::keys::load_issuer_keys(&folder)?, &trust)
                 .map_err(anyhow::Error::msg)?;
@@ -325,6 +355,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             ledger::check_store(&data, known.context("there is no such engine")?, &origin)?;
         }
         Command::Participant(command) => runtime()?.block_on(participant(command))?,
+        Command::Keys { rotate_now: _, reason, operator } => {
+            let body = serde_json::json!({"kind": "rotate-epoch", "reason": reason});
+            runtime()?.block_on(operate(Route::Propose, &body, operator))?;
+        }
+        Command::Propose { file, operator } => {
+            runtime()?.block_on(operate(Route::Propose, &json_file(&file)?, operator))?;
+        }
+        Command::Approve { proposal, operator } => {
+            let body = serde_json::json!({"proposal": proposal});
+            runtime()?.block_on(operate(Route::Approve, &body, operator))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -457,17 +498,23 @@ fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn participant(command: ParticipantCommand) -> anyhow::Result<()> {
-    let (path, body, operator) = match command {
-        ParticipantCommand::Add { file, operator } => ("/v1/participants", registration(&file)?, operator),
+    let (route, body, operator) = match command {
+        ParticipantCommand::Add { file, operator } => (Route::ParticipantAdd, registration(&file)?, operator),
         ParticipantCommand::Change { file, operator } => {
-            ("/v1/participants/change", registration(&file)?, operator)
+            (Route::ParticipantChange, registration(&file)?, operator)
         }
         ParticipantCommand::Suspend { organisation, reason, lift, operator } => {
             let body =
                 serde_json::json!({"organisation": organisation, "suspended": !lift, "reason": reason});
-            ("/v1/participants/suspend", body, operator)
+            (Route::ParticipantSuspend, body, operator)
         }
     };
+    operate(route, &body, operator).await
+}
+
+/// Sends a request to a serving exchange as an operator, and prints the answer.
+async fn operate(route: Route, body: &serde_json::Value, operator: Operator) -> anyhow::Result<()> {
+    let path = route.path().context("a data route has a path")?;
     let config = operator.place.load()?;
     let default = |name: &str| config.path(Path::new("pki/clients")).join(name);
     let cert = operator.cert.unwrap_or_else(|| default("operator.pem"));
@@ -478,15 +525,17 @@ async fn participant(command: ParticipantCommand) -> anyhow::Result<()> {
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
         .map_err(|_| anyhow::anyhow!("no randomness"))?;
     let (status, answer) =
-        client.post(path, serde_json::to_vec(&body)?, &[("idempotency-key", &hex::encode(random))]).await?;
+        client.post(path, serde_json::to_vec(body)?, &[("idempotency-key", &hex::encode(random))]).await?;
     println!("{}", String::from_utf8_lossy(&answer));
     anyhow::ensure!(status < 300, "refused with status {status}");
     Ok(())
 }
 
 fn registration(file: &Path) -> anyhow::Result<serde_json::Value> {
+    Ok(serde_json::json!({ "participant": json_file(file)? }))
+}
+
+fn json_file(file: &Path) -> anyhow::Result<serde_json::Value> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let participant: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| file.display().to_string())?;
-    Ok(serde_json::json!({ "participant": participant }))
+    serde_json::from_str(&text).with_context(|| file.display().to_string())
 }

@@ -14,6 +14,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// Line and column of a JSON fault.
     position: Option<(usize, usize)>,
+    /// The reason is told to the caller as well.
+    explained: bool,
 }
 
 /// RFC 9457 problem document.
@@ -31,12 +33,17 @@ struct Problem<'a> {
 impl Refusal {
     /// A refusal whose public code says it all.
     pub fn new(code: Code) -> Self {
-        Self { code, reason: Reason::None, position: None }
+        Self { code, reason: Reason::None, position: None, explained: false }
     }
 
     /// The one `not-permitted`, with the cause for insiders.
     pub fn not_permitted(reason: Reason) -> Self {
-        Self { code: Code::NotPermitted, reason, position: None }
+        Self { code: Code::NotPermitted, reason, position: None, explained: false }
+    }
+
+    /// A refusal whose reason the caller may know: its name is the problem's detail.
+    pub fn explained(code: Code, reason: Reason) -> Self {
+        Self { code, reason, position: None, explained: true }
     }
 
     /// Adds where in the body the fault lies.
@@ -62,7 +69,10 @@ impl Refusal {
             title: self.code.sentence(),
             status: self.code.status(),
             code: self.code.name(),
-            detail: self.position.map(|(line, column)| format!("line {line}, column {column}")),
+            detail: match self.position {
+                Some((line, column)) => Some(format!("line {line}, column {column}")),
+                None => self.explained.then(|| self.reason.name().to_owned()),
+            },
         };
         serde_json::to_vec(&problem).expect("a problem document has only text and numbers")
     }

@@ -21,6 +21,7 @@ use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 use verifier::Hash;
 
 use crate::participant::Participant;
+use crate::proposal::Kind;
 use crate::refusal::Refusal;
 
 /// Longest body of a JSON route, bytes: an issue request with every field at its longest stays below.
@@ -78,6 +79,10 @@ pub enum Action {
     ParticipantChange(Participant),
     /// `POST /v1/participants/suspend`
     ParticipantSuspend(ParticipantSuspend),
+    /// `POST /v1/admin/proposals`
+    Propose(Propose),
+    /// `POST /v1/admin/approve`
+    Approve(Approve),
     /// `POST /v1/trace`
     Trace(Trace),
     /// `POST /v1/log/query`
@@ -389,6 +394,41 @@ pub struct ParticipantSuspend {
     pub reason: String,
 }
 
+/// What needs two operators.
+#[derive(Debug)]
+pub struct Propose {
+    /// What.
+    pub what: Proposed,
+    /// Why.
+    pub reason: String,
+}
+
+/// A kind of proposal with what it is about.
+#[derive(Debug)]
+pub enum Proposed {
+    /// A change of epoch.
+    RotateEpoch,
+    /// One of the kinds about a holder.
+    Holder(Kind, HolderRef),
+}
+
+impl Proposed {
+    /// The kind.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::RotateEpoch => Kind::RotateEpoch,
+            Self::Holder(kind, _) => *kind,
+        }
+    }
+}
+
+/// The approval of a proposal.
+#[derive(Debug)]
+pub struct Approve {
+    /// Which.
+    pub proposal: [u8; 16],
+}
+
 /// Who uses a license, for what and in which case (用证信息): all six are required.
 #[derive(Clone, Debug)]
 pub struct UseContext {
@@ -436,6 +476,8 @@ pub fn parse(route: Route, body: &[u8]) -> Result<Action, Refusal> {
         Route::LogQuery => Action::LogQuery(Box::new(json::<wire::LogQuery>(text)?.typed()?)),
         Route::LinkMake => Action::LinkMake(json::<wire::LinkMake>(text)?.typed()?),
         Route::LinkEnd => Action::LinkEnd(json::<wire::LinkEnd>(text)?.typed()?),
+        Route::Propose => Action::Propose(json::<wire::Propose>(text)?.typed()?),
+        Route::Approve => Action::Approve(json::<wire::Approve>(text)?.typed()?),
         Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
     })
 }
@@ -625,6 +667,20 @@ mod wire {
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct ParticipantBody {
         participant: crate::participant::Wire,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Propose {
+        kind: Kind,
+        holder: Option<Holder>,
+        reason: String,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Approve {
+        proposal: String,
     }
 
     /// The use context's object; a missing member is a bad use context, not a malformed request.
@@ -834,7 +890,7 @@ mod wire {
                 context: context(self.context)?,
                 holder: self.holder.typed()?,
                 type_code: self.type_code.as_deref().map(type_code).transpose()?,
-                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                grant: self.grant.as_deref().map(id).transpose()?,
             })
         }
     }
@@ -901,7 +957,7 @@ mod wire {
                 mode: self.mode,
                 fields: names(self.fields)?,
                 holder: self.holder.map(Holder::typed).transpose()?,
-                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                grant: self.grant.as_deref().map(id).transpose()?,
                 context,
             })
         }
@@ -917,7 +973,7 @@ mod wire {
                 subject: self.license.subject()?,
                 expect: self.expect.0,
                 holder: self.holder.map(Holder::typed).transpose()?,
-                grant: self.grant.as_deref().map(grant_id).transpose()?,
+                grant: self.grant.as_deref().map(id).transpose()?,
                 context,
             })
         }
@@ -955,10 +1011,27 @@ mod wire {
     impl GrantRevoke {
         pub(super) fn typed(self) -> Result<super::GrantRevoke, Refusal> {
             Ok(super::GrantRevoke {
-                grant: grant_id(&self.grant)?,
+                grant: id(&self.grant)?,
                 holder: self.holder.typed()?,
                 reason: reason(self.reason)?,
             })
+        }
+    }
+
+    impl Propose {
+        pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
+            let what = match (self.kind, self.holder) {
+                (Kind::RotateEpoch, None) => Proposed::RotateEpoch,
+                (Kind::RotateEpoch, Some(_)) | (_, None) => return Err(Refusal::new(Code::MalformedRequest)),
+                (kind, Some(holder)) => Proposed::Holder(kind, holder.typed()?),
+            };
+            Ok(super::Propose { what, reason: reason(self.reason)? })
+        }
+    }
+
+    impl Approve {
+        pub(super) fn typed(self) -> Result<super::Approve, Refusal> {
+            Ok(super::Approve { proposal: id(&self.proposal)? })
         }
     }
 
@@ -987,8 +1060,8 @@ mod wire {
         text.parse().map_err(|_| Refusal::new(Code::BadFields))
     }
 
-    /// A grant id that cannot be read is a grant that does not exist: the floor refuses it like any other.
-    fn grant_id(text: &str) -> Result<[u8; 16], Refusal> {
+    /// The id of a grant or a proposal.
+    fn id(text: &str) -> Result<[u8; 16], Refusal> {
         let mut id = [0; 16];
         hex::decode_to_slice(text, &mut id).map_err(|_| Refusal::new(Code::MalformedRequest))?;
         Ok(id)

@@ -111,6 +111,12 @@ numbered! {
         DelayNotAllowed = 37 "delay-not-allowed",
         /// The link between holder and agent cannot be made or ended as asked.
         BadLink = 38 "bad-link",
+        /// The holder may not be erased; the detail says why.
+        ErasureRefused = 41 "erasure-refused",
+        /// The proposal cannot be made or approved; the detail says why.
+        ProposalRefused = 42 "proposal-refused",
+        /// The holder was erased, and the content with them.
+        Erased = 43 "erased",
         /// Not a decision: the queue is full.
         Overloaded = 50 "overloaded",
         /// Not a decision: this organisation's budget of journaled refusals is spent.
@@ -166,7 +172,10 @@ impl Code {
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
-            | Self::ParticipantConflict => 409,
+            | Self::ParticipantConflict
+            | Self::ErasureRefused
+            | Self::ProposalRefused => 409,
+            Self::Erased => 410,
             Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
@@ -218,6 +227,9 @@ impl Code {
             Self::QuotaSpent => "Your organisation's uses of today are spent.",
             Self::DelayNotAllowed => "Your organisation does not hold this delay class.",
             Self::BadLink => "The link cannot be made or ended as asked.",
+            Self::ErasureRefused => "The holder may not be erased.",
+            Self::ProposalRefused => "The proposal cannot be made or approved.",
+            Self::Erased => "The content was erased with its holder's key.",
             Self::Overloaded => "The exchange is busy; try again.",
             Self::TooManyRefusals => "Too many refused requests; try again later.",
             Self::RequestTimeout => "The request did not arrive in time.",
@@ -269,6 +281,20 @@ numbered! {
         NotMovedOut = 16 "not-moved-out",
         /// No live link allows this agent to act for this holder.
         NoLink = 17 "no-link",
+        /// A license of the holder is in force, or on its way to another authority.
+        LicenseInForce = 21 "license-in-force",
+        /// The holder is under legal hold.
+        LegalHold = 22 "legal-hold",
+        /// The retention period since the holder's last license ended is not over.
+        RetentionPeriod = 23 "retention-period",
+        /// The holder is not under legal hold.
+        NoLegalHold = 24 "no-legal-hold",
+        /// No such proposal.
+        NoSuchProposal = 25 "no-such-proposal",
+        /// The caller's organisation made the proposal itself.
+        OwnProposal = 26 "own-proposal",
+        /// The proposal was approved, has expired, or its holder is erased.
+        ProposalClosed = 27 "proposal-closed",
     }
 }
 

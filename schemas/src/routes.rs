@@ -41,11 +41,15 @@ pub enum Route {
     Trace = 11,
     /// An auditor's questions.
     LogQuery = 12,
+    /// Propose what needs two operators.
+    Propose = 13,
+    /// Approve another operator's proposal.
+    Approve = 14,
     /// Make a link between a holder and a guardian or agent.
     LinkMake = 15,
     /// End a link.
     LinkEnd = 16,
-    /// Entries of the exchange itself: initial register and types, shed counts.
+    /// Entries of the exchange itself: initial register and types, shed counts, key events.
     System = 128,
 }
 
@@ -67,6 +71,8 @@ impl Route {
         Self::LogQuery,
         Self::LinkMake,
         Self::LinkEnd,
+        Self::Propose,
+        Self::Approve,
         Self::System,
     ];
 
@@ -88,6 +94,8 @@ impl Route {
             Self::LogQuery => 12,
             Self::LinkMake => 15,
             Self::LinkEnd => 16,
+            Self::Propose => 13,
+            Self::Approve => 14,
             Self::System => 128,
         }
     }
@@ -110,6 +118,8 @@ impl Route {
             Self::LogQuery => "log-query",
             Self::LinkMake => "link-make",
             Self::LinkEnd => "link-end",
+            Self::Propose => "propose",
+            Self::Approve => "approve",
             Self::System => "system",
         }
     }
@@ -137,13 +147,15 @@ impl Route {
             Self::LogQuery => Some("/v1/log/query"),
             Self::LinkMake => Some("/v1/links"),
             Self::LinkEnd => Some("/v1/links/end"),
+            Self::Propose => Some("/v1/admin/proposals"),
+            Self::Approve => Some("/v1/admin/approve"),
         }
     }
 
     /// HTTP status of a permit.
     pub const fn success_status(self) -> u16 {
         match self {
-            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::LinkMake => 201,
+            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::Propose | Self::LinkMake => 201,
             _ => 200,
         }
     }

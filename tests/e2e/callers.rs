@@ -51,6 +51,8 @@ fn some_request(server: &Server, route: Route) -> Value {
         Route::ParticipantSuspend => {
             json!({"organisation": server.organisation("stranger").as_str(), "suspended": true, "reason": "测试"})
         }
+        Route::Propose => json!({"kind": "erase-holder", "holder": of, "reason": "测试"}),
+        Route::Approve => json!({"proposal": "00".repeat(16)}),
         Route::Trace => json!({"holder": of, "use": use_context()}),
         Route::LogQuery => json!({"purpose": "测试审计", "userName": "测试审计员"}),
         Route::LinkMake | Route::LinkEnd => {

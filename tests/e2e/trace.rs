@@ -423,7 +423,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
         .unwrap();
     let signers = Signers::start(Vec::new(), &server.trust).unwrap();
     let one = std::num::NonZeroU32::MIN;
-    let gateway = Gateway::new(ledger.clone(), signers, server.trust.clone(), Shed::new(one, one));
+    let gateway = Gateway::new(ledger.clone(), signers, server.trust.clone(), Shed::new(one, one), 0);
     assert_eq!(ledger.state().due(u64::MAX).len(), 2);
     gateway.release_delayed().await;
     gateway.release_delayed().await;

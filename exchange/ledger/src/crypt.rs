@@ -1,13 +1,16 @@
 //! Keys and sealing: keyed hashes, day keys, state parts, subject parts, holder keys (sections 6 and 7).
 
-use crate::{Key, Label};
+use crate::{
+    Key, Label,
+    epoch::{EpochFiles, FIRST_EPOCH},
+};
 use dashmap::DashMap;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
     hkdf, hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use zeroize::{Zeroize as _, Zeroizing};
 
 pub(crate) const NONCE_BYTES: usize = 12;
@@ -35,19 +38,16 @@ pub struct LedgerKeys {
     pub journal: [u8; 32],
     /// Key of the keyed hashes.
     pub index: [u8; 32],
-    /// Number of the current epoch.
-    pub epoch: u32,
-    /// Key that wraps the holders' keys of this epoch.
-    pub epoch_key: [u8; 32],
     /// The log's Ed25519 key, PKCS#8.
     pub log_pkcs8: Vec<u8>,
+    /// Where the epochs' keys lie.
+    pub epochs: Arc<dyn EpochFiles>,
 }
 
 impl Drop for LedgerKeys {
     fn drop(&mut self) {
         self.journal.zeroize();
         self.index.zeroize();
-        self.epoch_key.zeroize();
         self.log_pkcs8.zeroize();
     }
 }
@@ -93,6 +93,17 @@ pub struct HolderKey {
     key: [u8; 32],
 }
 
+impl HolderKey {
+    pub(crate) fn new(label: Label, key: &[u8; 32]) -> Self {
+        Self { label, key: *key }
+    }
+
+    /// The key alone, in a box of its own.
+    pub(crate) fn secret(&self) -> Box<Zeroizing<[u8; 32]>> {
+        Box::new(Zeroizing::new(self.key))
+    }
+}
+
 impl Drop for HolderKey {
     fn drop(&mut self) {
         self.key.zeroize();
@@ -133,12 +144,26 @@ pub enum ReadError {
     Sealed(&'static str),
 }
 
+/// The keys that holders' keys are wrapped under: one, and two while the epoch changes.
+#[derive(Default)]
+struct Epochs {
+    /// The one that new holders are wrapped under: the journal's.
+    current: u32,
+    /// Overwritten when removed.
+    keys: Vec<(u32, Zeroizing<[u8; 32]>)>,
+}
+
+impl Epochs {
+    fn key(&self, epoch: u32) -> Option<&[u8; 32]> {
+        self.keys.iter().find(|(number, _)| *number == epoch).map(|(_, key)| &**key)
+    }
+}
+
 pub(crate) struct Crypt {
     origin: String,
     random: SystemRandom,
     journal: hkdf::Prk,
-    epoch: u32,
-    epoch_key: LessSafeKey,
+    epochs: RwLock<Epochs>,
     days: DashMap<u32, Arc<LessSafeKey>>,
 }
 
@@ -148,8 +173,7 @@ impl Crypt {
             origin: origin.to_owned(),
             random: SystemRandom::new(),
             journal: hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&keys.journal),
-            epoch: keys.epoch,
-            epoch_key: aead_key(&keys.epoch_key),
+            epochs: RwLock::new(Epochs { current: FIRST_EPOCH, keys: Vec::new() }),
             days: DashMap::new(),
         }
     }
@@ -209,19 +233,73 @@ impl Crypt {
     pub(crate) fn new_holder(&self, key: Key) -> PreparedHolder {
         let label: Label = self.random();
         let holder_key = HolderKey { label, key: self.random() };
-        let aad = self.aad(b"miaoxiang holder key v1", &label);
-        let wrapped = self.seal(&self.epoch_key, &aad, &holder_key.key);
-        PreparedHolder { key, label, holder_key, wrapped, epoch: self.epoch }
+        let (epoch, wrapped) =
+            self.wrap_holder(&holder_key).expect("a serving ledger has the key of the epoch it is in");
+        PreparedHolder { key, label, holder_key, wrapped, epoch }
     }
 
-    /// A holder's key out of its wrapping; `None` when its epoch's key is not the one at hand.
+    /// A holder's key wrapped under the current epoch's, with that epoch; `None` when its key is not at hand.
+    pub(crate) fn wrap_holder(&self, holder: &HolderKey) -> Option<(u32, Vec<u8>)> {
+        let (epoch, key) = {
+            let epochs = self.epochs();
+            (epochs.current, aead_key(epochs.key(epochs.current)?))
+        };
+        let aad = self.aad(b"miaoxiang holder key v1", &holder.label);
+        Some((epoch, self.seal(&key, &aad, &holder.key)))
+    }
+
+    /// A holder's key out of its wrapping; `None` when its epoch's key is not at hand or does not open it.
     pub(crate) fn unwrap_holder(&self, label: &Label, epoch: u32, wrapped: &[u8]) -> Option<HolderKey> {
-        if epoch != self.epoch {
-            return None;
+        self.unwrapper(epoch)(label, wrapped)
+    }
+
+    /// Unwraps many holders' keys of one epoch.
+    pub(crate) fn unwrapper(&self, epoch: u32) -> impl Fn(&Label, &[u8]) -> Option<HolderKey> {
+        let epoch_key = self.epochs().key(epoch).map(aead_key);
+        move |label, wrapped| {
+            let aad = self.aad(b"miaoxiang holder key v1", label);
+            let key = open(epoch_key.as_ref()?, &aad, wrapped)?;
+            Some(HolderKey { label: *label, key: key.as_slice().try_into().ok()? })
         }
-        let aad = self.aad(b"miaoxiang holder key v1", label);
-        let key = open(&self.epoch_key, &aad, wrapped)?;
-        Some(HolderKey { label: *label, key: key.as_slice().try_into().ok()? })
+    }
+
+    /// Wraps many holders' keys under one epoch's; `None` when its key is not at hand.
+    pub(crate) fn wrapper(&self, epoch: u32) -> impl Fn(&HolderKey) -> Option<Vec<u8>> {
+        let epoch_key = self.epochs().key(epoch).map(aead_key);
+        move |holder| {
+            let aad = self.aad(b"miaoxiang holder key v1", &holder.label);
+            Some(self.seal(epoch_key.as_ref()?, &aad, &holder.key))
+        }
+    }
+
+    /// Makes an epoch's key usable, beside the current one.
+    pub(crate) fn install_epoch(&self, epoch: u32, key: &[u8; 32]) {
+        let mut epochs = self.epochs_mut();
+        epochs.keys.retain(|(number, _)| *number != epoch);
+        epochs.keys.push((epoch, Zeroizing::new(*key)));
+    }
+
+    /// From now on new holders are wrapped under this epoch's key.
+    pub(crate) fn begin_epoch(&self, epoch: u32) {
+        self.epochs_mut().current = epoch;
+    }
+
+    /// Overwrites an epoch's key in memory. What `ring` made of it for one use lived on the stack.
+    pub(crate) fn destroy_epoch(&self, epoch: u32) {
+        self.epochs_mut().keys.retain(|(number, _)| *number != epoch);
+    }
+
+    /// An epoch's key, to be written to its file.
+    pub(crate) fn epoch_key(&self, epoch: u32) -> Option<Zeroizing<[u8; 32]>> {
+        self.epochs().key(epoch).map(|key| Zeroizing::new(*key))
+    }
+
+    fn epochs(&self) -> RwLockReadGuard<'_, Epochs> {
+        self.epochs.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn epochs_mut(&self) -> RwLockWriteGuard<'_, Epochs> {
+        self.epochs.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Seals a subject part: under the day's key without a holder, under the holder's key for one, under a fresh

@@ -35,6 +35,13 @@ pub(crate) fn ignores_write_error() -> bool {
     begun("ignore-write-error").is_some()
 }
 
+/// After a step of a change of epoch.
+pub(crate) fn after_step(step: &str) {
+    if WANTED.as_ref().is_some_and(|(wanted, _)| wanted == step) {
+        std::process::abort();
+    }
+}
+
 /// Between a group's sync and its release.
 pub(crate) fn after_sync() {
     if begun("after-sync-abort") == Some(0) {

@@ -665,7 +665,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::{
-        Command, Ledger, LedgerKeys, Outcome, Prepared,
+        Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared,
         record::{DocumentState, Record},
     };
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
@@ -730,7 +730,8 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        assert_eq!(batch.len(), 1);
+        // The document and the epochs.
+        assert_eq!(batch.len(), 2);
         batch.insert(META_KEY.to_vec(), Some(meta.encode(&origin, &digest.bytes())));
         store.apply(batch).unwrap();
         store.flush().unwrap();
@@ -742,9 +743,8 @@ mod tests {
         let keys = || LedgerKeys {
             journal: [1; 32],
             index: [2; 32],
-            epoch: 1,
-            epoch_key: [3; 32],
             log_pkcs8: log.as_ref().to_vec(),
+            epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
         };
         for engine in Engine::ALL {
             for forged in [false, true] {

@@ -6,16 +6,18 @@ use crate::{
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
     disk::RealDisk,
     entry::{self, OpenedEntry},
+    epoch::{Loaded, RotateError, Rotation},
     frame::Frame,
     guard::Released,
     image::{Feed, Followed, Follower},
     index::{HolderProof, Index},
-    record::StateDigest,
+    record::{Record, StateDigest},
     recovery::{self, Recovered},
     scrub::{Scrub, ScrubTask},
     segment::{Folders, Keeper, KeeperTask, Reader},
     sequencer::{
-        Command, Committed, Message, Outcome, Prepared, Refused, Sequencer, Submission, committed_again,
+        Command, Committed, Message, Outcome, Prepared, Refused, Reply, Sequencer, Submission,
+        committed_again,
     },
     state::{Bound, State},
     store::Engine,
@@ -168,7 +170,8 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 ///   before the write,
 /// * `ignore-write-error` answers although the write or the sync failed.
 ///
-/// The last two are the faults that the rigs must find.
+/// The last two are the faults that the rigs must find. `rotation-prepared`, `rotation-begun`, `rotation-replaced` and
+/// `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
@@ -391,6 +394,7 @@ struct Inner {
     closed: Arc<AtomicBool>,
     /// `None` without a restart image.
     image: Option<Followed>,
+    rotation: Rotation,
     /// The map over all holders; `None` when no index root is made.
     index: Option<Arc<Index>>,
     hooks: Hooks,
@@ -420,6 +424,7 @@ impl Ledger {
             crypt,
             state,
             signer,
+            durable_epoch,
             tiles,
             writer,
             image,
@@ -497,6 +502,7 @@ impl Ledger {
         let (index_sender, index_receiver) = unbounded();
 
         let verifier_key = signer.key.clone();
+        let held = Arc::downgrade(&lock);
         let folders = Folders::new(Arc::clone(&disk), &options);
         let reader = Arc::new(Reader::new(folders.clone()));
         let scrub = Arc::new(Scrub::default());
@@ -548,6 +554,7 @@ impl Ledger {
             durable,
             closed,
             image: followed,
+            rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch, held),
             index: index.as_ref().map(|(_, index)| Arc::clone(index)),
             hooks: options.hooks,
             threads: Mutex::new(threads),
@@ -584,6 +591,10 @@ impl Ledger {
     /// [`Refused`]; nothing was committed, except that `Stopped` leaves it unknown: the disk may hold the entry,
     /// and the next start decides.
     pub async fn commit(&self, command: Command) -> Result<Outcome, Refused> {
+        self.submit(command)?.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    fn submit(&self, command: Command) -> Result<Reply, Refused> {
         if self.0.stop.is_stopped() {
             return Err(Refused::Stopped);
         }
@@ -592,28 +603,37 @@ impl Ledger {
         }
         let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
         match self.0.sender.try_send(Message::Commit(submission)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(Refused::Overloaded),
-            Err(TrySendError::Disconnected(_)) => return Err(Refused::Stopped),
+            Ok(()) => Ok(reply),
+            Err(TrySendError::Full(_)) => Err(Refused::Overloaded),
+            Err(TrySendError::Disconnected(_)) => Err(Refused::Stopped),
         }
-        reply.await.unwrap_or(Err(Refused::Stopped))
+    }
+
+    /// Changes the epoch: makes a key for the next one, switches to it at one index, writes the key file anew without
+    /// those that are erased, and destroys the old key, which completes every erasure committed before the switch. A
+    /// change that a crash or an error cut off is finished instead ([`State::is_rotating`]). `entry` makes what is
+    /// committed of each of the two records, neither of which concerns anybody. Blocks; not within an asynchronous
+    /// context. The epoch that has begun.
+    ///
+    /// # Errors
+    /// [`RotateError`]; the ledger goes on, with the keys of both epochs if the switch was made.
+    pub fn rotate(&self, entry: impl Fn(&Record) -> Prepared) -> Result<u32, RotateError> {
+        let inner = &self.0;
+        inner.rotation.run(&inner.crypt, &inner.state, |record| {
+            match self
+                .submit(unconditional(entry(&record)))?
+                .blocking_recv()
+                .unwrap_or(Err(Refused::Stopped))?
+            {
+                Outcome::Committed(_) => Ok(()),
+                Outcome::Changed => Err(Refused::Malformed("a key event that is not the next one")),
+            }
+        })
     }
 
     /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
     fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
-        if self.0.stop.is_stopped() || self.0.keeper.is_full() {
-            return None;
-        }
-        let command = Command {
-            permit_or_denial: prepared,
-            reads: Vec::new(),
-            ends_at_ms: u64::MAX,
-            spent: Vec::new(),
-            inline_proof: false,
-        };
-        let (submission, reply) = Submission::admit(command, self.0.group_bytes).ok()?;
-        self.0.sender.try_send(Message::Commit(submission)).ok()?;
-        match reply.blocking_recv() {
+        match self.submit(unconditional(prepared)).ok()?.blocking_recv() {
             Ok(Ok(Outcome::Committed(committed))) => Some(committed),
             _ => None,
         }
@@ -879,6 +899,17 @@ impl Drop for Inner {
     }
 }
 
+/// What rests on no fact and counts nothing.
+fn unconditional(prepared: Prepared) -> Command {
+    Command {
+        permit_or_denial: prepared,
+        reads: Vec::new(),
+        ends_at_ms: u64::MAX,
+        spent: Vec::new(),
+        inline_proof: false,
+    }
+}
+
 fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::io("starting a thread"))
 }
@@ -930,6 +961,8 @@ pub fn rebuild(
     progress: &dyn Fn(u64),
 ) -> Result<Rebuilt, OpenError> {
     options.check()?;
+    // Nothing is deleted for keys that cannot make it again.
+    Loaded::read(&*keys.epochs, &options.origin)?;
     let lock = recovery::lock(&RealDisk, &options.folder)?;
     match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

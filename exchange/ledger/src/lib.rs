@@ -20,6 +20,7 @@ mod clock;
 mod crypt;
 mod disk;
 mod entry;
+mod epoch;
 #[cfg(debug_assertions)]
 mod failpoint;
 mod frame;
@@ -46,6 +47,7 @@ pub mod record;
 pub use archive::{Archived, archive};
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
 pub use entry::OpenedEntry;
+pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch};
 pub use image::check_store;
 pub use index::{HolderProof, IndexRoot};
 pub use ledger::{

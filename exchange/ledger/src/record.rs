@@ -142,7 +142,7 @@ pub struct GrantState {
 /// A document as it stands after the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentState {
-    /// 1 participant, 2 license type, 3 policy.
+    /// 1 participant, 2 license type, 3 policy, 5 proposal, 6 legal hold.
     pub kind: u8,
     /// The document's key.
     pub key: Key,

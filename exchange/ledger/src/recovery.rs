@@ -9,6 +9,7 @@ use crate::{
     Hash, LedgerKeys, Options, Position, clock,
     crypt::{Crypt, day_of},
     disk::{self, Disk, Lock, RealDisk},
+    epoch,
     frame::{self, Frame, Kind},
     guard::{self, Guard, Mark},
     image::Image,
@@ -88,6 +89,8 @@ pub(crate) struct Recovered {
     pub(crate) crypt: Arc<Crypt>,
     pub(crate) state: Arc<State>,
     pub(crate) signer: LogSigner,
+    /// Epoch of the durable key file.
+    pub(crate) durable_epoch: u32,
     pub(crate) tiles: Arc<Tiles>,
     pub(crate) writer: tiles::Writer,
     pub(crate) image: Option<Image>,
@@ -111,12 +114,14 @@ pub(crate) fn recover(
     options.check()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let signer = signer(options, keys)?;
+    let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
     let lock = lock(&*disk, &options.folder)?;
     let published = published(&options.folder, &signer.key);
     let folders = Folders::new(Arc::clone(&disk), options);
     let found = Found::look(folders, signer.key.clone(), published, Reading::Start)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
-    let replay = Replay { options, found: &found, crypt: &crypt, progress };
+    epochs.install(&crypt);
+    let replay = Replay { options, found: &found, crypt: &crypt, epochs: &epochs, progress };
     let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
 
     let size = end.cursor.frontier.size();
@@ -126,13 +131,14 @@ pub(crate) fn recover(
 
     found.check_clock(options, &end)?;
 
-    // The journal is accepted; up to here neither it nor the tiles are changed.
+    // The journal is accepted; up to here neither it nor the keys nor the tiles are changed.
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
     let writer = bring_up_tiles(&tiles, &found, &options.folder, from, &end)?;
     let (size, torn, tail_bytes) = (end.cursor.frontier.size(), end.torn, found.tail(&end).len() as u64);
     let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
     let files = found.files();
+    let durable_epoch = epochs.settle(&*keys.epochs, &crypt, &state)?;
     let (checkpoint, signature) = signer.sign(size, cursor.frontier.root());
     tiles
         .publish(size, &checkpoint.signed_text(&signer.key, &signature))
@@ -152,6 +158,7 @@ pub(crate) fn recover(
         crypt,
         state,
         signer,
+        durable_epoch,
         tiles,
         writer,
         image,
@@ -337,6 +344,7 @@ struct Replay<'a> {
     options: &'a Options,
     found: &'a Found,
     crypt: &'a Arc<Crypt>,
+    epochs: &'a epoch::Loaded,
     progress: &'a dyn Fn(u64),
 }
 
@@ -389,7 +397,9 @@ impl Replay<'_> {
     }
 
     fn state(&self) -> Arc<State> {
-        Arc::new(State::new(Arc::clone(self.crypt), self.options.idempotency_per_organisation))
+        let state = State::new(Arc::clone(self.crypt), self.options.idempotency_per_organisation);
+        self.crypt.begin_epoch(state.epoch());
+        Arc::new(state)
     }
 
     /// `None` when there is no image. The error says what is doubtful about it; it may as well be the journal.
@@ -463,7 +473,7 @@ impl Replay<'_> {
         Ok(Replayed { state, image: None, from: Cursor::start(), slots, end, replayed, base: Base::Zero })
     }
 
-    /// Replays the journal from a cursor into the state. `visit` gets each frame with what it changed.
+    /// Replays the journal from a cursor into the state, and gives every living holder its key. `visit` gets each frame with what it changed.
     fn run<E: From<OpenError>>(
         &self,
         state: &State,
@@ -478,6 +488,7 @@ impl Replay<'_> {
             (self.progress)(frame.size);
             Ok(())
         })?;
+        self.epochs.complete(self.crypt, state)?;
         Ok(Ran { end, slots, replayed })
     }
 }

@@ -16,12 +16,12 @@ use crate::{
     ledger::{Hooks, Stop},
     record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
     segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
-    state::{Applied, DocumentKind, Fact, Head, Slot, State},
+    state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
     tiles,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     collections::HashSet,
     io,
@@ -182,6 +182,7 @@ impl Admitted {
             return Err(Refused::Malformed("a part that the record names is missing"));
         }
         let distinct = are_distinct(record.concerned.iter())
+            && are_distinct(record.erased.iter())
             && are_distinct(record.new_holders.iter().map(|holder| &holder.key))
             && are_distinct(record.new_holders.iter().map(|holder| &holder.label))
             && are_distinct(record.licenses.iter().map(|license| &license.key))
@@ -277,6 +278,11 @@ struct Pending {
     counters: FxHashMap<(Key, u32), u32>,
     /// Licenses that a holder gets.
     more_licenses: FxHashMap<Label, u32>,
+    /// Holders whose keys are destroyed.
+    erased: FxHashSet<Label>,
+    /// Epochs that begin and end.
+    epoch: Option<u32>,
+    destroyed: Option<u32>,
 }
 
 impl Pending {
@@ -287,6 +293,8 @@ impl Pending {
         self.released.clear();
         self.counters.clear();
         self.more_licenses.clear();
+        self.erased.clear();
+        (self.epoch, self.destroyed) = (None, None);
     }
 
     fn version(&self, state: &State, fact: &Fact) -> u32 {
@@ -875,7 +883,8 @@ struct Written {
 /// Whether a record fits the state: every version is the next one, every holder it names is known.
 ///
 /// The facts read should say as much; this makes it certain that one of two commands that create or change the
-/// same thing wins, whatever its caller forgot to name.
+/// same thing wins, whatever its caller forgot to name. A record concerns living holders only, and brings none whose
+/// key is wrapped for an epoch that has ended: what was prepared before is decided again.
 fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Result<(), Judgement> {
     let next = |fact: Fact, version: u32| pending.version(state, &fact).checked_add(1) == Some(version);
     let licenses = record.licenses.iter().all(|license| next(Fact::License(license.key), license.version));
@@ -885,10 +894,21 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
         let kind = kind_of(document.kind).ok_or(Judgement::Malformed("an unknown document kind"))?;
         documents &= next(Fact::Document(kind, document.key), document.version);
     }
-    let holders = record.new_holders.iter().all(|holder| next(Fact::Holder(holder.key), 1));
+    let epoch = pending.epoch.unwrap_or_else(|| state.epoch());
+    let destroyed = pending.destroyed.unwrap_or_else(|| state.epoch_destroyed());
+    let holders = record
+        .new_holders
+        .iter()
+        .all(|holder| holder.epoch == epoch && pending.version(state, &Fact::Holder(holder.key)) == 0);
+    let alive = |label: &Label| !pending.erased.contains(label) && !state.is_erased(label);
+    let living = record.concerned.iter().chain(&record.erased).all(alive);
+    // One epoch at a time: the next begins when the key of the one before the present is destroyed.
+    let epochs = (record.epoch_begun == 0 || (record.epoch_begun == epoch + 1 && destroyed + 1 == epoch))
+        && (record.epoch_destroyed == 0
+            || (record.epoch_destroyed == destroyed + 1 && record.epoch_destroyed < epoch));
     let unbound =
         record.idempotency.is_none_or(|bound| pending.version(state, &Fact::Idempotency(bound.key)) == 0);
-    if !(licenses && grants && documents && holders && unbound) {
+    if !(licenses && grants && documents && holders && unbound && living && epochs) {
         return Err(Judgement::Changed);
     }
     for index in &record.released {
@@ -911,16 +931,14 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
     }
     let of_licenses = record.licenses.iter().flat_map(|license| &license.holders);
     let of_grants = record.grants.iter().map(|grant| &grant.holder);
-    if !record.concerned.iter().chain(of_licenses).chain(of_grants).all(known) {
+    if !record.concerned.iter().chain(&record.erased).chain(of_licenses).chain(of_grants).all(known) {
         return Err(Judgement::Malformed("an unknown holder"));
     }
     Ok(())
 }
 
 fn kind_of(number: u8) -> Option<DocumentKind> {
-    [DocumentKind::Participant, DocumentKind::LicenseType, DocumentKind::Policy, DocumentKind::Link]
-        .into_iter()
-        .find(|kind| kind.number() == number)
+    DocumentKind::ALL.into_iter().find(|kind| kind.number() == number)
 }
 
 impl Pending {
@@ -944,8 +962,15 @@ impl Pending {
             }
         }
         for holder in &record.new_holders {
-            self.versions.insert(Fact::Holder(holder.key), 1);
+            self.versions.insert(Fact::Holder(holder.key), label_version(&holder.label));
             self.heads.insert(holder.label, Head::default());
+        }
+        self.erased.extend(&record.erased);
+        if record.epoch_begun != 0 {
+            self.epoch = Some(record.epoch_begun);
+        }
+        if record.epoch_destroyed != 0 {
+            self.destroyed = Some(record.epoch_destroyed);
         }
         if let Some(bound) = record.idempotency {
             self.versions.insert(Fact::Idempotency(bound.key), 1);

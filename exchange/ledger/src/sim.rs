@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     crypt::{Crypt, HolderKey},
     disk::{Disk, DiskFile, Lock, Stat},
+    epoch,
     frame::Frame,
     guard::{Guard, Released},
     image::Feed,
@@ -696,12 +697,15 @@ impl Journal {
         let folders = Folders::new(Arc::clone(&disk), &options);
         let found = Found::look(folders.clone(), signer.key.clone(), None, Reading::Start)?;
         let crypt = Arc::new(Crypt::new(&options.origin, keys));
+        let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
+        epochs.install(&crypt);
         let state = Arc::new(State::new(Arc::clone(&crypt), options.idempotency_per_organisation));
         let mut leaves = Vec::new();
         let end = found.replay::<OpenError>(&crypt, &state, &Cursor::start(), &mut |_, frame| {
             leaves.extend(frame.leaves().map(|leaf| leaf_hash(leaf)));
             Ok(())
         })?;
+        epochs.complete(&crypt, &state)?;
         found.check_clock(&options, &end)?;
         let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
 

@@ -6,7 +6,8 @@
 
 use crate::{
     Counts, Hash, Key, Label, Position,
-    crypt::{Crypt, HolderKey, WRAPPED_BYTES},
+    crypt::{Crypt, HolderKey},
+    epoch::FIRST_EPOCH,
     record::{Completion, NO_BODY_PART, Record},
 };
 use dashmap::DashMap;
@@ -18,6 +19,7 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
+use zeroize::Zeroizing;
 
 /// How long an idempotency key lives, in ms of journal time.
 pub(crate) const IDEMPOTENCY_MS: u64 = 24 * 3600 * 1000;
@@ -39,9 +41,17 @@ pub enum DocumentKind {
     Policy,
     /// A link between a holder and a guardian or agent.
     Link,
+    /// What an operator proposes and another one approves.
+    Proposal,
+    /// A legal hold on a holder, by label.
+    Hold,
 }
 
 impl DocumentKind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Participant, Self::LicenseType, Self::Policy, Self::Link, Self::Proposal, Self::Hold];
+
     /// The number in the record.
     pub const fn number(self) -> u8 {
         match self {
@@ -49,6 +59,8 @@ impl DocumentKind {
             Self::LicenseType => 2,
             Self::Policy => 3,
             Self::Link => 4,
+            Self::Proposal => 5,
+            Self::Hold => 6,
         }
     }
 }
@@ -60,7 +72,8 @@ pub enum Fact {
     License(Key),
     /// A grant.
     Grant(Key),
-    /// A holder, by keyed hash: 1 once known.
+    /// A living holder, by keyed hash: a number made of the label, so that who is erased and appears again, under a
+    /// new label, is another fact.
     Holder(Key),
     /// Which licenses name a holder, by label: their number, which only grows.
     Licenses(Label),
@@ -93,6 +106,17 @@ pub struct License {
     pub holders: Vec<Label>,
     /// The sealed part that holds the body.
     pub body: Position,
+}
+
+impl License {
+    /// Whether it is in force or on its way to another authority: 01, 02, and 06 until it is taken over.
+    pub fn stands(&self) -> bool {
+        stands(self.state, self.taken_over)
+    }
+}
+
+fn stands(state: u8, taken_over: bool) -> bool {
+    schemas::state::LicenseState::from_number(state).is_none_or(|state| !state.is_final()) && !taken_over
 }
 
 /// A license in memory.
@@ -222,14 +246,18 @@ pub struct Delayed {
 /// A holder as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Fact version: 1.
+    /// Fact version; 0 once erased.
     pub version: u32,
-    /// Keyed hash of type code and number.
+    /// Keyed hash of type code and number; zeros once erased.
     pub key: Key,
     /// The label.
     pub label: Label,
-    /// Epoch of the key that wraps the holder's.
+    /// Epoch that the holder's key was born in.
     pub epoch: u32,
+    /// The key is destroyed, and nothing sealed under it can be read any more.
+    pub erased: bool,
+    /// Journal time (ms since 1970) at which a license last ended, or was written after its end; 0 before that.
+    pub ended_ms: u64,
     /// The latest entry.
     pub head: Head,
 }
@@ -239,12 +267,23 @@ struct HolderCell {
     key: Key,
     index: u32,
     epoch: u32,
-    wrapped: [u8; WRAPPED_BYTES],
+    /// `None` once erased, and while replay has not met the place that holds it. In a box of its own: the table moves
+    /// its cells when it grows, and what it leaves behind is not overwritten.
+    secret: Option<Box<Zeroizing<[u8; 32]>>>,
+    erased: bool,
+    ended_ms: u64,
     head: Head,
     licenses: Vec<Key>,
 }
 
-const _: () = assert!(size_of::<HolderCell>() + size_of::<Label>() <= 192);
+/// What the allocator takes for a key's box.
+const BOX_BYTES: usize = 48;
+const _: () = assert!(size_of::<HolderCell>() + size_of::<Label>() + BOX_BYTES <= 192);
+
+/// The fact version of a living holder.
+pub(crate) fn label_version(label: &Label) -> u32 {
+    u32::from_be_bytes(*label.first_chunk().expect("a label has 16 bytes")) | 1
+}
 
 /// A bound idempotency key: where the original answer and receipt stand. See [`crate::Ledger::original`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,6 +350,10 @@ enum Kind {
     Idempotency = 6,
     Oversight = 10,
     Delayed = 11,
+    /// The epochs; one value.
+    Epoch = 16,
+    /// A holder's key, wrapped: in the restart image alone. The journal and the epoch's key file are its truth.
+    HolderKey = 17,
 }
 
 /// Names one value of the state in the restart image.
@@ -349,6 +392,11 @@ impl Slot {
         bytes
     }
 
+    /// Whether the digest of the state holds it.
+    pub(crate) fn is_digested(&self) -> bool {
+        self.kind != Kind::HolderKey
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
         let kind = match bytes[0] {
@@ -360,6 +408,8 @@ impl Slot {
             6 => Kind::Idempotency,
             10 => Kind::Oversight,
             11 => Kind::Delayed,
+            16 => Kind::Epoch,
+            17 => Kind::HolderKey,
             _ => return None,
         };
         Some(Self::new(kind, *bytes[1..].first_chunk()?, u32::from_be_bytes(*bytes.last_chunk()?)))
@@ -393,7 +443,16 @@ pub struct State {
     /// Entries applied: index of the latest + 1.
     applied: AtomicU64,
     time_ms: AtomicU64,
+    /// The epoch whose key wraps the keys of new holders.
+    epoch: AtomicU32,
+    /// Journal time at which it began.
+    epoch_since_ms: AtomicU64,
+    /// The last epoch whose key was destroyed.
+    destroyed: AtomicU32,
 }
+
+/// The slot of the epochs.
+const EPOCH_SLOT: Slot = Slot::new(Kind::Epoch, [0; 16], 0);
 
 impl State {
     pub(crate) fn new(crypt: Arc<Crypt>, idempotency_per_organisation: usize) -> Self {
@@ -414,6 +473,9 @@ impl State {
             today: AtomicU32::new(0),
             applied: AtomicU64::new(0),
             time_ms: AtomicU64::new(0),
+            epoch: AtomicU32::new(FIRST_EPOCH),
+            epoch_since_ms: AtomicU64::new(0),
+            destroyed: AtomicU32::new(FIRST_EPOCH - 1),
         }
     }
 
@@ -450,16 +512,24 @@ impl State {
         of_kind.map(|document| (document.key().1, document.value().clone())).collect()
     }
 
-    /// A holder by the keyed hash of type code and number.
+    /// A living holder by the keyed hash of type code and number.
     pub fn holder(&self, key: &Key) -> Option<Holder> {
         let label = *self.labels_by_key.get(key)?;
         self.holder_by_label(&label)
     }
 
-    /// A holder by label.
+    /// A holder by label, erased ones too.
     pub fn holder_by_label(&self, label: &Label) -> Option<Holder> {
         let cell = self.holders.get(label)?;
-        Some(Holder { version: 1, key: cell.key, label: *label, epoch: cell.epoch, head: cell.head })
+        Some(Holder {
+            version: if cell.erased { 0 } else { label_version(label) },
+            key: cell.key,
+            label: *label,
+            epoch: cell.epoch,
+            erased: cell.erased,
+            ended_ms: cell.ended_ms,
+            head: cell.head,
+        })
     }
 
     /// Keys of the licenses that name a holder, in no particular order. Their number is [`Fact::Licenses`].
@@ -467,13 +537,50 @@ impl State {
         self.holders.get(label).map(|holder| holder.licenses.clone()).unwrap_or_default()
     }
 
-    /// A holder's key, unwrapped; `None` when there is no such holder or its key is gone.
+    /// A holder's key; `None` when there is no such holder or it is erased.
     pub fn holder_key(&self, label: &Label) -> Option<HolderKey> {
-        let (epoch, wrapped) = {
-            let cell = self.holders.get(label)?;
-            (cell.epoch, cell.wrapped)
-        };
-        self.crypt.unwrap_holder(label, epoch, &wrapped)
+        let cell = self.holders.get(label)?;
+        cell.secret.as_ref().map(|secret| HolderKey::new(*label, secret))
+    }
+
+    /// The epoch whose key wraps the keys of new holders.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Journal time (ms since 1970) at which the epoch began; of the first entry for the first epoch, 0 before it.
+    pub fn epoch_since_ms(&self) -> u64 {
+        self.epoch_since_ms.load(Ordering::Acquire)
+    }
+
+    /// The last epoch whose key was destroyed; 0 before the first.
+    pub fn epoch_destroyed(&self) -> u32 {
+        self.destroyed.load(Ordering::Acquire)
+    }
+
+    /// Whether an epoch has begun and the key of the one before is not destroyed yet.
+    pub fn is_rotating(&self) -> bool {
+        self.epoch_destroyed() + 1 < self.epoch()
+    }
+
+    /// Gives a living holder that has none its key.
+    pub(crate) fn give_key(&self, label: &Label, key: impl FnOnce() -> Option<HolderKey>) {
+        if let Some(mut cell) =
+            self.holders.get_mut(label).filter(|cell| !cell.erased && cell.secret.is_none())
+        {
+            cell.secret = key().map(|key| key.secret());
+        }
+    }
+
+    /// Whether every living holder has its key.
+    pub(crate) fn keys_are_complete(&self) -> bool {
+        self.holders.iter().all(|cell| cell.erased || cell.secret.is_some())
+    }
+
+    /// At most `count` labels from the `from`-th on, in an order that does not change while the process runs.
+    pub(crate) fn labels_from(&self, from: usize, count: usize) -> Vec<Label> {
+        let labels = self.labels.read().unwrap_or_else(PoisonError::into_inner);
+        labels.iter().skip(from).take(count).copied().collect()
     }
 
     /// A counter's value; 0 when it was never raised.
@@ -491,7 +598,7 @@ impl State {
         match fact {
             Fact::License(key) => self.licenses.get(key).map_or(0, |license| license.version),
             Fact::Grant(key) => self.grants.get(key).map_or(0, |grant| grant.version),
-            Fact::Holder(key) => u32::from(self.labels_by_key.contains_key(key)),
+            Fact::Holder(key) => self.labels_by_key.get(key).map_or(0, |label| label_version(&label)),
             Fact::Licenses(label) => {
                 let licenses = self.holders.get(label).map_or(0, |holder| holder.licenses.len());
                 u32::try_from(licenses).unwrap_or(u32::MAX)
@@ -556,15 +663,24 @@ impl State {
         self.holders.contains_key(label)
     }
 
+    pub(crate) fn is_erased(&self, label: &Label) -> bool {
+        self.holders.get(label).is_some_and(|cell| cell.erased)
+    }
+
     /// Applies one entry; used by the sequencer and by replay alike.
     ///
     /// Idempotent: every value is set to what the record and the completion say, never to a difference. Replay may
     /// therefore begin before the entry that the restart image was made at and still ends in the same state.
     pub(crate) fn apply(&self, entry: &Applied<'_>, changed: &mut Vec<Slot>) {
         self.turn_day(entry.time_ms, changed);
+        self.turn_epoch(entry, changed);
         for holder in &entry.record.new_holders {
-            self.adopt(holder.label, holder.key, holder.epoch, holder.wrapped, None);
+            self.adopt(holder.label, holder.key, holder.epoch, false);
+            self.give_key(&holder.label, || {
+                self.crypt.unwrap_holder(&holder.label, holder.epoch, &holder.wrapped)
+            });
             changed.push(Slot::new(Kind::Holder, holder.label, 0));
+            changed.push(Slot::new(Kind::HolderKey, holder.label, 0));
         }
         for license in &entry.record.licenses {
             let body = if license.body_part == NO_BODY_PART {
@@ -587,6 +703,14 @@ impl State {
             };
             self.put_license(license.key, cell);
             changed.push(Slot::new(Kind::License, license.key, 0));
+            if !stands(license.state, license.taken_over) {
+                for label in &license.holders {
+                    if let Some(mut holder) = self.holders.get_mut(label) {
+                        holder.ended_ms = entry.time_ms;
+                        changed.push(Slot::new(Kind::Holder, *label, 0));
+                    }
+                }
+            }
         }
         for grant in &entry.record.grants {
             let value = Grant {
@@ -640,6 +764,11 @@ impl State {
             self.delayed.remove(index);
             changed.push(Slot::of_delayed(*index));
         }
+        for label in &entry.record.erased {
+            self.erase(label, changed);
+            changed.push(Slot::new(Kind::Holder, *label, 0));
+            changed.push(Slot::new(Kind::HolderKey, *label, 0));
+        }
         self.bind(entry, changed);
         self.time_ms.store(entry.time_ms, Ordering::Release);
         self.applied.store(entry.index + 1, Ordering::Release);
@@ -660,9 +789,50 @@ impl State {
         });
     }
 
-    fn adopt(&self, label: Label, key: Key, epoch: u32, wrapped: [u8; WRAPPED_BYTES], head: Option<Head>) {
+    fn turn_epoch(&self, entry: &Applied<'_>, changed: &mut Vec<Slot>) {
+        let record = entry.record;
+        let first = self.epoch_since_ms() == 0;
+        if !first && record.epoch_begun == 0 && record.epoch_destroyed == 0 {
+            return;
+        }
+        if record.epoch_begun != 0 {
+            self.epoch.store(record.epoch_begun, Ordering::Release);
+            self.crypt.begin_epoch(record.epoch_begun);
+        }
+        if first || record.epoch_begun != 0 {
+            self.epoch_since_ms.store(entry.time_ms, Ordering::Release);
+        }
+        if record.epoch_destroyed != 0 {
+            self.destroyed.store(record.epoch_destroyed, Ordering::Release);
+        }
+        changed.push(EPOCH_SLOT);
+    }
+
+    /// Destroys a holder's key and forgets whose label it is; the label, its licenses and its head stay. Of delayed uses
+    /// only the living are told.
+    fn erase(&self, label: &Label, changed: &mut Vec<Slot>) {
+        self.delayed.retain(|index, delayed| {
+            if delayed.holders.contains(label) {
+                delayed.holders.retain(|holder| holder != label);
+                changed.push(Slot::of_delayed(*index));
+            }
+            !delayed.holders.is_empty()
+        });
+        let Some(mut cell) = self.holders.get_mut(label) else { return };
+        cell.secret = None;
+        cell.erased = true;
+        let key = std::mem::take(&mut cell.key);
+        drop(cell);
+        // The same person may have a new label already, where replay begins behind that.
+        self.labels_by_key.remove_if(&key, |_, linked| linked == label);
+    }
+
+    fn adopt(&self, label: Label, key: Key, epoch: u32, erased: bool) {
+        if !erased {
+            self.labels_by_key.insert(key, label);
+        }
         if let Some(mut known) = self.holders.get_mut(&label) {
-            (known.epoch, known.wrapped) = (epoch, wrapped);
+            (known.key, known.epoch, known.erased) = (key, epoch, erased);
             return;
         }
         let index = {
@@ -670,9 +840,17 @@ impl State {
             labels.push(label);
             (labels.len() - 1) as u32
         };
-        let head = head.unwrap_or_default();
-        self.holders.insert(label, HolderCell { key, index, epoch, wrapped, head, licenses: Vec::new() });
-        self.labels_by_key.insert(key, label);
+        let cell = HolderCell {
+            key,
+            index,
+            epoch,
+            secret: None,
+            erased,
+            ended_ms: 0,
+            head: Head::default(),
+            licenses: Vec::new(),
+        };
+        self.holders.insert(label, cell);
     }
 
     fn put_license(&self, key: Key, cell: LicenseCell) {
@@ -771,6 +949,13 @@ impl State {
             Kind::Idempotency => self.idempotency.get(&slot.key).map(|bound| bound.encode()),
             Kind::Oversight => self.oversight.get(&slot.key).map(|head| head.encode().to_vec()),
             Kind::Delayed => self.delayed.get(&slot.delayed_index()).map(|delayed| delayed.encode()),
+            Kind::Epoch => Some(self.encode_epochs()),
+            // Under the key of the present epoch, whichever the holder was born in: both are at hand until the table
+            // of the present epoch, which holds this key too, is durable.
+            Kind::HolderKey => {
+                let (epoch, wrapped) = self.crypt.wrap_holder(&self.holder_key(&slot.key)?)?;
+                Some([&epoch.to_be_bytes()[..], &wrapped].concat())
+            }
         }
     }
 
@@ -780,9 +965,13 @@ impl State {
         let r = &mut rest;
         match slot.kind {
             Kind::Holder => {
-                let (key, epoch, wrapped) = (take(r)?, u32::from_be_bytes(take(r)?), take(r)?);
+                let (key, epoch) = (take(r)?, u32::from_be_bytes(take(r)?));
+                let erased = u8::from_be_bytes(take(r)?) != 0;
+                let ended_ms = u64::from_be_bytes(take(r)?);
                 let head = Head::take(r)?;
-                self.adopt(slot.key, key, epoch, wrapped, Some(head));
+                self.adopt(slot.key, key, epoch, erased);
+                let mut cell = self.holders.get_mut(&slot.key)?;
+                (cell.ended_ms, cell.head) = (ended_ms, head);
             }
             Kind::License => {
                 let mut cell = LicenseCell {
@@ -852,6 +1041,19 @@ impl State {
                 self.delayed.insert(index, Delayed { index, release_ms, holders: holders.to_vec() });
                 return odd.is_empty().then_some(());
             }
+            Kind::Epoch => {
+                let epoch = u32::from_be_bytes(take(r)?);
+                self.epoch.store(epoch, Ordering::Release);
+                self.crypt.begin_epoch(epoch);
+                self.destroyed.store(u32::from_be_bytes(take(r)?), Ordering::Release);
+                self.epoch_since_ms.store(u64::from_be_bytes(take(r)?), Ordering::Release);
+            }
+            Kind::HolderKey => {
+                // Of an earlier epoch it opens no more; the table of the present one has the key.
+                let epoch = u32::from_be_bytes(take(r)?);
+                self.give_key(&slot.key, || self.crypt.unwrap_holder(&slot.key, epoch, r));
+                return Some(());
+            }
         }
         rest.is_empty().then_some(())
     }
@@ -893,10 +1095,22 @@ impl State {
         for delayed in &self.delayed {
             digest.add(&Slot::of_delayed(delayed.index).encode(), &delayed.encode());
         }
+        if self.epoch_since_ms() != 0 {
+            digest.add(&EPOCH_SLOT.encode(), &self.encode_epochs());
+        }
         digest.bytes()
     }
 
-    /// The slots of everything that [`State::digest`] sums up.
+    fn encode_epochs(&self) -> Vec<u8> {
+        [
+            &self.epoch().to_be_bytes()[..],
+            &self.epoch_destroyed().to_be_bytes(),
+            &self.epoch_since_ms().to_be_bytes(),
+        ]
+        .concat()
+    }
+
+    /// The slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet.
     pub(crate) fn slots(&self) -> HashSet<Slot> {
         let mut slots = HashSet::new();
         slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
@@ -911,6 +1125,12 @@ impl State {
             Slot::new(Kind::Counter, key, day)
         }));
         slots.extend(self.idempotency.iter().map(|bound| Slot::new(Kind::Idempotency, *bound.key(), 0)));
+        if self.epoch_since_ms() != 0 {
+            slots.insert(EPOCH_SLOT);
+        }
+        let tabled = if self.is_rotating() { self.epoch() - 1 } else { self.epoch() };
+        let untabled = self.holders.iter().filter(|holder| holder.epoch >= tabled && !holder.erased);
+        slots.extend(untabled.map(|holder| Slot::new(Kind::HolderKey, *holder.key(), 0)));
         slots
     }
 
@@ -931,7 +1151,14 @@ impl State {
 
 impl HolderCell {
     fn encode(&self) -> Vec<u8> {
-        [&self.key[..], &self.epoch.to_be_bytes(), &self.wrapped, &self.head.encode()].concat()
+        [
+            &self.key[..],
+            &self.epoch.to_be_bytes(),
+            &[u8::from(self.erased)],
+            &self.ended_ms.to_be_bytes(),
+            &self.head.encode(),
+        ]
+        .concat()
     }
 }
 
@@ -981,7 +1208,8 @@ impl Bound {
 
 /// A digest of a set of pairs that does not depend on their order and can be kept up to date pair by pair: the sum
 /// of SHA-256(key ‖ value), as four wrapping 64-bit lanes. It guards against damage, not against an adversary,
-/// who would have to change the journal.
+/// who would have to change the journal. It leaves out the holders' keys: how they are wrapped changes, and what the
+/// journal says does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest(Term);
 
@@ -1025,6 +1253,9 @@ impl Digest {
 
     /// What a pair adds to the sum.
     pub(crate) fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> Term {
+        if key[0] == Kind::HolderKey as u8 {
+            return Term::default();
+        }
         Self::from_bytes(&verifier::sha256(&[key, value])).0
     }
 }

@@ -61,7 +61,7 @@ impl<'a> Tally<'a> {
         changed: &[Slot],
         seal: Option<u64>,
     ) -> Result<(), StoreError> {
-        for slot in changed {
+        for slot in changed.iter().filter(|slot| slot.is_digested()) {
             let new = state.value(slot).map(|value| Digest::term(&slot.encode(), &value));
             let old = match self.terms.insert(*slot, new) {
                 Some(old) => old,

@@ -412,14 +412,6 @@ fn subject_parts_open_for_their_holders_only_and_hold_no_plaintext() {
     assert!(ledger.open_subject(ledger::Position::new(0, 70)).is_err());
     assert!(ledger.open_subject(ledger::Position::new(99, 64)).is_err());
     ledger.close();
-    // Another epoch's key: the holders' parts are gone, the day's and the record are not.
-    let mut other = keys();
-    other.epoch_key = [9; 32];
-    let (ledger, _) = Ledger::open(options(dir.path()), other).unwrap();
-    let body = |n| ledger.state().license(&key(n)).unwrap().body;
-    assert_eq!(ledger.open_subject(body(10)).unwrap(), SECRET);
-    assert!(ledger.open_subject(body(11)).is_err() && ledger.open_subject(body(12)).is_err());
-    ledger.close();
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod closing;
 mod commit;
 mod damage;
 mod derived;
+mod epochs;
 mod failure;
 mod model;
 mod refusals;

@@ -1,8 +1,8 @@
 //! Folders, commands and checks that the tests share.
 
 pub(crate) use ledger::{
-    Command, Committed, DocumentKind, Fact, Hooks, Key, Ledger, LedgerKeys, OpenError, Options, Outcome,
-    Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
+    Command, Committed, DocumentKind, EpochFile, EpochFiles, EpochsInMemory, Fact, Hooks, Key, Ledger,
+    LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
     record::{
         CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
     },
@@ -38,7 +38,11 @@ pub(crate) static LOG_KEY: LazyLock<Vec<u8>> =
     LazyLock::new(|| Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec());
 
 pub(crate) fn keys() -> LedgerKeys {
-    LedgerKeys { journal: [1; 32], index: [2; 32], epoch: 1, epoch_key: [3; 32], log_pkcs8: LOG_KEY.clone() }
+    keys_with(Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])))
+}
+
+pub(crate) fn keys_with(epochs: Arc<dyn EpochFiles>) -> LedgerKeys {
+    LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: LOG_KEY.clone(), epochs }
 }
 
 pub(crate) fn options(folder: &Path) -> Options {
@@ -166,7 +170,12 @@ pub(crate) fn key(n: u8) -> Key {
 
 /// Commits a new holder with a license.
 pub(crate) fn issue(ledger: &Ledger, n: u8) -> (Committed, PreparedHolder) {
-    let holder = ledger.new_holder(key(n));
+    issue_to(ledger, n, key(n))
+}
+
+/// Commits license `n` of a new holder with this keyed hash.
+pub(crate) fn issue_to(ledger: &Ledger, n: u8, holder: Key) -> (Committed, PreparedHolder) {
+    let holder = ledger.new_holder(holder);
     let record = Record {
         concerned: vec![holder.label],
         new_holders: vec![new_holder(&holder)],
@@ -175,7 +184,7 @@ pub(crate) fn issue(ledger: &Ledger, n: u8) -> (Committed, PreparedHolder) {
     };
     let body = ledger.seal_subject(0, std::slice::from_ref(&holder.holder_key), SECRET);
     let mut command = command(&record, vec![body]);
-    command.reads = vec![(Fact::License(key(n)), 0), (Fact::Holder(key(n)), 0)];
+    command.reads = vec![(Fact::License(key(n)), 0), (Fact::Holder(holder.key), 0)];
     command.inline_proof = true;
     (commit_now(ledger, command), holder)
 }

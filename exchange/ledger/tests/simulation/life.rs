@@ -5,7 +5,7 @@ use crate::{
     model::{Expected, Model, Plan, Who, confirm_receipt, holder_key, record, root_of},
 };
 use ledger::{
-    Command, Committed, LedgerKeys, Outcome, Prepared, PreparedHolder, Refused,
+    Command, Committed, EpochsInMemory, LedgerKeys, Outcome, Prepared, PreparedHolder, Refused,
     record::{NewHolder, Record},
     sim::{self, Choices, End, Journal, Settings, SimDisk, Sync},
 };
@@ -115,9 +115,8 @@ impl Life {
             keys: LedgerKeys {
                 journal: [1; 32],
                 index: [2; 32],
-                epoch: 1,
-                epoch_key: [3; 32],
                 log_pkcs8: LOG_KEY.clone(),
+                epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
             },
             journal: None,
             model: Model::default(),

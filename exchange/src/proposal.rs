@@ -1,0 +1,176 @@
+//! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, and a
+//! change of epoch before its time.
+//!
+//! A proposal is a document of journaled state. It names the holder by label; who the label is stands in the sealed
+//! part of the proposing entry alone.
+
+use ledger::{Key, Label};
+use schemas::codes::{Code, Reason};
+use schemas::identifier::Uscc;
+use serde::{Deserialize, Serialize};
+
+use crate::decide::{Context, Granted, Permit, need, plain};
+use crate::facts::Facts;
+use crate::participant::{Participant, Role};
+use crate::refusal::Refusal;
+use crate::request::{Approve, Propose, Proposed};
+
+/// How long a proposal may be approved, ms.
+const OPEN_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+/// What is proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Destroy a holder's key: what is sealed under it can never be read again.
+    EraseHolder,
+    /// Keep a holder from being erased.
+    HoldHolder,
+    /// End a legal hold.
+    ReleaseHold,
+    /// Change the epoch now, which completes the erasures so far.
+    RotateEpoch,
+}
+
+/// A proposal as journaled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Proposal {
+    /// What.
+    pub kind: Kind,
+    /// The holder's label as hex, unless it is a change of epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// Who proposed it.
+    pub by: Uscc,
+    /// When, ms since 1970.
+    pub at_ms: u64,
+    /// Who approved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<Uscc>,
+}
+
+impl Proposal {
+    /// The document as journaled.
+    pub fn document(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a proposal has only text and numbers")
+    }
+
+    /// The holder's label.
+    pub fn label(&self) -> Option<Label> {
+        let mut label = [0; 16];
+        hex::decode_to_slice(self.holder.as_deref()?, &mut label).ok().map(|()| label)
+    }
+}
+
+/// A legal hold as journaled, under the holder's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Hold {
+    /// It holds now.
+    pub held: bool,
+}
+
+/// An approved proposal, to be carried out.
+#[derive(Debug)]
+pub(crate) struct Approved {
+    pub(crate) id: Key,
+    /// The document's next version.
+    pub(crate) version: u32,
+    pub(crate) proposal: Proposal,
+    /// The holder it is about, with the version that a hold on it has now.
+    pub(crate) holder: Option<(Label, u32)>,
+}
+
+fn refused(reason: Reason) -> Refusal {
+    Refusal::explained(Code::ProposalRefused, reason)
+}
+
+/// Whether an operator may propose this.
+pub(crate) fn propose<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    propose: &'a Propose,
+) -> Result<Permit<'a>, Refusal> {
+    need(caller, Role::Operator)?;
+    let label = match &propose.what {
+        Proposed::RotateEpoch => None,
+        Proposed::Holder(kind, holder) => {
+            let holder = facts.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+            applies(context, facts, *kind, &holder.label)?;
+            Some(holder.label)
+        }
+    };
+    let proposal = Proposal {
+        kind: propose.what.kind(),
+        holder: label.map(hex::encode),
+        by: caller.organisation,
+        at_ms: facts.now_ms,
+        approved_by: None,
+    };
+    Ok(plain(Granted::Propose { propose, proposal }, label.into_iter().collect()))
+}
+
+/// Whether an operator may approve this, and whether what was proposed may still be done.
+pub(crate) fn approve<'a>(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Participant,
+    approve: &'a Approve,
+) -> Result<Permit<'a>, Refusal> {
+    need(caller, Role::Operator)?;
+    let (version, proposal) = facts.proposal(&approve.proposal);
+    let proposal = proposal.ok_or_else(|| refused(Reason::NoSuchProposal))?;
+    let label = proposal.label();
+    if proposal.by == caller.organisation {
+        return Err(refused(Reason::OwnProposal));
+    }
+    let end_ms = proposal.at_ms.saturating_add(OPEN_MS);
+    if proposal.approved_by.is_some() || facts.now_ms >= end_ms {
+        return Err(refused(Reason::ProposalClosed));
+    }
+    facts.ends_at(end_ms);
+    let mut holder = None;
+    if let Some(label) = label {
+        if !facts.lives(&label) {
+            return Err(refused(Reason::ProposalClosed));
+        }
+        applies(context, facts, proposal.kind, &label)?;
+        holder = Some((label, facts.hold(&label).0));
+    }
+    let proposal = Proposal { approved_by: Some(caller.organisation), ..proposal };
+    let approved = Approved { id: approve.proposal, version: version + 1, proposal, holder };
+    // The request names the proposal alone; who approves need not know the holder.
+    let permit = plain(Granted::Approve(approved), label.into_iter().collect());
+    Ok(Permit { names_holder: false, ..permit })
+}
+
+/// Whether a kind of proposal makes sense for a holder as they stand.
+fn applies(context: &Context<'_>, facts: &mut Facts<'_>, kind: Kind, label: &Label) -> Result<(), Refusal> {
+    let (_, held) = facts.hold(label);
+    match kind {
+        Kind::EraseHolder => erasable(context, facts, label, held),
+        Kind::HoldHolder if held => Err(refused(Reason::LegalHold)),
+        Kind::ReleaseHold if !held => Err(refused(Reason::NoLegalHold)),
+        Kind::HoldHolder | Kind::ReleaseHold | Kind::RotateEpoch => Ok(()),
+    }
+}
+
+fn erasable(context: &Context<'_>, facts: &mut Facts<'_>, label: &Label, held: bool) -> Result<(), Refusal> {
+    let refused = |reason| Err(Refusal::explained(Code::ErasureRefused, reason));
+    for key in facts.licenses_of(label) {
+        // Each license is a fact: one that comes back into force, or a new one, makes this decided again.
+        if facts.license(key).is_some_and(|found| found.license.stands()) {
+            return refused(Reason::LicenseInForce);
+        }
+    }
+    if held {
+        return refused(Reason::LegalHold);
+    }
+    let ended_ms = context.ledger.state().holder_by_label(label).map_or(0, |holder| holder.ended_ms);
+    if ended_ms != 0 && facts.now_ms < ended_ms.saturating_add(context.retention_ms) {
+        return refused(Reason::RetentionPeriod);
+    }
+    Ok(())
+}

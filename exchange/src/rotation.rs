@@ -1,0 +1,69 @@
+//! When the epoch changes: daily, when two operators ask for it, and at start when a change was cut off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::gateway::{Gateway, now_ms};
+
+/// How often the time is looked at, and how long a change that failed waits.
+const LOOK: Duration = Duration::from_secs(60);
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+/// China Standard Time is UTC+8 all year.
+const CST_OFFSET_MS: u64 = 8 * HOUR_MS;
+
+/// Changes the epoch whenever it is time, until `stopped`. A change under way is finished first.
+pub async fn follow(gateway: Arc<Gateway>, hour: u8, mut stopped: watch::Receiver<bool>) {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        let asked = tokio::select! {
+            () = gateway.rotation_wanted() => true,
+            _ = look.tick() => false,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        let state = gateway.ledger().state();
+        let now_ms = now_ms().max(state.time_ms());
+        if asked || state.is_rotating() || is_due(now_ms, state.epoch_since_ms(), hour) {
+            rotate(&gateway).await;
+        }
+    }
+}
+
+/// One change, or the end of one that was cut off. A failure is an operator's to see; the next look tries again.
+pub async fn rotate(gateway: &Arc<Gateway>) {
+    let gateway = Arc::clone(gateway);
+    match tokio::task::spawn_blocking(move || gateway.rotate()).await {
+        Ok(Ok(epoch)) => tracing::info!(epoch, "the epoch has changed"),
+        Ok(Err(error)) => tracing::error!(%error, "the epoch did not change; it is tried again"),
+        Err(_) => tracing::error!("changing the epoch panicked"),
+    }
+}
+
+/// Whether an epoch that began at `since_ms` has seen its hour pass; 0 is a log without entries.
+fn is_due(now_ms: u64, since_ms: u64, hour: u8) -> bool {
+    let shift = CST_OFFSET_MS + DAY_MS - u64::from(hour) * HOUR_MS;
+    let day = |ms: u64| ms.saturating_add(shift) / DAY_MS;
+    since_ms != 0 && day(since_ms) < day(now_ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_ends_at_its_hour_in_china() {
+        let at = |text: &str| schemas::date::parse_rfc3339(text).expect("a time");
+        let before = at("2026-03-01T18:59:59Z");
+        let hour = at("2026-03-01T19:00:00Z");
+        assert!(is_due(hour, before, 3));
+        assert!(!is_due(hour - 1, at("2026-02-28T19:00:00Z"), 3));
+        assert!(!is_due(hour, hour, 3));
+        assert!(!is_due(hour + DAY_MS - 1, hour, 3));
+        assert!(is_due(hour + DAY_MS, hour, 3));
+        assert!(is_due(hour + 400 * DAY_MS, hour, 3));
+        assert!(is_due(at("2026-03-01T16:00:00Z"), at("2026-03-01T15:59:59Z"), 0));
+        assert!(!is_due(hour, 0, 3), "a log without entries");
+    }
+}

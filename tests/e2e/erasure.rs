@@ -1,0 +1,425 @@
+//! Keys and erasure over HTTP: two operators, what refuses, what is gone and what stays, a change of epoch that dies at
+//! each of its steps.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use schemas::codes::Code;
+use schemas::holder::HolderRef;
+use schemas::routes::Route;
+use serde_json::{Value, json};
+use tests::{
+    Call, Draft, Finished, Issued, Party, Server, Setup, draft, eventually, grant, holder, key, natural,
+    shared, use_context,
+};
+use verifier::leaf::Labels;
+
+fn propose(kind: &str, whom: Option<&HolderRef>) -> Call {
+    let mut body = json!({"kind": kind, "reason": "测试"});
+    if let Some(whom) = whom {
+        body["holder"] = holder(whom);
+    }
+    Call::new(Route::Propose, &body)
+}
+
+fn approve(proposal: &Value) -> Call {
+    Call::new(Route::Approve, &json!({"proposal": proposal}))
+}
+
+fn search(whom: &HolderRef) -> Call {
+    Call::new(Route::Search, &json!({"holder": holder(whom), "use": use_context()}))
+}
+
+/// One proposes, the other approves; the approving answer.
+async fn by_two(operators: &mut [Party; 2], call: &Call) -> Value {
+    let [one, other] = operators;
+    let proposed = one.send(call).await.expect(201).json;
+    assert_eq!((&proposed["state"], proposed.get("complete")), (&json!("open"), None));
+    other.send(&approve(&proposed["proposal"])).await.expect(200).json
+}
+
+async fn revoked(issuer: &mut Party) -> Issued {
+    let issued = draft(&natural()).issue(issuer).await;
+    issuer.send(&issued.operation("05", Some("07"))).await.expect(200);
+    issued
+}
+
+/// Every file of a folder with its bytes.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.push((path, bytes));
+        }
+    }
+    found
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// What is wrapped under an epoch's key, unwrapped by the format alone.
+fn unwrap(origin: &str, epoch_key: &[u8], label: &[u8], wrapped: &[u8]) -> Option<Vec<u8>> {
+    let aad = [b"miaoxiang holder key v1\0", origin.as_bytes(), b"\0", label].concat();
+    let nonce = Nonce::try_assume_unique_for_key(&wrapped[..12]).unwrap();
+    let mut sealed = wrapped[12..].to_vec();
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, epoch_key).unwrap());
+    key.open_in_place(nonce, Aad::from(aad), &mut sealed).ok().map(|key| key.to_vec())
+}
+
+/// Label and wrapped key of every holder that the journal names.
+fn born(server: &Server) -> Vec<([u8; 16], [u8; 60])> {
+    let keys = exchange::app::ledger_keys(&exchange::app::key_folder(&server.config).unwrap()).unwrap();
+    let mut born = Vec::new();
+    ledger::entries(exchange::app::ledger_options(&server.config), keys, |entry| {
+        born.extend(entry.record.new_holders.iter().map(|holder| (holder.label, holder.wrapped)));
+    })
+    .unwrap();
+    born
+}
+
+/// The unsealed content of the epoch's key file: its key stands at 37.
+fn epoch_file(server: &Server) -> Vec<u8> {
+    exchange::app::key_folder(&server.config).unwrap().load("epoch").unwrap().to_vec()
+}
+
+async fn epoch(server: &Server) -> (u64, u64) {
+    let ready = server.admin("/ready").await.json;
+    (ready["epoch"].as_u64().unwrap(), ready["epochDestroyed"].as_u64().unwrap())
+}
+
+/// The two commands, as two operators give them to a serving exchange.
+fn rotate_now(server: &Server) -> [Finished; 2] {
+    let address = server.data.to_string();
+    let proposed = server.run(&["keys", "--rotate-now", "--reason", "测试", "--server", &address]);
+    let answer: Value = serde_json::from_str(proposed.stdout.trim()).unwrap_or_default();
+    let id = answer["proposal"].as_str().unwrap_or_default().to_owned();
+    let file = |end: &str| server.folder.join(format!("pki/clients/operator2.{end}")).display().to_string();
+    let words = ["approve", &id, "--server", &address, "--cert", &file("pem"), "--key", &file("key")];
+    [proposed, server.run(&words)]
+}
+
+async fn rotated(server: &Server) {
+    let before = epoch(server).await;
+    for finished in rotate_now(server) {
+        assert_eq!(finished.status, Some(0), "{finished:?}");
+    }
+    eventually("a change of epoch", || async {
+        (epoch(server).await == (before.0 + 1, before.1 + 1)).then_some(())
+    })
+    .await;
+}
+
+fn at_once() -> Setup {
+    Setup::new().config(|config| config.keys.retention_days = 0)
+}
+
+#[tokio::test]
+async fn a_proposal_needs_two_operators_and_is_done_once() {
+    let server = shared(at_once).await;
+    let mut issuer = server.party("issuer");
+    let [mut one, mut other] = [server.party("operator"), server.party("operator2")];
+    let whom = revoked(&mut issuer).await;
+    let erase = propose("erase-holder", Some(whom.draft.holder()));
+    for name in ["issuer", "portal", "auditor", "bank"] {
+        server.refused(&mut server.party(name), &erase, Code::WrongRole).await;
+        server.refused(&mut server.party(name), &approve(&json!("00".repeat(16))), Code::WrongRole).await;
+    }
+    for bad in [
+        json!({"kind": "erase-holder", "reason": "测试"}),
+        json!({"kind": "rotate-epoch", "reason": "测试", "holder": holder(whom.draft.holder())}),
+        json!({"kind": "erase-holder", "reason": " ", "holder": holder(whom.draft.holder())}),
+        json!({"kind": "surprise", "reason": "测试"}),
+    ] {
+        server.refused(&mut one, &Call::new(Route::Propose, &bad), Code::MalformedRequest).await;
+    }
+    let nobody = draft(&natural());
+    server.refused(&mut one, &propose("erase-holder", Some(nobody.holder())), Code::NotPermitted).await;
+    server.refused(&mut one, &erase.clone().without("idempotency-key"), Code::IdempotencyKeyRequired).await;
+
+    let (reply, entry) = server.permitted(&mut one, &erase).await;
+    assert!(
+        matches!(&entry.open.labels, Labels::List(labels) if labels.len() == 1),
+        "the request names the holder"
+    );
+    let again = one.send(&erase).await.expect(201);
+    assert_eq!(again.hashed(), reply.hashed());
+    let proposal = reply.json["proposal"].clone();
+    let detail = |reply: &tests::Reply| reply.json["detail"].as_str().unwrap_or_default().to_owned();
+    let (reply, _) = server.refused(&mut one, &approve(&proposal), Code::ProposalRefused).await;
+    assert_eq!(detail(&reply), "own-proposal");
+    let unknown = approve(&json!("00".repeat(16)));
+    let (reply, _) = server.refused(&mut other, &unknown, Code::ProposalRefused).await;
+    assert_eq!(detail(&reply), "no-such-proposal");
+
+    let approval = approve(&proposal);
+    let (reply, entry) = server.permitted(&mut other, &approval).await;
+    assert_eq!(
+        (&reply.json["state"], &reply.json["complete"]),
+        (&json!("approved"), &json!("after-next-rotation"))
+    );
+    assert_eq!(entry.open.labels, Labels::List(Vec::new()), "the request names the proposal alone");
+    // A retry has the answer although the holder's key is gone; the proposal is done once.
+    assert_eq!(other.send(&approval).await.expect(200).hashed(), reply.hashed());
+    let (reply, _) = server.refused(&mut other, &approve(&proposal), Code::ProposalRefused).await;
+    assert_eq!(detail(&reply), "proposal-closed");
+    // The proposing answer was sealed under the erased key.
+    assert_eq!(one.send(&erase).await.code(), Code::Erased.name());
+}
+
+#[tokio::test]
+async fn what_keeps_a_holder_is_named() {
+    let server = shared(at_once).await;
+    let mut issuer = server.party("issuer");
+    let mut operators = [server.party("operator"), server.party("operator2")];
+    let issued = draft(&natural()).issue(&mut issuer).await;
+    let whom = issued.draft.holder();
+    let erase = || propose("erase-holder", Some(whom));
+    for operation in [None, Some(("03", None)), Some(("06", None)), Some(("05", Some("06")))] {
+        if let Some((operation, to)) = operation {
+            issuer.send(&issued.operation(operation, to)).await.expect(200);
+        }
+        let (reply, _) = server.refused(&mut operators[0], &erase(), Code::ErasureRefused).await;
+        assert_eq!(reply.json["detail"], json!("license-in-force"), "{operation:?}");
+    }
+    issuer.send(&issued.operation("10", None)).await.expect(200);
+    issuer.send(&issued.operation("05", Some("04"))).await.expect(200);
+
+    let release = propose("release-hold", Some(whom));
+    let (reply, _) = server.refused(&mut operators[0], &release, Code::ProposalRefused).await;
+    assert_eq!(reply.json["detail"], json!("no-legal-hold"));
+    // Proposed before the hold, approved after it.
+    let before = operators[0].send(&erase()).await.expect(201).json["proposal"].clone();
+    by_two(&mut operators, &propose("hold-holder", Some(whom))).await;
+    let again = propose("hold-holder", Some(whom));
+    let (reply, _) = server.refused(&mut operators[0], &again, Code::ProposalRefused).await;
+    assert_eq!(reply.json["detail"], json!("legal-hold"));
+    for (at, call) in [(0, erase()), (1, approve(&before))] {
+        let (reply, _) = server.refused(&mut operators[at], &call, Code::ErasureRefused).await;
+        assert_eq!(reply.json["detail"], json!("legal-hold"));
+    }
+    by_two(&mut operators, &release.key(&key())).await;
+
+    // A license that appears after the proposal keeps the holder as well.
+    let license = Draft { license: issued.draft.license.clone(), ..draft(&natural()) };
+    let second = license.issue(&mut issuer).await;
+    let (reply, _) = server.refused(&mut operators[1], &approve(&before), Code::ErasureRefused).await;
+    assert_eq!(reply.json["detail"], json!("license-in-force"));
+    issuer.send(&second.operation("05", Some("07"))).await.expect(200);
+    operators[1].send(&approve(&before)).await.expect(200);
+    let gone = issuer.send(&issued.retrieve(&["holderName"], None)).await;
+    assert_eq!((gone.status, gone.code()), (410, Code::Erased.name()));
+}
+
+#[tokio::test]
+async fn the_retention_period_keeps_a_holder() {
+    let server = Setup::new().start().await;
+    let issued = revoked(&mut server.party("issuer")).await;
+    let erase = propose("erase-holder", Some(issued.draft.holder()));
+    let (reply, _) = server.refused(&mut server.party("operator"), &erase, Code::ErasureRefused).await;
+    assert_eq!(reply.json["detail"], json!("retention-period"));
+}
+
+#[tokio::test]
+async fn the_erased_are_in_no_file_and_nothing_else_changes() {
+    let mut server = at_once().start().await;
+    let mut issuer = server.party("issuer");
+    let mut portal = server.party("portal");
+    let bank = server.party("bank");
+    let mut operators = [server.party("operator"), server.party("operator2")];
+    let kept = draft(&natural()).issue(&mut issuer).await;
+    let issuing = draft(&natural()).call();
+    let reply = issuer.send(&issuing).await.expect(201);
+    let receipt_of = server.entry(&reply).await;
+    let draft_of_gone = {
+        let body: Value = serde_json::from_slice(&issuing.body).unwrap();
+        body["license"].clone()
+    };
+    let number = draft_of_gone["holders"][0]["number"].as_str().unwrap().to_owned();
+    let name = draft_of_gone["holders"][0]["name"].as_str().unwrap().to_owned();
+    let code = draft_of_gone["holders"][0]["typeCode"].as_str().unwrap();
+    let whom = HolderRef::new(code, &number).unwrap();
+    let identifier = reply.json["identifier"].as_str().unwrap().to_owned();
+    let named = json!({"identifier": identifier});
+    let verify = Call::new(Route::Verify, &json!({"license": named, "use": use_context()}));
+    let by_envelope = json!({"license": {"envelope": reply.json["envelope"]}, "use": use_context()});
+    let by_envelope = Call::new(Route::Verify, &by_envelope);
+    let face = Call::new(Route::Retrieve, &json!({"license": named, "mode": "face", "use": use_context()}));
+    let revoke = json!({"identifier": identifier, "operation": "05", "to": "07", "reason": "测试"});
+    issuer.send(&face).await.expect(200);
+    let given = grant(&whom, &bank, tests::Target::Type(&natural()));
+    let given = portal.send(&Call::new(Route::GrantCreate, &given)).await.expect(201).json["grant"].clone();
+    issuer.send(&Call::new(Route::Transition, &revoke)).await.expect(200);
+
+    // What a thief of the whole folder has before: the key that opens everything of the holder.
+    let (epoch_key, wrapped) = (epoch_file(&server)[37..69].to_vec(), born(&server));
+    let origin = server.config.origin.clone();
+    let keys: Vec<_> =
+        wrapped.iter().map(|(label, wrapped)| unwrap(&origin, &epoch_key, label, wrapped).unwrap()).collect();
+    assert_eq!(keys.len(), 2);
+
+    let answer = by_two(&mut operators, &propose("erase-holder", Some(&whom))).await;
+    assert_eq!(answer["complete"], json!("after-next-rotation"));
+    rotated(&server).await;
+
+    let verdict = |reply: tests::Reply| {
+        let reply = reply.expect(200);
+        (reply.json["verdict"].clone(), reply.json["state"].clone(), reply.json["reasons"].clone())
+    };
+    let invalid = (json!("invalid"), json!("07"), json!(["revoked"]));
+    let with_grant = json!({"license": named, "mode": "face", "grant": given, "use": use_context()});
+    let with_grant = Call::new(Route::Retrieve, &with_grant);
+    let everything = async |server: &Server| {
+        let (mut issuer, mut portal) = (server.party("issuer"), server.party("portal"));
+        let mut bank = server.party("bank");
+        assert_eq!(verdict(issuer.send(&verify).await), invalid);
+        assert_eq!(verdict(bank.send(&by_envelope).await), invalid);
+        let (reply, _) = server.refused(&mut issuer, &face, Code::Erased).await;
+        assert_eq!(reply.status, 410);
+        server.refused(&mut bank, &with_grant, Code::Erased).await;
+        assert_eq!(portal.send(&search(&whom)).await.expect(200).json["licenses"], json!([]));
+        // The identifier is never free again, for nobody.
+        let same = Call::new(Route::Issue, &json!({"license": draft_of_gone}));
+        server.refused(&mut issuer, &same, Code::IdentifierExists).await;
+        assert_eq!(verdict(issuer.send(&kept.verify(None)).await).0, json!("valid"));
+        issuer.send(&kept.retrieve(&["holderName"], None)).await.expect(200);
+    };
+    everything(&server).await;
+    // The answer of the issue was sealed under the erased key.
+    assert_eq!(issuer.send(&issuing).await.code(), Code::Erased.name());
+    let old = server.entry(&reply).await;
+    assert_eq!(old.receipt.leaf_hash, receipt_of.receipt.leaf_hash);
+    drop((bank, portal));
+    assert_eq!(server.stop(), Some(0));
+
+    let digest = server.log_verify()["stateDigest"].clone();
+    for derived in ["store", "tiles"] {
+        fs::remove_dir_all(server.folder.join(derived)).unwrap();
+    }
+    let rebuilt = server.run(&["rebuild", "--json"]);
+    let rebuilt: Value = serde_json::from_str(&rebuilt.stdout).unwrap();
+    assert_eq!(rebuilt["stateDigest"], digest);
+
+    // No file holds plaintext or key, in the clear or under a seal that still opens.
+    let now = epoch_file(&server);
+    let mut found = files(&server.folder);
+    found.push(("unsealed epoch".into(), now.clone()));
+    for name in ["journal", "index", "log", "trust"] {
+        let content = exchange::app::key_folder(&server.config).unwrap().load(name).unwrap().to_vec();
+        found.push((name.into(), content));
+    }
+    for (path, bytes) in &found {
+        for secret in [number.as_bytes(), name.as_bytes(), &epoch_key, &keys[0], &keys[1]] {
+            assert!(!contains(bytes, secret), "{}", path.display());
+        }
+    }
+    let rows: Vec<_> = now[73..].chunks(76).collect();
+    assert_eq!((now[33..37].to_vec(), rows.len()), (vec![0, 0, 0, 2], 1));
+    let (label, row) = rows[0].split_at(16);
+    assert_eq!(
+        unwrap(&origin, &now[37..69], label, row).as_ref(),
+        Some(&keys[0]),
+        "who lives has the same key"
+    );
+    assert_ne!(label, wrapped[1].0);
+    assert_eq!(unwrap(&origin, &now[37..69], &wrapped[1].0, &wrapped[1].1), None);
+
+    server.start();
+    everything(&server).await;
+    let old = server.entry(&reply).await;
+    assert_eq!(old.receipt.leaf_hash, receipt_of.receipt.leaf_hash);
+
+    // The same person comes back as somebody new.
+    let mut issuer = server.party("issuer");
+    let mut back = draft_of_gone.clone();
+    back["serial"] = json!(draft(&natural()).serial);
+    let back = issuer.send(&Call::new(Route::Issue, &json!({"license": back}))).await.expect(201);
+    let listed = server.party("portal").send(&search(&whom)).await.expect(200).json["licenses"].clone();
+    assert_eq!(listed.as_array().unwrap().len(), 1);
+    assert_eq!(listed[0]["identifier"], back.json["identifier"]);
+    server.refused(&mut issuer, &face, Code::Erased).await;
+    assert_eq!(server.stop(), Some(0));
+    let labels: Vec<_> = born(&server).into_iter().map(|(label, _)| label).collect();
+    assert_eq!(labels.len(), 3);
+    assert!(!labels[..2].contains(&labels[2]));
+}
+
+#[tokio::test]
+async fn a_process_that_dies_at_any_step_of_a_change_is_finished_by_the_next() {
+    for (step, epochs) in [
+        ("rotation-prepared", (1, 0)),
+        ("rotation-begun", (2, 1)),
+        ("rotation-replaced", (2, 1)),
+        ("rotation-wiped", (2, 1)),
+    ] {
+        let mut server = at_once().env("MIAOXIANG_FAILPOINT", step).start().await;
+        let mut issuer = server.party("issuer");
+        let issued = draft(&natural()).issue(&mut issuer).await;
+        let gone = revoked(&mut issuer).await;
+        let mut operators = [server.party("operator"), server.party("operator2")];
+        by_two(&mut operators, &propose("erase-holder", Some(gone.draft.holder()))).await;
+        let [proposed, _] = rotate_now(&server);
+        assert_eq!(proposed.status, Some(0), "{proposed:?}");
+        assert_eq!(server.exit_status(), None, "{step}: killed by its own signal");
+
+        server.set_env("MIAOXIANG_FAILPOINT", None);
+        server.start();
+        assert_eq!(epoch(&server).await, epochs, "{step}");
+        let mut issuer = server.party("issuer");
+        issuer.send(&issued.retrieve(&["holderName"], None)).await.expect(200);
+        let (reply, _) =
+            server.refused(&mut issuer, &gone.retrieve(&["holderName"], None), Code::Erased).await;
+        assert_eq!(reply.status, 410);
+        assert!(!server.folder.join("keys/epoch.next").exists(), "{step}");
+        let another: Draft = draft(&natural());
+        let another = another.issue(&mut issuer).await;
+        rotated(&server).await;
+        for license in [&issued, &another] {
+            issuer.send(&license.retrieve(&["holderName"], None)).await.expect(200);
+        }
+        assert_eq!(server.stop(), Some(0));
+        server.log_verify();
+        let left: Vec<_> = files(&server.folder.join("keys")).into_iter().map(|(path, _)| path).collect();
+        let left = left.iter().any(|path| path.extension().is_some_and(|end| end == "new"));
+        assert!(!left, "{step}: a killed writer's file is left");
+    }
+}
+
+#[tokio::test]
+async fn a_key_file_of_an_earlier_epoch_or_of_another_log_is_refused_and_left_alone() {
+    let mut server = Setup::new().start().await;
+    draft(&natural()).issue(&mut server.party("issuer")).await;
+    let path = server.folder.join("keys/epoch");
+    let old = fs::read(&path).unwrap();
+    rotated(&server).await;
+    assert_eq!(server.stop(), Some(0));
+    let present = fs::read(&path).unwrap();
+    let folder = exchange::app::key_folder(&server.config).unwrap();
+    let other = ledger::first_epoch("log.example/other");
+    for (why, put) in [("older than the journal", None), ("of another log", Some(other))] {
+        match put {
+            Some(content) => folder.replace("epoch", &content).unwrap(),
+            None => fs::write(&path, &old).unwrap(),
+        }
+        let before: Vec<_> = ["journal", "keys"].map(|name| files(&server.folder.join(name))).concat();
+        let refused = server.run(&["serve", "--development", "--listen", "127.0.0.1:0"]);
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert!(
+            refused.stderr.contains(why) && refused.stderr.trim_end().lines().count() == 1,
+            "{refused:?}"
+        );
+        let after: Vec<_> = ["journal", "keys"].map(|name| files(&server.folder.join(name))).concat();
+        assert!(before.iter().all(|file| after.contains(file)) && before.len() == after.len());
+    }
+    fs::write(&path, &present).unwrap();
+    server.start();
+    assert_eq!(epoch(&server).await, (2, 1));
+}
