@@ -744,6 +744,7 @@ impl Journal {
             index: None,
             released: Arc::clone(&released),
             guard_ends,
+            closed: Arc::default(),
             durable: Arc::new(AtomicU64::new(leaves.len() as u64)),
             group_entries: options.group_entries,
             group_bytes: options.group_bytes,
