@@ -38,7 +38,11 @@ pub(crate) static LOG_KEY: LazyLock<Vec<u8>> =
     LazyLock::new(|| Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref().to_vec());
 
 pub(crate) fn keys() -> LedgerKeys {
-    keys_with(Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])))
+    keys_of(ORIGIN)
+}
+
+pub(crate) fn keys_of(origin: &str) -> LedgerKeys {
+    keys_with(Arc::new(EpochsInMemory::new(origin, [3; 32])))
 }
 
 pub(crate) fn keys_with(epochs: Arc<dyn EpochFiles>) -> LedgerKeys {
@@ -58,7 +62,7 @@ pub(crate) fn options(folder: &Path) -> Options {
 /// Opens; waits for the threads of a handle that was dropped without closing.
 pub(crate) fn open_with(options: Options) -> (Ledger, ledger::Opened) {
     loop {
-        match Ledger::open(options.clone(), keys()) {
+        match Ledger::open(options.clone(), keys_of(&options.origin)) {
             Err(OpenError::Locked) => std::thread::yield_now(),
             opened => return opened.unwrap(),
         }

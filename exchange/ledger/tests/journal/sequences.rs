@@ -129,7 +129,7 @@ fn a_delayed_use_is_counted_apart_until_it_is_released() {
     assert_eq!(ledger.entry(third).unwrap().links[0].sequence, 3);
     ledger.close();
     assert_eq!(verify(folder.path()).unwrap().state_digest, {
-        let ledger = open_without_image(folder.path());
+        let (ledger, _) = open_with(Options { image: false, hooks, ..options(folder.path()) });
         let digest = ledger.state().digest();
         ledger.close();
         digest
