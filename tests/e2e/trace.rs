@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use exchange::gateway::{Gateway, write_system_documents};
 use exchange::participant::Role;
@@ -55,6 +56,8 @@ fn check(server: &Server, file: &[u8]) -> Report {
 /// The holder's trace, once an index root covers the entry of this index.
 async fn whole(server: &Server, portal: &Party, of: &HolderRef, covering: u64) -> (Reply, TracePage) {
     eventually("an index root", || async {
+        // Each look is a reading and so an entry of this trace, which is to stay on one page.
+        tokio::time::sleep(Duration::from_millis(300)).await;
         let reply = portal.again().send(&call(&trace(of))).await.expect(200);
         let page = page(&reply);
         let report = check(server, &lines(std::slice::from_ref(&page)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use exchange::config::Config;
 use exchange::participant::Participant;
-use exchange::{app, facts, init};
+use exchange::{app, effect, facts, floor, init};
 use ledger::{DocumentKind, Ledger, LedgerKeys, Options};
 use schemas::identifier::Uscc;
 use schemas::synthetic::Synthetic;
@@ -54,11 +54,18 @@ fn opening(folder: &Path) -> anyhow::Result<(Options, LedgerKeys)> {
 
 /// Commits [`ENTRIES`] entries one after the other and prints, for each that is durable, its index and whom it
 /// registers.
-pub(crate) async fn write(folder: &Path, run: u64) -> anyhow::Result<()> {
+///
+/// With `rotates` the epoch changes in the midst of them.
+pub(crate) async fn write(folder: &Path, run: u64, rotates: bool) -> anyhow::Result<()> {
     let (options, keys) = opening(folder)?;
     let (ledger, _) = Ledger::open(options, keys)?;
     let mut out = std::io::stdout().lock();
     for number in 0..ENTRIES {
+        if rotates && number == ENTRIES / 2 {
+            let (ledger, policy) = (ledger.clone(), verifier::sha256(&[floor::POLICY.as_bytes()]));
+            let rotate = move || ledger.rotate(|record| effect::system_entry(&policy, record));
+            tokio::task::spawn_blocking(rotate).await??;
+        }
         let participant = participant(run, number);
         let begun = Instant::now();
         while let Err(error) = init::register(&ledger, std::slice::from_ref(&participant)).await {

@@ -63,13 +63,25 @@ enum Rig {
         rounds: u32,
     },
     /// Every system call of some commits, once with each fault.
-    Sweep,
+    Sweep {
+        /// With a change of epoch among them.
+        #[arg(long)]
+        rotation: bool,
+    },
     /// What the sweep runs.
     #[command(hide = true)]
     CommitWriter {
         /// The data folder.
         folder: PathBuf,
         /// Which run: each registers others.
+        run: u64,
+    },
+    /// The same, with a change of epoch.
+    #[command(hide = true)]
+    RotationWriter {
+        /// The data folder.
+        folder: PathBuf,
+        /// Which run.
         run: u64,
     },
     /// What the power cut's control runs.
@@ -149,9 +161,10 @@ async fn run(rig: Rig) -> anyhow::Result<()> {
     match rig {
         Rig::Sigkill { kills } => sigkill::run(kills).await,
         Rig::PowerCut { cuts, file_system } => power_cut::run(file_system, cuts).await,
-        Rig::Sweep => sweep::run(sweep::COMMIT).await,
+        Rig::Sweep { rotation } => sweep::run(if rotation { sweep::ROTATION } else { sweep::COMMIT }).await,
         Rig::DiskFull { rounds } => disk_full::run(rounds).await,
-        Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run).await,
+        Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run, false).await,
+        Rig::RotationWriter { folder, run } => commit_writer::write(&folder, run, true).await,
         Rig::SledWriter { folder } => sled_writer::write(&folder),
     }
 }

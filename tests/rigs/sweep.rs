@@ -81,6 +81,9 @@ pub(crate) struct Program {
 /// Some commits, through the end of a segment.
 pub(crate) const COMMIT: Program = Program { word: "commit-writer", entries: commit_writer::ENTRIES };
 
+/// The same with a change of epoch in the midst of them.
+pub(crate) const ROTATION: Program = Program { word: "rotation-writer", entries: commit_writer::ENTRIES };
+
 /// Where runs happen: a folder of its own for each, below one temporary folder.
 struct Bench {
     program: Program,

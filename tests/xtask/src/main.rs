@@ -124,8 +124,9 @@ fn lint(steps: &mut Steps, workspace: &Workspace, python: &Python) -> anyhow::Re
 type Rig = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The rigs of every run.
-const RIGS: [Rig; 4] = [
+const RIGS: [Rig; 5] = [
     ("system calls", &["sweep"], &["sweep"]),
+    ("system calls of a rotation", &["sweep", "--rotation"], &["sweep", "--rotation"]),
     ("disk full", &["disk-full"], &["disk-full", "--rounds", "50"]),
     ("SIGKILL under load", &["sigkill", "--kills", "100"], &["sigkill", "--kills", "1000"]),
     ("power cut, ext4", &["power-cut", "--cuts", "20"], &["power-cut", "--cuts", "200"]),
