@@ -90,8 +90,18 @@ pub(crate) fn replace_and_wipe(
     }
 }
 
+/// Takes a file's name away, if it is there, then overwrites it where it lies and removes it. Durable when it returns;
+/// a crash leaves the whole file, or one that [`wipe_temporaries`] wipes and nobody reads.
+pub(crate) fn destroy(what: &'static str, path: &Path) -> Result<(), Error> {
+    let temporary = temporary(path);
+    match fs::rename(path, &temporary).and_then(|()| sync_folder(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(what, path)(error)),
+        _ => wipe(what, &temporary),
+    }
+}
+
 /// Overwrites a file where it lies and removes it, if it is there. Durable when it returns.
-pub(crate) fn wipe(what: &'static str, path: &Path) -> Result<(), Error> {
+fn wipe(what: &'static str, path: &Path) -> Result<(), Error> {
     match OpenOptions::new().write(true).open(path).and_then(|file| overwrite(&file)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(what, path)(error)),
         _ => remove(what, path),

@@ -136,9 +136,10 @@ impl KeyFolder {
     }
 
     /// Overwrites a key where it lies, as far as the disk does, and removes its file, durably. Nothing happens when
-    /// there is none.
+    /// there is none. A crash leaves the key, or a file that is no key any more and [`KeyFolder::remove_left_over`]
+    /// wipes.
     pub fn destroy(&self, name: &str) -> Result<(), Error> {
-        file::wipe(SEALED, &self.path(name)?)
+        file::destroy(SEALED, &self.path(name)?)
     }
 
     /// Wipes what a killed [`KeyFolder::replace`] of a key left beside it. Only for who alone writes this key.
