@@ -148,6 +148,7 @@ fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
     let (folder, _temporary) = folder(plan.data.as_deref())?;
     let plan = submit::Plan {
         folder,
+        holders: submit::HOLDERS,
         submitters: plan.submitters as usize,
         rounds: plan.rounds,
         duration: Duration::from_secs(plan.seconds),

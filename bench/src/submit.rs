@@ -27,8 +27,8 @@ use crate::baseline::{self, Bare};
 use crate::journal::{self, Frames};
 use crate::load::new_histogram;
 
-/// Holders, each with a license and a grant.
-const HOLDERS: u32 = 10_000;
+/// Holders of a whole run, each with a license and a grant.
+pub const HOLDERS: u32 = 10_000;
 /// Plaintext of a use's subject part.
 const SUBJECT_BYTES: usize = 400;
 /// Submitters wait this long when the queue is full.
@@ -42,6 +42,8 @@ const ORIGIN: &str = "bench/journal";
 pub struct Plan {
     /// An empty folder on a disk.
     pub folder: PathBuf,
+    /// Holders, each with a license and a grant.
+    pub holders: u32,
     /// Submitters of the closed loop.
     pub submitters: usize,
     /// Alternating rounds.
@@ -154,7 +156,7 @@ struct Workload {
 }
 
 impl Workload {
-    async fn make(folder: &Path) -> anyhow::Result<Self> {
+    async fn make(folder: &Path, holders: u32) -> anyhow::Result<Self> {
         let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("randomness")?;
         let keys = LedgerKeys {
             journal: [1; 32],
@@ -164,8 +166,8 @@ impl Workload {
         };
         let (ledger, opened) = Ledger::open(Options::new(folder, ORIGIN), keys)?;
         ensure!(opened.size == 0, "{} holds a log already", folder.display());
-        let mut subjects = Vec::with_capacity(HOLDERS as usize);
-        for number in 0..HOLDERS {
+        let mut subjects = Vec::with_capacity(holders as usize);
+        for number in 0..holders {
             subjects.push(Self::subject(&ledger, number).await?);
         }
         Ok(Self { ledger, subjects, next: AtomicU64::new(0) })
@@ -307,7 +309,7 @@ fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
 /// # Errors
 /// The file system's, and any commit that is not one: then there are no numbers.
 pub async fn run(plan: &Plan) -> anyhow::Result<JournalReport> {
-    let workload = Arc::new(Workload::make(&plan.folder).await?);
+    let workload = Arc::new(Workload::make(&plan.folder, plan.holders).await?);
     closed(&workload, plan.submitters, Until::Time(Duration::from_secs(1))).await?;
     let mut rounds = Vec::new();
     for _ in 0..plan.rounds {
@@ -389,22 +391,33 @@ async fn closed(workload: &Arc<Workload>, submitters: usize, until: Until) -> an
 async fn paced(plan: &Plan, workload: &Arc<Workload>) -> anyhow::Result<Paced> {
     let before = workload.ledger.size();
     let count = (plan.rate * plan.duration.as_secs_f64()) as u64;
-    let started = Instant::now();
-    let mut tasks = tokio::task::JoinSet::new();
+    let (done, mut decided) = tokio::sync::mpsc::unbounded_channel();
+    let (rate, pacer, runtime) = (plan.rate, Arc::clone(workload), tokio::runtime::Handle::current());
+    // A thread of its own: the runtime's timer knows whole milliseconds only, in which decisions would come in bursts.
+    let pacer = std::thread::spawn(move || {
+        let started = Instant::now();
+        let mut sent = 0;
+        while sent < count {
+            let due = ((started.elapsed().as_secs_f64() * rate) as u64 + 1).min(count);
+            for number in sent..due {
+                let (workload, done) = (Arc::clone(&pacer), done.clone());
+                let start = started + Duration::from_secs_f64(number as f64 / rate);
+                runtime.spawn(async move {
+                    let decided = workload.decide().await.map(|()| start.elapsed());
+                    // Nobody listens any more after a first error.
+                    let _ = done.send(decided);
+                });
+            }
+            sent = due.max(sent);
+            std::thread::sleep(PACER_REST);
+        }
+    });
     let mut latency = new_histogram();
-    let mut sent = 0;
-    while sent < count || !tasks.is_empty() {
-        let due = ((started.elapsed().as_secs_f64() * plan.rate) as u64 + 1).min(count);
-        for number in sent..due {
-            let workload = Arc::clone(workload);
-            let start = started + Duration::from_secs_f64(number as f64 / plan.rate);
-            tasks.spawn(async move { workload.decide().await.map(|()| start.elapsed()) });
-        }
-        sent = due.max(sent);
-        while let Some(done) = tasks.try_join_next() {
-            latency.saturating_record(u64::try_from(done??.as_micros()).unwrap_or(u64::MAX));
-        }
-        tokio::time::sleep(PACER_REST).await;
+    while let Some(decided) = decided.recv().await {
+        latency.saturating_record(u64::try_from(decided?.as_micros()).unwrap_or(u64::MAX));
+    }
+    if pacer.join().is_err() {
+        bail!("the pacer panicked");
     }
     if latency.len() != count {
         bail!("{} of {count} decisions were made", latency.len());
@@ -444,6 +457,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let plan = Plan {
             folder: folder.path().to_owned(),
+            holders: 20,
             submitters: 4,
             rounds: 1,
             duration: Duration::from_millis(50),

@@ -414,6 +414,15 @@ impl Cosigning {
                         tracing::info!(witness = link.name(), "a witness has caught up");
                     }
                     Ok(()) => {}
+                    // It was out of reach at start, or the log went back since: going on would sign a second history.
+                    Err(Failure::Ahead(size)) if size > self.ledger.size() => {
+                        let name = link.name();
+                        self.ledger.stop(&format!(
+                            "witness {name} has cosigned size {size} of this log, which has {}: it went back",
+                            self.ledger.size()
+                        ));
+                        return;
+                    }
                     Err(failure) => {
                         // One line when it begins; the counter tells the rest.
                         if !behind {

@@ -23,6 +23,10 @@ pub async fn follow(gateway: Arc<Gateway>, hour: u8, mut stopped: watch::Receive
             _ = look.tick() => false,
             _ = stopped.wait_for(|stopped| *stopped) => return,
         };
+        if gateway.ledger().is_closed() {
+            // No key event can follow the last leaf.
+            continue;
+        }
         let state = gateway.ledger().state();
         let now_ms = now_ms().max(state.time_ms());
         if asked || state.is_rotating() || is_due(now_ms, state.epoch_since_ms(), hour) {

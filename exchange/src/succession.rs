@@ -29,7 +29,7 @@ use verifier::trust::TrustLog;
 
 use crate::app;
 use crate::config::Config;
-use crate::effect::sha256;
+use crate::effect::{self, sha256};
 use crate::facts;
 use crate::floor;
 use crate::gateway::{commit_system, write_system_documents};
@@ -75,6 +75,15 @@ pub async fn close(config: &Config) -> anyhow::Result<String> {
     // What the witnesses have must be this log before anything is added to it.
     let (_, witnesses) = app::first_round(config, &ledger, witnesses).await?;
     if !ledger.is_closed() {
+        // The last key event that there can be completes the erasures; a change that was cut off is finished first.
+        let rotating = ledger.clone();
+        tokio::task::spawn_blocking(move || {
+            let policy = sha256(floor::POLICY.as_bytes());
+            let cut_off = rotating.state().is_rotating();
+            (0..=u8::from(cut_off))
+                .try_for_each(|_| rotating.rotate(|record| effect::system_entry(&policy, record)).map(|_| ()))
+        })
+        .await??;
         let leaf = statement(LeafKind::ShardClose, close_statement(&config.origin));
         commit_system(&ledger, leaf).await.map_err(|refused| anyhow::anyhow!("not closed: {refused}"))?;
     }

@@ -14,7 +14,7 @@ use crate::{
     record::{Record, StateDigest},
     recovery::{self, Recovered},
     scrub::{Scrub, ScrubTask},
-    segment::{Folders, Keeper, KeeperTask, Reader},
+    segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
     sequencer::{
         Command, Committed, Message, Outcome, Prepared, Refused, Reply, Sequencer, Submission,
         committed_again,
@@ -342,13 +342,25 @@ pub struct Health {
 /// The end of all answering.
 pub(crate) struct Stop {
     stopped: AtomicBool,
+    /// The sequencer takes nothing any more: what is queued from now on is never answered.
+    ended: AtomicBool,
     cause: Mutex<Option<String>>,
     on_fatal: fn(&str),
 }
 
 impl Stop {
     pub(crate) fn new(on_fatal: fn(&str)) -> Self {
-        Self { stopped: AtomicBool::new(false), cause: Mutex::new(None), on_fatal }
+        Self {
+            stopped: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            cause: Mutex::new(None),
+            on_fatal,
+        }
+    }
+
+    /// Said by the sequencer before it empties the queue for the last time.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -438,7 +450,12 @@ impl Ledger {
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
         for file in files {
-            keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
+            let watched = keeper.watch_over(&*disk, file.clone());
+            // A segment may have been archived since it was listed.
+            if watched.is_err() && is_archived(&*disk, &file) {
+                continue;
+            }
+            watched.map_err(OpenError::io("looking at the journal's files"))?;
         }
         let durable = Arc::new(AtomicU64::new(opened.size));
         // The tiles hold every leaf by now, checked against the journal.
@@ -603,6 +620,8 @@ impl Ledger {
         }
         let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
         match self.0.sender.try_send(Message::Commit(submission)) {
+            // What was queued before the end is answered or dropped by the sequencer, what comes later by nobody.
+            Ok(()) if self.0.stop.ended.load(Ordering::SeqCst) => Err(Refused::Stopped),
             Ok(()) => Ok(reply),
             Err(TrySendError::Full(_)) => Err(Refused::Overloaded),
             Err(TrySendError::Disconnected(_)) => Err(Refused::Stopped),
@@ -861,6 +880,11 @@ impl Ledger {
             let mut digest = image.digest.lock().unwrap_or_else(PoisonError::into_inner);
             digest.take_if(|digest| digest == logged);
         }
+    }
+
+    /// Stops the ledger for good, because its log is not the one that others have seen: `on_fatal` is called.
+    pub fn stop(&self, cause: &str) {
+        self.0.stop.fatal(cause);
     }
 
     /// How the ledger is.

@@ -192,6 +192,12 @@ pub(crate) fn remove_temporary(disk: &dyn Disk, folder: &Path) -> io::Result<()>
     Ok(())
 }
 
+/// Whether a segment's file is gone because it was archived: its stub was durable before the segment went.
+pub(crate) fn is_archived(disk: &dyn Disk, path: &Path) -> bool {
+    let is_segment = path.extension().is_some_and(|kind| kind == "mxj");
+    is_segment && disk.stat(path).is_err() && disk.stat(&path.with_extension("mxa")).is_ok()
+}
+
 /// Reads the journal by position.
 pub(crate) struct Reader {
     folders: Folders,
@@ -422,17 +428,14 @@ impl Keeper {
     /// Looks for every file of the journal; what is wrong with the first that is not as it must be.
     fn inspect(&self, disk: &dyn Disk) -> Result<(), String> {
         let mut watched = self.watched();
-        // Archived: the stub was durable before the segment went.
-        let archived = |path: &PathBuf| {
-            let stub = path.with_extension("mxa");
-            disk.stat(path).is_err() && stub != *path && disk.stat(&stub).is_ok()
-        };
-        watched.retain(|path, _| path.extension().is_none_or(|kind| kind != "mxj") || !archived(path));
+        watched.retain(|path, _| !is_archived(disk, path));
         for (path, expected) in watched.iter() {
             let what = match disk.stat(path) {
                 Ok(found) if found.inode != expected.inode => "was replaced".to_owned(),
                 Ok(found) if found.len < expected.min_len => "was truncated".to_owned(),
                 Ok(_) => continue,
+                // Archived since the look above.
+                Err(_) if is_archived(disk, path) => continue,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => "was deleted".to_owned(),
                 Err(error) => format!("cannot be looked at: {error}"),
             };
@@ -570,7 +573,11 @@ impl KeeperTask {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // Nothing acknowledged is touched: the half-made file is gone and the journal counts as full until
             // there is room.
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.set_full(true),
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                self.set_full(true);
+            }
             Err(error) => {
                 self.stop.fatal(&format!("preparing segment {number} failed: {error}"));
                 self.keeper.stop();

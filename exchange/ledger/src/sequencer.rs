@@ -524,8 +524,11 @@ impl Sequencer {
         if unsealed && !self.stop.is_stopped() && self.seal().is_err() {
             tracing::debug!("the last seal was not written");
         }
-        // Whoever still waits in the queue learns it from the dropped reply. The lock goes last.
+        // Whoever still waits in the queue learns it from the dropped reply: a queue whose receiver goes keeps what it
+        // holds for as long as there is a sender. The lock goes last.
         self.keeper.stop();
+        self.stop.end();
+        self.receiver.try_iter().for_each(drop);
         drop(self.receiver);
         drop(self.guard_ends);
         drop(self.lock);
