@@ -23,7 +23,7 @@ use verifier::note::VerifierKey;
 use verifier::trust::Trust;
 use zeroize::Zeroizing;
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::cosign::{Cosigning, Link};
 use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
@@ -45,12 +45,36 @@ pub struct Exit {
     pub message: String,
 }
 
+/// Exit status: what has no status of its own.
+const EXIT_OTHER: u8 = 1;
 /// Exit status: wrong usage or configuration.
 pub const EXIT_USAGE: u8 = 64;
-/// Exit status: the journal is older than, or another than, what the log's witnesses have seen.
-pub const EXIT_ROLLED_BACK: u8 = 65;
+/// Exit status: the data is not the log's. The journal is damaged, older than or another than what was seen of it, or the
+/// guard, a key or the clock does not fit it (`EX_DATAERR`).
+pub const EXIT_DATA: u8 = 65;
 /// Exit status: an address is taken.
 pub const EXIT_UNAVAILABLE: u8 = 69;
+
+/// The exit status of a command that an error ended.
+pub fn exit_status(error: &anyhow::Error) -> u8 {
+    if let Some(exit) = error.downcast_ref::<Exit>() {
+        return exit.status;
+    }
+    if error.is::<ConfigError>() {
+        return EXIT_USAGE;
+    }
+    match error.downcast_ref() {
+        Some(
+            OpenError::RolledBack { .. }
+            | OpenError::CutShort { .. }
+            | OpenError::Guard(_)
+            | OpenError::Corrupt { .. }
+            | OpenError::Clock { .. }
+            | OpenError::Keys(_),
+        ) => EXIT_DATA,
+        _ => EXIT_OTHER,
+    }
+}
 
 /// The options of the ledger in a data folder.
 pub fn ledger_options(config: &Config) -> Options {
@@ -74,20 +98,31 @@ pub fn ledger_options(config: &Config) -> Options {
 }
 
 /// The sealed keys of a data folder.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_DATA`]: the key-encryption key is missing or cannot be used.
 pub fn key_folder(config: &Config) -> anyhow::Result<KeyFolder> {
-    let kek = Kek::load(&config.path(&config.keys.kek))?;
+    let kek = Kek::load(&config.path(&config.keys.kek)).map_err(unusable)?;
     Ok(KeyFolder::new(config.path(&config.keys.folder), kek))
 }
 
+fn unusable(error: impl std::fmt::Display) -> anyhow::Error {
+    Exit { status: EXIT_DATA, message: error.to_string() }.into()
+}
+
 /// The ledger's keys, opened.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_DATA`]: a key is missing or cannot be used.
 pub fn ledger_keys(folder: &KeyFolder) -> anyhow::Result<LedgerKeys> {
     let bytes32 = |name: &str| -> anyhow::Result<[u8; 32]> {
-        folder.load(name)?.as_slice().try_into().with_context(|| format!("key {name} has a wrong length"))
+        let key = folder.load(name).map_err(unusable)?;
+        key.as_slice().try_into().map_err(|_| unusable(format_args!("key {name} has a wrong length")))
     };
     Ok(LedgerKeys {
         journal: bytes32("journal")?,
         index: bytes32("index")?,
-        log_pkcs8: folder.load("log")?.to_vec(),
+        log_pkcs8: folder.load("log").map_err(unusable)?.to_vec(),
         epochs: Arc::new(SealedEpochs(folder.clone())),
     })
 }
@@ -337,7 +372,7 @@ async fn ask_witnesses(
 /// Opens the ledger, unless a witness has seen more of the log than there is.
 ///
 /// # Errors
-/// [`Exit`] with [`EXIT_ROLLED_BACK`], the journal as it was; or why the ledger cannot be opened.
+/// [`Exit`] with [`EXIT_DATA`], the journal as it was; or why the ledger cannot be opened.
 pub(crate) async fn open_ledger(
     config: &Config,
     keys: LedgerKeys,
@@ -359,7 +394,7 @@ pub(crate) async fn open_ledger(
 /// Has every witness cosign the published checkpoint, and closes the ledger again if one has seen another log.
 ///
 /// # Errors
-/// [`Exit`] with [`EXIT_ROLLED_BACK`]
+/// [`Exit`] with [`EXIT_DATA`]
 pub(crate) async fn first_round(
     config: &Config,
     ledger: &Ledger,
@@ -381,7 +416,7 @@ fn rolled_back(found: &str) -> anyhow::Error {
         "the log went back: {found}. It must not be served under this key again: close it and open its successor \
          (exchange/docs/operations/close-a-log.md)"
     );
-    Exit { status: EXIT_ROLLED_BACK, message }.into()
+    Exit { status: EXIT_DATA, message }.into()
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -258,13 +258,7 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             eprintln!("exchange: {error:#}");
-            if let Some(exit) = error.downcast_ref::<Exit>() {
-                ExitCode::from(exit.status)
-            } else if error.is::<ConfigError>() {
-                ExitCode::from(EXIT_USAGE)
-            } else {
-                ExitCode::FAILURE
-            }
+            ExitCode::from(app::exit_status(&error))
         }
     }
 }

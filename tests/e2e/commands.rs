@@ -16,6 +16,8 @@ use tests::{Call, Finished, Server, Setup, command, draft, natural, sha256};
 
 /// Wrong usage or configuration (sysexits.h).
 const USAGE: Option<i32> = Some(64);
+/// The data is not the log's.
+const DATA: Option<i32> = Some(65);
 /// The guard file is written again well within this time after a change.
 const GUARD_RESTS: Duration = Duration::from_millis(1_200);
 /// An address is taken.
@@ -155,7 +157,7 @@ async fn a_second_process_on_one_folder_changes_nothing() {
     }
     for words in [&["serve", "--development", "--listen", "127.0.0.1:0"][..], &["rebuild"]] {
         let finished = server.run(words);
-        assert!(finished.status.is_some_and(|status| status != 0), "{words:?}: {finished:?}");
+        assert_eq!(finished.status, Some(1), "{words:?}: {finished:?}");
         assert!(one_line(&finished).contains("another process has the journal open"), "{finished:?}");
     }
     assert_eq!(files(&journal), before);
@@ -239,10 +241,24 @@ async fn a_damaged_journal_is_told_and_not_served() {
     assert_eq!(report["verdict"], json!("invalid"));
     // A start replays from the restart image; without it, it reads what is damaged.
     fs::remove_dir_all(server.folder.join("store")).unwrap();
-    let finished = server.run(&["serve", "--development", "--listen", "127.0.0.1:0"]);
-    assert!(finished.status.is_some_and(|status| status != 0), "{finished:?}");
-    assert!(one_line(&finished).contains("damaged"), "{finished:?}");
+    let refused = |why: &str| {
+        let serve = ["serve", "--development", "--listen", "127.0.0.1:0"];
+        for words in [&serve[..], &["rebuild"], &["log", "close"]] {
+            let finished = server.run(words);
+            assert_eq!(finished.status, DATA, "{words:?}: {finished:?}");
+            assert!(one_line(&finished).contains(why), "{words:?}: {finished:?}");
+        }
+    };
+    refused("damaged");
+    // Without its frames.
+    fs::write(path, &good[..64]).unwrap();
+    refused("cut short or rolled back");
     fs::write(path, &good).unwrap();
+    let guard = server.folder.join("journal/guard");
+    let mark = fs::read(&guard).unwrap();
+    fs::remove_file(&guard).unwrap();
+    refused("guard is missing");
+    fs::write(&guard, mark).unwrap();
     server.log_verify();
 }
 

@@ -411,7 +411,7 @@ async fn a_key_file_of_an_earlier_epoch_or_of_another_log_is_refused_and_left_al
         }
         let before: Vec<_> = ["journal", "keys"].map(|name| files(&server.folder.join(name))).concat();
         let refused = server.run(&["serve", "--development", "--listen", "127.0.0.1:0"]);
-        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert_eq!(refused.status, Some(65), "{refused:?}");
         assert!(refused.stderr.lines().last().is_some_and(|line| line.contains(why)), "{refused:?}");
         let after: Vec<_> = ["journal", "keys"].map(|name| files(&server.folder.join(name))).concat();
         assert!(before.iter().all(|file| after.contains(file)) && before.len() == after.len());

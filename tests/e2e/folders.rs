@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Anywhere.
 const LISTEN: &str = "127.0.0.1:0";
 const QUICKSTART: &[&str] = &["quickstart", "--once", "--listen", LISTEN];
+/// Exit status: the data is not the log's.
+const DATA: i32 = 65;
 const SERVE: &[&str] = &["serve", "--development", "--listen", LISTEN];
 
 /// Runs `exchange` with these words on a folder; a process that serves instead of ending fails the test.
@@ -68,21 +70,23 @@ fn changed(before: &BTreeMap<String, [u8; 32]>, after: &BTreeMap<String, [u8; 32
     names.into_iter().filter(|name| before.get(*name) != after.get(*name)).cloned().collect()
 }
 
-/// The command is refused with one line that says `word`. Gives the files that it changed.
-fn refused_changing(words: &[&str], folder: &Path, word: &str) -> Vec<String> {
+/// The command is refused with one line that says `word`. Gives its exit status and the files that it changed.
+fn refused_changing(words: &[&str], folder: &Path, word: &str) -> (i32, Vec<String>) {
     let before = files(folder);
     let finished = run(words, folder);
-    assert!(finished.status.is_some_and(|status| status != 0), "{words:?}: {finished:?}");
+    let status = finished.status.filter(|status| *status != 0);
+    assert!(status.is_some(), "{words:?}: {finished:?}");
     let line = finished.stderr.trim_end();
     assert!(!line.is_empty() && !line.contains('\n'), "{words:?}: not one line: {finished:?}");
     assert!(line.contains(word), "{words:?}: {line} does not name {word}");
-    changed(&before, &files(folder))
+    (status.unwrap(), changed(&before, &files(folder)))
 }
 
-/// The command is refused with one line that says `word`, and changes no file.
-fn refused(words: &[&str], folder: &Path, word: &str) {
-    let changed = refused_changing(words, folder, word);
+/// The command is refused with one line that says `word`, and changes no file. Gives its exit status.
+fn refused(words: &[&str], folder: &Path, word: &str) -> i32 {
+    let (status, changed) = refused_changing(words, folder, word);
     assert!(changed.is_empty(), "{words:?} is refused and changes {changed:?}");
+    status
 }
 
 /// A folder with a few licenses, stopped.
@@ -137,7 +141,7 @@ impl Made {
         for words in &self.asked {
             let words = words.each_ref().map(String::as_str);
             for folder in [&self.production, &self.development.folder] {
-                changed.extend(refused_changing(&words, folder, "is a data folder already"));
+                changed.extend(refused_changing(&words, folder, "is a data folder already").1);
             }
         }
         changed
@@ -172,7 +176,8 @@ async fn a_journal_without_one_of_its_keys_is_refused_and_left_alone() {
         fs::rename(&key, &away).unwrap();
         refused(QUICKSTART, &server.folder, "keys");
         if name != "trust" {
-            refused(SERVE, &server.folder, "keys");
+            assert!(server.folder.join("store").exists(), "a restart image");
+            assert_eq!(refused(SERVE, &server.folder, "keys"), DATA, "{name}");
         }
         fs::rename(&away, &key).unwrap();
         serves(&mut server).await;
@@ -184,6 +189,40 @@ async fn a_journal_without_one_of_its_keys_is_refused_and_left_alone() {
         refused(words, &server.folder, "keys");
     }
     fs::rename(&away, &keys).unwrap();
+    serves(&mut server).await;
+    server.log_verify();
+}
+
+#[tokio::test]
+async fn a_key_of_another_log_is_refused_and_left_alone() {
+    let mut server = with_licenses().await;
+    // A log under the same key-encryption key: its sealed keys open here.
+    let other = server.folder.with_file_name("other");
+    let old = server.folder.to_str().unwrap();
+    let made = run(&["init", "--lost", "--continues", old], &other);
+    assert_eq!(made.status, Some(0), "{made:?}");
+    for (name, why) in [
+        ("journal", "the journal key does not open the journal"),
+        ("index", "the index key is not the journal's"),
+        ("log", "the frame's signature is not the log's"),
+        ("epoch", "the epoch's key file is of another log"),
+    ] {
+        let key = server.folder.join("keys").join(name);
+        let own = fs::read(&key).unwrap();
+        fs::copy(other.join("keys").join(name), &key).unwrap();
+        assert!(server.folder.join("store").exists(), "a restart image");
+        for words in [SERVE, &["log", "close"]] {
+            let before = files(&server.folder);
+            let finished = run(words, &server.folder);
+            assert_eq!(finished.status, Some(DATA), "{name} {words:?}: {finished:?}");
+            // With another log's key the published checkpoint cannot be read: a warning comes first.
+            let last = finished.stderr.trim_end().lines().last().unwrap_or_default();
+            assert!(last.contains(why), "{name} {words:?}: {finished:?}");
+            let changed = changed(&before, &files(&server.folder));
+            assert!(changed.is_empty(), "{name} {words:?} is refused and changes {changed:?}");
+        }
+        fs::write(&key, own).unwrap();
+    }
     serves(&mut server).await;
     server.log_verify();
 }

@@ -71,6 +71,11 @@ impl KeyedHash {
         u64::from_be_bytes(*self.digest(kind, parts).first_chunk().expect("an HMAC-SHA256 has 32 bytes"))
     }
 
+    /// What the header of each segment holds of the key: another key is told by it, and nothing of the key.
+    pub(crate) fn check(&self, origin: &str) -> u64 {
+        self.tag("journal", &[origin.as_bytes()])
+    }
+
     fn digest(&self, kind: &str, parts: &[&[u8]]) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(kind.as_bytes());

@@ -7,7 +7,7 @@
 
 use crate::{
     Hash, LedgerKeys, Options, Position, clock,
-    crypt::{Crypt, day_of},
+    crypt::{Crypt, KeyedHash, day_of},
     disk::{self, Disk, Lock, RealDisk},
     epoch,
     frame::{self, Frame, Kind},
@@ -36,6 +36,7 @@ use verifier::{
     merkle::{Frontier, leaf_hash},
     note::{SignedNote, VerifierKey},
 };
+use zeroize::Zeroizing;
 
 pub(crate) fn journal_folder(data: &Path) -> PathBuf {
     data.join("journal")
@@ -79,7 +80,8 @@ pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, 
         pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
     let key = VerifierKey::ed25519(&options.origin, public)
         .map_err(|_| OpenError::Keys("the origin cannot be a key name"))?;
-    Ok(LogSigner { pair, key })
+    let index_check = KeyedHash::new(&keys.index).check(&options.origin);
+    Ok(LogSigner { pair, key, index_check })
 }
 
 /// Everything a ledger starts with.
@@ -118,8 +120,9 @@ pub(crate) fn recover(
     let lock = lock(&*disk, &options.folder)?;
     let published = published(&options.folder, &signer.key);
     let folders = Folders::new(Arc::clone(&disk), options);
-    let found = Found::look(folders, signer.key.clone(), published, Reading::Start)?;
+    let found = Found::look(folders, &signer, published, Reading::Start)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
+    found.check_keys(&crypt)?;
     epochs.install(&crypt);
     let replay = Replay { options, found: &found, crypt: &crypt, epochs: &epochs, progress };
     let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
@@ -186,12 +189,12 @@ impl Found {
     /// Lists the segments and reads the guard and the last segment.
     pub(crate) fn look(
         folders: Folders,
-        key: VerifierKey,
+        signer: &LogSigner,
         published: Option<Checkpoint>,
         reading: Reading,
     ) -> Result<Self, OpenError> {
-        let guard = guard::read(&*folders.disk, &folders.journal, key.name())?;
-        let journal = Journal::list(folders, key, reading)?;
+        let guard = guard::read(&*folders.disk, &folders.journal, signer.key.name())?;
+        let journal = Journal::list(folders, signer, reading)?;
         if guard.is_none() && !journal.segments.is_empty() {
             // No crash leaves this: the guard is durable before the first segment is made.
             return Err(OpenError::Guard("the journal's guard is missing"));
@@ -206,6 +209,41 @@ impl Found {
     /// How far the journal was durable, as far as the guard knows.
     fn mark(&self) -> Mark {
         self.guard.map_or(Mark::START, |(_, mark)| mark)
+    }
+
+    /// Holds the journal key and the log's key against the newest group frame that can be read: replay from an image
+    /// or a snapshot may have no frame to open. The index key is held against the segments' headers when they are listed.
+    pub(crate) fn check_keys(&self, crypt: &Crypt) -> Result<(), OpenError> {
+        for segment in self.journal.segments.iter().rev() {
+            let read;
+            let bytes = if segment.number == self.cut.segment {
+                &self.cut.file
+            } else {
+                read = self.journal.read(segment.number)?;
+                &read
+            };
+            let mut group = None;
+            let (mut offset, mut numbers) = (SEGMENT_HEADER_BYTES, segment.first_frame..);
+            while let Some(Ok(frame)) = bytes.get(offset..).map(Frame::parse) {
+                // Replay tells what is wrong with a frame out of its place.
+                if numbers.next() != Some(frame.head.number) {
+                    break;
+                }
+                let at = offset;
+                offset += frame.bytes.len();
+                if frame.head.kind == Kind::Group {
+                    group = Some((at, frame));
+                }
+            }
+            if let Some((at, frame)) = group {
+                self.journal
+                    .check_signature(frame.size, frame.root, &frame.signature)
+                    .map_err(|why| OpenError::Corrupt { segment: segment.number, offset: at as u64, why })?;
+                open_state(crypt, &frame)?;
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
@@ -283,7 +321,7 @@ impl Found {
         let tail = self.tail(&end);
         let mut cursor = end.cursor;
         let first_frame = self.cut.first_frame.unwrap_or(cursor.frame);
-        let mut content = segment::header(*number, first_frame, origin).to_vec();
+        let mut content = signer.segment_header(*number, first_frame).to_vec();
         content.extend_from_slice(tail);
         if !tail.is_empty() && !end.sealed {
             content.extend_from_slice(&build_seal(&mut cursor, signer));
@@ -554,6 +592,13 @@ fn bring_up_tiles(
     Ok(writer)
 }
 
+/// Opens the state part of a group frame.
+pub(crate) fn open_state(crypt: &Crypt, frame: &Frame<'_>) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+    crypt
+        .open_state(frame.state, frame.head.day, frame.head.number)
+        .map_err(|_| OpenError::Keys("the journal key does not open the journal"))
+}
+
 /// Opens a frame's state part and applies its entries. `position` is where the frame stands from now on.
 pub(crate) fn apply_frame(
     crypt: &Crypt,
@@ -568,9 +613,7 @@ pub(crate) fn apply_frame(
     }
     let corrupt =
         |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-    let plain = crypt
-        .open_state(frame.state, frame.head.day, frame.head.number)
-        .map_err(|_| OpenError::Keys("the journal key does not open the journal"))?;
+    let plain = open_state(crypt, frame)?;
     let mut rest = plain.as_slice();
     let mut parts = Vec::new();
     let entries = (frame.head.first_index..).zip(frame.leaves().zip(frame.subjects()).zip(hashes));
@@ -682,11 +725,11 @@ impl Cut {
 }
 
 impl Journal {
-    fn list(folders: Folders, key: VerifierKey, reading: Reading) -> Result<Self, OpenError> {
+    fn list(folders: Folders, signer: &LogSigner, reading: Reading) -> Result<Self, OpenError> {
         let disk = &*folders.disk;
         let mut listed =
             segment::list(disk, &folders.journal).map_err(OpenError::io("listing the segments"))?;
-        let origin = verifier::sha256(&[key.name().as_bytes()]);
+        let origin = verifier::sha256(&[signer.key.name().as_bytes()]);
         while let Some(last) = listed.pop_if(|last| last.header.is_none()) {
             // Prepared ahead and not begun, or its header was torn while it was begun (the one after it may be
             // prepared by then): nothing stands behind a header that was not durable.
@@ -709,13 +752,16 @@ impl Journal {
             if header.origin != origin {
                 return Err(OpenError::Keys("the journal is of another origin"));
             }
+            if header.index_check != signer.index_check {
+                return Err(OpenError::Keys("the index key is not the journal's"));
+            }
             for earlier in &mut segments {
                 earlier.end_frame = earlier.end_frame.min(header.first_frame);
             }
             let Header { first_frame, .. } = header;
             segments.push(Begun { number: expected, path: segment.path, first_frame, end_frame: u64::MAX });
         }
-        Ok(Self { segments, folders, key, reading })
+        Ok(Self { segments, folders, key: signer.key.clone(), reading })
     }
 
     /// A whole segment, from the journal's folder or the archive.
@@ -753,7 +799,6 @@ impl Journal {
         published: Option<&Checkpoint>,
         visit: &mut Visit<'_, E>,
     ) -> Result<End, E> {
-        let public = UnparsedPublicKey::new(&ED25519, self.key.key());
         let mut cursor = start.clone();
         confirm(mark, published, &cursor)?;
         let mut end_offset = SEGMENT_HEADER_BYTES as u64;
@@ -815,8 +860,7 @@ impl Journal {
                 };
                 check(&frame, &mut cursor, &mut hashes).map_err(corrupt)?;
                 if self.reading == Reading::Check {
-                    self.check_signature(frame.size, frame.root, &frame.signature, &public)
-                        .map_err(corrupt)?;
+                    self.check_signature(frame.size, frame.root, &frame.signature).map_err(corrupt)?;
                 } else {
                     last = Some((offset, frame.size, frame.root, frame.signature));
                 }
@@ -827,7 +871,7 @@ impl Journal {
                 cursor.position = Position::new(segment.number, offset as u32);
             }
             if let Some((offset, size, root, signature)) = last {
-                self.check_signature(size, root, &signature, &public).map_err(|why| OpenError::Corrupt {
+                self.check_signature(size, root, &signature).map_err(|why| OpenError::Corrupt {
                     segment: segment.number,
                     offset: offset as u64,
                     why,
@@ -845,15 +889,9 @@ impl Journal {
         Ok(End { cursor, offset: end_offset, torn, sealed })
     }
 
-    fn check_signature(
-        &self,
-        size: u64,
-        root: Hash,
-        signature: &[u8; 64],
-        public: &UnparsedPublicKey<&[u8; 32]>,
-    ) -> Result<(), &'static str> {
+    fn check_signature(&self, size: u64, root: Hash, signature: &[u8; 64]) -> Result<(), &'static str> {
         let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
-        public
+        UnparsedPublicKey::new(&ED25519, self.key.key())
             .verify(checkpoint.text().as_bytes(), signature)
             .map_err(|_| "the frame's signature is not the log's")
     }

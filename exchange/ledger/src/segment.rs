@@ -39,13 +39,19 @@ const SPACE_INTERVAL: Duration = Duration::from_millis(100);
 /// How often every file of the journal is looked for.
 const INSPECT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The header that makes a prepared file a segment.
-pub(crate) fn header(number: u32, first_frame: u64, origin: &str) -> [u8; SEGMENT_HEADER_BYTES] {
+/// The header that makes a prepared file a segment. `index_check` is [`crate::KeyedHash::check`].
+pub(crate) fn header(
+    number: u32,
+    first_frame: u64,
+    origin: &str,
+    index_check: u64,
+) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     bytes[..4].copy_from_slice(MAGIC);
     bytes[4..8].copy_from_slice(&number.to_be_bytes());
     bytes[8..16].copy_from_slice(&first_frame.to_be_bytes());
     bytes[16..48].copy_from_slice(&verifier::sha256(&[origin.as_bytes()]));
+    bytes[48..56].copy_from_slice(&index_check.to_be_bytes());
     let crc = crc32c::crc32c(&bytes[..60]);
     bytes[60..].copy_from_slice(&crc.to_be_bytes());
     bytes
@@ -57,18 +63,19 @@ pub(crate) struct Header {
     pub(crate) number: u32,
     pub(crate) first_frame: u64,
     pub(crate) origin: Hash,
+    pub(crate) index_check: u64,
 }
 
 impl Header {
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; SEGMENT_HEADER_BYTES] = bytes.first_chunk()?;
         let crc = u32::from_be_bytes(*bytes[60..].first_chunk()?);
-        let fits =
-            bytes.starts_with(MAGIC) && bytes[48..60] == [0; 12] && crc32c::crc32c(&bytes[..60]) == crc;
+        let fits = bytes.starts_with(MAGIC) && bytes[56..60] == [0; 4] && crc32c::crc32c(&bytes[..60]) == crc;
         fits.then_some(Self {
             number: u32::from_be_bytes(*bytes[4..].first_chunk()?),
             first_frame: u64::from_be_bytes(*bytes[8..].first_chunk()?),
             origin: *bytes[16..].first_chunk()?,
+            index_check: u64::from_be_bytes(*bytes[48..].first_chunk()?),
         })
     }
 }

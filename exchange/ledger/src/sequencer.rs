@@ -441,13 +441,18 @@ pub(crate) struct Sequencer {
     pub(crate) lock: Lock,
 }
 
-/// The log's key with the name it signs under.
+/// The log's key with the name it signs under, and what tells the index key.
 pub(crate) struct LogSigner {
     pub(crate) pair: Ed25519KeyPair,
     pub(crate) key: VerifierKey,
+    pub(crate) index_check: u64,
 }
 
 impl LogSigner {
+    pub(crate) fn segment_header(&self, number: u32, first_frame: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+        segment::header(number, first_frame, self.key.name(), self.index_check)
+    }
+
     pub(crate) fn sign(&self, size: u64, root: Hash) -> (Checkpoint, [u8; 64]) {
         let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
         let signature = self.pair.sign(checkpoint.text().as_bytes());
@@ -696,7 +701,7 @@ impl Sequencer {
         self.seal().map_err(|Fatal| Refused::Stopped)?;
         self.keeper.close(self.current.number, self.current.offset);
         // The header is durable before a frame follows it: a torn header has nothing behind it.
-        let header = segment::header(number, self.cursor.frame, self.signer.key.name());
+        let header = self.signer.segment_header(number, self.cursor.frame);
         let begun = file.write_all_at(&header, 0).and_then(|()| {
             file.sync()?;
             Ok(file.stat()?.len)

@@ -674,7 +674,7 @@ pub fn verify(disk: &SimDisk, settings: &Settings, keys: &LedgerKeys) -> Result<
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
     let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
     let folders = Folders::new(Arc::new(disk.clone()), &options);
-    let found = Found::look(folders, signer.key, None, Reading::Check)?;
+    let found = Found::look(folders, &signer, None, Reading::Check)?;
     let (mut leaves, mut changes) = (Vec::new(), Changes::default());
     found.walk::<OpenError>(&Cursor::start(), &mut |position, frame, hashes| {
         apply_frame(&crypt, &state, position, frame, hashes, &mut changes)?;
@@ -695,8 +695,9 @@ impl Journal {
         let signer = recovery::signer(&options, keys)?;
         let lock = recovery::lock(&*disk, &options.folder)?;
         let folders = Folders::new(Arc::clone(&disk), &options);
-        let found = Found::look(folders.clone(), signer.key.clone(), None, Reading::Start)?;
+        let found = Found::look(folders.clone(), &signer, None, Reading::Start)?;
         let crypt = Arc::new(Crypt::new(&options.origin, keys));
+        found.check_keys(&crypt)?;
         let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
         epochs.install(&crypt);
         let state = Arc::new(State::new(Arc::clone(&crypt), options.idempotency_per_organisation));

@@ -9,11 +9,11 @@ use crate::{
     ledger::OpenError,
     record::{EntryPlain, Record},
     recovery::{
-        Changes, Found, Reading, apply_frame, is_served, lock, published, signer, snapshots_folder,
-        store_folder,
+        Changes, Found, Reading, apply_frame, is_served, lock, open_state, published, signer,
+        snapshots_folder, store_folder,
     },
     segment::Folders,
-    sequencer::{Cursor, kind_of_leaf, leaf_of},
+    sequencer::{Cursor, LogSigner, kind_of_leaf, leaf_of},
     snapshot,
     state::State,
     store::StoreError,
@@ -23,7 +23,6 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use verifier::{
     checkpoint::Checkpoint,
     leaf::{LeafKind, Open},
-    note::VerifierKey,
 };
 
 /// What [`verify_log`] found in a journal whose frames are all good.
@@ -68,10 +67,10 @@ pub enum ImageFound {
 }
 
 /// Looks at a journal that a gateway may be writing.
-fn look(options: &Options, key: &VerifierKey, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
+fn look(options: &Options, signer: &LogSigner, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
     let look = || {
         let folders = Folders::new(Arc::new(RealDisk), options);
-        Found::look(folders, key.clone(), published.cloned(), Reading::Check)
+        Found::look(folders, signer, published.cloned(), Reading::Check)
     };
     // A segment that is archived while the folder is read may be missed in both its forms.
     look().or_else(|_| look())
@@ -99,7 +98,7 @@ pub fn verify_log(
     let served = is_served(&options.folder);
     let published = published(&options.folder, &signer.key);
     let mut snapshots = snapshots(&options, &mut problems)?;
-    let found = look(&options, &signer.key, published.as_ref())?;
+    let found = look(&options, &signer, published.as_ref())?;
     let mut changes = Changes::default();
     let mut tally = Tally::empty();
     let (mut logged_digests, mut good_snapshots) = (0, 0);
@@ -136,7 +135,7 @@ pub fn verify_log(
         snapshots.keys().map(|size| format!("the journal has no seal for the snapshot of size {size}")),
     );
     let state_digest = state.digest();
-    let image = match image(&options, &crypt, &signer.key, end.cursor.frame, state_digest) {
+    let image = match image(&options, &crypt, &signer, end.cursor.frame, state_digest) {
         Ok(found) => found,
         Err(error) => {
             problems.push(format!("the restart image: {error}"));
@@ -180,7 +179,7 @@ fn snapshots(options: &Options, problems: &mut Vec<String>) -> Result<BTreeMap<u
 fn image(
     options: &Options,
     crypt: &Arc<Crypt>,
-    key: &VerifierKey,
+    signer: &LogSigner,
     frames: u64,
     expected: Hash,
 ) -> Result<ImageFound, ImageProblem> {
@@ -200,7 +199,7 @@ fn image(
     let (_image, Some(meta)) = Image::open(&store, options.engine, &options.origin, &state)? else {
         return Ok(ImageFound::Absent);
     };
-    let found = look(options, key, None)?;
+    let found = look(options, signer, None)?;
     let mut changes = Changes::default();
     let end = found.walk(&meta.cursor, &mut |position, frame, hashes| {
         changes.clear();
@@ -256,7 +255,7 @@ pub struct Tail {
 pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<Tail, OpenError> {
     let signer = signer(&options, &keys)?;
     let crypt = Crypt::new(&options.origin, &keys);
-    let found = look(&options, &signer.key, None)?;
+    let found = look(&options, &signer, None)?;
     let mut closed = false;
     let end = found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
         if frame.head.kind == Kind::Seal {
@@ -264,9 +263,7 @@ pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry))
         }
         let corrupt =
             |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-        let plain = crypt
-            .open_state(frame.state, frame.head.day, frame.head.number)
-            .map_err(|_| OpenError::Keys("the journal key does not open the journal"))?;
+        let plain = open_state(&crypt, frame)?;
         let mut rest = plain.as_slice();
         for leaf in frame.leaves() {
             let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;

@@ -277,9 +277,13 @@ fn cases() -> Vec<Case> {
 
 /// Refused with this message, and not a byte of the folder changes.
 fn refused(options: &Options, what: &str, message: &str) {
+    refused_with(options, keys(), what, message);
+}
+
+fn refused_with(options: &Options, keys: LedgerKeys, what: &str, message: &str) {
     let folder = &options.folder;
     let before = tree(folder);
-    let error = match Ledger::open(options.clone(), keys()) {
+    let error = match Ledger::open(options.clone(), keys) {
         Ok(_) => panic!("{what}: accepted"),
         Err(error) => error.to_string(),
     };
@@ -312,6 +316,41 @@ fn a_harmed_journal_is_refused_and_left_as_it_is() {
     let (ledger, opened) = open_with(at(NOW_MS, good.path()));
     assert_eq!((opened.size, opened.torn), (6, false));
     ledger.close();
+}
+
+#[test]
+fn another_key_is_refused_and_changes_nothing() {
+    let good = journal_at(ORIGIN);
+    let theirs = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    type Wrong = fn(&mut LedgerKeys, &[u8]);
+    let cases: [(&str, Wrong, &str); 3] = [
+        ("the journal key", |keys, _| keys.journal[0] ^= 1, "the journal key does not open the journal"),
+        ("the index key", |keys, _| keys.index[0] ^= 1, "the index key is not the journal's"),
+        (
+            "the log's key",
+            |keys, theirs| keys.log_pkcs8 = theirs.to_vec(),
+            "the frame's signature is not the log's",
+        ),
+    ];
+    // Several starts without an entry: the last segments hold a copied seal alone.
+    for starts in 0..3 {
+        for image in [true, false] {
+            for (what, wrong, message) in &cases {
+                let options = Options { image, ..at(NOW_MS, good.path()) };
+                let mut keys = keys();
+                wrong(&mut keys, theirs.as_ref());
+                refused_with(&options, keys, &format!("{what} after {starts} idle starts"), message);
+            }
+        }
+        open_with(at(NOW_MS, good.path())).0.close();
+    }
+    // A check tells the same.
+    for (_, wrong, message) in &cases {
+        let mut keys = keys();
+        wrong(&mut keys, theirs.as_ref());
+        let verified = ledger::verify_log(at(NOW_MS, good.path()), keys, |_| {}).unwrap_err().to_string();
+        assert!(verified.contains(message), "{verified}");
+    }
 }
 
 #[test]
