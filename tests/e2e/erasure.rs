@@ -17,6 +17,9 @@ use tests::{
 };
 use verifier::leaf::Labels;
 
+/// Closed segments after which a snapshot is made.
+const SNAPSHOT_SEGMENTS: usize = 10;
+
 fn propose(kind: &str, whom: Option<&HolderRef>) -> Call {
     let mut body = json!({"kind": kind, "reason": "测试"});
     if let Some(whom) = whom {
@@ -234,7 +237,7 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     let mut issuer = server.party("issuer");
     let mut portal = server.party("portal");
     let bank = server.party("bank");
-    let mut operators = [server.party("operator"), server.party("operator2")];
+    let operators = [server.party("operator"), server.party("operator2")];
     let kept = draft(&natural()).issue(&mut issuer).await;
     let issuing = draft(&natural()).call();
     let reply = issuer.send(&issuing).await.expect(201);
@@ -257,7 +260,19 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     issuer.send(&face).await.expect(200);
     let given = grant(&whom, &bank, tests::Target::Type(&natural()));
     let given = portal.send(&Call::new(Route::GrantCreate, &given)).await.expect(201).json["grant"].clone();
+    // A snapshot that still has the holder. Each start begins a segment.
+    drop((issuer, portal, bank, operators));
+    for _ in 0..SNAPSHOT_SEGMENTS {
+        server.stop();
+        server.start();
+    }
+    let mut issuer = server.party("issuer");
+    let mut operators = [server.party("operator"), server.party("operator2")];
     issuer.send(&Call::new(Route::Transition, &revoke)).await.expect(200);
+    eventually("a snapshot in the log", || async {
+        (server.log_verify()["loggedDigests"] == 1).then_some(())
+    })
+    .await;
 
     // What a thief of the whole folder has before: the key that opens everything of the holder.
     let (epoch_key, wrapped) = (epoch_file(&server)[37..69].to_vec(), born(&server));
@@ -297,16 +312,19 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     assert_eq!(issuer.send(&issuing).await.code(), Code::Erased.name());
     let old = server.entry(&reply).await;
     assert_eq!(old.receipt.leaf_hash, receipt_of.receipt.leaf_hash);
-    drop((bank, portal));
     assert_eq!(server.stop(), Some(0));
 
     let digest = server.log_verify()["stateDigest"].clone();
-    for derived in ["store", "tiles"] {
-        fs::remove_dir_all(server.folder.join(derived)).unwrap();
+    for (words, from_snapshot) in
+        [(&["rebuild", "--json", "--from-zero"][..], false), (&["rebuild", "--json"], true)]
+    {
+        for derived in ["store", "tiles"] {
+            fs::remove_dir_all(server.folder.join(derived)).unwrap();
+        }
+        let rebuilt = server.run(words);
+        let rebuilt: Value = serde_json::from_str(&rebuilt.stdout).unwrap();
+        assert_eq!((&rebuilt["stateDigest"], rebuilt["snapshot"].is_u64()), (&digest, from_snapshot));
     }
-    let rebuilt = server.run(&["rebuild", "--json"]);
-    let rebuilt: Value = serde_json::from_str(&rebuilt.stdout).unwrap();
-    assert_eq!(rebuilt["stateDigest"], digest);
 
     // No file holds plaintext or key, in the clear or under a seal that still opens.
     let now = epoch_file(&server);
@@ -316,6 +334,8 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
         let content = exchange::app::key_folder(&server.config).unwrap().load(name).unwrap().to_vec();
         found.push((name.into(), content));
     }
+    let is_snapshot = |path: &Path| path.extension().is_some_and(|end| end == "mxs");
+    assert!(found.iter().any(|(path, _)| is_snapshot(path)), "a snapshot is among them");
     for (path, bytes) in &found {
         for secret in [number.as_bytes(), name.as_bytes(), &epoch_key, &keys[0], &keys[1]] {
             assert!(!contains(bytes, secret), "{}", path.display());

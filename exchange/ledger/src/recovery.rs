@@ -835,14 +835,15 @@ impl Journal {
             while cursor.frame < segment.end_frame {
                 let corrupt =
                     |why| OpenError::Corrupt { segment: segment.number, offset: offset as u64, why };
-                if self.reading == Reading::Check
-                    && read_at != Some(offset)
-                    && Frame::parse(bytes.get(offset..).unwrap_or_default()).is_err()
-                {
-                    // It was perhaps being written when it was read. What follows it now was written after it: read
-                    // again, a frame before a whole one is whole.
-                    read_at = Some(offset);
-                    bytes = self.read(segment.number)?;
+                if self.reading == Reading::Check && read_at != Some(offset) {
+                    let rest = bytes.get(offset..).unwrap_or_default();
+                    if Frame::parse(rest).is_err() && (!is_last || frame::any_frame_from(rest, cursor.frame))
+                    {
+                        // It was perhaps being written when it was read, and what follows it was written after it:
+                        // read again, now that a later frame was seen, it is whole unless it is damaged.
+                        read_at = Some(offset);
+                        bytes = self.read(segment.number)?;
+                    }
                 }
                 let rest = bytes.get(offset..).unwrap_or_default();
                 let frame = match Frame::parse(rest) {

@@ -174,6 +174,40 @@ fn verifying_beside_a_running_ledger_disturbs_nothing() {
 }
 
 #[test]
+fn verifying_beside_writers_in_tiny_segments_never_finds_damage() {
+    const WRITERS: usize = 3;
+    const ENTRIES: usize = 400;
+    /// Some tens of entries fill a segment.
+    const PART: usize = 8 << 10;
+    let dir = TempDir::new().unwrap();
+    let options = options(dir.path());
+    let ledger = open_with(options.clone()).0;
+    let done = AtomicU64::new(0);
+    let mut checks = 0;
+    std::thread::scope(|scope| {
+        let write = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            for _ in 0..ENTRIES {
+                let part = ledger.seal_subject(0, &[], &[b'x'; PART]);
+                runtime.block_on(commit(&ledger, command(&Record::default(), vec![part])));
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let writers = [(); WRITERS].map(|()| scope.spawn(write));
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            let before = done.load(Ordering::Relaxed);
+            let report = ledger::verify_log(options.clone(), keys(), |_| {}).unwrap();
+            assert!(report.size >= before && !report.torn_tail && report.problems.is_empty(), "{report:?}");
+            checks += 1;
+        }
+    });
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.size as usize, WRITERS * ENTRIES);
+    assert!(report.segments > 20 && checks > 1, "{} segments, {checks} checks", report.segments);
+    ledger.close();
+}
+
+#[test]
 fn the_public_sees_the_new_checkpoint_after_a_while() {
     let dir = TempDir::new().unwrap();
     let ledger = open(dir.path());

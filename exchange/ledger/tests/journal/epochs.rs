@@ -318,6 +318,94 @@ fn the_erased_are_gone_and_everything_else_stays() {
     }
 }
 
+#[test]
+fn a_snapshot_from_before_an_erasure_and_a_rotation_gives_neither_key_back() {
+    let dir = TempDir::new().unwrap();
+    let open_at = |snapshot_interval| {
+        let options = Options { snapshot_interval, snapshot_segments: u32::MAX, ..options(dir.path()) };
+        let files = Arc::new(PlainEpochs::new(dir.path()));
+        loop {
+            match Ledger::open(options.clone(), keys_with(Arc::clone(&files) as Arc<dyn EpochFiles>)) {
+                Err(OpenError::Locked) => std::thread::yield_now(),
+                opened => return opened.unwrap(),
+            }
+        }
+    };
+    let (ledger, _) = open_at(Duration::ZERO);
+    let (_, first) = issue(&ledger, 1);
+    let (_, second) = issue(&ledger, 2);
+    let size = ledger.size();
+    let taken = loop {
+        match ledger.snapshot_to_log() {
+            Some(digest) if digest.size >= size => break digest,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    commit_now(&ledger, command(&Record { state_digest: Some(taken), ..Record::default() }, Vec::new()));
+    ledger.snapshot_logged(&taken);
+    ledger.close();
+    // Closing may have made one that nobody logged.
+    let snapshot = dir.path().join("snapshots").join(format!("{:020}.mxs", taken.size));
+    for entry in fs::read_dir(dir.path().join("snapshots")).unwrap() {
+        let path = entry.unwrap().path();
+        if path != snapshot {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let quiet = Duration::from_secs(3600);
+
+    let check = |ledger: &Ledger, digest| {
+        assert!(matches!(body(ledger, 1), Err(ReadError::KeyGone)));
+        assert!(ledger.state().holder_key(&first.label).is_none());
+        assert!(ledger.state().holder(&key(1)).is_none());
+        assert_eq!(body(ledger, 2).unwrap(), SECRET);
+        assert_eq!(ledger.state().digest(), digest);
+    };
+    // Behind the erasure alone, and behind the change of epoch as well.
+    for (step, epoch) in [(false, 1), (true, 2)] {
+        let (ledger, _) = open_at(quiet);
+        if step {
+            assert_eq!(ledger.rotate(event).unwrap(), epoch);
+            issue(&ledger, 3);
+        } else {
+            commit_now(&ledger, ended(&ledger, 1));
+            commit_now(&ledger, erasure(&ledger, 1));
+        }
+        let digest = ledger.state().digest();
+        check(&ledger, digest);
+        ledger.close();
+        fs::remove_dir_all(dir.path().join("store")).unwrap();
+        let (ledger, opened) = open_at(quiet);
+        assert_eq!((opened.from_snapshot, opened.from_image), (Some(taken.size), false));
+        assert_eq!(ledger.state().epoch(), epoch);
+        check(&ledger, digest);
+        ledger.close();
+        for from in [RebuildFrom::Zero, RebuildFrom::Snapshot] {
+            let files = Arc::new(PlainEpochs::new(dir.path()));
+            let options = Options { snapshot_interval: quiet, ..options(dir.path()) };
+            let rebuilt = ledger::rebuild(options, keys_with(files), from, &|_| {}).unwrap();
+            let base = (from == RebuildFrom::Snapshot).then_some(taken.size);
+            assert_eq!((rebuilt.state_digest, rebuilt.from_snapshot), (digest, base));
+            let (ledger, opened) = open_at(quiet);
+            assert!(opened.from_image);
+            check(&ledger, digest);
+            if step {
+                assert_eq!(body(&ledger, 3).unwrap(), SECRET);
+            }
+            ledger.close();
+        }
+    }
+    // The old snapshot lies there still; what it wraps is under a key that no file has.
+    assert!(snapshot.exists());
+    let (_, present, rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
+    assert!(rows.iter().any(|(label, _)| *label == second.label));
+    assert!(rows.iter().all(|(label, _)| *label != first.label));
+    assert!(unwraps(&present, &first.label, &first.wrapped).is_none());
+    for (path, bytes) in files(dir.path()) {
+        assert!(!contains(&bytes, SECRET), "{}", path.display());
+    }
+}
+
 fn erasure_of(ledger: &Ledger, label: Key) -> Command {
     assert!(ledger.state().holder_by_label(&label).unwrap().erased);
     command(&Record { erased: vec![label], ..Record::default() }, vec![])
