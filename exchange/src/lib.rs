@@ -11,6 +11,7 @@ pub mod config;
 pub mod cosign;
 pub mod decide;
 pub mod effect;
+pub mod export;
 pub mod facts;
 pub mod floor;
 pub mod gateway;

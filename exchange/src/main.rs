@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use exchange::app::{self, App, EXIT_USAGE, Exit};
-use exchange::client::Identity;
+use exchange::client::{Client, Identity};
 use exchange::config::{Config, ConfigError};
-use exchange::{init, probe, quickstart, succession};
+use exchange::{export, init, probe, quickstart, succession};
 use indicatif::ProgressBar;
 use ledger::{ImageFound, OpenError, RebuildFrom};
 use schemas::routes::Route;
@@ -134,21 +134,21 @@ enum Command {
         #[arg(long)]
         reason: String,
         #[command(flatten)]
-        operator: Operator,
+        operator: Caller,
     },
     /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch.
     Propose {
         /// The proposal, JSON: kind, holder, reason.
         file: PathBuf,
         #[command(flatten)]
-        operator: Operator,
+        operator: Caller,
     },
     /// Approves another operator's proposal.
     Approve {
         /// The proposal's id.
         proposal: String,
         #[command(flatten)]
-        operator: Operator,
+        operator: Caller,
     },
 }
 
@@ -167,6 +167,17 @@ enum LogCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// Asks a serving exchange all pages of a query, as an auditor, for `verifier audit`. Each page is an entry.
+    Export {
+        /// The query, JSON: purpose, userName, and what is to match.
+        #[arg(long)]
+        query: PathBuf,
+        /// The file to make, one page a line; none there yet. It holds personal data.
+        #[arg(long)]
+        out: PathBuf,
+        #[command(flatten)]
+        auditor: Caller,
+    },
 }
 
 #[derive(Subcommand)]
@@ -176,14 +187,14 @@ enum ParticipantCommand {
         /// The registration, JSON.
         file: PathBuf,
         #[command(flatten)]
-        operator: Operator,
+        operator: Caller,
     },
     /// Changes a registration.
     Change {
         /// The registration, JSON.
         file: PathBuf,
         #[command(flatten)]
-        operator: Operator,
+        operator: Caller,
     },
     /// Suspends a participant.
     Suspend {
@@ -196,7 +207,7 @@ enum ParticipantCommand {
         #[arg(long)]
         lift: bool,
         #[command(flatten)]
-        operator: Operator,
+        operator: Caller,
     },
 }
 
@@ -216,18 +227,18 @@ struct Place {
     config: Option<PathBuf>,
 }
 
-/// As whom a register command speaks.
+/// As whom a command speaks to a serving exchange: as an operator, or as an auditor to export.
 #[derive(Args)]
-struct Operator {
+struct Caller {
     #[command(flatten)]
     place: Place,
     /// Address of the data listener, instead of the configuration's.
     #[arg(long)]
     server: Option<SocketAddr>,
-    /// Operator's certificate, PEM [default: pki/clients/operator.pem in the data folder].
+    /// Own certificate, PEM [default: pki/clients/operator.pem or auditor.pem in the data folder].
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
-    /// Operator's key, PEM.
+    /// Its key, PEM.
     #[arg(long, requires = "cert")]
     key: Option<PathBuf>,
 }
@@ -326,6 +337,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Log(LogCommand::Verify { place, json }) => return log_verify(&place.load()?, json),
         Command::Log(LogCommand::Close { place }) => {
             print!("{}", runtime()?.block_on(succession::close(&place.load()?))?);
+        }
+        Command::Log(LogCommand::Export { query, out, auditor }) => {
+            runtime()?.block_on(log_export(json_file(&query)?, &out, &auditor))?;
         }
         Command::Rebuild { place, from_zero, json } => rebuild(&place.load()?, from_zero, json)?,
         Command::Archive { place, before, json } => {
@@ -506,15 +520,22 @@ async fn participant(command: ParticipantCommand) -> anyhow::Result<()> {
     operate(route, &body, operator).await
 }
 
+impl Caller {
+    /// A connection to the exchange; `name` is the development participant whose certificate is taken unless told.
+    async fn connect(&self, name: &str) -> anyhow::Result<Client> {
+        let config = self.place.load()?;
+        let default = |end: &str| config.path(Path::new("pki/clients")).join(format!("{name}.{end}"));
+        let cert = self.cert.clone().unwrap_or_else(|| default("pem"));
+        let key = self.key.clone().unwrap_or_else(|| default("key"));
+        let identity = Identity::load(&config.path(&config.tls.client_ca), &cert, &key)?;
+        identity.connect(self.server.unwrap_or(config.listen.data)).await
+    }
+}
+
 /// Sends a request to a serving exchange as an operator, and prints the answer.
-async fn operate(route: Route, body: &serde_json::Value, operator: Operator) -> anyhow::Result<()> {
+async fn operate(route: Route, body: &serde_json::Value, operator: Caller) -> anyhow::Result<()> {
     let path = route.path().context("a data route has a path")?;
-    let config = operator.place.load()?;
-    let default = |name: &str| config.path(Path::new("pki/clients")).join(name);
-    let cert = operator.cert.unwrap_or_else(|| default("operator.pem"));
-    let key = operator.key.unwrap_or_else(|| default("operator.key"));
-    let identity = Identity::load(&config.path(&config.tls.client_ca), &cert, &key)?;
-    let mut client = identity.connect(operator.server.unwrap_or(config.listen.data)).await?;
+    let mut client = operator.connect("operator").await?;
     let mut random = [0; 16];
     ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
         .map_err(|_| anyhow::anyhow!("no randomness"))?;
@@ -522,6 +543,20 @@ async fn operate(route: Route, body: &serde_json::Value, operator: Operator) -> 
         client.post(path, serde_json::to_vec(body)?, &[("idempotency-key", &hex::encode(random))]).await?;
     println!("{}", String::from_utf8_lossy(&answer));
     anyhow::ensure!(status < 300, "refused with status {status}");
+    Ok(())
+}
+
+/// Writes all pages of an auditor's query to a file that appears whole or not at all.
+async fn log_export(query: serde_json::Value, out: &Path, auditor: &Caller) -> anyhow::Result<()> {
+    anyhow::ensure!(!out.exists(), "{} is there already", out.display());
+    let mut client = auditor.connect("auditor").await?;
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Readable by its owner alone, and gone again when dropped before it has its name.
+    let mut file = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
+    let (pages, entries) = export::pages(&mut client, query, file.as_file_mut()).await?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(out).map_err(|error| error.error).with_context(|| out.display().to_string())?;
+    println!("{}: {entries} entries in {pages} pages", out.display());
     Ok(())
 }
 

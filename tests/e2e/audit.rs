@@ -83,16 +83,19 @@ async fn an_auditor_finds_entries_with_proof_and_every_view_is_told() {
     assert!(asked(&mut auditor, unknown).await.entries.is_empty());
 
     // Pages by index make one export, which the verifier checks.
-    let mut pages = Vec::new();
+    let (mut pages, mut answers) = (Vec::new(), Vec::new());
     let mut from = 0;
+    let to = schemas::date::rfc3339(now_ms());
     loop {
-        let filters = json!({"limit": 2, "fromIndex": from, "to": schemas::date::rfc3339(now_ms())});
-        let one = asked(&mut auditor, filters).await;
+        let filters = json!({"limit": 2, "fromIndex": from, "to": to});
+        let reply = auditor.send(&query(filters)).await.expect(200);
+        let one = page(&reply);
         let next = one.next;
         pages.push(one);
+        answers.push(reply.body);
         match next {
-            Some(next) if pages.len() < 4 => from = next,
-            _ => break,
+            Some(next) => from = next,
+            None => break,
         }
     }
     let report = check(&server, &pages);
@@ -101,6 +104,23 @@ async fn an_auditor_finds_entries_with_proof_and_every_view_is_told() {
     assert!(pages.len() >= 3);
     let gap = [pages[0].clone(), pages[2].clone()];
     assert!(check(&server, &gap).has(Reason::SequenceBroken));
+    let report = check(&server, &pages[..2]);
+    assert!(report.has(Reason::NotWhole) && report.verdict == Verdict::Unknown, "{:?}", report.reasons);
+
+    // The same from the command line, with the answers as they came.
+    let whole = server.verify_pages("audit", &answers);
+    assert_eq!(whole.status, Some(0), "{whole:?}");
+    let entries: usize = pages.iter().map(|page| page.entries.len()).sum();
+    assert!(whole.stdout.contains(&format!("entries      {entries} of ")), "{whole:?}");
+    let part = server.verify_pages("audit", &answers[..1]);
+    assert_eq!(part.status, Some(2), "{part:?}");
+    assert!(part.stdout.contains("not-whole"), "{part:?}");
+    for bad in tests::flipped(&answers[1]) {
+        let mut changed = answers.clone();
+        changed[1] = bad;
+        let refused = server.verify_pages("audit", &changed);
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+    }
 
     // Nothing can be changed.
     let refuse = |what: &str, reason: Reason, change: &dyn Fn(&mut AuditPage)| {
@@ -186,4 +206,73 @@ async fn nobody_asks_without_the_role_or_without_a_purpose() {
     // Far beyond the end there is nothing, and that is said.
     let page = asked(&mut auditor, json!({"fromIndex": u64::MAX >> 1})).await;
     assert!(page.entries.is_empty() && page.next.is_none());
+}
+
+#[tokio::test]
+async fn an_export_from_the_command_line_is_one_file_that_the_verifier_checks() {
+    let server = Setup::new().start().await;
+    let [mut issuer, mut bank] = ["issuer", "bank"].map(|name| server.party(name));
+    let license = draft(&natural()).issue(&mut issuer).await;
+    let mut last = 0;
+    for _ in 0..7 {
+        last = bank.send(&license.verify(None)).await.expect(403).receipt().index;
+    }
+    // A query without an end ends now, and reads what is published by now.
+    server.proof(last).await;
+    let folder = server.folder.join("exports");
+    std::fs::create_dir(&folder).unwrap();
+    let (query, out) = (folder.join("query.json"), folder.join("export.jsonl"));
+    let write = |query: &std::path::Path, purpose: &str| {
+        let body = json!({
+            "purpose": purpose, "userName": "测试审计员", "code": "not-permitted", "limit": 3,
+        });
+        std::fs::write(query, body.to_string()).unwrap();
+    };
+    let [query_name, out_name] = [&query, &out].map(|path| path.to_str().unwrap());
+    let address = server.data.to_string();
+    let export = |more: &[&str]| {
+        let words = ["log", "export", "--query", query_name, "--out", out_name, "--server", &address];
+        server.run(&[&words[..], more].concat())
+    };
+    let left = || {
+        let files = std::fs::read_dir(&folder).unwrap();
+        files.map(|file| file.unwrap().file_name()).collect::<Vec<_>>()
+    };
+
+    // Refused: nothing is left.
+    write(&query, "   ");
+    let refused = export(&[]);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("bad-use-context"), "{refused:?}");
+    write(&query, "测试审计");
+    let [cert, key] = ["pem", "key"].map(|end| server.folder.join(format!("pki/clients/bank.{end}")));
+    let refused = export(&["--cert", cert.to_str().unwrap(), "--key", key.to_str().unwrap()]);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("wrong-role"), "{refused:?}");
+    assert_eq!(left(), ["query.json"]);
+
+    let done = export(&[]);
+    assert_eq!(done.status, Some(0), "{done:?}");
+    assert!(done.stdout.contains("7 entries in 3 pages"), "{done:?}");
+    let text = std::fs::read(&out).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&out).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600, "personal data, for its owner alone");
+    let checked = server.verifier(&["audit", out_name]);
+    assert_eq!(checked.status, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("entries      7 of "), "{checked:?}");
+    // Each line is an answer with its receipt.
+    for line in text.strip_suffix(b"\n").unwrap().split(|byte| *byte == b'\n') {
+        verifier::receipt::cut(line).unwrap();
+    }
+    let mut changed = text.clone();
+    changed[text.len() / 4] ^= 1;
+    let bad = folder.join("changed.jsonl");
+    std::fs::write(&bad, changed).unwrap();
+    assert_eq!(server.verifier(&["audit", bad.to_str().unwrap()]).status, Some(1));
+
+    // What is there already stays.
+    let again = export(&[]);
+    assert_eq!(again.status, Some(1), "{again:?}");
+    assert!(again.stderr.contains("is there already"), "{again:?}");
+    assert_eq!(std::fs::read(&out).unwrap(), text);
 }

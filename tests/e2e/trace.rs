@@ -228,7 +228,7 @@ async fn pages_make_one_trace_and_a_part_of_them_is_not_the_whole() {
     }
     let last = bank.send(&license.verify(None)).await.expect(200).receipt().index;
     whole(&server, &portal, of, last).await;
-    let mut pages = Vec::new();
+    let (mut pages, mut answers) = (Vec::new(), Vec::new());
     let mut before = None;
     loop {
         let mut body = trace(of);
@@ -240,6 +240,7 @@ async fn pages_make_one_trace_and_a_part_of_them_is_not_the_whole() {
         let page = page(&reply);
         before = page.next;
         pages.push(page);
+        answers.push(reply.body);
         if before.is_none() {
             break;
         }
@@ -257,6 +258,24 @@ async fn pages_make_one_trace_and_a_part_of_them_is_not_the_whole() {
     ] {
         let report = check(&server, &lines(part));
         assert!(report.has(reason) && report.verdict == reason.verdict(), "{:?}", report.reasons);
+    }
+    // The same from the command line, with the answers as they came.
+    let whole = server.verify_pages("trace", &answers);
+    assert_eq!(whole.status, Some(0), "{whole:?}");
+    assert!(pages[0].completeness.ends_with(", except uses delayed by law"), "{}", pages[0].completeness);
+    assert!(
+        whole.stdout.starts_with("valid\n") && whole.stdout.contains(&pages[0].completeness),
+        "{whole:?}"
+    );
+    let part = server.verify_pages("trace", &answers[..1]);
+    assert_eq!(part.status, Some(2), "{part:?}");
+    assert!(part.stdout.contains("not-whole") && !part.stdout.contains("complete up to"), "{part:?}");
+    for bad in tests::flipped(&answers[1]) {
+        let mut changed = answers.clone();
+        changed[1] = bad;
+        let refused = server.verify_pages("trace", &changed);
+        assert_eq!(refused.status, Some(1), "{refused:?}");
+        assert!(!refused.stdout.contains("complete up to"), "{refused:?}");
     }
     // A page begins behind an entry of this holder only.
     let foreign = bank.send(&other.verify(None)).await.expect(200).receipt().index;

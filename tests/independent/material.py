@@ -23,6 +23,7 @@ import secrets
 import ssl
 import sys
 import threading
+import time
 
 from cryptography import x509
 from open_receipt import open_note
@@ -103,11 +104,23 @@ class Run:
         validator = OAS31Validator({**schema, "components": self.document["components"]})
         for error in validator.iter_errors(value):
             sys.exit(f"{path}: the answer is not as documented: {error.json_path}: {error.message[:200]}")
-        # Answers may grow, but not without the document.
+        self.check_members(path, schema, value)
+
+    def check_members(self, path, schema, value):
+        """Answers may grow, but not without the document, at any depth."""
         if "$ref" in schema:
-            named = self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"]
-            if set(value) - set(named):
-                sys.exit(f"{path}: members that are not documented: {sorted(set(value) - set(named))}")
+            schema = self.document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        for one in schema.get("anyOf", []) if value is not None else []:
+            if one.get("type") != "null":
+                self.check_members(path, one, value)
+        if isinstance(value, list):
+            for item in value if isinstance(schema.get("items"), dict) else []:
+                self.check_members(path, schema["items"], item)
+        if isinstance(value, dict) and "properties" in schema:
+            if set(value) - set(schema["properties"]):
+                sys.exit(f"{path}: members that are not documented: {sorted(set(value) - set(schema['properties']))}")
+            for name, member in value.items():
+                self.check_members(path, schema["properties"][name], member)
 
     def keep(self, request, answer, value):
         with self.lock:
@@ -200,6 +213,55 @@ def whole_round(run):
     operator.post(change, run.example(change, "quota", participant__roles=["everything"]), 400)
     operator.post(suspend, run.example(suspend, "suspend"), 200)
     bank.post(suspend, run.example(suspend, "suspend"), 403)
+
+    traces_and_queries(run, portal, bank)
+    proposals(run, operator, bank)
+
+
+def traces_and_queries(run, portal, bank):
+    """A holder's trace, in one page and in several, by a guardian with a link and without; an auditor's queries."""
+    auditor = Exchange(run, "auditor")
+    trace, query, link, end = "/v1/trace", "/v1/log/query", "/v1/links", "/v1/links/end"
+    # Pages reach as far as the published checkpoint, which follows the log within a second.
+    newest = portal.post(trace, run.example(trace, "own"), 200)["receipt"]["index"]
+    while int(run.get("/v1/log/checkpoint").split(b"\n")[1]) <= newest:
+        time.sleep(0.1)
+    page = portal.post(trace, {**run.example(trace, "own"), "limit": 20}, 200)
+    if len(page["entries"]) != 20 or page["next"] is None:
+        sys.exit("the trace of a holder with many entries is on one page")
+    portal.post(trace, {**run.example(trace, "own"), "before": page["next"]}, 200)
+    portal.post(trace, {**run.example(trace, "own"), "limit": 0}, 400)
+    bank.post(trace, run.example(trace, "own"), 403)
+    portal.post(trace, run.example(trace, "guardian"), 403)
+    portal.post(link, run.example(link, "guardian"), 201)
+    portal.post(trace, run.example(trace, "guardian"), 200)
+    bank.post(link, run.example(link, "guardian"), 403)
+    portal.post(end, run.example(end, "end"), 200)
+    portal.post(end, run.example(end, "end"), 422)
+    portal.post(link, run.example(link, "guardian", kind="agent"), 201)
+    portal.post(link, run.example(link, "guardian", kind="friend"), 400)
+    if not auditor.post(query, run.example(query, "case"), 200)["entries"]:
+        sys.exit("a query for the examples' case finds nothing")
+    auditor.post(query, {"purpose": "演示审计", "userName": "演示审计员", "code": "not-permitted", "limit": 2}, 200)
+    auditor.post(query, run.example(query, "case", purpose=" "), 422)
+    bank.post(query, run.example(query, "case"), 403)
+
+
+def proposals(run, operator, bank):
+    """What needs two operators, in every kind there is."""
+    second = Exchange(run, "operator2")
+    propose, approve = "/v1/admin/proposals", "/v1/admin/approve"
+    # The holder's license is in force, so nothing of theirs can be erased.
+    operator.post(propose, run.example(propose, "erase"), 409)
+    for name, put in (("erase", {"kind": "hold-holder"}), ("erase", {"kind": "release-hold"}), ("rotate", {})):
+        made = operator.post(propose, run.example(propose, name, **put), 201)["proposal"]
+        operator.post(approve, run.example(approve, "approve", proposal=made), 409)
+        bank.post(approve, run.example(approve, "approve", proposal=made), 403)
+        answer = second.post(approve, run.example(approve, "approve", proposal=made), 200)
+        if answer["state"] != "approved":
+            sys.exit(f"an approved proposal is {answer['state']}")
+    second.post(approve, run.example(approve, "approve"), 409)
+    bank.post(propose, run.example(propose, "rotate"), 403)
 
 
 def controls(run):

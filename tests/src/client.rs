@@ -290,3 +290,16 @@ pub(crate) async fn send(connection: &mut Sender, call: &Call, address: SocketAd
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
     Ok(Reply { status, content_type, retry_after, cache_control, request: call.body.clone(), body, json })
 }
+
+/// An answer with one bit flipped, at each of a few places all over what its receipt is for.
+pub fn flipped(answer: &Bytes) -> impl Iterator<Item = Bytes> {
+    /// How many.
+    const PLACES: usize = 16;
+    let length = verifier::receipt::cut(answer).unwrap().0.len();
+    let answer = answer.clone();
+    (0..PLACES).map(move |place| {
+        let mut bytes = answer.to_vec();
+        bytes[place * (length - 1) / PLACES] ^= 1;
+        Bytes::from(bytes)
+    })
+}

@@ -12,7 +12,7 @@ mod server;
 mod witness;
 mod world;
 
-pub use client::{Call, Entry, Party, Reply};
+pub use client::{Call, Entry, Party, Reply, flipped};
 pub use server::{Finished, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;
 pub use world::{

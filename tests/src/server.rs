@@ -458,6 +458,25 @@ impl Server {
         }
     }
 
+    /// Runs `verifier` with these words and the trust bundle of this folder.
+    pub fn verifier(&self, words: &[&str]) -> Finished {
+        let mut command = binary("verifier");
+        command.args(words).arg("--trust").arg(self.config.path(&self.config.keys.trust_bundle));
+        let output = command.output().unwrap();
+        Finished {
+            status: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// `verifier trace` or `verifier audit` on a file of these answers, one a line.
+    pub fn verify_pages(&self, command: &str, answers: &[Bytes]) -> Finished {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(file.path(), answers.join(&b'\n')).unwrap();
+        self.verifier(&[command, file.path().to_str().unwrap()])
+    }
+
     /// `exchange log verify --json` on this folder, which must find the log good.
     pub fn log_verify(&self) -> Value {
         let finished = self.run(&["log", "verify", "--json"]);

@@ -130,7 +130,7 @@ reasons! {
     BadIndexRoot = "bad-index-root" Invalid,
     /// There is no index root yet, so nothing says which entry is the holder's last.
     NoIndexRoot = "no-index-root" Unknown,
-    /// The pages begin or end inside the sequence.
+    /// The pages begin or end inside the sequence, or before the query does.
     NotWhole = "not-whole" Unknown,
     /// Two receipts show different labels for one holder.
     TwoLabels = "two-labels" Invalid,

@@ -533,6 +533,9 @@ pub fn verify_audit(file: &[u8], trust: &Trust, at: u64) -> Report {
         }
         entries = entries.saturating_add(page.entries.len());
     }
+    if next.is_some() {
+        report.add(Reason::NotWhole, "the pages end before the query does");
+    }
     report.checked.extend(["entries", "records"]);
     // Nobody but the exchange can say that no other entry matches, and what is sealed is not committed to by itself.
     report.not_checked.extend(["matches", "user-names"]);

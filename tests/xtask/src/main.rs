@@ -32,8 +32,8 @@ enum Task {
     /// Runs everything CI runs, installing what it needs and saying so: lints, all tests, and checks of a running
     /// exchange by programs that share no code with it.
     Test {
-        /// Try more: property tests with many more cases, ten times the kills and power cuts, and ten thousand log
-        /// entries instead of a hundred.
+        /// Try at least ten times as much of what is random: cases of property tests, kills, power cuts (also under
+        /// XFS), full disks, log entries checked.
         #[arg(long)]
         long: bool,
     },

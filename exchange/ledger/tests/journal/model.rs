@@ -179,8 +179,13 @@ impl Model {
     }
 }
 
+/// Cases tried; ten times as many in a long run, which sets the variable. Each opens ledgers on a disk.
+fn cases() -> u32 {
+    if std::env::var_os("PROPTEST_CASES").is_some() { 240 } else { 24 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_ledger_agrees_with_a_naive_model(steps in steps()) {
