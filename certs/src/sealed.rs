@@ -438,6 +438,34 @@ mod tests {
     }
 
     #[test]
+    fn a_destroyed_key_loses_its_name_before_its_bytes() {
+        let (dir, folder) = folder();
+        let keys = dir.path().join("keys");
+        folder.create("epoch.next", b"secret").unwrap();
+        // Its name cannot be taken away: the key stays whole.
+        let aside = keys.join(format!(".epoch.next.{}.new", std::process::id()));
+        fs::create_dir(&aside).unwrap();
+        assert!(matches!(folder.destroy("epoch.next"), Err(Error::Io { .. })));
+        assert_eq!(folder.load("epoch.next").unwrap().as_slice(), b"secret");
+        fs::remove_dir(&aside).unwrap();
+        // What a kill after that leaves is no key any more, and wiped where it lies.
+        let linked = dir.path().join("linked");
+        fs::hard_link(keys.join("epoch.next"), &linked).unwrap();
+        fs::rename(keys.join("epoch.next"), &aside).unwrap();
+        assert!(!folder.exists("epoch.next").unwrap());
+        folder.remove_left_over("epoch.next").unwrap();
+        assert!(!aside.exists() && fs::read(&linked).unwrap().iter().all(|byte| *byte == 0));
+
+        folder.create("epoch.next", b"secret").unwrap();
+        fs::remove_file(&linked).unwrap();
+        fs::hard_link(keys.join("epoch.next"), &linked).unwrap();
+        folder.destroy("epoch.next").unwrap();
+        assert!(!folder.exists("epoch.next").unwrap() && !aside.exists());
+        assert!(fs::read(&linked).unwrap().iter().all(|byte| *byte == 0));
+        folder.destroy("epoch.next").unwrap();
+    }
+
+    #[test]
     fn debug_shows_no_key() {
         let (dir, folder) = folder();
         let kek = fs::read_to_string(dir.path().join("kek")).unwrap();

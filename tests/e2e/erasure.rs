@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use schemas::codes::Code;
@@ -370,6 +371,89 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     let labels: Vec<_> = born(&server).into_iter().map(|(label, _)| label).collect();
     assert_eq!(labels.len(), 3);
     assert!(!labels[..2].contains(&labels[2]));
+}
+
+/// Joint holders: what concerns both goes on for the one who stays.
+#[tokio::test]
+async fn after_an_erasure_denials_traces_views_and_retries_go_on_for_the_others() {
+    let server = at_once().config(|config| config.journal.index_root_seconds = 1).start().await;
+    let [mut issuer, mut portal, mut bank, mut auditor] =
+        ["issuer", "portal", "bank", "auditor"].map(|name| server.party(name));
+    let mut operators = [server.party("operator"), server.party("operator2")];
+    let alone = revoked(&mut issuer).await;
+    let married = tests::all_types().into_iter().find(|kind| kind.min_holders == 2).unwrap();
+    let joint = draft(&married);
+    let [gone, stays] = [0, 1].map(|at| joint.license.holders[at].1.clone());
+    let issuing = joint.call();
+    let issued = issuer.send(&issuing).await.expect(201);
+    let joint = Issued::new(joint, &issued.json);
+    let looking = joint.verify(None).key(&key());
+    let looked = issuer.send(&looking).await.expect(200);
+    issuer.send(&joint.operation("05", Some("07"))).await.expect(200);
+    for whom in [&gone, alone.draft.holder()] {
+        by_two(&mut operators, &propose("erase-holder", Some(whom))).await;
+    }
+    rotated(&server).await;
+    let erased_at = server.size().await;
+
+    // An answer sealed for both has a key left.
+    assert_eq!(issuer.send(&issuing).await.expect(201).hashed(), issued.hashed());
+    assert_eq!(issuer.send(&looking).await.expect(200).hashed(), looked.hashed());
+    // Denials as they always were: about nobody who lives, and about one of two.
+    let trace =
+        |whom: &HolderRef| Call::new(Route::Trace, &json!({"holder": holder(whom), "use": use_context()}));
+    for (call, code) in [
+        (alone.verify(None), Code::NotPermitted),
+        (search(alone.draft.holder()), Code::NotPermitted),
+        (trace(alone.draft.holder()), Code::WrongRole),
+    ] {
+        server.refused(&mut bank, &call, code).await;
+    }
+    let (_, denied) = server.refused(&mut bank, &joint.verify(None), Code::NotPermitted).await;
+    server.refused(&mut issuer, &alone.draft.call(), Code::IdentifierExists).await;
+
+    // Whoever stays has the whole of their trace, the erased none, as somebody nobody knows.
+    let wanted = [issued.receipt().index, looked.receipt().index, denied.receipt.index];
+    eventually("an index root", || async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let page = portal.again().send(&trace(&stays)).await.expect(200).json;
+        let shown: Vec<_> =
+            page["entries"].as_array()?.iter().map(|entry| entry["entry"]["index"].as_u64()).collect();
+        wanted.iter().all(|index| shown.contains(&Some(*index))).then_some(())
+    })
+    .await;
+    for whom in [alone.draft.holder(), &gone, draft(&natural()).holder()] {
+        let page = portal.send(&trace(whom)).await.expect(200).json;
+        assert_eq!(page["entries"], json!([]));
+    }
+
+    // An auditor still finds that something happened, and no more of the erased.
+    let query = async |auditor: &mut Party, filters: Value| {
+        let mut body = json!({"purpose": "测试", "userName": "审计员"});
+        body.as_object_mut().unwrap().extend(filters.as_object().unwrap().clone());
+        auditor.send(&Call::new(Route::LogQuery, &body)).await.expect(200).json["entries"].clone()
+    };
+    let none = query(&mut auditor, json!({"holder": holder(alone.draft.holder())})).await;
+    assert_eq!(none, json!([]));
+    let all = query(&mut auditor, json!({"limit": 100})).await;
+    let find = |index: u64| {
+        all.as_array()
+            .unwrap()
+            .iter()
+            .find(|entry| entry["entry"]["index"] == index)
+            .unwrap_or_else(|| panic!("{index}"))
+    };
+    let told = &find(denied.receipt.index)["told"];
+    assert!(told.as_array().unwrap().len() == 1 && told[0].is_object(), "{told}");
+    let told = &find(issued.receipt().index)["told"];
+    assert_eq!(told.as_array().unwrap().len(), 2);
+    // What was asked since is the askers' own, and sealed for nobody.
+    for entry in all.as_array().unwrap() {
+        let old = entry["entry"]["index"].as_u64().unwrap() < erased_at;
+        for secret in [alone.draft.holder().number(), &alone.identifier] {
+            assert!(!old || !entry.to_string().contains(secret), "{entry}");
+        }
+    }
 }
 
 #[tokio::test]

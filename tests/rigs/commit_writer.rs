@@ -8,6 +8,7 @@ use exchange::config::Config;
 use exchange::participant::Participant;
 use exchange::{app, effect, facts, floor, init};
 use ledger::{DocumentKind, Ledger, LedgerKeys, Options};
+use schemas::codes::Code;
 use schemas::identifier::Uscc;
 use schemas::synthetic::Synthetic;
 
@@ -17,6 +18,12 @@ use crate::must;
 pub(crate) const ENTRIES: usize = 6;
 /// The file of a data folder that lists the licenses it has, by identifier.
 pub(crate) const LICENSES: &str = "licenses";
+/// The file of a data folder that names the license of its erased holder, by identifier.
+pub(crate) const ERASED: &str = "erased";
+/// Where the table of an epoch's key file begins, after version, log, epoch, key and number of rows.
+const EPOCH_HEAD_BYTES: usize = 1 + 32 + 4 + 32 + 4;
+/// One row of it: label and wrapped key.
+const EPOCH_ROW_BYTES: usize = 16 + 60;
 /// Segments are so small that a run begins new ones.
 const SEGMENT_BYTES: u64 = 192 << 10;
 const GROUP_BYTES: usize = 64 << 10;
@@ -96,7 +103,7 @@ pub(crate) fn acknowledged(lines: &str) -> Vec<(u64, Uscc)> {
 }
 
 /// Opens the folder as a start does and looks for what was acknowledged, in the state and in the log, and whether the
-/// licenses that were there before open; then goes on with one more entry.
+/// licenses that were there before open and the erased holder's does not; then goes on with one more entry.
 pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64) -> anyhow::Result<()> {
     let refused = |error: ledger::OpenError| format!("the journal is refused: {error}");
     let (options, keys) = opening(folder)?;
@@ -120,6 +127,20 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
         let opens = license.is_some_and(|license| facts::read_envelope(&ledger, &license).is_ok());
         must(opens, || format!("license {identifier} is gone or does not open"))?;
     }
+    let identifier = std::fs::read_to_string(folder.join(ERASED))?.parse()?;
+    let license = ledger.state().license(&facts::license_key(&ledger, &identifier));
+    let Some(license) = license else {
+        return must(false, || "the license of the erased holder is gone".to_owned());
+    };
+    let refused = facts::read_envelope(&ledger, &license).err().map(|refusal| refusal.code);
+    must(refused == Some(Code::Erased), || format!("the erased holder's license gives {refused:?}"))?;
+    // The file in which a change of epoch takes the living along.
+    let file = app::key_folder(&Config::load(&folder.join("config.toml"))?)?.load("epoch")?;
+    let rows = file.get(EPOCH_HEAD_BYTES..).unwrap_or_default().chunks(EPOCH_ROW_BYTES);
+    let mut labels = rows.map(|row| row.get(..16).unwrap_or_default());
+    must(labels.all(|label| license.holders.iter().all(|gone| gone != label)), || {
+        "the epoch's key file has the erased holder's key".to_owned()
+    })?;
     let next = participant(run, ENTRIES);
     let registered = init::register(&ledger, std::slice::from_ref(&next)).await;
     must(registered.is_ok() && ledger.size() == size + 1, || {

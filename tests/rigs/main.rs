@@ -13,6 +13,7 @@ mod cut_disk;
 mod disk_full;
 mod log;
 mod power_cut;
+mod rotation;
 mod sigkill;
 mod sled_writer;
 mod story;

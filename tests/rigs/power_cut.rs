@@ -2,6 +2,8 @@
 //!
 //! The data folder lies on a file system whose disk keeps every write that was not flushed in one process only: killing
 //! it is a power cut that loses all of them, the worst that a disk may do. Acknowledged answers are kept outside.
+//!
+//! Two operators change the epoch all the while: after each cut the living open, and who was erased before stays so.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -12,7 +14,7 @@ use tests::Server;
 
 use crate::cut_disk::{CutDisk, FileSystem};
 use crate::story::{Stories, setup};
-use crate::{Violation, caught, must, random_below};
+use crate::{Violation, caught, must, random_below, rotation};
 
 /// Shortest and longest load before a cut, ms.
 const LOAD_MS: std::ops::Range<u64> = 150..1_000;
@@ -35,6 +37,7 @@ pub(crate) async fn run(file_system: FileSystem, cuts: u32) -> anyhow::Result<()
     let mut server = setup().at(&disk.folder().join("data")).prepare().await;
     let mut stories = Stories::default();
     server.start();
+    let gone = rotation::erased(&server).await?;
     for cut in 1..=cuts {
         let wait = LOAD_MS.start + random_below(LOAD_MS.end - LOAD_MS.start);
         tell_and_cut(&mut stories, &mut server, &mut disk, wait).await?;
@@ -43,14 +46,18 @@ pub(crate) async fn run(file_system: FileSystem, cuts: u32) -> anyhow::Result<()
         }
         server.try_start().map_err(Violation)?;
         stories.check(&server).await?;
+        rotation::stays_erased(&server, &gone).await?;
     }
     stories.check_all(&server).await?;
+    let epochs = rotation::destroyed(&server).await?;
+    anyhow::ensure!(epochs != 0, "no epoch changed under load");
     anyhow::ensure!(server.stop() == Some(0), "the exchange does not stop well: {}", server.stderr());
     server.log_verify();
     drop(disk);
     caught("syncs do nothing (eatmydata)", without_syncs(file_system).await)?;
     caught("acknowledged on sled's own flush", sled_flush(file_system).await)?;
-    println!("{cuts} power cuts on {}: {}", file_system.name(), stories.summary());
+    caught("the old key is destroyed before the new file is durable", without_epoch_file(file_system).await)?;
+    println!("{cuts} power cuts on {}, {epochs} changes of epoch: {}", file_system.name(), stories.summary());
     Ok(())
 }
 
@@ -61,15 +68,19 @@ async fn tell_and_cut(
     disk: &mut CutDisk,
     ms: u64,
 ) -> anyhow::Result<()> {
-    let mut cut = Ok(());
+    let (mut changed, mut cut) = (Ok(()), Ok(()));
     stories
         .tell(server, async |server| {
-            pause(ms).await;
+            changed = tokio::select! {
+                () = pause(ms) => Ok(()),
+                changed = rotation::change(server) => changed,
+            };
             // Power goes first: what the process still answers rests on syncs that came back before.
             cut = disk.power_off();
             server.kill();
         })
         .await?;
+    changed?;
     cut?;
     disk.power_on()
 }
@@ -86,6 +97,23 @@ async fn without_syncs(file_system: FileSystem) -> anyhow::Result<()> {
     server.set_env("LD_PRELOAD", None);
     server.try_start().map_err(Violation)?;
     stories.check(&server).await
+}
+
+/// The same exchange, which destroys an epoch's key before the file of the next one is durable.
+async fn without_epoch_file(file_system: FileSystem) -> anyhow::Result<()> {
+    let mut disk = CutDisk::new(file_system)?;
+    let mut server = setup().at(&disk.folder().join("data")).prepare().await;
+    server.set_env("MIAOXIANG_FAILPOINT", Some(rotation::UNREPLACED));
+    server.start();
+    let gone = rotation::erased(&server).await?;
+    rotation::change_once(&server).await?;
+    let cut = disk.power_off();
+    server.kill();
+    cut?;
+    disk.power_on()?;
+    server.set_env("MIAOXIANG_FAILPOINT", None);
+    server.try_start().map_err(Violation)?;
+    rotation::stays_erased(&server, &gone).await
 }
 
 /// A program that acknowledges what it put into sled when sled's flush returns.

@@ -28,9 +28,12 @@ const LATER: Duration = Duration::from_millis(5);
 /// The shortest segments that the configuration allows: quick starts, and some end under load.
 const SEGMENT_MIB: u64 = 4;
 
-/// A compact data folder.
+/// A compact data folder, whose holders may be erased as soon as their licenses have ended.
 pub(crate) fn setup() -> Setup {
-    Setup::new().config(|config| config.journal.segment_mib = SEGMENT_MIB)
+    Setup::new().config(|config| {
+        config.journal.segment_mib = SEGMENT_MIB;
+        config.keys.retention_days = 0;
+    })
 }
 
 /// One request of a story.
@@ -279,9 +282,18 @@ impl Story {
         Ok(())
     }
 
-    /// Looks whether the license is there and in the right state.
+    /// Looks whether the license is there, in the right state, and opens.
     async fn look(&mut self, parties: &mut Parties, kept: &mut Vec<Reply>) -> anyhow::Result<()> {
-        self.ask_now(Step::Look, parties, kept).await
+        self.ask_now(Step::Look, parties, kept).await?;
+        if let Some(issued) = self.issued.as_ref().filter(|_| !self.cancelled) {
+            let open = issued.retrieve(&["certificateNumber"], None).without("receipt");
+            let reply = parties.send(Step::Look, &open).await?;
+            must(reply.status == 200, || {
+                format!("the license of story {} does not open: {} {}", self.number, reply.status, reply.json)
+            })?;
+            kept.push(reply);
+        }
+        Ok(())
     }
 
     /// Whether what was asked has happened, seen from outside; `None` where only a repetition would tell.

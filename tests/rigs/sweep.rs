@@ -26,7 +26,7 @@ use tokio::task::JoinSet;
 
 use crate::commit_writer;
 use crate::story::setup;
-use crate::{Lacking, caught, must};
+use crate::{Lacking, caught, must, rotation};
 
 /// Calls that change files, or make that durable.
 const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,write,pwrite64,pwritev,fsync,\
@@ -122,8 +122,10 @@ impl Bench {
         for _ in 0..LICENSES {
             licenses.push(draft(&natural()).issue(&mut issuer).await.identifier);
         }
+        let gone = rotation::erased(&server).await?;
         anyhow::ensure!(server.stop() == Some(0), "the exchange does not stop well: {}", server.stderr());
         fs::write(base.join(commit_writer::LICENSES), licenses.join("\n"))?;
+        fs::write(base.join(commit_writer::ERASED), &gone.identifier)?;
         let status = command(COMMIT, &base, 0)
             .env("MIAOXIANG_FAILPOINT", "after-sync-abort:3")
             .stdout(Stdio::null())
@@ -229,6 +231,9 @@ pub(crate) async fn run(program: Program) -> anyhow::Result<()> {
         "{missed} of {derived} calls on what is derived were not reached"
     );
     caught("a failed sync is ignored", control(&bench, &calls).await)?;
+    if program == ROTATION {
+        caught("the old key is destroyed before the new file is durable", rotation_control(&bench).await)?;
+    }
     println!("{}", summary(&calls, cases.len() - missed, missed));
     Ok(())
 }
@@ -260,6 +265,15 @@ async fn control(bench: &Bench, calls: &[Call]) -> anyhow::Result<()> {
     for call in calls.iter().filter(|call| call.name == "fdatasync" && is_segment(&call.path)) {
         sweep_one(bench, "control", call, Fault::Eio, Some("ignore-write-error")).await?;
     }
+    Ok(())
+}
+
+/// The program destroys the old epoch's key without the new file, and is killed while it clears the next key away.
+async fn rotation_control(bench: &Bench) -> anyhow::Result<()> {
+    // The first makes the next key durable, the second that its name is gone.
+    let clearing = Call { name: "fsync".to_owned(), path: "keys".into(), nth: 2 };
+    let reached = sweep_one(bench, "control", &clearing, Fault::Kill, Some(rotation::UNREPLACED)).await?;
+    anyhow::ensure!(reached, "the control's kill was not reached");
     Ok(())
 }
 

@@ -304,7 +304,14 @@ impl Rotation {
                     .epoch_key(epoch)
                     .ok_or_else(|| io::Error::other("the next epoch's key is gone"))?,
             };
-            self.files.replace(EpochFile::Current, &key.encode(rows(crypt, state, epoch)))?;
+            let content = key.encode(rows(crypt, state, epoch));
+            #[cfg(debug_assertions)]
+            let put_off = crate::failpoint::leaves_epoch_unreplaced();
+            #[cfg(not(debug_assertions))]
+            let put_off = false;
+            if !put_off {
+                self.files.replace(EpochFile::Current, &content)?;
+            }
             *durable = epoch;
         }
         #[cfg(debug_assertions)]

@@ -42,6 +42,11 @@ pub(crate) fn after_step(step: &str) {
     }
 }
 
+/// Whether a change of epoch goes on without the new key file.
+pub(crate) fn leaves_epoch_unreplaced() -> bool {
+    WANTED.as_ref().is_some_and(|(wanted, _)| wanted == "rotation-unreplaced")
+}
+
 /// Between a group's sync and its release.
 pub(crate) fn after_sync() {
     if begun("after-sync-abort") == Some(0) {

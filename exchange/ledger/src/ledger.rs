@@ -170,7 +170,8 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 ///   before the write,
 /// * `ignore-write-error` answers although the write or the sync failed.
 ///
-/// The last two are the faults that the rigs must find. `rotation-prepared`, `rotation-begun`, `rotation-replaced` and
+/// The last two are the faults that the rigs must find, and so is `rotation-unreplaced`: a change of epoch destroys the
+/// old key although the new file was never written. `rotation-prepared`, `rotation-begun`, `rotation-replaced` and
 /// `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
 #[derive(Clone, Default)]
 pub struct Hooks {
