@@ -17,6 +17,8 @@ use crate::{Lacking, Violation, caught, must};
 
 /// Size of the mounted file system: room for a journal of small segments and for more.
 const MOUNTED_MIB: u64 = 96;
+/// How often the folder is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A file system in memory, unmounted when dropped.
 struct Mounted {
@@ -125,6 +127,22 @@ fn current_segment(data: &Path) -> (PathBuf, u64) {
     (path, length)
 }
 
+/// Waits until the next segment is made ahead: without it the journal is full, and no write is tried.
+async fn next_segment(data: &Path) {
+    let journal = data.join("journal");
+    loop {
+        let prepared = fs::read_dir(&journal)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|end| end == "mxj"))
+            .any(|path| !fs::read(path).unwrap().starts_with(b"MXS1"));
+        if prepared {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// A write that finds no space ends all answering and loses nothing.
 async fn a_write_without_space(failpoint: Option<&str>) -> anyhow::Result<()> {
     let mounted = Mounted::new()?;
@@ -139,6 +157,7 @@ async fn a_write_without_space(failpoint: Option<&str>) -> anyhow::Result<()> {
         acknowledged.push(draft(&natural()).issue(&mut issuer).await);
     }
     let size = server.size().await;
+    next_segment(&data).await;
     // Segments are preallocated, so space can only run out under one when the file system breaks that promise: its
     // unused end is punched out, and everything that is free is taken.
     let (segment, length) = current_segment(&data);
