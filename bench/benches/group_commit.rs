@@ -12,23 +12,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bench::entry::{SUBJECT_BYTES, command};
 use bench::{baseline::BareFile, journal};
 use criterion::{Criterion, Throughput};
 use ledger::record::{NewHolder, Record};
-use ledger::{Command, EpochsInMemory, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome, Prepared};
+use ledger::{Command, EpochsInMemory, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tokio::runtime::Runtime;
 use verifier::leaf::{
-    HolderLink, Labels, LeafKind, OPEN_FIXED_BYTES, Open, commitment, inner_commitment, insider_digest,
-    leaf_bytes,
+    HolderLink, LeafKind, OPEN_FIXED_BYTES, commitment, inner_commitment, insider_digest, leaf_bytes,
 };
 use verifier::merkle::leaf_hash;
 use verifier::sha256;
 
 /// Holders that the entries concern in turn.
 const HOLDERS: u8 = 64;
-/// Plaintext of a use's subject part.
-const SUBJECT_BYTES: usize = 400;
 /// State record of a use, about.
 const RECORD_BYTES: usize = 64;
 /// Most groups, and most commands, that are queued at once.
@@ -119,7 +117,7 @@ impl Bench {
                 .collect(),
             ..Record::default()
         };
-        runtime.block_on(commit(ledger.clone(), command(&record, Vec::new())));
+        runtime.block_on(commit(ledger.clone(), command(&record, Vec::new(), Vec::new())));
         let labels = holders.iter().map(|holder| holder.label).collect();
         Self { ledger, gate, runtime, labels }
     }
@@ -129,7 +127,7 @@ impl Bench {
         let label = self.labels[number % self.labels.len()];
         let holder = self.ledger.state().holder_key(&label).expect("the holder is known");
         let part = self.ledger.seal_subject(0, &[holder], &[7; SUBJECT_BYTES]);
-        command(&Record { concerned: vec![label], ..Record::default() }, vec![part])
+        command(&Record { concerned: vec![label], ..Record::default() }, Vec::new(), vec![part])
     }
 
     /// Time of `groups` groups of `size` entries.
@@ -168,38 +166,6 @@ impl Bench {
                 return frames.bytes;
             }
         }
-    }
-}
-
-fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
-    let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-    let subject_digest = sha256(&parts);
-    let open = Open {
-        route: 5,
-        decision: 1,
-        code: 0,
-        index: 0,
-        time_ms: 0,
-        organisation: *b"91350100M000100Y43",
-        request_digest: [4; 32],
-        answer_digest: [5; 32],
-        policy: [6; 32],
-        subject_digest,
-        labels: Labels::new(record.concerned.clone()),
-    };
-    Command {
-        permit_or_denial: Prepared {
-            kind: LeafKind::Entry,
-            open: open.encode(),
-            record: record.encode(),
-            told: vec![[7; 32]; record.concerned.len()],
-            subjects,
-            subject_digest,
-        },
-        reads: Vec::new(),
-        ends_at_ms: u64::MAX,
-        spent: Vec::new(),
-        inline_proof: false,
     }
 }
 

@@ -11,14 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use bench::entry::{SUBJECT_BYTES, command};
 use ledger::record::{LicenseState, NewHolder, Record, StateDigest};
 use ledger::{
-    Command, Engine, EpochsInMemory, Key, Ledger, LedgerKeys, Options, Outcome, Prepared, RebuildFrom,
-    rebuild,
+    Command, Engine, EpochsInMemory, Key, Ledger, LedgerKeys, Options, Outcome, RebuildFrom, rebuild,
 };
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
-use verifier::leaf::{Labels, LeafKind, Open};
 use verifier::sha256;
 
 const ORIGIN: &str = "bench/restart";
@@ -27,45 +26,14 @@ const ENTRIES: u64 = 1_000_000;
 const CHANGE_EVERY: u64 = 10;
 /// Commands under way at once.
 const WINDOW: usize = 256;
-/// Plaintext of an entry's subject part.
-const SUBJECT_BYTES: usize = 400;
 
 fn keys(log: &[u8]) -> LedgerKeys {
     let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
     LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.to_vec(), epochs }
 }
 
-fn command(ledger: &Ledger, record: &Record) -> Command {
-    let part = ledger.seal_subject(0, &[], &[7; SUBJECT_BYTES]);
-    let subject_digest = sha256(&[&part]);
-    let open = Open {
-        route: 5,
-        decision: 1,
-        code: 0,
-        index: 0,
-        time_ms: 0,
-        organisation: *b"91310000000000000X",
-        request_digest: [4; 32],
-        answer_digest: [5; 32],
-        policy: [6; 32],
-        subject_digest,
-        labels: Labels::new(record.concerned.clone()),
-    };
-    let permit_or_denial = Prepared {
-        kind: LeafKind::Entry,
-        open: open.encode(),
-        record: record.encode(),
-        told: vec![[0; 32]; record.concerned.len()],
-        subjects: vec![part],
-        subject_digest,
-    };
-    Command {
-        permit_or_denial,
-        reads: Vec::new(),
-        ends_at_ms: u64::MAX,
-        spent: Vec::new(),
-        inline_proof: false,
-    }
+fn entry(ledger: &Ledger, record: &Record) -> Command {
+    command(record, Vec::new(), vec![ledger.seal_subject(0, &[], &[7; SUBJECT_BYTES])])
 }
 
 /// The record of an entry: a new holder with a license, or a use of one.
@@ -113,7 +81,7 @@ async fn fill(ledger: &Ledger, entries: u64) -> anyhow::Result<()> {
         if under_way.len() >= WINDOW {
             under_way.join_next().await.context("something is under way")???;
         }
-        under_way.spawn(commit(ledger.clone(), command(ledger, &record(ledger, number))));
+        under_way.spawn(commit(ledger.clone(), entry(ledger, &record(ledger, number))));
     }
     while let Some(done) = under_way.join_next().await {
         done??;
@@ -126,7 +94,7 @@ async fn log_snapshot(ledger: &Ledger) -> anyhow::Result<StateDigest> {
     loop {
         if let Some(digest) = ledger.snapshot_to_log() {
             let record = Record { state_digest: Some(digest), ..Record::default() };
-            commit(ledger.clone(), command(ledger, &record)).await?;
+            commit(ledger.clone(), entry(ledger, &record)).await?;
             ledger.snapshot_logged(&digest);
             return Ok(digest);
         }

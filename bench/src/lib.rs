@@ -7,6 +7,7 @@
 
 pub mod baseline;
 pub mod check;
+pub mod entry;
 pub mod http;
 pub mod journal;
 pub mod load;

@@ -51,7 +51,8 @@ struct Journal {
     /// Decisions a second of the open loop.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Afterwards go on to so many decisions and state the memory at each power of ten from 100,000 on.
+    /// Afterwards go on to so many decisions and state the memory at each power of ten that the rounds have
+    /// not passed.
     #[arg(long, default_value_t = 0)]
     decisions: u64,
     /// Empty data folder on a disk [default: a temporary one].

@@ -11,7 +11,7 @@ use verifier::note::{CosignerKey, MAX_SIGNATURES};
 use crate::cosign::Prefix;
 use crate::shed;
 
-/// A terabyte in three days, at a few percent of a core.
+/// A terabyte in three days.
 const SCRUB_MIB_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
 
 /// Everything `serve` needs; relative paths are relative to the file's folder.

@@ -787,7 +787,8 @@ impl Builder<'_> {
             subjects.push(self.ledger.seal_subject(0, keys, &plaintext));
             told.extend(state.concerned.iter().map(|label| told_digest(&salt, label, &document)));
         }
-        let subject_digest = sha256(&subjects.concat());
+        let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
+        let subject_digest = verifier::sha256(&parts);
         let labels = if labels.len() <= MAX_OPEN_LABELS {
             Labels::List(labels.to_vec())
         } else {

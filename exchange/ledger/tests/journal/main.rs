@@ -7,6 +7,8 @@ mod closing;
 mod commit;
 mod damage;
 mod derived;
+#[path = "../shared/entry.rs"]
+mod entry;
 mod epochs;
 mod failure;
 mod model;

@@ -1,5 +1,6 @@
 //! Folders, commands and checks that the tests share.
 
+pub(crate) use crate::entry::{ORGANISATION, prepared};
 pub(crate) use ledger::{
     Command, Committed, DocumentKind, EpochFile, EpochFiles, EpochsInMemory, Fact, Hooks, Key, Ledger,
     LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
@@ -22,7 +23,7 @@ pub(crate) use std::{
 pub(crate) use tempfile::TempDir;
 pub(crate) use verifier::{
     checkpoint::Checkpoint,
-    leaf::{Labels, LeafKind, Open, commitment, leaf_bytes},
+    leaf::{LeafKind, Open, commitment, leaf_bytes},
     merkle::{leaf_hash, verify_inclusion},
     note::SignedNote,
     proof::TlogProof,
@@ -30,7 +31,6 @@ pub(crate) use verifier::{
 };
 
 pub(crate) const ORIGIN: &str = "log.example/test";
-pub(crate) const ORGANISATION: [u8; 18] = *b"91310000000000000X";
 pub(crate) const SECRET: &[u8] = b"the name of a person nobody may read";
 pub(crate) const HEADER: usize = 64;
 
@@ -83,32 +83,6 @@ pub(crate) fn refusal(folder: &Path) -> OpenError {
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap()
-}
-
-pub(crate) fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
-    let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-    let subject_digest = sha256(&parts);
-    let open = Open {
-        route: 5,
-        decision: 1,
-        code: 0,
-        index: 0,
-        time_ms: 0,
-        organisation: ORGANISATION,
-        request_digest: [4; 32],
-        answer_digest: [5; 32],
-        policy: [6; 32],
-        subject_digest,
-        labels: Labels::new(record.concerned.clone()),
-    };
-    Prepared {
-        kind: LeafKind::Entry,
-        open: open.encode(),
-        record: record.encode(),
-        told: vec![[7; 32]; record.concerned.len()],
-        subjects,
-        subject_digest,
-    }
 }
 
 pub(crate) fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {

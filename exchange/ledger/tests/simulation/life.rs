@@ -2,10 +2,11 @@
 
 use crate::{
     ensure,
+    entry::prepared,
     model::{Expected, Model, Plan, Who, confirm_receipt, holder_key, record, root_of},
 };
 use ledger::{
-    Command, Committed, EpochsInMemory, LedgerKeys, Outcome, Prepared, PreparedHolder, Refused,
+    Command, Committed, EpochsInMemory, LedgerKeys, Outcome, PreparedHolder, Refused,
     record::{NewHolder, Record},
     sim::{self, Choices, End, Journal, Settings, SimDisk, Sync},
 };
@@ -18,13 +19,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use verifier::{
-    checkpoint::Checkpoint,
-    leaf::{Labels, LeafKind, Open},
-    merkle::verify_inclusion,
-    note::SignedNote,
-    sha256,
-};
+use verifier::{checkpoint::Checkpoint, merkle::verify_inclusion, note::SignedNote};
 
 const ORIGIN: &str = "log.example/simulation";
 const START_MS: u64 = 20_000 * 86_400_000;
@@ -563,31 +558,5 @@ fn new_holder(holder: &PreparedHolder) -> NewHolder {
         label: holder.label,
         epoch: holder.epoch,
         wrapped: holder.wrapped.as_slice().try_into().unwrap(),
-    }
-}
-
-fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
-    let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-    let subject_digest = sha256(&parts);
-    let open = Open {
-        route: 5,
-        decision: 1,
-        code: 0,
-        index: 0,
-        time_ms: 0,
-        organisation: *b"91310000000000000X",
-        request_digest: [4; 32],
-        answer_digest: [5; 32],
-        policy: [6; 32],
-        subject_digest,
-        labels: Labels::new(record.concerned.clone()),
-    };
-    Prepared {
-        kind: LeafKind::Entry,
-        open: open.encode(),
-        record: record.encode(),
-        told: vec![[7; 32]; record.concerned.len()],
-        subjects,
-        subject_digest,
     }
 }

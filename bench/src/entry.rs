@@ -1,0 +1,50 @@
+//! Entries as a verify request makes them, for what drives a ledger without an exchange around it.
+
+use ledger::record::Record;
+use ledger::{Command, Fact, Prepared};
+use verifier::leaf::{Labels, LeafKind, Open, told_digest};
+use verifier::sha256;
+
+/// Plaintext of a use's subject part, bytes.
+pub const SUBJECT_BYTES: usize = 400;
+/// USCC of the organisation that asks; made up, with a true check character.
+pub const ORGANISATION: [u8; 18] = *b"91350100M000100Y43";
+
+/// An entry with this record and these sealed parts; digests that nobody looks into are constants.
+pub fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
+    let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
+    let subject_digest = sha256(&parts);
+    let open = Open {
+        route: 5,
+        decision: 1,
+        code: 0,
+        index: 0,
+        time_ms: 0,
+        organisation: ORGANISATION,
+        request_digest: [4; 32],
+        answer_digest: [5; 32],
+        policy: [6; 32],
+        subject_digest,
+        labels: Labels::new(record.concerned.clone()),
+    };
+    Prepared {
+        kind: LeafKind::Entry,
+        open: open.encode(),
+        record: record.encode(),
+        told: record.concerned.iter().map(|label| told_digest(&[8; 32], label, b"told")).collect(),
+        subjects,
+        subject_digest,
+    }
+}
+
+/// A permit that rests on these facts, with the denial that each of its counters needs.
+pub fn command(record: &Record, reads: Vec<(Fact, u32)>, subjects: Vec<Vec<u8>>) -> Command {
+    let denial = Record { concerned: record.concerned.clone(), ..Record::default() };
+    Command {
+        permit_or_denial: prepared(record, subjects),
+        reads,
+        ends_at_ms: u64::MAX,
+        spent: record.counters.iter().map(|_| prepared(&denial, Vec::new())).collect(),
+        inline_proof: false,
+    }
+}
