@@ -35,14 +35,10 @@ pub struct World {
 /// The folder cannot be made, or a license is not issued.
 pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
     let config = init::development(folder, None)?;
-    let keys = app::key_folder(&config)?;
-    let (_, trust) = app::trust_bundle(&config)?;
-    let signers = Signers::start(load_issuer_keys(&keys)?, &trust).map_err(anyhow::Error::msg)?;
-    let (ledger, _) = Ledger::open(app::ledger_options(&config), app::ledger_keys(&keys)?)?;
+    let (ledger, _) =
+        Ledger::open(app::ledger_options(&config), app::ledger_keys(&app::key_folder(&config)?)?)?;
     init::register(&ledger, &init::development_register()).await?;
-    let Config { limits: Limits { refusals_a_second, refusal_burst, .. }, .. } = config;
-    let shed = Shed::new(refusals_a_second, refusal_burst);
-    let gateway = Gateway::new(ledger, signers, trust.clone(), shed, 0);
+    let (gateway, trust) = gateway(&config, ledger)?;
     let organisation = |name: &str| {
         let at = init::PARTICIPANTS.iter().position(|participant| participant.name == name);
         at.and_then(|at| init::development_organisations().get(at).copied())
@@ -66,6 +62,19 @@ pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
         verify.push(VerifyRequest::body(identifier, grant));
     }
     Ok(World { gateway, trust, approval, verify })
+}
+
+/// A gateway over the ledger of a development folder, with the folder's trust bundle.
+///
+/// # Errors
+/// A key or the trust bundle cannot be read.
+pub fn gateway(config: &Config, ledger: Ledger) -> anyhow::Result<(Gateway, Trust)> {
+    let (_, trust) = app::trust_bundle(config)?;
+    let keys = load_issuer_keys(&app::key_folder(config)?)?;
+    let signers = Signers::start(keys, &trust).map_err(anyhow::Error::msg)?;
+    let Limits { refusals_a_second, refusal_burst, .. } = config.limits;
+    let shed = Shed::new(refusals_a_second, refusal_burst);
+    Ok((Gateway::new(ledger, signers, trust.clone(), shed, 0), trust))
 }
 
 async fn post(

@@ -421,15 +421,32 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
-        Self::open_from(options, keys, false, &|_| {})
+        Self::open_from(options, keys, false, &|_| {}, in_thread)
     }
 
-    /// Opens, from the first entry on if `zero`, and tells `progress` how many entries are done.
+    /// As [`Ledger::open`], with the sequencer in the caller's hands (crate feature `sim`): nothing is committed but by
+    /// [`ByHand::step`](crate::ByHand::step).
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    #[cfg(feature = "sim")]
+    pub fn open_by_hand(options: Options, keys: LedgerKeys) -> Result<(Self, crate::ByHand), OpenError> {
+        let mut by_hand = None;
+        let (ledger, _) = Self::open_from(options, keys, false, &|_| {}, |sequencer, _| {
+            by_hand = Some(crate::ByHand::new(sequencer));
+            Ok(None)
+        })?;
+        Ok((ledger, by_hand.ok_or(OpenError::Options("the sequencer was not started"))?))
+    }
+
+    /// Opens, from the first entry on if `zero`, tells `progress` how many entries are done, and starts the sequencer with
+    /// `start`.
     fn open_from(
         options: Options,
         keys: LedgerKeys,
         zero: bool,
         progress: &dyn Fn(u64),
+        start: impl FnOnce(Sequencer, &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError>,
     ) -> Result<(Self, Opened), OpenError> {
         let Recovered {
             disk,
@@ -555,7 +572,7 @@ impl Ledger {
             hooks: options.hooks.clone(),
             lock,
         };
-        threads.push(spawn("sequencer", guarded(&stop, "sequencer", move || sequencer.run()))?);
+        threads.extend(start(sequencer, &stop)?);
 
         let ledger = Self(Arc::new(Inner {
             sender,
@@ -935,6 +952,11 @@ fn unconditional(prepared: Prepared) -> Command {
     }
 }
 
+/// Starts the sequencer's thread.
+fn in_thread(sequencer: Sequencer, stop: &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError> {
+    spawn("sequencer", guarded(stop, "sequencer", move || sequencer.run())).map(Some)
+}
+
 fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::io("starting a thread"))
 }
@@ -1001,7 +1023,7 @@ pub fn rebuild(
         tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
     }
     drop(lock);
-    let (ledger, opened) = Ledger::open_from(options, keys, from == RebuildFrom::Zero, progress)?;
+    let (ledger, opened) = Ledger::open_from(options, keys, from == RebuildFrom::Zero, progress, in_thread)?;
     let rebuilt = Rebuilt {
         size: opened.size,
         replayed: opened.replayed,

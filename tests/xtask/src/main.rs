@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test`, `lint` and `generate`.
+//! The project's own commands: `cargo xtask test`, `lint`, `instructions` and `generate`.
 
 #![forbid(unsafe_code)]
 
 mod foreign;
 mod independent;
+mod instructions;
 mod source;
 mod steps;
 mod tools;
@@ -39,6 +40,12 @@ enum Task {
     },
     /// Checks format, clippy, the OpenAPI document and the generated code, and runs no test.
     Lint,
+    /// Counts the instructions of a verify request under valgrind and compares them with bench/instructions.json.
+    Instructions {
+        /// Of the release profile, which is built for it; otherwise of the one that `test` builds.
+        #[arg(long)]
+        release: bool,
+    },
     /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
     Generate,
 }
@@ -100,6 +107,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
             steps.finish();
             Ok(())
         }
+        Task::Instructions { release } => instructions::check(&workspace, *release),
         Task::Test { long } => test(&workspace, *long),
     }
 }
@@ -165,6 +173,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
         }
         tools::run(&mut command)
     })?;
+    steps.run("instructions of a verify request", || instructions::check(workspace, false))?;
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;
