@@ -15,5 +15,6 @@ pub mod population;
 pub mod report;
 pub mod scenario;
 pub mod server;
+pub mod size;
 pub mod submit;
 pub mod world;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bench::report::RunReport;
 use bench::scenario::{self, Ended, Plan};
+use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -33,6 +34,8 @@ struct Cli {
 enum Command {
     /// Starts an exchange, drives a scenario over mTLS, checks receipts and prints what was measured.
     Run(Run),
+    /// Says what a load needs in machines, disks and memory, from measured coefficients; see bench/capacity.md.
+    Size(Demand),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
     Journal(Journal),
 }
@@ -105,6 +108,10 @@ fn main() -> ExitCode {
     };
     let measured = match &cli.command {
         Command::Run(run) => measure(run).map(|report| report.map(|report| print(&*report, run.json))),
+        Command::Size(demand) => Coefficients::committed().map(|coefficients| {
+            print(&Sizing::of(demand, &coefficients), demand.json);
+            Some(())
+        }),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
             Some(())
