@@ -7,14 +7,19 @@
 
 pub mod baseline;
 pub mod check;
+pub mod drive;
 pub mod entry;
 pub mod http;
 pub mod journal;
 pub mod load;
 pub mod population;
+pub mod process;
+pub mod random;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod size;
 pub mod submit;
+pub mod target;
 pub mod world;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bench::report::RunReport;
-use bench::scenario::{self, Ended, Plan};
+use bench::run::{self, Ended, Plan};
 use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -188,7 +188,7 @@ fn measure(run: &Run) -> anyhow::Result<Option<Box<RunReport>>> {
     let Scenario::Verify = run.scenario;
     // One thread: the generator should leave the processors to the server.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(scenario::verify(&plan))? {
+    match runtime.block_on(run::verify(&plan))? {
         Ended::Measured(report) => Ok(Some(report)),
         Ended::NotChecked(checks) => {
             eprintln!(
