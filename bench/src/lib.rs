@@ -12,6 +12,7 @@ pub mod entry;
 pub mod http;
 pub mod journal;
 pub mod load;
+pub mod peers;
 pub mod population;
 pub mod process;
 pub mod random;

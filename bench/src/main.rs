@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bench::peers;
 use bench::report::RunReport;
 use bench::run::{self, Ended, Plan};
 use bench::size::{Coefficients, Demand, Sizing};
@@ -19,6 +20,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit status: wrong usage (sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// Exit status: peers were skipped, each named in the report; all others answered right.
+const EXIT_SKIPPED: u8 = 77;
 /// `f_type` of a file system in memory, on which syncing costs nothing.
 const TMPFS: i64 = 0x0102_1994;
 
@@ -34,6 +37,11 @@ struct Cli {
 enum Command {
     /// Starts an exchange, drives a scenario over mTLS, checks receipts and prints what was measured.
     Run(Run),
+    /// Drives the exchange and servers that people know in turn, each on the same one processor, and prints their ratios.
+    Peers(peers::Options),
+    /// Serves constant bytes; what `peers` starts.
+    #[command(name = peers::bare::COMMAND, hide = true)]
+    BareServer(peers::bare::Plan),
     /// Says what a load needs in machines, disks and memory, from measured coefficients; see bench/capacity.md.
     Size(Demand),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
@@ -108,6 +116,13 @@ fn main() -> ExitCode {
     };
     let measured = match &cli.command {
         Command::Run(run) => measure(run).map(|report| report.map(|report| print(&*report, run.json))),
+        Command::Peers(options) => {
+            return peers(options).unwrap_or_else(|error| {
+                eprintln!("bench: {error:#}");
+                ExitCode::FAILURE
+            });
+        }
+        Command::BareServer(plan) => peers::bare::serve(plan).map(Some),
         Command::Size(demand) => Coefficients::committed().map(|coefficients| {
             print(&Sizing::of(demand, &coefficients), demand.json);
             Some(())
@@ -150,6 +165,17 @@ fn folder(named: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::Tem
         folder.display()
     );
     Ok((folder, temporary))
+}
+
+fn peers(options: &peers::Options) -> anyhow::Result<ExitCode> {
+    let (folder, _temporary) = folder(options.data.as_deref())?;
+    let report = options.run(folder)?;
+    print(&report, options.json);
+    Ok(match (report.wrong.is_empty(), report.skipped.is_empty()) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(EXIT_SKIPPED),
+        (false, _) => ExitCode::FAILURE,
+    })
 }
 
 fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {

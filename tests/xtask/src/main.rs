@@ -156,6 +156,14 @@ fn rigs(steps: &mut Steps, workspace: &Workspace, long: bool) -> anyhow::Result<
     Ok(())
 }
 
+/// Drives every server of the comparison once; see `bench/src/peers`.
+fn peers(workspace: &Workspace) -> anyhow::Result<steps::Ran> {
+    let ablation = ["--bin", "exchange-ablation", "--features", "exchange/bench-ablation"];
+    tools::run(workspace.cargo(&["build", "--workspace", "--locked"]).args(ablation))?;
+    let exchange = workspace.built("exchange");
+    tools::rig(Command::new(workspace.built("bench")).args(["peers", "--quick", "--server"]).arg(exchange))
+}
+
 fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     let mut steps = Steps::default();
     let python = steps.run("tools", || {
@@ -173,6 +181,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
         }
         tools::run(&mut command)
     })?;
+    steps.run_if_possible("peers in the bench", || peers(workspace))?;
     steps.run("instructions of a verify request", || instructions::check(workspace, false))?;
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
