@@ -592,6 +592,13 @@ impl Builder<'_> {
                         rotates = true;
                         complete = Some("after-next-rotation");
                     }
+                    (proposal::Kind::RegisterParticipant, _) => {
+                        let new =
+                            proposal.registration.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
+                        let key = facts::participant_key(self.ledger, &new.participant.organisation);
+                        let value = new.participant.document();
+                        document(ledger::DocumentKind::Participant, key, new.version, value);
+                    }
                     // A proposal about a holder that names none is not written.
                     (_, None) => return Err(Refusal::new(Code::Internal)),
                 }
@@ -608,9 +615,10 @@ impl Builder<'_> {
                 json(&pages::trace(self.ledger, label, trace.before, trace.limit).await?)
             }
             Granted::LogQuery { query, holder } => {
-                let (page, concerned) = pages::audit(self.ledger, query, holder).await?;
+                let (page, concerned, release_ms) = pages::audit(self.ledger, query, holder).await?;
                 // Nobody tells the erased.
                 state.concerned = self.living(&concerned)?.0;
+                state.release_ms = if state.concerned.is_empty() { 0 } else { release_ms };
                 json(&page)
             }
             Granted::Link { key, version, link } => {

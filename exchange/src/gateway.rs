@@ -41,6 +41,7 @@ use crate::facts::{self, Facts};
 use crate::floor;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
+use crate::proposal;
 use crate::refusal::{Refusal, undecided};
 use crate::request::{self, MAX_BODY_BYTES, Request};
 use crate::server::Peer;
@@ -76,7 +77,7 @@ pub struct Gateway {
     bodies_kib: Semaphore,
     /// How long a holder is kept after the last license ended, ms.
     retention_ms: u64,
-    /// Two operators want the epoch changed.
+    /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
     rotate: Notify,
 }
 
@@ -173,6 +174,11 @@ impl Gateway {
     /// Resolves when two operators have asked for a change of epoch since the last call.
     pub async fn rotation_wanted(&self) {
         self.rotate.notified().await;
+    }
+
+    /// Whether a change of epoch that two operators asked for is still to be made.
+    pub fn rotation_owed(&self) -> bool {
+        proposal::rotation_owed(&self.ledger)
     }
 
     /// Changes the epoch, or finishes a change that was cut off. Blocks.
@@ -278,10 +284,9 @@ impl Gateway {
                 Ok(Decided::Effect(effect)) => *effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Err(refusal) => match refusal.code {
-                    // Not decisions: nothing was found out about the request.
-                    code @ (Code::SignerUnavailable | Code::Internal | Code::RecordUnavailable) => {
-                        return Err(code);
-                    }
+                    // Not a decision: nothing was found out about the request. A record that is asked for by right and
+                    // cannot be read is one, also where an earlier entry says that it was given.
+                    code @ Code::SignerUnavailable => return Err(code),
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
                         let context = self.context();
@@ -351,9 +356,15 @@ impl Gateway {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let request = request.as_ref().map_err(Clone::clone)?;
         // 2 -> Caller
-        let caller = Caller::identify(facts, certified)?;
+        let registered = facts
+            .participant(&certified.organisation)
+            .ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+        // Before anything is refused: what a suspended holder of a class tries is told no sooner than what it does.
         let class = request.action.context().and_then(|context| context.delay.as_deref());
-        entry.release_ms = caller.participant().release_ms(class, entry.now_ms)?;
+        let release_ms = registered.release_ms(class, entry.now_ms);
+        entry.release_ms = *release_ms.as_ref().unwrap_or(&0);
+        let caller = Caller::identify(registered, facts.now_ms, certified)?;
+        release_ms?;
         // 3 -> Fresh
         let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
             Fresh::New(key) => {

@@ -408,6 +408,8 @@ pub struct Propose {
 pub enum Proposed {
     /// A change of epoch.
     RotateEpoch,
+    /// A registration, new or in place of the one there is.
+    Participant(Participant),
     /// One of the kinds about a holder.
     Holder(Kind, HolderRef),
 }
@@ -417,6 +419,7 @@ impl Proposed {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::RotateEpoch => Kind::RotateEpoch,
+            Self::Participant(_) => Kind::RegisterParticipant,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -427,6 +430,8 @@ impl Proposed {
 pub struct Approve {
     /// Which.
     pub proposal: [u8; 16],
+    /// The registration, where one is proposed: nobody approves one without knowing it.
+    pub participant: Option<Participant>,
 }
 
 /// Who uses a license, for what and in which case (用证信息): all six are required.
@@ -674,6 +679,7 @@ mod wire {
     pub(super) struct Propose {
         kind: Kind,
         holder: Option<Holder>,
+        participant: Option<crate::participant::Wire>,
         reason: String,
     }
 
@@ -681,6 +687,7 @@ mod wire {
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct Approve {
         proposal: String,
+        participant: Option<crate::participant::Wire>,
     }
 
     /// The use context's object; a missing member is a bad use context, not a malformed request.
@@ -1020,10 +1027,15 @@ mod wire {
 
     impl Propose {
         pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
-            let what = match (self.kind, self.holder) {
-                (Kind::RotateEpoch, None) => Proposed::RotateEpoch,
-                (Kind::RotateEpoch, Some(_)) | (_, None) => return Err(Refusal::new(Code::MalformedRequest)),
-                (kind, Some(holder)) => Proposed::Holder(kind, holder.typed()?),
+            let what = match (self.kind, self.holder, self.participant) {
+                (Kind::RotateEpoch, None, None) => Proposed::RotateEpoch,
+                (Kind::RegisterParticipant, None, Some(participant)) => {
+                    Proposed::Participant(participant.typed()?)
+                }
+                (kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold), Some(holder), None) => {
+                    Proposed::Holder(kind, holder.typed()?)
+                }
+                _ => return Err(Refusal::new(Code::MalformedRequest)),
             };
             Ok(super::Propose { what, reason: reason(self.reason)? })
         }
@@ -1031,7 +1043,10 @@ mod wire {
 
     impl Approve {
         pub(super) fn typed(self) -> Result<super::Approve, Refusal> {
-            Ok(super::Approve { proposal: id(&self.proposal)? })
+            Ok(super::Approve {
+                proposal: id(&self.proposal)?,
+                participant: self.participant.map(|participant| participant.typed()).transpose()?,
+            })
         }
     }
 

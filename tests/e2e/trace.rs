@@ -419,6 +419,43 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let quiet = police.send(&secret(&license.verify(None))).await.expect(200);
     let quiet_too = police.send(&secret(&license.retrieve(&["holderName"], None))).await.expect(403);
     let loud = police.send(&license.verify(None)).await.expect(200);
+    // A suspended holder of the class is refused, and what it tried stays as quiet.
+    let mut operator = server.party("operator");
+    let suspend = |suspended: bool| {
+        let organisation = server.organisation("police").to_string();
+        let body = json!({"organisation": organisation, "suspended": suspended, "reason": "测试"});
+        Call::new(Route::ParticipantSuspend, &body)
+    };
+    operator.send(&suspend(true)).await.expect(200);
+    let suspended = police.send(&secret(&license.verify(None))).await.expect(403);
+    assert_eq!(suspended.code(), Code::ParticipantSuspended.name());
+    let suspended_loud = police.send(&license.verify(None)).await.expect(403);
+    operator.send(&suspend(false)).await.expect(200);
+    // An auditor who sees the quiet ones is as quiet; who sees the others is told of.
+    server.proof(suspended_loud.receipt().index).await;
+    let mut auditor = server.party("auditor");
+    let mut views = (Vec::new(), Vec::new());
+    let mut from = quiet.receipt().index;
+    loop {
+        let body = json!({"purpose": "测试审计", "userName": "测试审计员", "holder": holder(&of),
+            "fromIndex": from, "to": schemas::date::rfc3339(now_ms())});
+        let reply = auditor.send(&Call::new(Route::LogQuery, &body)).await.expect(200);
+        let entries = reply.json["entries"].as_array().unwrap();
+        let seen: Vec<u64> = entries.iter().filter_map(|entry| entry["entry"]["index"].as_u64()).collect();
+        let quiet_ones = [&quiet, &quiet_too, &suspended].map(|reply| reply.receipt().index);
+        let quietly = seen.iter().filter(|index| quiet_ones.contains(index)).count();
+        assert!(quietly == 0 || quietly == seen.len(), "a view is of the one or of the other: {seen:?}");
+        let views = if quietly > 0 { &mut views.0 } else { &mut views.1 };
+        if !seen.is_empty() {
+            views.push(reply.clone());
+        }
+        match reply.json["next"].as_u64() {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    let (quiet_views, loud_views) = views;
+    assert!(!quiet_views.is_empty() && !loud_views.is_empty());
     // Whoever does not hold the class may not name it, and the attempt is told at once.
     let refused = bank.send(&secret(&license.verify(None))).await.expect(403);
     assert_eq!(refused.code(), Code::DelayNotAllowed.name());
@@ -429,7 +466,9 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
         page.entries.iter().any(|entry| entry.entry.index == index)
     };
     assert!(shown(&page, &ordinary) && shown(&page, &loud) && shown(&page, &refused));
-    assert!(!shown(&page, &quiet) && !shown(&page, &quiet_too));
+    assert!(shown(&page, &suspended_loud) && loud_views.iter().all(|view| shown(&page, view)));
+    assert!(!shown(&page, &quiet) && !shown(&page, &quiet_too) && !shown(&page, &suspended));
+    assert!(!quiet_views.iter().any(|view| shown(&page, view)), "the view would tell of the use");
     assert!(page.completeness.ends_with(", except uses delayed by law"));
 
     // A month later.
@@ -446,7 +485,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let signers = Signers::start(Vec::new(), &server.trust).unwrap();
     let one = std::num::NonZeroU32::MIN;
     let gateway = Gateway::new(ledger.clone(), signers, server.trust.clone(), Shed::new(one, one), 0);
-    assert_eq!(ledger.state().due(u64::MAX).len(), 2);
+    assert_eq!(ledger.state().due(u64::MAX).len(), 3 + quiet_views.len());
     gateway.release_delayed().await;
     gateway.release_delayed().await;
     assert!(ledger.state().due(u64::MAX).is_empty());
@@ -461,8 +500,16 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let report = check(&server, &lines(std::slice::from_ref(&page)));
     assert_eq!(report.verdict, Verdict::Valid, "{:?}", report.reasons);
     let released: Vec<&TraceEntry> = page.entries.iter().flat_map(|entry| &entry.released).collect();
-    let indexes: Vec<u64> = released.iter().map(|entry| entry.entry.index).collect();
-    assert_eq!(indexes, [quiet_too.receipt().index, quiet.receipt().index]);
+    let mut indexes: Vec<u64> = released.iter().map(|entry| entry.entry.index).collect();
+    indexes.sort_unstable();
+    let delayed = [&quiet, &quiet_too, &suspended].into_iter().chain(&quiet_views);
+    let mut delayed: Vec<u64> = delayed.map(|reply| reply.receipt().index).collect();
+    delayed.sort_unstable();
+    assert_eq!(indexes, delayed, "each once, also the views");
+    let released: Vec<&TraceEntry> = released
+        .into_iter()
+        .filter(|entry| [&quiet_too, &quiet].iter().any(|reply| reply.receipt().index == entry.entry.index))
+        .collect();
     assert!(released.iter().all(|entry| matches!(entry.place, Place::Hidden { .. })));
     assert_eq!(told(released[1])["use"]["cause"], use_context()["cause"]);
     assert_eq!(released[1].entry.organisation, police.organisation.as_str());
