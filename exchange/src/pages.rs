@@ -93,6 +93,8 @@ fn proven(ledger: &Ledger, entry: &OpenedEntry, size: u64) -> Result<Proven, Ref
         open: committed.open.clone(),
         salt: committed.salt,
         c: committed.c,
+        // The requester's alone.
+        request_salt: None,
         proof: None,
     };
     let path = path(ledger, committed.index, size)?;

@@ -18,7 +18,6 @@ use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
-use verifier::Hash;
 
 use crate::participant::Participant;
 use crate::proposal::Kind;
@@ -41,13 +40,11 @@ const MAX_PAGE_ENTRIES: usize = 100;
 /// Most holders of one license.
 const MAX_HOLDERS: usize = 16;
 
-/// A request as received: body bytes, their digest, and what they ask.
+/// A request as received: body bytes, and what they ask.
 #[derive(Debug)]
 pub struct Request {
     /// The body as received.
     pub body: Bytes,
-    /// SHA-256 of the body as received.
-    pub digest: Hash,
     /// `Idempotency-Key`, where given.
     pub idempotency_key: Option<String>,
     /// `Receipt: inline` was asked for.

@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use exchange::gateway::{Gateway, write_system_documents};
 use exchange::participant::Role;
 use exchange::shed::Shed;
@@ -131,6 +133,13 @@ async fn a_trace_proves_who_when_what_and_why_and_nothing_of_it_can_be_changed()
     }
     let user = document["use"]["user"].as_str().unwrap().to_owned();
     assert!(!user.is_empty() && !document.to_string().contains(context["userName"].as_str().unwrap()));
+    // Whoever knows all of the request but the user's name cannot try names until one fits.
+    let open = verifier::leaf::Open::parse(&entry.entry.open.0).unwrap();
+    assert_ne!(open.request_digest, verifier::sha256(&[&retrieve.body]));
+    let salt = used.receipt.request_salt.unwrap();
+    assert_eq!(open.request_digest, verifier::receipt::request_digest(&salt, &retrieve.body));
+    let shown = String::from_utf8(reply.hashed()).unwrap();
+    assert!(!shown.contains("requestSalt") && !shown.contains(&BASE64.encode(salt)));
     let refused = of_index(&page, &denied);
     assert_eq!((refused.entry.decision.as_str(), refused.entry.code.as_str()), ("denial", "not-permitted"));
     assert_ne!(told(&refused)["use"]["user"], json!(user), "the same name elsewhere is somebody else");
