@@ -49,7 +49,7 @@ pub enum Role {
 }
 
 /// One entry of the register, as journaled and as the HTTP contract shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Participant {
     /// Unified social credit code.
@@ -148,6 +148,11 @@ impl Participant {
         self.roles.contains(&role)
     }
 
+    /// Whether the participant watches over the others, as operator or auditor: what two operators decide (decision 0013).
+    pub fn oversees(&self) -> bool {
+        self.has(Role::Operator) || self.has(Role::Auditor)
+    }
+
     /// Whether the participant may act at this moment, ms since 1970.
     pub fn active_at(&self, now_ms: u64) -> bool {
         let second = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
@@ -216,13 +221,14 @@ impl<T: for<'de> Deserialize<'de>> Documents<T> {
 pub struct Caller(Arc<Participant>);
 
 impl Caller {
-    /// Finds the organisation of the client certificate in the register.
-    pub fn identify(facts: &mut crate::facts::Facts<'_>, certified: &Certified) -> Result<Self, Refusal> {
-        let participant = facts
-            .participant(&certified.organisation)
-            .ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
-        if participant.active_at(facts.now_ms) && facts.now_ms < certified.ends_at_ms {
-            Ok(Self(participant))
+    /// The organisation of the client certificate as the register has it, if it may act now.
+    pub fn identify(
+        registered: Arc<Participant>,
+        now_ms: u64,
+        certified: &Certified,
+    ) -> Result<Self, Refusal> {
+        if registered.active_at(now_ms) && now_ms < certified.ends_at_ms {
+            Ok(Self(registered))
         } else {
             Err(Refusal::new(Code::ParticipantSuspended))
         }
