@@ -219,7 +219,11 @@ fn image(
     if !store.join(options.engine.name()).exists() {
         return Ok(ImageFound::Absent);
     }
-    // Held only for this: a gateway that starts meanwhile would be refused.
+    // Asked before the lock, which is waited for.
+    if is_served(&options.folder) {
+        return Ok(ImageFound::InUse);
+    }
+    // Held only for this: a gateway that starts meanwhile waits a second and is then refused.
     let _lock = match lock(&RealDisk, &options.folder) {
         Err(OpenError::Locked) => return Ok(ImageFound::InUse),
         lock => lock?,
