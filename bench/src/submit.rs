@@ -20,9 +20,9 @@ use ring::signature::Ed25519KeyPair;
 use serde::Serialize;
 
 use crate::baseline::{self, Bare};
+use crate::drive::new_histogram;
 use crate::entry::{ORGANISATION, SUBJECT_BYTES, command};
 use crate::journal::{self, Frames};
-use crate::load::new_histogram;
 
 /// Holders of a whole run, each with a license and a grant.
 pub const HOLDERS: u32 = 10_000;
