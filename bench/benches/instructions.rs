@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::pin::Pin;
 use std::task::Poll;
 
+use bench::folder::InProcess;
 use bench::world;
 use bytes::Bytes;
 use exchange::gateway::{Answer, Certified, Gateway};
@@ -56,7 +57,7 @@ fn exchange() -> Exchange {
     let keys = app::ledger_keys(&app::key_folder(&config).expect("the folder is there")).expect("its keys");
     let options = Options { image: false, index_roots: None, ..app::ledger_options(&config) };
     let (ledger, sequencer) = Ledger::open_by_hand(options, keys).expect("a journal");
-    let (gateway, _) = world::gateway(&config, ledger).expect("a gateway");
+    let InProcess { gateway, .. } = InProcess::over(&config, ledger).expect("a gateway");
     let mut exchange =
         Exchange { runtime, gateway, sequencer, caller: world.approval, requests, _folder: folder };
     exchange.answer();

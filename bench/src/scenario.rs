@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::drive::{Arrivals, Protocol, Rate};
+use crate::population::Size;
 
 /// The scenarios that are part of this program, by name.
 const SHIPPED: [(&str, &str); 1] = [("verify", include_str!("../scenarios/verify.toml"))];
@@ -184,6 +185,9 @@ pub struct Exchange {
     pub zipf: f64,
     /// Operations with their shares.
     pub mix: Vec<Share>,
+    /// Lengths of the requests that issue licenses, as far as their types allow. Default: as they come, about 700 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<Size>,
 }
 
 /// One operation of a mix.
@@ -197,9 +201,6 @@ pub struct Share {
     /// Ask for the inclusion proof in the receipt.
     #[serde(default)]
     pub inline_proof: bool,
-    /// Bytes that the license's body is filled up to, as far as its type allows; `issue` and `retrieve`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<usize>,
 }
 
 /// What is asked of an exchange.
@@ -390,7 +391,8 @@ impl Exchange {
         ensure!((2..=MAX_POPULATION).contains(&self.licenses), "licenses: from 2 to {MAX_POPULATION}");
         ensure!((0.0..=5.0).contains(&self.zipf), "zipf: from 0 to 5");
         ensure!(!self.mix.is_empty(), "a mix has an operation");
-        ensure!(self.mix.iter().all(|share| share.share.is_finite() && share.share > 0.0), "share: above 0");
+        let shares = self.mix.iter().map(|share| share.share).chain(self.sizes.iter().map(|size| size.share));
+        ensure!(shares.into_iter().all(|share| share.is_finite() && share > 0.0), "share: above 0");
         Ok(())
     }
 }

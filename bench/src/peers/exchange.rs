@@ -3,18 +3,15 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use exchange::app;
 use exchange::client::{Client, Identity};
-use exchange::{app, init};
-use indicatif::ProgressBar;
-use ledger::Ledger;
-use schemas::date::{Date, rfc3339};
-use schemas::identifier::Uscc;
+use schemas::date::Date;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use schemas::synthetic::Synthetic;
@@ -25,41 +22,35 @@ use verifier::trust::Trust;
 
 use super::asking::{Kept, KeptList, NUMBER, Template};
 use super::child::Running;
-use crate::population::{self, Draft, now_ms};
+use crate::folder::organisation;
+use crate::population::{self, Draft, Population, now_ms};
+use crate::run;
 
-/// What the origin of the log begins with.
-const ORIGIN_PREFIX: &str = "bench/";
 /// Who verifies and retrieves.
 pub(super) const RELYING: &str = "approval";
 /// Who issues.
 pub(super) const ISSUER: &str = "issuer";
-/// Connections that issue; what they queue together is signed and committed together.
-const ISSUING: usize = 32;
 /// Bytes of an envelope that is retrieved.
 pub(super) const ENVELOPE_BYTES: usize = 2_048;
+/// Lengths are told apart by the padding of the format.
+const MAX_PADDING_BYTES: usize = 16;
 /// Licenses with such an envelope.
-const LARGE: usize = 256;
+const LARGE: u64 = 256;
 /// The type whose text can be made as long as that: 营业执照, the business license of a legal person.
 const LARGE_TYPE: &str = "11100000MB0341032Y001";
 /// Its longest field.
 const LARGE_FIELD: &str = "businessScope";
-/// How long a grant is good, ms.
-const GRANT_MS: u64 = 30 * 86_400_000;
 /// Different licenses that are issued under load, each again and again with a serial of its own.
 const ISSUED: usize = 64;
 
-/// Makes a development folder with a log of a bench in an empty folder; gives its trust bundle.
+/// Makes a folder with a log of a bench, its licenses, and at least so many entries; gives its trust bundle.
 ///
 /// # Errors
 /// The folder is not empty, or cannot be written.
-pub(super) async fn prepare(folder: &Path) -> anyhow::Result<Trust> {
+pub(super) fn prepare(folder: &Path, licenses: u64, entries: u64) -> anyhow::Result<Trust> {
     ensure!(std::fs::read_dir(folder)?.next().is_none(), "{} is not empty", folder.display());
-    std::fs::write(folder.join("config.toml"), format!("origin = \"{ORIGIN_PREFIX}{:x}\"\n", now_ms()))?;
-    let config = init::development(folder, None)?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
-    let (ledger, _) = Ledger::open(app::ledger_options(&config), keys)?;
-    init::register(&ledger, &init::development_register()).await?;
-    tokio::task::spawn_blocking(move || ledger.close()).await?;
+    let plan = population::Plan { licenses, seed: 1, sizes: Vec::new() };
+    let config = run::populate(folder, &plan, entries, false)?;
     Ok(app::trust_bundle(&config)?.1)
 }
 
@@ -85,112 +76,73 @@ pub(super) struct Requests {
     pub(super) issue: Vec<Template>,
 }
 
-/// Issues licenses over HTTP, half of them of natural persons and with a grant of the holder, and some with long envelopes.
+/// Requests about the licenses of a prepared folder; issues those with long envelopes, which are retrieved.
 ///
 /// # Errors
 /// The exchange refuses.
-pub(super) async fn populate(folder: &Path, address: SocketAddr, count: usize) -> anyhow::Result<Requests> {
-    let mut all = population::drafts(now_ms(), count);
-    let padding = padding(folder, address).await?;
-    all.extend((0..LARGE.min(count)).map(|number| large(number as u64, padding)));
-    let bar = ProgressBar::new(all.len() as u64).with_message("licenses");
-    let queue = Arc::new(Mutex::new(all.into_iter()));
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..ISSUING {
-        let mut issuer = connect(folder, ISSUER, address).await?;
-        let mut portal = connect(folder, "portal", address).await?;
-        let (queue, bar) = (Arc::clone(&queue), bar.clone());
-        let relying = organisation(RELYING)?;
-        tasks.spawn(async move {
-            let mut made = Vec::new();
-            loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some(draft) = next else { return anyhow::Ok(made) };
-                made.push(make(draft, &relying, &mut issuer, &mut portal).await?);
-                bar.inc(1);
-            }
-        });
+pub(super) async fn requests(folder: &Path, address: SocketAddr) -> anyhow::Result<Requests> {
+    let population = Population::load(folder, organisation(ISSUER)?)?;
+    let (mut verify, mut inline) = (Vec::new(), Vec::new());
+    let mut identifier = vec![0; population::IDENTIFIER_BYTES];
+    for number in 0..population.plan().licenses {
+        population.identifier(number, &mut identifier);
+        let identifier = std::str::from_utf8(&identifier)?;
+        let grant = population.right(number).map(|right| hex::encode(right.grant));
+        verify.push(verify_request("", identifier, grant.as_deref()));
+        inline.push(verify_request("receipt: inline\r\n", identifier, grant.as_deref()));
     }
-    let mut requests = Requests {
-        verify: Vec::with_capacity(count),
-        inline: Vec::new(),
-        retrieve: Vec::new(),
-        issue: Vec::new(),
-    };
-    while let Some(done) = tasks.join_next().await {
-        for License { identifier, grant, large } in done?? {
-            if large {
-                requests.retrieve.push(retrieve(&identifier, &grant));
-            } else {
-                requests.verify.push(verify("", &identifier, &grant));
-                requests.inline.push(verify("receipt: inline\r\n", &identifier, &grant));
-            }
-        }
+    let mut issuer = connect(folder, ISSUER, address).await?;
+    let mut portal = connect(folder, "portal", address).await?;
+    let (envelope, _) = issued(large(0, 0), &mut issuer, &mut portal).await?;
+    let padding = ENVELOPE_BYTES.saturating_sub(envelope.len());
+    let mut retrieve = Vec::with_capacity(LARGE as usize);
+    for number in 1..=LARGE {
+        let (envelope, request) = issued(large(number, padding), &mut issuer, &mut portal).await?;
+        ensure!(
+            (ENVELOPE_BYTES..ENVELOPE_BYTES + MAX_PADDING_BYTES).contains(&envelope.len()),
+            "an envelope of {} bytes",
+            envelope.len()
+        );
+        retrieve.push(request);
     }
-    bar.finish_and_clear();
-    requests.issue =
-        population::drafts(now_ms() ^ 1, ISSUED).into_iter().map(issue).collect::<Result<_, _>>()?;
-    Ok(requests)
+    let issue =
+        population::drafts(now_ms(), ISSUED).into_iter().map(issue_request).collect::<Result<_, _>>()?;
+    Ok(Requests { verify, inline, retrieve, issue })
 }
 
-struct License {
-    identifier: String,
-    /// `null` for a license that needs none.
-    grant: Value,
-    large: bool,
-}
-
-async fn make(
+/// Issues a license and has its holder grant its use; gives the envelope, and a request that retrieves it.
+async fn issued(
     draft: Draft,
-    relying: &Uscc,
     issuer: &mut Client,
     portal: &mut Client,
-) -> anyhow::Result<License> {
+) -> anyhow::Result<(Vec<u8>, Template)> {
     let Draft { body, key, grantor } = draft;
-    let large = key.starts_with(LARGE_KEY);
-    let mut issued = post(issuer, Route::Issue, body, &key).await?;
-    let Value::String(identifier) = issued["identifier"].take() else { bail!("no identifier") };
-    let mut grant = Value::Null;
-    if let Some(holder) = grantor {
-        let body = json!({
-            "holder": {"typeCode": holder.type_code().as_str(), "number": holder.number()},
-            "grantee": relying.as_str(), "identifier": identifier, "until": rfc3339(now_ms() + GRANT_MS),
-            "modes": if large { ["envelope"] } else { ["verify"] },
-        });
-        let key = key.replace("issue", "grant");
-        grant = post(portal, Route::GrantCreate, body.to_string().into_bytes(), &key).await?["grant"].take();
-        ensure!(grant.is_string(), "no grant");
-    }
-    Ok(License { identifier, grant, large })
+    let issued = post(issuer, Route::Issue, body, &key).await?;
+    let text = |name: &str| issued[name].as_str().with_context(|| name.to_owned());
+    let (identifier, envelope) = (text("identifier")?, STANDARD.decode(text("envelope")?)?);
+    let grantor = grantor.context("a holder")?;
+    let body = population::grant_body(identifier, &grantor, &organisation(RELYING)?);
+    let granted = post(portal, Route::GrantCreate, body, &key.replace("issue", "grant")).await?;
+    let grant = granted["grant"].as_str().context("a grant")?;
+    Ok((envelope, retrieve_request(identifier, grant)))
 }
 
 /// What idempotency keys of licenses with long envelopes begin with.
 const LARGE_KEY: &str = "bench-issue-large-";
-
-/// How many letters make an envelope as long as it should be: one without any is issued and looked at.
-async fn padding(folder: &Path, address: SocketAddr) -> anyhow::Result<usize> {
-    let mut issuer = connect(folder, ISSUER, address).await?;
-    let Draft { body, key, .. } = large(u64::from(u32::MAX), 0);
-    let issued = post(&mut issuer, Route::Issue, body, &key).await?;
-    let envelope = STANDARD.decode(issued["envelope"].as_str().context("an envelope")?)?;
-    Ok(ENVELOPE_BYTES.saturating_sub(envelope.len()))
-}
 
 fn large(number: u64, padding: usize) -> Draft {
     let types = LicenseType::builtin();
     let license_type =
         types.iter().find(|one| one.code.as_str() == LARGE_TYPE).expect("a built-in type of the schemas");
     let today = Date::at(i64::try_from(now_ms() / 1_000).unwrap_or(0));
-    // Equal numbers give equal licenses but for their serials.
-    let mut synthetic = Synthetic::new(now_ms() ^ (number << 20));
-    // One holder each, so that envelopes of one padding are of one length.
+    // The same license each time but for its serial, so that envelopes of one padding are of one length.
     let license = Synthetic::new(1).license(license_type, today);
-    let serial = synthetic.serial();
-    let mut value = license.request(&license_type.code, serial.as_str());
-    value["fields"][LARGE_FIELD] = json!("A".repeat(padding.max(1)));
+    let serial = population::serial('L', number);
+    let mut value = license.request(&license_type.code, &serial);
+    value["fields"][LARGE_FIELD] = json!("A".repeat(1 + padding));
     Draft {
         body: json!({ "license": value }).to_string().into_bytes(),
-        key: format!("{LARGE_KEY}{}", serial.as_str()),
+        key: format!("{LARGE_KEY}{serial}"),
         grantor: license.holders.into_iter().next().map(|(_, holder)| holder),
     }
 }
@@ -202,16 +154,16 @@ fn use_context() -> Value {
     })
 }
 
-fn verify(lines: &str, identifier: &str, grant: &Value) -> Template {
+fn verify_request(lines: &str, identifier: &str, grant: Option<&str>) -> Template {
     let mut body = json!({ "license": {"identifier": identifier}, "use": use_context() });
-    if !grant.is_null() {
-        body["grant"] = grant.clone();
+    if let Some(grant) = grant {
+        body["grant"] = json!(grant);
     }
     let path = Route::Verify.path().unwrap_or_default();
     Template::post(path, lines, &body.to_string(), br#"{"verdict":"valid","#)
 }
 
-fn retrieve(identifier: &str, grant: &Value) -> Template {
+fn retrieve_request(identifier: &str, grant: &str) -> Template {
     let body = json!({
         "license": {"identifier": identifier}, "mode": "envelope", "grant": grant, "use": use_context(),
     });
@@ -219,9 +171,10 @@ fn retrieve(identifier: &str, grant: &Value) -> Template {
     Template::post(Route::Retrieve.path().unwrap_or_default(), "", &body.to_string(), begins.as_bytes())
 }
 
-fn issue(draft: Draft) -> anyhow::Result<Template> {
+fn issue_request(draft: Draft) -> anyhow::Result<Template> {
     let mut body: Value = serde_json::from_slice(&draft.body)?;
-    body["license"]["serial"] = json!(format!("B{NUMBER}"));
+    body["license"]["serial"] = json!(format!("R{NUMBER}"));
+    body["license"]["certificateNumber"] = json!(format!("CS{NUMBER}"));
     let key = format!("idempotency-key: bench-{NUMBER}\r\n");
     let path = Route::Issue.path().unwrap_or_default();
     Ok(Template::post(path, &key, &body.to_string(), br#"{"identifier":""#))
@@ -235,11 +188,6 @@ async fn connect(folder: &Path, name: &str, address: SocketAddr) -> anyhow::Resu
         &clients.join(format!("{name}.key")),
     )?;
     identity.connect(address).await
-}
-
-fn organisation(name: &str) -> anyhow::Result<Uscc> {
-    let at = init::PARTICIPANTS.iter().position(|participant| participant.name == name);
-    at.and_then(|at| init::development_organisations().get(at).copied()).context("a development participant")
 }
 
 async fn post(client: &mut Client, route: Route, body: Vec<u8>, key: &str) -> anyhow::Result<Value> {

@@ -20,13 +20,11 @@ mod table;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
-use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 use verifier::trust::Trust;
 
@@ -34,17 +32,15 @@ use self::asking::{Asking, KeptList, Right, Template};
 use self::child::Running;
 use self::measure::{Contender, Measured, Micros, Pace, Run, measure};
 use self::pki::{Pki, Probe};
-use crate::drive::{self, Arrivals, Drive, Endpoint, Protocol, Rate};
+use crate::drive::{Arrivals, Endpoint, Protocol, Rate};
 use crate::process;
 
 pub use table::Report;
 
 /// Shares of the lower maximum of two servers at which both are driven in the open loop.
 const OPEN_SHARES: [f64; 2] = [0.5, 0.8];
-/// One run of the fill, which is not measured.
-const FILL_RUN: Duration = Duration::from_secs(5);
 /// Licenses of the exchanges from which something is taken away.
-const ABLATION_LICENSES: usize = 2_000;
+const ABLATION_LICENSES: u64 = 2_000;
 /// Where a journal lies in memory.
 const RAM_DISK: &str = "/dev/shm";
 /// Bytes that raw signatures are made over: about those of a license's signed message.
@@ -91,7 +87,7 @@ struct Plan {
     /// Where the Node peer is installed.
     cache: PathBuf,
     /// Licenses in the register.
-    licenses: usize,
+    licenses: u64,
     /// Entries that the log holds at least before anything is measured.
     entries: u64,
     /// Connections of each run.
@@ -523,17 +519,15 @@ struct Main {
 impl Main {
     fn start(plan: &Plan, runtime: &Runtime) -> anyhow::Result<Self> {
         let folder = plan.folder("exchange")?;
-        let trust = runtime.block_on(exchange::prepare(&folder))?;
+        let trust = exchange::prepare(&folder, plan.licenses, plan.entries)?;
         let server = exchange::start(&plan.server, &["serve", "--development"], &folder, plan.server_core)?;
-        eprintln!("issuing {} licenses", plan.licenses);
-        let mut requests = runtime.block_on(exchange::populate(&folder, server.address, plan.licenses))?;
+        let mut requests = runtime.block_on(exchange::requests(&folder, server.address))?;
         let pki = Pki::of(&folder);
         let (relying, issuer) = (pki.client(exchange::RELYING)?, pki.client(exchange::ISSUER)?);
         // Ranks are given to both kinds of holder alike.
         for templates in [&mut requests.verify, &mut requests.inline, &mut requests.retrieve] {
             shuffle(templates);
         }
-        fill(plan, &server, &relying, &requests.verify)?;
         let mut probe = Probe::open(server.address, &relying)?;
         let mut size = |templates: &[Template]| answer_bytes(&mut probe, templates);
         let sizes = Sizes {
@@ -557,7 +551,15 @@ impl Main {
                 Contender::new(*who, server.address, server.processes(), Some(tls), Protocol::Http1, asking)
             })
             .collect();
-        Ok(Self { pki, trust, sizes, contenders, kept, servers: vec![server], keys: plan.licenses })
+        Ok(Self {
+            pki,
+            trust,
+            sizes,
+            contenders,
+            kept,
+            servers: vec![server],
+            keys: usize::try_from(plan.licenses)?,
+        })
     }
 
     /// Starts the peers; who cannot be started is skipped.
@@ -699,7 +701,7 @@ fn content(bytes: usize) -> Vec<u8> {
 fn shuffle(templates: &mut [Template]) {
     let mut random = crate::random::Random::new(2);
     for at in (1..templates.len()).rev() {
-        templates.swap(at, (random.next() % (at as u64 + 1)) as usize);
+        templates.swap(at, (random.bits() % (at as u64 + 1)) as usize);
     }
 }
 
@@ -714,37 +716,6 @@ fn answer_bytes(probe: &mut Probe, templates: &[Template]) -> anyhow::Result<usi
         text.lines().next().unwrap_or_default()
     );
     Ok(text.split_once("\r\n\r\n").map_or(0, |(_, body)| body.len()))
-}
-
-/// Verifies until the log is as long as it should be.
-fn fill(
-    plan: &Plan,
-    server: &Running,
-    tls: &Arc<ClientConfig>,
-    templates: &[Template],
-) -> anyhow::Result<()> {
-    let asking = Asking::new(templates.to_vec(), 200, Right::Begins);
-    let mut contender =
-        Contender::new(Who::Verify, server.address, Vec::new(), Some(tls), Protocol::Http1, asking);
-    // Each license and each grant is an entry.
-    let mut entries = (plan.licenses + plan.licenses / 2) as u64;
-    while entries < plan.entries {
-        eprintln!("filling the log: {entries} of {} entries", plan.entries);
-        let drive = Drive {
-            endpoints: vec![contender.endpoint.clone()],
-            connections: plan.connections,
-            protocol: contender.protocol,
-            arrivals: Arrivals::Closed,
-            warm_up: Duration::ZERO,
-            duration: FILL_RUN,
-            requests_a_connection: None,
-            core: Some(plan.generator_core),
-        };
-        let outcome = drive::drive(&drive, &mut contender.asking, &mut |_| Ok(()))?;
-        ensure!(outcome.errors.is_empty() && outcome.all_answers > 0, "while filling: {:?}", outcome.errors);
-        entries += outcome.all_answers;
-    }
-    Ok(())
 }
 
 /// States what each property costs, on exchanges with few licenses.
@@ -799,11 +770,10 @@ fn ablated(
     folder: &Path,
 ) -> anyhow::Result<(Running, Contender)> {
     ensure!(binary.is_file(), "{} is not built", binary.display());
-    runtime.block_on(exchange::prepare(folder))?;
-    // Issued to the exchange as it is: who issues and who grants is known from certificates.
+    exchange::prepare(folder, plan.licenses.min(ABLATION_LICENSES), 0)?;
+    // Asked of the exchange as it is: who issues and who grants is known from certificates.
     let server = exchange::start(&plan.server, &["serve", "--development"], folder, plan.server_core)?;
-    let licenses = plan.licenses.min(ABLATION_LICENSES);
-    let requests = runtime.block_on(exchange::populate(folder, server.address, licenses))?;
+    let requests = runtime.block_on(exchange::requests(folder, server.address))?;
     drop(server);
     let server = exchange::start(binary, words, folder, plan.server_core)?;
     let tls = if who == Who::NoTls { None } else { Some(Pki::of(folder).client(exchange::RELYING)?) };

@@ -53,10 +53,13 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
     let now_ms = now_ms();
     let permitted = |number: usize| {
         let mut facts = Facts::new(ledger, &register, &types, now_ms);
-        let permitted = Caller::identify(&mut facts, &world.approval).and_then(|caller| {
-            decide(&context, &mut facts, caller.participant(), &actions[number]).map(|_| ())
+        let caller = facts
+            .participant(&world.approval.organisation)
+            .and_then(|registered| Caller::identify(registered, now_ms, &world.approval).ok());
+        let permitted = caller.is_some_and(|caller| {
+            decide(&context, &mut facts, caller.participant(), &actions[number]).is_ok()
         });
-        (permitted.is_ok(), facts.into_reads())
+        (permitted, facts.into_reads())
     };
     ensure!((0..LICENSES).all(|number| permitted(number).0), "a request is not permitted");
     let request = hyper::Request::post("/")

@@ -179,7 +179,7 @@ pub struct Report {
     /// Connections.
     pub connections: usize,
     /// Licenses in the register.
-    pub licenses: usize,
+    pub licenses: u64,
     /// Entries in the log before the first run, at least.
     pub entries: u64,
     answer_bytes: Sizes,
