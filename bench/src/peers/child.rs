@@ -155,9 +155,13 @@ mod tests {
         assert_eq!(processes.len(), 2, "the shell and its sleep");
         drop(running);
         for process in processes {
-            let state = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-            // Nobody may be left to take the worker's exit status.
-            assert!(state.is_empty() || state.contains(") Z "), "{state}");
+            // Nobody may be left to take the worker's exit status; and it takes its signal when it is its turn.
+            let stat = || std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+            let begun = Instant::now();
+            while !(stat().is_empty() || stat().contains(") Z ")) {
+                assert!(begun.elapsed() < PATIENCE, "{}", stat());
+                std::thread::sleep(LOOK);
+            }
         }
     }
 
