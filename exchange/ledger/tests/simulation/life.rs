@@ -7,7 +7,7 @@ use crate::{
 };
 use ledger::{
     Command, Committed, EpochsInMemory, LedgerKeys, Outcome, PreparedHolder, Refused,
-    record::{NewHolder, Record},
+    record::NewHolder,
     sim::{self, Choices, End, Journal, Settings, SimDisk, Sync},
 };
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
@@ -303,8 +303,8 @@ impl Life {
         let mut acknowledged = Vec::new();
         for (reply, expected) in replies.into_iter().zip(expected) {
             match (reply, expected) {
-                (Ok(Outcome::Committed(committed)), Expected::Committed { spent }) => {
-                    confirm_receipt(&committed, index, spent)?;
+                (Ok(Outcome::Committed(committed)), Expected::Committed) => {
+                    confirm_receipt(&committed, index)?;
                     after.leaves[index as usize] = Some(committed.leaf_hash);
                     index += 1;
                     acknowledged.push(committed);
@@ -388,12 +388,10 @@ impl Life {
         };
         let parts = part.map(|plain| journal.seal_subject(0, &[], &plain)).into_iter().collect();
         let record = record(&plan, new);
-        let spent = record.counters.iter().map(|_| prepared(&Record::default(), Vec::new())).collect();
         let command = Command {
             permit_or_denial: prepared(&record, parts),
             reads: Vec::new(),
             ends_at_ms: u64::MAX,
-            spent,
             inline_proof: false,
         };
         (plan, command)
