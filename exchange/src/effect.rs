@@ -43,6 +43,8 @@ use crate::signer::Signers;
 const COPY_SECONDS: u64 = 30 * 24 * 3_600;
 /// Most labels in `open` before their digest takes their place.
 const MAX_OPEN_LABELS: usize = 4;
+/// Answers and what holders are told are seldom longer.
+const USUAL_DOCUMENT_BYTES: usize = 512;
 /// Most licenses one search answer lists.
 const MAX_LISTED: usize = 100;
 
@@ -328,7 +330,9 @@ struct ProposalAnswer {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("answers have only text, numbers, lists and text maps")
+    let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES);
+    serde_json::to_writer(&mut bytes, value).expect("answers have only text, numbers, lists and text maps");
+    bytes
 }
 
 impl Builder<'_> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use ledger::{DocumentKind, Key, Ledger};
+use rustc_hash::FxBuildHasher;
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::identifier::{LicenseTypeCode, Uscc};
@@ -185,14 +186,14 @@ impl Participant {
 
 /// Parsed documents of journaled state by key, each valid for one fact version.
 pub struct Documents<T> {
-    parsed: DashMap<Key, (u32, Arc<T>)>,
+    parsed: DashMap<Key, (u32, Arc<T>), FxBuildHasher>,
     kind: DocumentKind,
 }
 
 impl<T: for<'de> Deserialize<'de>> Documents<T> {
     /// An empty cache of one kind of document.
     pub fn new(kind: DocumentKind) -> Self {
-        Self { parsed: DashMap::new(), kind }
+        Self { parsed: DashMap::default(), kind }
     }
 
     /// The document under a key with its fact version; version 0 and `None` where there is none.
