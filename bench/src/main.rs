@@ -51,8 +51,10 @@ struct Journal {
     /// Decisions a second of the open loop.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Afterwards go on to so many decisions and state the memory at each power of ten that the rounds have
-    /// not passed.
+    /// Holders, each with a license and a grant.
+    #[arg(long, default_value_t = submit::HOLDERS, value_parser = clap::value_parser!(u32).range(1..))]
+    holders: u32,
+    /// First go on to so many decisions and state the memory at each power of ten.
     #[arg(long, default_value_t = 0)]
     decisions: u64,
     /// Empty data folder on a disk [default: a temporary one].
@@ -149,7 +151,7 @@ fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
     let (folder, _temporary) = folder(plan.data.as_deref())?;
     let plan = submit::Plan {
         folder,
-        holders: submit::HOLDERS,
+        holders: plan.holders,
         submitters: plan.submitters as usize,
         rounds: plan.rounds,
         duration: Duration::from_secs(plan.seconds),

@@ -97,6 +97,7 @@ impl Proven {
             open: self.open.0.clone(),
             salt: self.salt.0,
             c: self.c.0,
+            request_salt: None,
             proof: None,
         }
     }
