@@ -1020,7 +1020,7 @@ impl Drop for Inner {
 }
 
 /// What rests on no fact and counts nothing.
-fn unconditional(prepared: Prepared) -> Command {
+pub(crate) fn unconditional(prepared: Prepared) -> Command {
     Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false }
 }
 
