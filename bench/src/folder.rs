@@ -91,13 +91,22 @@ impl InProcess {
     /// # Errors
     /// The folder holds none.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let keys = app::key_folder(config)?;
-        let (_, trust) = app::trust_bundle(config)?;
-        let signers = Signers::start(load_issuer_keys(&keys)?, &trust).map_err(anyhow::Error::msg)?;
-        let (ledger, _) = Ledger::open(app::ledger_options(config), app::ledger_keys(&keys)?)?;
+        let keys = app::ledger_keys(&app::key_folder(config)?)?;
+        let (ledger, _) = Ledger::open(app::ledger_options(config), keys)?;
         init::register(&ledger, &init::development_register()).await?;
-        let Config { limits: Limits { refusals_a_second, refusal_burst, .. }, .. } = config;
-        let shed = Shed::new(*refusals_a_second, *refusal_burst);
+        Self::over(config, ledger)
+    }
+
+    /// The exchange of a folder over its ledger, which is open already.
+    ///
+    /// # Errors
+    /// A key or the trust bundle cannot be read.
+    pub fn over(config: &Config, ledger: Ledger) -> anyhow::Result<Self> {
+        let (_, trust) = app::trust_bundle(config)?;
+        let keys = load_issuer_keys(&app::key_folder(config)?)?;
+        let signers = Signers::start(keys, &trust).map_err(anyhow::Error::msg)?;
+        let Limits { refusals_a_second, refusal_burst, .. } = config.limits;
+        let shed = Shed::new(refusals_a_second, refusal_burst);
         let gateway = Gateway::new(ledger.clone(), signers, trust.clone(), shed, 0);
         Ok(Self { gateway, trust, ledger })
     }

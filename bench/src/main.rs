@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bench::peers;
 use bench::population::{self, Population, Size};
 use bench::run::{self, Ended, Place};
 use bench::scenario::{Amount, Scenario};
+use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
 use clap::{Args, Parser, Subcommand};
 
@@ -19,6 +21,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit status: wrong usage (sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// Exit status: peers were skipped, each named in the report; all others answered right.
+const EXIT_SKIPPED: u8 = 77;
 /// Exit status: the generator measured itself, so that there are no numbers.
 const EXIT_VOID: u8 = 3;
 /// `f_type` of a file system in memory, on which syncing costs nothing.
@@ -38,6 +42,13 @@ enum Command {
     Run(Run),
     /// Makes a data folder with many licenses and entries, for `run --data`.
     Populate(Populate),
+    /// Drives the exchange and servers that people know in turn, each on the same one processor, and prints their ratios.
+    Peers(peers::Options),
+    /// Serves constant bytes; what `peers` starts.
+    #[command(name = peers::bare::COMMAND, hide = true)]
+    BareServer(peers::bare::Plan),
+    /// Says what a load needs in machines, disks and memory, from measured coefficients; see bench/capacity.md.
+    Size(Demand),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
     Journal(Journal),
 }
@@ -142,6 +153,12 @@ fn main() -> ExitCode {
     let ended = match &cli.command {
         Command::Run(run) => measure(run),
         Command::Populate(plan) => populate(plan),
+        Command::Peers(options) => peers(options),
+        Command::BareServer(plan) => peers::bare::serve(plan).map(|()| ExitCode::SUCCESS),
+        Command::Size(demand) => Coefficients::committed().map(|coefficients| {
+            print(&Sizing::of(demand, &coefficients), demand.json);
+            ExitCode::SUCCESS
+        }),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
             ExitCode::SUCCESS
@@ -176,6 +193,17 @@ fn folder(named: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::Tem
         folder.display()
     );
     Ok((folder, temporary))
+}
+
+fn peers(options: &peers::Options) -> anyhow::Result<ExitCode> {
+    let (folder, _temporary) = folder(options.data.as_deref())?;
+    let report = options.run(folder)?;
+    print(&report, options.json);
+    Ok(match (report.wrong.is_empty(), report.skipped.is_empty()) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(EXIT_SKIPPED),
+        (false, _) => ExitCode::FAILURE,
+    })
 }
 
 fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {

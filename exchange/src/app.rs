@@ -209,7 +209,13 @@ impl App {
         let certificate = read(&config.path(&config.tls.certificate))?;
         let key = read(&config.path(&config.tls.key))?;
         let client_ca = read(&config.path(&config.tls.client_ca))?;
-        let data_tls = tls::server_config(&certificate, &key, Some(&client_ca))?;
+        let client_ca = Some(client_ca.as_str());
+        #[cfg(feature = "bench-ablation")]
+        let client_ca = {
+            crate::ablation::only_a_bench(&config.origin)?;
+            client_ca.filter(|_| !crate::ablation::is_without(crate::ablation::Without::ClientCertificates))
+        };
+        let data_tls = tls::server_config(&certificate, &key, client_ca)?;
         let public_tls = tls::server_config(&certificate, &key, None)?;
         let folder = key_folder(config)?;
         let (trust_text, trust) = trust_bundle(config)?;
@@ -263,6 +269,9 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let [data, public, admin] = self.listeners;
         let [data_tls, public_tls] = self.tls;
+        let data_tls = Some(data_tls);
+        #[cfg(feature = "bench-ablation")]
+        let data_tls = data_tls.filter(|_| !crate::ablation::is_without(crate::ablation::Without::Tls));
         let gateway = self.gateway;
         let data_handler = {
             let gateway = Arc::clone(&gateway);
@@ -274,7 +283,7 @@ impl App {
             tokio::spawn(server::serve(
                 data,
                 "data",
-                Some(data_tls),
+                data_tls,
                 self.limits.clone(),
                 data_handler,
                 stopped.clone(),

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bench-ablation")]
+pub mod ablation;
 pub mod app;
 pub mod client;
 pub mod config;

@@ -481,15 +481,31 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
-        Self::open_from(options, keys, Start::Image, &|_| {})
+        Self::open_from(options, keys, Start::Image, &|_| {}, in_thread)
     }
 
-    /// Opens, and tells `progress` how many entries are done.
+    /// As [`Ledger::open`], with the sequencer in the caller's hands (crate feature `sim`): nothing is committed but by
+    /// [`ByHand::step`](crate::ByHand::step).
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    #[cfg(feature = "sim")]
+    pub fn open_by_hand(options: Options, keys: LedgerKeys) -> Result<(Self, crate::ByHand), OpenError> {
+        let mut by_hand = None;
+        let (ledger, _) = Self::open_from(options, keys, Start::Image, &|_| {}, |sequencer, _| {
+            by_hand = Some(crate::ByHand::new(sequencer));
+            Ok(None)
+        })?;
+        Ok((ledger, by_hand.ok_or(OpenError::Options("the sequencer was not started"))?))
+    }
+
+    /// Opens, tells `progress` how many entries are done, and lets the sequencer go with `run`.
     fn open_from(
         options: Options,
         keys: LedgerKeys,
         start: Start,
         progress: &dyn Fn(u64),
+        run: impl FnOnce(Sequencer, &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError>,
     ) -> Result<(Self, Opened), OpenError> {
         let Recovered {
             disk,
@@ -622,7 +638,7 @@ impl Ledger {
             hooks: options.hooks.clone(),
             lock,
         };
-        threads.push(spawn("sequencer", guarded(&stop, "sequencer", move || sequencer.run()))?);
+        threads.extend(run(sequencer, &stop)?);
 
         let ledger = Self(Arc::new(Inner {
             sender,
@@ -1024,6 +1040,11 @@ pub(crate) fn unconditional(prepared: Prepared) -> Command {
     Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false }
 }
 
+/// Starts the sequencer's thread.
+fn in_thread(sequencer: Sequencer, stop: &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError> {
+    spawn("sequencer", guarded(stop, "sequencer", move || sequencer.run())).map(Some)
+}
+
 fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::io("starting a thread"))
 }
@@ -1090,7 +1111,7 @@ pub fn rebuild(
         RebuildFrom::Snapshot => Start::Snapshot,
         RebuildFrom::Zero => Start::Zero,
     };
-    let (ledger, opened) = Ledger::open_from(options, keys, start, progress)?;
+    let (ledger, opened) = Ledger::open_from(options, keys, start, progress, in_thread)?;
     let rebuilt = Rebuilt {
         size: opened.size,
         replayed: opened.replayed,

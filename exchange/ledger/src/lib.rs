@@ -41,6 +41,8 @@ mod verify;
 
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "sim")]
+pub use sequencer::ByHand;
 
 pub mod record;
 

@@ -425,6 +425,41 @@ pub(crate) struct Sequencer {
     pub(crate) lock: Lock,
 }
 
+/// The sequencer without its thread, for what counts the work of one thread (crate feature `sim`).
+#[cfg(feature = "sim")]
+pub struct ByHand {
+    sequencer: Sequencer,
+    pending: Pending,
+    buffer: Vec<u8>,
+}
+
+#[cfg(feature = "sim")]
+impl ByHand {
+    pub(crate) fn new(sequencer: Sequencer) -> Self {
+        Self { sequencer, pending: Pending::default(), buffer: Vec::new() }
+    }
+
+    /// Commits everything that is queued as one group, as the thread does when a sync has returned, and answers it. How
+    /// many commands that were; none when the queue is empty.
+    pub fn step(&mut self) -> usize {
+        let mut group = Vec::new();
+        while let Ok(Message::Commit(submission)) = self.sequencer.receiver.try_recv() {
+            group.push(*submission);
+        }
+        let (commands, bytes) = (group.len(), group.iter().map(Submission::frame_bytes).sum());
+        if commands > 0 {
+            self.sequencer.commit(group, bytes, &mut self.pending, &mut self.buffer);
+        }
+        commands
+    }
+
+    /// Lets the other threads end and the journal go, unsealed as after a kill. Comes before [`crate::Ledger::close`], which
+    /// waits for them.
+    pub fn end(self) {
+        self.sequencer.end();
+    }
+}
+
 /// The log's key with the name it signs under, and what tells the index key.
 pub(crate) struct LogSigner {
     pub(crate) pair: Ed25519KeyPair,
@@ -513,6 +548,11 @@ impl Sequencer {
         if unsealed && !self.stop.is_stopped() && self.seal().is_err() {
             tracing::debug!("the last seal was not written");
         }
+        self.end();
+    }
+
+    /// Lets the other threads end, and the journal go.
+    fn end(self) {
         // Whoever still waits in the queue learns it from the dropped reply: a queue whose receiver goes keeps what it
         // holds for as long as there is a sender. The lock goes last.
         self.keeper.stop();

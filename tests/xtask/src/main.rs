@@ -1,9 +1,10 @@
-//! The project's own commands: `cargo xtask test`, `lint` and `generate`.
+//! The project's own commands: `cargo xtask test`, `lint`, `instructions` and `generate`.
 
 #![forbid(unsafe_code)]
 
 mod foreign;
 mod independent;
+mod instructions;
 mod source;
 mod steps;
 mod tools;
@@ -39,6 +40,12 @@ enum Task {
     },
     /// Checks format, clippy, the OpenAPI document and the generated code, and runs no test.
     Lint,
+    /// Counts the instructions of a verify request under valgrind and compares them with bench/instructions.json.
+    Instructions {
+        /// Of the release profile, which is built for it; otherwise of the one that `test` builds.
+        #[arg(long)]
+        release: bool,
+    },
     /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
     Generate,
 }
@@ -100,6 +107,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
             steps.finish();
             Ok(())
         }
+        Task::Instructions { release } => instructions::check(&workspace, *release),
         Task::Test { long } => test(&workspace, *long),
     }
 }
@@ -148,6 +156,14 @@ fn rigs(steps: &mut Steps, workspace: &Workspace, long: bool) -> anyhow::Result<
     Ok(())
 }
 
+/// Drives every server of the comparison once; see `bench/src/peers`.
+fn peers(workspace: &Workspace) -> anyhow::Result<steps::Ran> {
+    let ablation = ["--bin", "exchange-ablation", "--features", "exchange/bench-ablation"];
+    tools::run(workspace.cargo(&["build", "--workspace", "--locked"]).args(ablation))?;
+    let exchange = workspace.built("exchange");
+    tools::rig(Command::new(workspace.built("bench")).args(["peers", "--quick", "--server"]).arg(exchange))
+}
+
 fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     let mut steps = Steps::default();
     let python = steps.run("tools", || {
@@ -165,6 +181,8 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
         }
         tools::run(&mut command)
     })?;
+    steps.run_if_possible("peers in the bench", || peers(workspace))?;
+    steps.run("instructions of a verify request", || instructions::check(workspace, false))?;
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;

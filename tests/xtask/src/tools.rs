@@ -30,6 +30,8 @@ const RIG_PACKAGES: [Package; 8] = [
     ("strace", Shown::Program("strace")),
     ("xfsprogs", Shown::File("/usr/sbin/mkfs.xfs")),
 ];
+/// What counts instructions.
+const VALGRIND: [Package; 1] = [("valgrind", Shown::Program("valgrind"))];
 /// Without it `python3 -m venv` makes no environment on Debian.
 const VENV_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 /// The virtual environment's folder in the target folder.
@@ -118,6 +120,11 @@ pub(crate) fn install_packages() -> anyhow::Result<()> {
         println!("some rigs cannot run here: {error:#}");
     }
     Ok(())
+}
+
+/// Installs valgrind if it is missing.
+pub(crate) fn install_valgrind() -> anyhow::Result<()> {
+    apt_install(&missing(&VALGRIND))
 }
 
 fn missing(packages: &[Package]) -> Vec<&'static str> {

@@ -475,3 +475,36 @@ fn idempotency_keys_live_a_day_of_journal_time() {
     assert_eq!(commit_now(&ledger, bind()).index, 3);
     ledger.close();
 }
+
+#[test]
+fn by_hand_a_step_commits_what_is_queued_as_one_group() {
+    let dir = TempDir::new().unwrap();
+    let (ledger, mut sequencer) = Ledger::open_by_hand(options(dir.path()), keys()).unwrap();
+    assert_eq!(sequencer.step(), 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let committed: Vec<Committed> = runtime.block_on(async {
+        let waiting: Vec<_> = (0..64)
+            .map(|_| {
+                let ledger = ledger.clone();
+                tokio::spawn(async move { commit(&ledger, note(&ledger)).await })
+            })
+            .collect();
+        // The runtime polls 61 tasks in turn before it looks elsewhere.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ledger.size(), 0);
+        assert_eq!(sequencer.step(), 64);
+        let mut committed = Vec::new();
+        for one in waiting {
+            committed.push(one.await.unwrap());
+        }
+        committed
+    });
+    assert!(committed.iter().map(|one| one.index).eq(0..64));
+    assert_eq!(ledger.size(), 64);
+    sequencer.end();
+    ledger.close();
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.size, report.frames), (64, 1));
+}

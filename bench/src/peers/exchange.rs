@@ -1,0 +1,220 @@
+//! The exchange in a comparison: its folder, its licenses, and what it is asked.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::PoisonError;
+
+use anyhow::{Context as _, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use exchange::app;
+use exchange::client::{Client, Identity};
+use schemas::date::Date;
+use schemas::license_type::LicenseType;
+use schemas::routes::Route;
+use schemas::synthetic::Synthetic;
+use serde_json::{Value, json};
+use verifier::receipt;
+use verifier::report::{Reason, Verdict};
+use verifier::trust::Trust;
+
+use super::asking::{Kept, KeptList, NUMBER, Template};
+use super::child::Running;
+use crate::folder::organisation;
+use crate::population::{self, Draft, Population, now_ms};
+use crate::run;
+
+/// Who verifies and retrieves.
+pub(super) const RELYING: &str = "approval";
+/// Who issues.
+pub(super) const ISSUER: &str = "issuer";
+/// Bytes of an envelope that is retrieved.
+pub(super) const ENVELOPE_BYTES: usize = 2_048;
+/// Lengths are told apart by the padding of the format.
+const MAX_PADDING_BYTES: usize = 16;
+/// Licenses with such an envelope.
+const LARGE: u64 = 256;
+/// The type whose text can be made as long as that: 营业执照, the business license of a legal person.
+const LARGE_TYPE: &str = "11100000MB0341032Y001";
+/// Its longest field.
+const LARGE_FIELD: &str = "businessScope";
+/// Different licenses that are issued under load, each again and again with a serial of its own.
+const ISSUED: usize = 64;
+
+/// Makes a folder with a log of a bench, its licenses, and at least so many entries; gives its trust bundle.
+///
+/// # Errors
+/// The folder is not empty, or cannot be written.
+pub(super) fn prepare(folder: &Path, licenses: u64, entries: u64) -> anyhow::Result<Trust> {
+    ensure!(std::fs::read_dir(folder)?.next().is_none(), "{} is not empty", folder.display());
+    let plan = population::Plan { licenses, seed: 1, sizes: Vec::new() };
+    let config = run::populate(folder, &plan, entries, false)?;
+    Ok(app::trust_bundle(&config)?.1)
+}
+
+/// Starts an exchange on a folder; `words` stand between the binary and what every exchange is told.
+///
+/// # Errors
+/// It does not serve.
+pub(super) fn start(binary: &Path, words: &[&str], folder: &Path, core: usize) -> anyhow::Result<Running> {
+    let mut command = Command::new(binary);
+    command.args(words).args(["--listen", "127.0.0.1:0", "--data"]).arg(folder);
+    Running::speaking(&mut command, core, |line| {
+        let mut words = line.split_whitespace();
+        words.find(|word| *word == "data").context("it does not say where it serves")?;
+        Ok(words.next().context("no address")?.parse::<SocketAddr>()?)
+    })
+}
+
+/// What is asked of an exchange.
+pub(super) struct Requests {
+    pub(super) verify: Vec<Template>,
+    pub(super) inline: Vec<Template>,
+    pub(super) retrieve: Vec<Template>,
+    pub(super) issue: Vec<Template>,
+}
+
+/// Requests about the licenses of a prepared folder; issues those with long envelopes, which are retrieved.
+///
+/// # Errors
+/// The exchange refuses.
+pub(super) async fn requests(folder: &Path, address: SocketAddr) -> anyhow::Result<Requests> {
+    let population = Population::load(folder, organisation(ISSUER)?)?;
+    let (mut verify, mut inline) = (Vec::new(), Vec::new());
+    let mut identifier = vec![0; population::IDENTIFIER_BYTES];
+    for number in 0..population.plan().licenses {
+        population.identifier(number, &mut identifier);
+        let identifier = std::str::from_utf8(&identifier)?;
+        let grant = population.right(number).map(|right| hex::encode(right.grant));
+        verify.push(verify_request("", identifier, grant.as_deref()));
+        inline.push(verify_request("receipt: inline\r\n", identifier, grant.as_deref()));
+    }
+    let mut issuer = connect(folder, ISSUER, address).await?;
+    let mut portal = connect(folder, "portal", address).await?;
+    let (envelope, _) = issued(large(0, 0), &mut issuer, &mut portal).await?;
+    let padding = ENVELOPE_BYTES.saturating_sub(envelope.len());
+    let mut retrieve = Vec::with_capacity(LARGE as usize);
+    for number in 1..=LARGE {
+        let (envelope, request) = issued(large(number, padding), &mut issuer, &mut portal).await?;
+        ensure!(
+            (ENVELOPE_BYTES..ENVELOPE_BYTES + MAX_PADDING_BYTES).contains(&envelope.len()),
+            "an envelope of {} bytes",
+            envelope.len()
+        );
+        retrieve.push(request);
+    }
+    let issue =
+        population::drafts(now_ms(), ISSUED).into_iter().map(issue_request).collect::<Result<_, _>>()?;
+    Ok(Requests { verify, inline, retrieve, issue })
+}
+
+/// Issues a license and has its holder grant its use; gives the envelope, and a request that retrieves it.
+async fn issued(
+    draft: Draft,
+    issuer: &mut Client,
+    portal: &mut Client,
+) -> anyhow::Result<(Vec<u8>, Template)> {
+    let Draft { body, key, grantor } = draft;
+    let issued = post(issuer, Route::Issue, body, &key).await?;
+    let text = |name: &str| issued[name].as_str().with_context(|| name.to_owned());
+    let (identifier, envelope) = (text("identifier")?, STANDARD.decode(text("envelope")?)?);
+    let grantor = grantor.context("a holder")?;
+    let body = population::grant_body(identifier, &grantor, &organisation(RELYING)?);
+    let granted = post(portal, Route::GrantCreate, body, &key.replace("issue", "grant")).await?;
+    let grant = granted["grant"].as_str().context("a grant")?;
+    Ok((envelope, retrieve_request(identifier, grant)))
+}
+
+/// What idempotency keys of licenses with long envelopes begin with.
+const LARGE_KEY: &str = "bench-issue-large-";
+
+fn large(number: u64, padding: usize) -> Draft {
+    let types = LicenseType::builtin();
+    let license_type =
+        types.iter().find(|one| one.code.as_str() == LARGE_TYPE).expect("a built-in type of the schemas");
+    let today = Date::at(i64::try_from(now_ms() / 1_000).unwrap_or(0));
+    // The same license each time but for its serial, so that envelopes of one padding are of one length.
+    let license = Synthetic::new(1).license(license_type, today);
+    let serial = population::serial('L', number);
+    let mut value = license.request(&license_type.code, &serial);
+    value["fields"][LARGE_FIELD] = json!("A".repeat(1 + padding));
+    Draft {
+        body: json!({ "license": value }).to_string().into_bytes(),
+        key: format!("{LARGE_KEY}{serial}"),
+        grantor: license.holders.into_iter().next().map(|(_, holder)| holder),
+    }
+}
+
+fn use_context() -> Value {
+    json!({
+        "userName": "压测经办人", "itemCode": "11440100MB2D00000000044010000001", "itemName": "压测事项",
+        "businessCode": format!("BENCH{NUMBER}"), "cause": "压测: 核验申请材料", "stage": "受理",
+    })
+}
+
+fn verify_request(lines: &str, identifier: &str, grant: Option<&str>) -> Template {
+    let mut body = json!({ "license": {"identifier": identifier}, "use": use_context() });
+    if let Some(grant) = grant {
+        body["grant"] = json!(grant);
+    }
+    let path = Route::Verify.path().unwrap_or_default();
+    Template::post(path, lines, &body.to_string(), br#"{"verdict":"valid","#)
+}
+
+fn retrieve_request(identifier: &str, grant: &str) -> Template {
+    let body = json!({
+        "license": {"identifier": identifier}, "mode": "envelope", "grant": grant, "use": use_context(),
+    });
+    let begins = format!(r#"{{"identifier":"{identifier}","mode":"envelope","#);
+    Template::post(Route::Retrieve.path().unwrap_or_default(), "", &body.to_string(), begins.as_bytes())
+}
+
+fn issue_request(draft: Draft) -> anyhow::Result<Template> {
+    let mut body: Value = serde_json::from_slice(&draft.body)?;
+    body["license"]["serial"] = json!(format!("R{NUMBER}"));
+    body["license"]["certificateNumber"] = json!(format!("CS{NUMBER}"));
+    let key = format!("idempotency-key: bench-{NUMBER}\r\n");
+    let path = Route::Issue.path().unwrap_or_default();
+    Ok(Template::post(path, &key, &body.to_string(), br#"{"identifier":""#))
+}
+
+async fn connect(folder: &Path, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
+    let clients = folder.join("pki/clients");
+    let identity = Identity::load(
+        &folder.join("pki/ca.pem"),
+        &clients.join(format!("{name}.pem")),
+        &clients.join(format!("{name}.key")),
+    )?;
+    identity.connect(address).await
+}
+
+async fn post(client: &mut Client, route: Route, body: Vec<u8>, key: &str) -> anyhow::Result<Value> {
+    let path = route.path().context("a route with a path")?;
+    let (status, answer) = client.post(path, Bytes::from(body), &[("idempotency-key", key)]).await?;
+    let answer: Value = serde_json::from_slice(&answer)?;
+    ensure!(status == 201, "{path}: status {status}: {}", answer["code"]);
+    Ok(answer)
+}
+
+/// Checks receipts that were kept: each fits its request and answer, and an inline one leads to the signed checkpoint. Gives
+/// their number.
+///
+/// # Errors
+/// None was kept, or one is not good.
+pub(super) fn check(what: &str, kept: &KeptList, inline: bool, trust: &Trust) -> anyhow::Result<usize> {
+    let kept = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+    ensure!(!kept.is_empty(), "{what}: no answer was kept to be checked");
+    let at = now_ms() / 1_000;
+    for Kept { request, answer } in &kept {
+        let (_, cut) = receipt::cut(answer).map_err(|error| anyhow::anyhow!("{what}: {error}"))?;
+        let report = receipt::verify(&cut, Some(request), Some(answer), trust, at);
+        let fault = report.reasons.iter().find(|finding| inline || finding.reason != Reason::NoProof);
+        if let Some(finding) = fault {
+            bail!("{what}: the receipt of entry {}: {}", cut.index, finding.code());
+        }
+        ensure!(!inline || report.verdict == Verdict::Valid, "{what}: a proof that is not valid");
+    }
+    Ok(kept.len())
+}

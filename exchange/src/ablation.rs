@@ -1,0 +1,101 @@
+//! What a property costs: builds from which it can be taken away, for benches only (crate feature `bench-ablation`).
+//!
+//! No such build serves a log but a bench's, whatever is taken away, and no command of the product is built from it: the one
+//! binary is `exchange-ablation`.
+
+use std::sync::OnceLock;
+
+use schemas::identifier::Uscc;
+
+use crate::app::{EXIT_USAGE, Exit};
+use crate::gateway::Certified;
+use crate::init;
+
+/// What the origin of a log begins with that a bench may fill.
+pub const ORIGIN_PREFIX: &str = "bench/";
+/// Whom every request of a listener that asks for no certificate is taken to come from.
+const CALLER: &str = "approval";
+
+/// What is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    /// TLS: the data listener speaks in clear.
+    Tls,
+    /// Client certificates: the data listener asks for none.
+    ClientCertificates,
+    /// The floor of authorisation: no right is looked for, every use is permitted.
+    Floor,
+}
+
+impl Without {
+    /// Everything that can be taken away.
+    pub const ALL: [Self; 3] = [Self::Tls, Self::ClientCertificates, Self::Floor];
+
+    /// Its name on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::ClientCertificates => "client-certificates",
+            Self::Floor => "floor",
+        }
+    }
+}
+
+/// Set once, before anything is opened.
+static WITHOUT: OnceLock<Without> = OnceLock::new();
+
+/// Takes something away, for the life of the process; what was taken away first stays so.
+pub fn take_away(without: Without) {
+    let _ = WITHOUT.set(without);
+}
+
+/// Whether it was taken away.
+pub(crate) fn is_without(without: Without) -> bool {
+    WITHOUT.get() == Some(&without)
+}
+
+/// Refuses any log but a bench's.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_USAGE`]
+pub(crate) fn only_a_bench(origin: &str) -> Result<(), Exit> {
+    if origin.starts_with(ORIGIN_PREFIX) {
+        return Ok(());
+    }
+    let message = format!(
+        "log {origin} is no bench's, and this build can take checks away: serve it with `exchange` built without bench-ablation"
+    );
+    Err(Exit { status: EXIT_USAGE, message })
+}
+
+/// The caller of a connection without a certificate, if certificates were taken away.
+pub(crate) fn caller() -> Option<Certified> {
+    static ORGANISATION: OnceLock<Option<Uscc>> = OnceLock::new();
+    if ![Without::Tls, Without::ClientCertificates].into_iter().any(is_without) {
+        return None;
+    }
+    let organisation = ORGANISATION.get_or_init(|| {
+        let at = init::PARTICIPANTS.iter().position(|participant| participant.name == CALLER);
+        at.and_then(|at| init::development_organisations().get(at).copied())
+    });
+    Some(Certified { organisation: (*organisation)?, ends_at_ms: u64::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_log_of_a_bench_is_served() {
+        assert!(only_a_bench("bench/17").is_ok());
+        for origin in ["miaoxiang.local/1", "bench", "log.example/bench/1", ""] {
+            assert_eq!(only_a_bench(origin).unwrap_err().status, EXIT_USAGE, "{origin}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_taken_away_by_building() {
+        assert!(Without::ALL.iter().all(|without| !is_without(*without)));
+        assert!(caller().is_none());
+    }
+}

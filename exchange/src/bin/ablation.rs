@@ -1,0 +1,73 @@
+//! The `exchange-ablation` command: serves a bench's log without one of the exchange's properties, so that `bench peers` can
+//! state what that property costs. See [`exchange::ablation`].
+
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
+use exchange::ablation::{self, Without};
+use exchange::app::{self, App, EXIT_USAGE};
+use exchange::config::{Config, Listen};
+
+/// As in `exchange`, whose numbers this one's stand beside.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Serves the log of a bench without one of the exchange's properties; refuses any other log.
+#[derive(Parser)]
+#[command(name = "exchange-ablation", version)]
+struct Cli {
+    /// What is taken away [default: nothing].
+    #[arg(long, value_parser = PossibleValuesParser::new(Without::ALL.map(Without::name)))]
+    without: Option<String>,
+    /// Data folder.
+    #[arg(long)]
+    data: PathBuf,
+    /// Address of the data listener; the others follow.
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match serve(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("exchange-ablation: {error:#}");
+            ExitCode::from(app::exit_status(&error))
+        }
+    }
+}
+
+fn serve(cli: &Cli) -> anyhow::Result<()> {
+    if let Some(without) = Without::ALL.into_iter().find(|known| cli.without.as_deref() == Some(known.name()))
+    {
+        ablation::take_away(without);
+    }
+    let mut config = Config::load(&cli.data.join("config.toml"))?;
+    config.listen = Listen::at(cli.listen);
+    let metrics = app::install_metrics()?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let mut stop = app::StopSignal::new()?;
+        let app = App::open(&config, metrics).await?;
+        println!(
+            "serving log {} with {} entries: data {}  public {}  admin {}",
+            config.origin,
+            app.gateway.ledger().size(),
+            app.addresses.data,
+            app.addresses.public,
+            app.addresses.admin
+        );
+        app.run(async move { stop.received().await }).await
+    })
+}
