@@ -4,6 +4,7 @@
 
 mod foreign;
 mod independent;
+mod load;
 mod source;
 mod steps;
 mod tools;
@@ -165,6 +166,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
         }
         tools::run(&mut command)
     })?;
+    steps.run("the load test", || load::short_run(workspace))?;
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;
