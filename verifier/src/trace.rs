@@ -152,7 +152,9 @@ impl Told {
             #[serde(default)]
             released: Vec<u64>,
         }
-        serde_json::from_str(&self.document).ok().map(|Document { released }| released)
+        // A list would be read as the members in their order.
+        let text = Some(self.document.as_str()).filter(|text| text.starts_with('{'))?;
+        serde_json::from_str(text).ok().map(|Document { released }| released)
     }
 }
 
@@ -749,4 +751,170 @@ fn checkpoint(
 /// R of an entry from what only insiders hold; `None` when the completion has not the form of one.
 pub fn insider(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
     Some(insider_digest(inner_salt, record, Completion::split(completion)?.head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leaf::told_digest;
+    use flatbuffers::FlatBufferBuilder;
+    use schemas::journal as fb;
+
+    const LABEL: [u8; 16] = [7; 16];
+    const SALT: Hash = [8; 32];
+    const INNER_SALT: Hash = [9; 32];
+
+    fn told(document: &str) -> Told {
+        Told { salt: Digest(sha256(&[&SALT, &LABEL])), document: document.to_owned() }
+    }
+
+    fn link(document: &str) -> HolderLink {
+        HolderLink {
+            label: LABEL,
+            told: told_digest(&SALT, &LABEL, document.as_bytes()),
+            sequence: 2,
+            previous_position: 3,
+            previous_index: 4,
+            previous_leaf: [5; 32],
+        }
+    }
+
+    fn proven(index: u64, c: Hash) -> Proven {
+        let open = Open {
+            route: Route::System.number(),
+            decision: Decision::System.number(),
+            code: Code::Ok.number(),
+            index,
+            time_ms: 1,
+            organisation: [0; 18],
+            request_digest: [0; 32],
+            answer_digest: [0; 32],
+            policy: [0; 32],
+            subject_digest: [0; 32],
+            labels: Labels::List(Vec::new()),
+        };
+        let log = "log.example/1".to_owned();
+        let mut receipt =
+            Receipt { log, index, leaf_hash: [0; 32], open: open.encode(), salt: [6; 32], c, proof: None };
+        receipt.leaf_hash = receipt.computed_leaf_hash();
+        Proven::new(&receipt, &[]).unwrap()
+    }
+
+    /// An entry that tells this document, in the own sequence or as a delayed use.
+    fn entry(index: u64, document: &str, hidden: bool, released: Vec<TraceEntry>) -> TraceEntry {
+        let insider = [1; 32];
+        let link = link(document);
+        let (digest, place) = if hidden {
+            let hidden = HolderLink::hidden_place(&INNER_SALT, &link.encode());
+            let digest = HolderLink::oversight_digest(&LABEL, &link.told, &hidden);
+            (digest, Place::Hidden { hidden: Digest(hidden) })
+        } else {
+            let place = Place::Own {
+                sequence: link.sequence,
+                previous_position: link.previous_position,
+                previous_index: link.previous_index,
+                previous_leaf: Digest(link.previous_leaf),
+            };
+            (HolderLink::digest_of(&link.encode()), place)
+        };
+        TraceEntry {
+            entry: proven(index, inner_commitment(&insider, [digest])),
+            insider: Digest(insider),
+            holders: vec![None],
+            told_digest: Digest(link.told),
+            place,
+            told: Some(told(document)),
+            released,
+        }
+    }
+
+    fn reasons(entry: &TraceEntry) -> Vec<Reason> {
+        let page = TracePage {
+            log: "log.example/1".to_owned(),
+            label: Some(Label(LABEL)),
+            before: None,
+            entries: Vec::new(),
+            next: None,
+            index_root: None,
+            completeness: String::new(),
+            checkpoint: String::new(),
+        };
+        let mut report = Report::failed(Reason::NoIndexRoot, "", 0);
+        entry.check(&page, None, &mut report);
+        report.reasons.iter().skip(1).map(|finding| finding.reason).collect()
+    }
+
+    #[test]
+    fn a_release_shows_what_it_tells_and_nothing_that_comes_after_it() {
+        let used = |index| entry(index, "{}", true, Vec::new());
+        assert_eq!(reasons(&entry(9, r#"{"released":[5]}"#, false, vec![used(5)])), []);
+        assert_eq!(reasons(&entry(9, r#"{"released":[5,6]}"#, false, vec![used(5), used(6)])), []);
+        assert_eq!(reasons(&entry(9, r#"{"fields":["released"]}"#, false, Vec::new())), []);
+        let mismatch = [Reason::ReleaseMismatch];
+        for (document, shown) in [
+            (r#"{"released":[5]}"#, vec![]),
+            (r#"{"released":[5]}"#, vec![used(6)]),
+            (r#"{"released":[5]}"#, vec![used(5), used(5)]),
+            (r#"{"released":[5,6]}"#, vec![used(6), used(5)]),
+            (r#"{"released":[5,6]}"#, vec![used(5)]),
+            ("{}", vec![used(5)]),
+        ] {
+            assert_eq!(reasons(&entry(9, document, false, shown)), mismatch, "{document}");
+        }
+        let later = entry(9, r#"{"released":[9]}"#, false, vec![used(9)]);
+        assert_eq!(reasons(&later), [Reason::SequenceBroken]);
+        // What is told must be told in the open, and must be readable.
+        let mut silent = entry(9, r#"{"released":[5]}"#, false, Vec::new());
+        silent.told = None;
+        assert_eq!(reasons(&silent), [Reason::ToldMissing]);
+        for unreadable in ["", "[]", r#"{"released":[-1]}"#, r#"{"released":[5],"released":[]}"#] {
+            assert_eq!(reasons(&entry(9, unreadable, false, Vec::new())), [Reason::ToldMismatch]);
+        }
+        let mut other = entry(9, "{}", false, Vec::new());
+        other.told = Some(told("{ }"));
+        assert_eq!(reasons(&other), [Reason::ToldMismatch]);
+    }
+
+    #[test]
+    fn a_delayed_use_is_told_once() {
+        let used = || entry(5, "{}", true, Vec::new());
+        let releases = [7, 9].map(|index| entry(index, r#"{"released":[5]}"#, false, vec![used()]));
+        let found = |entries: &[&TraceEntry]| {
+            let mut report = Report::failed(Reason::NoIndexRoot, "", 0);
+            check_releases(entries, &mut report);
+            report.has(Reason::ReleaseMismatch)
+        };
+        assert!(!found(&[&releases[0]]));
+        assert!(found(&[&releases[0], &releases[1]]));
+    }
+
+    /// An auditor sees that a release tells the holders what its record says.
+    #[test]
+    fn what_a_release_tells_is_what_its_record_says() {
+        let mut builder = FlatBufferBuilder::new();
+        let released = Some(builder.create_vector(&[5u64]));
+        let args = fb::StateRecordArgs { released, ..fb::StateRecordArgs::default() };
+        let record = fb::StateRecord::create(&mut builder, &args);
+        fb::finish_state_record_buffer(&mut builder, record);
+        let record = builder.finished_data().to_vec();
+        for (document, right) in
+            [(r#"{"released":[5]}"#, true), (r#"{"released":[6]}"#, false), ("{}", false)]
+        {
+            let completion = [&[1, 0, 0, 1][..], &link(document).encode()].concat();
+            let c = inner_commitment_of(&INNER_SALT, &record, &completion).unwrap();
+            let entry = AuditEntry {
+                entry: proven(9, c),
+                inner_salt: Digest(INNER_SALT),
+                record: Bytes(record.clone()),
+                completion: Bytes(completion),
+                reason: reason_name(0),
+                concerned: vec![Label(LABEL)],
+                told: vec![Some(told(document))],
+                asked: None,
+                user_name: None,
+                detail: None,
+            };
+            assert_eq!(entry.is_shown_right(), right, "{document}");
+        }
+    }
 }
