@@ -34,7 +34,8 @@ fn main() {
     };
     let permitted = |action: &Action| {
         let mut facts = Facts::new(ledger, &register, &types, now_ms);
-        let caller = Caller::identify(&mut facts, &world.approval).expect("a participant");
+        let registered = facts.participant(&world.approval.organisation).expect("a participant");
+        let caller = Caller::identify(registered, now_ms, &world.approval).expect("an active one");
         let permitted = decide(&context, &mut facts, caller.participant(), black_box(action)).is_ok();
         (permitted, facts.into_reads())
     };

@@ -10,15 +10,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use certs::keys::load_issuer_keys;
 use certs::sealed::{EPOCH, EPOCH_NEXT, Kek, KeyFolder};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
 use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tower::ServiceExt as _;
 use verifier::note::VerifierKey;
 use verifier::trust::Trust;
 use zeroize::Zeroizing;
@@ -30,7 +27,7 @@ use crate::listeners::{self, Shared};
 use crate::meters;
 use crate::probe;
 use crate::rotation;
-use crate::server::{self, Limits, Peer};
+use crate::server::{self, Limits};
 use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::tls;
@@ -268,7 +265,10 @@ impl App {
         let [data, public, admin] = self.listeners;
         let [data_tls, public_tls] = self.tls;
         let gateway = self.gateway;
-        let data_router = listeners::data(Arc::clone(&gateway));
+        let data_handler = {
+            let gateway = Arc::clone(&gateway);
+            move |peer, request| listeners::data(Arc::clone(&gateway), peer, request)
+        };
         let public_router = listeners::public(self.shared.clone());
         let admin_router = listeners::admin(self.shared.clone());
         let serving = [
@@ -277,7 +277,7 @@ impl App {
                 "data",
                 Some(data_tls),
                 self.limits.clone(),
-                adapt(data_router),
+                data_handler,
                 stopped.clone(),
             )),
             tokio::spawn(server::serve(
@@ -285,7 +285,7 @@ impl App {
                 "public",
                 Some(public_tls),
                 self.limits.clone(),
-                adapt(public_router),
+                listeners::routed(public_router),
                 stopped.clone(),
             )),
             tokio::spawn(server::serve(
@@ -293,7 +293,7 @@ impl App {
                 "admin",
                 None,
                 self.limits,
-                adapt(admin_router),
+                listeners::routed(admin_router),
                 stopped.clone(),
             )),
         ];
@@ -430,25 +430,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         };
         Exit { status: EXIT_UNAVAILABLE, message }.into()
     })
-}
-
-type Answered = std::pin::Pin<Box<dyn Future<Output = hyper::Response<Full<bytes::Bytes>>> + Send>>;
-
-/// A router as the accept loop's handler; the peer travels as a request extension.
-fn adapt(
-    router: axum::Router,
-) -> impl Fn(Peer, hyper::Request<Incoming>) -> Answered + Clone + Send + Sync + 'static {
-    move |peer, mut request| {
-        let router = router.clone();
-        Box::pin(async move {
-            request.extensions_mut().insert(peer);
-            let Ok(response) = router.oneshot(request.map(axum::body::Body::new)).await;
-            let (head, body) = response.into_parts();
-            // Bodies of this gateway are whole in memory, so collecting them neither waits nor fails.
-            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            hyper::Response::from_parts(head, Full::new(body))
-        })
-    }
 }
 
 /// Ctrl-C and SIGTERM, caught from the moment this is made: make it before anything is said to be served.

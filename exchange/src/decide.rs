@@ -151,11 +151,13 @@ pub fn decide<'a>(
             if version != 0 {
                 return Err(Refusal::new(Code::ParticipantConflict));
             }
+            by_one_operator(&[participant])?;
             Ok(plain(Granted::Participant { participant: participant.clone(), version: 1 }, Vec::new()))
         }
         Action::ParticipantChange(participant) => {
             let (version, existing) = registered(facts, caller, &participant.organisation)?;
             let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
+            by_one_operator(&[&*existing, participant])?;
             // A change never lifts a suspension by the way.
             let participant = Participant { suspended: existing.suspended, ..participant.clone() };
             Ok(plain(Granted::Participant { participant, version: version + 1 }, Vec::new()))
@@ -163,6 +165,9 @@ pub fn decide<'a>(
         Action::ParticipantSuspend(suspend) => {
             let (version, existing) = registered(facts, caller, &suspend.organisation)?;
             let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
+            if !suspend.suspended {
+                by_one_operator(&[&*existing])?;
+            }
             let participant = Participant { suspended: suspend.suspended, ..(*existing).clone() };
             Ok(plain(Granted::Participant { participant, version: version + 1 }, Vec::new()))
         }
@@ -172,7 +177,9 @@ pub fn decide<'a>(
         Action::LogQuery(query) => {
             need(caller, Role::Auditor)?;
             let holder = query.holder.as_ref().map(|holder| facts.holder(holder).map(|holder| holder.label));
-            Ok(plain(Granted::LogQuery { query, holder }, Vec::new()))
+            // The holders whose records a page shows learn nothing of each other, not even a label.
+            let permit = plain(Granted::LogQuery { query, holder }, Vec::new());
+            Ok(Permit { names_holder: false, ..permit })
         }
         Action::LinkMake(make) => {
             need(caller, Role::Portal)?;
@@ -247,7 +254,7 @@ pub fn concerned(context: &Context<'_>, facts: &mut Facts<'_>, caller: &Uscc, ac
             let (_, proposal) = facts.proposal(&approve.proposal);
             return proposal.and_then(|proposal| proposal.label()).into_iter().collect();
         }
-        Action::Propose(_) => Vec::new(),
+        Action::Propose(Propose { what: Proposed::RotateEpoch | Proposed::Participant(_), .. }) => Vec::new(),
         Action::ParticipantAdd(_) | Action::ParticipantChange(_) | Action::ParticipantSuspend(_) => {
             Vec::new()
         }
@@ -920,4 +927,13 @@ fn registered(
 ) -> Result<(u32, Option<Arc<Participant>>), Refusal> {
     need(caller, Role::Operator)?;
     Ok(facts.registration(organisation))
+}
+
+/// Whether one operator may write a registration alone, given how it was and how it is to be. Else one could make a second
+/// of itself, and two operators would be nobody's check. To suspend, which only takes away, one is always enough.
+fn by_one_operator(registrations: &[&Participant]) -> Result<(), Refusal> {
+    if registrations.iter().any(|registration| registration.oversees()) {
+        return Err(Refusal::new(Code::NeedsTwoOperators));
+    }
+    Ok(())
 }

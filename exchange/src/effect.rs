@@ -22,6 +22,7 @@ use schemas::state::LicenseState as Standing;
 use serde::Serialize;
 use verifier::leaf::{Labels, LeafKind, Open, told_digest};
 use verifier::license::{BodyHolder, LicenseContent};
+use verifier::receipt::request_digest;
 use verifier::report::Verdict;
 use verifier::trace::Label as PageLabel;
 use verifier::{Hash, license as envelope};
@@ -43,6 +44,8 @@ use crate::signer::Signers;
 const COPY_SECONDS: u64 = 30 * 24 * 3_600;
 /// Most labels in `open` before their digest takes their place.
 const MAX_OPEN_LABELS: usize = 4;
+/// Answers and what holders are told are seldom longer.
+const USUAL_DOCUMENT_BYTES: usize = 512;
 /// Most licenses one search answer lists.
 const MAX_LISTED: usize = 100;
 
@@ -62,8 +65,10 @@ pub struct Effect {
     pub answer: Vec<u8>,
     /// Once it is committed the epoch is to change.
     pub rotates: bool,
+    /// Salt of the request digest, for the receipt.
+    pub request_salt: Hash,
     /// For each counter of the permit, what is committed instead when it is spent by then.
-    pub spent: Vec<(Code, Prepared, Vec<u8>)>,
+    pub spent: Vec<Self>,
 }
 
 /// Who asks and what was received, as an entry records it.
@@ -72,8 +77,8 @@ pub struct Entry<'a> {
     pub route: Route,
     /// Organisation of the certificate.
     pub organisation: &'a Uscc,
-    /// Request digest; zeros when the body was not read to its end.
-    pub request_digest: Hash,
+    /// The body as received; `None` when it was not read to its end.
+    pub body: Option<&'a [u8]>,
     /// Bound when the permit commits: key and keyed hash of the request.
     pub idempotency: Option<(Key, Key)>,
     /// Now, ms since 1970.
@@ -333,7 +338,9 @@ struct ProposalAnswer {
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("answers have only text, numbers, lists and text maps")
+    let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES);
+    serde_json::to_writer(&mut bytes, value).expect("answers have only text, numbers, lists and text maps");
+    bytes
 }
 
 impl Builder<'_> {
@@ -602,6 +609,13 @@ impl Builder<'_> {
                         rotates = true;
                         complete = Some("after-next-rotation");
                     }
+                    (proposal::Kind::RegisterParticipant, _) => {
+                        let new =
+                            proposal.registration.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
+                        let key = facts::participant_key(self.ledger, &new.participant.organisation);
+                        let value = new.participant.document();
+                        document(ledger::DocumentKind::Participant, key, new.version, value);
+                    }
                     // A proposal about a holder that names none is not written.
                     (_, None) => return Err(Refusal::new(Code::Internal)),
                 }
@@ -618,9 +632,10 @@ impl Builder<'_> {
                 json(&pages::trace(self.cosigning, label, trace.before, trace.limit).await?)
             }
             Granted::LogQuery { query, holder } => {
-                let (page, concerned) = pages::audit(self.cosigning, query, holder).await?;
+                let (page, concerned, release_ms) = pages::audit(self.cosigning, query, holder).await?;
                 // Nobody tells the erased.
                 (state.concerned, keys) = self.living(&concerned)?;
+                state.release_ms = if state.concerned.is_empty() { 0 } else { release_ms };
                 json(&page)
             }
             Granted::LinkMake { key, version, make, holder } => {
@@ -652,15 +667,14 @@ impl Builder<'_> {
         for (counter, refusal) in counted {
             state.counters.push(counter);
             let denial = Denial { refusal, concerned: state.concerned.clone() };
-            let effect = self.denied(entry, Some(&request.action), &denial)?;
-            spent.push((effect.code, effect.prepared, effect.answer));
+            spent.push(self.denied(entry, Some(&request.action), &denial)?);
         }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
         let keys = sealed_for.unwrap_or(keys);
         let status = entry.route.success_status();
-        let prepared =
+        let (prepared, request_salt) =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
-        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, spent })
+        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt, spent })
     }
 
     /// The effect of a denial: a problem document and an entry, nothing else.
@@ -677,10 +691,10 @@ impl Builder<'_> {
         let state = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
         let private = action.map(Private::asked).unwrap_or_default();
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
-        let prepared =
+        let (prepared, request_salt) =
             self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
-        Ok(Effect { status, code, prepared, answer, rotates: false, spent: Vec::new() })
+        Ok(Effect { status, code, prepared, answer, rotates: false, request_salt, spent: Vec::new() })
     }
 
     async fn sign(
@@ -774,8 +788,9 @@ impl Builder<'_> {
         private: &Private<'_>,
         keys: &[HolderKey],
         answer: &[u8],
-    ) -> Prepared {
+    ) -> (Prepared, Hash) {
         let bound_answer = state.idempotency.is_some().then_some(answer);
+        let salt = self.ledger.random();
         let document = json(&self.told(entry, private, &state.concerned));
         let user_name = private.context.map(|context| context.user_name.as_str());
         let text = Text {
@@ -788,8 +803,9 @@ impl Builder<'_> {
         let Sealed { told, subjects, subject_digest } = if private.audit.is_some() && !keys.is_empty() {
             self.seal_each(keys, &text)
         } else {
-            self.seal_once(&state.concerned, keys, &text)
+            self.seal_once(&salt, &state.concerned, keys, &text)
         };
+        let request_salt = request_salt(&salt);
         let labels = if labels.len() <= MAX_OPEN_LABELS {
             Labels::List(labels.to_vec())
         } else {
@@ -802,27 +818,27 @@ impl Builder<'_> {
             index: 0,
             time_ms: 0,
             organisation: *entry.organisation.as_bytes(),
-            request_digest: entry.request_digest,
+            request_digest: entry.body.map_or([0; 32], |body| request_digest(&request_salt, body)),
             answer_digest: sha256(answer),
             policy: *self.policy,
             subject_digest,
             labels,
         };
-        Prepared {
+        let prepared = Prepared {
             kind: LeafKind::Entry,
             open: open.encode(),
             record: state.encode(),
             told,
             subjects,
             subject_digest,
-        }
+        };
+        (prepared, request_salt)
     }
 
     /// One part for all whom the entry concerns.
-    fn seal_once(&self, concerned: &[Label], keys: &[HolderKey], text: &Text<'_>) -> Sealed {
-        let salt = self.ledger.random();
-        let part = self.ledger.seal_subject(0, keys, &subject_record(text, &salt));
-        let told = concerned.iter().map(|label| told_digest(&salt, label, text.told)).collect();
+    fn seal_once(&self, salt: &Hash, concerned: &[Label], keys: &[HolderKey], text: &Text<'_>) -> Sealed {
+        let part = self.ledger.seal_subject(0, keys, &subject_record(text, salt));
+        let told = concerned.iter().map(|label| told_digest(salt, label, text.told)).collect();
         Sealed { subject_digest: sha256(&part), told, subjects: vec![part] }
     }
 
@@ -1085,6 +1101,12 @@ fn annotate<'a>(entry: &Entry<'_>, caller: &'a Participant, context: &'a UseCont
 pub(crate) fn sha256(bytes: &[u8]) -> Hash {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
     digest.as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+/// The salt of an entry's request digest, from the salt that is sealed with what holders are told. Holders are shown neither,
+/// only H(salt ‖ label).
+pub(crate) fn request_salt(told_salt: &[u8]) -> Hash {
+    verifier::sha256(&[told_salt, b"request"])
 }
 
 /// Writes a link; the answer.

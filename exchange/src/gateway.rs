@@ -11,7 +11,7 @@
 //! 8 -> answer + receipt
 //! ```
 //!
-//! No answer leaves before step 7: [`Answer::committed`] is the only way to an answer that says anything, and it
+//! No answer leaves before step 7: [`Gateway::committed`] is the only way to an answer that says anything, and it
 //! takes what the ledger gives back after its sync. What decides nothing (overload, journal full, time-out) is
 //! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
 
@@ -42,6 +42,7 @@ use crate::facts::{self, Facts};
 use crate::floor;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
+use crate::proposal;
 use crate::refusal::{Refusal, undecided};
 use crate::request::{self, MAX_BODY_BYTES, Request};
 use crate::server::Peer;
@@ -78,7 +79,7 @@ pub struct Gateway {
     bodies_kib: Semaphore,
     /// How long a holder is kept after the last license ended, ms.
     retention_ms: u64,
-    /// Two operators want the epoch changed.
+    /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
     rotate: Notify,
 }
 
@@ -113,9 +114,8 @@ pub struct Answer {
 
 /// What arrived, before it is understood.
 struct Received {
-    body: Bytes,
-    /// Zeros when the body was not read to its end.
-    digest: Hash,
+    /// `None` when it was not read to its end.
+    body: Option<Bytes>,
     idempotency_key: Option<String>,
     inline_proof: bool,
     /// A refusal found while reading.
@@ -182,6 +182,11 @@ impl Gateway {
     /// Resolves when two operators have asked for a change of epoch since the last call.
     pub async fn rotation_wanted(&self) {
         self.rotate.notified().await;
+    }
+
+    /// Whether a change of epoch that two operators asked for is still to be made.
+    pub fn rotation_owed(&self) -> bool {
+        proposal::rotation_owed(&self.ledger)
     }
 
     /// Changes the epoch, or finishes a change that was cut off. Blocks.
@@ -279,18 +284,16 @@ impl Gateway {
             let now_ms = now_ms().max(self.ledger.state().time_ms());
             let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
             facts.ends_at(caller.ends_at_ms);
-            let request_digest = received.digest;
-            let mut entry =
-                Entry { route, organisation, request_digest, idempotency: None, now_ms, release_ms: 0 };
+            let body = received.body.as_deref();
+            let mut entry = Entry { route, organisation, body, idempotency: None, now_ms, release_ms: 0 };
             // 2 to 6
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => *effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Err(refusal) => match refusal.code {
-                    // Not decisions: nothing was found out about the request.
-                    code @ (Code::SignerUnavailable | Code::Internal | Code::RecordUnavailable) => {
-                        return Err(code);
-                    }
+                    // Not a decision: nothing was found out about the request. A record that is asked for by right and
+                    // cannot be read is one, also where an earlier entry says that it was given.
+                    code @ Code::SignerUnavailable => return Err(code),
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
                         let context = self.context();
@@ -306,8 +309,11 @@ impl Gateway {
             // 7 -> Committed
             let (reads, ends_at_ms) = facts.into_reads();
             let rotates = effect.rotates;
-            let (spent, spent_answers): (Vec<_>, Vec<_>) =
-                effect.spent.into_iter().map(|(code, prepared, answer)| (prepared, (code, answer))).unzip();
+            let (spent, spent_answers): (Vec<_>, Vec<_>) = effect
+                .spent
+                .into_iter()
+                .map(|spent| (spent.prepared, (spent.code, spent.answer, spent.request_salt)))
+                .unzip();
             if effect.code != Code::Ok {
                 // Before the entry is written: a client that disconnects does not save its budget.
                 self.shed.refused(organisation);
@@ -337,14 +343,14 @@ impl Gateway {
             }
             // 8 -> answer + receipt
             let spent = committed.spent.and_then(|counter| spent_answers.into_iter().nth(counter));
-            let (status, code, answer) = match spent {
-                Some((code, answer)) => {
+            let (status, code, answer, request_salt) = match spent {
+                Some((code, answer, request_salt)) => {
                     self.shed.refused(organisation);
-                    (code.status(), code, answer)
+                    (code.status(), code, answer, request_salt)
                 }
-                None => (effect.status, effect.code, effect.answer),
+                None => (effect.status, effect.code, effect.answer, effect.request_salt),
             };
-            return Ok(Answer::committed(status, code, &answer, self.ledger.origin(), committed));
+            return Ok(self.committed(status, code, &answer, request_salt, committed));
         }
         Err(Code::FactsChanged)
     }
@@ -360,9 +366,15 @@ impl Gateway {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let request = request.as_ref().map_err(Clone::clone)?;
         // 2 -> Caller
-        let caller = Caller::identify(facts, certified)?;
+        let registered = facts
+            .participant(&certified.organisation)
+            .ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+        // Before anything is refused: what a suspended holder of a class tries is told no sooner than what it does.
         let class = request.action.context().and_then(|context| context.delay.as_deref());
-        entry.release_ms = caller.participant().release_ms(class, entry.now_ms)?;
+        let release_ms = registered.release_ms(class, entry.now_ms);
+        entry.release_ms = *release_ms.as_ref().unwrap_or(&0);
+        let caller = Caller::identify(registered, facts.now_ms, certified)?;
+        release_ms?;
         // 3 -> Fresh
         let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
             Fresh::New(key) => {
@@ -405,12 +417,13 @@ impl Gateway {
         if route.changes_state() && received.idempotency_key.is_none() {
             return Err(Refusal::new(Code::IdempotencyKeyRequired));
         }
+        // A body that was not read to its end has its refusal.
+        let body = received.body.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
         Ok(Request {
-            body: received.body.clone(),
-            digest: received.digest,
+            action: request::parse(route, body)?,
+            body: body.clone(),
             idempotency_key: received.idempotency_key.clone(),
             inline_proof: received.inline_proof,
-            action: request::parse(route, &received.body)?,
         })
     }
 
@@ -463,11 +476,34 @@ impl Gateway {
         if inline_proof {
             committed.proof = self.ledger.proof(bound.index).ok().flatten();
         }
-        let answer = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject)
-            .ok()
-            .and_then(|record| record.answer().map(|bytes| bytes.bytes().to_vec()))
-            .ok_or_else(|| Refusal::new(Code::Internal))?;
-        Ok(Answer::committed(route.success_status(), Code::Ok, &answer, self.ledger.origin(), committed))
+        let record = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).ok();
+        let found = record.and_then(|record| Some((record.answer()?.bytes(), record.told_salt()?.bytes())));
+        let (answer, told_salt) = found.ok_or_else(|| Refusal::new(Code::Internal))?;
+        let request_salt = effect::request_salt(told_salt);
+        Ok(self.committed(route.success_status(), Code::Ok, answer, request_salt, committed))
+    }
+
+    /// An answer that says something: possible only with what the ledger gives back after its sync.
+    fn committed(
+        &self,
+        status: u16,
+        code: Code,
+        answer: &[u8],
+        request_salt: Hash,
+        committed: Committed,
+    ) -> Answer {
+        let receipt = Receipt {
+            log: self.ledger.origin().to_owned(),
+            index: committed.index,
+            leaf_hash: committed.leaf_hash,
+            open: committed.open,
+            salt: committed.salt,
+            c: committed.c,
+            request_salt: Some(request_salt),
+            proof: committed.proof.map(|proof| proof.to_text()),
+        };
+        let body = verifier::receipt::attach(answer, &receipt);
+        Answer { status, body: body.into(), problem: code != Code::Ok, code }
     }
 
     /// Journals what was shed since the last call; called once a second.
@@ -509,21 +545,6 @@ impl Gateway {
 }
 
 impl Answer {
-    /// An answer that says something: possible only with what the ledger gives back after its sync.
-    fn committed(status: u16, code: Code, answer: &[u8], origin: &str, committed: Committed) -> Self {
-        let receipt = Receipt {
-            log: origin.to_owned(),
-            index: committed.index,
-            leaf_hash: committed.leaf_hash,
-            open: committed.open,
-            salt: committed.salt,
-            c: committed.c,
-            proof: committed.proof.map(|proof| proof.to_text()),
-        };
-        let body = verifier::receipt::attach(answer, &receipt);
-        Self { status, body: body.into(), problem: code != Code::Ok, code }
-    }
-
     /// An answer that decides nothing: a fixed body, no fact.
     pub fn undecided(code: Code) -> Self {
         Self { status: code.status(), body: undecided(code).into(), problem: true, code }
@@ -571,14 +592,8 @@ where
     };
     let inline_proof = head.headers.get("receipt").is_some_and(|value| value.as_bytes() == b"inline");
     let held = crate::hold::asked(&head.headers);
-    let unread = |refusal| Received {
-        body: Bytes::new(),
-        digest: [0; 32],
-        idempotency_key: None,
-        inline_proof,
-        refusal: Some(refusal),
-        held,
-    };
+    let unread =
+        |refusal| Received { body: None, idempotency_key: None, inline_proof, refusal: Some(refusal), held };
     if let Some(code) = misrouted {
         return Ok(unread(Refusal::new(code)));
     }
@@ -595,8 +610,7 @@ where
     } else {
         None
     };
-    let digest = sha256(&body);
-    Ok(Received { body, digest, idempotency_key, inline_proof, refusal, held })
+    Ok(Received { body: Some(body), idempotency_key, inline_proof, refusal, held })
 }
 
 /// The connection broke while a body was read.

@@ -10,7 +10,9 @@ use certs::keys::{
 };
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
 use certs::sealed::{EPOCH, Kek, KeyFolder};
+use ledger::record::{DocumentState, Record};
 use ledger::{DocumentKind, Ledger};
+use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
@@ -20,10 +22,10 @@ use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLo
 
 use crate::app;
 use crate::config::{Config, Listen};
-use crate::effect::sha256;
+use crate::effect::{self, sha256};
 use crate::facts;
 use crate::floor;
-use crate::participant::{Participant, Role};
+use crate::participant::{self, Participant, Role};
 
 /// How long development keys and bundles are good.
 const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
@@ -312,6 +314,36 @@ pub fn development_register() -> Vec<Participant> {
             registration(organisation, participant.title, participant.role, issues)
         })
         .collect()
+}
+
+/// Writes a registration, not suspended, into the register of a folder that nobody serves: for whoever has the keys, when
+/// there are no two operators who could (decision 0013). The entry is the exchange's own, for auditors to see.
+///
+/// # Errors
+/// The registration cannot be read; `change` and there is none, or not and there is one; the folder cannot be opened.
+pub async fn register_offline(config: &Config, registration: &str, change: bool) -> anyhow::Result<()> {
+    let wire: participant::Wire = serde_json::from_str(registration).context("the registration")?;
+    let participant =
+        wire.typed().map_err(|refusal| anyhow::anyhow!("the registration: {}", refusal.code.sentence()))?;
+    let keys = app::ledger_keys(&app::key_folder(config)?)?;
+    let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
+    // What the witnesses have must be this log before anything is added to it.
+    app::first_round(config, &ledger, witnesses).await?;
+    let key = facts::participant_key(&ledger, &participant.organisation);
+    let version = ledger.state().document(DocumentKind::Participant, &key).map_or(0, |found| found.version);
+    let written = if (version != 0) == change {
+        let (kind, value) = (DocumentKind::Participant.number(), participant.document());
+        let document = DocumentState { kind, key, version: version + 1, value };
+        let record = Record { documents: vec![document], ..Record::default() };
+        let prepared = effect::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
+        crate::gateway::commit_system(&ledger, prepared)
+            .await
+            .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))
+    } else {
+        Err(anyhow::anyhow!("{}", Code::ParticipantConflict.sentence()))
+    };
+    tokio::task::spawn_blocking(move || ledger.close()).await?;
+    written
 }
 
 /// Journals the built-in types and the participants that are not there yet, as entries of the exchange itself.

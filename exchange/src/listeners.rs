@@ -1,18 +1,23 @@
-//! The routers of the three listeners. The data router only names routes: everything a data route does is
+//! What the three listeners serve. The data listener only names routes: everything a data route does is
 //! [`Gateway::handle`].
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use ledger::DocumentKind;
 use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
+use tower::ServiceExt as _;
 use verifier::checkpoint::decimal;
 use verifier::proof::{TlogProof, nodes_text};
 
@@ -41,40 +46,30 @@ pub struct Shared {
     pub cosigning: Arc<Cosigning>,
 }
 
-/// Every data route, and the journaled refusal of what is none.
-pub fn data(gateway: Arc<Gateway>) -> Router {
-    let mut router = Router::new();
-    for route in Route::ALL.iter().copied() {
-        let Some(path) = route.path() else { continue };
-        let method = move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
-            answer(&gateway, route, request, None).await
-        };
-        let other = move |State(gateway): State<Arc<Gateway>>, request: Request| async move {
-            answer(&gateway, route, request, Some(Code::MethodNotAllowed)).await
-        };
-        router = router.route(path, post(method).fallback(other));
-    }
-    router
-        .fallback(|State(gateway): State<Arc<Gateway>>, request: Request| async move {
-            answer(&gateway, Route::None, request, Some(Code::NoSuchRoute)).await
-        })
-        .with_state(gateway)
-}
-
-async fn answer(gateway: &Gateway, route: Route, mut request: Request, misrouted: Option<Code>) -> Response {
-    let peer = request.extensions_mut().remove::<Peer>();
+/// The data listener's handler: a method and a path make a route, or a journaled refusal of what is none; everything
+/// else is [`Gateway::handle`].
+///
+/// No router between: each layer around the gateway is paid for by every answer (bench/README.md).
+pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Incoming>) -> Answered {
     // The handshake admits nobody without an organisation; should it ever, nothing is said.
-    let Some(caller) = peer.as_ref().and_then(Certified::of) else {
-        return StatusCode::FORBIDDEN.into_response();
+    let Some(caller) = Certified::of(&peer) else {
+        let mut nothing = Answered::default();
+        *nothing.status_mut() = StatusCode::FORBIDDEN;
+        return nothing;
     };
-    let answer = gateway.handle(route, &caller, request, misrouted).await;
-    respond(answer)
+    let route = Route::at(request.uri().path());
+    let misrouted = match (route, request.method()) {
+        (Route::None, _) => Some(Code::NoSuchRoute),
+        (_, &Method::POST) => None,
+        _ => Some(Code::MethodNotAllowed),
+    };
+    respond(gateway.handle(route, &caller, request, misrouted).await)
 }
 
-fn respond(answer: Answer) -> Response {
+fn respond(answer: Answer) -> Answered {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let media_type = if answer.problem { "application/problem+json" } else { "application/json" };
-    let mut response = Response::new(Body::from(answer.body));
+    let mut response = Answered::new(answer.body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -83,6 +78,27 @@ fn respond(answer: Answer) -> Response {
     }
     response
 }
+
+/// A whole answer.
+pub type Answered = hyper::Response<Full<Bytes>>;
+
+/// A router as the accept loop's handler.
+pub fn routed(
+    router: Router,
+) -> impl Fn(Peer, hyper::Request<Incoming>) -> BoxFuture<Answered> + Clone + Send + Sync + 'static {
+    move |_, request| {
+        let router = router.clone();
+        Box::pin(async move {
+            let Ok(response) = router.oneshot(request.map(Body::new)).await;
+            let (head, body) = response.into_parts();
+            // Bodies of this gateway are whole in memory, so collecting them neither waits nor fails.
+            let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            hyper::Response::from_parts(head, Full::new(body))
+        })
+    }
+}
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// What anyone may read: the log, the types, the trust bundle, the contract.
 pub fn public(shared: Shared) -> Router {

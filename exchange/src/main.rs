@@ -136,9 +136,9 @@ enum Command {
         #[command(flatten)]
         operator: Caller,
     },
-    /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch.
+    /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch, register-participant.
     Propose {
-        /// The proposal, JSON: kind, holder, reason.
+        /// The proposal, JSON: kind, holder or participant, reason.
         file: PathBuf,
         #[command(flatten)]
         operator: Caller,
@@ -147,6 +147,9 @@ enum Command {
     Approve {
         /// The proposal's id.
         proposal: String,
+        /// The registration that it proposes, JSON; with register-participant only.
+        #[arg(long)]
+        participant: Option<PathBuf>,
         #[command(flatten)]
         operator: Caller,
     },
@@ -182,19 +185,15 @@ enum LogCommand {
 
 #[derive(Subcommand)]
 enum ParticipantCommand {
-    /// Registers a participant.
+    /// Registers a participant. An operator or auditor takes two operators: `exchange propose`, or --offline.
     Add {
-        /// The registration, JSON.
-        file: PathBuf,
         #[command(flatten)]
-        operator: Caller,
+        registration: Registration,
     },
-    /// Changes a registration.
+    /// Changes a registration. Of an operator or auditor it takes two operators: `exchange propose`, or --offline.
     Change {
-        /// The registration, JSON.
-        file: PathBuf,
         #[command(flatten)]
-        operator: Caller,
+        registration: Registration,
     },
     /// Suspends a participant.
     Suspend {
@@ -225,6 +224,18 @@ struct Place {
     /// Configuration file, instead of the data folder's.
     #[arg(long, conflicts_with = "data")]
     config: Option<PathBuf>,
+}
+
+/// A registration, and how it is written.
+#[derive(Args)]
+struct Registration {
+    /// The registration, JSON.
+    file: PathBuf,
+    /// Into the data folder, which nobody serves: also an operator or auditor, and not suspended from then on.
+    #[arg(long, conflicts_with_all = ["server", "cert", "key"])]
+    offline: bool,
+    #[command(flatten)]
+    operator: Caller,
 }
 
 /// As whom a command speaks to a serving exchange: as an operator, or as an auditor to export.
@@ -370,8 +381,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Propose { file, operator } => {
             runtime()?.block_on(operate(Route::Propose, &json_file(&file)?, operator))?;
         }
-        Command::Approve { proposal, operator } => {
-            let body = serde_json::json!({"proposal": proposal});
+        Command::Approve { proposal, participant, operator } => {
+            let mut body = serde_json::json!({"proposal": proposal});
+            if let Some(file) = participant {
+                body["participant"] = json_file(&file)?;
+            }
             runtime()?.block_on(operate(Route::Approve, &body, operator))?;
         }
     }
@@ -506,18 +520,26 @@ fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn participant(command: ParticipantCommand) -> anyhow::Result<()> {
-    let (route, body, operator) = match command {
-        ParticipantCommand::Add { file, operator } => (Route::ParticipantAdd, registration(&file)?, operator),
-        ParticipantCommand::Change { file, operator } => {
-            (Route::ParticipantChange, registration(&file)?, operator)
-        }
+    match command {
+        ParticipantCommand::Add { registration } => register(registration, false).await,
+        ParticipantCommand::Change { registration } => register(registration, true).await,
         ParticipantCommand::Suspend { organisation, reason, lift, operator } => {
             let body =
                 serde_json::json!({"organisation": organisation, "suspended": !lift, "reason": reason});
-            (Route::ParticipantSuspend, body, operator)
+            operate(Route::ParticipantSuspend, &body, operator).await
         }
-    };
-    operate(route, &body, operator).await
+    }
+}
+
+/// Adds or changes a registration, through a serving exchange or in its folder.
+async fn register(registration: Registration, change: bool) -> anyhow::Result<()> {
+    let Registration { file, offline, operator } = registration;
+    let participant = json_file(&file)?;
+    if offline {
+        return init::register_offline(&operator.place.load()?, &participant.to_string(), change).await;
+    }
+    let route = if change { Route::ParticipantChange } else { Route::ParticipantAdd };
+    operate(route, &serde_json::json!({ "participant": participant }), operator).await
 }
 
 impl Caller {
@@ -558,10 +580,6 @@ async fn log_export(query: serde_json::Value, out: &Path, auditor: &Caller) -> a
     file.persist_noclobber(out).map_err(|error| error.error).with_context(|| out.display().to_string())?;
     println!("{}: {entries} entries in {pages} pages", out.display());
     Ok(())
-}
-
-fn registration(file: &Path) -> anyhow::Result<serde_json::Value> {
-    Ok(serde_json::json!({ "participant": json_file(file)? }))
 }
 
 fn json_file(file: &Path) -> anyhow::Result<serde_json::Value> {

@@ -14,10 +14,10 @@
 //! | `miaoxiang_journal_…`, `miaoxiang_image_…` | | the ledger |
 //! | `miaoxiang_scrub_damaged_segments` | | closed segments that the ledger's scrub found damaged or gone |
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
+use rustc_hash::FxHashMap;
 use schemas::codes::Code;
 use schemas::routes::Route;
 
@@ -29,15 +29,15 @@ pub const GROUP_BOUNDS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0
 
 /// Handles made once, so that an answer costs no label formatting.
 pub struct Meters {
-    answers: HashMap<(u8, u16), Counter>,
-    latency: HashMap<u8, Histogram>,
+    answers: FxHashMap<(u8, u16), Counter>,
+    latency: FxHashMap<u8, Histogram>,
 }
 
 impl Meters {
     /// Registers every route and code with the installed recorder.
     pub fn new() -> Self {
-        let mut answers = HashMap::new();
-        let mut latency = HashMap::new();
+        let mut answers = FxHashMap::default();
+        let mut latency = FxHashMap::default();
         for route in Route::ALL {
             latency.insert(route.number(), histogram!("miaoxiang_answer_seconds", "route" => route.name()));
             for code in Code::ALL {

@@ -94,6 +94,8 @@ fn proven(ledger: &Ledger, entry: &OpenedEntry, size: u64) -> Result<Proven, Ref
         open: committed.open.clone(),
         salt: committed.salt,
         c: committed.c,
+        // The requester's alone.
+        request_salt: None,
         proof: None,
     };
     let path = path(ledger, committed.index, size)?;
@@ -270,12 +272,14 @@ struct Filters {
     limit: usize,
 }
 
-/// A page of an auditor's query, oldest first, with the labels of the holders whose records it shows.
+/// A page of an auditor's query, oldest first, with the labels of the holders whose records it shows, and until when the
+/// view is kept from them (ms since 1970; 0 = not at all): as long as the delayed uses that it shows. A page shows no two
+/// entries that are told at different times, so no view tells of a use before its time, and none is told later than it.
 pub async fn audit(
     cosigning: &Cosigning,
     query: &LogQuery,
     holder: Option<Option<Label>>,
-) -> Result<(AuditPage, Vec<Label>), Refusal> {
+) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
     let (ledger, served) = (cosigning.ledger().clone(), cosigning.served());
     let asked = Asked {
         query: Filters {
@@ -296,7 +300,11 @@ pub async fn audit(
     blocking(move || audit_page(&ledger, &served, &asked)).await
 }
 
-fn audit_page(ledger: &Ledger, served: &Served, asked: &Asked) -> Result<(AuditPage, Vec<Label>), Refusal> {
+fn audit_page(
+    ledger: &Ledger,
+    served: &Served,
+    asked: &Asked,
+) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
     let size = served.size;
     let from_index = asked.query.from_index.min(size);
     let until = from_index.saturating_add(MAX_SCANNED).min(size);
@@ -309,6 +317,8 @@ fn audit_page(ledger: &Ledger, served: &Served, asked: &Asked) -> Result<(AuditP
         checkpoint: served.text.to_string(),
     };
     let mut shown: Vec<Label> = Vec::new();
+    // When holders may be told of the entries shown so far.
+    let mut release_ms = None;
     let mut failed = None;
     let mut past = false;
     let read = ledger.visit_entries(from_index, until, |entry| {
@@ -328,10 +338,16 @@ fn audit_page(ledger: &Ledger, served: &Served, asked: &Asked) -> Result<(AuditP
         };
         let labels = opened.entry.links.iter().map(|link| link.label);
         let more: Vec<Label> = labels.filter(|label| !shown.contains(label)).collect();
-        if shown.len() + more.len() > MAX_SHOWN_HOLDERS {
+        let told_ms = ledger.state().delayed(index).map_or(0, |delayed| delayed.release_ms);
+        // What concerns nobody is told to nobody.
+        let told_ms = (!opened.entry.links.is_empty()).then_some(told_ms);
+        if shown.len() + more.len() > MAX_SHOWN_HOLDERS
+            || release_ms.is_some_and(|release_ms| told_ms.is_some_and(|told_ms| told_ms != release_ms))
+        {
             page.to_index = index;
             return false;
         }
+        release_ms = release_ms.or(told_ms);
         shown.extend(more);
         match audit_entry(ledger, &opened, size) {
             Ok(entry) => page.entries.push(entry),
@@ -351,7 +367,7 @@ fn audit_page(ledger: &Ledger, served: &Served, asked: &Asked) -> Result<(AuditP
     }
     read.map_err(|error| fault(&error))?;
     page.next = (!past && page.to_index < size).then_some(page.to_index);
-    Ok((page, shown))
+    Ok((page, shown, release_ms.unwrap_or(0)))
 }
 
 /// An entry that matches, with what its subject parts say: one for each holder concerned, or one for nobody.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use ledger::{DocumentKind, Key, Ledger};
+use rustc_hash::FxBuildHasher;
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::identifier::{LicenseTypeCode, Uscc};
@@ -48,7 +49,7 @@ pub enum Role {
 }
 
 /// One entry of the register, as journaled and as the HTTP contract shows it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Participant {
     /// Unified social credit code.
@@ -147,6 +148,11 @@ impl Participant {
         self.roles.contains(&role)
     }
 
+    /// Whether the participant watches over the others, as operator or auditor: what two operators decide (decision 0013).
+    pub fn oversees(&self) -> bool {
+        self.has(Role::Operator) || self.has(Role::Auditor)
+    }
+
     /// Whether the participant may act at this moment, ms since 1970.
     pub fn active_at(&self, now_ms: u64) -> bool {
         let second = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
@@ -180,14 +186,14 @@ impl Participant {
 
 /// Parsed documents of journaled state by key, each valid for one fact version.
 pub struct Documents<T> {
-    parsed: DashMap<Key, (u32, Arc<T>)>,
+    parsed: DashMap<Key, (u32, Arc<T>), FxBuildHasher>,
     kind: DocumentKind,
 }
 
 impl<T: for<'de> Deserialize<'de>> Documents<T> {
     /// An empty cache of one kind of document.
     pub fn new(kind: DocumentKind) -> Self {
-        Self { parsed: DashMap::new(), kind }
+        Self { parsed: DashMap::default(), kind }
     }
 
     /// The document under a key with its fact version; version 0 and `None` where there is none.
@@ -215,13 +221,14 @@ impl<T: for<'de> Deserialize<'de>> Documents<T> {
 pub struct Caller(Arc<Participant>);
 
 impl Caller {
-    /// Finds the organisation of the client certificate in the register.
-    pub fn identify(facts: &mut crate::facts::Facts<'_>, certified: &Certified) -> Result<Self, Refusal> {
-        let participant = facts
-            .participant(&certified.organisation)
-            .ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
-        if participant.active_at(facts.now_ms) && facts.now_ms < certified.ends_at_ms {
-            Ok(Self(participant))
+    /// The organisation of the client certificate as the register has it, if it may act now.
+    pub fn identify(
+        registered: Arc<Participant>,
+        now_ms: u64,
+        certified: &Certified,
+    ) -> Result<Self, Refusal> {
+        if registered.active_at(now_ms) && now_ms < certified.ends_at_ms {
+            Ok(Self(registered))
         } else {
             Err(Refusal::new(Code::ParticipantSuspended))
         }

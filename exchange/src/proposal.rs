@@ -1,9 +1,9 @@
-//! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, and a
-//! change of epoch before its time.
+//! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
+//! of epoch before its time, and who is operator or auditor (decision 0013).
 //!
 //! A proposal is a document of journaled state. It names the holder by label.
 
-use ledger::{Key, Label};
+use ledger::{DocumentKind, Key, Label, Ledger};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub enum Kind {
     ReleaseHold,
     /// Change the epoch now, which completes the erasures so far.
     RotateEpoch,
+    /// Write a registration, which is then not suspended.
+    RegisterParticipant,
 }
 
 /// A proposal as journaled.
@@ -37,9 +39,12 @@ pub enum Kind {
 pub struct Proposal {
     /// What.
     pub kind: Kind,
-    /// The holder's label as hex, unless it is a change of epoch.
+    /// The holder's label as hex, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
+    /// The registration, where one is to be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
     /// Who proposed it.
     pub by: Uscc,
     /// When, ms since 1970.
@@ -47,6 +52,19 @@ pub struct Proposal {
     /// Who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<Uscc>,
+    /// The epoch that ends by it, once a change of epoch is approved. It is owed as long as that epoch goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_epoch: Option<u32>,
+}
+
+/// A registration to be written, and the version of the document that it becomes: another one in between refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Registration {
+    /// As it is to be.
+    pub participant: Participant,
+    /// Its version, one more than the present one's.
+    pub version: u32,
 }
 
 impl Proposal {
@@ -83,6 +101,17 @@ pub(crate) struct Approved {
     pub(crate) links: Vec<(Key, u32, Link)>,
 }
 
+/// Whether two operators have asked for a change of epoch that is not made yet: by the journal, so that neither a restart
+/// nor a failure forgets it.
+pub(crate) fn rotation_owed(ledger: &Ledger) -> bool {
+    let state = ledger.state();
+    let epoch = state.epoch();
+    state.documents(DocumentKind::Proposal).iter().any(|(_, document)| {
+        serde_json::from_slice::<Proposal>(&document.value)
+            .is_ok_and(|proposal| proposal.ends_epoch == Some(epoch))
+    })
+}
+
 fn refused(reason: Reason) -> Refusal {
     Refusal::explained(Code::ProposalRefused, reason)
 }
@@ -95,20 +124,27 @@ pub(crate) fn propose<'a>(
     propose: &'a Propose,
 ) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Operator)?;
-    let label = match &propose.what {
-        Proposed::RotateEpoch => None,
+    let (mut label, mut registration) = (None, None);
+    match &propose.what {
+        Proposed::RotateEpoch => {}
+        Proposed::Participant(participant) => {
+            let (version, _) = facts.registration(&participant.organisation);
+            registration = Some(Registration { participant: participant.clone(), version: version + 1 });
+        }
         Proposed::Holder(kind, holder) => {
             let holder = facts.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
             applies(context, facts, *kind, &holder.label)?;
-            Some(holder.label)
+            label = Some(holder.label);
         }
-    };
+    }
     let proposal = Proposal {
         kind: propose.what.kind(),
         holder: label.map(hex::encode),
+        registration,
         by: caller.organisation,
         at_ms: facts.now_ms,
         approved_by: None,
+        ends_epoch: None,
     };
     Ok(plain(Granted::Propose { propose, proposal }, label.into_iter().collect()))
 }
@@ -132,6 +168,21 @@ pub(crate) fn approve<'a>(
         return Err(refused(Reason::ProposalClosed));
     }
     facts.ends_at(end_ms);
+    // Two operators are two now: one who was suspended or is no operator any more counts no longer.
+    let proposer = facts.participant(&proposal.by);
+    let counts = |proposer: &Participant| proposer.active_at(facts.now_ms) && proposer.has(Role::Operator);
+    if !proposer.is_some_and(|proposer| counts(&proposer)) {
+        return Err(refused(Reason::ProposerInactive));
+    }
+    if approve.participant.as_ref() != proposal.registration.as_ref().map(|new| &new.participant) {
+        return Err(refused(Reason::OtherRegistration));
+    }
+    if let Some(new) = &proposal.registration {
+        let (version, _) = facts.registration(&new.participant.organisation);
+        if version.checked_add(1) != Some(new.version) {
+            return Err(refused(Reason::ProposalClosed));
+        }
+    }
     let (mut holder, mut links) = (None, Vec::new());
     if let Some(label) = label {
         if !facts.lives(&label) {
@@ -143,7 +194,8 @@ pub(crate) fn approve<'a>(
             links = facts.links_of(&label);
         }
     }
-    let proposal = Proposal { approved_by: Some(caller.organisation), ..proposal };
+    let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| context.ledger.state().epoch());
+    let proposal = Proposal { approved_by: Some(caller.organisation), ends_epoch, ..proposal };
     let approved = Approved { id: approve.proposal, version: version + 1, proposal, holder, links };
     // The request names the proposal alone; who approves need not know the holder.
     let permit = plain(Granted::Approve(approved), label.into_iter().collect());
@@ -157,7 +209,7 @@ fn applies(context: &Context<'_>, facts: &mut Facts<'_>, kind: Kind, label: &Lab
         Kind::EraseHolder => erasable(context, facts, label, held),
         Kind::HoldHolder if held => Err(refused(Reason::LegalHold)),
         Kind::ReleaseHold if !held => Err(refused(Reason::NoLegalHold)),
-        Kind::HoldHolder | Kind::ReleaseHold | Kind::RotateEpoch => Ok(()),
+        Kind::HoldHolder | Kind::ReleaseHold | Kind::RotateEpoch | Kind::RegisterParticipant => Ok(()),
     }
 }
 

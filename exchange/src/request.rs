@@ -18,7 +18,6 @@ use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
-use verifier::Hash;
 
 use crate::participant::Participant;
 use crate::proposal::Kind;
@@ -41,13 +40,11 @@ const MAX_PAGE_ENTRIES: usize = 100;
 /// Most holders of one license.
 const MAX_HOLDERS: usize = 16;
 
-/// A request as received: body bytes, their digest, and what they ask.
+/// A request as received: body bytes, and what they ask.
 #[derive(Debug)]
 pub struct Request {
     /// The body as received.
     pub body: Bytes,
-    /// SHA-256 of the body as received.
-    pub digest: Hash,
     /// `Idempotency-Key`, where given.
     pub idempotency_key: Option<String>,
     /// `Receipt: inline` was asked for.
@@ -408,6 +405,8 @@ pub struct Propose {
 pub enum Proposed {
     /// A change of epoch.
     RotateEpoch,
+    /// A registration, new or in place of the one there is.
+    Participant(Participant),
     /// One of the kinds about a holder.
     Holder(Kind, HolderRef),
 }
@@ -417,6 +416,7 @@ impl Proposed {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::RotateEpoch => Kind::RotateEpoch,
+            Self::Participant(_) => Kind::RegisterParticipant,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -427,6 +427,8 @@ impl Proposed {
 pub struct Approve {
     /// Which.
     pub proposal: [u8; 16],
+    /// The registration, where one is proposed: nobody approves one without knowing it.
+    pub participant: Option<Participant>,
 }
 
 /// Who uses a license, for what and in which case (用证信息): all six are required.
@@ -674,6 +676,7 @@ mod wire {
     pub(super) struct Propose {
         kind: Kind,
         holder: Option<Holder>,
+        participant: Option<crate::participant::Wire>,
         reason: String,
     }
 
@@ -681,6 +684,7 @@ mod wire {
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct Approve {
         proposal: String,
+        participant: Option<crate::participant::Wire>,
     }
 
     /// The use context's object; a missing member is a bad use context, not a malformed request.
@@ -1020,10 +1024,15 @@ mod wire {
 
     impl Propose {
         pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
-            let what = match (self.kind, self.holder) {
-                (Kind::RotateEpoch, None) => Proposed::RotateEpoch,
-                (Kind::RotateEpoch, Some(_)) | (_, None) => return Err(Refusal::new(Code::MalformedRequest)),
-                (kind, Some(holder)) => Proposed::Holder(kind, holder.typed()?),
+            let what = match (self.kind, self.holder, self.participant) {
+                (Kind::RotateEpoch, None, None) => Proposed::RotateEpoch,
+                (Kind::RegisterParticipant, None, Some(participant)) => {
+                    Proposed::Participant(participant.typed()?)
+                }
+                (kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold), Some(holder), None) => {
+                    Proposed::Holder(kind, holder.typed()?)
+                }
+                _ => return Err(Refusal::new(Code::MalformedRequest)),
             };
             Ok(super::Propose { what, reason: reason(self.reason)? })
         }
@@ -1031,7 +1040,10 @@ mod wire {
 
     impl Approve {
         pub(super) fn typed(self) -> Result<super::Approve, Refusal> {
-            Ok(super::Approve { proposal: id(&self.proposal)? })
+            Ok(super::Approve {
+                proposal: id(&self.proposal)?,
+                participant: self.participant.map(|participant| participant.typed()).transpose()?,
+            })
         }
     }
 

@@ -17,32 +17,39 @@ const CST_OFFSET_MS: u64 = 8 * HOUR_MS;
 /// Changes the epoch whenever it is time, until `stopped`. A change under way is finished first.
 pub async fn follow(gateway: Arc<Gateway>, hour: u8, mut stopped: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK);
+    // Asked for, and perhaps cut off before it was begun.
+    let mut owed = gateway.rotation_owed();
     loop {
-        let asked = tokio::select! {
-            () = gateway.rotation_wanted() => true,
-            _ = look.tick() => false,
+        tokio::select! {
+            () = gateway.rotation_wanted() => owed = true,
+            _ = look.tick() => {}
             _ = stopped.wait_for(|stopped| *stopped) => return,
-        };
+        }
         if gateway.ledger().is_closed() {
             // No key event can follow the last leaf.
             continue;
         }
         let state = gateway.ledger().state();
         let now_ms = now_ms().max(state.time_ms());
-        if asked || state.is_rotating() || is_due(now_ms, state.epoch_since_ms(), hour) {
-            rotate(&gateway).await;
+        if owed || state.is_rotating() || is_due(now_ms, state.epoch_since_ms(), hour) {
+            owed &= !rotate(&gateway).await;
         }
     }
 }
 
-/// One change, or the end of one that was cut off. A failure is an operator's to see; the next look tries again.
-pub async fn rotate(gateway: &Arc<Gateway>) {
+/// One change, or the end of one that was cut off; whether it was made. A failure is an operator's to see; the next look
+/// tries again.
+pub async fn rotate(gateway: &Arc<Gateway>) -> bool {
     let gateway = Arc::clone(gateway);
     match tokio::task::spawn_blocking(move || gateway.rotate()).await {
-        Ok(Ok(epoch)) => tracing::info!(epoch, "the epoch has changed"),
+        Ok(Ok(epoch)) => {
+            tracing::info!(epoch, "the epoch has changed");
+            return true;
+        }
         Ok(Err(error)) => tracing::error!(%error, "the epoch did not change; it is tried again"),
         Err(_) => tracing::error!("changing the epoch panicked"),
     }
+    false
 }
 
 /// Whether an epoch that began at `since_ms` has seen its hour pass; 0 is a log without entries.

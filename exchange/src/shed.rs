@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use rustc_hash::FxBuildHasher;
 use schemas::codes::Code;
 use schemas::identifier::Uscc;
 
@@ -21,7 +22,8 @@ pub struct Shed {
     burst: Duration,
     /// The moment at which an organisation has paid for all its refusals. Refusals already decided when the budget
     /// ends are charged too, so the organisation goes into debt and stays shut out until it is paid.
-    paid: DashMap<Uscc, Instant>,
+    /// Whoever is in it has a certificate, so nobody can choose keys that collide.
+    paid: DashMap<Uscc, Instant, FxBuildHasher>,
     counts: DashMap<(Uscc, u16), u64>,
 }
 
@@ -29,7 +31,7 @@ impl Shed {
     /// A budget per organisation.
     pub fn new(a_second: NonZeroU32, burst: NonZeroU32) -> Self {
         let cost = Duration::from_secs(1) / a_second.get();
-        Self { cost, burst: cost * burst.get(), paid: DashMap::new(), counts: DashMap::new() }
+        Self { cost, burst: cost * burst.get(), paid: DashMap::default(), counts: DashMap::new() }
     }
 
     /// Whether the organisation's next request is shed before its body is read.

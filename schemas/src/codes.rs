@@ -117,6 +117,8 @@ numbered! {
         ProposalRefused = 42 "proposal-refused",
         /// The holder was erased, and the content with them.
         Erased = 43 "erased",
+        /// One operator may not do this alone: it takes a proposal that another operator approves.
+        NeedsTwoOperators = 44 "needs-two-operators",
         /// Not a decision: the queue is full.
         Overloaded = 50 "overloaded",
         /// Not a decision: this organisation's budget of journaled refusals is spent.
@@ -129,9 +131,9 @@ numbered! {
         FactsChanged = 54 "facts-changed",
         /// Not a decision: the issuing authority's signer does not answer.
         SignerUnavailable = 55 "signer-unavailable",
-        /// Not a decision: the exchange failed inside.
+        /// The exchange failed inside: not a decision, unless it was the request's record that could not be read.
         Internal = 56 "internal",
-        /// Not a decision: the part of the journal that holds the record is archived and not at hand.
+        /// The part of the journal that holds the record is archived and not at hand.
         RecordUnavailable = 57 "record-unavailable",
     }
 }
@@ -176,7 +178,9 @@ impl Code {
             | Self::ErasureRefused
             | Self::ProposalRefused => 409,
             Self::Erased => 410,
-            Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed => 403,
+            Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed | Self::NeedsTwoOperators => {
+                403
+            }
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::Overloaded
@@ -230,6 +234,7 @@ impl Code {
             Self::ErasureRefused => "The holder may not be erased.",
             Self::ProposalRefused => "The proposal cannot be made or approved.",
             Self::Erased => "The content was erased with its holder's key.",
+            Self::NeedsTwoOperators => "This takes a proposal that another operator approves.",
             Self::Overloaded => "The exchange is busy; try again.",
             Self::TooManyRefusals => "Too many refused requests; try again later.",
             Self::RequestTimeout => "The request did not arrive in time.",
@@ -293,8 +298,12 @@ numbered! {
         NoSuchProposal = 25 "no-such-proposal",
         /// The caller's organisation made the proposal itself.
         OwnProposal = 26 "own-proposal",
-        /// The proposal was approved, has expired, or its holder is erased.
+        /// The proposal was approved, has expired, its holder is erased, or the registration that it changes has changed.
         ProposalClosed = 27 "proposal-closed",
+        /// The organisation that made the proposal is no active operator now.
+        ProposerInactive = 28 "proposer-inactive",
+        /// The approval does not name the registration that was proposed.
+        OtherRegistration = 29 "other-registration",
     }
 }
 

@@ -116,7 +116,22 @@ pub fn rfc3339(ms: u64) -> String {
     let in_day = ms % MS_PER_DAY;
     let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
     let (second, milli) = (in_day / 1000 % 60, in_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+    // Almost every answer holds one: a format string costs ten times as much.
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let mut put = |digits: std::ops::Range<usize>, mut number: u64| {
+        for digit in text[digits].iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+    };
+    put(0..4, u64::from(year.unsigned_abs()));
+    put(5..7, month.into());
+    put(8..10, day.into());
+    put(11..13, hour);
+    put(14..16, minute);
+    put(17..19, second);
+    put(20..23, milli);
+    text.iter().copied().map(char::from).collect()
 }
 
 /// Milliseconds since 1970 of an RFC 3339 time: capital `T` and `Z`, `Z` or an offset `±HH:MM`, at most nine

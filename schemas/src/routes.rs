@@ -129,6 +129,11 @@ impl Route {
         Self::ALL.iter().copied().find(|route| route.number() == number)
     }
 
+    /// The data route with a path; [`Self::None`] where there is none such.
+    pub fn at(path: &str) -> Self {
+        Self::ALL.iter().copied().find(|route| route.path() == Some(path)).unwrap_or(Self::None)
+    }
+
     /// Path on the data listener; all data routes are POST. `None` for what has no path.
     pub const fn path(self) -> Option<&'static str> {
         match self {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
-use tests::{Call, Server, Setup, draft, legal, use_context};
+use tests::{Call, Server, Setup, draft, key, legal, use_context};
 
 /// Longest wait for something that comes by itself.
 const HANG: Duration = Duration::from_secs(60);
@@ -36,8 +36,8 @@ fn verdict(server: &Server) -> (Option<i32>, Value) {
     (finished.status, serde_json::from_str(&finished.stdout).unwrap())
 }
 
-/// A gateway with a license in its first segments, a snapshot behind many more, and an archive folder.
-async fn grown(engine: exchange::config::Engine) -> (Server, tests::Issued) {
+/// A gateway with a license and a use of it in its first segments, a snapshot behind many more, and an archive folder.
+async fn grown(engine: exchange::config::Engine) -> (Server, tests::Issued, Call) {
     let mut server = Setup::new()
         .config(move |config| {
             config.journal.archive = Some("archive".into());
@@ -46,6 +46,8 @@ async fn grown(engine: exchange::config::Engine) -> (Server, tests::Issued) {
         .start()
         .await;
     let license = draft(&legal()).issue(&mut server.party("issuer")).await;
+    let used = license.verify(None).key(&key());
+    server.permitted(&mut server.party("issuer"), &used).await;
     // Each start begins a segment.
     for _ in 0..SNAPSHOT_SEGMENTS {
         server.stop();
@@ -54,12 +56,12 @@ async fn grown(engine: exchange::config::Engine) -> (Server, tests::Issued) {
     draft(&legal()).issue(&mut server.party("issuer")).await;
     until("a snapshot", || !snapshots(&server.folder).is_empty());
     until("its digest in the log", || server.log_verify()["loggedDigests"] == 1);
-    (server, license)
+    (server, license, used)
 }
 
 #[tokio::test]
 async fn what_is_archived_away_is_unknown_and_never_not_found() {
-    let (mut server, license) = grown(exchange::config::Engine::Sled).await;
+    let (mut server, license, used) = grown(exchange::config::Engine::Sled).await;
     let refused = server.run(&["archive", "--before", "1000"]);
     assert_eq!(refused.status, Some(64), "{refused:?}");
     let limit = SNAPSHOT_SEGMENTS.to_string();
@@ -90,13 +92,14 @@ async fn what_is_archived_away_is_unknown_and_never_not_found() {
     assert_eq!(reply.json["verdict"], "unknown", "{}", reply.json);
     assert_eq!(reply.json["reasons"], json!(["record-unavailable"]));
     assert_eq!(reply.json.get("matches").cloned().unwrap_or_default(), Value::Null);
-    let before = server.size().await;
-    let reply = issuer.send(&retrieve).await;
-    assert_eq!((reply.status, reply.code()), (503, Code::RecordUnavailable.name()));
+    // Who has the right is told, and so is the log; also where the log already says that the answer was given.
+    for call in [&retrieve, &used] {
+        let (reply, _) = server.refused(&mut issuer, call, Code::RecordUnavailable).await;
+        assert_eq!((reply.status, reply.retry_after.is_some()), (503, true));
+    }
     // What needs no record is answered all the same.
     let (reply, _) = server.permitted(&mut issuer, &license.verify(None)).await;
     assert_eq!(reply.json["verdict"], "valid");
-    assert!(server.size().await > before);
     let (status, report) = verdict(&server);
     assert_eq!((status, &report["verdict"]), (Some(2), &json!("unknown")), "{report}");
     assert_eq!(server.run(&["log", "verify"]).status, Some(2));
@@ -106,7 +109,29 @@ async fn what_is_archived_away_is_unknown_and_never_not_found() {
     let (reply, _) = server.permitted(&mut issuer, &verify).await;
     assert_eq!((&reply.json["verdict"], &reply.json["matches"]), (&json!("valid"), &json!(true)));
     server.permitted(&mut issuer, &retrieve).await;
+    issuer.send(&used).await.expect(200);
     server.log_verify();
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_is_refused_in_the_log_too() {
+    let mut server = Setup::new().start().await;
+    let license = draft(&legal()).issue(&mut server.party("issuer")).await;
+    let used = license.verify(None).key(&key());
+    server.permitted(&mut server.party("issuer"), &used).await;
+    server.stop();
+    server.start();
+    let path = server.folder.join("journal/0000000001.mxj");
+    let bad: Vec<u8> = fs::read(&path).unwrap().iter().map(|byte| byte ^ 1).collect();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &bad, 0).unwrap();
+    let mut issuer = server.party("issuer");
+    for call in [&license.retrieve(&["certificateNumber"], None), &used] {
+        let (reply, _) = server.refused(&mut issuer, call, Code::Internal).await;
+        assert_eq!(reply.status, 503);
+    }
+    let (reply, _) = server.permitted(&mut issuer, &license.verify(None)).await;
+    assert_eq!(reply.json["verdict"], "valid");
 }
 
 #[tokio::test]
@@ -143,7 +168,7 @@ async fn one_flipped_bit_is_found_beside_a_serving_gateway_and_by_its_scrub() {
 
 #[tokio::test]
 async fn rebuilding_from_a_snapshot_and_from_zero_end_in_the_same_state() {
-    let (mut server, license) = grown(exchange::config::Engine::Fjall).await;
+    let (mut server, license, _) = grown(exchange::config::Engine::Fjall).await;
     server.stop();
     let report = server.log_verify();
     assert_eq!((&report["image"], &report["snapshots"]), (&json!("good"), &json!(1)), "{report}");

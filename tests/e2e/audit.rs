@@ -154,6 +154,13 @@ async fn an_auditor_finds_entries_with_proof_and_every_view_is_told() {
     });
     refuse("another path", Reason::NotIncluded, &|page| page.entries[0].entry.path[0].0[3] ^= 1);
 
+    // The holders whose records a page shows have nothing to do with each other: no view tells one of another.
+    for answer in &answers {
+        let (_, receipt) = verifier::receipt::cut(answer).unwrap();
+        let open = verifier::leaf::Open::parse(&receipt.open).unwrap();
+        assert_eq!(open.labels, verifier::leaf::Labels::List(Vec::new()));
+    }
+
     // Each view stands in the traces of those whose records it showed, with its purpose.
     let view = auditor.send(&query(json!({"businessCode": "CSAUDIT1"}))).await.expect(200);
     let elsewhere =

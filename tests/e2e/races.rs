@@ -236,7 +236,7 @@ async fn a_grantee_suspended_or_changed_meanwhile_is_granted_nothing_it_may_not_
     let change_role = Call::new(
         Route::ParticipantChange,
         &json!({"participant": {
-            "organisation": rig.server.organisation("bank").as_str(), "name": "测试银行", "roles": ["auditor"],
+            "organisation": rig.server.organisation("bank").as_str(), "name": "测试银行", "roles": ["provider"],
             "validFrom": "2026-01-01",
         }}),
     );

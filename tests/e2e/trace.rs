@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use exchange::cosign::Cosigning;
 use exchange::participant::Role;
 use exchange::{facts, pages};
@@ -129,6 +131,13 @@ async fn a_trace_proves_who_when_what_and_why_and_nothing_of_it_can_be_changed()
     }
     let user = document["use"]["user"].as_str().unwrap().to_owned();
     assert!(!user.is_empty() && !document.to_string().contains(context["userName"].as_str().unwrap()));
+    // Whoever knows all of the request but the user's name cannot try names until one fits.
+    let open = Open::parse(&entry.entry.open.0).unwrap();
+    assert_ne!(open.request_digest, verifier::sha256(&[&retrieve.body]));
+    let salt = used.receipt.request_salt.unwrap();
+    assert_eq!(open.request_digest, verifier::receipt::request_digest(&salt, &retrieve.body));
+    let shown = String::from_utf8(reply.hashed()).unwrap();
+    assert!(!shown.contains("requestSalt") && !shown.contains(&BASE64.encode(salt)));
     let refused = of_index(&page, &denied);
     assert_eq!((refused.entry.decision.as_str(), refused.entry.code.as_str()), ("denial", "not-permitted"));
     assert_ne!(told(&refused)["use"]["user"], json!(user), "the same name elsewhere is somebody else");
@@ -441,6 +450,43 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let quiet = police.send(&secret(&license.verify(None))).await.expect(200);
     let quiet_too = police.send(&secret(&license.retrieve(&["holderName"], None))).await.expect(403);
     let loud = police.send(&license.verify(None)).await.expect(200);
+    // A suspended holder of the class is refused, and what it tried stays as quiet.
+    let mut operator = server.party("operator");
+    let suspend = |suspended: bool| {
+        let organisation = server.organisation("police").to_string();
+        let body = json!({"organisation": organisation, "suspended": suspended, "reason": "测试"});
+        Call::new(Route::ParticipantSuspend, &body)
+    };
+    operator.send(&suspend(true)).await.expect(200);
+    let suspended = police.send(&secret(&license.verify(None))).await.expect(403);
+    assert_eq!(suspended.code(), Code::ParticipantSuspended.name());
+    let suspended_loud = police.send(&license.verify(None)).await.expect(403);
+    operator.send(&suspend(false)).await.expect(200);
+    // An auditor who sees the quiet ones is as quiet; who sees the others is told of.
+    server.proof(suspended_loud.receipt().index).await;
+    let mut auditor = server.party("auditor");
+    let mut views = (Vec::new(), Vec::new());
+    let mut from = quiet.receipt().index;
+    loop {
+        let body = json!({"purpose": "测试审计", "userName": "测试审计员", "holder": holder(&of),
+            "fromIndex": from, "to": schemas::date::rfc3339(now_ms())});
+        let reply = auditor.send(&Call::new(Route::LogQuery, &body)).await.expect(200);
+        let entries = reply.json["entries"].as_array().unwrap();
+        let seen: Vec<u64> = entries.iter().filter_map(|entry| entry["entry"]["index"].as_u64()).collect();
+        let quiet_ones = [&quiet, &quiet_too, &suspended].map(|reply| reply.receipt().index);
+        let quietly = seen.iter().filter(|index| quiet_ones.contains(index)).count();
+        assert!(quietly == 0 || quietly == seen.len(), "a view is of the one or of the other: {seen:?}");
+        let views = if quietly > 0 { &mut views.0 } else { &mut views.1 };
+        if !seen.is_empty() {
+            views.push(reply.clone());
+        }
+        match reply.json["next"].as_u64() {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    let (quiet_views, loud_views) = views;
+    assert!(!quiet_views.is_empty() && !loud_views.is_empty());
     // Whoever does not hold the class may not name it, and the attempt is told at once.
     let refused = bank.send(&secret(&license.verify(None))).await.expect(403);
     assert_eq!(refused.code(), Code::DelayNotAllowed.name());
@@ -451,7 +497,9 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
         page.entries.iter().any(|entry| entry.entry.index == index)
     };
     assert!(shown(&page, &ordinary) && shown(&page, &loud) && shown(&page, &refused));
-    assert!(!shown(&page, &quiet) && !shown(&page, &quiet_too));
+    assert!(shown(&page, &suspended_loud) && loud_views.iter().all(|view| shown(&page, view)));
+    assert!(!shown(&page, &quiet) && !shown(&page, &quiet_too) && !shown(&page, &suspended));
+    assert!(!quiet_views.iter().any(|view| shown(&page, view)), "the view would tell of the use");
     assert!(page.completeness.ends_with(", except uses delayed by law"));
 
     // A month later.
@@ -460,7 +508,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let gateway = &later.gateway;
     let ledger = gateway.ledger().clone();
     let cosigning = Cosigning::new(ledger.clone(), 0);
-    assert_eq!(ledger.state().due(u64::MAX).len(), 2);
+    assert_eq!(ledger.state().due(u64::MAX).len(), 3 + quiet_views.len());
     gateway.release_delayed().await;
     gateway.release_delayed().await;
     assert!(ledger.state().due(u64::MAX).is_empty());
@@ -475,8 +523,16 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let report = check(&server, &lines(std::slice::from_ref(&page)));
     assert_eq!(report.verdict, Verdict::Valid, "{:?}", report.reasons);
     let released: Vec<&TraceEntry> = page.entries.iter().flat_map(|entry| &entry.released).collect();
-    let indexes: Vec<u64> = released.iter().map(|entry| entry.entry.index).collect();
-    assert_eq!(indexes, [quiet_too.receipt().index, quiet.receipt().index]);
+    let mut indexes: Vec<u64> = released.iter().map(|entry| entry.entry.index).collect();
+    indexes.sort_unstable();
+    let delayed = [&quiet, &quiet_too, &suspended].into_iter().chain(&quiet_views);
+    let mut delayed: Vec<u64> = delayed.map(|reply| reply.receipt().index).collect();
+    delayed.sort_unstable();
+    assert_eq!(indexes, delayed, "each once, also the views");
+    let released: Vec<&TraceEntry> = released
+        .into_iter()
+        .filter(|entry| [&quiet_too, &quiet].iter().any(|reply| reply.receipt().index == entry.entry.index))
+        .collect();
     assert!(released.iter().all(|entry| matches!(entry.place, Place::Hidden { .. })));
     assert_eq!(told(released[1])["use"]["cause"], use_context()["cause"]);
     assert_eq!(released[1].entry.organisation, police.organisation.as_str());
@@ -502,8 +558,9 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     // What a release tells is committed to: each of its uses stands there once, and no other.
     let releases: Vec<usize> =
         (0..page.entries.len()).filter(|at| !page.entries[*at].released.is_empty()).collect();
-    let [newer, older] = releases[..] else { panic!("{releases:?}") };
-    assert_eq!(told(&page.entries[newer])["released"], json!([indexes[0]]));
+    let [newer, older, ..] = releases[..] else { panic!("{releases:?}") };
+    let first = page.entries[newer].released[0].entry.index;
+    assert_eq!(told(&page.entries[newer])["released"], json!([first]));
     let refuse = |what: &str, reason: Reason, change: &dyn Fn(&mut TracePage)| {
         let mut changed = page.clone();
         change(&mut changed);

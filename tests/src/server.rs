@@ -35,7 +35,7 @@ use verifier::report::{Reason, Verdict};
 use verifier::trust::{RequiredSuite, Trust, TrustBundle, TrustIssuer, TrustKey};
 
 use crate::client::{Call, Entry, Party, Reply, connect, send};
-use crate::{HANG, LOOK, sha256};
+use crate::{HANG, LOOK};
 
 /// Seed of the organisations that tests add; not the one of the development organisations.
 const ORGANISATION_SEED: u64 = 4_242;
@@ -681,7 +681,9 @@ impl Server {
         assert_eq!((open.route, open.code), (call.route.number(), code.number()));
         assert_eq!(open.organisation, *party.organisation.as_bytes());
         let unread = matches!(code, Code::BodyTooLarge | Code::NoSuchRoute | Code::MethodNotAllowed);
-        assert_eq!(open.request_digest, if unread { [0; 32] } else { sha256(&call.body) });
+        let salt = entry.receipt.request_salt.unwrap();
+        let digest = verifier::receipt::request_digest(&salt, &call.body);
+        assert_eq!(open.request_digest, if unread { [0; 32] } else { digest });
         assert_eq!(open.index, size, "the answer's entry is the next one");
         assert_eq!(self.size().await, size + 1, "one answer, one entry");
         assert_eq!(self.answers(call.route, code).await, count + 1, "one answer, counted once");

@@ -103,7 +103,7 @@ pub struct Open {
     pub time_ms: u64,
     /// USCC of the caller's organisation in ASCII; zeros for a system entry.
     pub organisation: [u8; 18],
-    /// H(body as received); zeros when it was not read to its end.
+    /// H(request salt ‖ body as received), [`crate::receipt::request_digest`]; zeros when it was not read to its end.
     pub request_digest: Hash,
     /// H(answer bytes without the receipt).
     pub answer_digest: Hash,

@@ -13,6 +13,7 @@ use crate::{
     sha256,
     trust::{Trust, TrustLog},
 };
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use schemas::{
     codes::{Code, Decision},
     date::rfc3339,
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 /// What stands before a receipt in an answer.
 const MEMBER: &[u8] = br#","receipt":"#;
+
+/// A receipt in JSON without a proof is seldom longer.
+const USUAL_BYTES: usize = 768;
 
 /// The receipt of one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,15 @@ pub struct Receipt {
     /// Commitment to what only insiders know.
     #[serde(rename = "C", with = "base64_bytes")]
     pub c: Hash,
+    /// Salt of the request digest. Only the requester gets it, and may cut it off before handing the receipt on: with it
+    /// anyone can try which request it was.
+    #[serde(
+        rename = "requestSalt",
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "optional_hash"
+    )]
+    pub request_salt: Option<Hash>,
     /// Log proof as text ([`crate::proof::TlogProof`]), when it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<String>,
@@ -96,8 +109,57 @@ pub fn cut(answer: &[u8]) -> Result<(Vec<u8>, Receipt), CutError> {
 pub fn attach(answer: &[u8], receipt: &Receipt) -> Vec<u8> {
     let close = answer.iter().rposition(|byte| *byte == b'}').unwrap_or(answer.len());
     let (body, end) = answer.split_at_checked(close).unwrap_or((answer, b""));
-    let json = serde_json::to_vec(receipt).expect("a receipt is strings and numbers");
-    [body, MEMBER, &json, end].concat()
+    [body, MEMBER, to_json(receipt).as_bytes(), end].concat()
+}
+
+/// What serde makes of a receipt. Base64 needs no escaping, and every answer pays for its receipt: this takes a third.
+fn to_json(receipt: &Receipt) -> String {
+    let quoted = |text: &str| serde_json::to_string(text).expect("text becomes JSON");
+    let mut json = String::with_capacity(USUAL_BYTES);
+    json.push_str(r#"{"log":"#);
+    json.push_str(&quoted(&receipt.log));
+    json.push_str(r#","index":"#);
+    json.push_str(&receipt.index.to_string());
+    let binary: [(&str, &[u8]); 4] = [
+        (r#","leafHash":""#, &receipt.leaf_hash),
+        (r#"","open":""#, &receipt.open),
+        (r#"","salt":""#, &receipt.salt),
+        (r#"","C":""#, &receipt.c),
+    ];
+    for (name, bytes) in binary {
+        json.push_str(name);
+        BASE64.encode_string(bytes, &mut json);
+    }
+    json.push('"');
+    if let Some(proof) = &receipt.proof {
+        json.push_str(r#","proof":"#);
+        json.push_str(&quoted(proof));
+    }
+    json.push('}');
+    json
+}
+
+/// The request digest of an open part: H(salt ‖ body as received). The body alone can be guessed, with the user's name in
+/// it, by whoever is shown the entry in a trace.
+pub fn request_digest(salt: &Hash, body: &[u8]) -> Hash {
+    sha256(&[salt, body])
+}
+
+/// A digest in base64 that may be absent.
+mod optional_hash {
+    use crate::{Hash, encoding::base64_bytes};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(hash: &Option<Hash>, serializer: S) -> Result<S::Ok, S::Error> {
+        match hash {
+            Some(hash) => base64_bytes::serialize(hash, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hash>, D::Error> {
+        base64_bytes::deserialize(deserializer).map(Some)
+    }
 }
 
 /// Checks a receipt with the proof it carries.
@@ -168,8 +230,13 @@ pub fn verify_with(
         Some(_) if open.request_digest == [0; 32] => {
             report.add(Reason::RequestNotRecorded, "the exchange did not read the request to its end");
         }
-        Some(request) if sha256(&[request]) == open.request_digest => report.checked.push("request"),
-        Some(_) => report.add(Reason::RequestMismatch, "the receipt is for another request"),
+        Some(request) => match receipt.request_salt {
+            None => report.add(Reason::RequestNotRecorded, "the salt of the request digest was cut off"),
+            Some(salt) if request_digest(&salt, request) == open.request_digest => {
+                report.checked.push("request")
+            }
+            Some(_) => report.add(Reason::RequestMismatch, "the receipt is for another request"),
+        },
         None => report.not_checked.push("request"),
     }
     match answer {
@@ -186,10 +253,15 @@ fn is_answer(answer: &[u8], receipt: &Receipt, open: &Open) -> bool {
     if sha256(&[answer]) == open.answer_digest {
         return true;
     }
-    // The same receipt, but for the proof, which may have been added or taken off.
-    let same =
-        |other: Receipt| Receipt { proof: None, ..other } == Receipt { proof: None, ..receipt.clone() };
-    cut(answer).is_ok_and(|(hashed, other)| sha256(&[&hashed]) == open.answer_digest && same(other))
+    // The same receipt, but for the proof, which may have been added or taken off, and the request salt, if one lacks it.
+    let bare = |one: &Receipt, other: &Receipt| Receipt {
+        proof: None,
+        request_salt: one.request_salt.filter(|_| other.request_salt.is_some()),
+        ..one.clone()
+    };
+    cut(answer).is_ok_and(|(hashed, other)| {
+        sha256(&[&hashed]) == open.answer_digest && bare(&other, receipt) == bare(receipt, &other)
+    })
 }
 
 fn check_log(report: &mut Report, receipt: &Receipt, evidence: &Evidence<'_>, trust: &Trust) {
@@ -344,6 +416,7 @@ mod tests {
             open: vec![2; 3],
             salt: [3; 32],
             c: [4; 32],
+            request_salt: Some([5; 32]),
             proof: Some("line\n\"quoted\",\"receipt\":{ }\n".to_owned()),
         }
     }
@@ -351,13 +424,26 @@ mod tests {
     #[test]
     fn members_stand_in_the_order_of_the_format() {
         let json = serde_json::to_string(&Receipt { proof: None, ..receipt() }).unwrap();
-        assert_eq!(json.matches(':').count(), 6);
+        assert_eq!(json.matches(':').count(), 7);
         assert!(json.starts_with(r#"{"log":"log.example/1","index":5,"leafHash":"AQEB"#), "{json}");
         assert!(json.contains(r#","open":"AgIC","salt":"AwMD"#) && json.contains(r#","C":"BAQE"#));
+        assert!(json.contains(r#","requestSalt":"BQUF"#), "{json}");
+        let cut_off =
+            serde_json::to_string(&Receipt { proof: None, request_salt: None, ..receipt() }).unwrap();
+        assert_eq!((cut_off.matches(':').count(), cut_off.contains("requestSalt")), (6, false));
+        assert_eq!(serde_json::from_str::<Receipt>(&cut_off).unwrap().request_salt, None);
         assert_eq!(serde_json::from_str::<Receipt>(&json).unwrap().proof, None);
         let short = json.replace("AwMDAwMD", "AwMD");
         assert!(serde_json::from_str::<Receipt>(&short).is_err());
         assert!(serde_json::from_str::<Receipt>(&json.replace("\"log\"", "\"logs\"")).is_err());
+    }
+
+    #[test]
+    fn the_short_way_to_json_is_the_same_as_serde() {
+        let strange = Receipt { log: "\"l\\o\u{1}g/中".to_owned(), index: u64::MAX, ..receipt() };
+        for receipt in [receipt(), Receipt { proof: None, ..receipt() }, strange] {
+            assert_eq!(to_json(&receipt), serde_json::to_string(&receipt).unwrap());
+        }
     }
 
     #[test]

@@ -99,7 +99,8 @@ reasons! {
     IndexMismatch = "index-mismatch" Invalid,
     /// The request is not the one the receipt is for.
     RequestMismatch = "request-mismatch" Invalid,
-    /// The exchange did not read the request to its end, so the receipt does not say which it was.
+    /// The receipt does not say which request it is for: the exchange did not read it to its end, or the salt of its digest
+    /// was cut off.
     RequestNotRecorded = "request-not-recorded" Unknown,
     /// The answer is not the one the receipt is for.
     AnswerMismatch = "answer-mismatch" Invalid,

@@ -103,6 +103,7 @@ impl Proven {
             open: self.open.0.clone(),
             salt: self.salt.0,
             c: self.c.0,
+            request_salt: None,
             proof: None,
         }
     }
@@ -794,8 +795,16 @@ mod tests {
             labels: Labels::List(Vec::new()),
         };
         let log = "log.example/1".to_owned();
-        let mut receipt =
-            Receipt { log, index, leaf_hash: [0; 32], open: open.encode(), salt: [6; 32], c, proof: None };
+        let mut receipt = Receipt {
+            log,
+            index,
+            leaf_hash: [0; 32],
+            open: open.encode(),
+            salt: [6; 32],
+            c,
+            request_salt: None,
+            proof: None,
+        };
         receipt.leaf_hash = receipt.computed_leaf_hash();
         Proven::new(&receipt, &[]).unwrap()
     }

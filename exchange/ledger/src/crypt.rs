@@ -10,6 +10,7 @@ use ring::{
     hkdf, hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
+use std::cell::RefCell;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -87,6 +88,40 @@ impl KeyedHash {
             context.update(&[0]);
         }
         context.sign().as_ref().try_into().expect("an HMAC-SHA256 has 32 bytes")
+    }
+}
+
+/// Bytes taken from the kernel's generator at once: each nonce would cost a system call of its own.
+const POOL_BYTES: usize = 1024;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { bytes: [0; POOL_BYTES], left: 0 }) };
+}
+
+/// Random bytes of this thread. Every byte is given out once and then overwritten. The process never goes on in a fork,
+/// which would have the same ones.
+struct Pool {
+    bytes: [u8; POOL_BYTES],
+    /// Those at the front that were not given out.
+    left: usize,
+}
+
+impl Pool {
+    fn fill(&mut self, random: &SystemRandom, out: &mut [u8]) {
+        let kernel = |bytes: &mut [u8]| {
+            random.fill(bytes).expect("getrandom does not fail once the kernel's pool is ready");
+        };
+        if out.len() > POOL_BYTES / 4 {
+            return kernel(out);
+        }
+        if self.left < out.len() {
+            kernel(&mut self.bytes);
+            self.left = POOL_BYTES;
+        }
+        let taken = &mut self.bytes[self.left - out.len()..self.left];
+        out.copy_from_slice(taken);
+        taken.zeroize();
+        self.left -= out.len();
     }
 }
 
@@ -184,7 +219,7 @@ impl Crypt {
     }
 
     pub(crate) fn fill_random(&self, bytes: &mut [u8]) {
-        self.random.fill(bytes).expect("getrandom does not fail once the kernel's pool is ready");
+        POOL.with_borrow_mut(|pool| pool.fill(&self.random, bytes));
     }
 
     pub(crate) fn random<const N: usize>(&self) -> [u8; N] {

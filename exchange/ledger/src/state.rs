@@ -640,8 +640,8 @@ impl State {
         self.oversight.get(label).map(|head| *head)
     }
 
-    /// A use that is delayed and not released.
-    pub(crate) fn delayed(&self, index: u64) -> Option<Delayed> {
+    /// The use with an index, if it is delayed and not released.
+    pub fn delayed(&self, index: u64) -> Option<Delayed> {
         self.delayed.get(&index).map(|delayed| delayed.clone())
     }
 

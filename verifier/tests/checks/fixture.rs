@@ -13,7 +13,7 @@ use verifier::{
     merkle::{BatchTree, leaf_hash},
     note::{CosignerKey, VerifierKey, cosignature_line, cosigned_message, signature_line},
     proof::TlogProof,
-    receipt::Receipt,
+    receipt::{Receipt, request_digest},
     report::Report,
     sha256,
     signature::{Suite, key_id, message, spki},
@@ -209,6 +209,7 @@ pub fn good_envelope() -> Vec<u8> {
     envelope(&content(), &[&Pair::ed25519(1)])
 }
 
+pub const REQUEST_SALT: Hash = [8; 32];
 pub const REQUEST: &[u8] = br#"{"license":{}}"#;
 pub const ANSWER: &[u8] = br#"{"verdict":"valid"}"#;
 pub const INDEX: u64 = 5;
@@ -222,7 +223,7 @@ pub fn open() -> Open {
         index: INDEX,
         time_ms: NOW * 1000,
         organisation: *b"11100000MB0341032Y",
-        request_digest: sha256(&[REQUEST]),
+        request_digest: request_digest(&REQUEST_SALT, REQUEST),
         answer_digest: sha256(&[ANSWER]),
         policy: [1; 32],
         subject_digest: [2; 32],
@@ -239,6 +240,7 @@ pub fn receipt_of(open: Vec<u8>, index: u64) -> Receipt {
         open,
         salt: [6; 32],
         c: [7; 32],
+        request_salt: Some(REQUEST_SALT),
         proof: None,
     };
     receipt.leaf_hash = receipt.computed_leaf_hash();

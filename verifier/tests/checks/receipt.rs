@@ -93,6 +93,23 @@ fn the_receipt_of_another_request_or_answer_is_invalid() {
 }
 
 #[test]
+fn without_the_request_salt_nobody_can_try_which_request_it_was() {
+    let receipt = Receipt { request_salt: None, ..good_receipt() };
+    assert_report(&check(&receipt), Verdict::Unknown, &[Reason::RequestNotRecorded]);
+    // All else is checked as before, also beside the answer with the whole receipt.
+    for answer in [ANSWER.to_vec(), attach(ANSWER, &good_receipt()), attach(ANSWER, &receipt)] {
+        for receipt in [&receipt, &good_receipt()] {
+            let report = verify(receipt, None, Some(&answer), &trust(), NOW);
+            assert_report(&report, Verdict::Valid, &[]);
+        }
+    }
+    let other = Receipt { request_salt: Some([9; 32]), ..good_receipt() };
+    assert_report(&check(&other), Verdict::Invalid, &[Reason::RequestMismatch]);
+    // What stands in the log does not confirm a guess by itself.
+    assert_ne!(open().request_digest, verifier::sha256(&[REQUEST]));
+}
+
+#[test]
 fn a_request_that_was_not_read_cannot_be_told() {
     let receipt = receipt_for(|open| open.request_digest = [0; 32]);
     assert_report(&check(&receipt), Verdict::Unknown, &[Reason::RequestNotRecorded]);

@@ -2,10 +2,9 @@ use crate::fixture::*;
 use serde_json::{Value, json};
 use verifier::{
     leaf::{Labels, Open},
-    receipt::Receipt,
+    receipt::{Receipt, request_digest},
     report::{Reason, Report, Verdict},
     same_holder::{Side, verify},
-    sha256,
 };
 
 const SEARCH: u8 = 3;
@@ -18,7 +17,7 @@ fn person(number: &str) -> Value {
 /// A permit of a log that may lie: its leaf is in the log, whatever it says.
 fn side(route: u8, request: &Value, labels: Labels, change: impl FnOnce(&mut Open)) -> Side {
     let request = serde_json::to_vec(request).unwrap();
-    let mut open = Open { route, request_digest: sha256(&[&request]), labels, ..open() };
+    let mut open = Open { route, request_digest: request_digest(&REQUEST_SALT, &request), labels, ..open() };
     change(&mut open);
     let receipt = receipt_of(open.encode(), INDEX);
     let proof = proof_of(&receipt).to_text();
