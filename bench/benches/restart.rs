@@ -14,7 +14,8 @@ use anyhow::{Context as _, ensure};
 use bench::entry::{SUBJECT_BYTES, command};
 use ledger::record::{LicenseState, NewHolder, Record, StateDigest};
 use ledger::{
-    Command, Engine, EpochsInMemory, Key, Ledger, LedgerKeys, Options, Outcome, RebuildFrom, rebuild,
+    Command, Engine, EpochsInMemory, HolderKey, Key, Ledger, LedgerKeys, Options, Outcome, RebuildFrom,
+    rebuild,
 };
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
@@ -32,18 +33,34 @@ fn keys(log: &[u8]) -> LedgerKeys {
     LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.to_vec(), epochs }
 }
 
+/// An entry of the log itself.
 fn entry(ledger: &Ledger, record: &Record) -> Command {
     command(record, Vec::new(), vec![ledger.seal_subject(0, &[], &[7; SUBJECT_BYTES])])
 }
 
-/// The record of an entry: a new holder with a license, or a use of one.
-fn record(ledger: &Ledger, number: u64) -> Record {
+/// The holder that an entry brings.
+fn holder_key(number: u64) -> Key {
+    *sha256(&[&number.to_be_bytes()]).first_chunk().expect("a digest has 32 bytes")
+}
+
+/// The entry of a number: a new holder with a license, or a use that concerns an earlier one.
+fn nth(ledger: &Ledger, number: u64) -> anyhow::Result<Command> {
+    let sealed =
+        |key: &HolderKey| vec![ledger.seal_subject(0, std::slice::from_ref(key), &[7; SUBJECT_BYTES])];
     if !number.is_multiple_of(CHANGE_EVERY) {
-        return Record::default();
+        // One that is committed by now; the first few have none.
+        let Some(earlier) = number.checked_sub(4 * WINDOW as u64) else {
+            return Ok(entry(ledger, &Record::default()));
+        };
+        let known = ledger.state().holder(&holder_key(earlier - earlier % CHANGE_EVERY));
+        let label = known.context("an earlier holder is known")?.label;
+        let key = ledger.state().holder_key(&label).context("a living holder has a key")?;
+        let record = Record { concerned: vec![label], ..Record::default() };
+        return Ok(command(&record, Vec::new(), sealed(&key)));
     }
-    let key: Key = *sha256(&[&number.to_be_bytes()]).first_chunk().expect("a digest has 32 bytes");
+    let key = holder_key(number);
     let holder = ledger.new_holder(key);
-    Record {
+    let record = Record {
         concerned: vec![holder.label],
         new_holders: vec![NewHolder {
             key,
@@ -65,7 +82,8 @@ fn record(ledger: &Ledger, number: u64) -> Record {
             body_part: 0,
         }],
         ..Record::default()
-    }
+    };
+    Ok(command(&record, Vec::new(), sealed(&holder.holder_key)))
 }
 
 async fn commit(ledger: Ledger, command: Command) -> anyhow::Result<()> {
@@ -81,7 +99,7 @@ async fn fill(ledger: &Ledger, entries: u64) -> anyhow::Result<()> {
         if under_way.len() >= WINDOW {
             under_way.join_next().await.context("something is under way")???;
         }
-        under_way.spawn(commit(ledger.clone(), entry(ledger, &record(ledger, number))));
+        under_way.spawn(commit(ledger.clone(), nth(ledger, number)?));
     }
     while let Some(done) = under_way.join_next().await {
         done??;
@@ -124,7 +142,12 @@ fn main() -> anyhow::Result<()> {
     let engine = Engine::ALL.into_iter().find(|engine| engine.name() == name).context("sled or fjall")?;
     let folder = tempfile::tempdir()?;
     let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).ok().context("randomness")?;
-    let options = Options { engine, ..Options::new(folder.path(), ORIGIN) };
+    // A start opens the image in a child process first, as the gateway's does.
+    let this = std::env::current_exe()?;
+    let program = this.ancestors().nth(2).context("a bench lies in target/<profile>/deps")?.join("exchange");
+    ensure!(program.exists(), "build the exchange first: cargo build --release -p exchange");
+    let probe = Some(exchange::probe::of_program(program, ORIGIN.to_owned()));
+    let options = Options { engine, probe, ..Options::new(folder.path(), ORIGIN) };
     let runtime = tokio::runtime::Runtime::new()?;
 
     let began = Instant::now();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::load::new_histogram;
+use crate::drive::new_histogram;
 
 /// Bytes of the file, preallocated with zeros like a segment of the journal; writing begins anew at its end.
 const FILE_BYTES: u64 = 64 << 20;

@@ -1,17 +1,18 @@
 //! Checks after a run, from bytes alone: a fast wrong answer is worth nothing.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use exchange::client::Client;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use verifier::proof::TlogProof;
 use verifier::receipt;
 use verifier::report::{Reason, Verdict};
 use verifier::trust::Trust;
 
-use crate::load::Kept;
+use crate::mix::Kept;
 use crate::population::now_ms;
 
 /// Receipts that are checked up to the signed checkpoint; the others up to their leaf.
@@ -20,7 +21,7 @@ pub const PROOFS: usize = 64;
 const PUBLICATION_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What was checked.
-#[derive(Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Checks {
     /// Receipts that open their leaf and are for this request and this answer.
@@ -50,6 +51,20 @@ impl Checks {
     pub fn log_grew(&mut self, by: u64, answers: u64) {
         if by < answers {
             self.fail(format!("{answers} answers and only {by} entries in the log"));
+        }
+    }
+}
+
+impl fmt::Display for Checks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { receipts, proofs, denials, failed, first_failure } = self;
+        write!(
+            f,
+            "{receipts} good receipts ({denials} of denials), {proofs} good proofs, {failed} failures"
+        )?;
+        match first_failure {
+            Some(what) => write!(f, ", first: {what}"),
+            None => Ok(()),
         }
     }
 }

@@ -7,13 +7,22 @@
 
 pub mod baseline;
 pub mod check;
+pub mod drive;
 pub mod entry;
+pub mod environment;
+pub mod folder;
 pub mod http;
 pub mod journal;
-pub mod load;
+pub mod live;
+pub mod mix;
 pub mod population;
+pub mod process;
+pub mod random;
 pub mod report;
+pub mod run;
 pub mod scenario;
 pub mod server;
 pub mod submit;
+pub mod target;
+pub mod template;
 pub mod world;

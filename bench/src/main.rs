@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use bench::report::RunReport;
-use bench::scenario::{self, Ended, Plan};
+use bench::population::{self, Population, Size};
+use bench::run::{self, Ended, Place};
+use bench::scenario::{Amount, Scenario};
 use bench::submit::{self, JournalReport};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 /// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
 #[global_allocator]
@@ -18,6 +19,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit status: wrong usage (sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// Exit status: the generator measured itself, so that there are no numbers.
+const EXIT_VOID: u8 = 3;
 /// `f_type` of a file system in memory, on which syncing costs nothing.
 const TMPFS: i64 = 0x0102_1994;
 
@@ -33,6 +36,8 @@ struct Cli {
 enum Command {
     /// Starts an exchange, drives a scenario over mTLS, checks receipts and prints what was measured.
     Run(Run),
+    /// Makes a data folder with many licenses and entries, for `run --data`.
+    Populate(Populate),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
     Journal(Journal),
 }
@@ -51,8 +56,10 @@ struct Journal {
     /// Decisions a second of the open loop.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     rate: u32,
-    /// Afterwards go on to so many decisions and state the memory at each power of ten that the rounds have
-    /// not passed.
+    /// Holders, each with a license and a grant.
+    #[arg(long, default_value_t = submit::HOLDERS, value_parser = clap::value_parser!(u32).range(1..))]
+    holders: u32,
+    /// First go on to so many decisions and state the memory at each power of ten.
     #[arg(long, default_value_t = 0)]
     decisions: u64,
     /// Empty data folder on a disk [default: a temporary one].
@@ -63,36 +70,65 @@ struct Journal {
     json: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Scenario {
-    /// Verify by identifier; half of the licenses with their holder's grant.
-    Verify,
+#[derive(Args)]
+struct Run {
+    /// Name of a scenario that comes with this program (verify, …), or a TOML file.
+    scenario: String,
+    /// Licenses of a new folder [default: the scenario's].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
+    licenses: Option<u64>,
+    /// Connections of each client certificate [default: the scenario's].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    connections: Option<u32>,
+    /// Measured seconds of each phase [default: the scenario's].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
+    /// Requests a second of every open loop with one rate [default: the scenario's].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// JSON output.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
-struct Run {
-    scenario: Scenario,
-    /// Licenses to issue first.
-    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    licenses: u32,
-    /// Connections.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    connections: u32,
-    /// Measured seconds of each phase, after one of warm-up.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    seconds: u64,
-    /// Requests a second of the open loop [default: half of what the closed loop reached].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Option<u32>,
+struct PlaceArgs {
     /// Data folder, made or continued; its log must be a bench's [default: a temporary one].
     #[arg(long)]
     data: Option<PathBuf>,
     /// The exchange [default: the one beside this program].
     #[arg(long)]
     server: Option<PathBuf>,
-    /// JSON output.
+    /// Processor for all threads of the server.
     #[arg(long)]
-    json: bool,
+    server_core: Option<usize>,
+    /// Processor for the generator.
+    #[arg(long)]
+    generator_core: Option<usize>,
+    /// Fill a log that is not a bench's, or load a service on another machine.
+    #[arg(long)]
+    i_own_this_server: bool,
+}
+
+#[derive(Args)]
+struct Populate {
+    /// Licenses, in turn of a natural person with the holder's grant and of a legal person.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=10_000_000))]
+    licenses: u64,
+    /// Entries of the log at least; what issuing and granting leave is uses.
+    #[arg(long, default_value_t = 0)]
+    entries: u64,
+    /// Bytes of an issue request, as far as its type allows [default: as they come, about 700].
+    #[arg(long)]
+    bytes: Option<usize>,
+    /// Equal seeds give equal licenses.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The folder: new, or a bench's that is not populated.
+    #[arg(long)]
+    out: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -103,21 +139,18 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let measured = match &cli.command {
-        Command::Run(run) => measure(run).map(|report| report.map(|report| print(&*report, run.json))),
+    let ended = match &cli.command {
+        Command::Run(run) => measure(run),
+        Command::Populate(plan) => populate(plan),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
-            Some(())
+            ExitCode::SUCCESS
         }),
     };
-    match measured {
-        Ok(Some(())) => ExitCode::SUCCESS,
-        Ok(None) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    ended.unwrap_or_else(|error| {
+        eprintln!("bench: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn print(report: &(impl serde::Serialize + std::fmt::Display), json: bool) {
@@ -149,7 +182,7 @@ fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
     let (folder, _temporary) = folder(plan.data.as_deref())?;
     let plan = submit::Plan {
         folder,
-        holders: submit::HOLDERS,
+        holders: plan.holders,
         submitters: plan.submitters as usize,
         rounds: plan.rounds,
         duration: Duration::from_secs(plan.seconds),
@@ -159,39 +192,72 @@ fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
     tokio::runtime::Runtime::new()?.block_on(submit::run(&plan))
 }
 
-fn measure(run: &Run) -> anyhow::Result<Option<Box<RunReport>>> {
-    let server = match &run.server {
+fn populate(plan: &Populate) -> anyhow::Result<ExitCode> {
+    let (folder, _temporary) = folder(Some(&plan.out))?;
+    anyhow::ensure!(!Population::exists(&folder), "{} is populated already", folder.display());
+    let sizes = plan.bytes.map(|bytes| Size { bytes, share: 1.0 }).into_iter().collect();
+    let licenses = population::Plan { licenses: plan.licenses, seed: plan.seed, sizes };
+    let started = Instant::now();
+    let config = run::populate(&folder, &licenses, plan.entries, false)?;
+    println!(
+        "log {} has {} licenses after {:.1} s",
+        config.origin,
+        plan.licenses,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(run: &Run) -> anyhow::Result<ExitCode> {
+    let (scenario, base) = scenario(run)?;
+    let server = match &run.place.server {
         Some(server) => server.clone(),
         None => std::env::current_exe()?.with_file_name("exchange"),
     };
     anyhow::ensure!(
-        server.is_file(),
+        scenario.exchange.is_none() || server.is_file(),
         "no exchange at {}: build it, or name it with --server",
         server.display()
     );
-    let (folder, _temporary) = folder(run.data.as_deref())?;
-    let plan = Plan {
-        licenses: run.licenses as usize,
-        connections: run.connections as usize,
-        duration: Duration::from_secs(run.seconds),
-        rate: run.rate.map(f64::from),
+    let (folder, _temporary) = match scenario.exchange {
+        Some(_) => folder(run.place.data.as_deref())?,
+        None => (PathBuf::new(), None),
+    };
+    let place = Place {
         folder,
         server,
+        server_core: run.place.server_core,
+        generator_core: run.place.generator_core,
+        own: run.place.i_own_this_server,
     };
-    let Scenario::Verify = run.scenario;
-    // One thread: the generator should leave the processors to the server.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    match runtime.block_on(scenario::verify(&plan))? {
-        Ended::Measured(report) => Ok(Some(report)),
+    match run::run(&run.scenario, &scenario, &base, &place)? {
+        Ended::Checked(report) => {
+            print(&*report, run.json);
+            let Some(void) = report.void() else { return Ok(ExitCode::SUCCESS) };
+            eprintln!("bench: void, {void}");
+            Ok(ExitCode::from(EXIT_VOID))
+        }
         Ended::NotChecked(checks) => {
-            eprintln!(
-                "bench: no numbers, for the checks did not pass: {} good receipts, {} good proofs, {} failures{}",
-                checks.receipts,
-                checks.proofs,
-                checks.failed,
-                checks.first_failure.map_or_else(String::new, |what| format!(", first: {what}"))
-            );
-            Ok(None)
+            eprintln!("bench: no numbers, for the checks did not pass: {checks}");
+            Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// The scenario as the command line changes it.
+fn scenario(run: &Run) -> anyhow::Result<(Scenario, PathBuf)> {
+    let (mut scenario, base) = Scenario::load(&run.scenario)?;
+    if let (Some(exchange), Some(licenses)) = (&mut scenario.exchange, run.licenses) {
+        exchange.licenses = licenses;
+    }
+    if let Some(connections) = run.connections {
+        scenario.load.connections = connections as usize;
+    }
+    for phase in &mut scenario.phases {
+        phase.seconds = run.seconds.or(phase.seconds);
+        if let (Some(rate), Some(_)) = (run.rate, phase.rate) {
+            phase.rate = Some(Amount::Absolute(f64::from(rate)));
+        }
+    }
+    Ok((scenario, base))
 }

@@ -1,262 +1,498 @@
-//! The scenario `verify`: `POST /v1/verify` by identifier, half of the licenses a natural person's and named with
-//! their holder's grant.
+//! Scenario files: what is asked of whom, and when. TOML; unknown keys are errors.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
-use exchange::app;
-use exchange::client::Identity;
-use exchange::config::Config;
-use exchange::{init, tls};
-use indicatif::ProgressBar;
-use ledger::Ledger;
-use schemas::identifier::Uscc;
-use schemas::routes::Route;
+use serde::{Deserialize, Serialize};
 
-use crate::check::{self, Checks};
-use crate::journal;
-use crate::load::{self, Pace, Target};
-use crate::population::{self, Draft, VerifyRequest, now_ms};
-use crate::report::{LoadReport, RunReport, baselines};
-use crate::server::Server;
+use crate::drive::{Arrivals, Protocol, Rate};
+use crate::population::Size;
 
-/// Origins of logs that may be filled with rubbish.
-const ORIGIN_PREFIX: &str = "bench/";
-/// Connections that issue; what they queue together is signed and committed together.
-const ISSUING: usize = 32;
-/// The share of the measured maximum at which the open loop runs unless told.
-const OPEN_SHARE: f64 = 0.5;
+/// The scenarios that are part of this program, by name.
+const SHIPPED: [(&str, &str); 1] = [("verify", include_str!("../scenarios/verify.toml"))];
+/// Largest population.
+const MAX_POPULATION: u64 = 10_000_000;
+/// Most connections of one identity.
+const MAX_CONNECTIONS: usize = 1_000;
+/// Most streams of a connection.
+const MAX_STREAMS: usize = 128;
+/// Longest phase: a day.
+const MAX_SECONDS: u64 = 86_400;
 
-/// How a run is made.
-pub struct Plan {
-    /// Licenses to issue.
-    pub licenses: usize,
-    /// Connections.
+/// A scenario. It drives either an exchange of its own or any service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// One line that says what it shows.
+    pub title: String,
+    /// Connections and times.
+    #[serde(default)]
+    pub load: Load,
+    /// The phases, one after another.
+    #[serde(rename = "phase")]
+    pub phases: Vec<Phase>,
+    /// Drives an exchange that the bench starts on a folder of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
+    /// Drives any service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+}
+
+/// Connections and times.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Load {
+    /// Connections of each client certificate; in the closed loop also requests under way in all. Default 64.
     pub connections: usize,
-    /// Measured time of each phase.
-    pub duration: Duration,
-    /// Requests a second of the open loop; `None` = half of the measured maximum.
-    pub rate: Option<f64>,
-    /// The data folder.
-    pub folder: PathBuf,
-    /// The `exchange` binary.
-    pub server: PathBuf,
+    /// `1.1` or `2`. Default `1.1`.
+    pub http: Http,
+    /// Streams of a connection with HTTP/2. Default 8.
+    pub streams: usize,
+    /// Offer to resume sessions when a connection is made again. Default true.
+    pub resumption: bool,
+    /// Answers after which a connection is closed and made again; HTTP/1.1 only. Default: it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_a_connection: Option<NonZeroU64>,
+    /// Measured seconds of a phase. Default 10.
+    pub seconds: u64,
+    /// Seconds of the same load before them. Default 1.
+    pub warm_up: u64,
 }
 
-/// How a run ended.
-pub enum Ended {
-    /// With numbers, and everything checked is good.
-    Measured(Box<RunReport>),
-    /// With checks that failed, or none: then there are no numbers.
-    NotChecked(Checks),
-}
-
-/// Runs the scenario.
-///
-/// # Errors
-/// The run could not be made.
-pub async fn verify(plan: &Plan) -> anyhow::Result<Ended> {
-    let config = prepare(&plan.folder).await?;
-    let (_, trust) = app::trust_bundle(&config)?;
-    let server = Server::start(&plan.server, &plan.folder)?;
-    let requests = populate(&plan.folder, server.data, plan.licenses).await?;
-
-    let head_of = |body_bytes: usize| {
-        format!(
-            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {body_bytes:>6}\r\n\r\n",
-            Route::Verify.path().unwrap_or_default(),
-            server.data
-        )
-    };
-    let target = Arc::new(Target {
-        address: server.data,
-        tls: client_tls(&plan.folder, "approval")?,
-        head_bytes: head_of(0).len(),
-        requests: requests
-            .into_iter()
-            .map(|request| {
-                let head = head_of(request.len());
-                request.with_head(head.as_bytes())
-            })
-            .collect(),
-        cases: AtomicU64::new(0),
-    });
-
-    let size_before = server.log_size().await?;
-    eprintln!("closed loop on {} connections", plan.connections);
-    let closed = load::run(&target, &server, plan.connections, Pace::Closed, plan.duration).await?;
-    let size_between = server.log_size().await?;
-    let closed_report = LoadReport::of(&closed, None);
-    let rate = plan.rate.unwrap_or(closed_report.answers_a_second * OPEN_SHARE);
-    ensure!(rate > 0.0, "no right answer in the closed loop: {:?}", closed.errors);
-    eprintln!("open loop at {rate:.0}/s");
-    let open = load::run(&target, &server, plan.connections, Pace::Open(rate), plan.duration).await?;
-    let size_after = server.log_size().await?;
-
-    eprintln!("checks");
-    let mut public = identity(&plan.folder, "approval")?.connect(server.public).await?;
-    let open_report = LoadReport::of(&open, Some(rate));
-    let answers = closed.all_answers + open.all_answers;
-    let kept: Vec<_> = closed.kept.into_iter().chain(open.kept).collect();
-    let wrong: Vec<_> = closed.wrong.into_iter().chain(open.wrong).collect();
-    let mut checks = check::check(&kept, &wrong, &trust, &mut public).await?;
-    checks.log_grew(size_after.saturating_sub(size_before), answers);
-    drop(public);
-    server.stop()?;
-    if !checks.passed() {
-        return Ok(Ended::NotChecked(checks));
-    }
-
-    eprintln!("bare appends");
-    let segments = plan.folder.join("journal");
-    let closed_frames = journal::frames(&segments, size_before..size_between)?;
-    let open_frames = journal::frames(&segments, size_between..size_after)?;
-    let [bare, bare_at_rate] =
-        baselines(&plan.folder, &closed_frames, &open_frames, open_report.syncs_a_second)?;
-    Ok(Ended::Measured(Box::new(RunReport {
-        scenario: "verify",
-        origin: config.origin,
-        licenses: plan.licenses,
-        connections: plan.connections,
-        seconds: plan.duration.as_secs(),
-        closed: closed_report,
-        open: open_report,
-        entry_bytes: closed_frames.entry_bytes(),
-        bare,
-        bare_at_rate,
-        checks,
-    })))
-}
-
-/// Makes or completes a development folder whose log is a bench's; any other folder is refused.
-async fn prepare(folder: &Path) -> anyhow::Result<Config> {
-    let path = folder.join("config.toml");
-    if path.exists() {
-        let origin = Config::load(&path)?.origin;
-        if !origin.starts_with(ORIGIN_PREFIX) {
-            bail!("{} holds log {origin}: only a log of a bench may be filled", folder.display());
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            connections: 64,
+            http: Http::default(),
+            streams: 8,
+            resumption: true,
+            requests_a_connection: None,
+            seconds: 10,
+            warm_up: 1,
         }
-    } else {
-        ensure!(
-            !folder.join("journal").exists(),
-            "{} holds a journal without a configuration",
-            folder.display()
-        );
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        std::fs::write(&path, format!("origin = \"{ORIGIN_PREFIX}{:x}\"\n", now_ms()))?;
     }
-    let config = init::development(folder, None)?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
-    let (ledger, _) = Ledger::open(app::ledger_options(&config), keys)?;
-    init::register(&ledger, &init::development_register()).await?;
-    tokio::task::spawn_blocking(move || ledger.close()).await?;
-    Ok(config)
 }
 
-fn identity(folder: &Path, name: &str) -> anyhow::Result<Identity> {
-    let clients = folder.join("pki/clients");
-    Identity::load(
-        &folder.join("pki/ca.pem"),
-        &clients.join(format!("{name}.pem")),
-        &clients.join(format!("{name}.key")),
-    )
+/// Version of HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Http {
+    /// HTTP/1.1.
+    #[default]
+    #[serde(rename = "1.1")]
+    One,
+    /// HTTP/2.
+    #[serde(rename = "2")]
+    Two,
 }
 
-fn client_tls(folder: &Path, name: &str) -> anyhow::Result<Arc<rustls::ClientConfig>> {
-    let read = |path: String| std::fs::read_to_string(folder.join(&path)).with_context(|| path);
-    let certificate = read(format!("pki/clients/{name}.pem"))?;
-    let key = read(format!("pki/clients/{name}.key"))?;
-    let mut config = tls::client_config(&read("pki/ca.pem".to_owned())?, Some((&certificate, &key)))?;
-    config.alpn_protocols = vec![tls::ALPN_HTTP1.to_vec()];
-    Ok(Arc::new(config))
+/// A phase. In the open loop exactly one of `rate`, `ramp` and `steps` is given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Phase {
+    /// When requests are sent.
+    pub arrivals: Arrival,
+    /// Requests a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Amount>,
+    /// From the first to the second in a straight line over the measured time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<[Amount; 2]>,
+    /// One run after another, each with the whole measured time; they end behind the knee.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<Amount>>,
+    /// Measured seconds. Default: the load's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }
 
-/// Issues the licenses and their holders' grants over HTTP; gives a verify request for each.
-async fn populate(folder: &Path, address: SocketAddr, count: usize) -> anyhow::Result<Vec<VerifyRequest>> {
-    let approval = approval()?;
-    let drafts = population::drafts(now_ms(), count);
-    let bar = ProgressBar::new(drafts.len() as u64).with_message("issue and grant");
-    let queue = Arc::new(std::sync::Mutex::new(drafts.into_iter()));
-    let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..ISSUING {
-        let mut issuer = identity(folder, "issuer")?.connect(address).await?;
-        let mut portal = identity(folder, "portal")?.connect(address).await?;
-        let (queue, bar) = (Arc::clone(&queue), bar.clone());
-        tasks.spawn(async move {
-            let mut requests = Vec::new();
-            loop {
-                let next = queue.lock().map_err(|_| anyhow::anyhow!("a task failed"))?.next();
-                let Some(Draft { body, key, grantor }) = next else { return anyhow::Ok(requests) };
-                let issued = post(&mut issuer, Route::Issue, body, &key).await?;
-                let identifier = issued["identifier"].as_str().context("an identifier")?;
-                let grant = match grantor {
-                    Some(grantor) => {
-                        let body = population::grant_body(identifier, &grantor, &approval);
-                        let key = key.replace("issue", "grant");
-                        Some(post(&mut portal, Route::GrantCreate, body, &key).await?)
-                    }
-                    None => None,
-                };
-                let grant = grant.as_ref().and_then(|grant| grant["grant"].as_str());
-                requests.push(VerifyRequest::body(identifier, grant));
-                bar.inc(1);
+/// When requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrival {
+    /// Each when an answer is there.
+    Closed,
+    /// On a schedule with equal gaps.
+    Constant,
+    /// On a schedule with exponentially distributed gaps.
+    Poisson,
+}
+
+/// Requests a second: a number, or `"50%"` of what the closed loop before reached.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub enum Amount {
+    /// So many.
+    Absolute(f64),
+    /// A share of the maximum.
+    Share(f64),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(f64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Amount {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        let amount = match &written {
+            Written::Number(number) => Self::Absolute(*number),
+            Written::Text(text) => {
+                let percent = text.strip_suffix('%').and_then(|percent| percent.trim().parse::<f64>().ok());
+                Self::Share(percent.ok_or_else(|| format!("{text:?} is no share: write \"50%\""))? / 100.0)
             }
-        });
+        };
+        let (Self::Absolute(value) | Self::Share(value)) = amount;
+        if value.is_finite() && value > 0.0 { Ok(amount) } else { Err("a rate is above 0".to_owned()) }
     }
-    let mut requests = Vec::with_capacity(count);
-    while let Some(done) = tasks.join_next().await {
-        requests.extend(done??);
-    }
-    bar.finish_and_clear();
-    Ok(requests)
 }
 
-/// The organisation that verifies.
-fn approval() -> anyhow::Result<Uscc> {
-    let at = init::PARTICIPANTS.iter().position(|participant| participant.name == "approval");
-    at.and_then(|at| init::development_organisations().get(at).copied())
-        .context("a development folder has an approval system")
+impl From<Amount> for Written {
+    fn from(amount: Amount) -> Self {
+        match amount {
+            Amount::Absolute(rate) => Self::Number(rate),
+            Amount::Share(share) => Self::Text(format!("{}%", share * 100.0)),
+        }
+    }
 }
 
-async fn post(
-    client: &mut exchange::client::Client,
-    route: Route,
-    body: Vec<u8>,
-    key: &str,
-) -> anyhow::Result<serde_json::Value> {
-    let path = route.path().context("a route with a path")?;
-    let (status, answer) = client.post(path, Bytes::from(body), &[("idempotency-key", key)]).await?;
-    let answer: serde_json::Value = serde_json::from_slice(&answer)?;
-    ensure!(status == 201, "{path}: status {status}: {}", answer["code"]);
-    Ok(answer)
+impl Amount {
+    /// Requests a second; `None` when it is a share of something that was not measured.
+    pub fn of(self, maximum: Option<f64>) -> Option<f64> {
+        match self {
+            Self::Absolute(rate) => Some(rate),
+            Self::Share(share) => maximum.map(|maximum| maximum * share),
+        }
+    }
+}
+
+/// An exchange of the bench's own, and what is asked of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// Licenses in it, in turn of a natural person with the holder's grant and of a legal person. A folder that is given
+    /// keeps those it has.
+    pub licenses: u64,
+    /// Exponent of the popularity of licenses: 0 is even, 1 the usual.
+    #[serde(default)]
+    pub zipf: f64,
+    /// Operations with their shares.
+    pub mix: Vec<Share>,
+    /// Lengths of the requests that issue licenses, as far as their types allow. Default: as they come, about 700 bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sizes: Vec<Size>,
+}
+
+/// One operation of a mix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// What is asked.
+    pub operation: Operation,
+    /// Its weight among all.
+    pub share: f64,
+    /// Ask for the inclusion proof in the receipt.
+    #[serde(default)]
+    pub inline_proof: bool,
+}
+
+/// What is asked of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// The approval system verifies by identifier.
+    Verify,
+    /// The approval system retrieves the envelope.
+    Retrieve,
+    /// The portal searches the licenses of a holder.
+    Search,
+    /// The authority issues a license.
+    Issue,
+    /// The portal makes a grant for the bank.
+    Grant,
+}
+
+/// Any service, and what is expected of it. Paths are relative to the scenario's file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// `host:port`.
+    pub address: String,
+    /// Name in its certificate. Default: the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// CAs to trust, PEM.
+    pub ca: PathBuf,
+    /// Client certificate chain, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Method. Default `GET`.
+    #[serde(default = "get")]
+    pub method: String,
+    /// Path; `{n}` stands for a number of the population, from 0.
+    pub path: String,
+    /// Headers beside `host` and `content-length`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// File with the body; `{n}` as in the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<PathBuf>,
+    /// Numbers from 0 below this. Default 1.
+    #[serde(default = "one")]
+    pub population: u64,
+    /// Exponent of their popularity.
+    #[serde(default)]
+    pub zipf: f64,
+    /// The right answer.
+    pub expect: Expect,
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+const fn one() -> u64 {
+    1
+}
+
+/// The right answer: its status, and exactly one of the others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// Status.
+    pub status: u16,
+    /// File with the body; `{n}` stands for itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<PathBuf>,
+    /// SHA-256 of the body, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Length of the body, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub length: Option<usize>,
+}
+
+impl Load {
+    /// What is spoken.
+    pub fn protocol(&self) -> Protocol {
+        match self.http {
+            Http::One => Protocol::Http1,
+            Http::Two => Protocol::Http2 { streams: self.streams },
+        }
+    }
+}
+
+impl Phase {
+    /// The measured time.
+    pub fn duration(&self, load: &Load) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(load.seconds))
+    }
+
+    /// The runs of this phase.
+    ///
+    /// # Errors
+    /// A rate is a share of a maximum that no phase before has measured.
+    pub fn runs(&self, maximum: Option<f64>) -> anyhow::Result<Vec<Arrivals>> {
+        let of =
+            |amount: Amount| amount.of(maximum).context("a share of a maximum needs a closed loop before it");
+        let poisson = match self.arrivals {
+            Arrival::Closed => return Ok(vec![Arrivals::Closed]),
+            Arrival::Constant => false,
+            Arrival::Poisson => true,
+        };
+        let rates = match (self.rate, self.ramp, &self.steps) {
+            (Some(rate), None, None) => vec![Rate::Constant(of(rate)?)],
+            (None, Some([from, to]), None) => vec![Rate::Ramp(of(from)?, of(to)?)],
+            (None, None, Some(steps)) => {
+                steps.iter().map(|step| Ok(Rate::Constant(of(*step)?))).collect::<anyhow::Result<_>>()?
+            }
+            _ => bail!("an open loop has one of rate, ramp and steps"),
+        };
+        Ok(rates.into_iter().map(|rate| Arrivals::Open { rate, poisson }).collect())
+    }
+}
+
+impl Scenario {
+    /// A shipped scenario by its name, or a file; with the folder that its paths are relative to.
+    ///
+    /// # Errors
+    /// There is no such scenario, or it makes no sense.
+    pub fn load(name: &str) -> anyhow::Result<(Self, PathBuf)> {
+        if let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
+            return Ok((Self::parse(text)?, PathBuf::new()));
+        }
+        let path = Path::new(name);
+        let names = SHIPPED.map(|(name, _)| name).join(", ");
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{name} is no scenario ({names}) and no file that can be read"))?;
+        let scenario = Self::parse(&text).with_context(|| name.to_owned())?;
+        Ok((scenario, path.parent().unwrap_or(Path::new("")).to_owned()))
+    }
+
+    /// Reads and checks a scenario.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let scenario: Self = toml::from_str(text)?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let load = &self.load;
+        ensure!(
+            (1..=MAX_CONNECTIONS).contains(&load.connections),
+            "connections: from 1 to {MAX_CONNECTIONS}"
+        );
+        ensure!((1..=MAX_STREAMS).contains(&load.streams), "streams: from 1 to {MAX_STREAMS}");
+        ensure!(
+            load.http == Http::One || load.requests_a_connection.is_none(),
+            "requests_a_connection: HTTP/1.1 only"
+        );
+        let times = self.phases.iter().filter_map(|phase| phase.seconds).chain([load.seconds]);
+        ensure!(
+            times.into_iter().all(|s| (1..=MAX_SECONDS).contains(&s)),
+            "seconds: from 1 to {MAX_SECONDS}"
+        );
+        ensure!(load.warm_up <= MAX_SECONDS, "warm_up: at most {MAX_SECONDS}");
+        ensure!(!self.phases.is_empty(), "a scenario has a phase");
+        let mut maximum = None;
+        for phase in &self.phases {
+            if phase.arrivals == Arrival::Closed {
+                ensure!(
+                    phase.rate.is_none() && phase.ramp.is_none() && phase.steps.is_none(),
+                    "a closed loop has no rate"
+                );
+                maximum = Some(1.0);
+            }
+            ensure!(!phase.runs(maximum)?.is_empty(), "steps: at least one");
+        }
+        match (&self.exchange, &self.target) {
+            (Some(exchange), None) => exchange.check(),
+            (None, Some(target)) => target.check(),
+            _ => bail!("a scenario has one of [exchange] and [target]"),
+        }
+    }
+}
+
+impl Exchange {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!((2..=MAX_POPULATION).contains(&self.licenses), "licenses: from 2 to {MAX_POPULATION}");
+        ensure!((0.0..=5.0).contains(&self.zipf), "zipf: from 0 to 5");
+        ensure!(!self.mix.is_empty(), "a mix has an operation");
+        let shares = self.mix.iter().map(|share| share.share).chain(self.sizes.iter().map(|size| size.share));
+        ensure!(shares.into_iter().all(|share| share.is_finite() && share > 0.0), "share: above 0");
+        Ok(())
+    }
+}
+
+impl Target {
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!((1..=MAX_POPULATION).contains(&self.population), "population: from 1 to {MAX_POPULATION}");
+        ensure!((0.0..=5.0).contains(&self.zipf), "zipf: from 0 to 5");
+        ensure!(self.certificate.is_some() == self.key.is_some(), "certificate and key belong together");
+        ensure!(self.method.bytes().all(|b| b.is_ascii_uppercase()) && !self.method.is_empty(), "method");
+        let line = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        ensure!(self.path.starts_with('/') && self.path.bytes().all(|b| b.is_ascii_graphic()), "path");
+        ensure!(
+            self.headers.iter().all(|(name, value)| line(name) && line(value)),
+            "headers: one line of ASCII each"
+        );
+        let Expect { body, sha256, length, .. } = &self.expect;
+        let given =
+            usize::from(body.is_some()) + usize::from(sha256.is_some()) + usize::from(length.is_some());
+        ensure!(given == 1, "expect: the status and one of body, sha256 and length");
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_folder_of_another_log_is_refused_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = "origin = \"miaoxiang.local/1\"\n";
-        std::fs::write(folder.path().join("config.toml"), config).unwrap();
-        let error = prepare(folder.path()).await.unwrap_err().to_string();
-        assert!(error.contains("miaoxiang.local/1"), "{error}");
-        let text = std::fs::read_to_string(folder.path().join("config.toml")).unwrap();
-        assert_eq!(text, config);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    const GOOD: &str = r#"
+        title = "t"
+        [load]
+        http = "2"
+        [[phase]]
+        arrivals = "closed"
+        [[phase]]
+        arrivals = "poisson"
+        rate = "50%"
+        [[phase]]
+        arrivals = "constant"
+        ramp = [100, "120%"]
+        seconds = 3
+        [target]
+        address = "127.0.0.1:1"
+        ca = "ca.pem"
+        path = "/{n}"
+        [target.expect]
+        status = 200
+        length = 5
+    "#;
+
+    #[test]
+    fn shipped_scenarios_are_good_and_read_back() {
+        for (name, _) in SHIPPED {
+            let (scenario, folder) = Scenario::load(name).unwrap();
+            assert_eq!(folder, PathBuf::new());
+            let text = toml::to_string(&scenario).unwrap();
+            assert_eq!(toml::to_string(&Scenario::parse(&text).unwrap()).unwrap(), text);
+        }
+        assert!(Scenario::load("no-such").unwrap_err().to_string().contains("verify"));
     }
 
-    #[tokio::test]
-    async fn a_new_folder_gets_a_log_of_its_own() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = prepare(folder.path()).await.unwrap().origin;
-        assert!(first.starts_with(ORIGIN_PREFIX));
-        assert_eq!(prepare(folder.path()).await.unwrap().origin, first);
+    #[test]
+    fn shares_are_of_the_closed_loop_before() {
+        let scenario = Scenario::parse(GOOD).unwrap();
+        assert_eq!(scenario.phases[0].runs(None).unwrap(), [Arrivals::Closed]);
+        let open = |rate, poisson| Arrivals::Open { rate, poisson };
+        assert_eq!(scenario.phases[1].runs(Some(900.0)).unwrap(), [open(Rate::Constant(450.0), true)]);
+        assert_eq!(scenario.phases[2].runs(Some(900.0)).unwrap(), [open(Rate::Ramp(100.0, 1_080.0), false)]);
+        assert!(scenario.phases[1].runs(None).is_err());
+        assert_eq!(scenario.phases[2].duration(&scenario.load), Duration::from_secs(3));
+        assert_eq!(scenario.load.protocol(), Protocol::Http2 { streams: 8 });
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for (from, to, word) in [
+            ("title", "surprise = 1\ntitle", "surprise"),
+            ("http = \"2\"", "http = \"3\"", "3"),
+            ("http = \"2\"", "connections = 0", "connections"),
+            ("http = \"2\"", "streams = 129", "streams"),
+            ("http = \"2\"", "http = \"2\"\nrequests_a_connection = 5", "HTTP/1.1"),
+            ("seconds = 3", "seconds = 0", "seconds"),
+            ("seconds = 3", "rate = 5", "one of rate"),
+            ("\"closed\"", "\"closed\"\nrate = 5", "no rate"),
+            ("\"closed\"", "\"constant\"\nrate = 5", "closed loop before"),
+            ("\"closed\"", "\"constant\"", "one of rate"),
+            ("\"50%\"", "\"50\"", "share"),
+            ("\"50%\"", "-1", "above 0"),
+            ("[target]", "[exchange]\nlicenses = 5\nmix = []\n[target]", "one of [exchange]"),
+            ("/{n}", "n", "path"),
+            ("ca = \"ca.pem\"", "ca = \"ca.pem\"\nkey = \"k\"", "belong together"),
+            ("ca = \"ca.pem\"", "ca = \"ca.pem\"\nzipf = 9", "zipf"),
+            ("ca = \"ca.pem\"", "ca = \"ca.pem\"\npopulation = 10000001", "population"),
+            ("ca = \"ca.pem\"", "ca = \"ca.pem\"\nheaders = {a = \"b\\r\\n\"}", "headers"),
+            ("length = 5", "", "expect"),
+            ("length = 5", "length = 5\nsha256 = \"00\"", "expect"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let error = format!("{:#}", Scenario::parse(&GOOD.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(word), "{to}: {error}");
+        }
     }
 }

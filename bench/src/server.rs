@@ -1,4 +1,4 @@
-//! The exchange under test: a child process, its addresses, its processor time and its metrics.
+//! The exchange under test: a child process, its addresses, what it uses and its metrics.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::http;
+use crate::{http, process};
 
 /// The running child; killed when dropped.
 pub struct Server {
@@ -25,17 +25,16 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `exchange serve` on a folder, on ports that the system chooses, and waits until it serves.
+    /// Starts `exchange serve` on a folder, on ports that the system chooses and on one processor if it is named, and
+    /// waits until it serves.
     ///
     /// # Errors
     /// The binary is not there, or ends instead of serving.
-    pub fn start(binary: &Path, folder: &Path) -> anyhow::Result<Self> {
-        let mut child = Command::new(binary)
-            .args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"])
-            .arg(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
+    pub fn start(binary: &Path, folder: &Path, core: Option<usize>) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(folder);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = process::spawn_on(&mut command, core)
             .with_context(|| format!("{} cannot be started", binary.display()))?;
         let stdout = child.stdout.take().context("the child has a standard output")?;
         let mut stdout = BufReader::new(stdout);
@@ -54,12 +53,14 @@ impl Server {
     ///
     /// # Errors
     /// The server is gone.
-    pub async fn sample(&self) -> anyhow::Result<Sample> {
-        let metrics = http::get_clear(self.admin, "/metrics").await.context("metrics")?;
+    pub fn sample(&self) -> anyhow::Result<Sample> {
+        // Before the metrics, which cost the server something.
+        let (at, cpu) = (Instant::now(), process::cpu_seconds(Some(self.child.id()))?);
+        let metrics = http::get_clear(self.admin, "/metrics").context("metrics")?;
         Ok(Sample {
-            at: Instant::now(),
-            server_cpu: cpu_seconds(&self.child.id().to_string())?,
-            generator_cpu: cpu_seconds("self")?,
+            at,
+            cpu,
+            resident_bytes: process::resident_bytes(Some(self.child.id()))?,
             syncs: sum(&metrics, "miaoxiang_journal_sync_seconds_count"),
             sync_seconds: sum(&metrics, "miaoxiang_journal_sync_seconds_sum"),
             entries: sum(&metrics, "miaoxiang_journal_entries_total"),
@@ -71,9 +72,9 @@ impl Server {
     ///
     /// # Errors
     /// The server is gone or not ready.
-    pub async fn log_size(&self) -> anyhow::Result<u64> {
+    pub fn log_size(&self) -> anyhow::Result<u64> {
         let ready: serde_json::Value =
-            serde_json::from_str(&http::get_clear(self.admin, "/ready").await.context("readiness")?)?;
+            serde_json::from_str(&http::get_clear(self.admin, "/ready").context("readiness")?)?;
         ready["size"].as_u64().context("readiness without a size")
     }
 
@@ -110,15 +111,15 @@ fn addresses(line: &str) -> Option<[SocketAddr; 3]> {
     Some([after("data")?, after("public")?, after("admin")?])
 }
 
-/// What server and generator used and counted up to a moment.
+/// What the server used and counted up to a moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     /// The moment.
     pub at: Instant,
-    /// Processor time of the server, user and system, seconds.
-    pub server_cpu: f64,
-    /// The same of this process.
-    pub generator_cpu: f64,
+    /// Processor time, user and system, seconds.
+    pub cpu: f64,
+    /// Resident memory.
+    pub resident_bytes: u64,
     /// Frames written and synced, seals among them.
     pub syncs: f64,
     /// Time spent in that, seconds.
@@ -127,20 +128,6 @@ pub struct Sample {
     pub entries: f64,
     /// Groups they were written in.
     pub groups: f64,
-}
-
-/// User and system time of a process, seconds.
-fn cpu_seconds(process: &str) -> anyhow::Result<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
-    let ticks = ticks(&stat).context("an unknown form of /proc/…/stat")?;
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-}
-
-/// `utime` + `stime`: fields 14 and 15, counted behind the command's name, which may hold anything.
-fn ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
 }
 
 /// Sum of a metric over its labels, 0 when it is not there yet.
@@ -164,13 +151,6 @@ mod tests {
         assert_eq!((data.port(), public.port(), admin.port()), (1, 2, 3));
         assert_eq!(addresses("exchange: 127.0.0.1:1 is in use"), None);
         assert_eq!(addresses(""), None);
-    }
-
-    #[test]
-    fn processor_time_is_found_behind_any_name() {
-        assert_eq!(ticks("7 (a) b) (c) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14"), Some(42));
-        assert_eq!(ticks("7 (a) S 1 2"), None);
-        assert!(cpu_seconds("self").unwrap() >= 0.0);
     }
 
     #[test]

@@ -20,12 +20,16 @@ use ring::signature::Ed25519KeyPair;
 use serde::Serialize;
 
 use crate::baseline::{self, Bare};
+use crate::drive::new_histogram;
 use crate::entry::{ORGANISATION, SUBJECT_BYTES, command};
 use crate::journal::{self, Frames};
-use crate::load::new_histogram;
 
 /// Holders of a whole run, each with a license and a grant.
 pub const HOLDERS: u32 = 10_000;
+/// Holders made at once.
+const MAKE_AT_ONCE: usize = 256;
+/// As the gateway's default.
+const INDEX_ROOTS_EVERY: Duration = Duration::from_secs(60);
 /// Submitters wait this long when the queue is full.
 const FULL_REST: Duration = Duration::from_micros(200);
 /// Shortest rest of the pacer: it releases what has become due since.
@@ -47,7 +51,7 @@ pub struct Plan {
     pub duration: Duration,
     /// Decisions a second of the open loop.
     pub rate: f64,
-    /// Decisions to go on to, stating the memory at each power of ten; 0 = none.
+    /// Decisions to go on to first, stating the memory at each power of ten; 0 = none.
     pub decisions: u64,
 }
 
@@ -159,11 +163,22 @@ impl Workload {
             log_pkcs8: log.as_ref().to_vec(),
             epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
         };
-        let (ledger, opened) = Ledger::open(Options::new(folder, ORIGIN), keys)?;
+        // As the gateway runs it.
+        let options = Options { index_roots: Some(INDEX_ROOTS_EVERY), ..Options::new(folder, ORIGIN) };
+        let (ledger, opened) = Ledger::open(options, keys)?;
         ensure!(opened.size == 0, "{} holds a log already", folder.display());
         let mut subjects = Vec::with_capacity(holders as usize);
-        for number in 0..holders {
-            subjects.push(Self::subject(&ledger, number).await?);
+        for first in (0..holders).step_by(MAKE_AT_ONCE) {
+            let some = first..holders.min(first + MAKE_AT_ONCE as u32);
+            let made: Vec<_> = some
+                .map(|number| {
+                    let ledger = ledger.clone();
+                    tokio::spawn(async move { Self::subject(&ledger, number).await })
+                })
+                .collect();
+            for subject in made {
+                subjects.push(subject.await??);
+            }
         }
         Ok(Self { ledger, subjects, next: AtomicU64::new(0) })
     }
@@ -264,24 +279,22 @@ async fn commit(ledger: &Ledger, command: Command) -> Result<(), Failed> {
 /// The file system's, and any commit that is not one: then there are no numbers.
 pub async fn run(plan: &Plan) -> anyhow::Result<JournalReport> {
     let workload = Arc::new(Workload::make(&plan.folder, plan.holders).await?);
+    let mut memory = Vec::new();
+    memory.push(Memory { decisions: workload.ledger.size(), resident_mib: resident_mib()? });
+    let mut goal = 100_000;
+    while goal <= plan.decisions {
+        if goal > workload.ledger.size() {
+            closed(&workload, plan.submitters, Until::Size(goal)).await?;
+            memory.push(Memory { decisions: workload.ledger.size(), resident_mib: resident_mib()? });
+        }
+        goal *= 10;
+    }
     closed(&workload, plan.submitters, Until::Time(Duration::from_secs(1))).await?;
     let mut rounds = Vec::new();
     for _ in 0..plan.rounds {
         rounds.push(round(plan, &workload).await?);
     }
     let paced = paced(plan, &workload).await?;
-    let mut memory = Vec::new();
-    let mut goal = 100_000;
-    while goal <= plan.decisions {
-        // The rounds before may have passed it: the memory at that size is not known any more.
-        if goal < workload.ledger.size() {
-            goal *= 10;
-            continue;
-        }
-        closed(&workload, plan.submitters, Until::Size(goal)).await?;
-        memory.push(Memory { decisions: workload.ledger.size(), resident_mib: resident_mib()? });
-        goal *= 10;
-    }
     let Workload { ledger, .. } =
         Arc::into_inner(workload).context("a submitter is still at work after its end")?;
     tokio::task::spawn_blocking(move || ledger.close()).await?;

@@ -1,20 +1,14 @@
-//! An exchange in this process, without sockets, for the criterion benches.
+//! An exchange in this process with licenses in it, for the criterion benches.
 
 use std::path::Path;
 
-use anyhow::{Context as _, ensure};
-use bytes::Bytes;
-use certs::keys::load_issuer_keys;
-use exchange::config::{Config, Limits};
+use anyhow::Context as _;
 use exchange::gateway::{Certified, Gateway};
-use exchange::shed::Shed;
-use exchange::signer::Signers;
-use exchange::{app, init};
-use http_body_util::Full;
-use ledger::Ledger;
+use exchange::init;
 use schemas::routes::Route;
 use verifier::trust::Trust;
 
+use crate::folder::{InProcess, organisation};
 use crate::population::{self, VerifyRequest};
 
 /// A gateway with licenses in it.
@@ -34,52 +28,26 @@ pub struct World {
 /// # Errors
 /// The folder cannot be made, or a license is not issued.
 pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
-    let config = init::development(folder, None)?;
-    let keys = app::key_folder(&config)?;
-    let (_, trust) = app::trust_bundle(&config)?;
-    let signers = Signers::start(load_issuer_keys(&keys)?, &trust).map_err(anyhow::Error::msg)?;
-    let (ledger, _) = Ledger::open(app::ledger_options(&config), app::ledger_keys(&keys)?)?;
-    init::register(&ledger, &init::development_register()).await?;
-    let Config { limits: Limits { refusals_a_second, refusal_burst, .. }, .. } = config;
-    let shed = Shed::new(refusals_a_second, refusal_burst);
-    let gateway = Gateway::new(ledger, signers, trust.clone(), shed, 0);
-    let organisation = |name: &str| {
-        let at = init::PARTICIPANTS.iter().position(|participant| participant.name == name);
-        at.and_then(|at| init::development_organisations().get(at).copied())
-            .map(|organisation| Certified { organisation, ends_at_ms: u64::MAX })
-            .context("a participant")
-    };
-    let (issuer, portal, approval) =
-        (organisation("issuer")?, organisation("portal")?, organisation("approval")?);
+    let exchange = InProcess::open(&init::development(folder, None)?).await?;
+    let [issuer, portal, approval] =
+        [organisation("issuer")?, organisation("portal")?, organisation("approval")?];
     let mut verify = Vec::with_capacity(licenses);
     for draft in population::drafts(1, licenses) {
-        let issued = post(&gateway, Route::Issue, &issuer, draft.body, &draft.key).await?;
+        let issued = exchange.ask(Route::Issue, issuer, draft.body, Some(&draft.key), 201).await?;
+        let issued: serde_json::Value = serde_json::from_slice(&issued)?;
         let identifier = issued["identifier"].as_str().context("an identifier")?;
         let grant = match draft.grantor {
             Some(grantor) => {
-                let body = population::grant_body(identifier, &grantor, &approval.organisation);
-                Some(post(&gateway, Route::GrantCreate, &portal, body, &draft.key).await?)
+                let body = population::grant_body(identifier, &grantor, &approval);
+                let granted = exchange.ask(Route::GrantCreate, portal, body, Some(&draft.key), 201).await?;
+                let granted: serde_json::Value = serde_json::from_slice(&granted)?;
+                Some(granted["grant"].as_str().context("a grant")?.to_owned())
             }
             None => None,
         };
-        let grant = grant.as_ref().and_then(|grant| grant["grant"].as_str());
-        verify.push(VerifyRequest::body(identifier, grant));
+        verify.push(VerifyRequest::body(identifier, grant.as_deref()));
     }
+    let approval = Certified { organisation: approval, ends_at_ms: u64::MAX };
+    let InProcess { gateway, trust, .. } = exchange;
     Ok(World { gateway, trust, approval, verify })
-}
-
-async fn post(
-    gateway: &Gateway,
-    route: Route,
-    caller: &Certified,
-    body: Vec<u8>,
-    key: &str,
-) -> anyhow::Result<serde_json::Value> {
-    let request = hyper::Request::post("/")
-        .header("content-type", "application/json")
-        .header("idempotency-key", key)
-        .body(Full::new(Bytes::from(body)))?;
-    let answer = gateway.handle(route, caller, request, None).await;
-    ensure!(answer.status == 201, "{}: {}", route.name(), answer.code.name());
-    Ok(serde_json::from_slice(&answer.body)?)
 }

@@ -22,8 +22,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use verifier::Hash;
 use verifier::checkpoint::{Checkpoint, decimal};
-use verifier::merkle::EMPTY_ROOT;
+use verifier::merkle::{EMPTY_ROOT, verify_consistency};
 use verifier::note::{CosignerKey, SignedNote, VerifierKey};
 
 use crate::config::WitnessAddress;
@@ -46,6 +47,8 @@ pub const GRACE: Duration = Duration::from_secs(2);
 pub const COVER_WAIT: Duration = Duration::from_secs(2);
 /// Published checkpoints that may still get their quorum.
 const MAX_PENDING: usize = 8;
+/// Submissions of one checkpoint to one witness: of the size that is known, without one, and of the size it then says.
+const ROUNDS: usize = 3;
 /// Longest answer of a witness that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -81,10 +84,10 @@ pub enum Failure {
     /// It has cosigned a larger tree of this log than there is.
     #[error("has cosigned size {0} of this log, which is larger than the log")]
     Ahead(u64),
-    /// It has cosigned a tree of this log that this log did not grow from.
+    /// It has cosigned a tree of this log that this log did not grow from: it says so of a proof that is right.
     #[error("has cosigned size {0} of this log, which this log did not grow from")]
     Forked(u64),
-    /// The tiles cannot be read.
+    /// The tiles cannot be read, or what they give is no proof: nothing is sent, and nothing is said about the witness.
     #[error("the consistency proof cannot be made: {0}")]
     Tiles(String),
 }
@@ -156,17 +159,17 @@ impl Link {
     /// Submits a checkpoint; gives the cosignature's line.
     async fn submit(&mut self, ledger: &Ledger, published: &Served) -> Result<String, Failure> {
         // The size that is known may be out of date; what the witness then says is not.
-        for _ in 0..2 {
+        let mut said = false;
+        for _ in 0..ROUNDS {
             let old = self.known.unwrap_or(0);
             if old > published.size {
                 return Err(Failure::Ahead(old));
             }
-            let (tiles, size) = (ledger.clone(), published.size);
-            let proof = tokio::task::spawn_blocking(move || tiles.consistency(old, size))
+            let (ledger, to) = (ledger.clone(), published.clone());
+            let proof = tokio::task::spawn_blocking(move || consistency(&ledger, old, &to))
                 .await
                 .map_err(|error| Failure::Tiles(error.to_string()))?
-                .map_err(|error| Failure::Tiles(error.to_string()))?
-                .unwrap_or_default();
+                .map_err(|error| Failure::Tiles(error.to_string()))?;
             let submission = Submission { old, proof, checkpoint: published.text.to_string() };
             match self.post(&submission).await? {
                 (200, lines) => {
@@ -174,8 +177,11 @@ impl Link {
                     (self.known, self.done) = (Some(published.size), Some(published.size));
                     return Ok(line);
                 }
-                (409, body) => self.known = Some(size_in(&body)?),
-                (422, _) => return Err(Failure::Forked(old)),
+                (409, body) => (self.known, said) = (Some(size_in(&body)?), true),
+                // From the empty tree every log has grown.
+                (422, _) if said && old > 0 => return Err(Failure::Forked(old)),
+                // Perhaps of a size that it no longer has: it is asked.
+                (422, _) if old > 0 => self.known = None,
                 (status, body) => return Err(refused(status, &body)),
             }
         }
@@ -228,6 +234,20 @@ impl Link {
         let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
+}
+
+/// The proof that a published checkpoint grew from an earlier size. It is checked before anybody sees it: one that damaged
+/// tiles gave would look like a second history of this log.
+fn consistency(ledger: &Ledger, old: u64, published: &Served) -> std::io::Result<Vec<Hash>> {
+    let wrong = || std::io::Error::other("the tiles are damaged: they do not lead to the published root");
+    let note = SignedNote::parse(&published.text).ok();
+    let note = note.and_then(|note| note.verify(std::slice::from_ref(ledger.verifier_key())).ok());
+    let Checkpoint { size, root, .. } =
+        note.and_then(|note| Checkpoint::parse(&note).ok()).ok_or_else(wrong)?;
+    let proof = ledger.consistency(old, size)?.ok_or_else(wrong)?;
+    let old_root = ledger.root(old)?.ok_or_else(wrong)?;
+    let leads = old == 0 || verify_consistency(old, size, &old_root, &root, &proof);
+    if leads { Ok(proof) } else { Err(wrong()) }
 }
 
 fn size_in(body: &str) -> Result<u64, Failure> {
@@ -485,5 +505,130 @@ impl Board {
     fn newest(&self) -> Served {
         // There is one from the start on.
         self.pending.back().map_or(Served { size: 0, text: "".into() }, Pending::served)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::commit_system;
+    use ledger::{EpochsInMemory, LedgerKeys, Options, Prepared, record::Record};
+    use std::io::{Read as _, Write as _};
+    use std::sync::mpsc;
+    use verifier::leaf::LeafKind;
+
+    const ORIGIN: &str = "log.example/test";
+
+    /// A ledger with so many published leaves in this folder.
+    async fn published(folder: &std::path::Path, leaves: u64) -> Ledger {
+        let log = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).expect("randomness");
+        let keys = LedgerKeys {
+            journal: [1; 32],
+            index: [2; 32],
+            log_pkcs8: log.as_ref().to_vec(),
+            epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
+        };
+        let (segment_bytes, group_bytes) = (256 << 10, 64 << 10);
+        let options = Options {
+            segment_bytes,
+            group_bytes,
+            reserve_percent: 0,
+            image: false,
+            ..Options::new(folder, ORIGIN)
+        };
+        let (ledger, _) = Ledger::open(options, keys).expect("an empty folder opens");
+        for leaf in 0..leaves {
+            let statement = Prepared {
+                kind: LeafKind::ShardOpen,
+                open: format!("statement {leaf}\n").into_bytes(),
+                record: Record::default().encode(),
+                told: Vec::new(),
+                subjects: Vec::new(),
+                subject_digest: verifier::sha256(&[]),
+            };
+            commit_system(&ledger, statement).await.expect("committed");
+        }
+        while ledger.published().0 < leaves {
+            sleep(LOOK).await;
+        }
+        ledger
+    }
+
+    /// A witness that answers as it is told, one request after the other; gives its link and the sizes it is asked from.
+    fn scripted(answers: Vec<(u16, &'static str)>) -> (Link, mpsc::Receiver<String>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (asked, seen) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            for (status, body) in answers {
+                let (mut request, mut byte) = (Vec::new(), [0]);
+                while !request.ends_with(b"\r\n\r\n") {
+                    stream.read_exact(&mut byte).expect("a request");
+                    request.push(byte[0]);
+                }
+                let head = String::from_utf8_lossy(&request).to_lowercase();
+                let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+                let mut content = vec![0; length.expect("a length").parse().expect("a number")];
+                stream.read_exact(&mut content).expect("a body");
+                let content = String::from_utf8_lossy(&content).into_owned();
+                let _ = asked.send(content.lines().next().unwrap_or_default().to_owned());
+                let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                stream.write_all(answer.as_bytes()).expect("answered");
+            }
+        });
+        let key = CosignerKey::ed25519("witness.example", &[7; 32]).expect("a key");
+        let link = Link::all(&[WitnessAddress { url, key }]).pop().expect("a link");
+        (link, seen)
+    }
+
+    #[tokio::test]
+    async fn a_refused_proof_is_a_fork_only_from_the_size_that_the_witness_names() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ledger = published(folder.path(), 6).await;
+        let (size, text) = ledger.published();
+        let served = Served { size, text };
+        let submit = async |known, answers| {
+            let (mut link, seen) = scripted(answers);
+            link.known = known;
+            let outcome = link.submit(&ledger, &served).await;
+            drop(link);
+            (outcome, seen.iter().collect::<Vec<_>>())
+        };
+        // What this process believed was out of date; the witness's own word counts.
+        let (outcome, asked) = submit(Some(3), vec![(422, ""), (409, "5\n"), (422, "")]).await;
+        assert!(matches!(outcome, Err(Failure::Forked(5))), "{outcome:?}");
+        assert_eq!(asked, ["old 3", "old 0", "old 5"]);
+        let (outcome, asked) = submit(Some(3), vec![(422, ""), (409, "5\n"), (200, "")]).await;
+        assert!(matches!(outcome, Err(Failure::Refused(_))), "{outcome:?}");
+        assert_eq!(asked, ["old 3", "old 0", "old 5"]);
+        // Every log has grown from nothing.
+        for known in [None, Some(0)] {
+            let (outcome, _) = submit(known, vec![(422, "")]).await;
+            assert!(matches!(outcome, Err(Failure::Refused(_))), "{outcome:?}");
+        }
+        let (outcome, _) = submit(None, vec![(409, "9\n")]).await;
+        assert!(matches!(outcome, Err(Failure::Ahead(9))), "{outcome:?}");
+    }
+
+    #[tokio::test]
+    async fn a_proof_from_damaged_tiles_is_shown_to_nobody() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ledger = published(folder.path(), 6).await;
+        let (size, text) = ledger.published();
+        let served = Served { size, text };
+        let path = folder.path().join("tiles/0");
+        let good = std::fs::read(&path).expect("tiles");
+        for at in 0..good.len() / 32 {
+            let mut bytes = good.clone();
+            bytes[at * 32] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+            let (mut link, seen) = scripted(vec![(422, "")]);
+            link.known = Some(3);
+            let outcome = link.submit(&ledger, &served).await;
+            assert!(matches!(outcome, Err(Failure::Tiles(_))), "{at}: {outcome:?}");
+            assert!(!outcome.is_err_and(|failure| failure.is_rollback()));
+            assert!(seen.try_recv().is_err(), "nothing is sent");
+        }
     }
 }

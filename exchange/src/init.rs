@@ -185,7 +185,10 @@ pub(crate) fn new_shard(origin: &str) -> anyhow::Result<String> {
 }
 
 pub(crate) fn folder_has_journal(folder: &Path) -> bool {
-    std::fs::read_dir(folder.join("journal")).is_ok_and(|mut files| files.next().is_some())
+    // A start that is refused leaves the lock's file at most.
+    let is_file =
+        |file: std::io::Result<std::fs::DirEntry>| file.is_ok_and(|file| file.file_name() != "lock");
+    std::fs::read_dir(folder.join("journal")).is_ok_and(|mut files| files.any(is_file))
 }
 
 pub(crate) fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {

@@ -13,7 +13,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use ledger::DocumentKind;
+use ledger::{DocumentKind, Health};
 use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
@@ -184,12 +184,25 @@ async fn types(State(shared): State<Shared>) -> Response {
     json(format!("{{\"types\":[{}]}}", list.join(",")))
 }
 
-/// Alive; and whether the scrub has an alarm that somebody must look at.
+/// Alive; and whether there is an alarm that somebody must look at, a line for each.
 async fn health(State(shared): State<Shared>) -> Response {
-    text(match shared.gateway.ledger().health().damaged_segments {
-        0 => "ok\n".to_owned(),
-        damaged => format!("alarm: closed journal segments damaged or gone: {damaged}\n"),
-    })
+    text(health_text(&shared.gateway.ledger().health()))
+}
+
+fn health_text(health: &Health) -> String {
+    let mut alarms = String::new();
+    for (what, count) in [
+        ("closed journal segments damaged or gone", health.damaged_segments),
+        ("tiles damaged that cannot be made again", health.damaged_tiles),
+    ] {
+        if count > 0 {
+            alarms.push_str(&format!("alarm: {what}: {count}\n"));
+        }
+    }
+    for derived in &health.failing {
+        alarms.push_str(&format!("alarm: does not keep up with the journal: {}\n", derived.name()));
+    }
+    if alarms.is_empty() { "ok\n".to_owned() } else { alarms }
 }
 
 async fn ready(State(shared): State<Shared>) -> Response {
@@ -278,6 +291,34 @@ impl TilePath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ledger::Derived;
+
+    #[test]
+    fn every_alarm_has_its_line() {
+        let good = Health {
+            journal_full: false,
+            stopped: None,
+            queue: 3,
+            image_lag: 7,
+            damaged_segments: 0,
+            damaged_tiles: 0,
+            failing: Vec::new(),
+        };
+        assert_eq!(health_text(&good), "ok\n");
+        let bad = Health {
+            damaged_segments: 2,
+            damaged_tiles: 1,
+            failing: vec![Derived::Tiles, Derived::Index],
+            ..good
+        };
+        assert_eq!(
+            health_text(&bad),
+            "alarm: closed journal segments damaged or gone: 2\n\
+             alarm: tiles damaged that cannot be made again: 1\n\
+             alarm: does not keep up with the journal: tiles\n\
+             alarm: does not keep up with the journal: index\n"
+        );
+    }
 
     #[test]
     fn tile_paths_follow_tlog_tiles() {

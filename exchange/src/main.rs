@@ -354,7 +354,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Rebuild { place, from_zero, json } => rebuild(&place.load()?, from_zero, json)?,
         Command::Archive { place, before, json } => {
-            let done = ledger::archive(&app::ledger_options(&place.load()?), before).map_err(|error| {
+            let config = place.load()?;
+            let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+            let done = ledger::archive(&app::ledger_options(&config), &keys, before).map_err(|error| {
                 let message = error.to_string();
                 match error {
                     OpenError::Options(_) | OpenError::NotYet { .. } => {
@@ -474,7 +476,8 @@ fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
                     "verdict": if good { "valid" } else { "invalid" }, "size": report.size, "root": hex::encode(report.root),
                     "frames": report.frames, "segments": report.segments, "tornTail": report.torn_tail,
                     "published": report.published, "stateDigest": hex::encode(report.state_digest),
-                    "loggedDigests": report.logged_digests, "snapshots": report.snapshots,
+                    "loggedDigests": report.logged_digests, "indexRoots": report.index_roots,
+                    "snapshots": report.snapshots,
                     "image": image_name(report.image), "problems": report.problems,
                 });
                 println!("{report}");

@@ -307,7 +307,10 @@ fn audit_page(
 ) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
     let size = served.size;
     let from_index = asked.query.from_index.min(size);
-    let until = from_index.saturating_add(MAX_SCANNED).min(size);
+    // Nothing before the first moment asked for matches: it is passed over unread, and the page covers it all the same.
+    let first = ledger.first_at(asked.query.from_ms).map_err(|error| fault(&error))?;
+    let first = first.clamp(from_index, size);
+    let until = first.saturating_add(MAX_SCANNED).min(size);
     let mut page = AuditPage {
         log: ledger.origin().to_owned(),
         from_index,
@@ -321,7 +324,7 @@ fn audit_page(
     let mut release_ms = None;
     let mut failed = None;
     let mut past = false;
-    let read = ledger.visit_entries(from_index, until, |entry| {
+    let read = ledger.visit_entries(first, until, |entry| {
         let index = entry.committed.index;
         if entry.committed.time_ms > asked.query.to_ms {
             // Journal time never decreases: nothing further on matches.

@@ -11,8 +11,10 @@ use ledger::Engine;
 
 /// The hidden command of this program that the child runs.
 pub const COMMAND: &str = "store-check";
-/// How long the child may take: it reads the whole image, at about a million values in some seconds.
+/// How long the child may take at least: it reads the whole image, at about a million values in some seconds.
 const LIMIT: Duration = Duration::from_secs(120);
+/// And longer for an image that is large, in bytes a second: what a cold and busy disk gives.
+const SLOWEST: u64 = 4 << 20;
 const POLL: Duration = Duration::from_millis(5);
 
 /// The probe of the ledger's options.
@@ -22,8 +24,23 @@ pub type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
 pub fn of_program(program: PathBuf, origin: String) -> Arc<Probe> {
     Arc::new(move |data, engine| {
         let words = [COMMAND, "--engine", engine.name(), "--origin", &origin, "--data"].map(OsStr::new);
-        run(Command::new(&program).args(words).arg(data), LIMIT)
+        run(Command::new(&program).args(words).arg(data), limit(&data.join("store").join(engine.name())))
     })
+}
+
+/// How long the child may take for a store. What of it cannot be looked at adds nothing.
+fn limit(store: &Path) -> Duration {
+    LIMIT + Duration::from_secs(bytes_below(store) / SLOWEST)
+}
+
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let of = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(of).fold(0, u64::saturating_add)
 }
 
 /// Whether the child ended well and in time. A program that cannot be started says nothing about the image.
@@ -78,6 +95,18 @@ mod tests {
         assert!(shell("exit 1", long).is_err());
         assert!(shell("kill -ABRT $$", long).is_err());
         assert_eq!(shell("exec sleep 1000", Duration::ZERO), Err("not done after 0 s".to_owned()));
+    }
+
+    #[test]
+    fn a_large_image_may_take_longer() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        assert_eq!(limit(&folder.path().join("absent")), LIMIT);
+        std::fs::create_dir(folder.path().join("blobs")).expect("a folder");
+        for (name, bytes) in [("db", 40 << 30), ("blobs/1", 60 << 30)] {
+            let file = std::fs::File::create(folder.path().join(name)).expect("a file");
+            file.set_len(bytes).expect("a file with nothing in it");
+        }
+        assert_eq!(limit(folder.path()), LIMIT + Duration::from_secs((100 << 30) / SLOWEST));
     }
 
     #[test]

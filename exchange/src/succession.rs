@@ -114,11 +114,17 @@ pub async fn open_successor(folder: &Path, old: &Path, lost: bool) -> anyhow::Re
     let old = Config::load(&old.join("config.toml"))?;
     let old_keys = app::key_folder(&old)?;
     let mut documents = BTreeMap::new();
-    let tail = ledger::entries(app::ledger_options(&old), app::ledger_keys(&old_keys)?, |entry| {
+    let take = |entry: ledger::Entry| {
         for document in entry.record.documents {
             documents.insert((document.kind, document.key), document.value);
         }
-    })?;
+    };
+    let (options, keys) = (app::ledger_options(&old), app::ledger_keys(&old_keys)?);
+    let tail = match lost {
+        // Its guard knows of more than there is: that is why it is given up.
+        true => ledger::entries_of_lost(options, keys, take)?,
+        false => ledger::entries(options, keys, take)?,
+    };
     if !tail.closed && !lost {
         bail!(
             "log {} is not closed: run `exchange log close` first, or --lost when it went back",

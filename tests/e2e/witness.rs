@@ -330,9 +330,21 @@ async fn a_closed_log_takes_nothing_more_and_its_successor_goes_on() {
 
 #[tokio::test]
 async fn a_log_that_went_back_is_given_up_for_a_successor() {
-    let server = Setup::new().prepare().await;
+    let mut server = Setup::new().prepare().await;
     let (one, two) = (server.folder.with_file_name("one"), server.folder.with_file_name("two"));
+    let (journal, newer) = (server.folder.join("journal"), server.folder.with_file_name("newer"));
     assert_eq!(successor(&server.folder, &one, &[]).status, Some(1));
+    // A disk that came back without its last segments, and with the guard that knows of them.
+    let before = server.folder.with_file_name("before");
+    copy(&journal, &before);
+    server.start();
+    draft(&natural()).issue(&mut server.party("issuer")).await;
+    assert_eq!(server.stop(), Some(0));
+    fs::rename(&journal, &newer).unwrap();
+    fs::rename(&before, &journal).unwrap();
+    fs::copy(newer.join("guard"), journal.join("guard")).unwrap();
+    let refused = successor(&server.folder, &one, &[]);
+    assert!(refused.status != Some(0) && refused.stderr.contains("rolled back"), "{refused:?}");
     let made = successor(&server.folder, &two, &["--lost"]);
     assert_eq!(made.status, Some(0), "{made:?}");
     let mut command = binary("exchange");

@@ -120,17 +120,21 @@ fn to_json(receipt: &Receipt) -> String {
     json.push_str(&quoted(&receipt.log));
     json.push_str(r#","index":"#);
     json.push_str(&receipt.index.to_string());
-    let binary: [(&str, &[u8]); 4] = [
-        (r#","leafHash":""#, &receipt.leaf_hash),
-        (r#"","open":""#, &receipt.open),
-        (r#"","salt":""#, &receipt.salt),
-        (r#"","C":""#, &receipt.c),
+    let binary: [(&str, Option<&[u8]>); 5] = [
+        ("leafHash", Some(&receipt.leaf_hash)),
+        ("open", Some(&receipt.open)),
+        ("salt", Some(&receipt.salt)),
+        ("C", Some(&receipt.c)),
+        ("requestSalt", receipt.request_salt.as_ref().map(Hash::as_slice)),
     ];
     for (name, bytes) in binary {
+        let Some(bytes) = bytes else { continue };
+        json.push_str(",\"");
         json.push_str(name);
+        json.push_str("\":\"");
         BASE64.encode_string(bytes, &mut json);
+        json.push('"');
     }
-    json.push('"');
     if let Some(proof) = &receipt.proof {
         json.push_str(r#","proof":"#);
         json.push_str(&quoted(proof));
@@ -441,7 +445,8 @@ mod tests {
     #[test]
     fn the_short_way_to_json_is_the_same_as_serde() {
         let strange = Receipt { log: "\"l\\o\u{1}g/中".to_owned(), index: u64::MAX, ..receipt() };
-        for receipt in [receipt(), Receipt { proof: None, ..receipt() }, strange] {
+        let bare = Receipt { proof: None, request_salt: None, ..receipt() };
+        for receipt in [receipt(), bare, strange] {
             assert_eq!(to_json(&receipt), serde_json::to_string(&receipt).unwrap());
         }
     }

@@ -5,11 +5,14 @@
 //! or stub; the segment in the journal's folder counts, and archiving again goes on from there.
 
 use crate::{
+    LedgerKeys,
     disk::{Disk, RealDisk},
     ledger::{OpenError, Options},
+    record::StateDigest,
     recovery::snapshots_folder,
     segment::{self, Folders, SEGMENT_HEADER_BYTES},
     snapshot,
+    verify::is_logged,
 };
 use std::{
     fs::{self, File},
@@ -30,18 +33,20 @@ pub struct Archived {
 /// Moves the segments with numbers below `before` to `options.archive`: copied, synced, compared, named, and only then
 /// deleted. Works beside a serving gateway.
 ///
-/// Only segments that no start needs are moved: those before the older of the two snapshots.
+/// Only segments that no start needs are moved: those before the older of the snapshots that a start would use, each of them
+/// read whole and its digest found in the journal.
 ///
 /// # Errors
 /// [`OpenError::Options`] without an archive folder, [`OpenError::NotYet`], [`OpenError::Locked`] while another
-/// process archives, [`OpenError::Io`]. What was moved before stays moved.
-pub fn archive(options: &Options, before: u32) -> Result<Archived, OpenError> {
+/// process archives, [`OpenError::Io`], and what is wrong with the journal behind the snapshots. What was moved before stays
+/// moved.
+pub fn archive(options: &Options, keys: &LedgerKeys, before: u32) -> Result<Archived, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let folders = Folders::new(Arc::clone(&disk), options);
     let Some(archive) = folders.archive.as_deref() else {
         return Err(OpenError::Options("no archive folder is configured"));
     };
-    let limit = limit(options)?;
+    let limit = limit(options, keys)?;
     if before > limit {
         return Err(OpenError::NotYet { before, limit });
     }
@@ -61,14 +66,19 @@ pub fn archive(options: &Options, before: u32) -> Result<Archived, OpenError> {
     Ok(done)
 }
 
-/// The first segment that a start may need: where replay begins from the oldest snapshot kept.
-fn limit(options: &Options) -> Result<u32, OpenError> {
+/// The first segment that a start may need: where replay begins from the oldest snapshot that it would use; 0 without one.
+fn limit(options: &Options, keys: &LedgerKeys) -> Result<u32, OpenError> {
     let origin = verifier::sha256(&[options.origin.as_bytes()]);
     let listed =
         snapshot::list(&snapshots_folder(&options.folder)).map_err(OpenError::io("listing the snapshots"))?;
-    let Some(oldest) = listed.first() else { return Ok(0) };
-    let head = snapshot::head(&oldest.path, &origin);
-    Ok(head.map_or(0, |(meta, _)| meta.cursor.position.segment()))
+    for listed in listed {
+        // One that is damaged, or the third and gone by now, is none.
+        let Ok((meta, digest)) = snapshot::read(&listed.path, &origin, &mut |_, _| Ok(())) else { continue };
+        if is_logged(options, keys, &meta.cursor, StateDigest { size: meta.covers, digest })? {
+            return Ok(meta.cursor.position.segment());
+        }
+    }
+    Ok(0)
 }
 
 /// Moves one segment; `None` when it was moved before.

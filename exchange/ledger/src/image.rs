@@ -7,7 +7,7 @@
 
 use crate::{
     Hash, Position,
-    ledger::Options,
+    ledger::{Derived, Failing, Options},
     record::StateDigest,
     recovery,
     sequencer::Cursor,
@@ -63,14 +63,16 @@ pub(crate) struct Feed {
     /// `None` when there is no image, or it was given up.
     sender: Option<Sender<Change>>,
     wanted: Arc<AtomicBool>,
+    failing: Arc<Failing>,
 }
 
 impl Feed {
     /// A feed and what the image's thread takes from it; the flag asks for exact values.
-    pub(crate) fn new() -> (Self, FeedReceiver) {
+    pub(crate) fn new(failing: Arc<Failing>) -> (Self, FeedReceiver) {
         let (sender, receiver) = bounded(QUEUE_GROUPS);
         let wanted = Arc::new(AtomicBool::new(false));
-        (Self { sender: Some(sender), wanted: Arc::clone(&wanted) }, FeedReceiver { receiver, wanted })
+        let feed = Self { sender: Some(sender), wanted: Arc::clone(&wanted), failing: Arc::clone(&failing) };
+        (feed, FeedReceiver { receiver, wanted, failing })
     }
 
     /// Tells that a group was applied to the state: what it changed, and the size after it.
@@ -99,6 +101,7 @@ impl Feed {
                     "the restart image does not keep up and is given up: the next start replays more"
                 );
                 metrics::counter!("miaoxiang_image_failures_total").increment(1);
+                self.failing.set(Derived::Image, true);
                 self.sender = None;
             }
         }
@@ -109,6 +112,7 @@ impl Feed {
 pub(crate) struct FeedReceiver {
     receiver: Receiver<Change>,
     wanted: Arc<AtomicBool>,
+    failing: Arc<Failing>,
 }
 
 /// What an image says about itself.
@@ -132,16 +136,21 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Opens the image in `store` and loads its values into an empty state. `None` for the meta when it is new.
+    /// Opens the image in `store` and loads its values into an empty state. `None` for the meta when it is new. `see` gets
+    /// the meta even if the values then prove bad: it has a checksum of its own.
     pub(crate) fn open(
         store: &Path,
         engine: Engine,
         origin: &str,
         state: &State,
+        see: &mut dyn FnMut(&Meta),
     ) -> Result<(Self, Option<Meta>), StoreError> {
         guarded(|| {
             let opened = engine.open(store)?;
             let origin = verifier::sha256(&[origin.as_bytes()]);
+            if let Some(head) = opened.get(META_KEY)? {
+                see(&Meta::decode(&head, &origin)?.0);
+            }
             let (meta, digest) = read(&*opened, &origin, &mut |slot, value| {
                 state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
             })?;
@@ -245,6 +254,15 @@ impl Image {
         (self.digest, self.new) = (digest, false);
         Ok(())
     }
+}
+
+/// What the image in `store` says about itself; its values are not read.
+pub(crate) fn head(store: &Path, engine: Engine, origin: &str) -> Result<Option<Meta>, StoreError> {
+    guarded(|| {
+        let head = engine.open(store)?.get(META_KEY)?;
+        let origin = verifier::sha256(&[origin.as_bytes()]);
+        head.map(|head| Ok(Meta::decode(&head, &origin)?.0)).transpose()
+    })
 }
 
 /// Takes a slot and its value; an error ends the reading.
@@ -489,6 +507,7 @@ impl Follower {
     fn fail(&mut self, error: &StoreError) {
         tracing::error!(%error, "the restart image failed and is made anew in a while");
         metrics::counter!("miaoxiang_image_failures_total").increment(1);
+        self.incoming.feed.failing.set(Derived::Image, true);
         self.incoming.end_capture();
         self.incoming.wanted = false;
         self.incoming.slots = HashSet::new();
@@ -512,6 +531,7 @@ impl Follower {
             Ok(image) => {
                 metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
                 self.image = Some(image);
+                self.incoming.feed.failing.set(Derived::Image, false);
                 self.incoming.wanted = true;
                 self.incoming.slots = self.state.slots();
                 self.write();

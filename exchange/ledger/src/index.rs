@@ -12,18 +12,20 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
 use verifier::{
-    index::{Subtree, Terminal, bit, halves, key, leaf, statement, value},
+    index::{Subtree, Terminal, bit, halves, key, leaf, parse_statement, statement, value},
     leaf::LeafKind,
 };
 
 /// Depth of the map at which its buckets hang.
 const BUCKET_DEPTH: usize = 12;
 const BUCKETS: usize = 1 << BUCKET_DEPTH;
+/// Entries kept while a journal is read, for a root that was made before them and stands behind them: 64 MiB.
+const MOST_WAITING: usize = 1 << 20;
 
 /// What a group adds to the holders' own sequences.
 pub(crate) struct Change {
@@ -31,6 +33,65 @@ pub(crate) struct Change {
     pub(crate) heads: Vec<(Label, u64, Hash)>,
     /// Entries in the log after it.
     pub(crate) size: u64,
+}
+
+/// An entry that came to a holder's own sequence.
+pub(crate) struct Grown {
+    /// Its index.
+    pub(crate) index: u64,
+    pub(crate) label: Label,
+    /// Entries of the sequence, with it.
+    pub(crate) count: u64,
+    pub(crate) last_leaf: Hash,
+}
+
+/// Makes the map again while a journal is read, and compares the roots that were logged with its own.
+pub(crate) struct Recount {
+    map: Map,
+    /// Entries that the map has not, oldest first: a root covers what was there when it was made, and others may come
+    /// before its leaf.
+    grown: VecDeque<Grown>,
+    /// Entries below this index may be in the map.
+    size: u64,
+    /// Buckets whose part of the tree is out of date.
+    dirty: BTreeSet<usize>,
+}
+
+impl Recount {
+    pub(crate) fn new() -> Self {
+        let map = Map::of(&[]);
+        Self { map, grown: VecDeque::new(), size: 0, dirty: BTreeSet::new() }
+    }
+
+    /// Takes in the next entry of a sequence.
+    pub(crate) fn grow(&mut self, grown: Grown) {
+        self.grown.push_back(grown);
+        while self.grown.len() > MOST_WAITING {
+            self.take();
+        }
+    }
+
+    /// Puts the oldest entry that waits into the map.
+    fn take(&mut self) {
+        if let Some(Grown { index, label, count, last_leaf }) = self.grown.pop_front() {
+            self.dirty.insert(self.map.set(Row { label, count, last_leaf }));
+            self.size = index + 1;
+        }
+    }
+
+    /// Compares the statement that stands at an index; what is wrong with it, if anything.
+    pub(crate) fn compare(&mut self, index: u64, text: &str) -> Result<(), &'static str> {
+        let (size, root) = parse_statement(text).filter(|(size, _)| *size <= index).ok_or("malformed")?;
+        if size < self.size {
+            return Err("older than one before it, or than can be compared");
+        }
+        while self.grown.front().is_some_and(|grown| grown.index < size) {
+            self.take();
+        }
+        self.size = size;
+        self.map.refresh(std::mem::take(&mut self.dirty));
+        if self.map.nodes[1].hash == root { Ok(()) } else { Err("not that of the holders' sequences") }
+    }
 }
 
 /// An index root in the log.
@@ -88,10 +149,7 @@ pub(crate) struct Index {
 impl Index {
     /// The map of a state after `size` entries.
     pub(crate) fn new(heads: &[(Label, u64, Hash)], size: u64) -> Self {
-        let nodes = vec![Subtree::EMPTY; 2 * BUCKETS];
-        let mut map = Map { buckets: vec![Vec::new(); BUCKETS], nodes, rooted: None };
-        map.put(heads.iter().copied());
-        Self { map: RwLock::new(map), size }
+        Self { map: RwLock::new(Map::of(heads)), size }
     }
 
     /// What the root in the log says of a holder; `None` while there is none.
@@ -166,19 +224,33 @@ fn bucket_of(key: &Hash) -> usize {
 }
 
 impl Map {
+    fn of(heads: &[(Label, u64, Hash)]) -> Self {
+        let nodes = vec![Subtree::EMPTY; 2 * BUCKETS];
+        let mut map = Self { buckets: vec![Vec::new(); BUCKETS], nodes, rooted: None };
+        map.put(heads.iter().copied());
+        map
+    }
+
     /// Sets holders to their latest entries and brings the tree up to date.
     fn put(&mut self, heads: impl Iterator<Item = (Label, u64, Hash)>) {
-        let mut dirty = BTreeSet::new();
-        for (label, count, last_leaf) in heads {
-            let bucket = bucket_of(&key(&label));
-            let rows = &mut self.buckets[bucket];
-            let row = Row { label, count, last_leaf };
-            match rows.binary_search_by_key(&label, |row| row.label) {
-                Ok(at) => rows[at] = row,
-                Err(at) => rows.insert(at, row),
-            }
-            dirty.insert(BUCKETS + bucket);
+        let dirty =
+            heads.map(|(label, count, last_leaf)| self.set(Row { label, count, last_leaf })).collect();
+        self.refresh(dirty);
+    }
+
+    /// Sets a holder to its latest entry; gives the node of its bucket, which is out of date from then on.
+    fn set(&mut self, row: Row) -> usize {
+        let bucket = bucket_of(&key(&row.label));
+        let rows = &mut self.buckets[bucket];
+        match rows.binary_search_by_key(&row.label, |row| row.label) {
+            Ok(at) => rows[at] = row,
+            Err(at) => rows.insert(at, row),
         }
+        BUCKETS + bucket
+    }
+
+    /// Brings the tree up to date above these buckets.
+    fn refresh(&mut self, mut dirty: BTreeSet<usize>) {
         for node in &dirty {
             self.nodes[*node] = Subtree::of(&self.rows(node - BUCKETS), BUCKET_DEPTH);
         }

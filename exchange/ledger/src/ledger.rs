@@ -4,15 +4,14 @@ use crate::{
     Hash, Key, Label, Position,
     clock::Clock,
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
-    disk::RealDisk,
     entry::{self, OpenedEntry},
-    epoch::{Loaded, RotateError, Rotation},
+    epoch::{RotateError, Rotation},
     frame::Frame,
     guard::Released,
     image::{Feed, Followed, Follower},
     index::{HolderProof, Index},
     record::{Record, StateDigest},
-    recovery::{self, Recovered},
+    recovery::{self, Recovered, Start},
     scrub::{Scrub, ScrubTask},
     segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
     sequencer::{
@@ -25,7 +24,7 @@ use crate::{
 };
 use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
-    fs, io,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -179,6 +178,8 @@ pub struct Hooks {
     pub before_write: Shared<dyn Fn(u64) -> io::Result<()> + Send + Sync>,
     /// Between a frame's sync and the release of its answers, with its number.
     pub after_sync: Shared<dyn Fn(u64) + Send + Sync>,
+    /// Before tiles are written; an error stands for a failed write.
+    pub tiles_write: Shared<dyn Fn() -> io::Result<()> + Send + Sync>,
     /// In place of `statvfs`.
     pub free_space: Shared<SpaceHook>,
     /// In place of the wall clock: ms since 1970.
@@ -198,6 +199,10 @@ impl Hooks {
 
     pub(crate) fn before_write(&self, frame: u64) -> io::Result<()> {
         self.before_write.as_ref().map_or(Ok(()), |hook| hook(frame))
+    }
+
+    pub(crate) fn tiles_write(&self) -> io::Result<()> {
+        self.tiles_write.as_ref().map_or(Ok(()), |hook| hook())
     }
 
     pub(crate) fn after_sync(&self, frame: u64) {
@@ -251,10 +256,11 @@ pub enum OpenError {
         /// Segments below this can be archived; 0 until the second snapshot.
         limit: u32,
     },
-    /// The journal is older than the checkpoint that was published from it: it was rolled back, or swapped.
-    #[error("the log published size {published}, which the journal of size {journal} does not confirm")]
+    /// The journal is older than what was made from it, a published or cosigned checkpoint, the restart image or a snapshot:
+    /// it was rolled back, or swapped.
+    #[error("the log has shown size {published}, which the journal of size {journal} does not confirm")]
     RolledBack {
-        /// Size in the published checkpoint.
+        /// The largest size seen: published, cosigned, or in the restart image or a snapshot.
         published: u64,
         /// Entries in the journal.
         journal: u64,
@@ -338,6 +344,59 @@ pub struct Health {
     pub image_lag: u64,
     /// Closed segments that the scrub found damaged or gone.
     pub damaged_segments: usize,
+    /// Tiles that the scrub found damaged and could not mend: what is served of them is wrong.
+    pub damaged_tiles: usize,
+    /// What is derived and does not keep up: a write failed and is tried again, or its thread has ended.
+    pub failing: Vec<Derived>,
+}
+
+/// What is derived from the journal behind the answers, each by a thread of its own. Nothing is decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Derived {
+    /// The public log: tiles, entry bundles and published checkpoint stand still.
+    Tiles,
+    /// The restart image and the snapshots: the next start replays more.
+    Image,
+    /// The index roots: traces have no proof of their end.
+    Index,
+    /// The reading again of closed segments and tiles: damage goes unnoticed.
+    Scrub,
+}
+
+impl Derived {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Tiles, Self::Image, Self::Index, Self::Scrub];
+
+    /// Its name in metrics and in the health's text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tiles => "tiles",
+            Self::Image => "image",
+            Self::Index => "index",
+            Self::Scrub => "scrub",
+        }
+    }
+}
+
+/// Which of the derived do not keep up. Set by their own threads.
+pub(crate) struct Failing([AtomicBool; Derived::ALL.len()]);
+
+impl Failing {
+    pub(crate) fn new() -> Self {
+        let failing = Self(Default::default());
+        Derived::ALL.into_iter().for_each(|what| failing.set(what, false));
+        failing
+    }
+
+    pub(crate) fn set(&self, what: Derived, fails: bool) {
+        self.0[what as usize].store(fails, Ordering::Release);
+        metrics::gauge!("miaoxiang_derived_failing", "what" => what.name()).set(f64::from(u8::from(fails)));
+    }
+
+    fn list(&self) -> Vec<Derived> {
+        let fails = |what: &Derived| self.0[*what as usize].load(Ordering::Acquire);
+        Derived::ALL.into_iter().filter(fails).collect()
+    }
 }
 
 /// The end of all answering.
@@ -399,6 +458,7 @@ struct Inner {
     state: Arc<State>,
     reader: Arc<Reader>,
     scrub: Arc<Scrub>,
+    failing: Arc<Failing>,
     tiles: Arc<Tiles>,
     verifier_key: VerifierKey,
     keeper: Arc<Keeper>,
@@ -421,14 +481,14 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`]; nothing of the journal is changed when it is refused.
     pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
-        Self::open_from(options, keys, false, &|_| {})
+        Self::open_from(options, keys, Start::Image, &|_| {})
     }
 
-    /// Opens, from the first entry on if `zero`, and tells `progress` how many entries are done.
+    /// Opens, and tells `progress` how many entries are done.
     fn open_from(
         options: Options,
         keys: LedgerKeys,
-        zero: bool,
+        start: Start,
         progress: &dyn Fn(u64),
     ) -> Result<(Self, Opened), OpenError> {
         let Recovered {
@@ -447,7 +507,7 @@ impl Ledger {
             cursor,
             slots,
             opened,
-        } = recovery::recover(&options, &keys, zero, progress)?;
+        } = recovery::recover(&options, &keys, start, progress)?;
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
         for file in files {
@@ -468,7 +528,11 @@ impl Ledger {
         let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
         let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
-        let (feed, fed) = Feed::new();
+        let failing = Arc::new(Failing::new());
+        failing.set(Derived::Image, options.image && image.is_none());
+        let (feed, fed) = Feed::new(Arc::clone(&failing));
+        let folders = Folders::new(Arc::clone(&disk), &options);
+        let reader = Arc::new(Reader::new(folders.clone()));
         let mut threads = Vec::new();
 
         let task = KeeperTask {
@@ -496,8 +560,12 @@ impl Ledger {
         })?);
 
         let held = Arc::clone(&lock);
+        let (from, told, hooks) = (Arc::clone(&reader), Arc::clone(&failing), options.hooks.clone());
+        let task = noticed(&failing, Derived::Tiles, move || {
+            writer.follow(&tiles_receiver, &from, &told, &hooks);
+        });
         threads.push(spawn("tiles", move || {
-            writer.follow(&tiles_receiver);
+            task();
             drop(held);
         })?);
 
@@ -509,8 +577,9 @@ impl Ledger {
                 Follower::new(&options, image, fed, state, tiles, cursor.clone(), slots, covered);
             followed = Some(shared);
             let held = Arc::clone(&lock);
+            let task = noticed(&failing, Derived::Image, move || follower.run());
             threads.push(spawn("image", move || {
-                follower.run();
+                task();
                 drop(held);
             })?);
         }
@@ -521,8 +590,6 @@ impl Ledger {
 
         let verifier_key = signer.key.clone();
         let held = Arc::downgrade(&lock);
-        let folders = Folders::new(Arc::clone(&disk), &options);
-        let reader = Arc::new(Reader::new(folders.clone()));
         let scrub = Arc::new(Scrub::default());
         let task = ScrubTask {
             scrub: Arc::clone(&scrub),
@@ -532,7 +599,7 @@ impl Ledger {
             key: verifier_key.clone(),
             bytes_per_second: options.scrub_bytes_per_second,
         };
-        threads.push(spawn("scrub", move || task.run())?);
+        threads.push(spawn("scrub", noticed(&failing, Derived::Scrub, move || task.run()))?);
         let sequencer = Sequencer {
             receiver,
             crypt: Arc::clone(&crypt),
@@ -565,6 +632,7 @@ impl Ledger {
             state,
             reader,
             scrub,
+            failing: Arc::clone(&failing),
             tiles,
             verifier_key,
             keeper,
@@ -580,11 +648,12 @@ impl Ledger {
         if let Some((every, index)) = index {
             // A strong handle in the thread would keep the sequencer from ending with the last one.
             let weak = Arc::downgrade(&ledger.0);
-            let thread = spawn("index", move || {
+            let task = noticed(&failing, Derived::Index, move || {
                 index.follow(&index_receiver, every, |prepared| {
                     weak.upgrade().and_then(|inner| Self(inner).commit_blocking(prepared))
                 });
-            })?;
+            });
+            let thread = spawn("index", task)?;
             ledger.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         }
         Ok((ledger, opened))
@@ -763,6 +832,19 @@ impl Ledger {
         }
     }
 
+    /// Index of the first durable entry that is not older than a moment (ms since 1970); the log's size when all are older.
+    /// Blocks for reads of frames' heads.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn first_at(&self, time_ms: u64) -> Result<u64, ReadError> {
+        let size = self.size();
+        if size == 0 {
+            return Ok(0);
+        }
+        Ok(self.0.reader.first_at(time_ms)?.map_or(size, |index| index.min(size)))
+    }
+
     /// What the latest index root says of a holder; `None` when there is none, or none is made.
     pub fn holder_proof(&self, label: &Label) -> Option<HolderProof> {
         self.0.index.as_ref()?.proof(label)
@@ -856,6 +938,17 @@ impl Ledger {
         inclusion_from(index, size, |level, index| self.0.tiles.node(level, index)).map(Some)
     }
 
+    /// The root of the tree of `size` leaves, from the tiles; `None` when that tree is larger than the published one.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn root(&self, size: u64) -> io::Result<Option<Hash>> {
+        if size > self.0.tiles.published_size() {
+            return Ok(None);
+        }
+        self.0.tiles.root(size).map(Some)
+    }
+
     /// The consistency path between two sizes of the published tree; empty between equal ones and from 0. `None` when
     /// `old` is larger than `new`, or `new` than the published tree.
     ///
@@ -896,6 +989,8 @@ impl Ledger {
             stopped: inner.stop.cause(),
             queue: inner.sender.len(),
             damaged_segments: inner.scrub.damaged(),
+            damaged_tiles: inner.scrub.damaged_tiles(),
+            failing: inner.failing.list(),
             image_lag: inner
                 .image
                 .as_ref()
@@ -949,6 +1044,17 @@ fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl Fn
     }
 }
 
+/// A panic in a thread that only derives costs what it derives, and is told.
+fn noticed<F: FnOnce()>(failing: &Arc<Failing>, what: Derived, run: F) -> impl FnOnce() + use<F> {
+    let failing = Arc::clone(failing);
+    move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            tracing::error!("the {} thread panicked: what it derives stands still", what.name());
+            failing.set(what, true);
+        }
+    }
+}
+
 /// What a rebuild made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
@@ -973,7 +1079,8 @@ pub enum RebuildFrom {
     Zero,
 }
 
-/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far.
+/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far. What a start would
+/// refuse is refused, and then nothing is deleted.
 ///
 /// The published checkpoint stays: it is what a rolled-back journal is noticed by.
 ///
@@ -985,23 +1092,11 @@ pub fn rebuild(
     from: RebuildFrom,
     progress: &dyn Fn(u64),
 ) -> Result<Rebuilt, OpenError> {
-    options.check()?;
-    // Nothing is deleted for keys that cannot make it again.
-    Loaded::read(&*keys.epochs, &options.origin)?;
-    let lock = recovery::lock(&RealDisk, &options.folder)?;
-    match fs::remove_dir_all(recovery::store_folder(&options.folder)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(OpenError::Io { what: "deleting the restart image", error });
-        }
-        _ => {}
-    }
-    if from == RebuildFrom::Zero {
-        let tiles = Tiles::open(&recovery::tiles_folder(&options.folder))
-            .map_err(OpenError::io("opening the tiles"))?;
-        tiles::Writer::restart(Arc::new(tiles)).map_err(OpenError::io("emptying the tiles"))?;
-    }
-    drop(lock);
-    let (ledger, opened) = Ledger::open_from(options, keys, from == RebuildFrom::Zero, progress)?;
+    let start = match from {
+        RebuildFrom::Snapshot => Start::Snapshot,
+        RebuildFrom::Zero => Start::Zero,
+    };
+    let (ledger, opened) = Ledger::open_from(options, keys, start, progress)?;
     let rebuilt = Rebuilt {
         size: opened.size,
         replayed: opened.replayed,

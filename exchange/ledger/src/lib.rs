@@ -51,13 +51,13 @@ pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch}
 pub use image::check_store;
 pub use index::{HolderProof, IndexRoot};
 pub use ledger::{
-    Counts, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Space, rebuild,
+    Counts, Derived, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Space, rebuild,
 };
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
 pub use verifier::Hash;
-pub use verify::{Entry, ImageFound, LogReport, Tail, entries, verify_log};
+pub use verify::{Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, verify_log};
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
 pub type Key = [u8; 16];

@@ -12,7 +12,8 @@ use crate::{
     epoch,
     frame::{self, Frame, Kind},
     guard::{self, Guard, Mark},
-    image::Image,
+    image::{self, Image, Meta},
+    index::Grown,
     ledger::{OpenError, Opened},
     record::{Completion, EntryPlain, Record, StateDigest},
     segment::{self, Folders, Header, SEGMENT_HEADER_BYTES},
@@ -106,37 +107,56 @@ pub(crate) struct Recovered {
     pub(crate) opened: Opened,
 }
 
-/// Recovers, from the first entry on if `zero`; `progress` gets the entries done so far.
+/// What a start begins with, if it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The restart image; in doubt the newest snapshot that the journal confirms, then the first entry.
+    Image,
+    /// That snapshot: the image is deleted and made anew, whatever it is.
+    Snapshot,
+    /// The first entry; the tiles are made anew too.
+    Zero,
+}
+
+/// Recovers; `progress` gets the entries done so far. Nothing but the lock's file is made or changed before every refusal
+/// is behind.
 pub(crate) fn recover(
     options: &Options,
     keys: &LedgerKeys,
-    zero: bool,
+    start: Start,
     progress: &dyn Fn(u64),
 ) -> Result<Recovered, OpenError> {
     options.check()?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let signer = signer(options, keys)?;
-    let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
     let lock = lock(&*disk, &options.folder)?;
+    // Under the lock: a process that has it replaces them when it changes the epoch.
+    let epochs = epoch::Loaded::read(&*keys.epochs, &options.origin)?;
     let published = published(&options.folder, &signer.key);
     let folders = Folders::new(Arc::clone(&disk), options);
     let found = Found::look(folders, &signer, published, Reading::Start)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
-    found.check_keys(&crypt)?;
+    let closed = found.check_keys(&crypt)?;
     epochs.install(&crypt);
     let replay = Replay { options, found: &found, crypt: &crypt, epochs: &epochs, progress };
-    let Replayed { state, image, from, slots, end, replayed, base } = replay.best(zero)?;
+    let (replayed, covered, doubt) = replay.best(start)?;
 
-    let size = end.cursor.frontier.size();
-    if options.least_size > size {
-        return Err(OpenError::RolledBack { published: options.least_size, journal: size });
+    let size = replayed.end.cursor.frontier.size();
+    let seen = options.least_size.max(covered);
+    if seen > size {
+        return Err(OpenError::RolledBack { published: seen, journal: size });
+    }
+    // By a clock that nothing is made by any more nothing can go wrong.
+    if !closed {
+        found.check_clock(options, &replayed.end)?;
     }
 
-    found.check_clock(options, &end)?;
-
-    // The journal is accepted; up to here neither it nor the keys nor the tiles are changed.
+    // The journal is accepted; up to here neither it nor the keys nor what is derived is changed.
+    let Replayed { state, image, from, slots, end, replayed, base } = replayed;
+    let image = keep_image(options, start, image, doubt)?;
     let tiles =
         Arc::new(Tiles::open(&tiles_folder(&options.folder)).map_err(OpenError::io("opening the tiles"))?);
+    let from = (start != Start::Zero).then_some(from);
     let writer = bring_up_tiles(&tiles, &found, &options.folder, from, &end)?;
     let (size, torn, tail_bytes) = (end.cursor.frontier.size(), end.torn, found.tail(&end).len() as u64);
     let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
@@ -193,9 +213,12 @@ impl Found {
         published: Option<Checkpoint>,
         reading: Reading,
     ) -> Result<Self, OpenError> {
-        let guard = guard::read(&*folders.disk, &folders.journal, signer.key.name())?;
+        let guard = match reading {
+            Reading::Lost => None,
+            _ => guard::read(&*folders.disk, &folders.journal, signer.key.name())?,
+        };
         let journal = Journal::list(folders, signer, reading)?;
-        if guard.is_none() && !journal.segments.is_empty() {
+        if guard.is_none() && !journal.segments.is_empty() && reading != Reading::Lost {
             // No crash leaves this: the guard is durable before the first segment is made.
             return Err(OpenError::Guard("the journal's guard is missing"));
         }
@@ -213,7 +236,8 @@ impl Found {
 
     /// Holds the journal key and the log's key against the newest group frame that can be read: replay from an image
     /// or a snapshot may have no frame to open. The index key is held against the segments' headers when they are listed.
-    pub(crate) fn check_keys(&self, crypt: &Crypt) -> Result<(), OpenError> {
+    /// Whether that frame's last leaf closes the log.
+    pub(crate) fn check_keys(&self, crypt: &Crypt) -> Result<bool, OpenError> {
         for segment in self.journal.segments.iter().rev() {
             let read;
             let bytes = if segment.number == self.cut.segment {
@@ -240,10 +264,10 @@ impl Found {
                     .check_signature(frame.size, frame.root, &frame.signature)
                     .map_err(|why| OpenError::Corrupt { segment: segment.number, offset: at as u64, why })?;
                 open_state(crypt, &frame)?;
-                return Ok(());
+                return Ok(frame.leaves().last().and_then(kind_of_leaf) == Some(LeafKind::ShardClose));
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Verifies every frame from a cursor on and applies it to the state. `visit` gets each with what it changed.
@@ -394,44 +418,73 @@ struct Ran {
     replayed: u64,
 }
 
+/// Sees to the image that is kept from now on: the journal is accepted. `None` when there is to be none, or none can be made.
+fn keep_image(
+    options: &Options,
+    start: Start,
+    image: Option<Image>,
+    doubt: bool,
+) -> Result<Option<Image>, OpenError> {
+    let store = store_folder(&options.folder);
+    if start != Start::Image {
+        match fs::remove_dir_all(&store) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(OpenError::Io { what: "deleting the restart image", error });
+            }
+            _ => {}
+        }
+    }
+    if !options.image {
+        return Ok(None);
+    }
+    if let Err(error) = store::remove_others(&store, options.engine) {
+        tracing::warn!(%error, "another engine's restart image stays");
+    }
+    if image.is_some() {
+        return Ok(image);
+    }
+    if doubt {
+        tracing::error!("the restart image is moved aside and made anew");
+        metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
+        store::quarantine(&store).map_err(OpenError::io("moving the restart image aside"))?;
+    }
+    match Image::create(&store, options.engine, &options.origin) {
+        Ok(image) => Ok(Some(image)),
+        Err(error) => {
+            tracing::error!(%error, "there is no restart image: the next start replays more");
+            metrics::counter!("miaoxiang_image_failures_total").increment(1);
+            Ok(None)
+        }
+    }
+}
+
 impl Replay<'_> {
-    /// Replays from the restart image; where there is none, or any doubt about it, from the newest snapshot that the
-    /// journal confirms; and where there is none of those either, or when `zero` says so, from the first entry.
-    ///
-    /// A doubtful image is moved aside only after the journal itself has proved good.
-    fn best(&self, zero: bool) -> Result<Replayed, OpenError> {
-        let wanted = self.options.image && !zero;
-        let mut doubt = None;
-        if wanted {
-            match self.of_image() {
-                Ok(Some(replayed)) => return Ok(replayed),
+    /// Replays from the best base that `start` allows. With it, how many entries image and snapshots say were durable
+    /// once, and whether there is a doubt about the image.
+    fn best(&self, start: Start) -> Result<(Replayed, u64, bool), OpenError> {
+        let folder = snapshots_folder(&self.options.folder);
+        let snapshots = snapshot::list(&folder).map_err(OpenError::io("listing the snapshots"))?;
+        let origin = verifier::sha256(&[self.options.origin.as_bytes()]);
+        let heads = snapshots.iter().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
+        let mut covered = heads.map(|(meta, _)| meta.covers).max().unwrap_or(0);
+        let mut doubt = false;
+        // An image that is to be deleted is asked too.
+        if self.options.image || start != Start::Image {
+            match self.of_image(start, &mut covered) {
+                Ok(Some(replayed)) => return Ok((replayed, covered, false)),
                 Ok(None) => {}
                 Err(why) => {
                     tracing::error!(doubt = %why, "the restart image cannot be used");
-                    doubt = Some(why);
+                    doubt = start == Start::Image;
                 }
             }
         }
-        let mut replayed = match if wanted { self.of_snapshots()? } else { None } {
+        let use_snapshots = self.options.image && start != Start::Zero;
+        let replayed = match if use_snapshots { self.of_snapshots(&snapshots) } else { None } {
             Some(replayed) => replayed,
             None => self.of_zero()?,
         };
-        if self.options.image {
-            let store = store_folder(&self.options.folder);
-            if doubt.is_some() {
-                tracing::error!("the restart image is moved aside and made anew");
-                metrics::counter!("miaoxiang_image_quarantined_total").increment(1);
-                store::quarantine(&store).map_err(OpenError::io("moving the restart image aside"))?;
-            }
-            match Image::create(&store, self.options.engine, &self.options.origin) {
-                Ok(image) => replayed.image = Some(image),
-                Err(error) => {
-                    tracing::error!(%error, "there is no restart image: the next start replays more");
-                    metrics::counter!("miaoxiang_image_failures_total").increment(1);
-                }
-            }
-        }
-        Ok(replayed)
+        Ok((replayed, covered, doubt))
     }
 
     fn state(&self) -> Arc<State> {
@@ -440,19 +493,24 @@ impl Replay<'_> {
         Arc::new(state)
     }
 
-    /// `None` when there is no image. The error says what is doubtful about it; it may as well be the journal.
-    fn of_image(&self) -> Result<Option<Replayed>, Doubt> {
+    /// `None` when there is no image, or it is not to be used. The error says what is doubtful about it; it may as well be
+    /// the journal. `covered` becomes the entries that it covers, if those are more.
+    fn of_image(&self, start: Start, covered: &mut u64) -> Result<Option<Replayed>, Doubt> {
         let options = self.options;
         let store = store_folder(&options.folder);
-        store::remove_others(&store, options.engine).map_err(StoreError::from)?;
         if !store.join(options.engine.name()).exists() {
             return Ok(None);
         }
         if let Some(probe) = &options.probe {
             probe(&options.folder, options.engine).map_err(StoreError::Probe)?;
         }
+        let mut see = |meta: &Meta| *covered = meta.covers.max(*covered);
+        if start != Start::Image {
+            image::head(&store, options.engine, &options.origin)?.iter().for_each(see);
+            return Ok(None);
+        }
         let state = self.state();
-        let (image, meta) = Image::open(&store, options.engine, &options.origin, &state)?;
+        let (image, meta) = Image::open(&store, options.engine, &options.origin, &state, &mut see)?;
         let Some(meta) = meta else { return Ok(None) };
         let mut tally = Tally::of_image(&image, meta.covers);
         let Ran { end, slots, replayed } =
@@ -465,24 +523,19 @@ impl Replay<'_> {
                 }
                 Ok(())
             })?;
-        if meta.covers > end.cursor.frontier.size() {
-            return Err(StoreError::Doubtful("ahead of the journal").into());
-        }
         let image = Some(image);
         Ok(Some(Replayed { state, image, from: meta.cursor, slots, end, replayed, base: Base::Image }))
     }
 
     /// `None` when no snapshot can be used.
-    fn of_snapshots(&self) -> Result<Option<Replayed>, OpenError> {
-        let folder = snapshots_folder(&self.options.folder);
-        let listed = snapshot::list(&folder).map_err(OpenError::io("listing the snapshots"))?;
+    fn of_snapshots(&self, listed: &[snapshot::Listed]) -> Option<Replayed> {
         for listed in listed.iter().rev() {
             match self.of_snapshot(&listed.path) {
-                Ok(replayed) => return Ok(Some(replayed)),
+                Ok(replayed) => return Some(replayed),
                 Err(why) => tracing::warn!(size = listed.size, %why, "a snapshot is passed over"),
             }
         }
-        Ok(None)
+        None
     }
 
     fn of_snapshot(&self, path: &Path) -> Result<Replayed, Doubt> {
@@ -549,25 +602,36 @@ pub(crate) struct Changes {
     pub(crate) changed: Vec<Slot>,
     /// Digests of the state that were logged.
     pub(crate) logged: Vec<StateDigest>,
+    /// Entries that came to holders' own sequences.
+    pub(crate) heads: Vec<Grown>,
+    /// Index roots that were logged: their index and their text.
+    pub(crate) index_roots: Vec<(u64, String)>,
 }
 
 impl Changes {
     pub(crate) fn clear(&mut self) {
         self.changed.clear();
         self.logged.clear();
+        self.heads.clear();
+        self.index_roots.clear();
     }
 }
 
 /// Brings the tiles up to a journal that is accepted: what they lack is taken from its frames once more, from where
-/// replay began, or from a snapshot before it, for which they were synced, or from the first frame.
+/// replay began, or from a snapshot before it, for which they were synced, or from the first frame; from there in any case
+/// without a `from`.
 fn bring_up_tiles(
     tiles: &Arc<Tiles>,
     found: &Found,
     data: &Path,
-    from: Cursor,
+    from: Option<Cursor>,
     end: &End,
 ) -> Result<tiles::Writer, OpenError> {
     let io = || OpenError::io("bringing the tiles up to date");
+    let Some(from) = from else {
+        let writer = tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?;
+        return append_tiles(writer, found, &Cursor::start());
+    };
     let resume = |at: &Cursor| {
         tiles::Writer::resume(Arc::clone(tiles), at.frontier.size(), &at.frontier.root()).unwrap_or(None)
     };
@@ -581,13 +645,21 @@ fn bring_up_tiles(
     let earlier = heads.map(|(meta, _)| meta.cursor).filter(|cursor| cursor.frame < first);
     let mut resumed = std::iter::once(from).chain(earlier).find_map(|at| Some((resume(&at)?, at)));
     // Tiles that do not fit are made again from the first frame on.
-    let (mut writer, start) = match resumed.take() {
+    let (writer, start) = match resumed.take() {
         Some(resumed) => resumed,
         None => (tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?, Cursor::start()),
     };
-    found.walk::<OpenError>(&start, &mut |_, frame, hashes| {
+    append_tiles(writer, found, &start)
+}
+
+fn append_tiles(
+    mut writer: tiles::Writer,
+    found: &Found,
+    start: &Cursor,
+) -> Result<tiles::Writer, OpenError> {
+    found.walk::<OpenError>(start, &mut |_, frame, hashes| {
         let leaves: Vec<_> = frame.leaves().copied().collect();
-        writer.append(&leaves, hashes).map_err(io())
+        writer.append(&leaves, hashes).map_err(OpenError::io("bringing the tiles up to date"))
     })?;
     Ok(writer)
 }
@@ -648,6 +720,18 @@ pub(crate) fn apply_frame(
             &mut changes.changed,
         );
         changes.logged.extend(record.state_digest);
+        if kind == LeafKind::IndexRoot {
+            changes.index_roots.push((index, String::from_utf8_lossy(entry.open).into_owned()));
+        }
+        if !completion.delayed {
+            let links = completion.links.iter().zip(&record.concerned);
+            changes.heads.extend(links.map(|(link, label)| Grown {
+                index,
+                label: *label,
+                count: link.sequence,
+                last_leaf: *hash,
+            }));
+        }
     }
     if rest.is_empty() { Ok(()) } else { Err(corrupt("the state part is longer than its entries")) }
 }
@@ -677,6 +761,8 @@ pub(crate) enum Reading {
     Start,
     /// To check it, every signature too. A gateway may be writing meanwhile.
     Check,
+    /// As [`Reading::Check`], without asking the guard: of a journal that is known to have lost its end, what there is.
+    Lost,
 }
 
 /// The begun segments of a journal.
@@ -835,7 +921,7 @@ impl Journal {
             while cursor.frame < segment.end_frame {
                 let corrupt =
                     |why| OpenError::Corrupt { segment: segment.number, offset: offset as u64, why };
-                if self.reading == Reading::Check && read_at != Some(offset) {
+                if self.reading != Reading::Start && read_at != Some(offset) {
                     let rest = bytes.get(offset..).unwrap_or_default();
                     if Frame::parse(rest).is_err() && (!is_last || frame::any_frame_from(rest, cursor.frame))
                     {
@@ -860,7 +946,7 @@ impl Journal {
                     }
                 };
                 check(&frame, &mut cursor, &mut hashes).map_err(corrupt)?;
-                if self.reading == Reading::Check {
+                if self.reading != Reading::Start {
                     self.check_signature(frame.size, frame.root, &frame.signature).map_err(corrupt)?;
                 } else {
                     last = Some((offset, frame.size, frame.root, frame.signature));

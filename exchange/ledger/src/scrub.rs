@@ -1,14 +1,17 @@
 //! The scrub: reads closed segments again and again, slowly, and raises an alarm about one that is damaged, long before
-//! anybody needs it. It repairs nothing and stops nothing.
+//! anybody needs it. It stops nothing, and changes nothing of the journal.
 //!
 //! It needs no key and no replay: each frame's form and checksum, the chain of frames within a segment, each leaf
 //! against the tree's tiles, and the signature over the tree at the segment's end.
+//!
+//! The tiles come first: each full one against its leaves and the hash above it. One that does not agree is made again from the
+//! journal; together they must then lead to the published root.
 
 use crate::{
-    disk,
+    ReadError, disk,
     frame::{self, Frame},
     segment::{self, Folders, Reader, SEGMENT_HEADER_BYTES},
-    tiles::Tiles,
+    tiles::{self, Tiles},
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 use std::{
@@ -20,10 +23,17 @@ use std::{
     },
     time::Duration,
 };
-use verifier::{checkpoint::Checkpoint, merkle::leaf_hash, note::VerifierKey};
+use verifier::{
+    checkpoint::Checkpoint,
+    leaf::LEAF_BYTES,
+    merkle::leaf_hash,
+    note::{SignedNote, VerifierKey},
+};
 
 /// Read without a rest.
 const PIECE_BYTES: u64 = 256 << 10;
+/// Read for a full tile of level 0: its hashes and their leaves.
+const TILE_BYTES: u64 = ((32 + LEAF_BYTES) * tiles::TILE_WIDTH) as u64;
 /// Between one pass and the next; what is closed meanwhile waits for it.
 const PASS_REST: Duration = Duration::from_secs(60);
 
@@ -33,12 +43,18 @@ pub(crate) struct Scrub {
     stop: Mutex<bool>,
     changed: Condvar,
     damaged: AtomicUsize,
+    damaged_tiles: AtomicUsize,
 }
 
 impl Scrub {
     /// Segments that the last look at them found damaged or gone.
     pub(crate) fn damaged(&self) -> usize {
         self.damaged.load(Ordering::Acquire)
+    }
+
+    /// Tiles that the last look at them found damaged, and that could not be mended.
+    pub(crate) fn damaged_tiles(&self) -> usize {
+        self.damaged_tiles.load(Ordering::Acquire)
     }
 
     pub(crate) fn stop(&self) {
@@ -84,12 +100,79 @@ impl ScrubTask {
     pub(crate) fn run(self) {
         let mut damaged = BTreeSet::new();
         metrics::gauge!("miaoxiang_scrub_damaged_segments").set(0.0);
-        while self.pass(&mut damaged) {
+        metrics::gauge!("miaoxiang_scrub_damaged_tiles").set(0.0);
+        while self.tiles() && self.pass(&mut damaged) {
             self.reader.close_deleted();
             if !self.scrub.rest(PASS_REST) {
                 break;
             }
         }
+    }
+
+    /// Looks at every full tile once, and mends what it can; false when the thread is to stop.
+    fn tiles(&self) -> bool {
+        let (mut damaged, mut unrested) = (0, 0);
+        for level in 0..tiles::LEVELS as u8 {
+            for index in 0..self.tiles.full_tiles(level) {
+                // The upper ones are few.
+                unrested += if level == 0 { TILE_BYTES } else { 0 };
+                if unrested >= PIECE_BYTES && !self.pace(std::mem::take(&mut unrested)) {
+                    return false;
+                }
+                if self.tiles.is_good(level, index).is_ok_and(|good| good) {
+                    continue;
+                }
+                match self.mend(level, index, damaged) {
+                    Ok(()) => {
+                        tracing::warn!(level, index, "a tile was damaged and is made again");
+                        metrics::counter!("miaoxiang_scrub_mended_tiles_total").increment(1);
+                    }
+                    Err(error) => {
+                        tracing::error!(level, index, %error, "a tile is damaged and cannot be made again");
+                        damaged += 1;
+                    }
+                }
+            }
+        }
+        if !self.is_rooted() {
+            tracing::error!("the tiles do not lead to the published root: rebuild them from zero");
+            damaged += 1;
+        }
+        self.scrub.damaged_tiles.store(damaged, Ordering::Release);
+        metrics::gauge!("miaoxiang_scrub_damaged_tiles").set(damaged as f64);
+        true
+    }
+
+    /// Hashes of an upper tile are known to be good only when nothing below it is damaged.
+    fn mend(&self, level: u8, index: u64, damaged: usize) -> Result<(), ReadError> {
+        if level > 0 && damaged > 0 {
+            return Err(ReadError::Malformed("good tile"));
+        }
+        let mut all = Vec::with_capacity(tiles::TILE_WIDTH);
+        if level == 0 {
+            let first = index * tiles::TILE_WIDTH as u64;
+            self.reader.leaves(first, first + tiles::TILE_WIDTH as u64, |leaves| {
+                all.extend_from_slice(leaves);
+                Ok(true)
+            })?;
+        }
+        Ok(self.tiles.mend(level, index, &all)?)
+    }
+
+    /// Whether the tiles lead to the root that is published. Tiles that cannot be read do not.
+    fn is_rooted(&self) -> bool {
+        let text = self.tiles.published_text();
+        let note = SignedNote::parse(&text).ok();
+        let note = note.and_then(|note| note.verify(std::slice::from_ref(&self.key)).ok());
+        let checkpoint = note.and_then(|note| Checkpoint::parse(&note).ok());
+        checkpoint.is_some_and(|checkpoint| {
+            self.tiles.root(checkpoint.size).is_ok_and(|root| root == checkpoint.root)
+        })
+    }
+
+    /// Rests after so many bytes; false when the thread is to stop.
+    fn pace(&self, bytes: u64) -> bool {
+        self.scrub.rest(Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.max(1) as f64))
     }
 
     /// Looks at every closed segment once; false when the thread is to stop.
@@ -197,12 +280,8 @@ impl ScrubTask {
             last = Some((offset, frame.size, frame.root, frame.signature));
             offset += declared as u64;
             unrested += declared as u64;
-            if unrested >= PIECE_BYTES {
-                let rest = Duration::from_secs_f64(unrested as f64 / self.bytes_per_second.max(1) as f64);
-                unrested = 0;
-                if !self.scrub.rest(rest) {
-                    return Err(Ended::Stopped);
-                }
+            if unrested >= PIECE_BYTES && !self.pace(std::mem::take(&mut unrested)) {
+                return Err(Ended::Stopped);
             }
         }
         if let Some((offset, size, root, signature)) = last {

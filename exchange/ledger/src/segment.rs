@@ -5,12 +5,13 @@ use crate::{
     Hash, Position,
     crypt::ReadError,
     disk::{self, Disk, DiskFile, Lock, Stat},
+    frame::Frame,
     ledger::{Hooks, Options, Stop},
     recovery,
 };
 use dashmap::DashMap;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -19,6 +20,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use verifier::leaf::LEAF_BYTES;
 
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
 const MAGIC: &[u8; 4] = b"MXS1";
@@ -128,28 +130,43 @@ impl Folders {
 }
 
 /// All segments, by number, archived ones among them. Files left half made (`.new`) are not listed.
+///
+/// A segment that is archived while the folder is read may be seen in neither of its forms, so those that seem to be
+/// missing are looked for by their names.
 pub(crate) fn list(disk: &dyn Disk, folder: &Path) -> io::Result<Vec<Listed>> {
-    let mut segments: BTreeMap<u32, Listed> = BTreeMap::new();
+    let mut numbers = BTreeSet::new();
     for path in disk.list(folder)? {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
-        let Some((name, kind)) = name.filter(|(name, _)| name.len() == 10) else { continue };
-        let Ok(number) = name.parse() else { continue };
-        // Where a crash left both, the segment itself counts.
-        if kind != "mxj" && (kind != "mxa" || segments.contains_key(&number)) {
-            continue;
+        if let Some((name, "mxj" | "mxa")) = name.filter(|(name, _)| name.len() == 10) {
+            numbers.extend(name.parse::<u32>());
         }
+    }
+    let mut segments: Vec<Listed> = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let next = segments.last().map_or(0, |last| last.number + 1);
+        for unseen in next..number {
+            // One that is really missing is told by who asked; those behind it change nothing.
+            let Some(listed) = look(disk, folder, unseen)? else { break };
+            segments.push(listed);
+        }
+        segments.extend(look(disk, folder, number)?);
+    }
+    Ok(segments)
+}
+
+/// Looks at a segment, or at the stub of an archived one, which is made before the segment goes. Where a crash left both, the
+/// segment counts.
+fn look(disk: &dyn Disk, folder: &Path, number: u32) -> io::Result<Option<Listed>> {
+    for path in [path(folder, number), stub_path(folder, number)] {
         let file = match disk.open(&path, false) {
-            // Archived since the folder was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                disk.open(&stub_path(folder, number), false)?
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             file => file?,
         };
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
         let read = disk::read_up_to(&*file, &mut bytes, 0)?;
-        segments.insert(number, Listed { number, path, header: Header::parse(&bytes[..read]) });
+        return Ok(Some(Listed { number, path, header: Header::parse(&bytes[..read]) }));
     }
-    Ok(segments.into_values().collect())
+    Ok(None)
 }
 
 /// Makes a segment file that begins with `content` and is filled up to `length` with zeros.
@@ -288,6 +305,7 @@ impl Reader {
         Ok(crate::frame::declared_length(&bytes).map(|length| FrameHead {
             length,
             first_index: u64::from_be_bytes(*bytes[16..].first_chunk().expect("a frame's head has 80 bytes")),
+            time_ms: u64::from_be_bytes(*bytes[32..].first_chunk().expect("a frame's head has 80 bytes")),
             count: u32::from_be_bytes(*bytes[12..].first_chunk().expect("a frame's head has 80 bytes")),
         }))
     }
@@ -297,6 +315,19 @@ impl Reader {
     ///
     /// Frames that a later segment supersedes are the same bytes, so it does not matter which copy is found.
     pub(crate) fn locate(&self, index: u64) -> Result<Position, ReadError> {
+        let mut position = self.last_that_begins(|head| head.first_index <= index)?;
+        loop {
+            let head = self.frame_head(position)?.ok_or(ReadError::Malformed("frame"))?;
+            if (head.first_index..head.first_index + u64::from(head.count)).contains(&index) {
+                return Ok(position);
+            }
+            position = position.after(head.length).ok_or(ReadError::Malformed("frame"))?;
+        }
+    }
+
+    /// The first frame of the last segment whose first frame is as wanted; of the first segment when none is. Frames that are
+    /// as wanted stand before all that are not.
+    fn last_that_begins(&self, wanted: impl Fn(&FrameHead) -> bool) -> Result<Position, ReadError> {
         const HEAD: u32 = SEGMENT_HEADER_BYTES as u32;
         // A segment never begins with an older frame than the one before it; one that is not begun has none.
         let (mut low, mut high) = (0, self.newest()?);
@@ -305,7 +336,7 @@ impl Reader {
             // Those that are missing were archived, which happens from the oldest on.
             let earlier = match self.frame_head(Position::new(middle, HEAD)) {
                 Err(ReadError::Missing(_)) => true,
-                head => head?.is_some_and(|head| head.first_index <= index),
+                head => head?.is_some_and(|head| wanted(&head)),
             };
             if earlier {
                 low = middle;
@@ -313,14 +344,48 @@ impl Reader {
                 high = middle - 1;
             }
         }
-        let mut position = Position::new(low, HEAD);
+        Ok(Position::new(low, HEAD))
+    }
+
+    /// Index of the first entry that is not older than a moment; `None` when all are older. Reads as much as
+    /// [`Reader::locate`].
+    pub(crate) fn first_at(&self, time_ms: u64) -> Result<Option<u64>, ReadError> {
+        let mut position = self.last_that_begins(|head| head.time_ms < time_ms)?;
         loop {
-            let head = self.frame_head(position)?.ok_or(ReadError::Malformed("frame"))?;
-            if (head.first_index..head.first_index + u64::from(head.count)).contains(&index) {
-                return Ok(position);
+            let Some(next) = self.next_group(position, 0)? else { return Ok(None) };
+            let head = self.frame_head(next)?.ok_or(ReadError::Malformed("frame"))?;
+            if head.time_ms >= time_ms {
+                return Ok(Some(head.first_index));
             }
-            position = position.after(head.length).ok_or(ReadError::Malformed("frame"))?;
+            position = next.after(head.length).ok_or(ReadError::Malformed("frame"))?;
         }
+    }
+
+    /// Gives the leaves of the durable entries from `from` to below `until` to `take`, as many at once as a frame has, until
+    /// it says `false`.
+    pub(crate) fn leaves(
+        &self,
+        from: u64,
+        until: u64,
+        mut take: impl FnMut(&[[u8; LEAF_BYTES]]) -> io::Result<bool>,
+    ) -> Result<(), ReadError> {
+        let mut index = from;
+        let mut position = self.locate(from)?;
+        while index < until {
+            let bytes = self.frame(position)?;
+            let frame = Frame::parse(&bytes).map_err(ReadError::Malformed)?;
+            let behind = frame.head.first_index..until;
+            let leaves = behind.zip(frame.leaves()).filter(|(at, _)| *at >= index).map(|(_, leaf)| *leaf);
+            let leaves: Vec<_> = leaves.collect();
+            index += leaves.len() as u64;
+            if leaves.is_empty() || !take(&leaves)? {
+                return Ok(());
+            }
+            if index < until {
+                position = self.next_group(position, index)?.ok_or(ReadError::Malformed("frame"))?;
+            }
+        }
+        Ok(())
     }
 
     /// The frame with entries that begins at a position or is the next one after it, in this segment or a later one,
@@ -347,6 +412,7 @@ impl Reader {
 struct FrameHead {
     length: usize,
     first_index: u64,
+    time_ms: u64,
     count: u32,
 }
 
@@ -622,5 +688,82 @@ impl KeeperTask {
             self.keeper.changed.notify_all();
         }
         metrics::gauge!("miaoxiang_journal_full").set(if full { 1.0 } else { 0.0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{disk::RealDisk, ledger::Space};
+    use std::fs;
+    use tempfile::TempDir;
+
+    /// Archives segments while the folder is read: the reader comes too early for the stubs and too late for the segments.
+    struct Racing(&'static [u32]);
+
+    impl Disk for Racing {
+        fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+            let mut seen = RealDisk.list(folder)?;
+            for number in self.0 {
+                fs::rename(path(folder, *number), stub_path(folder, *number))?;
+                seen.retain(|seen| *seen != path(folder, *number));
+            }
+            Ok(seen)
+        }
+
+        fn open(&self, path: &Path, write: bool) -> io::Result<Arc<dyn DiskFile>> {
+            RealDisk.open(path, write)
+        }
+
+        fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+            RealDisk.create(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            RealDisk.rename(from, to)
+        }
+
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            RealDisk.remove(path)
+        }
+
+        fn make_folder(&self, folder: &Path) -> io::Result<()> {
+            RealDisk.make_folder(folder)
+        }
+
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            RealDisk.sync_folder(folder)
+        }
+
+        fn stat(&self, path: &Path) -> io::Result<Stat> {
+            RealDisk.stat(path)
+        }
+
+        fn space(&self, folder: &Path) -> io::Result<Space> {
+            RealDisk.space(folder)
+        }
+
+        fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
+            RealDisk.lock(path)
+        }
+    }
+
+    #[test]
+    fn what_is_archived_while_the_folder_is_read_is_found() {
+        let dir = TempDir::new().unwrap();
+        for number in 0..6 {
+            fs::write(path(dir.path(), number), header(number, 0, "log.example/test", 7)).unwrap();
+        }
+        let numbers = |racing: &'static [u32]| -> Vec<u32> {
+            let listed = list(&Racing(racing), dir.path()).unwrap();
+            assert!(listed.iter().all(|listed| listed.header.is_some_and(|one| one.number == listed.number)));
+            listed.iter().map(|listed| listed.number).collect()
+        };
+        assert_eq!(numbers(&[0]), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(numbers(&[1, 2, 3]), [0, 1, 2, 3, 4, 5]);
+        // One that is really gone stays so, and a name that nobody made costs nothing.
+        fs::remove_file(path(dir.path(), 4)).unwrap();
+        fs::write(path(dir.path(), u32::MAX), header(u32::MAX, 0, "log.example/test", 7)).unwrap();
+        assert_eq!(numbers(&[]), [0, 1, 2, 3, 5, u32::MAX]);
     }
 }

@@ -570,6 +570,12 @@ impl Sequencer {
         pending: &mut Pending,
         buffer: &mut Vec<u8>,
     ) -> bool {
+        if self.closed.load(Ordering::Acquire) {
+            for submission in group {
+                let _ = submission.reply.send(Err(Refused::Closed));
+            }
+            return false;
+        }
         // Room first: the frame's position is part of what is committed.
         let room = self.make_room(HEADER_BYTES + bytes + NONCE_BYTES + TAG_BYTES + TRAILER_BYTES);
         if let Err(refused) = room {

@@ -18,6 +18,8 @@ use std::{
 };
 
 const MAGIC: &[u8; 4] = b"MXN1";
+/// Written and made durable at once: a disk takes some milliseconds for it.
+const PIECE_BYTES: usize = 1 << 20;
 /// Snapshots kept: the newest may not be confirmed yet.
 const KEPT: usize = 2;
 /// Stands where a value's slot would begin: slots begin with their kind, which is not 0.
@@ -65,7 +67,9 @@ pub(crate) fn write(
 ) -> Result<(), StoreError> {
     fs::create_dir_all(folder)?;
     let temporary = folder.join("snapshot.new");
-    let mut out = Hashing { inner: BufWriter::new(File::create(&temporary)?), hash: Context::new(&SHA256) };
+    let pieces = Pieces { file: File::create(&temporary)?, unsynced: 0, sync: File::sync_data };
+    let mut out =
+        Hashing { inner: BufWriter::with_capacity(PIECE_BYTES, pieces), hash: Context::new(&SHA256) };
     let head = meta.encode(origin, digest);
     out.write_all(MAGIC)?;
     out.write_all(&(head.len() as u32).to_be_bytes())?;
@@ -85,8 +89,8 @@ pub(crate) fn write(
     out.write_all(&count.to_be_bytes())?;
     let Hashing { mut inner, hash } = out;
     inner.write_all(hash.finish().as_ref())?;
-    let file = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
+    let pieces = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
+    pieces.file.sync_all()?;
     fs::rename(&temporary, folder.join(format!("{:020}.mxs", meta.covers)))?;
     File::open(folder)?.sync_all()?;
     let listed = list(folder)?;
@@ -170,6 +174,29 @@ fn read_length(input: &mut impl Read, most: usize) -> Result<usize, StoreError> 
     if length > most { Err(StoreError::Doubtful("malformed")) } else { Ok(length) }
 }
 
+/// Makes a file durable piece by piece, so that no sync of the journal waits behind a whole snapshot.
+struct Pieces<F> {
+    file: F,
+    unsynced: usize,
+    sync: fn(&F) -> io::Result<()>,
+}
+
+impl<F: Write> Write for Pieces<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(&bytes[..bytes.len().min(PIECE_BYTES)])?;
+        self.unsynced += written;
+        if self.unsynced >= PIECE_BYTES {
+            (self.sync)(&self.file)?;
+            self.unsynced = 0;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Passes bytes on and hashes them.
 struct Hashing<T> {
     inner: T,
@@ -193,5 +220,44 @@ impl<T: Read> Read for Hashing<T> {
         let read = self.inner.read(bytes)?;
         self.hash.update(&bytes[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// Bytes written since the last sync, and the most that ever were.
+    #[derive(Default)]
+    struct Disk(RefCell<(usize, usize)>);
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let mut state = self.0.borrow_mut();
+            state.0 += bytes.len();
+            state.1 = state.1.max(state.0);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_snapshot_never_leaves_more_than_two_pieces_to_one_sync() {
+        let sync = |disk: &Disk| {
+            disk.0.borrow_mut().0 = 0;
+            Ok(())
+        };
+        for step in [700, 64 << 10, PIECE_BYTES, 5 * PIECE_BYTES + 3] {
+            let mut out = Pieces { file: Disk::default(), unsynced: 0, sync };
+            for _ in 0..20 * PIECE_BYTES / step + 1 {
+                out.write_all(&vec![7; step]).unwrap();
+            }
+            let (unsynced, most) = out.file.0.into_inner();
+            assert!(unsynced < PIECE_BYTES && most < 2 * PIECE_BYTES, "{step}: {unsynced} {most}");
+        }
     }
 }

@@ -1,11 +1,17 @@
 //! Tiles (C2SP tlog-tiles) in flat files: `tiles/leaves` holds the 34-byte leaves, `tiles/<level>` the hashes of a
-//! level. All derived: appended behind the sequencer by a thread of its own, synced only with a snapshot, and at start cut to
-//! what the journal confirms, checked, and made again when in doubt. Partial tiles are slices.
+//! level. All derived: appended behind the sequencer by a thread of its own, synced only with a snapshot, at start cut to what the
+//! journal confirms, checked at their end, and made again when in doubt; the scrub checks and mends the rest. Partial tiles are
+//! slices.
 
-use crate::Hash;
+use crate::{
+    Hash, ReadError,
+    ledger::{Derived, Failing, Hooks},
+    segment::Reader,
+};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io::{self, BufReader, Read as _, Write as _},
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -31,6 +37,12 @@ const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) const COALESCE: Duration = Duration::from_millis(10);
 /// Groups on their way to the tiles; beyond it the sequencer waits.
 pub(crate) const QUEUE_GROUPS: usize = 1024;
+/// Rest after a write that failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Frames read back before the queue is looked at again.
+const CATCH_UP_FRAMES: usize = 256;
+/// Read at once of each file that is compared.
+const COMPARE_BYTES: usize = 64 << 10;
 
 /// A group for the tiles.
 pub(crate) struct Written {
@@ -231,45 +243,66 @@ impl Writer {
         Ok(Some(Self { tiles, size, partial }))
     }
 
+    /// Appends leaves. After an error nothing counts as appended; what was written is written again by the next call.
     pub(crate) fn append(&mut self, leaves: &[[u8; LEAF_BYTES]], hashes: &[Hash]) -> io::Result<()> {
         self.tiles.leaves.write_all_at(leaves.as_flattened(), self.size * LEAF_BYTES as u64)?;
+        let mut partial = Vec::with_capacity(LEVELS);
         let mut rising = hashes.to_vec();
-        for level in 0..LEVELS {
+        for (level, begun) in (0u8..).zip(&self.partial) {
             if rising.is_empty() {
                 break;
             }
-            let at = count_at(level as u8, self.size) * HASH_BYTES as u64;
-            self.tiles.levels[level].write_all_at(rising.as_flattened(), at)?;
-            let mut up = Vec::new();
-            for hash in rising {
-                self.partial[level].push(hash);
-                if self.partial[level].len() == TILE_WIDTH {
-                    up.push(fold(std::mem::take(&mut self.partial[level])));
-                }
-            }
-            rising = up;
+            let at = count_at(level, self.size) * HASH_BYTES as u64;
+            self.tiles.levels[usize::from(level)].write_all_at(rising.as_flattened(), at)?;
+            let mut begun = begun.clone();
+            rising = rise(&mut begun, &rising);
+            partial.push(begun);
+        }
+        for (old, new) in self.partial.iter_mut().zip(partial) {
+            *old = new;
         }
         self.size += hashes.len() as u64;
         self.tiles.written.store(self.size, Ordering::Release);
         Ok(())
     }
 
+    /// Appends what the journal has up to a size, as far as it can be had at once. Whether that was all.
+    fn catch_up(&mut self, reader: &Reader, size: u64, hooks: &Hooks) -> Result<bool, ReadError> {
+        if self.size >= size {
+            return Ok(true);
+        }
+        let mut left = CATCH_UP_FRAMES;
+        reader.leaves(self.size, size, |leaves| {
+            hooks.tiles_write()?;
+            let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+            self.append(leaves, &hashes)?;
+            left -= 1;
+            Ok(left > 0)
+        })?;
+        Ok(self.size >= size)
+    }
+
     /// The thread behind the sequencer: appends what was written and publishes its checkpoint each second and at
-    /// the end. After an error it only drains: the public keeps the last checkpoint, the next start makes the
-    /// files again.
-    pub(crate) fn follow(mut self, receiver: &crossbeam_channel::Receiver<Written>) {
+    /// the end. After an error the public keeps the last checkpoint, and what the files lack is taken from the journal; that
+    /// is tried each second. At the end it is left to the next start.
+    pub(crate) fn follow(
+        mut self,
+        receiver: &Receiver<Written>,
+        reader: &Reader,
+        failing: &Failing,
+        hooks: &Hooks,
+    ) {
         let mut latest: Option<(u64, String)> = None;
         let mut due = Instant::now();
-        let mut broken = false;
+        // When to try again, while the files lack something.
+        let mut behind: Option<Instant> = None;
         loop {
             let received = match latest {
-                Some(_) => receiver.recv_deadline(due),
-                None => receiver.recv().map_err(|_| crossbeam_channel::RecvTimeoutError::Disconnected),
+                Some(_) => receiver.recv_deadline(behind.unwrap_or(due)),
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
-            let ended = matches!(received, Err(crossbeam_channel::RecvTimeoutError::Disconnected));
-            if let Ok(mut written) = received
-                && !broken
-            {
+            let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
+            if let Ok(mut written) = received {
                 // Groups come by the thousand a second: taking them together spares the sequencer's processor a
                 // switch of threads for each.
                 std::thread::sleep(COALESCE);
@@ -278,26 +311,195 @@ impl Writer {
                     written.hashes.extend(next.hashes);
                     (written.size, written.checkpoint) = (next.size, next.checkpoint);
                 }
-                match self.append(&written.leaves, &written.hashes) {
-                    Ok(()) => latest = Some((written.size, written.checkpoint)),
-                    Err(error) => {
+                if behind.is_none() {
+                    let appended = hooks.tiles_write();
+                    let appended = appended.and_then(|()| self.append(&written.leaves, &written.hashes));
+                    if let Err(error) = appended {
                         tracing::error!(%error, "writing tiles failed: the public log stands still");
-                        (broken, latest) = (true, None);
+                        failing.set(Derived::Tiles, true);
+                        behind = Some(Instant::now() + RETRY_INTERVAL);
                     }
                 }
+                latest = Some((written.size, written.checkpoint));
             }
-            if (ended || Instant::now() >= due)
+            let now = Instant::now();
+            if let (Some(at), Some((size, _))) = (behind, &latest) {
+                if now < at && !ended {
+                    continue;
+                }
+                behind = match self.catch_up(reader, *size, hooks) {
+                    Ok(true) => None,
+                    Ok(false) => Some(now),
+                    Err(_) if ended => return,
+                    Err(_) => Some(now + RETRY_INTERVAL),
+                };
+                if behind.is_some() {
+                    continue;
+                }
+                tracing::info!("the tiles have what they lacked: the public log goes on");
+                failing.set(Derived::Tiles, false);
+            }
+            if (ended || now >= due)
                 && let Some((size, text)) = latest.take()
             {
                 if let Err(error) = self.tiles.publish(size, &text) {
                     tracing::warn!(%error, "the published checkpoint was not written to its file");
                 }
-                due = Instant::now() + PUBLISH_INTERVAL;
+                due = now + PUBLISH_INTERVAL;
             }
             if ended {
                 return;
             }
         }
+    }
+}
+
+/// Adds hashes to a level's last, incomplete tile; gives those of the tiles that become full.
+fn rise(begun: &mut Vec<Hash>, hashes: &[Hash]) -> Vec<Hash> {
+    let mut up = Vec::new();
+    for hash in hashes {
+        begun.push(*hash);
+        if begun.len() == TILE_WIDTH {
+            up.push(fold(std::mem::take(begun)));
+        }
+    }
+    up
+}
+
+/// Compares the files with a journal that is read from its first entry on. Needs no lock: beside a writer it sees what
+/// was written before.
+pub(crate) struct Comparing {
+    /// The leaves, then the levels.
+    files: Vec<Compared>,
+    /// Per level the hashes of its last, incomplete tile.
+    partial: Vec<Vec<Hash>>,
+}
+
+/// A file that is compared.
+struct Compared {
+    name: String,
+    item: &'static str,
+    file: Option<BufReader<File>>,
+    /// Items that it has and the journal too.
+    held: u64,
+    /// The first that is not what the journal says.
+    wrong: Option<u64>,
+}
+
+impl Compared {
+    /// Compares the next items, of so many bytes each, unless the file has ended.
+    fn follow<const N: usize>(&mut self, items: &[[u8; N]]) -> io::Result<()> {
+        let mut found = [0; N];
+        for item in items {
+            let Some(file) = &mut self.file else { return Ok(()) };
+            match file.read_exact(&mut found) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.file = None;
+                    return Ok(());
+                }
+                read => read?,
+            }
+            if found != *item {
+                self.wrong = self.wrong.or(Some(self.held));
+            }
+            self.held += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Comparing {
+    /// Opens the files; those that are not there have nothing.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        let open = |name: String, item| {
+            let file = match File::open(folder.join(&name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                file => Some(BufReader::with_capacity(COMPARE_BYTES, file?)),
+            };
+            Ok(Compared { name, item, file, held: 0, wrong: None })
+        };
+        let levels = (0..LEVELS).map(|level| open(level.to_string(), "hash"));
+        let files = std::iter::once(open("leaves".to_owned(), "leaf")).chain(levels);
+        Ok(Self { files: files.collect::<io::Result<_>>()?, partial: vec![Vec::new(); LEVELS] })
+    }
+
+    /// Compares the journal's next leaves.
+    pub(crate) fn follow(&mut self, leaves: &[[u8; LEAF_BYTES]], hashes: &[Hash]) -> io::Result<()> {
+        let Some((of_leaves, levels)) = self.files.split_first_mut() else { return Ok(()) };
+        of_leaves.follow(leaves)?;
+        let mut rising = hashes.to_vec();
+        for (level, begun) in levels.iter_mut().zip(&mut self.partial) {
+            level.follow(&rising)?;
+            rising = rise(begun, &rising);
+        }
+        Ok(())
+    }
+
+    /// What is wrong, in words; the tiles of a published checkpoint must all be there.
+    pub(crate) fn problems(&self, published: u64) -> Vec<String> {
+        let needed = std::iter::once(published).chain((0u8..).map(|level| count_at(level, published)));
+        let mut problems = Vec::new();
+        for (file, needed) in self.files.iter().zip(needed) {
+            let Compared { name, item, held, wrong, .. } = file;
+            if let Some(at) = wrong {
+                problems.push(format!("tiles/{name} is not what the journal says at {item} {at}"));
+            }
+            if *held < needed {
+                problems.push(format!("tiles/{name} is shorter than the published checkpoint"));
+            }
+        }
+        problems
+    }
+}
+
+impl Tiles {
+    /// Looks at a full tile of level 0 or an upper one in the published tree: whether it agrees with the leaves below it and with
+    /// the hash above it. A tile that ends nowhere has not been looked at and is good.
+    pub(crate) fn is_good(&self, level: u8, index: u64) -> io::Result<bool> {
+        let Some(hashes) = self.tile(level, index, None)? else { return Ok(true) };
+        let hashes = hashes.as_chunks::<HASH_BYTES>().0.to_vec();
+        if level == 0 {
+            let mut leaves = vec![0; TILE_WIDTH * LEAF_BYTES];
+            self.leaves.read_exact_at(&mut leaves, index * (TILE_WIDTH * LEAF_BYTES) as u64)?;
+            let leaves = leaves.as_chunks::<LEAF_BYTES>().0;
+            if !leaves.iter().zip(&hashes).all(|(leaf, hash)| leaf_hash(leaf) == *hash) {
+                return Ok(false);
+            }
+        }
+        match self.levels.get(usize::from(level) + 1) {
+            Some(above) => Ok(read_hashes(above, index, 1)?.first() == Some(&fold(hashes))),
+            None => Ok(true),
+        }
+    }
+
+    /// Makes a full tile of level 0 again from its leaves, or an upper one's hash above it from itself, whose hashes are good.
+    ///
+    /// # Errors
+    /// The files fail, or neither the tile's hashes nor the one above it confirm the leaves.
+    pub(crate) fn mend(&self, level: u8, index: u64, leaves: &[[u8; LEAF_BYTES]]) -> io::Result<()> {
+        let hashes = if level == 0 {
+            let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+            let at = index * TILE_WIDTH as u64;
+            let above = read_hashes(self.file(level + 1)?, index, 1)?;
+            if read_hashes(self.file(level)?, at, TILE_WIDTH)? != hashes && above != [fold(hashes.clone())] {
+                return Err(io::Error::other("nothing confirms the journal's leaves"));
+            }
+            self.leaves.write_all_at(leaves.as_flattened(), at * LEAF_BYTES as u64)?;
+            self.file(level)?.write_all_at(hashes.as_flattened(), at * HASH_BYTES as u64)?;
+            hashes
+        } else {
+            read_hashes(self.file(level)?, index * TILE_WIDTH as u64, TILE_WIDTH)?
+        };
+        self.file(level + 1)?.write_all_at(&fold(hashes), index * HASH_BYTES as u64)
+    }
+
+    fn file(&self, level: u8) -> io::Result<&File> {
+        self.levels.get(usize::from(level)).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Full tiles of a level in the published tree.
+    pub(crate) fn full_tiles(&self, level: u8) -> u64 {
+        count_at(level, self.published_size()) / TILE_WIDTH as u64
     }
 }
 

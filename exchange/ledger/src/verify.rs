@@ -6,11 +6,12 @@ use crate::{
     disk::RealDisk,
     frame::Kind,
     image::Image,
+    index::Recount,
     ledger::OpenError,
-    record::{EntryPlain, Record},
+    record::{EntryPlain, Record, StateDigest},
     recovery::{
         Changes, Found, Reading, apply_frame, is_served, lock, open_state, published, signer,
-        snapshots_folder, store_folder,
+        snapshots_folder, store_folder, tiles_folder,
     },
     segment::Folders,
     sequencer::{Cursor, LogSigner, kind_of_leaf, leaf_of},
@@ -18,6 +19,7 @@ use crate::{
     state::State,
     store::StoreError,
     tally::{Comparison, Tally},
+    tiles::Comparing,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use verifier::{
@@ -27,6 +29,7 @@ use verifier::{
 
 /// How often a journal that is being written is looked at before what seems wrong counts as wrong.
 const LOOKS: usize = 5;
+const TILES: &str = "reading the tiles";
 
 /// What [`verify_log`] found in a journal whose frames are all good.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct LogReport {
     pub published: Option<u64>,
     /// Digests of the state that were logged; all are right but those among the problems.
     pub logged_digests: u64,
+    /// Index roots that were logged; all are right but those among the problems.
+    pub index_roots: u64,
     /// Snapshot files that hold the state that the journal makes.
     pub snapshots: usize,
     /// The restart image.
@@ -70,25 +75,32 @@ pub enum ImageFound {
 }
 
 /// Looks at a journal that a gateway may be writing.
-fn look(options: &Options, signer: &LogSigner, published: Option<&Checkpoint>) -> Result<Found, OpenError> {
+fn look(
+    options: &Options,
+    signer: &LogSigner,
+    published: Option<&Checkpoint>,
+    reading: Reading,
+) -> Result<Found, OpenError> {
     let look = || {
         let folders = Folders::new(Arc::new(RealDisk), options);
-        Found::look(folders, signer, published.cloned(), Reading::Check)
+        Found::look(folders, signer, published.cloned(), reading)
     };
-    // A segment that is begun, or archived, while the folder is read may be seen in neither of its forms. What is
-    // damaged is so at every look.
+    // A segment that is begun while the folder is read may be seen in neither of its forms. What is damaged is so at
+    // every look.
     (1..LOOKS).fold(look(), |found, _| found.or_else(|_| look()))
 }
 
 /// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
-/// state parts and what they commit to, the published checkpoint, the digests of the state that were logged, the
-/// snapshots, and, when no gateway has it open, the restart image. `progress` gets the entries done so far.
+/// state parts and what they commit to, the published checkpoint, the digests of the state and the index roots that were
+/// logged, the tiles and entry bundles, the snapshots, and, when no gateway has it open, the restart image. `progress` gets
+/// the entries done so far.
 ///
 /// Beside a running gateway it sees the journal of the moment. Needs about 100 bytes of memory for each license,
-/// holder, grant and counter beside the state itself.
+/// holder, grant and counter beside the state itself, 56 more for each holder, and at most 64 MiB.
 ///
 /// # Errors
-/// The first thing that is wrong; everything that `progress` was told before it is right.
+/// The first thing that is wrong with the journal, also [`OpenError::RolledBack`] when an image or a snapshot was made of more;
+/// everything that `progress` was told before it is right.
 pub fn verify_log(
     options: Options,
     keys: LedgerKeys,
@@ -102,10 +114,11 @@ pub fn verify_log(
     let served = is_served(&options.folder);
     let published = published(&options.folder, &signer.key);
     let mut snapshots = snapshots(&options, &mut problems)?;
-    let found = look(&options, &signer, published.as_ref())?;
+    let mut tiles = Comparing::open(&tiles_folder(&options.folder)).map_err(OpenError::io(TILES))?;
+    let found = look(&options, &signer, published.as_ref(), Reading::Check)?;
     let mut changes = Changes::default();
-    let mut tally = Tally::empty();
-    let (mut logged_digests, mut good_snapshots) = (0, 0);
+    let (mut tally, mut recount) = (Tally::empty(), Recount::new());
+    let (mut logged_digests, mut index_roots, mut good_snapshots) = (0, 0, 0);
     let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
         changes.clear();
         apply_frame(&crypt, &state, position, frame, hashes, &mut changes)?;
@@ -124,6 +137,15 @@ pub fn verify_log(
                 }
             }
         }
+        changes.heads.drain(..).for_each(|grown| recount.grow(grown));
+        for (index, text) in &changes.index_roots {
+            index_roots += 1;
+            if let Err(wrong) = recount.compare(*index, text) {
+                problems.push(format!("the index root at index {index} is {wrong}"));
+            }
+        }
+        let leaves: Vec<_> = frame.leaves().copied().collect();
+        tiles.follow(&leaves, hashes).map_err(OpenError::io(TILES))?;
         if let Some(digest) = seal.and_then(|size| snapshots.remove(&size)) {
             if tally.at(frame.size) == Some(digest) {
                 good_snapshots += 1;
@@ -135,12 +157,17 @@ pub fn verify_log(
         Ok::<_, OpenError>(())
     })?;
     let size = end.cursor.frontier.size();
+    if let Some((ahead, _)) = snapshots.last_key_value().filter(|(ahead, _)| **ahead > size) {
+        return Err(OpenError::RolledBack { published: *ahead, journal: size });
+    }
     problems.extend(
         snapshots.keys().map(|size| format!("the journal has no seal for the snapshot of size {size}")),
     );
+    problems.extend(tiles.problems(published.as_ref().map_or(0, |published| published.size)));
     let state_digest = state.digest();
-    let image = match image(&options, &crypt, &signer, end.cursor.frame, state_digest) {
+    let image = match image(&options, &crypt, &signer, &end.cursor, state_digest) {
         Ok(found) => found,
+        Err(ImageProblem::Journal(error @ OpenError::RolledBack { .. })) => return Err(error),
         Err(error) => {
             problems.push(format!("the restart image: {error}"));
             ImageFound::Bad
@@ -155,6 +182,7 @@ pub fn verify_log(
         state_digest,
         published: published.map(|published| published.size),
         logged_digests,
+        index_roots,
         snapshots: good_snapshots,
         image,
         problems,
@@ -184,7 +212,7 @@ fn image(
     options: &Options,
     crypt: &Arc<Crypt>,
     signer: &LogSigner,
-    frames: u64,
+    end: &Cursor,
     expected: Hash,
 ) -> Result<ImageFound, ImageProblem> {
     let store = store_folder(&options.folder);
@@ -203,23 +231,25 @@ fn image(
     if let Some(probe) = &options.probe {
         probe(&options.folder, options.engine).map_err(StoreError::Probe)?;
     }
-    let state = State::new(Arc::clone(crypt), options.idempotency_per_organisation);
-    let (_image, Some(meta)) = Image::open(&store, options.engine, &options.origin, &state)? else {
-        return Ok(ImageFound::Absent);
-    };
-    let found = look(options, signer, None)?;
-    let mut changes = Changes::default();
-    let end = found.walk(&meta.cursor, &mut |position, frame, hashes| {
-        changes.clear();
-        apply_frame(crypt, &state, position, frame, hashes, &mut changes)
-    })?;
-    if end.cursor.frame != frames {
+    let found = look(options, signer, None, Reading::Check)?;
+    let now = found.walk(end, &mut |_, _, _| Ok::<_, OpenError>(()));
+    if !now.is_ok_and(|now| now.cursor.frame == end.frame) {
         // A gateway ran in between.
         return Ok(ImageFound::InUse);
     }
-    if meta.covers > end.cursor.frontier.size() {
-        return Err(StoreError::Doubtful("ahead of the journal").into());
+    let (state, mut covers) = (State::new(Arc::clone(crypt), options.idempotency_per_organisation), 0);
+    let opened =
+        Image::open(&store, options.engine, &options.origin, &state, &mut |meta| covers = meta.covers);
+    let journal = end.frontier.size();
+    if covers > journal {
+        return Err(OpenError::RolledBack { published: covers, journal }.into());
     }
+    let (_image, Some(meta)) = opened? else { return Ok(ImageFound::Absent) };
+    let mut changes = Changes::default();
+    found.walk(&meta.cursor, &mut |position, frame, hashes| {
+        changes.clear();
+        apply_frame(crypt, &state, position, frame, hashes, &mut changes)
+    })?;
     if state.digest() != expected {
         return Err(StoreError::Doubtful("not the state of the journal").into());
     }
@@ -260,10 +290,32 @@ pub struct Tail {
 ///
 /// # Errors
 /// [`OpenError`]; what came before the first damage was visited.
-pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry)) -> Result<Tail, OpenError> {
-    let signer = signer(&options, &keys)?;
-    let crypt = Crypt::new(&options.origin, &keys);
-    let found = look(&options, &signer, None)?;
+pub fn entries(options: Options, keys: LedgerKeys, visit: impl FnMut(Entry)) -> Result<Tail, OpenError> {
+    read(&options, &keys, Reading::Check, visit)
+}
+
+/// As [`entries`], of a log that is known to have lost its end, and without asking the guard, which says so too: every entry
+/// that there is. Where a log that went back ends nothing in its folder can tell.
+///
+/// # Errors
+/// [`OpenError`]; what came before the first damage was visited.
+pub fn entries_of_lost(
+    options: Options,
+    keys: LedgerKeys,
+    visit: impl FnMut(Entry),
+) -> Result<Tail, OpenError> {
+    read(&options, &keys, Reading::Lost, visit)
+}
+
+fn read(
+    options: &Options,
+    keys: &LedgerKeys,
+    reading: Reading,
+    mut visit: impl FnMut(Entry),
+) -> Result<Tail, OpenError> {
+    let signer = signer(options, keys)?;
+    let crypt = Crypt::new(&options.origin, keys);
+    let found = look(options, &signer, None, reading)?;
     let mut closed = false;
     let end = found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
         if frame.head.kind == Kind::Seal {
@@ -291,4 +343,50 @@ pub fn entries(options: Options, keys: LedgerKeys, mut visit: impl FnMut(Entry))
         Ok(())
     })?;
     Ok(Tail { size: end.cursor.frontier.size(), root: end.cursor.frontier.root(), closed })
+}
+
+/// Whether an entry behind a cursor has this digest of the state.
+pub(crate) fn is_logged(
+    options: &Options,
+    keys: &LedgerKeys,
+    from: &Cursor,
+    digest: StateDigest,
+) -> Result<bool, OpenError> {
+    let signer = signer(options, keys)?;
+    let crypt = Crypt::new(&options.origin, keys);
+    let found = look(options, &signer, None, Reading::Check)?;
+    let walked = found.walk(from, &mut |position, frame, _| -> Result<(), Search> {
+        if frame.head.kind == Kind::Seal {
+            return Ok(());
+        }
+        let corrupt =
+            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
+        let plain = open_state(&crypt, frame)?;
+        let mut rest = plain.as_slice();
+        for _ in 0..frame.head.count {
+            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
+            let record = Record::decode(entry.record).map_err(|error| corrupt(error.0))?;
+            if record.state_digest == Some(digest) {
+                return Err(Search::Found);
+            }
+        }
+        Ok(())
+    });
+    match walked {
+        Err(Search::Found) => Ok(true),
+        Err(Search::Failed(error)) => Err(error),
+        Ok(_) => Ok(false),
+    }
+}
+
+/// Why a search ends early.
+enum Search {
+    Found,
+    Failed(OpenError),
+}
+
+impl From<OpenError> for Search {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error)
+    }
 }

@@ -78,3 +78,46 @@ fn a_journal_below_the_size_that_others_have_seen_is_refused() {
     }
     open_with(seen(1)).0.close();
 }
+
+#[test]
+fn a_closed_log_rests_for_as_long_as_it_likes() {
+    const DAY_MS: u64 = 86_400_000;
+    let dir = TempDir::new().unwrap();
+    let at = |day: u64, image| {
+        let hooks = Hooks { clock: Some(Arc::new(move || day * DAY_MS)), ..Hooks::default() };
+        Options { hooks, image, ..options(dir.path()) }
+    };
+    let ledger = open_with(at(20_000, true)).0;
+    commit_now(&ledger, plain());
+    ledger.close();
+    let refused = Ledger::open(at(20_400, true), keys()).err().unwrap();
+    assert!(matches!(refused, OpenError::Clock { .. }), "{refused}");
+    let ledger = open_with(at(20_001, true)).0;
+    commit_now(&ledger, closing());
+    ledger.close();
+    // Nothing is made by the clock any more, so nothing can be made by a wrong one.
+    for (image, day) in [(true, 20_400), (false, 21_000), (true, 19_000), (false, 30_000)] {
+        let (ledger, _) = open_with(at(day, image));
+        assert!(ledger.is_closed());
+        assert!(matches!(at_once(&ledger, vec![plain()])[..], [Err(Refused::Closed)]));
+        assert_eq!(ledger.health().stopped, None);
+        ledger.close();
+        ledger::rebuild(at(day, true), keys(), RebuildFrom::Zero, &|_| {}).unwrap();
+    }
+    assert!(ledger::entries(at(25_000, true), keys(), |_| {}).unwrap().closed);
+}
+
+#[test]
+fn a_closed_log_stays_open_to_readers_while_the_clock_jumps() {
+    const DAY_MS: u64 = 86_400_000;
+    let dir = TempDir::new().unwrap();
+    let now = Arc::new(AtomicU64::new(20_000 * DAY_MS));
+    let clock = Arc::clone(&now);
+    let hooks = Hooks { clock: Some(Arc::new(move || clock.load(Ordering::Relaxed))), ..Hooks::default() };
+    let ledger = open_with(Options { hooks, ..options(dir.path()) }).0;
+    commit_now(&ledger, closing());
+    now.store(20_400 * DAY_MS, Ordering::Relaxed);
+    assert!(matches!(at_once(&ledger, vec![plain()])[..], [Err(Refused::Closed)]));
+    assert_eq!(ledger.health().stopped, None);
+    ledger.close();
+}

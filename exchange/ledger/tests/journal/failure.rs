@@ -301,3 +301,78 @@ fn nothing_is_answered_from_a_segment_that_is_gone() {
 fn cut(path: &Path, len: u64) {
     fs::OpenOptions::new().write(true).open(path).unwrap().set_len(len).unwrap();
 }
+
+#[test]
+fn tiles_that_could_not_be_written_are_told_and_written_later() {
+    let dir = TempDir::new().unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&broken);
+    let hooks = Hooks {
+        tiles_write: Some(Arc::new(move || match fails.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => Ok(()),
+        })),
+        ..Hooks::default()
+    };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    let published = |size| {
+        while ledger.published().0 != size {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    commit_now(&ledger, note(&ledger));
+    published(1);
+    assert_eq!(ledger.health().failing, []);
+    broken.store(true, Ordering::SeqCst);
+    for _ in 0..300 {
+        commit_now(&ledger, note(&ledger));
+    }
+    while ledger.health().failing != [ledger::Derived::Tiles] {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // The journal goes on, the public log does not.
+    let last = commit_now(&ledger, note(&ledger));
+    assert_eq!((ledger.size(), ledger.published().0), (302, 1));
+    broken.store(false, Ordering::SeqCst);
+    published(302);
+    assert_eq!(ledger.health().failing, []);
+    check_receipt(&ledger, &last, &ledger.proof(301).unwrap().unwrap());
+    ledger.close();
+    assert_eq!(verify(dir.path()).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn tiles_that_are_never_written_are_made_by_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let hooks =
+        Hooks { tiles_write: Some(Arc::new(|| Err(io::ErrorKind::StorageFull.into()))), ..Hooks::default() };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    for _ in 0..3 {
+        commit_now(&ledger, note(&ledger));
+    }
+    assert_eq!(ledger.published().0, 0);
+    ledger.close();
+    let ledger = open(dir.path());
+    assert_eq!(ledger.published().0, 3);
+    ledger.close();
+}
+
+#[test]
+fn a_thread_that_dies_behind_the_journal_is_told() {
+    let dir = TempDir::new().unwrap();
+    let hooks = Hooks { tiles_write: Some(Arc::new(|| panic!("dies"))), ..Hooks::default() };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    commit_now(&ledger, note(&ledger));
+    while ledger.health().failing != [ledger::Derived::Tiles] {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // It costs what it derives.
+    for _ in 0..2000 {
+        commit_now(&ledger, note(&ledger));
+    }
+    assert_eq!(ledger.health().stopped, None);
+    ledger.close();
+    let ledger = open(dir.path());
+    assert_eq!((ledger.size(), ledger.published().0), (2001, 2001));
+    ledger.close();
+}

@@ -10,6 +10,7 @@ mod derived;
 #[path = "../shared/entry.rs"]
 mod entry;
 mod epochs;
+mod evidence;
 mod failure;
 mod model;
 mod refusals;

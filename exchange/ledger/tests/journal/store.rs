@@ -320,7 +320,7 @@ fn archived_segments_are_found_where_they_are() {
     for n in 1..=5 {
         issue(&ledger, n);
     }
-    assert!(matches!(ledger::archive(&options, 1), Err(OpenError::NotYet { before: 1, limit: 0 })));
+    assert!(matches!(ledger::archive(&options, &keys(), 1), Err(OpenError::NotYet { before: 1, limit: 0 })));
     fill(&ledger, dir.path(), 4);
     for n in 6..=7 {
         issue(&ledger, n);
@@ -332,11 +332,11 @@ fn archived_segments_are_found_where_they_are() {
     let body = ledger.state().license(&key(1)).unwrap().body;
     assert_eq!(body.segment(), 0);
     assert_eq!(ledger.open_subject(body).unwrap(), SECRET);
-    assert!(matches!(ledger::archive(&options, 99), Err(OpenError::NotYet { before: 99, .. })));
+    assert!(matches!(ledger::archive(&options, &keys(), 99), Err(OpenError::NotYet { before: 99, .. })));
     let none = Options { archive: None, ..options.clone() };
-    assert!(matches!(ledger::archive(&none, 2), Err(OpenError::Options(_))));
-    let moved = ledger::archive(&options, 2).unwrap();
-    assert_eq!((moved.segments, ledger::archive(&options, 2).unwrap().segments), (2, 0));
+    assert!(matches!(ledger::archive(&none, &keys(), 2), Err(OpenError::Options(_))));
+    let moved = ledger::archive(&options, &keys(), 2).unwrap();
+    assert_eq!((moved.segments, ledger::archive(&options, &keys(), 2).unwrap().segments), (2, 0));
     assert!(!segment_path(dir.path(), 0).exists() && archive.join("0000000000.mxj").exists());
     // The keeper looks at the journal's files each second: it must not take archiving for a loss.
     let began = Instant::now();
@@ -378,12 +378,113 @@ fn archived_segments_are_found_where_they_are() {
     fs::copy(archive.join("0000000001.mxj"), segment_path(dir.path(), 1)).unwrap();
     fs::write(archive.join("0000000001.mxj"), b"half").unwrap();
     check(true, true);
-    assert_eq!(ledger::archive(&quiet, 2).unwrap().segments, 1);
+    assert_eq!(ledger::archive(&quiet, &keys(), 2).unwrap().segments, 1);
     assert_eq!(rebuilt(quiet.clone(), RebuildFrom::Zero).state_digest, digest);
 
     // Neither segment nor stub: lost, and refused as before.
     fs::remove_file(dir.path().join("journal").join("0000000001.mxa")).unwrap();
     assert!(matches!(Ledger::open(quiet, keys()), Err(OpenError::Corrupt { segment: 1, .. })));
+}
+
+#[test]
+fn only_a_snapshot_that_a_start_would_use_lets_segments_go() {
+    let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let options =
+        Options { archive: Some(elsewhere.path().to_owned()), ..snapshotting(dir.path(), Engine::Sled) };
+    let limit = || match ledger::archive(&options, &keys(), u32::MAX) {
+        Err(OpenError::NotYet { limit, .. }) => limit,
+        other => panic!("{other:?}"),
+    };
+    let ledger = open_with(options.clone()).0;
+    fill(&ledger, dir.path(), 3);
+    issue(&ledger, 1);
+    // Whole, and nothing in the journal says that it is right.
+    let first = loop {
+        match ledger.snapshot_to_log() {
+            Some(digest) if digest.size == ledger.size() => break digest,
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert_eq!(limit(), 0);
+    // Another one's digest does not count for it.
+    let other = StateDigest { digest: [7; 32], ..first };
+    commit_now(&ledger, command(&Record { state_digest: Some(other), ..Record::default() }, Vec::new()));
+    assert_eq!(limit(), 0);
+    log(&ledger, first);
+    let allowed = limit();
+    assert!(allowed > 0);
+    // A newer one that is not logged yet takes nothing back and adds nothing; damaged ones do not count.
+    fill(&ledger, dir.path(), allowed + 4);
+    issue(&ledger, 2);
+    while snapshots(dir.path())
+        .last()
+        .is_none_or(|last| !last.ends_with(format!("{:020}.mxs", ledger.size())))
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ledger.close();
+    let of_first = dir.path().join("snapshots").join(format!("{:020}.mxs", first.size));
+    let expected = if of_first.exists() { allowed } else { 0 };
+    assert_eq!(limit(), expected);
+    for path in snapshots(dir.path()) {
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(limit(), 0);
+}
+
+#[test]
+fn the_scrub_mends_a_tile_that_no_start_looks_at() {
+    let dir = TempDir::new().unwrap();
+    let options = || Options { scrub_bytes_per_second: u64::MAX, ..options(dir.path()) };
+    let ledger = open_with(options()).0;
+    runtime().block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..1100 {
+            let ledger = ledger.clone();
+            tasks.spawn(async move { commit(&ledger, note(&ledger)).await });
+        }
+        tasks.join_all().await;
+    });
+    ledger.close();
+    let files = ["leaves", "0", "1"].map(|name| dir.path().join("tiles").join(name));
+    let good = files.each_ref().map(|path| fs::read(path).unwrap());
+    let now = || files.each_ref().map(|path| fs::read(path).unwrap());
+    for (file, at) in [(0, 34 * 300), (1, 32 * 300 + 1), (2, 32 + 3), (0, 0), (1, 0)] {
+        let mut bytes = good[file].clone();
+        bytes[at] ^= 1;
+        fs::write(&files[file], bytes).unwrap();
+        let (ledger, opened) = open_with(options());
+        assert!(opened.from_image && opened.replayed == 0);
+        while now() != good {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!((ledger.health().damaged_segments, ledger.health().damaged_tiles), (0, 0));
+        let index = 300;
+        let proof = ledger.proof(index).unwrap().unwrap();
+        let leaf = ledger.entry(index).unwrap().committed.leaf_hash;
+        let root = ledger.root(1100).unwrap().unwrap();
+        assert!(verify_inclusion(index, 1100, &leaf, &proof.path, &root));
+        ledger.close();
+    }
+    // What cannot be mended is told: here the journal does not have what was signed.
+    let path = segment_path(dir.path(), 0);
+    let mut journal = fs::read(&path).unwrap();
+    let (at, length, _) = frames(&journal)[0];
+    journal[at + 80 + 2] ^= 1;
+    let crc = crc32c::crc32c(&journal[at..at + length - 4]).to_be_bytes();
+    journal[at + length - 4..at + length].copy_from_slice(&crc);
+    fs::write(&path, journal).unwrap();
+    let mut leaves = good[0].clone();
+    leaves[2] ^= 8;
+    fs::write(&files[0], leaves).unwrap();
+    let ledger = open_with(options()).0;
+    while ledger.health().damaged_tiles == 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ledger.close();
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! The generator against servers that behave badly.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+
+use super::*;
+use crate::target::{Body, Fixed};
+
+/// A server in clear that answers each request with what `answer` gives for its number; it goes on until the test ends.
+fn server(answer: impl Fn(u64) -> Vec<u8> + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new((answer, std::sync::atomic::AtomicU64::new(0), Mutex::new(())));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || serve(stream, &answer.0, &answer.1, &answer.2));
+        }
+    });
+    address
+}
+
+/// Requests without a body, one at a time over all connections, as of a server with one worker.
+fn serve(
+    mut stream: TcpStream,
+    answer: &dyn Fn(u64) -> Vec<u8>,
+    number: &std::sync::atomic::AtomicU64,
+    worker: &Mutex<()>,
+) {
+    let mut buffer = [0; 4_096];
+    while let Ok(read @ 1..) = stream.read(&mut buffer) {
+        if !buffer[..read].ends_with(b"\r\n\r\n") {
+            continue;
+        }
+        let answer = {
+            let _one_at_a_time = worker.lock().unwrap();
+            answer(number.fetch_add(1, Ordering::Relaxed))
+        };
+        if answer.is_empty() || stream.write_all(&answer).is_err() {
+            return;
+        }
+    }
+}
+
+fn http(status: u16, body: &str) -> Vec<u8> {
+    format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+fn plan(address: SocketAddr, arrivals: Arrivals) -> Drive {
+    Drive {
+        endpoints: vec![Endpoint { address, name: ServerName::IpAddress(address.ip().into()), tls: None }],
+        connections: 2,
+        protocol: Protocol::Http1,
+        arrivals,
+        warm_up: Duration::from_millis(100),
+        duration: Duration::from_millis(900),
+        requests_a_connection: None,
+        core: None,
+    }
+}
+
+fn constant(rate: f64) -> Arrivals {
+    Arrivals::Open { rate: Rate::Constant(rate), poisson: false }
+}
+
+fn run(plan: &Drive) -> Outcome {
+    let mut fixed = Fixed::http("h", "GET", "/", &[], b"", 200, Body::Bytes(b"right".to_vec()));
+    drive(plan, &mut fixed, &mut |_| Ok(())).unwrap()
+}
+
+#[test]
+fn every_scheduled_request_is_answered_and_counted_once() {
+    let outcome = run(&plan(server(|_| http(200, "right")), constant(400.0)));
+    assert_eq!(outcome.errors, BTreeMap::new());
+    // 0.1 s of warm-up and 0.9 s measured.
+    assert!((398..=400).contains(&outcome.all_answers), "{}", outcome.all_answers);
+    assert!((359..=361).contains(&outcome.scheduled), "{}", outcome.scheduled);
+    assert_eq!(outcome.answers, outcome.scheduled);
+    assert_eq!(outcome.latency.len(), outcome.answers);
+    assert_eq!(outcome.kinds.len(), 1);
+    assert_eq!(outcome.lateness.len(), outcome.scheduled);
+}
+
+#[test]
+fn a_stall_is_charged_to_every_request_that_had_to_wait_for_it() {
+    let stall = Duration::from_millis(400);
+    let address = server(move |number| {
+        if number == 100 {
+            std::thread::sleep(stall);
+        }
+        http(200, "right")
+    });
+    let outcome = run(&plan(address, constant(400.0)));
+    assert_eq!(outcome.errors, BTreeMap::new());
+    assert_eq!(outcome.answers, outcome.scheduled);
+    // About 160 slots pass during the stall, and all of them waited; only two connections carried a slow answer.
+    let waited = outcome.latency.count_between(20_000, u64::MAX);
+    assert!(waited >= 120, "{waited} answers show the stall");
+    assert!(outcome.latency.max() >= 395_000, "{}", outcome.latency.max());
+    assert!(outcome.missed >= 100, "{} missed slots", outcome.missed);
+}
+
+#[test]
+fn a_server_that_answers_garbage_gives_no_answer() {
+    for (garbage, cause) in [
+        (http(200, "wrong"), "body"),
+        (http(200, "righ"), "body"),
+        (http(500, "right"), "500"),
+        (b"garbage\r\n\r\n".to_vec(), "connection"),
+        ([http(200, "right"), http(200, "right")].concat(), "connection"),
+        (Vec::new(), "connection"),
+    ] {
+        let plan = Drive {
+            duration: Duration::from_millis(200),
+            ..plan(server(move |_| garbage.clone()), Arrivals::Closed)
+        };
+        let outcome = run(&plan);
+        assert_eq!((outcome.answers, outcome.latency.len()), (0, 0));
+        assert!(outcome.errors.get(cause).is_some_and(|count| *count > 0), "{cause}: {:?}", outcome.errors);
+    }
+}
+
+#[test]
+fn worn_connections_are_made_again_without_an_error() {
+    let mut plan = plan(server(|_| http(200, "right")), constant(200.0));
+    plan.requests_a_connection = NonZeroU64::new(3);
+    let outcome = run(&plan);
+    assert_eq!(outcome.errors, BTreeMap::new());
+    assert_eq!(outcome.answers, outcome.scheduled);
+}
+
+#[test]
+fn the_caller_hears_of_the_measured_time_and_can_stop_it() {
+    let plan = plan(server(|_| http(200, "right")), Arrivals::Closed);
+    let mut fixed = Fixed::http("h", "GET", "/", &[], b"", 200, Body::Bytes(b"right".to_vec()));
+    let mut heard = Vec::new();
+    let outcome = drive(&plan, &mut fixed, &mut |event| {
+        heard.push(event);
+        Ok(())
+    });
+    assert!(outcome.unwrap().answers > 0);
+    let began = heard.iter().position(|event| matches!(event, Event::Began)).unwrap();
+    let ended = heard.iter().position(|event| matches!(event, Event::Ended)).unwrap();
+    assert!(began < ended && heard[began..ended].iter().any(|event| matches!(event, Event::Second(_))));
+    let stopped = drive(&plan, &mut fixed, &mut |_| anyhow::bail!("enough"));
+    assert_eq!(stopped.unwrap_err().to_string(), "enough");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_an_error_and_no_outcome() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut fixed = Fixed::http("h", "GET", "/", &[], b"", 200, Body::Length(0));
+    let failed = drive(&plan(address, Arrivals::Closed), &mut fixed, &mut |_| Ok(()));
+    assert!(format!("{:#}", failed.unwrap_err()).contains(&address.to_string()));
+    let broken = Drive { connections: 0, ..plan(address, Arrivals::Closed) };
+    assert!(drive(&broken, &mut fixed, &mut |_| Ok(())).is_err());
+    assert!(drive(&plan(address, constant(-1.0)), &mut fixed, &mut |_| Ok(())).is_err());
+}
+
+fn outcome() -> Outcome {
+    Outcome {
+        duration: Duration::from_secs(1),
+        answers: 0,
+        all_answers: 0,
+        scheduled: 0,
+        missed: 0,
+        errors: BTreeMap::new(),
+        latency: new_histogram(),
+        kinds: Vec::new(),
+        lateness: new_histogram(),
+        rows: Vec::new(),
+        handshakes: Handshakes::default(),
+        generator_cpu: 0.5,
+        core_busy: Some(0.79),
+    }
+}
+
+#[test]
+fn a_generator_that_measures_itself_voids_the_run() {
+    assert_eq!(outcome().void(), None);
+    let busy = Outcome { core_busy: Some(0.8), ..outcome() };
+    assert!(busy.void().unwrap().contains("80 %"));
+    let thread = Outcome { generator_cpu: 0.93, core_busy: None, ..outcome() };
+    assert!(thread.void().unwrap().contains("93 %"));
+    let mut late = outcome();
+    (0..99).for_each(|_| late.lateness.record(50).unwrap());
+    late.lateness.record(9_000).unwrap();
+    assert_eq!(late.void(), None, "one in a hundred is what the 99th percentile leaves out");
+    (0..5).for_each(|_| late.lateness.record(9_000).unwrap());
+    assert!(late.void().unwrap().contains("behind its schedule"));
+}

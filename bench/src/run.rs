@@ -1,0 +1,374 @@
+//! Runs a scenario: an exchange of the bench's own as a child, or any service.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use exchange::app;
+use exchange::client::Identity;
+use exchange::config::Config;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustls_pki_types::ServerName;
+use schemas::date::rfc3339;
+
+use crate::check::{self, Checks};
+use crate::drive::{self, Arrivals, Drive, Endpoint, Event, Outcome, Protocol, Workload, client_tls};
+use crate::environment::Environment;
+use crate::folder;
+use crate::live::Live;
+use crate::mix::{self, Mix};
+use crate::population::{self, Population, now_ms};
+use crate::report::{BareReport, PhaseReport, Report, RunReport, VERSION, offered};
+use crate::scenario::{Exchange, Phase, Scenario, Target};
+use crate::server::{Sample, Server};
+use crate::target::Fixed;
+
+/// Where things run and lie.
+pub struct Place {
+    /// The data folder of an exchange.
+    pub folder: PathBuf,
+    /// The `exchange` program.
+    pub server: PathBuf,
+    /// Processor of the server.
+    pub server_core: Option<usize>,
+    /// Processor of the generator.
+    pub generator_core: Option<usize>,
+    /// Whoever runs this may fill a log that is not a bench's, or load a service on another machine.
+    pub own: bool,
+}
+
+/// How a run ended.
+pub enum Ended {
+    /// The checks are good; a run that is void has no numbers all the same.
+    Checked(Box<Report>),
+    /// With checks that failed, or none: then there are no numbers.
+    NotChecked(Checks),
+}
+
+/// Runs a scenario; its paths begin in `base`.
+///
+/// # Errors
+/// The run could not be made.
+pub fn run(name: &str, scenario: &Scenario, base: &Path, place: &Place) -> anyhow::Result<Ended> {
+    match (&scenario.exchange, &scenario.target) {
+        (Some(exchange), _) => on_exchange(name, scenario, exchange, place),
+        (None, Some(target)) => on_target(name, scenario, target, base, place),
+        (None, None) => anyhow::bail!("a scenario has one of [exchange] and [target]"),
+    }
+}
+
+/// Makes a folder and fills it unless it is filled.
+///
+/// # Errors
+/// It is somebody else's, or cannot be filled.
+pub fn populate(folder: &Path, plan: &population::Plan, entries: u64, own: bool) -> anyhow::Result<Config> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let config = runtime.block_on(folder::prepare(folder, own))?;
+    if !Population::exists(folder) {
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:24} {wide_bar} {pos}/{len} entries  {eta}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix("populate");
+        let shown = bar.clone();
+        let on = move |size, total| {
+            shown.set_length(total);
+            shown.set_position(size);
+        };
+        runtime.block_on(folder::populate(&config, plan, entries, on))?;
+        bar.finish_and_clear();
+    }
+    Ok(config)
+}
+
+fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Place) -> anyhow::Result<Ended> {
+    let plan =
+        population::Plan { licenses: exchange.licenses, seed: now_ms(), sizes: exchange.sizes.clone() };
+    let config = populate(&place.folder, &plan, 0, place.own)?;
+    let (_, trust) = app::trust_bundle(&config)?;
+    let population = Arc::new(Population::load(&place.folder, folder::organisation("issuer")?)?);
+    let environment = Environment::found(Some(&place.server));
+    let server = Server::start(&place.server, &place.folder, place.server_core)?;
+    let entries = server.log_size()?;
+    let mut mix = Mix::new(exchange, Arc::clone(&population), &server.data.to_string())?;
+    let load = &scenario.load;
+    let endpoints = mix::lanes(exchange)
+        .into_iter()
+        .map(|participant| {
+            endpoint(&place.folder, participant, server.data, load.protocol(), load.resumption)
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let kinds: Vec<_> = mix.names().into_iter().map(str::to_owned).zip(mix.body_bytes()).collect();
+    let began = rfc3339(now_ms());
+
+    let mut answers = 0;
+    let mut spans = Vec::new();
+    let phases = phases(scenario, |phase, arrivals| {
+        let before = server.log_size()?;
+        let (outcome, samples) =
+            drive_one(scenario, phase, arrivals, &endpoints, place, &mut mix, &mut || {
+                server.sample().map(Some)
+            })?;
+        answers += outcome.all_answers;
+        spans.push(before..server.log_size()?);
+        Ok(RunReport::of(arrivals, &outcome, samples.as_ref(), &kinds))
+    })?;
+
+    let after = server.log_size()?;
+    let mut checks = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut public = identity(&place.folder, "approval")?.connect(server.public).await?;
+            check::check(&mix.keep.right, &mix.keep.wrong, &trust, &mut public).await
+        })?
+    };
+    checks.log_grew(after.saturating_sub(entries), answers);
+    server.stop()?;
+    if !checks.passed() {
+        return Ok(Ended::NotChecked(checks));
+    }
+    let mut report = Report {
+        version: VERSION,
+        began,
+        scenario: name.to_owned(),
+        plan: scenario.clone(),
+        origin: Some(config.origin),
+        population: Some([population.plan().licenses, entries]),
+        cores: [place.server_core, place.generator_core],
+        environment,
+        phases,
+        checks: Some(checks),
+    };
+    bare(&mut report, &place.folder, &spans)?;
+    Ok(Ended::Checked(Box::new(report)))
+}
+
+/// Puts beside each run what the disk alone does with frames of its size; steps have no such neighbour.
+fn bare(report: &mut Report, folder: &Path, spans: &[std::ops::Range<u64>]) -> anyhow::Result<()> {
+    let mut spans = spans.iter();
+    for phase in &mut report.phases {
+        let steps = phase.runs.len() > 1;
+        for run in &mut phase.runs {
+            let span = spans.next().context("a span of each run")?;
+            let Some(measured) = run.measured.as_mut().filter(|_| !steps) else { continue };
+            let frames = crate::journal::frames(&folder.join("journal"), span.clone())?;
+            let rate = run.offered.and(measured.server.as_ref().map(|server| server.syncs_a_second));
+            measured.entry_bytes = Some(frames.entry_bytes());
+            measured.bare =
+                Some(BareReport::measure(folder, &frames, rate, Duration::from_secs_f64(run.seconds))?);
+        }
+    }
+    Ok(())
+}
+
+fn on_target(
+    name: &str,
+    scenario: &Scenario,
+    target: &Target,
+    base: &Path,
+    place: &Place,
+) -> anyhow::Result<Ended> {
+    let address = target.address.to_socket_addrs().context("the target's address")?.next();
+    let address = address.with_context(|| format!("{} has no address", target.address))?;
+    ensure!(
+        address.ip().is_loopback() || place.own,
+        "{address} is not this machine: load it with --i-own-this-server only"
+    );
+    let load = &scenario.load;
+    let endpoint = target_endpoint(target, base, address, load.protocol(), load.resumption)?;
+    let mut fixed = Fixed::of(target, base)?;
+    probe(&endpoint, &mut fixed, load.protocol(), place)?;
+    let environment = Environment::found(None);
+    let began = rfc3339(now_ms());
+    let kinds = [(format!("{} {}", target.method, target.path), 0)];
+    let endpoints = [endpoint];
+    let phases = phases(scenario, |phase, arrivals| {
+        let (outcome, _) =
+            drive_one(scenario, phase, arrivals, &endpoints, place, &mut fixed, &mut || Ok(None))?;
+        // Every answer was compared; a run without a right one has nothing to show.
+        ensure!(outcome.answers > 0, "no numbers, for no answer was right: {:?}", outcome.errors);
+        Ok(RunReport::of(arrivals, &outcome, None, &kinds))
+    })?;
+    Ok(Ended::Checked(Box::new(Report {
+        version: VERSION,
+        began,
+        scenario: name.to_owned(),
+        plan: scenario.clone(),
+        origin: None,
+        population: None,
+        cores: [None, place.generator_core],
+        environment,
+        phases,
+        checks: None,
+    })))
+}
+
+/// Remembers what the first answers say of the log they stand in.
+struct Probe<'a> {
+    inner: &'a mut Fixed,
+    origins: Vec<String>,
+}
+
+impl Workload for Probe<'_> {
+    fn kinds(&self) -> usize {
+        self.inner.kinds()
+    }
+
+    fn draw(&mut self) -> drive::Ticket {
+        self.inner.draw()
+    }
+
+    fn write(&mut self, ticket: drive::Ticket, request: &mut drive::Request) {
+        self.inner.write(ticket, request);
+    }
+
+    fn judge(
+        &mut self,
+        ticket: drive::Ticket,
+        request: &drive::Request,
+        answer: drive::Answer<'_>,
+    ) -> Result<(), drive::Cause> {
+        if let Ok((_, cut)) = verifier::receipt::cut(answer.body) {
+            self.origins.push(cut.log);
+        }
+        self.inner.judge(ticket, request, answer)
+    }
+}
+
+/// Asks once and slowly before the load: an exchange whose log is not a bench's is left alone.
+fn probe(endpoint: &Endpoint, fixed: &mut Fixed, protocol: Protocol, place: &Place) -> anyhow::Result<()> {
+    let plan = Drive {
+        endpoints: vec![endpoint.clone()],
+        connections: 1,
+        protocol,
+        arrivals: Arrivals::Open { rate: drive::Rate::Constant(20.0), poisson: false },
+        warm_up: Duration::ZERO,
+        duration: Duration::from_millis(200),
+        requests_a_connection: None,
+        core: None,
+    };
+    let mut probe = Probe { inner: fixed, origins: Vec::new() };
+    let outcome = drive::drive(&plan, &mut probe, &mut |_| Ok(()))?;
+    for origin in probe.origins.iter().filter(|_| !place.own) {
+        folder::allowed(origin)?;
+    }
+    ensure!(outcome.all_answers > 0, "the first answers are not the expected ones: {:?}", outcome.errors);
+    Ok(())
+}
+
+/// Makes the runs of all phases; `run` makes one.
+fn phases(
+    scenario: &Scenario,
+    mut run: impl FnMut(&Phase, Arrivals) -> anyhow::Result<RunReport>,
+) -> anyhow::Result<Vec<PhaseReport>> {
+    let mut maximum = None;
+    let mut phases = Vec::new();
+    for phase in &scenario.phases {
+        let mut made = PhaseReport { runs: Vec::new(), knee: None };
+        for arrivals in phase.runs(maximum)? {
+            let report = run(phase, arrivals)?;
+            if arrivals == Arrivals::Closed {
+                maximum = report.measured.as_ref().map(|measured| measured.answers_a_second);
+            }
+            let (void, kept_up) = (report.void.is_some(), report.kept_up());
+            if phase.steps.is_some() && kept_up {
+                made.knee = report.offered;
+            }
+            made.runs.push(report);
+            if void {
+                // What follows would rest on a number that there is not.
+                phases.push(made);
+                return Ok(phases);
+            }
+            if phase.steps.is_some() && !kept_up {
+                break;
+            }
+        }
+        phases.push(made);
+    }
+    Ok(phases)
+}
+
+/// One run with its samples of the server, taken when the measured time begins and ends.
+fn drive_one(
+    scenario: &Scenario,
+    phase: &Phase,
+    arrivals: Arrivals,
+    endpoints: &[Endpoint],
+    place: &Place,
+    workload: &mut dyn Workload,
+    sample: &mut dyn FnMut() -> anyhow::Result<Option<Sample>>,
+) -> anyhow::Result<(Outcome, Option<[Sample; 2]>)> {
+    let load = &scenario.load;
+    let plan = Drive {
+        endpoints: endpoints.to_vec(),
+        connections: load.connections,
+        protocol: load.protocol(),
+        arrivals,
+        warm_up: Duration::from_secs(load.warm_up),
+        duration: phase.duration(load),
+        requests_a_connection: load.requests_a_connection,
+        core: place.generator_core,
+    };
+    let (name, _) = offered(arrivals);
+    let mut live = Live::new(&name, plan.warm_up, plan.duration);
+    let mut samples = Vec::new();
+    let outcome = drive::drive(&plan, workload, &mut |event| {
+        if matches!(event, Event::Began | Event::Ended) {
+            samples.extend(sample()?);
+        }
+        live.show(event);
+        Ok(())
+    })?;
+    Ok((outcome, samples.try_into().ok()))
+}
+
+fn identity(folder: &Path, name: &str) -> anyhow::Result<Identity> {
+    let clients = folder.join("pki/clients");
+    Identity::load(
+        &folder.join("pki/ca.pem"),
+        &clients.join(format!("{name}.pem")),
+        &clients.join(format!("{name}.key")),
+    )
+}
+
+/// The data listener, as a participant of a development folder.
+///
+/// # Errors
+/// A certificate is missing.
+pub fn endpoint(
+    folder: &Path,
+    participant: &str,
+    address: SocketAddr,
+    protocol: Protocol,
+    resumption: bool,
+) -> anyhow::Result<Endpoint> {
+    let read = |path: String| std::fs::read_to_string(folder.join(&path)).with_context(|| path);
+    let certificate = read(format!("pki/clients/{participant}.pem"))?;
+    let key = read(format!("pki/clients/{participant}.key"))?;
+    let tls = client_tls(&read("pki/ca.pem".to_owned())?, Some((&certificate, &key)), protocol, resumption)?;
+    Ok(Endpoint { address, name: ServerName::IpAddress(address.ip().into()), tls: Some(tls) })
+}
+
+fn target_endpoint(
+    target: &Target,
+    base: &Path,
+    address: SocketAddr,
+    protocol: Protocol,
+    resumption: bool,
+) -> anyhow::Result<Endpoint> {
+    let read =
+        |path: &PathBuf| std::fs::read_to_string(base.join(path)).with_context(|| path.display().to_string());
+    let identity = match (&target.certificate, &target.key) {
+        (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+        _ => None,
+    };
+    let identity = identity.as_ref().map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+    let tls = client_tls(&read(&target.ca)?, identity, protocol, resumption)?;
+    let host = target.address.rsplit_once(':').map_or(target.address.as_str(), |(host, _)| host);
+    let name = target.server_name.clone().unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned());
+    let name = ServerName::try_from(name).map_err(|_| anyhow::anyhow!("server_name is no name"))?;
+    Ok(Endpoint { address, name, tls: Some(tls) })
+}
