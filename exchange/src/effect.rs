@@ -67,8 +67,6 @@ pub struct Effect {
     pub rotates: bool,
     /// Salt of the request digest, for the receipt.
     pub request_salt: Hash,
-    /// For each counter of the permit, what is committed instead when it is spent by then.
-    pub spent: Vec<Self>,
 }
 
 /// Who asks and what was received, as an entry records it.
@@ -360,8 +358,16 @@ impl Builder<'_> {
         let mut rotates = false;
         let mut private = Private::asked(&request.action);
         let mut sealed_for: Option<Vec<HolderKey>> = None;
-        // Each counter with what is refused when it is spent.
-        let mut counted: Vec<(CounterUse, Refusal)> = Vec::new();
+        // Before anything is read: a grant or a quota that is spent refuses with as little work as any other cause.
+        if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
+            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
+            state.counters.push(self.unspent(CounterUse { key, day: 0, amount: 1, limit }, refusal)?);
+        }
+        if let Some((limit, day)) = permit.quota {
+            let key = self.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
+            let refusal = || Refusal::new(Code::QuotaSpent);
+            state.counters.push(self.unspent(CounterUse { key, day, amount: 1, limit }, refusal)?);
+        }
         let answer = match permit.granted {
             Granted::Issue { draft, identifier, key, predecessor } => {
                 let (envelope, text) = self.sign(entry, caller, draft, &identifier.to_string()).await?;
@@ -506,7 +512,8 @@ impl Builder<'_> {
                                 };
                                 let key = decide::mismatch_key(self.ledger, caller, &found.key);
                                 let counter = CounterUse { key, day, amount, limit };
-                                counted.push((counter, Refusal::new(Code::TooManyMismatches)));
+                                let refusal = || Refusal::new(Code::TooManyMismatches);
+                                state.counters.push(self.unspent(counter, refusal)?);
                                 Some(matches)
                             }
                         }
@@ -655,26 +662,12 @@ impl Builder<'_> {
             }
             Granted::LinkEnd { key, version, link } => link_document(&mut state, key, version, &link),
         };
-        if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
-            let refusal = Refusal::not_permitted(Reason::GrantUsedUp);
-            counted.push((CounterUse { key, day: 0, amount: 1, limit }, refusal));
-        }
-        if let Some((limit, day)) = permit.quota {
-            let key = self.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
-            counted.push((CounterUse { key, day, amount: 1, limit }, Refusal::new(Code::QuotaSpent)));
-        }
-        let mut spent = Vec::with_capacity(counted.len());
-        for (counter, refusal) in counted {
-            state.counters.push(counter);
-            let denial = Denial { refusal, concerned: state.concerned.clone() };
-            spent.push(self.denied(entry, Some(&request.action), &denial)?);
-        }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
         let keys = sealed_for.unwrap_or(keys);
         let status = entry.route.success_status();
         let (prepared, request_salt) =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
-        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt, spent })
+        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt })
     }
 
     /// The effect of a denial: a problem document and an entry, nothing else.
@@ -694,7 +687,14 @@ impl Builder<'_> {
         let (prepared, request_salt) =
             self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
-        Ok(Effect { status, code, prepared, answer, rotates: false, request_salt, spent: Vec::new() })
+        Ok(Effect { status, code, prepared, answer, rotates: false, request_salt })
+    }
+
+    /// A counter that has room by now. The sequencer looks again when it commits: one that is spent by then has the request
+    /// decided anew, which ends here (decision 0014).
+    fn unspent(&self, counter: CounterUse, refusal: impl FnOnce() -> Refusal) -> Result<CounterUse, Refusal> {
+        let used = self.ledger.state().counter(&counter.key, counter.day);
+        if used.saturating_add(counter.amount) > counter.limit { Err(refusal()) } else { Ok(counter) }
     }
 
     async fn sign(

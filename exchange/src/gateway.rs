@@ -309,11 +309,6 @@ impl Gateway {
             // 7 -> Committed
             let (reads, ends_at_ms) = facts.into_reads();
             let rotates = effect.rotates;
-            let (spent, spent_answers): (Vec<_>, Vec<_>) = effect
-                .spent
-                .into_iter()
-                .map(|spent| (spent.prepared, (spent.code, spent.answer, spent.request_salt)))
-                .unzip();
             if effect.code != Code::Ok {
                 // Before the entry is written: a client that disconnects does not save its budget.
                 self.shed.refused(organisation);
@@ -323,7 +318,6 @@ impl Gateway {
                 reads,
                 // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
                 ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
-                spent,
                 inline_proof: received.inline_proof,
             };
             let committed = match self.ledger.commit(command).await {
@@ -342,14 +336,7 @@ impl Gateway {
                 self.rotate.notify_one();
             }
             // 8 -> answer + receipt
-            let spent = committed.spent.and_then(|counter| spent_answers.into_iter().nth(counter));
-            let (status, code, answer, request_salt) = match spent {
-                Some((code, answer, request_salt)) => {
-                    self.shed.refused(organisation);
-                    (code.status(), code, answer, request_salt)
-                }
-                None => (effect.status, effect.code, effect.answer, effect.request_salt),
-            };
+            let Effect { status, code, answer, request_salt, .. } = effect;
             return Ok(self.committed(status, code, &answer, request_salt, committed));
         }
         Err(Code::FactsChanged)
@@ -561,13 +548,8 @@ pub async fn write_system_documents(
 }
 
 pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
-    let command = Command {
-        permit_or_denial: prepared,
-        reads: Vec::new(),
-        ends_at_ms: u64::MAX,
-        spent: Vec::new(),
-        inline_proof: false,
-    };
+    let command =
+        Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
     match ledger.commit(command).await? {
         Outcome::Committed(_) => Ok(()),
         Outcome::Changed => Err(Refused::Stopped),

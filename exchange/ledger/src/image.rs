@@ -717,13 +717,8 @@ mod tests {
             subjects: Vec::new(),
             subject_digest,
         };
-        let command = Command {
-            permit_or_denial,
-            reads: Vec::new(),
-            ends_at_ms: u64::MAX,
-            spent: Vec::new(),
-            inline_proof: false,
-        };
+        let command =
+            Command { permit_or_denial, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert!(matches!(runtime.block_on(ledger.commit(command)), Ok(Outcome::Committed(_))));
     }
