@@ -311,7 +311,6 @@ async fn a_page_shows_the_records_of_at_most_1024_holders() {
             permit_or_denial: prepared,
             reads: Vec::new(),
             ends_at_ms: u64::MAX,
-            spent: Vec::new(),
             inline_proof: false,
         };
         match ledger.commit(command).await.unwrap() {
