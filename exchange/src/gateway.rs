@@ -35,6 +35,7 @@ use verifier::Hash;
 use verifier::receipt::Receipt;
 use verifier::trust::Trust;
 
+use crate::cosign::Cosigning;
 use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
 use crate::facts::{self, Facts};
@@ -64,6 +65,7 @@ const IDEMPOTENCY_KEY: std::ops::RangeInclusive<usize> = 16..=64;
 /// Everything the request path works with.
 pub struct Gateway {
     ledger: Ledger,
+    cosigning: Arc<Cosigning>,
     register: Documents<Participant>,
     types: Documents<LicenseType>,
     signers: Signers,
@@ -155,6 +157,7 @@ impl Gateway {
     /// A gateway over an open ledger, which refuses to erase a holder for `retention_ms` after the last license ended.
     pub fn new(ledger: Ledger, signers: Signers, trust: Trust, shed: Shed, retention_ms: u64) -> Self {
         Self {
+            cosigning: Arc::new(Cosigning::new(ledger.clone(), 0)),
             ledger,
             register: Documents::new(DocumentKind::Participant),
             types: Documents::new(DocumentKind::LicenseType),
@@ -168,6 +171,12 @@ impl Gateway {
             retention_ms,
             rotate: Notify::new(),
         }
+    }
+
+    /// The same with witnesses: the pages it answers lead to the checkpoints that these cosign.
+    #[must_use]
+    pub fn cosigned(self, cosigning: Arc<Cosigning>) -> Self {
+        Self { cosigning, ..self }
     }
 
     /// Resolves when two operators have asked for a change of epoch since the last call.
@@ -380,7 +389,12 @@ impl Gateway {
     }
 
     fn builder(&self) -> Builder<'_> {
-        Builder { ledger: &self.ledger, signers: &self.signers, policy: &self.policy }
+        Builder {
+            ledger: &self.ledger,
+            cosigning: &self.cosigning,
+            signers: &self.signers,
+            policy: &self.policy,
+        }
     }
 
     fn typed(&self, route: Route, received: &Received) -> Result<Request, Refusal> {
@@ -496,7 +510,10 @@ impl Gateway {
     pub async fn release_delayed(&self) {
         let now_ms = now_ms().max(self.ledger.state().time_ms());
         for due in self.ledger.state().due(now_ms) {
-            let prepared = effect::release(&self.policy, &due);
+            let Ok(prepared) = self.builder().release(&due) else {
+                tracing::error!(index = due.index, "a delayed use cannot be told: a holder has no key");
+                continue;
+            };
             if let Err(refused) = commit_system(&self.ledger, prepared).await {
                 tracing::warn!(%refused, "a delayed use is not released yet");
                 return;
