@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use exchange::client::Client;
 use serde::{Deserialize, Serialize};
 use verifier::proof::TlogProof;
-use verifier::receipt;
+use verifier::receipt::{self, Receipt};
 use verifier::report::{Reason, Verdict};
 use verifier::trust::Trust;
 
@@ -79,8 +79,32 @@ pub async fn check(
     trust: &Trust,
     public: &mut Client,
 ) -> anyhow::Result<Checks> {
-    let mut checks = Checks::default();
     let at = now_ms() / 1_000;
+    let (mut checks, good) = receipts(kept, wrong, trust, at);
+    let Some((last, _)) = good.last() else { return Ok(checks) };
+    published(public, last.index).await?;
+    for (cut, one) in good.iter().rev().step_by(good.len().div_ceil(PROOFS)) {
+        let proof = proof(public, cut.index).await?.context("a proof that was there is gone")?;
+        let report =
+            receipt::verify_against(cut, Some(&proof), Some(&one.request), Some(&one.answer), trust, at);
+        if report.verdict == Verdict::Valid {
+            checks.proofs += 1;
+        } else {
+            let why = report.reasons.first().map_or("unknown", |finding| finding.code());
+            checks.fail(format!("entry {}: {why}", cut.index));
+        }
+    }
+    Ok(checks)
+}
+
+/// Checks receipts up to their leaves; gives the good ones by index.
+fn receipts<'a>(
+    kept: &'a [Kept],
+    wrong: &'a [Kept],
+    trust: &Trust,
+    at: u64,
+) -> (Checks, Vec<(Receipt, &'a Kept)>) {
+    let mut checks = Checks::default();
     let mut indexes = HashSet::new();
     let mut good = Vec::new();
     for (number, one) in kept.iter().chain(wrong).enumerate() {
@@ -96,6 +120,10 @@ pub async fn check(
         let report = receipt::verify(&cut, Some(&one.request), Some(&one.answer), trust, at);
         match report.reasons.iter().find(|finding| finding.reason != Reason::NoProof) {
             Some(finding) => checks.fail(format!("entry {}: {}", cut.index, finding.code())),
+            // Without a proof nothing else ties a receipt to the log that was loaded.
+            None if trust.log(&cut.log).is_none() => {
+                checks.fail(format!("entry {} of log {}", cut.index, cut.log))
+            }
             None if !indexes.insert(cut.index) => checks.fail(format!("entry {} answers twice", cut.index)),
             None => {
                 checks.receipts += 1;
@@ -105,20 +133,7 @@ pub async fn check(
         }
     }
     good.sort_by_key(|(cut, _)| cut.index);
-    let Some((last, _)) = good.last() else { return Ok(checks) };
-    published(public, last.index).await?;
-    for (cut, one) in good.iter().rev().step_by(good.len().div_ceil(PROOFS)) {
-        let proof = proof(public, cut.index).await?.context("a proof that was there is gone")?;
-        let report =
-            receipt::verify_against(cut, Some(&proof), Some(&one.request), Some(&one.answer), trust, at);
-        if report.verdict == Verdict::Valid {
-            checks.proofs += 1;
-        } else {
-            let why = report.reasons.first().map_or("unknown", |finding| finding.code());
-            checks.fail(format!("entry {}: {why}", cut.index));
-        }
-    }
-    Ok(checks)
+    (checks, good)
 }
 
 /// Waits until the published tree reaches an entry.
@@ -143,6 +158,10 @@ async fn proof(public: &mut Client, index: u64) -> anyhow::Result<Option<TlogPro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::folder::{self, InProcess};
+    use crate::population::{self, VerifyRequest};
+    use schemas::identifier::CertificateIdentifier;
+    use schemas::routes::Route;
 
     #[test]
     fn nothing_checked_is_not_passed() {
@@ -156,5 +175,49 @@ mod tests {
         checks.log_grew(6, 7);
         assert!(!checks.passed());
         assert_eq!(checks.first_failure.as_deref(), Some("7 answers and only 6 entries in the log"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_receipt_that_is_not_of_this_request_and_answer_fails_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder::prepare(folder.path(), false).await.unwrap();
+        let exchange = InProcess::open(&config).await.unwrap();
+        let approval = folder::organisation("approval").unwrap();
+        let issuer = folder::organisation("issuer").unwrap();
+        let license_type = population::type_codes()[0];
+        let serial = "NONE".parse().unwrap();
+        let identifier = CertificateIdentifier::new(license_type, issuer, serial, 1).unwrap().to_string();
+        let mut kept = Vec::new();
+        for case in 0..3 {
+            let mut request = Vec::new();
+            VerifyRequest::body(&identifier, None).write(case, &mut request);
+            // Denials have receipts like any other answer.
+            let answer = exchange.ask(Route::Verify, approval, request.clone(), None, 403).await.unwrap();
+            kept.push(Kept { request, answer: answer.to_vec() });
+        }
+        let checked = |right: &[Kept], wrong: &[Kept]| {
+            let (checks, good) = receipts(right, wrong, &exchange.trust, now_ms() / 1_000);
+            assert_eq!(checks.receipts, good.len());
+            (checks.receipts, checks.denials, checks.failed)
+        };
+        assert_eq!(checked(&kept, &[]), (3, 0, 0));
+        assert_eq!(checked(&kept[..1], &kept[1..]), (3, 2, 0));
+        let crossed = Kept { request: kept[0].request.clone(), answer: kept[1].answer.clone() };
+        assert_eq!(checked(&[crossed], &[]), (0, 0, 1));
+        let mut answer = kept[0].answer.clone();
+        answer[3] ^= 1;
+        let changed = Kept { answer, ..kept[0].clone() };
+        assert_eq!(checked(std::slice::from_ref(&changed), &kept[1..]), (2, 2, 1));
+        assert_eq!(checked(&[kept[0].clone(), kept[0].clone()], &[]), (1, 0, 1), "one entry answers once");
+        let none = Kept { answer: br#"{"verdict":"valid"}"#.to_vec(), ..kept[0].clone() };
+        assert_eq!(checked(std::slice::from_ref(&none), &[]), (0, 0, 1), "a right answer has a receipt");
+        assert_eq!(checked(&kept[..1], &[none]), (1, 0, 0), "what decides nothing has none");
+        let other = tempfile::tempdir().unwrap();
+        let config = folder::prepare(other.path(), false).await.unwrap();
+        let strangers = InProcess::open(&config).await.unwrap();
+        let (checks, _) = receipts(&kept, &[], &strangers.trust, now_ms() / 1_000);
+        assert_eq!((checks.receipts, checks.failed), (0, 3), "receipts of another log");
+        strangers.close().await.unwrap();
+        exchange.close().await.unwrap();
     }
 }

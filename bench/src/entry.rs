@@ -37,14 +37,7 @@ pub fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
     }
 }
 
-/// A permit that rests on these facts, with the denial that each of its counters needs.
+/// A permit that rests on these facts.
 pub fn command(record: &Record, reads: Vec<(Fact, u32)>, subjects: Vec<Vec<u8>>) -> Command {
-    let denial = Record { concerned: record.concerned.clone(), ..Record::default() };
-    Command {
-        permit_or_denial: prepared(record, subjects),
-        reads,
-        ends_at_ms: u64::MAX,
-        spent: record.counters.iter().map(|_| prepared(&denial, Vec::new())).collect(),
-        inline_proof: false,
-    }
+    Command { permit_or_denial: prepared(record, subjects), reads, ends_at_ms: u64::MAX, inline_proof: false }
 }

@@ -16,6 +16,7 @@ use http_body_util::Full;
 use ledger::Ledger;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
+use tokio::task::JoinSet;
 use verifier::trust::Trust;
 
 use crate::population::{self, Drafts, Plan, Population, Records, VerifyRequest, now_ms, serial};
@@ -156,7 +157,21 @@ pub async fn populate(
     entries: u64,
     on: impl Fn(u64, u64) + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
+    ensure!(!Population::exists(&config.folder), "{} is populated already", config.folder.display());
     let exchange = Arc::new(InProcess::open(config).await?);
+    let filled = fill(&exchange, config, plan, entries, on).await;
+    // Also after a failure: the journal's threads must not outlive a temporary folder.
+    Arc::into_inner(exchange).context("a task is still at work after its end")?.close().await?;
+    filled
+}
+
+async fn fill(
+    exchange: &Arc<InProcess>,
+    config: &Config,
+    plan: &Plan,
+    entries: u64,
+    on: impl Fn(u64, u64) + Send + Sync + 'static,
+) -> anyhow::Result<()> {
     let [issuer, portal, approval] =
         [organisation("issuer")?, organisation("portal")?, organisation("approval")?];
     let drafts = Arc::new(Drafts::new(plan.clone()));
@@ -164,9 +179,9 @@ pub async fn populate(
     let on = Arc::new(on);
     let next = Arc::new(AtomicU64::new(0));
     let (licenses, total) = (plan.licenses, entries.max(plan.licenses + plan.licenses.div_ceil(2)));
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE {
-        let (exchange, drafts, records) = (Arc::clone(&exchange), Arc::clone(&drafts), Arc::clone(&records));
+        let (exchange, drafts, records) = (Arc::clone(exchange), Arc::clone(&drafts), Arc::clone(&records));
         let (next, on) = (Arc::clone(&next), Arc::clone(&on));
         tasks.spawn(async move {
             loop {
@@ -190,9 +205,7 @@ pub async fn populate(
             }
         });
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
+    ended(&mut tasks).await?;
     // Before the uses: they need it to name licenses.
     let records = Arc::into_inner(records).context("a task is still at work after its end")?;
     records.into_inner().unwrap_or_else(PoisonError::into_inner).save(&config.folder)?;
@@ -200,7 +213,7 @@ pub async fn populate(
     let missing = entries.saturating_sub(exchange.ledger.size());
     let left = Arc::new(AtomicU64::new(missing));
     for task in 0..AT_ONCE as u64 {
-        let (exchange, population) = (Arc::clone(&exchange), Arc::clone(&population));
+        let (exchange, population) = (Arc::clone(exchange), Arc::clone(&population));
         let (left, on) = (Arc::clone(&left), Arc::clone(&on));
         let mut random = Random::new(task);
         tasks.spawn(async move {
@@ -220,10 +233,25 @@ pub async fn populate(
             }
         });
     }
+    ended(&mut tasks).await
+}
+
+/// Waits for all tasks; the first failure ends the others.
+async fn ended(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut first = Ok(());
     while let Some(ended) = tasks.join_next().await {
-        ended??;
+        let failed = ended.map_err(anyhow::Error::from).flatten().is_err_and(|error| {
+            let is_first = first.is_ok();
+            if is_first {
+                first = Err(error);
+            }
+            is_first
+        });
+        if failed {
+            tasks.abort_all();
+        }
     }
-    Arc::into_inner(exchange).context("a task is still at work after its end")?.close().await
+    first
 }
 
 #[cfg(test)]
@@ -273,7 +301,11 @@ mod tests {
             assert!(answer.starts_with(br#"{"verdict":"valid","#), "{number}");
         }
         exchange.close().await.unwrap();
-        // A second time the licenses are there.
-        assert!(populate(&config, &plan, 0, |_, _| {}).await.is_err());
+        let error = populate(&config, &plan, 0, |_, _| {}).await.unwrap_err();
+        assert!(error.to_string().contains("populated already"), "{error}");
+        // As of a folder whose populating was cut off: the licenses are there, and nobody knows their grants.
+        std::fs::remove_file(folder.path().join("bench.population")).unwrap();
+        let error = populate(&config, &plan, 0, |_, _| {}).await.unwrap_err();
+        assert!(error.to_string().contains("conflict"), "{error}");
     }
 }

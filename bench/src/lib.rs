@@ -7,10 +7,12 @@
 
 pub mod baseline;
 pub mod check;
+pub mod compare;
 pub mod drive;
 pub mod entry;
 pub mod environment;
 pub mod folder;
+pub mod html;
 pub mod http;
 pub mod journal;
 pub mod live;
@@ -23,6 +25,7 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod server;
+pub mod sign;
 pub mod size;
 pub mod submit;
 pub mod target;

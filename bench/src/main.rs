@@ -13,7 +13,9 @@ use bench::run::{self, Ended, Place};
 use bench::scenario::{Amount, Scenario};
 use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
+use bench::{compare, html, sign};
 use clap::{Args, Parser, Subcommand};
+use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
 /// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
 #[global_allocator]
@@ -40,6 +42,11 @@ struct Cli {
 enum Command {
     /// Starts an exchange, drives a scenario over mTLS, checks receipts and prints what was measured.
     Run(Run),
+    /// Runs two sides in turn and prints the ratio of each pair, or compares reports of such runs.
+    Compare(Compare),
+    /// Checks signed reports.
+    #[command(subcommand)]
+    Report(ReportCommand),
     /// Makes a data folder with many licenses and entries, for `run --data`.
     Populate(Populate),
     /// Drives the exchange and servers that people know in turn, each on the same one processor, and prints their ratios.
@@ -99,12 +106,49 @@ struct Run {
     rate: Option<u32>,
     #[command(flatten)]
     place: PlaceArgs,
+    /// Writes the signed report to PREFIX.json and PREFIX.html.
+    #[arg(long, value_name = "PREFIX")]
+    report: Option<PathBuf>,
     /// JSON output.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Args)]
+struct Compare {
+    /// A scenario (name or TOML file), an `exchange` program, or a folder with signed reports.
+    a: PathBuf,
+    /// The same for the other side; a folder if A is one.
+    b: PathBuf,
+    /// The scenario that programs are run with.
+    #[arg(long, default_value = "verify")]
+    scenario: String,
+    /// Pairs.
+    #[arg(long, default_value_t = compare::LEAST_PAIRS as u64, value_parser = clap::value_parser!(u64).range(compare::LEAST_PAIRS as u64..=1_000))]
+    runs: u64,
+    /// Measured seconds of each phase [default: the scenario's].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: Option<u64>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// JSON output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum ReportCommand {
+    /// Checks the signature of a report; prints the key and the report.
+    Verify {
+        /// The JSON file.
+        file: PathBuf,
+        /// The key that must have signed it, hex; it stands beside the data folder's `bench.key` in the HTML report.
+        #[arg(long)]
+        key: Option<String>,
+    },
+}
+
+#[derive(Args, Clone)]
 struct PlaceArgs {
     /// Data folder, made or continued; its log must be a bench's [default: a temporary one].
     #[arg(long)]
@@ -159,6 +203,8 @@ fn main() -> ExitCode {
             print(&Sizing::of(demand, &coefficients), demand.json);
             ExitCode::SUCCESS
         }),
+        Command::Compare(compare) => compared(compare),
+        Command::Report(ReportCommand::Verify { file, key }) => verify(file, key.as_deref()),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
             ExitCode::SUCCESS
@@ -238,7 +284,34 @@ fn populate(plan: &Populate) -> anyhow::Result<ExitCode> {
 
 fn measure(run: &Run) -> anyhow::Result<ExitCode> {
     let (scenario, base) = scenario(run)?;
-    let server = match &run.place.server {
+    let name = Path::new(&run.scenario).file_stem().unwrap_or_default().to_string_lossy();
+    match once(&name, &scenario, &base, &run.place)? {
+        (Ended::Checked(report), key) => {
+            if let Some(prefix) = &run.report {
+                let signer = hex::encode(key.public_key());
+                std::fs::write(prefix.with_added_extension("json"), sign::signed(&report, &key)?)?;
+                std::fs::write(prefix.with_added_extension("html"), html::page(&report, &signer))?;
+            }
+            print(&*report, run.json);
+            let Some(void) = report.void() else { return Ok(ExitCode::SUCCESS) };
+            eprintln!("bench: void, {void}");
+            Ok(ExitCode::from(EXIT_VOID))
+        }
+        (Ended::NotChecked(checks), _) => {
+            eprintln!("bench: no numbers, for the checks did not pass: {checks}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// Runs a scenario in the place that the command line names; gives also the key that signs for that place.
+fn once(
+    name: &str,
+    scenario: &Scenario,
+    base: &Path,
+    place: &PlaceArgs,
+) -> anyhow::Result<(Ended, Ed25519KeyPair)> {
+    let server = match &place.server {
         Some(server) => server.clone(),
         None => std::env::current_exe()?.with_file_name("exchange"),
     };
@@ -247,29 +320,73 @@ fn measure(run: &Run) -> anyhow::Result<ExitCode> {
         "no exchange at {}: build it, or name it with --server",
         server.display()
     );
-    let (folder, _temporary) = match scenario.exchange {
-        Some(_) => folder(run.place.data.as_deref())?,
-        None => (PathBuf::new(), None),
-    };
+    let (folder, _temporary) = folder(place.data.as_deref())?;
     let place = Place {
         folder,
         server,
-        server_core: run.place.server_core,
-        generator_core: run.place.generator_core,
-        own: run.place.i_own_this_server,
+        server_core: place.server_core,
+        generator_core: place.generator_core,
+        own: place.i_own_this_server,
     };
-    match run::run(&run.scenario, &scenario, &base, &place)? {
-        Ended::Checked(report) => {
-            print(&*report, run.json);
-            let Some(void) = report.void() else { return Ok(ExitCode::SUCCESS) };
-            eprintln!("bench: void, {void}");
-            Ok(ExitCode::from(EXIT_VOID))
+    let ended = run::run(name, scenario, base, &place)?;
+    let key = sign::key(&place.folder)?;
+    Ok((ended, key))
+}
+
+fn compared(plan: &Compare) -> anyhow::Result<ExitCode> {
+    let comparison = match (plan.a.is_dir(), plan.b.is_dir()) {
+        (true, true) => compare::compare(&compare::reports(&plan.a)?, &compare::reports(&plan.b)?)?,
+        (false, false) => {
+            let sides = [side(&plan.a, plan)?, side(&plan.b, plan)?];
+            let mut reports = [Vec::new(), Vec::new()];
+            for pair in 1..=plan.runs {
+                for ((name, scenario, base, place), reports) in sides.iter().zip(&mut reports) {
+                    eprintln!("pair {pair} of {}: {name}", plan.runs);
+                    match once(name, scenario, base, place)? {
+                        (Ended::Checked(report), _) => reports.push(*report),
+                        (Ended::NotChecked(checks), _) => anyhow::bail!("the checks did not pass: {checks}"),
+                    }
+                }
+            }
+            let [a, b] = &reports;
+            compare::compare(a, b)?
         }
-        Ended::NotChecked(checks) => {
-            eprintln!("bench: no numbers, for the checks did not pass: {checks}");
-            Ok(ExitCode::FAILURE)
-        }
+        _ => anyhow::bail!("a folder of reports is compared with another one"),
+    };
+    print(&comparison, plan.json);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What one side of a comparison runs.
+fn side(named: &Path, plan: &Compare) -> anyhow::Result<(String, Scenario, PathBuf, PlaceArgs)> {
+    let mut place = plan.place.clone();
+    let text = named.to_string_lossy();
+    let is_scenario = named.extension().is_some_and(|extension| extension == "toml") || !named.is_file();
+    let name = if is_scenario {
+        text.as_ref()
+    } else {
+        place.server = Some(named.to_owned());
+        plan.scenario.as_str()
+    };
+    let (mut scenario, base) = Scenario::load(name)?;
+    for phase in &mut scenario.phases {
+        phase.seconds = plan.seconds.or(phase.seconds);
     }
+    let name = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok((name, scenario, base, place))
+}
+
+fn verify(file: &Path, key: Option<&str>) -> anyhow::Result<ExitCode> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let (report, signer) = sign::verify(&text).with_context(|| file.display().to_string())?;
+    anyhow::ensure!(
+        key.is_none_or(|key| key.eq_ignore_ascii_case(&signer)),
+        "{} is signed with another key: {signer}",
+        file.display()
+    );
+    println!("good, signed with {signer}\n");
+    print!("{report}");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The scenario as the command line changes it.

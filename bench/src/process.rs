@@ -58,18 +58,26 @@ pub fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Does something on one processor only, if it is named; what is started meanwhile stays there.
+///
+/// # Errors
+/// As [`pin`].
+pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> io::Result<T> {
+    let Some(core) = core else { return Ok(work()) };
+    let before = sched_getaffinity(None)?;
+    pin(core)?;
+    let done = work();
+    sched_setaffinity(None, &before)?;
+    Ok(done)
+}
+
 /// Starts a child that runs, with all its threads, on one processor only.
 ///
 /// # Errors
 /// As [`pin`] and [`Command::spawn`].
 pub fn spawn_on(command: &mut Command, core: Option<usize>) -> io::Result<Child> {
-    let Some(core) = core else { return command.spawn() };
     // A child begins with what the thread that starts it may use.
-    let before = sched_getaffinity(None)?;
-    pin(core)?;
-    let child = command.spawn();
-    sched_setaffinity(None, &before)?;
-    child
+    pinned(core, || command.spawn())?
 }
 
 fn path(process: Option<u32>, file: &str) -> String {

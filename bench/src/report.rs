@@ -390,7 +390,11 @@ impl fmt::Display for RunReport {
         writeln!(f, "  latency ms         {}", measured.latency_ms)?;
         if measured.kinds.len() > 1 {
             for kind in &measured.kinds {
-                writeln!(f, "    {:<16} {:>9}  {}", kind.name, kind.answers, kind.latency_ms)?;
+                writeln!(
+                    f,
+                    "    {:<16} {:>9}  {}  ({} bytes a request)",
+                    kind.name, kind.answers, kind.latency_ms, kind.body_bytes
+                )?;
             }
         }
         let errors: u64 = measured.errors.values().sum();
@@ -399,6 +403,8 @@ impl fmt::Display for RunReport {
             write!(f, "  {cause}: {count}")?;
         }
         writeln!(f)?;
+        let [full, resumed] = measured.handshakes;
+        writeln!(f, "  handshakes         {full} full, {resumed} resumed")?;
         if measured.scheduled > 0 {
             writeln!(f, "  slots              {}, {} missed", measured.scheduled, measured.missed)?;
         }

@@ -20,6 +20,7 @@ use crate::folder;
 use crate::live::Live;
 use crate::mix::{self, Mix};
 use crate::population::{self, Population, now_ms};
+use crate::process;
 use crate::report::{BareReport, PhaseReport, Report, RunReport, VERSION, offered};
 use crate::scenario::{Exchange, Phase, Scenario, Target};
 use crate::server::{Sample, Server};
@@ -315,13 +316,17 @@ fn drive_one(
     let (name, _) = offered(arrivals);
     let mut live = Live::new(&name, plan.warm_up, plan.duration);
     let mut samples = Vec::new();
-    let outcome = drive::drive(&plan, workload, &mut |event| {
-        if matches!(event, Event::Began | Event::Ended) {
-            samples.extend(sample()?);
-        }
-        live.show(event);
-        Ok(())
-    })?;
+    // The server's processor is the server's: this thread, which only looks on, keeps off it too.
+    let outcome = process::pinned(place.generator_core, || {
+        drive::drive(&plan, workload, &mut |event| {
+            if matches!(event, Event::Began | Event::Ended) {
+                samples.extend(sample()?);
+            }
+            live.show(event);
+            Ok(())
+        })
+    })
+    .context("the generator's processor")??;
     Ok((outcome, samples.try_into().ok()))
 }
 

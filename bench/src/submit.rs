@@ -267,7 +267,7 @@ enum Failed {
 
 async fn commit(ledger: &Ledger, command: Command) -> Result<(), Failed> {
     match ledger.commit(command).await {
-        Ok(Outcome::Committed(committed)) if committed.spent.is_none() => Ok(()),
+        Ok(Outcome::Committed(_)) => Ok(()),
         Err(Refused::Overloaded) => Err(Failed::Overloaded),
         other => Err(Failed::Other(format!("{other:?}"))),
     }

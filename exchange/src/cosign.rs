@@ -363,9 +363,18 @@ impl Cosigning {
         tasks
     }
 
+    /// The ledger whose checkpoints these are.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
     /// The checkpoint to serve: the newest with a quorum, unless one has waited for its quorum longer than [`GRACE`];
-    /// then the newest one, with the cosignatures it has.
+    /// then the newest one, with the cosignatures it has. Without witnesses the one that is published now.
     pub fn served(&self) -> Served {
+        if self.quorum == 0 {
+            let (size, text) = self.ledger.published();
+            return Served { size, text };
+        }
         let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         match &board.cosigned {
             Some(cosigned) => {

@@ -98,8 +98,10 @@ pub(crate) enum Granted<'a> {
     Trace { trace: &'a Trace, link: Option<LinkKind> },
     /// Answer an auditor; with the label of the holder asked for, `None` for one that the log does not know.
     LogQuery { query: &'a LogQuery, holder: Option<Option<Label>> },
-    /// Write a link.
-    Link { key: Key, version: u32, link: Link },
+    /// Make a link; an agent whom the log does not know gets a label by it.
+    LinkMake { key: Key, version: u32, make: &'a LinkMake, holder: Label },
+    /// End a link.
+    LinkEnd { key: Key, version: u32, link: Link },
 }
 
 impl Granted<'_> {
@@ -184,18 +186,17 @@ pub fn decide<'a>(
             if make.until_ms <= facts.now_ms {
                 return Err(Refusal::new(Code::BadLink));
             }
-            let (key, version, _, concerned) = linked(context, facts, caller, &make.holder, &make.agent)?;
-            let link = Link { kind: make.kind, until_ms: make.until_ms, ended: false };
-            Ok(plain(Granted::Link { key, version: version + 1, link }, concerned))
+            let Linked { key, version, holder, concerned, .. } =
+                linked(context, facts, caller, &make.holder, &make.agent)?;
+            Ok(plain(Granted::LinkMake { key, version: version + 1, make, holder }, concerned))
         }
         Action::LinkEnd(end) => {
             need(caller, Role::Portal)?;
-            let (key, version, link, concerned) = linked(context, facts, caller, &end.holder, &end.agent)?;
-            let link = link.filter(|link| !link.ended).ok_or_else(|| Refusal::new(Code::BadLink))?;
-            Ok(plain(
-                Granted::Link { key, version: version + 1, link: Link { ended: true, ..link } },
-                concerned,
-            ))
+            let Linked { key, version, link, concerned, .. } =
+                linked(context, facts, caller, &end.holder, &end.agent)?;
+            let link = link.ok_or_else(|| Refusal::new(Code::BadLink))?;
+            let link = Link { ended: true, ..link };
+            Ok(plain(Granted::LinkEnd { key, version: version + 1, link }, concerned))
         }
     }
 }
@@ -261,24 +262,36 @@ pub fn concerned(context: &Context<'_>, facts: &mut Facts<'_>, caller: &Uscc, ac
     named.into_iter().filter_map(|holder| facts.holder(holder)).map(|holder| holder.label).collect()
 }
 
-/// A link with its key and version, and whom it concerns: the holder, and the agent as far as the log knows one.
+/// A portal's link between two persons.
+struct Linked {
+    key: Key,
+    version: u32,
+    holder: Label,
+    /// As it holds between the two as they are now.
+    link: Option<Link>,
+    /// The holder, and the agent as far as the log knows one.
+    concerned: Vec<Label>,
+}
+
 fn linked(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
     holder: &HolderRef,
     agent: &HolderRef,
-) -> Result<(Key, u32, Option<Link>, Vec<Label>), Refusal> {
+) -> Result<Linked, Refusal> {
     let known = facts.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+    let acting = facts.holder(agent);
     let mut concerned = vec![known.label];
-    concerned.extend(facts.holder(agent).map(|agent| agent.label));
+    concerned.extend(acting.iter().map(|agent| agent.label));
     let key = facts::link_key(context.ledger, &caller.organisation, holder, agent);
     let (version, link) = facts.link(&key);
-    Ok((key, version, link, concerned))
+    let link = link.filter(|link| acting.is_some_and(|agent| link.holds(&known.label, &agent.label)));
+    Ok(Linked { key, version, holder: known.label, link, concerned })
 }
 
 /// The portal vouches for the holder it names, so a holder that the log does not know has an empty trace; the portal
-/// learns no more than a search tells it. For an agent it has to hold a link, which exists for known holders only.
+/// learns no more than a search tells it. For an agent it has to hold a link, which exists between known persons only.
 fn decide_trace<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
@@ -292,8 +305,12 @@ fn decide_trace<'a>(
         Some(agent) => {
             let key = facts::link_key(context.ledger, &caller.organisation, &trace.holder, agent);
             let (_, link) = facts.link(&key);
-            let live = link.filter(|link| !link.ended && facts.now_ms <= link.until_ms);
-            Some(live.ok_or_else(|| Refusal::not_permitted(Reason::NoLink))?.kind)
+            let agent = facts.holder(agent);
+            let live = holder.as_ref().zip(agent).zip(link).filter(|((holder, agent), link)| {
+                link.holds(&holder.label, &agent.label) && facts.now_ms <= link.until_ms
+            });
+            let (_, link) = live.ok_or_else(|| Refusal::not_permitted(Reason::NoLink))?;
+            Some(link.kind)
         }
     };
     let concerned = holder.iter().map(|holder| holder.label).collect();

@@ -1,7 +1,6 @@
 //! Step 6 of the request path: from a [`Permit`] or a [`Denial`] to the exact answer bytes and the exact change of
 //! state, ready to be committed together.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -25,10 +24,12 @@ use verifier::leaf::{Labels, LeafKind, Open, told_digest};
 use verifier::license::{BodyHolder, LicenseContent};
 use verifier::receipt::request_digest;
 use verifier::report::Verdict;
+use verifier::trace::Label as PageLabel;
 use verifier::{Hash, license as envelope};
 
+use crate::cosign::Cosigning;
 use crate::decide::{self, Denial, Granted, Permit};
-use crate::facts::{self, Found};
+use crate::facts::{self, Found, Link};
 use crate::floor;
 use crate::pages;
 use crate::participant::Participant;
@@ -48,6 +49,10 @@ const USUAL_DOCUMENT_BYTES: usize = 512;
 /// Most licenses one search answer lists.
 const MAX_LISTED: usize = 100;
 
+/// As what a request names somebody.
+const HOLDER: &str = "holder";
+const AGENT: &str = "agent";
+
 /// What will be answered and changed if it commits.
 pub struct Effect {
     /// HTTP status.
@@ -62,8 +67,6 @@ pub struct Effect {
     pub rotates: bool,
     /// Salt of the request digest, for the receipt.
     pub request_salt: Hash,
-    /// For each counter of the permit, what is committed instead when it is spent by then.
-    pub spent: Vec<Self>,
 }
 
 /// Who asks and what was received, as an entry records it.
@@ -86,6 +89,8 @@ pub struct Entry<'a> {
 pub struct Builder<'a> {
     /// The ledger.
     pub ledger: &'a Ledger,
+    /// Its checkpoints, as the public sees them.
+    pub cosigning: &'a Cosigning,
     /// Signing queues.
     pub signers: &'a Signers,
     /// Hash of the policy in force.
@@ -96,15 +101,18 @@ pub struct Builder<'a> {
 #[derive(Default)]
 struct Private<'a> {
     identifiers: Vec<String>,
-    /// Type and number, where a license was named by them.
-    number: Option<(LicenseTypeCode, &'a str)>,
-    holder: Option<&'a HolderRef>,
+    /// Type, number and holder, where a license was named by them.
+    number: Option<(LicenseTypeCode, &'a str, &'a HolderRef)>,
+    /// The persons whom the request names, and as what. Their numbers are not written: a part is kept for whom it is
+    /// sealed for, and may outlive the others.
+    persons: Vec<(&'static str, &'a HolderRef)>,
     context: Option<&'a UseContext>,
     grant: Option<Key>,
     fields: Vec<String>,
     mode: Option<&'static str>,
     envelope: Option<Vec<u8>>,
-    detail: Cow<'a, str>,
+    /// Why, as the caller says.
+    reason: &'a str,
     /// What makes somebody act for the holder.
     link: Option<LinkKind>,
     /// An auditor's purpose and user.
@@ -119,15 +127,15 @@ impl<'a> Private<'a> {
             Action::Issue(_) | Action::ParticipantAdd(_) | Action::ParticipantChange(_) => {}
             Action::Transition(transition) => {
                 asked.identifiers.push(transition.identifier.to_string());
-                asked.detail = transition.reason.as_str().into();
+                asked.reason = &transition.reason;
             }
             Action::Search(search) => {
-                asked.holder = Some(&search.holder);
+                asked.persons.push((HOLDER, &search.holder));
                 asked.context = Some(&search.context);
                 asked.grant = search.grant;
             }
             Action::Retrieve(retrieve) => {
-                asked.holder = retrieve.holder.as_ref();
+                asked.persons.extend(retrieve.holder.as_ref().map(|holder| (HOLDER, holder)));
                 asked.named(&retrieve.license);
                 asked.context = Some(&retrieve.context);
                 asked.grant = retrieve.grant;
@@ -135,7 +143,7 @@ impl<'a> Private<'a> {
                 asked.mode = Some(retrieve.mode.name());
             }
             Action::Verify(verify) => {
-                asked.holder = verify.holder.as_ref();
+                asked.persons.extend(verify.holder.as_ref().map(|holder| (HOLDER, holder)));
                 if let Subject::Named(named) = &verify.subject {
                     asked.named(named);
                 }
@@ -144,41 +152,42 @@ impl<'a> Private<'a> {
                 asked.fields = verify.expect.iter().map(|(name, _)| name.clone()).collect();
             }
             Action::GrantCreate(create) => {
-                asked.holder = Some(&create.holder);
+                asked.persons.push((HOLDER, &create.holder));
                 asked.fields.clone_from(&create.fields);
                 if let GrantTarget::License(identifier) = &create.target {
                     asked.identifiers.push(identifier.to_string());
                 }
             }
             Action::GrantRevoke(revoke) => {
-                asked.holder = Some(&revoke.holder);
+                asked.persons.push((HOLDER, &revoke.holder));
                 asked.grant = Some(revoke.grant);
-                asked.detail = revoke.reason.as_str().into();
+                asked.reason = &revoke.reason;
             }
-            Action::ParticipantSuspend(suspend) => asked.detail = suspend.reason.as_str().into(),
+            Action::ParticipantSuspend(suspend) => asked.reason = &suspend.reason,
             Action::Trace(trace) => {
-                asked.holder = Some(&trace.holder);
+                asked.persons.push((HOLDER, &trace.holder));
                 asked.context = Some(&trace.context);
-                asked.detail = trace.agent.as_ref().map_or_else(String::new, named_agent).into();
+                asked.persons.extend(trace.agent.as_ref().map(|agent| (AGENT, agent)));
             }
             Action::LogQuery(query) => {
-                asked.holder = query.holder.as_ref();
+                asked.persons.extend(query.holder.as_ref().map(|holder| (HOLDER, holder)));
                 asked.audit = Some((&query.purpose, &query.user_name));
             }
             Action::LinkMake(make) => {
-                asked.holder = Some(&make.holder);
+                asked.persons.push((HOLDER, &make.holder));
                 asked.link = Some(make.kind);
-                asked.detail = named_agent(&make.agent).into();
+                asked.persons.push((AGENT, &make.agent));
             }
             Action::LinkEnd(end) => {
-                asked.holder = Some(&end.holder);
-                asked.detail = format!("{}: {}", named_agent(&end.agent), end.reason).into();
+                asked.persons.push((HOLDER, &end.holder));
+                asked.persons.push((AGENT, &end.agent));
+                asked.reason = &end.reason;
             }
             Action::Propose(propose) => {
                 if let Proposed::Holder(_, holder) = &propose.what {
-                    asked.holder = Some(holder);
+                    asked.persons.push((HOLDER, holder));
                 }
-                asked.detail = propose.reason.as_str().into();
+                asked.reason = &propose.reason;
             }
             // The proposal stands in the state part, as a document.
             Action::Approve(_) => {}
@@ -190,16 +199,11 @@ impl<'a> Private<'a> {
         match named {
             Named::Identifier(identifier) => self.identifiers.push(identifier.to_string()),
             Named::Number { type_code, certificate_number, holder } => {
-                self.number = Some((*type_code, certificate_number));
-                self.holder = Some(holder);
+                self.number = Some((*type_code, certificate_number, holder));
+                self.persons.push((HOLDER, holder));
             }
         }
     }
-}
-
-/// An agent as insiders may read of one.
-fn named_agent(agent: &HolderRef) -> String {
-    format!("{} {}", agent.type_code().as_str(), agent.number())
 }
 
 /// A license as it is, one version on, its body where it was.
@@ -348,14 +352,22 @@ impl Builder<'_> {
     ) -> Result<Effect, Refusal> {
         let as_of = schemas::date::rfc3339(entry.now_ms);
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
-        let (concerned, keys) = self.living(&permit.concerned)?;
+        let (concerned, mut keys) = self.living(&permit.concerned)?;
         let mut state = Record { concerned, idempotency: bound, ..Record::default() };
         state.release_ms = entry.release_of(&state.concerned);
         let mut rotates = false;
         let mut private = Private::asked(&request.action);
         let mut sealed_for: Option<Vec<HolderKey>> = None;
-        // Each counter with what is refused when it is spent.
-        let mut counted: Vec<(CounterUse, Refusal)> = Vec::new();
+        // Before anything is read: a grant or a quota that is spent refuses with as little work as any other cause.
+        if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
+            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
+            state.counters.push(self.unspent(CounterUse { key, day: 0, amount: 1, limit }, refusal)?);
+        }
+        if let Some((limit, day)) = permit.quota {
+            let key = self.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
+            let refusal = || Refusal::new(Code::QuotaSpent);
+            state.counters.push(self.unspent(CounterUse { key, day, amount: 1, limit }, refusal)?);
+        }
         let answer = match permit.granted {
             Granted::Issue { draft, identifier, key, predecessor } => {
                 let (envelope, text) = self.sign(entry, caller, draft, &identifier.to_string()).await?;
@@ -500,7 +512,8 @@ impl Builder<'_> {
                                 };
                                 let key = decide::mismatch_key(self.ledger, caller, &found.key);
                                 let counter = CounterUse { key, day, amount, limit };
-                                counted.push((counter, Refusal::new(Code::TooManyMismatches)));
+                                let refusal = || Refusal::new(Code::TooManyMismatches);
+                                state.counters.push(self.unspent(counter, refusal)?);
                                 Some(matches)
                             }
                         }
@@ -575,7 +588,7 @@ impl Builder<'_> {
                     complete: None,
                 })
             }
-            Granted::Approve(Approved { id, version, proposal, holder }) => {
+            Granted::Approve(Approved { id, version, proposal, holder, links }) => {
                 let mut document = |kind: ledger::DocumentKind, key, version, value| {
                     state.documents.push(DocumentState { kind: kind.number(), key, version, value });
                 };
@@ -583,6 +596,10 @@ impl Builder<'_> {
                 let mut complete = None;
                 match (proposal.kind, holder) {
                     (proposal::Kind::EraseHolder, Some((label, _))) => {
+                        for (key, version, link) in links {
+                            let ended = json(&Link { ended: true, ..link });
+                            document(ledger::DocumentKind::Link, key, version + 1, ended);
+                        }
                         state.erased.push(label);
                         // Nothing personal is in it, and the answer must be found again without the holder's key.
                         sealed_for = Some(Vec::new());
@@ -619,47 +636,38 @@ impl Builder<'_> {
             Granted::Trace { trace, link } => {
                 private.link = link;
                 let label = state.concerned.first().copied();
-                json(&pages::trace(self.ledger, label, trace.before, trace.limit).await?)
+                json(&pages::trace(self.cosigning, label, trace.before, trace.limit).await?)
             }
             Granted::LogQuery { query, holder } => {
-                let (page, concerned, release_ms) = pages::audit(self.ledger, query, holder).await?;
+                let (page, concerned, release_ms) = pages::audit(self.cosigning, query, holder).await?;
                 // Nobody tells the erased.
-                state.concerned = self.living(&concerned)?.0;
+                (state.concerned, keys) = self.living(&concerned)?;
                 state.release_ms = if state.concerned.is_empty() { 0 } else { release_ms };
                 json(&page)
             }
-            Granted::Link { key, version, link } => {
-                let value = json(&link);
-                let kind = ledger::DocumentKind::Link.number();
-                state.documents.push(DocumentState { kind, key, version, value });
-                json(&LinkAnswer {
-                    link: if link.ended { "ended" } else { "active" },
-                    kind: link.kind.name(),
-                    until: schemas::date::rfc3339(link.until_ms),
-                })
+            Granted::LinkMake { key, version, make, holder } => {
+                let agent = self.known_or_new(&make.agent, &mut state)?;
+                let link = Link {
+                    holder: PageLabel(holder),
+                    agent: PageLabel(agent.label),
+                    kind: make.kind,
+                    until_ms: make.until_ms,
+                    ended: false,
+                };
+                if !state.concerned.contains(&agent.label) {
+                    state.concerned.push(agent.label);
+                    keys.push(agent);
+                }
+                link_document(&mut state, key, version, &link)
             }
+            Granted::LinkEnd { key, version, link } => link_document(&mut state, key, version, &link),
         };
-        if let Some((key, limit)) = permit.grant.filter(|(_, limit)| *limit != 0) {
-            let refusal = Refusal::not_permitted(Reason::GrantUsedUp);
-            counted.push((CounterUse { key, day: 0, amount: 1, limit }, refusal));
-        }
-        if let Some((limit, day)) = permit.quota {
-            let key = self.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
-            counted.push((CounterUse { key, day, amount: 1, limit }, Refusal::new(Code::QuotaSpent)));
-        }
-        let mut spent = Vec::with_capacity(counted.len());
-        for (counter, refusal) in counted {
-            state.counters.push(counter);
-            let denial = Denial { refusal, concerned: state.concerned.clone() };
-            spent.push(self.denied(entry, Some(&request.action), &denial)?);
-        }
         let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
-        // What an auditor asked is the auditor's, and concerns whoever was looked at.
-        let keys = if private.audit.is_some() { Vec::new() } else { sealed_for.unwrap_or(keys) };
+        let keys = sealed_for.unwrap_or(keys);
         let status = entry.route.success_status();
         let (prepared, request_salt) =
             self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
-        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt, spent })
+        Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt })
     }
 
     /// The effect of a denial: a problem document and an entry, nothing else.
@@ -679,7 +687,14 @@ impl Builder<'_> {
         let (prepared, request_salt) =
             self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
-        Ok(Effect { status, code, prepared, answer, rotates: false, request_salt, spent: Vec::new() })
+        Ok(Effect { status, code, prepared, answer, rotates: false, request_salt })
+    }
+
+    /// A counter that has room by now. The sequencer looks again when it commits: one that is spent by then has the request
+    /// decided anew, which ends here (decision 0014).
+    fn unspent(&self, counter: CounterUse, refusal: impl FnOnce() -> Refusal) -> Result<CounterUse, Refusal> {
+        let used = self.ledger.state().counter(&counter.key, counter.day);
+        if used.saturating_add(counter.amount) > counter.limit { Err(refusal()) } else { Ok(counter) }
     }
 
     async fn sign(
@@ -724,33 +739,24 @@ impl Builder<'_> {
         let mut labels = Vec::new();
         let mut keys = Vec::new();
         for (_, holder) in &draft.holders {
-            let key = facts::holder_key(self.ledger, holder);
-            let known = self.ledger.state().holder(&key);
-            let holder_key = match known {
-                Some(known) => self
-                    .ledger
-                    .state()
-                    .holder_key(&known.label)
-                    .ok_or_else(|| Refusal::new(Code::Internal))?,
-                None => {
-                    let new = self.ledger.new_holder(key);
-                    state.new_holders.push(NewHolder {
-                        key,
-                        label: new.label,
-                        epoch: new.epoch,
-                        wrapped: new
-                            .wrapped
-                            .as_slice()
-                            .try_into()
-                            .map_err(|_| Refusal::new(Code::Internal))?,
-                    });
-                    new.holder_key
-                }
-            };
+            let holder_key = self.known_or_new(holder, state)?;
             labels.push(holder_key.label);
             keys.push(holder_key);
         }
         Ok((labels, keys))
+    }
+
+    /// A person's key; who is named for the first time gets it here, with a label.
+    fn known_or_new(&self, person: &HolderRef, state: &mut Record) -> Result<HolderKey, Refusal> {
+        let internal = || Refusal::new(Code::Internal);
+        let key = facts::holder_key(self.ledger, person);
+        if let Some(known) = self.ledger.state().holder(&key) {
+            return self.ledger.state().holder_key(&known.label).ok_or_else(internal);
+        }
+        let new = self.ledger.new_holder(key);
+        let wrapped = new.wrapped.as_slice().try_into().map_err(|_| internal())?;
+        state.new_holders.push(NewHolder { key, label: new.label, epoch: new.epoch, wrapped });
+        Ok(new.holder_key)
     }
 
     /// Those of known holders who are not erased, and their keys: an entry concerns the living. A living holder without
@@ -784,25 +790,21 @@ impl Builder<'_> {
         answer: &[u8],
     ) -> (Prepared, Hash) {
         let bound_answer = state.idempotency.is_some().then_some(answer);
-        let document = json(&self.told(entry, private));
-        let (mut told, mut subjects) = (Vec::new(), Vec::new());
         let salt = self.ledger.random();
-        if private.audit.is_some() && !state.concerned.is_empty() {
-            // The holders whose records an auditor sees have nothing to do with each other: one part for each.
-            for (part, label) in (0..).zip(&state.concerned) {
-                let salt = self.ledger.random();
-                let plaintext = subject_record(private, &document, &salt, None);
-                let key = self.ledger.state().holder_key(label);
-                subjects.push(self.ledger.seal_subject(part, key.as_slice(), &plaintext));
-                told.push(told_digest(&salt, label, &document));
-            }
+        let document = json(&self.told(entry, private, &state.concerned));
+        let user_name = private.context.map(|context| context.user_name.as_str());
+        let text = Text {
+            told: &document,
+            user_name: user_name.or(private.audit.map(|(_, user_name)| user_name)),
+            envelope: private.envelope.as_deref(),
+            detail: &self.detail(private, &state.concerned),
+            answer: bound_answer,
+        };
+        let Sealed { told, subjects, subject_digest } = if private.audit.is_some() && !keys.is_empty() {
+            self.seal_each(keys, &text)
         } else {
-            let plaintext = subject_record(private, &document, &salt, bound_answer);
-            subjects.push(self.ledger.seal_subject(0, keys, &plaintext));
-            told.extend(state.concerned.iter().map(|label| told_digest(&salt, label, &document)));
-        }
-        let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-        let subject_digest = verifier::sha256(&parts);
+            self.seal_once(&salt, &state.concerned, keys, &text)
+        };
         let request_salt = request_salt(&salt);
         let labels = if labels.len() <= MAX_OPEN_LABELS {
             Labels::List(labels.to_vec())
@@ -833,11 +835,65 @@ impl Builder<'_> {
         (prepared, request_salt)
     }
 
-    fn told<'p>(&self, entry: &Entry<'_>, private: &'p Private<'_>) -> Told<'p> {
+    /// One part for all whom the entry concerns.
+    fn seal_once(&self, salt: &Hash, concerned: &[Label], keys: &[HolderKey], text: &Text<'_>) -> Sealed {
+        let part = self.ledger.seal_subject(0, keys, &subject_record(text, salt));
+        let told = concerned.iter().map(|label| told_digest(salt, label, text.told)).collect();
+        Sealed { subject_digest: sha256(&part), told, subjects: vec![part] }
+    }
+
+    /// A part for each of those whom the entry concerns, who have nothing to do with each other.
+    fn seal_each(&self, keys: &[HolderKey], text: &Text<'_>) -> Sealed {
+        let (mut told, mut subjects) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+        for (part, key) in (0..).zip(keys) {
+            let salt = self.ledger.random();
+            let plaintext = subject_record(text, &salt);
+            subjects.push(self.ledger.seal_subject(part, std::slice::from_ref(key), &plaintext));
+            told.push(told_digest(&salt, &key.label, text.told));
+        }
+        let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
+        Sealed { subject_digest: verifier::sha256(&parts), told, subjects }
+    }
+
+    /// The entry that tells holders of a use whose delay has ended; which use it is stands in what they are told.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]: a living holder has no key.
+    pub fn release(&self, due: &ledger::Delayed) -> Result<Prepared, Refusal> {
+        let (concerned, keys) = self.living(&due.holders)?;
+        let released = vec![due.index];
+        let document = json(&ToldRelease { released: &released });
+        let text = Text { told: &document, ..Text::default() };
+        let sealed = self.seal_each(&keys, &text);
+        let record = Record { concerned, released, ..Record::default() };
+        Ok(system_with(self.policy, &record, sealed))
+    }
+
+    /// Labels of those whom the request names and the entry does not concern, and the caller's reason.
+    fn detail(&self, private: &Private<'_>, concerned: &[Label]) -> String {
+        let named = private.persons.iter().filter_map(|(what, person)| {
+            let label = self.label(person).filter(|label| !concerned.contains(label))?;
+            Some(format!("{what} {}", hex::encode(label)))
+        });
+        let reason = Some(private.reason.to_owned()).filter(|reason| !reason.is_empty());
+        named.chain(reason).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The label of a person whom the log knows.
+    fn label(&self, person: &HolderRef) -> Option<Label> {
+        let known = self.ledger.state().holder(&facts::holder_key(self.ledger, person));
+        known.map(|holder| holder.label)
+    }
+
+    fn told<'p>(&self, entry: &Entry<'_>, private: &'p Private<'_>, concerned: &[Label]) -> Told<'p> {
+        // Some certificates have the holder's number for theirs.
+        let own = private
+            .number
+            .filter(|(_, _, holder)| self.label(holder).is_some_and(|label| concerned.contains(&label)));
         Told {
             licenses: &private.identifiers,
-            type_code: private.number.as_ref().map(|(code, _)| code.as_str()),
-            certificate_number: private.number.map(|(_, number)| number),
+            type_code: private.number.as_ref().map(|(code, _, _)| code.as_str()),
+            certificate_number: own.map(|(_, number, _)| number),
             mode: private.mode,
             fields: &private.fields,
             grant: private.grant.map(hex::encode),
@@ -888,6 +944,12 @@ struct Told<'a> {
     context: Option<ToldUse<'a>>,
 }
 
+/// What the holder is told of a release: the delayed uses, by index.
+#[derive(Serialize)]
+struct ToldRelease<'a> {
+    released: &'a [u64],
+}
+
 /// What the holder of a record that an auditor saw is told.
 #[derive(Serialize)]
 struct ToldAudit<'a> {
@@ -912,12 +974,6 @@ impl Entry<'_> {
     fn release_of(&self, concerned: &[Label]) -> u64 {
         if concerned.is_empty() { 0 } else { self.release_ms }
     }
-}
-
-/// The entry that tells holders of a use whose delay has ended.
-pub fn release(policy: &Hash, due: &ledger::Delayed) -> Prepared {
-    let record = Record { concerned: due.holders.clone(), released: vec![due.index], ..Record::default() };
-    system_entry(policy, &record)
 }
 
 /// An entry of the exchange itself, without a caller: a document, or counts of what was shed.
@@ -951,8 +1007,14 @@ pub fn state_digest(policy: &Hash, digest: StateDigest) -> Prepared {
     system_entry(policy, &Record { state_digest: Some(digest), ..Record::default() })
 }
 
-/// An entry without a caller and without a subject part: the holders it concerns are told nothing beside its record.
+/// An entry without a caller and without a subject part: whom it concerns is told nothing.
 pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
+    let told = vec![[0; 32]; record.concerned.len()];
+    system_with(policy, record, Sealed { told, subjects: Vec::new(), subject_digest: sha256(&[]) })
+}
+
+fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
+    let Sealed { told, subjects, subject_digest } = sealed;
     let open = Open {
         route: Route::System.number(),
         decision: Decision::System.number(),
@@ -963,16 +1025,16 @@ pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
         request_digest: [0; 32],
         answer_digest: [0; 32],
         policy: *policy,
-        subject_digest: sha256(&[]),
+        subject_digest,
         labels: Labels::List(Vec::new()),
     };
     Prepared {
         kind: LeafKind::Entry,
         open: open.encode(),
         record: record.encode(),
-        told: vec![[0; 32]; record.concerned.len()],
-        subjects: Vec::new(),
-        subject_digest: sha256(&[]),
+        told,
+        subjects,
+        subject_digest,
     }
 }
 
@@ -1047,28 +1109,44 @@ pub(crate) fn request_salt(told_salt: &[u8]) -> Hash {
     verifier::sha256(&[told_salt, b"request"])
 }
 
-fn subject_record(private: &Private<'_>, told: &[u8], told_salt: &Hash, answer: Option<&[u8]>) -> Vec<u8> {
+/// Writes a link; the answer.
+fn link_document(state: &mut Record, key: Key, version: u32, link: &Link) -> Vec<u8> {
+    let kind = ledger::DocumentKind::Link.number();
+    state.documents.push(DocumentState { kind, key, version, value: json(link) });
+    json(&LinkAnswer {
+        link: if link.ended { "ended" } else { "active" },
+        kind: link.kind.name(),
+        until: schemas::date::rfc3339(link.until_ms),
+    })
+}
+
+/// What a subject part holds.
+#[derive(Default)]
+struct Text<'a> {
+    told: &'a [u8],
+    user_name: Option<&'a str>,
+    envelope: Option<&'a [u8]>,
+    detail: &'a str,
+    answer: Option<&'a [u8]>,
+}
+
+/// The subject parts of an entry, and what they commit it to.
+struct Sealed {
+    /// For each holder concerned the digest of what the holder is told.
+    told: Vec<Hash>,
+    subjects: Vec<Vec<u8>>,
+    subject_digest: Hash,
+}
+
+fn subject_record(text: &Text<'_>, told_salt: &Hash) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::with_capacity(1_024);
-    let told = Some(builder.create_vector(told));
+    let told = Some(builder.create_vector(text.told));
     let told_salt = Some(builder.create_vector(told_salt));
-    let user_name = private.context.map(|context| context.user_name.as_str());
-    let user_name = user_name.or(private.audit.map(|(_, user_name)| user_name));
-    let user_name = user_name.map(|name| builder.create_string(name));
-    let holder_type_code = private.holder.map(|holder| builder.create_string(holder.type_code().as_str()));
-    let holder_number = private.holder.map(|holder| builder.create_string(holder.number()));
-    let envelope = private.envelope.as_ref().map(|bytes| builder.create_vector(bytes));
-    let answer = answer.map(|bytes| builder.create_vector(bytes));
-    let detail = (!private.detail.is_empty()).then(|| builder.create_string(&private.detail));
-    let args = fb::SubjectRecordArgs {
-        told,
-        told_salt,
-        user_name,
-        holder_type_code,
-        holder_number,
-        envelope,
-        answer,
-        detail,
-    };
+    let user_name = text.user_name.map(|name| builder.create_string(name));
+    let envelope = text.envelope.map(|bytes| builder.create_vector(bytes));
+    let answer = text.answer.map(|bytes| builder.create_vector(bytes));
+    let detail = (!text.detail.is_empty()).then(|| builder.create_string(text.detail));
+    let args = fb::SubjectRecordArgs { told, told_salt, user_name, envelope, answer, detail };
     let record = fb::SubjectRecord::create(&mut builder, &args);
     builder.finish(record, None);
     builder.finished_data().to_vec()

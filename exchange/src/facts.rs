@@ -30,16 +30,31 @@ pub struct Facts<'a> {
     ends_at_ms: u64,
 }
 
-/// A link between a holder and an agent as journaled. It names neither: both stand in its key, hashed.
+/// Most links that an erasure ends in writing; the ones beyond end all the same, with the label.
+const MAX_ENDED_LINKS: usize = 1_000;
+
+/// A link between a holder and an agent as journaled. It names both by label, so it ends with either: who is erased and
+/// comes back has another one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Link {
+    /// Who is acted for.
+    pub holder: verifier::trace::Label,
+    /// Who acts.
+    pub agent: verifier::trace::Label,
     /// By what the agent acts.
     pub kind: LinkKind,
     /// Last valid moment, ms since 1970.
     pub until_ms: u64,
     /// Ended before that.
     pub ended: bool,
+}
+
+impl Link {
+    /// Whether it is between these two as they are now, and not ended by its portal.
+    pub fn holds(&self, holder: &Label, agent: &Label) -> bool {
+        !self.ended && self.holder.0 == *holder && self.agent.0 == *agent
+    }
 }
 
 /// A license found under its key, with its holders' labels.
@@ -145,6 +160,21 @@ impl<'a> Facts<'a> {
             self.ends_at(link.until_ms.saturating_add(1));
         }
         (version, link)
+    }
+
+    /// The links that name a holder on either side and are not ended, with their keys and fact versions.
+    pub fn links_of(&mut self, label: &Label) -> Vec<(Key, u32, Link)> {
+        let links = self.ledger.state().documents(DocumentKind::Link).into_iter();
+        let links = links.filter_map(|(key, document)| {
+            let link = serde_json::from_slice::<Link>(&document.value).ok()?;
+            let names = link.holder.0 == *label || link.agent.0 == *label;
+            (names && !link.ended).then_some((key, document.version, link))
+        });
+        let links: Vec<_> = links.take(MAX_ENDED_LINKS).collect();
+        for (key, version, _) in &links {
+            self.read(Fact::Document(DocumentKind::Link, *key), *version);
+        }
+        links
     }
 
     /// Keys of the licenses that name a holder; which ones these are is a fact.

@@ -35,6 +35,7 @@ use verifier::Hash;
 use verifier::receipt::Receipt;
 use verifier::trust::Trust;
 
+use crate::cosign::Cosigning;
 use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
 use crate::facts::{self, Facts};
@@ -64,6 +65,7 @@ const IDEMPOTENCY_KEY: std::ops::RangeInclusive<usize> = 16..=64;
 /// Everything the request path works with.
 pub struct Gateway {
     ledger: Ledger,
+    cosigning: Arc<Cosigning>,
     register: Documents<Participant>,
     types: Documents<LicenseType>,
     signers: Signers,
@@ -155,6 +157,7 @@ impl Gateway {
     /// A gateway over an open ledger, which refuses to erase a holder for `retention_ms` after the last license ended.
     pub fn new(ledger: Ledger, signers: Signers, trust: Trust, shed: Shed, retention_ms: u64) -> Self {
         Self {
+            cosigning: Arc::new(Cosigning::new(ledger.clone(), 0)),
             ledger,
             register: Documents::new(DocumentKind::Participant),
             types: Documents::new(DocumentKind::LicenseType),
@@ -168,6 +171,12 @@ impl Gateway {
             retention_ms,
             rotate: Notify::new(),
         }
+    }
+
+    /// The same with witnesses: the pages it answers lead to the checkpoints that these cosign.
+    #[must_use]
+    pub fn cosigned(self, cosigning: Arc<Cosigning>) -> Self {
+        Self { cosigning, ..self }
     }
 
     /// Resolves when two operators have asked for a change of epoch since the last call.
@@ -300,11 +309,6 @@ impl Gateway {
             // 7 -> Committed
             let (reads, ends_at_ms) = facts.into_reads();
             let rotates = effect.rotates;
-            let (spent, spent_answers): (Vec<_>, Vec<_>) = effect
-                .spent
-                .into_iter()
-                .map(|spent| (spent.prepared, (spent.code, spent.answer, spent.request_salt)))
-                .unzip();
             if effect.code != Code::Ok {
                 // Before the entry is written: a client that disconnects does not save its budget.
                 self.shed.refused(organisation);
@@ -314,7 +318,6 @@ impl Gateway {
                 reads,
                 // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
                 ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
-                spent,
                 inline_proof: received.inline_proof,
             };
             let committed = match self.ledger.commit(command).await {
@@ -333,14 +336,7 @@ impl Gateway {
                 self.rotate.notify_one();
             }
             // 8 -> answer + receipt
-            let spent = committed.spent.and_then(|counter| spent_answers.into_iter().nth(counter));
-            let (status, code, answer, request_salt) = match spent {
-                Some((code, answer, request_salt)) => {
-                    self.shed.refused(organisation);
-                    (code.status(), code, answer, request_salt)
-                }
-                None => (effect.status, effect.code, effect.answer, effect.request_salt),
-            };
+            let Effect { status, code, answer, request_salt, .. } = effect;
             return Ok(self.committed(status, code, &answer, request_salt, committed));
         }
         Err(Code::FactsChanged)
@@ -393,7 +389,12 @@ impl Gateway {
     }
 
     fn builder(&self) -> Builder<'_> {
-        Builder { ledger: &self.ledger, signers: &self.signers, policy: &self.policy }
+        Builder {
+            ledger: &self.ledger,
+            cosigning: &self.cosigning,
+            signers: &self.signers,
+            policy: &self.policy,
+        }
     }
 
     fn typed(&self, route: Route, received: &Received) -> Result<Request, Refusal> {
@@ -509,7 +510,10 @@ impl Gateway {
     pub async fn release_delayed(&self) {
         let now_ms = now_ms().max(self.ledger.state().time_ms());
         for due in self.ledger.state().due(now_ms) {
-            let prepared = effect::release(&self.policy, &due);
+            let Ok(prepared) = self.builder().release(&due) else {
+                tracing::error!(index = due.index, "a delayed use cannot be told: a holder has no key");
+                continue;
+            };
             if let Err(refused) = commit_system(&self.ledger, prepared).await {
                 tracing::warn!(%refused, "a delayed use is not released yet");
                 return;
@@ -544,13 +548,8 @@ pub async fn write_system_documents(
 }
 
 pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
-    let command = Command {
-        permit_or_denial: prepared,
-        reads: Vec::new(),
-        ends_at_ms: u64::MAX,
-        spent: Vec::new(),
-        inline_proof: false,
-    };
+    let command =
+        Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
     match ledger.commit(command).await? {
         Outcome::Committed(_) => Ok(()),
         Outcome::Changed => Err(Refused::Stopped),

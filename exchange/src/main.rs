@@ -477,6 +477,7 @@ fn log_verify(config: &Config, json: bool) -> anyhow::Result<ExitCode> {
                     "frames": report.frames, "segments": report.segments, "tornTail": report.torn_tail,
                     "published": report.published, "stateDigest": hex::encode(report.state_digest),
                     "loggedDigests": report.logged_digests, "indexRoots": report.index_roots,
+                    "tilesFrom": report.tiles_from,
                     "snapshots": report.snapshots,
                     "image": image_name(report.image), "problems": report.problems,
                 });

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ledger::{Label, Ledger, OpenedEntry, Position, ReadError};
+use ledger::{HolderProof, Label, Ledger, OpenedEntry, Position, ReadError};
 use schemas::codes::Code;
 use schemas::identifier::CertificateIdentifier;
 use serde_json::Value;
@@ -18,6 +18,7 @@ use verifier::trace::{
     TracePage, completeness, insider, reason_name,
 };
 
+use crate::cosign::{Cosigning, Served};
 use crate::facts;
 use crate::refusal::Refusal;
 use crate::request::LogQuery;
@@ -26,9 +27,9 @@ use crate::request::LogQuery;
 const MAX_SCANNED: u64 = 10_000;
 /// Most holders whose records one page shows: each view is an entry that concerns them all.
 const MAX_SHOWN_HOLDERS: usize = ledger::record::MAX_LINKS;
-/// Pause and longest wait for the public checkpoint to reach an index root that is in the log already.
+/// Pause and longest wait for the public checkpoint, and its witnesses, to reach an index root that is in the log already.
 const PUBLISHED_PAUSE: Duration = Duration::from_millis(50);
-const PUBLISHED_LOOKS: usize = 40;
+const PUBLISHED_LOOKS: usize = 80;
 
 /// What a subject part says, as far as pages show it.
 #[derive(Default)]
@@ -107,20 +108,25 @@ fn digests(hashes: &[Hash]) -> Vec<Digest> {
 
 /// A page of a holder's trace, newest first. A holder without a label has an empty one.
 pub async fn trace(
-    ledger: &Ledger,
+    cosigning: &Cosigning,
     label: Option<Label>,
     before: Option<u64>,
     limit: usize,
 ) -> Result<TracePage, Refusal> {
+    let ledger = cosigning.ledger().clone();
+    let mut proof = None;
+    let mut served = cosigning.served();
     for _ in 0..PUBLISHED_LOOKS {
-        let proof = label.and_then(|label| ledger.holder_proof(&label));
-        if proof.is_none_or(|proof| proof.root.index < ledger.published().0) {
+        proof = label.and_then(|label| ledger.holder_proof(&label));
+        // The root first: the checkpoint read after it may be newer, never older.
+        served = cosigning.served();
+        if proof.as_ref().is_none_or(|proof| proof.root.index < served.size) {
             break;
         }
         tokio::time::sleep(PUBLISHED_PAUSE).await;
     }
-    let ledger = ledger.clone();
-    blocking(move || trace_page(&ledger, label, before, limit)).await
+    let proof = proof.filter(|proof| proof.root.index < served.size);
+    blocking(move || trace_page(&ledger, &served, proof, label, before, limit)).await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -131,14 +137,13 @@ async fn blocking<T: Send + 'static>(
 
 fn trace_page(
     ledger: &Ledger,
+    served: &Served,
+    proof: Option<HolderProof>,
     label: Option<Label>,
     before: Option<u64>,
     limit: usize,
 ) -> Result<TracePage, Refusal> {
-    // The root first: the checkpoint read after it may be newer, never older.
-    let proof = label.and_then(|label| ledger.holder_proof(&label));
-    let (size, checkpoint) = ledger.published();
-    let proof = proof.filter(|proof| proof.root.index < size);
+    let size = served.size;
     let mut page = TracePage {
         log: ledger.origin().to_owned(),
         label: label.map(PageLabel),
@@ -147,7 +152,7 @@ fn trace_page(
         next: None,
         index_root: None,
         completeness: completeness(proof.as_ref().map_or(0, |proof| proof.root.size)),
-        checkpoint: checkpoint.to_string(),
+        checkpoint: served.text.to_string(),
     };
     let Some(label) = label else { return Ok(page) };
     page.index_root = match proof {
@@ -271,10 +276,11 @@ struct Filters {
 /// view is kept from them (ms since 1970; 0 = not at all): as long as the delayed uses that it shows. A page shows no two
 /// entries that are told at different times, so no view tells of a use before its time, and none is told later than it.
 pub async fn audit(
-    ledger: &Ledger,
+    cosigning: &Cosigning,
     query: &LogQuery,
     holder: Option<Option<Label>>,
 ) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
+    let (ledger, served) = (cosigning.ledger().clone(), cosigning.served());
     let asked = Asked {
         query: Filters {
             from_ms: query.from_ms.unwrap_or(0),
@@ -288,15 +294,18 @@ pub async fn audit(
         license: query
             .license
             .as_ref()
-            .map(|identifier| (facts::license_key(ledger, identifier), identifier.clone())),
+            .map(|identifier| (facts::license_key(&ledger, identifier), identifier.clone())),
         holder,
     };
-    let ledger = ledger.clone();
-    blocking(move || audit_page(&ledger, &asked)).await
+    blocking(move || audit_page(&ledger, &served, &asked)).await
 }
 
-fn audit_page(ledger: &Ledger, asked: &Asked) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
-    let (size, checkpoint) = ledger.published();
+fn audit_page(
+    ledger: &Ledger,
+    served: &Served,
+    asked: &Asked,
+) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
+    let size = served.size;
     let from_index = asked.query.from_index.min(size);
     // Nothing before the first moment asked for matches: it is passed over unread, and the page covers it all the same.
     let first = ledger.first_at(asked.query.from_ms).map_err(|error| fault(&error))?;
@@ -308,7 +317,7 @@ fn audit_page(ledger: &Ledger, asked: &Asked) -> Result<(AuditPage, Vec<Label>, 
         to_index: until,
         next: None,
         entries: Vec::new(),
-        checkpoint: checkpoint.to_string(),
+        checkpoint: served.text.to_string(),
     };
     let mut shown: Vec<Label> = Vec::new();
     // When holders may be told of the entries shown so far.

@@ -1,8 +1,7 @@
 //! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
 //! of epoch before its time, and who is operator or auditor (decision 0013).
 //!
-//! A proposal is a document of journaled state. It names the holder by label; who the label is stands in the sealed
-//! part of the proposing entry alone.
+//! A proposal is a document of journaled state. It names the holder by label.
 
 use ledger::{DocumentKind, Key, Label, Ledger};
 use schemas::codes::{Code, Reason};
@@ -10,7 +9,7 @@ use schemas::identifier::Uscc;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::{Context, Granted, Permit, need, plain};
-use crate::facts::Facts;
+use crate::facts::{Facts, Link};
 use crate::participant::{Participant, Role};
 use crate::refusal::Refusal;
 use crate::request::{Approve, Propose, Proposed};
@@ -98,6 +97,8 @@ pub(crate) struct Approved {
     pub(crate) proposal: Proposal,
     /// The holder it is about, with the version that a hold on it has now.
     pub(crate) holder: Option<(Label, u32)>,
+    /// The links that end with the holder, with their keys and versions now.
+    pub(crate) links: Vec<(Key, u32, Link)>,
 }
 
 /// Whether two operators have asked for a change of epoch that is not made yet: by the journal, so that neither a restart
@@ -182,17 +183,20 @@ pub(crate) fn approve<'a>(
             return Err(refused(Reason::ProposalClosed));
         }
     }
-    let mut holder = None;
+    let (mut holder, mut links) = (None, Vec::new());
     if let Some(label) = label {
         if !facts.lives(&label) {
             return Err(refused(Reason::ProposalClosed));
         }
         applies(context, facts, proposal.kind, &label)?;
         holder = Some((label, facts.hold(&label).0));
+        if proposal.kind == Kind::EraseHolder {
+            links = facts.links_of(&label);
+        }
     }
     let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| context.ledger.state().epoch());
     let proposal = Proposal { approved_by: Some(caller.organisation), ends_epoch, ..proposal };
-    let approved = Approved { id: approve.proposal, version: version + 1, proposal, holder };
+    let approved = Approved { id: approve.proposal, version: version + 1, proposal, holder, links };
     // The request names the proposal alone; who approves need not know the holder.
     let permit = plain(Granted::Approve(approved), label.into_iter().collect());
     Ok(Permit { names_holder: false, ..permit })

@@ -500,8 +500,18 @@ fn json<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     })
 }
 
+/// Some text that shows, not too long, without control characters; in one pass, because six parts of each use context
+/// come through here.
 fn bounded(value: &str, max_chars: usize) -> bool {
-    !value.trim().is_empty() && value.chars().count() <= max_chars && !value.chars().any(|c| c.is_control())
+    let (mut chars, mut shows) = (0, false);
+    for c in value.chars() {
+        chars += 1;
+        shows = shows || !c.is_whitespace();
+        if c.is_control() || chars > max_chars {
+            return false;
+        }
+    }
+    shows
 }
 
 fn reason(text: String) -> Result<String, Refusal> {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
+use ledger::record::{NewHolder, Record};
+use ledger::{Command, Label, Outcome};
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
@@ -27,7 +29,7 @@ fn indexes(page: &AuditPage) -> Vec<u64> {
 
 fn check(server: &Server, pages: &[AuditPage]) -> Report {
     let lines: Vec<Vec<u8>> = pages.iter().map(|page| serde_json::to_vec(page).unwrap()).collect();
-    verify_audit(&lines.join(&b'\n'), &server.trust, now_ms() / 1_000)
+    verify_audit(&lines.join(&b'\n'), &server.trust, None, now_ms() / 1_000)
 }
 
 async fn asked(auditor: &mut Party, filters: Value) -> AuditPage {
@@ -282,4 +284,71 @@ async fn an_export_from_the_command_line_is_one_file_that_the_verifier_checks() 
     assert_eq!(again.status, Some(1), "{again:?}");
     assert!(again.stderr.contains("is there already"), "{again:?}");
     assert_eq!(std::fs::read(&out).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_page_shows_the_records_of_at_most_1024_holders() {
+    let mut server = Setup::new().start().await;
+    let known = server.size().await;
+    assert_eq!(server.stop(), Some(0));
+    let later = server.later(0).await;
+    let ledger = later.gateway.ledger().clone();
+    // What a bulk delivery leaves: an entry that concerns many. The second one concerns two of the first again.
+    let mut labels: Vec<Label> = Vec::new();
+    let mut entries = Vec::new();
+    for (again, new) in [(0, 600), (2, 424), (1, 1)] {
+        let mut record = Record { concerned: labels[..again].to_vec(), ..Record::default() };
+        for _ in 0..new {
+            let key = *ledger.random().first_chunk().unwrap();
+            let holder = ledger.new_holder(key);
+            let wrapped = holder.wrapped.as_slice().try_into().unwrap();
+            record.concerned.push(holder.label);
+            record.new_holders.push(NewHolder { key, label: holder.label, epoch: holder.epoch, wrapped });
+        }
+        labels.extend(&record.concerned[again..]);
+        let prepared = exchange::effect::system_entry(&[0; 32], &record);
+        let command = Command {
+            permit_or_denial: prepared,
+            reads: Vec::new(),
+            ends_at_ms: u64::MAX,
+            inline_proof: false,
+        };
+        match ledger.commit(command).await.unwrap() {
+            Outcome::Committed(committed) => entries.push(committed.index),
+            Outcome::Changed => panic!("decided on nothing"),
+        }
+    }
+    assert_eq!(labels.len(), 1_025);
+    let last = *entries.last().unwrap();
+    eventually("the checkpoint", || async { (ledger.published().0 > last).then_some(()) }).await;
+    let auditor = server.organisation("auditor");
+    let mut pages = Vec::new();
+    let mut from = Some(known);
+    while let Some(next) = from {
+        let to = schemas::date::rfc3339(now_ms());
+        let reply = later.ask(auditor, &query(json!({"fromIndex": next, "to": to}))).await.expect(200);
+        let one = page(&reply);
+        // The view concerns whom it shows: each once.
+        let view = ledger.entry(reply.receipt().index).unwrap();
+        let mut shown: Vec<Label> =
+            one.entries.iter().flat_map(|entry| &entry.concerned).map(|label| label.0).collect();
+        shown.sort_unstable();
+        shown.dedup();
+        let mut concerned = view.record.concerned.clone();
+        concerned.sort_unstable();
+        assert_eq!(concerned, shown);
+        assert_eq!(view.parts.len(), shown.len().max(1), "a part for each");
+        from = one.next.filter(|_| pages.len() < 8);
+        pages.push(one);
+    }
+    let with: Vec<Vec<u64>> = pages
+        .iter()
+        .map(|page| indexes(page).into_iter().filter(|index| entries.contains(index)).collect())
+        .filter(|found: &Vec<u64>| !found.is_empty())
+        .collect();
+    assert_eq!(with, [vec![entries[0], entries[1]], vec![entries[2]]], "1,024 fit, one more does not");
+    let report = check(&server, &pages);
+    assert_eq!(report.verdict, Verdict::Valid, "{:?}", report.reasons);
+    drop(ledger);
+    later.close().await;
 }

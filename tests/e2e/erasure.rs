@@ -7,9 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+use exchange::facts::{self, Link};
+use ledger::{DocumentKind, Ledger};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use schemas::codes::Code;
 use schemas::holder::HolderRef;
+use schemas::journal::SubjectRecord;
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::{
@@ -17,7 +21,11 @@ use tests::{
     shared, use_context,
 };
 use verifier::leaf::Labels;
+use verifier::report::Verdict;
+use verifier::trace::{verify_audit, verify_trace};
 
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 /// Closed segments after which a snapshot is made.
 const SNAPSHOT_SEGMENTS: usize = 10;
 
@@ -453,6 +461,327 @@ async fn after_an_erasure_denials_traces_views_and_retries_go_on_for_the_others(
         for secret in [alone.draft.holder().number(), &alone.identifier] {
             assert!(!old || !entry.to_string().contains(secret), "{entry}");
         }
+    }
+}
+
+/// The plaintext of every sealed part that still opens, and what the state part says of each entry, with its index.
+fn opened(ledger: &Ledger) -> Vec<(u64, Vec<u8>)> {
+    let mut found = Vec::new();
+    let visited = ledger.visit_entries(0, u64::MAX, |entry| {
+        let index = entry.committed.index;
+        found.push((index, entry.committed.open));
+        found.push((index, entry.record_bytes));
+        found.push((index, entry.completion));
+        found.extend(entry.parts.iter().filter_map(|part| Some((index, ledger.open_subject(*part).ok()?))));
+        true
+    });
+    visited.unwrap();
+    found
+}
+
+/// Whoever is erased was named in what concerns others too, and by those who knew of nobody. Nothing that still opens has
+/// the number.
+#[tokio::test]
+async fn a_number_stands_in_nothing_that_is_kept_for_others() {
+    let mut server = at_once().start().await;
+    let [mut issuer, mut portal, mut bank, mut auditor] =
+        ["issuer", "portal", "bank", "auditor"].map(|name| server.party(name));
+    let mut operators = [server.party("operator"), server.party("operator2")];
+    let mine = draft(&natural());
+    let me = mine.holder().clone();
+    let theirs = draft(&natural()).issue(&mut issuer).await;
+    let them = theirs.draft.holder().clone();
+    // Some certificates have the holder's number for theirs.
+    let number = |of: &HolderRef| {
+        json!({
+            "typeCode": natural().code.as_str(), "certificateNumber": of.number(), "holder": holder(of),
+        })
+    };
+    let trace_of = |of: &HolderRef, by: Option<&HolderRef>| {
+        let mut body = json!({"holder": holder(of), "use": use_context()});
+        if let Some(by) = by {
+            body["agent"] = holder(by);
+        }
+        Call::new(Route::Trace, &body)
+    };
+    let query = |filters: Value| {
+        let mut body = json!({"purpose": "测试", "userName": "审计员"});
+        body.as_object_mut().unwrap().extend(filters.as_object().unwrap().clone());
+        Call::new(Route::LogQuery, &body)
+    };
+    let link = |of: &HolderRef, agent: &HolderRef| {
+        let until = tests::in_one_hour();
+        let body = json!({"holder": holder(of), "agent": holder(agent), "kind": "agent", "until": until});
+        Call::new(Route::LinkMake, &body)
+    };
+    let unlink = |of: &HolderRef, agent: &HolderRef| {
+        let body = json!({"holder": holder(of), "agent": holder(agent), "reason": "测试终止"});
+        Call::new(Route::LinkEnd, &body)
+    };
+    let retrieve = |license: Value, vouched: &HolderRef| {
+        let body =
+            json!({"license": license, "mode": "face", "holder": holder(vouched), "use": use_context()});
+        Call::new(Route::Retrieve, &body)
+    };
+    let verify = |license: Value, vouched: &HolderRef| {
+        let body = json!({"license": license, "holder": holder(vouched), "use": use_context()});
+        Call::new(Route::Verify, &body)
+    };
+
+    // While the log knows nobody of that number; a link makes somebody known.
+    bank.send(&search(&me)).await.expect(403);
+    portal.send(&search(&me)).await.expect(200);
+    portal.send(&trace_of(&me, None).key(&key())).await.expect(200);
+    portal.send(&trace_of(&them, Some(&me))).await.expect(403);
+    bank.send(&verify(number(&me), &me)).await.expect(403);
+    portal.send(&retrieve(number(&me), &them)).await.expect(403);
+    portal.send(&link(&me, &them)).await.expect(403);
+    portal.send(&unlink(&them, &me)).await.expect(422);
+    auditor.send(&query(json!({"holder": holder(&me)}))).await.expect(200);
+    operators[0].send(&propose("erase-holder", Some(&me))).await.expect(403);
+    portal.send(&link(&them, &me)).await.expect(201);
+    portal.send(&trace_of(&them, Some(&me)).key(&key())).await.expect(200);
+    portal.send(&unlink(&them, &me)).await.expect(200);
+
+    // While the log knows the person: as agent, as holder, named beside others, shown beside others.
+    let mine = mine.issue(&mut issuer).await;
+    let married = tests::all_types().into_iter().find(|kind| kind.min_holders == 2).unwrap();
+    let mut joint = draft(&married);
+    let stays = joint.license.holders[1].1.clone();
+    joint.license.holders[0].1 = me.clone();
+    for (name, value) in &mut joint.license.fields {
+        assert!(!value.contains(me.number()), "{name}");
+    }
+    let with_body = issuer.send(&joint.call()).await.expect(201);
+    let joint = Issued::new(joint, &with_body.json);
+    let mut bodies = vec![with_body.receipt().index];
+    for (of, by) in [(&them, &me), (&me, &them), (&stays, &me)] {
+        portal.send(&link(of, by)).await.expect(201);
+        portal.send(&trace_of(of, Some(by))).await.expect(200);
+    }
+    portal.send(&unlink(&stays, &me)).await.expect(200);
+    portal.send(&trace_of(&stays, Some(&me))).await.expect(403);
+    for license in [theirs.named(), number(&them), joint.named(), number(&me)] {
+        let reply = portal.send(&retrieve(license.clone(), &me).key(&key())).await;
+        // The record of both, which is theirs to see.
+        bodies.extend((reply.status == 200).then(|| reply.receipt().index));
+        portal.send(&verify(license.clone(), &me)).await;
+        bank.send(&verify(license, &me)).await.expect(403);
+    }
+    let by_number = json!({
+        "typeCode": married.code.as_str(), "holder": holder(&me),
+        "certificateNumber": joint.draft.license.certificate_number,
+    });
+    bodies.push(portal.send(&retrieve(by_number.clone(), &me).key(&key())).await.expect(200).receipt().index);
+    bank.send(&verify(by_number.clone(), &me)).await.expect(403);
+    bank.send(&search(&me)).await.expect(403);
+    portal.send(&search(&me).key(&key())).await.expect(200);
+    bank.send(&Call::new(Route::GrantCreate, &grant(&me, &bank, tests::Target::License(&theirs))))
+        .await
+        .expect(403);
+    portal
+        .send(&Call::new(Route::GrantCreate, &grant(&me, &bank, tests::Target::License(&theirs))))
+        .await
+        .expect(403);
+    server.proof(portal.send(&search(&them)).await.expect(200).receipt().index).await;
+    for filters in [json!({"holder": holder(&me)}), json!({"holder": holder(&me), "code": "quota-spent"})] {
+        auditor.send(&query(filters)).await.expect(200);
+    }
+    operators[0].send(&propose("release-hold", Some(&me))).await.expect(409);
+    for license in [&mine, &joint] {
+        issuer.send(&license.operation("05", Some("07"))).await.expect(200);
+    }
+    let erased = by_two(&mut operators, &propose("erase-holder", Some(&me))).await;
+    assert_eq!(erased["state"], json!("approved"));
+    rotated(&server).await;
+    // What is sealed for those who stay goes on opening.
+    let size = server.size().await;
+
+    // The same person comes back, under a new label; no link of the old one holds.
+    let back = Draft { license: mine.draft.license.clone(), ..draft(&natural()) };
+    back.issue(&mut issuer).await;
+    for (of, by) in [(&them, &me), (&me, &them)] {
+        let refused = portal.send(&trace_of(of, Some(by))).await.expect(403);
+        assert_eq!(refused.code(), Code::NotPermitted.name());
+        portal.send(&unlink(of, by)).await.expect(422);
+    }
+    portal.send(&link(&them, &me)).await.expect(201);
+    portal.send(&trace_of(&them, Some(&me))).await.expect(200);
+    assert_eq!(server.stop(), Some(0));
+
+    let later = server.later(0).await;
+    let ledger = later.gateway.ledger();
+    let links = ledger.state().documents(DocumentKind::Link).into_iter();
+    let ended = links.map(|(_, link)| serde_json::from_slice::<Link>(&link.value).unwrap().ended);
+    let mut ended: Vec<bool> = ended.collect();
+    ended.sort_unstable();
+    assert_eq!(ended, [false, true, true], "the one made anew lives");
+    let found = opened(ledger);
+    assert!(found.iter().any(|(_, bytes)| contains(bytes, "测试终止".as_bytes())), "parts do open");
+    let mut with_bodies = 0;
+    for (index, bytes) in found.iter().filter(|(index, _)| *index < size) {
+        // A body that is shared is gone when the last of its holders is (design, section 4), and so is an answer with it.
+        if bodies.contains(index) {
+            with_bodies += usize::from(contains(bytes, me.number().as_bytes()));
+            let Ok(subject) = flatbuffers::root::<SubjectRecord<'_>>(bytes) else { continue };
+            let told = subject.told().map_or(&[][..], |told| told.bytes());
+            assert!(!contains(told, me.number().as_bytes()), "entry {index}");
+        } else {
+            assert!(!contains(bytes, me.number().as_bytes()), "entry {index}");
+        }
+    }
+    assert_eq!((with_bodies, bodies.len()), (3, 3), "the search finds a number");
+    later.close().await;
+}
+
+/// Records of several holders, all or some of them erased, and uses whose delay ends after the erasure.
+#[tokio::test]
+async fn what_was_shared_or_delayed_is_told_to_those_who_stay() {
+    let mut server = at_once()
+        .config(|config| config.journal.index_root_seconds = 1)
+        .participant("police", |police| police.delays = [("investigation".to_owned(), 30)].into())
+        .start()
+        .await;
+    let [mut issuer, mut portal, mut bank, mut police, mut auditor] =
+        ["issuer", "portal", "bank", "police", "auditor"].map(|name| server.party(name));
+    let mut operators = [server.party("operator"), server.party("operator2")];
+    let married = tests::all_types().into_iter().find(|kind| kind.min_holders == 2).unwrap();
+    let alone = draft(&natural()).issue(&mut issuer).await;
+    let half = draft(&married).issue(&mut issuer).await;
+    let both = draft(&married);
+    let holders = [0, 1].map(|at| both.license.holders[at].1.clone());
+    let issuing = both.call();
+    let issued = issuer.send(&issuing).await.expect(201);
+    let both = Issued::new(both, &issued.json);
+    let [gone, stays] = [0, 1].map(|at| half.draft.license.holders[at].1.clone());
+    let mut delayed = Vec::new();
+    for license in [&alone, &half, &both] {
+        let call = license.retrieve(&["holderName"], None);
+        let mut body: Value = serde_json::from_slice(&call.body).unwrap();
+        body["use"]["delay"] = json!("investigation");
+        let reply = police.send(&Call::new(Route::Retrieve, &body)).await.expect(403);
+        delayed.push(reply.receipt().index);
+        issuer.send(&license.operation("05", Some("07"))).await.expect(200);
+    }
+    let erased = [alone.draft.holder(), &gone, &holders[0], &holders[1]];
+    for whom in erased {
+        by_two(&mut operators, &propose("erase-holder", Some(whom))).await;
+    }
+    rotated(&server).await;
+    let erased_at = server.size().await;
+
+    // All its holders are gone, and so is the record; what stands in the log of it stays.
+    let read = both.retrieve(&["holderName"], None);
+    let (reply, _) = server.refused(&mut issuer, &read, Code::Erased).await;
+    assert_eq!(reply.status, 410);
+    server.refused(&mut issuer, &issuing, Code::Erased).await;
+    let verified = issuer.send(&both.verify(None)).await.expect(200);
+    assert_eq!((&verified.json["verdict"], &verified.json["state"]), (&json!("invalid"), &json!("07")));
+    server.refused(&mut bank, &both.verify(None), Code::NotPermitted).await;
+    // One of them stays, and so does the record.
+    let kept = issuer.send(&half.retrieve(&["certificateNumber"], None)).await.expect(200);
+    assert!(kept.json["fields"]["certificateNumber"].is_string());
+    for whom in erased {
+        for before in [None, Some(issued.receipt().index), Some(delayed[0])] {
+            let mut body = json!({"holder": holder(whom), "use": use_context()});
+            body["before"] = before.map_or(Value::Null, |before| json!(before));
+            let page = portal.send(&Call::new(Route::Trace, &body)).await.expect(200).json;
+            assert_eq!((&page["label"], &page["entries"]), (&Value::Null, &json!([])));
+        }
+    }
+    let audited = |pages: &[Bytes], server: &Server| {
+        let report = verify_audit(&pages.join(&b'\n'), &server.trust, None, tests::now_ms() / 1_000);
+        assert_eq!(report.verdict, Verdict::Valid, "{:?}", report.reasons);
+        let text = String::from_utf8(pages.concat()).unwrap();
+        for whom in erased {
+            assert!(!text.contains(whom.number()));
+        }
+    };
+    let ask = |from: u64, to: &str| {
+        let body = json!({"purpose": "测试", "userName": "审计员", "fromIndex": from, "to": to});
+        Call::new(Route::LogQuery, &body)
+    };
+    server.proof(kept.receipt().index).await;
+    let now = schemas::date::rfc3339(tests::now_ms());
+    let (mut pages, mut from) = (Vec::new(), Some(0));
+    while let Some(next) = from {
+        let reply = auditor.send(&ask(next, &now)).await.expect(200);
+        from = reply.json["next"].as_u64();
+        pages.push(reply.body);
+    }
+    audited(&pages, &server);
+    let shown: Vec<Value> = pages
+        .iter()
+        .flat_map(|page| {
+            serde_json::from_slice::<Value>(page).unwrap()["entries"].as_array().unwrap().clone()
+        })
+        .collect();
+    let told = |index: u64| {
+        let entry = shown.iter().find(|entry| entry["entry"]["index"] == index);
+        entry.unwrap_or_else(|| panic!("{index}"))["told"].clone()
+    };
+    assert_eq!(told(delayed[0]), json!([null]));
+    assert_eq!(told(delayed[2]), json!([null, null]));
+    assert_eq!(told(issued.receipt().index), json!([null, null]));
+    assert!(told(delayed[1])[1].is_object(), "the part opens for the one who stays");
+
+    // A month later: told to those who stay, and to nobody else.
+    assert_eq!(server.stop(), Some(0));
+    let later = server.later(31 * DAY_MS).await;
+    let ledger = later.gateway.ledger().clone();
+    let label = ledger.state().holder(&facts::holder_key(&ledger, &stays)).unwrap().label;
+    let due = ledger.state().due(u64::MAX);
+    // The use, and the views of it.
+    assert_eq!(due[0].index, delayed[1]);
+    assert!(due.iter().all(|due| due.holders == [label]), "{due:?}");
+    later.gateway.release_delayed().await;
+    assert!(ledger.state().due(u64::MAX).is_empty());
+    let trace = Call::new(Route::Trace, &json!({"holder": holder(&stays), "use": use_context()}));
+    let portal = server.organisation("portal");
+    let report = eventually("an index root", || async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let reply = later.ask(portal, &trace).await.expect(200);
+        let report = verify_trace(&reply.body, &server.trust, None, tests::now_ms() / 1_000);
+        let entries = reply.json["entries"].as_array().unwrap().clone();
+        let told = |entry: &Value| entry["released"][0]["entry"]["index"] == delayed[1];
+        (report.verdict == Verdict::Valid && entries.iter().any(told)).then_some(report)
+    })
+    .await;
+    assert!(report.pages.unwrap().completeness.is_some());
+    for whom in erased {
+        let body = json!({"holder": holder(whom), "use": use_context()});
+        let page = later.ask(portal, &Call::new(Route::Trace, &body)).await.expect(200).json;
+        assert_eq!(page["entries"], json!([]));
+    }
+    let end = schemas::date::rfc3339(tests::now_ms() + 60 * DAY_MS);
+    let reply = later.ask(server.organisation("auditor"), &ask(erased_at, &end)).await.expect(200);
+    let entries = reply.json["entries"].as_array().unwrap();
+    assert!(entries.iter().any(|entry| entry["entry"]["route"] == "system" && entry["told"][0].is_object()));
+    drop(ledger);
+    later.close().await;
+}
+
+#[tokio::test]
+async fn a_proposal_may_be_approved_for_seven_days() {
+    let mut server = at_once().start().await;
+    let mut operator = server.party("operator");
+    let mut proposals = Vec::new();
+    for _ in 0..2 {
+        let call = propose("rotate-epoch", None);
+        proposals.push(operator.send(&call).await.expect(201).json["proposal"].clone());
+    }
+    assert_eq!(server.stop(), Some(0));
+    let other = server.organisation("operator2");
+    for (ms, proposal, status) in
+        [(7 * DAY_MS - HOUR_MS, &proposals[0], 200), (7 * DAY_MS + HOUR_MS, &proposals[1], 409)]
+    {
+        let later = server.later(ms).await;
+        let reply = later.ask(other, &approve(proposal)).await.expect(status);
+        if status != 200 {
+            assert_eq!(reply.code(), Code::ProposalRefused.name());
+            assert_eq!(reply.json["detail"], json!("proposal-closed"));
+        }
+        later.close().await;
     }
 }
 

@@ -2,17 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use exchange::gateway::{Gateway, write_system_documents};
+use exchange::cosign::Cosigning;
 use exchange::participant::Role;
-use exchange::shed::Shed;
-use exchange::signer::Signers;
-use exchange::{app, facts, pages};
-use ledger::{DocumentKind, Hooks, Ledger, Options};
+use exchange::{facts, pages};
 use schemas::codes::Code;
 use schemas::holder::HolderRef;
 use schemas::routes::Route;
@@ -21,6 +17,8 @@ use tests::{
     Call, Entry, Party, Reply, Server, Setup, Target, draft, eventually, grant, holder, legal, natural,
     now_ms, revoke, use_context,
 };
+use verifier::leaf::{Labels, Open};
+use verifier::receipt::Receipt;
 use verifier::report::{Reason, Report, Verdict};
 use verifier::trace::{Place, Told, TraceEntry, TracePage, verify_trace};
 
@@ -52,7 +50,7 @@ fn lines(pages: &[TracePage]) -> Vec<u8> {
 }
 
 fn check(server: &Server, file: &[u8]) -> Report {
-    verify_trace(file, &server.trust, now_ms() / 1_000)
+    verify_trace(file, &server.trust, None, now_ms() / 1_000)
 }
 
 /// The holder's trace, once an index root covers the entry of this index.
@@ -134,7 +132,7 @@ async fn a_trace_proves_who_when_what_and_why_and_nothing_of_it_can_be_changed()
     let user = document["use"]["user"].as_str().unwrap().to_owned();
     assert!(!user.is_empty() && !document.to_string().contains(context["userName"].as_str().unwrap()));
     // Whoever knows all of the request but the user's name cannot try names until one fits.
-    let open = verifier::leaf::Open::parse(&entry.entry.open.0).unwrap();
+    let open = Open::parse(&entry.entry.open.0).unwrap();
     assert_ne!(open.request_digest, verifier::sha256(&[&retrieve.body]));
     let salt = used.receipt.request_salt.unwrap();
     assert_eq!(open.request_digest, verifier::receipt::request_digest(&salt, &retrieve.body));
@@ -188,6 +186,7 @@ async fn a_trace_proves_who_when_what_and_why_and_nothing_of_it_can_be_changed()
     refuse("another holder's told", Reason::ToldMismatch, &|page| {
         page.entries[last].told = others.entries.last().unwrap().told.clone();
     });
+    refuse("nothing told", Reason::ToldMissing, &|page| page.entries[last].told = None);
     refuse("another organisation in words", Reason::EntryMismatch, &|page| {
         page.entries[1].entry.organisation = "91350100M000100Y43".to_owned();
     });
@@ -217,6 +216,29 @@ async fn a_trace_proves_who_when_what_and_why_and_nothing_of_it_can_be_changed()
     refuse("a sentence of another size", Reason::EntryMismatch, &|page| {
         page.completeness = verifier::trace::completeness(1_000_000);
     });
+    // A receipt is for the page of one log, one route and one holder.
+    let receipted = |page: &TracePage, change: &dyn Fn(&mut Receipt, &mut Open)| {
+        let answer = serde_json::to_vec(page).unwrap();
+        let mut receipt = reply.receipt();
+        let mut open = Open::parse(&receipt.open).unwrap();
+        open.answer_digest = tests::sha256(&answer);
+        change(&mut receipt, &mut open);
+        receipt.open = open.encode();
+        receipt.leaf_hash = receipt.computed_leaf_hash();
+        check(&server, &verifier::receipt::attach(&answer, &receipt))
+    };
+    let report = receipted(&page, &|_, _| ());
+    assert_eq!(report.verdict, Verdict::Valid, "{:?}", report.reasons);
+    let foreign = |what: &str, report: Report| {
+        assert!(report.has(Reason::PageMismatch), "{what}: {:?}", report.reasons);
+        assert_eq!(report.verdict, Verdict::Invalid, "{what}");
+    };
+    foreign("another holder's page", receipted(&others, &|_, _| ()));
+    foreign("nobody's page", receipted(&TracePage { label: None, ..page.clone() }, &|_, _| ()));
+    foreign("no label", receipted(&page, &|_, open| open.labels = Labels::List(Vec::new())));
+    foreign("another log", receipted(&page, &|receipt, _| receipt.log = "log.example/other".to_owned()));
+    foreign("another route", receipted(&page, &|_, open| open.route = Route::Search.number()));
+    foreign("a denial", receipted(&page, &|_, open| open.decision = 2));
     let text = String::from_utf8(reply.body.to_vec()).unwrap();
     let report = check(&server, text.replacen("\"entries\":[{", "\"entries\": [{", 1).as_bytes());
     assert!(report.verdict == Verdict::Invalid && report.has(Reason::AnswerMismatch), "{:?}", report.reasons);
@@ -482,18 +504,10 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
 
     // A month later.
     assert_eq!(server.stop(), Some(0));
-    let keys = app::ledger_keys(&app::key_folder(&server.config).unwrap()).unwrap();
-    let clock: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(|| now_ms() + 31 * MS_PER_DAY);
-    let hooks = Hooks { clock: Some(clock), ..Hooks::default() };
-    let options = Options { hooks, accept_clock: true, ..app::ledger_options(&server.config) };
-    let (ledger, _) =
-        tokio::task::spawn_blocking(move || Ledger::open(options, keys).unwrap()).await.unwrap();
-    write_system_documents(&ledger, &[0; 32], vec![(DocumentKind::Policy, [1; 16], b"later".to_vec())])
-        .await
-        .unwrap();
-    let signers = Signers::start(Vec::new(), &server.trust).unwrap();
-    let one = std::num::NonZeroU32::MIN;
-    let gateway = Gateway::new(ledger.clone(), signers, server.trust.clone(), Shed::new(one, one), 0);
+    let later = server.later(31 * MS_PER_DAY).await;
+    let gateway = &later.gateway;
+    let ledger = gateway.ledger().clone();
+    let cosigning = Cosigning::new(ledger.clone(), 0);
     assert_eq!(ledger.state().due(u64::MAX).len(), 3 + quiet_views.len());
     gateway.release_delayed().await;
     gateway.release_delayed().await;
@@ -501,7 +515,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let label = ledger.state().holder(&facts::holder_key(&ledger, &of)).unwrap().label;
     let head = ledger.state().holder_by_label(&label).unwrap().head;
     let page = eventually("an index root", || async {
-        let page = pages::trace(&ledger, Some(label), None, 100).await.unwrap();
+        let page = pages::trace(&cosigning, Some(label), None, 100).await.unwrap();
         let covered = page.index_root.as_ref().is_some_and(|root| root.count == head.sequence);
         covered.then_some(page)
     })
@@ -541,8 +555,45 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     refuse("an entry of the own sequence", Reason::SequenceBroken, &|entry| {
         *entry = page.entries.last().unwrap().clone();
     });
-    drop(gateway);
-    tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
+    // What a release tells is committed to: each of its uses stands there once, and no other.
+    let releases: Vec<usize> =
+        (0..page.entries.len()).filter(|at| !page.entries[*at].released.is_empty()).collect();
+    let [newer, older, ..] = releases[..] else { panic!("{releases:?}") };
+    let first = page.entries[newer].released[0].entry.index;
+    assert_eq!(told(&page.entries[newer])["released"], json!([first]));
+    let refuse = |what: &str, reason: Reason, change: &dyn Fn(&mut TracePage)| {
+        let mut changed = page.clone();
+        change(&mut changed);
+        let report = check(&server, &lines(&[changed]));
+        assert!(report.has(reason), "{what}: {:?}", report.reasons);
+        assert_eq!(report.verdict, reason.verdict(), "{what}");
+        assert_eq!(report.pages.and_then(|pages| pages.completeness), None, "{what}");
+    };
+    refuse("one is left out", Reason::ReleaseMismatch, &|page| page.entries[newer].released.clear());
+    refuse("one stands twice", Reason::ReleaseMismatch, &|page| {
+        let again = page.entries[newer].released[0].clone();
+        page.entries[newer].released.push(again);
+    });
+    refuse("one stands elsewhere too", Reason::ReleaseMismatch, &|page| {
+        let again = page.entries[newer].released[0].clone();
+        page.entries[older].released.push(again);
+    });
+    refuse("another one", Reason::ReleaseMismatch, &|page| {
+        page.entries[newer].released = page.entries[older].released.clone();
+    });
+    refuse("one of an entry that releases nothing", Reason::ReleaseMismatch, &|page| {
+        let again = page.entries[newer].released.clone();
+        page.entries.last_mut().unwrap().released = again;
+    });
+    refuse("told by no document", Reason::ToldMissing, &|page| {
+        page.entries[newer].told = None;
+        page.entries[newer].released.clear();
+    });
+    refuse("of one released nothing is told", Reason::ToldMissing, &|page| {
+        page.entries[newer].released[0].told = None;
+    });
+    drop((cosigning, ledger));
+    later.close().await;
 }
 
 #[tokio::test]

@@ -11,9 +11,11 @@ use std::process::Command;
 use exchange::succession::{close_statement, open_statement};
 use exchange::witness::{Submission, Witness};
 use ledger::Tail;
+use schemas::routes::Route;
+use serde_json::json;
 use tests::{
-    Finished, Issued, Reply, Server, Setup, WitnessProcess, binary, draft, eventually, natural, sha256,
-    shared,
+    Call, Finished, Issued, Reply, Server, Setup, WitnessProcess, binary, draft, eventually, holder, natural,
+    sha256, shared, use_context,
 };
 use verifier::checkpoint::Checkpoint;
 use verifier::leaf::{LeafKind, statement_leaf};
@@ -159,6 +161,59 @@ async fn receipts_are_cosigned_by_two_of_two_and_cannot_be_told_with_one() {
     assert_said(&world.verify("again", &proved), 0, &["inclusion, previous\n"]);
     fs::write(world.server.folder.join("nodes"), "").unwrap();
     assert_said(&world.verify("again", &proved), 1, &["inconsistent"]);
+}
+
+#[tokio::test]
+async fn pages_are_held_against_the_policy_like_receipts() {
+    let mut world = World::new().await;
+    assert_eq!(world.server.stop(), Some(0));
+    world.server.configure(|config| config.journal.index_root_seconds = 1);
+    world.server.start();
+    let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
+    let used = world.use_one(&license, "used").await;
+    let of = json!({"holder": holder(license.draft.holder()), "use": use_context()});
+    let of = Call::new(Route::Trace, &of);
+    let query = json!({"purpose": "测试", "userName": "审计员", "fromIndex": used, "limit": 1});
+    let query = Call::new(Route::LogQuery, &query);
+    let check = async |world: &World, command: &str, words: &[&str]| {
+        let (call, name) = if command == "trace" { (&of, "portal") } else { (&query, "auditor") };
+        let reply = world.server.party(name).send(call).await.expect(200);
+        // The query goes on behind its first entry: what is checked here is one page of it.
+        let body = match String::from_utf8(reply.hashed()).unwrap() {
+            page if command == "audit" => page.replace(&format!("\"next\":{}", used + 1), "\"next\":null"),
+            page => page,
+        };
+        fs::write(world.server.folder.join("pages"), body).unwrap();
+        let mut verifier = binary("verifier");
+        verifier.args([command, "pages"]).args(words);
+        verifier.args(["--trust", "pki/trust-bundle.note"]).current_dir(&world.server.folder);
+        finished(&mut verifier)
+    };
+    let policy = ["--policy", "policy"];
+    for command in ["trace", "audit"] {
+        eventually("pages cosigned by two of two", || async {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let said = check(&world, command, &policy).await;
+            (said.status == Some(0) && said.stdout.contains("witnesses    2 of 2\n")).then_some(())
+        })
+        .await;
+    }
+    world.witnesses[1].kill();
+    for command in ["trace", "audit"] {
+        eventually("pages cosigned by one of two", || async {
+            world.use_one(&license, "more").await;
+            let said = check(&world, command, &policy).await;
+            let short = said.status == Some(2)
+                && said.stdout.contains("witnesses-short")
+                && said.stdout.contains("witnesses    1 of 2\n")
+                && !said.stdout.contains("complete up to");
+            short.then_some(())
+        })
+        .await;
+        assert_eq!(check(&world, command, &[]).await.status, Some(0), "nobody asked for witnesses");
+    }
+    fs::write(world.server.folder.join("policy"), "quorum all\n").unwrap();
+    assert_eq!(check(&world, "trace", &policy).await.status, Some(64), "a policy that cannot be read");
 }
 
 #[tokio::test]

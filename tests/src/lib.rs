@@ -13,7 +13,7 @@ mod witness;
 mod world;
 
 pub use client::{Call, Entry, Party, Reply, flipped};
-pub use server::{Finished, Server, Setup, Turn, binary, command, shared};
+pub use server::{Finished, Later, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;
 pub use world::{
     Draft, Issued, Target, all_types, draft, draft_ended, grant, holder, in_one_hour, key, legal, natural,

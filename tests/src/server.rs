@@ -13,9 +13,13 @@ use bytes::Bytes;
 use certs::keys::{ED25519, create_issuer_key, load_issuer_keys};
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
 use exchange::config::Config;
+use exchange::gateway::{Certified, Gateway, write_system_documents};
 use exchange::participant::{Participant, Role};
+use exchange::shed::Shed;
+use exchange::signer::Signers;
 use exchange::{app, init};
-use ledger::Ledger;
+use http_body_util::Full;
+use ledger::{DocumentKind, Hooks, Ledger, Options};
 use rustix::process::{Pid, Signal};
 use schemas::codes::{Code, Decision};
 use schemas::identifier::Uscc;
@@ -284,6 +288,41 @@ pub async fn shared(setup: impl FnOnce() -> Setup) -> Turn {
     Turn { server, _turn: turn }
 }
 
+/// A gateway inside this process, over the folder of a stopped server, at a later time.
+pub struct Later {
+    /// The gateway.
+    pub gateway: Gateway,
+}
+
+impl Later {
+    /// Sends a request as an organisation with a certificate.
+    pub async fn ask(&self, organisation: Uscc, call: &Call) -> Reply {
+        let mut request = hyper::Request::builder().method(&call.method).uri(&call.path);
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(call.body.clone())).unwrap();
+        let caller = Certified { organisation, ends_at_ms: u64::MAX };
+        let answer = self.gateway.handle(call.route, &caller, request, None).await;
+        Reply {
+            status: answer.status,
+            content_type: String::new(),
+            retry_after: None,
+            cache_control: None,
+            request: call.body.clone(),
+            json: serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
+            body: answer.body,
+        }
+    }
+
+    /// Closes the ledger.
+    pub async fn close(self) {
+        let ledger = self.gateway.ledger().clone();
+        drop(self.gateway);
+        tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
+    }
+}
+
 /// What a finished command left.
 #[derive(Debug)]
 pub struct Finished {
@@ -482,6 +521,24 @@ impl Server {
         let finished = self.run(&["log", "verify", "--json"]);
         assert_eq!(finished.status, Some(0), "{finished:?}");
         serde_json::from_str(&finished.stdout).unwrap()
+    }
+
+    /// Opens the folder of the stopped server in this process, its clock so many ms ahead. Nothing is kept for a
+    /// retention period, and nothing is signed.
+    pub async fn later(&self, ms: u64) -> Later {
+        let keys = app::ledger_keys(&app::key_folder(&self.config).unwrap()).unwrap();
+        let clock: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(move || crate::now_ms() + ms);
+        let hooks = Hooks { clock: Some(clock), ..Hooks::default() };
+        let options = Options { hooks, accept_clock: true, ..app::ledger_options(&self.config) };
+        let opened = tokio::task::spawn_blocking(move || Ledger::open(options, keys).unwrap());
+        let (ledger, _) = opened.await.unwrap();
+        // The gateway reads the time of the journal, which moves with an entry.
+        let key = u128::from(crate::now_ms() + ms).to_be_bytes();
+        let later = vec![(DocumentKind::Policy, key, b"later".to_vec())];
+        write_system_documents(&ledger, &[0; 32], later).await.unwrap();
+        let signers = Signers::start(Vec::new(), &self.trust).unwrap();
+        let shed = Shed::new(std::num::NonZeroU32::MAX, std::num::NonZeroU32::MAX);
+        Later { gateway: Gateway::new(ledger, signers, self.trust.clone(), shed, 0) }
     }
 
     /// The internal reason of every entry by index, read from the journal with its key.

@@ -98,15 +98,18 @@ enum Command {
         consistency: Option<PathBuf>,
     },
     /// Checks a holder's trace: answers of `POST /v1/trace`, newest page first, one a line.
-    Trace {
-        /// The pages.
-        file: PathBuf,
-    },
+    Trace(Pages),
     /// Checks an auditor's pages: answers of `POST /v1/log/query`, one a line.
-    Audit {
-        /// The pages.
-        file: PathBuf,
-    },
+    Audit(Pages),
+}
+
+#[derive(Args)]
+struct Pages {
+    /// The pages.
+    file: PathBuf,
+    /// A C2SP policy: which witnesses must have seen the log.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -173,8 +176,12 @@ fn run(cli: &Cli) -> Result<Report, String> {
         Command::License { file } => {
             Ok(license::verify(&envelope(read(file)?), &trust, at, &mut RootCache::new()))
         }
-        Command::Trace { file } => Ok(trace::verify_trace(&read(file)?, &trust, at)),
-        Command::Audit { file } => Ok(trace::verify_audit(&read(file)?, &trust, at)),
+        Command::Trace(Pages { file, policy }) => {
+            Ok(trace::verify_trace(&read(file)?, &trust, read_policy(policy)?.as_ref(), at))
+        }
+        Command::Audit(Pages { file, policy }) => {
+            Ok(trace::verify_audit(&read(file)?, &trust, read_policy(policy)?.as_ref(), at))
+        }
         Command::Receipt { file, other: Some(other), same_holder: _, request, other_request, .. } => {
             let read_both = |file, request: &Option<PathBuf>| -> Result<_, String> {
                 Ok((read(file)?, request.as_deref().map(read).transpose()?))
@@ -199,16 +206,17 @@ fn run(cli: &Cli) -> Result<Report, String> {
                 proof: optional(proof)?,
                 previous: optional(previous)?,
                 consistency: optional(consistency)?,
-                policy: match (policy, optional(policy)?) {
-                    (Some(path), Some(bytes)) => {
-                        Some(Policy::parse(&bytes).map_err(|error| format!("{}: {error}", path.display()))?)
-                    }
-                    _ => None,
-                },
+                policy: read_policy(policy)?,
             };
             Ok(check_receipt(&bytes, files, &trust, at))
         }
     }
+}
+
+fn read_policy(path: &Option<PathBuf>) -> Result<Option<Policy>, String> {
+    let Some(path) = path else { return Ok(None) };
+    let policy = Policy::parse(&read(path)?).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(Some(policy))
 }
 
 /// What a receipt is checked with.
@@ -309,6 +317,9 @@ fn render(report: &Report) -> String {
         text.push_str(&format!("  entries      {} of {}\n", pages.entries, plain(&pages.log)));
         if let Some(completeness) = &pages.completeness {
             text.push_str(&format!("  trace        {completeness}\n"));
+        }
+        if let Some(witnesses) = pages.witnesses {
+            text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
         }
     }
     if let Some(trust) = &report.trust {

@@ -301,44 +301,60 @@ fn check_log(report: &mut Report, receipt: &Receipt, evidence: &Evidence<'_>, tr
     if let Some(facts) = &mut report.receipt {
         facts.checkpoint_size = Some(size);
     }
-    check_witnesses(report, &proof.checkpoint, evidence.policy, log, &trust.witnesses);
+    let seen = witnesses(report, &proof.checkpoint, evidence.policy, log, &trust.witnesses);
+    if let Some(facts) = &mut report.receipt {
+        facts.witnesses = seen.counts;
+    }
+    if seen.enough {
+        report.checked.push("witnesses");
+    }
     check_previous(report, &checkpoint, evidence, log);
 }
 
-fn read_checkpoint(note: &str, log: &TrustLog) -> Result<Checkpoint, String> {
+/// The checkpoint in a note that the log signed.
+pub(crate) fn read_checkpoint(note: &str, log: &TrustLog) -> Result<Checkpoint, String> {
     SignedNote::parse(note)
         .and_then(|note| note.verify(std::slice::from_ref(&log.key)))
         .map_err(|error| error.to_string())
         .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()))
 }
 
-/// Counts the witnesses that saw the checkpoint, and holds them against the policy.
-fn check_witnesses(
+/// Who saw a checkpoint.
+pub(crate) struct Seen {
+    /// How many of those that are known; `None` when none is.
+    pub(crate) counts: Option<WitnessFacts>,
+    /// There is a policy, and they are enough for it.
+    pub(crate) enough: bool,
+}
+
+/// Counts the witnesses that saw a checkpoint, and holds them against the policy.
+pub(crate) fn witnesses(
     report: &mut Report,
     checkpoint: &str,
     policy: Option<&Policy>,
     log: &TrustLog,
     bundled: &[CosignerKey],
-) {
+) -> Seen {
     let known = policy.map_or(bundled, Policy::witnesses);
     let cosigned = match SignedNote::parse(checkpoint).and_then(|note| note.cosignatures(known)) {
         Ok(cosigned) => cosigned,
-        Err(error) => return report.add(Reason::BadCosignature, error.to_string()),
+        Err(error) => {
+            report.add(Reason::BadCosignature, error.to_string());
+            return Seen { counts: None, enough: false };
+        }
     };
     let counts = WitnessFacts { cosigned: cosigned.len(), of: known.len() };
-    if let Some(facts) = report.receipt.as_mut().filter(|_| !known.is_empty()) {
-        facts.witnesses = Some(counts);
-    }
-    let Some(policy) = policy else { return };
+    let mut seen = Seen { counts: Some(counts).filter(|_| !known.is_empty()), enough: false };
+    let Some(policy) = policy else { return seen };
     if !policy.logs().is_empty() && !policy.logs().contains(&log.key) {
-        return report.add(Reason::LogNotInPolicy, format!("the policy does not take log {}", log.origin));
-    }
-    if policy.is_satisfied(|key| cosigned.iter().any(|cosignature| cosignature.key() == key)) {
-        report.checked.push("witnesses");
+        report.add(Reason::LogNotInPolicy, format!("the policy does not take log {}", log.origin));
+    } else if policy.is_satisfied(|key| cosigned.iter().any(|cosignature| cosignature.key() == key)) {
+        seen.enough = true;
     } else {
         let WitnessFacts { cosigned, of } = counts;
         report.add(Reason::WitnessesShort, format!("{cosigned} of {of} witnesses are not enough"));
     }
+    seen
 }
 
 /// Whether the log of an earlier checkpoint grew into this one.

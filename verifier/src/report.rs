@@ -123,6 +123,12 @@ reasons! {
     EntryMismatch = "entry-mismatch" Invalid,
     /// What the holder is said to be told of an entry is not what the entry commits to.
     ToldMismatch = "told-mismatch" Invalid,
+    /// An entry of a trace comes without what the holder is told of it.
+    ToldMissing = "told-missing" Unknown,
+    /// The delayed uses that a trace shows with an entry are not those that the entry tells, each once.
+    ReleaseMismatch = "release-mismatch" Invalid,
+    /// A page is not of the log, the route or the holder that its receipt is for.
+    PageMismatch = "page-mismatch" Invalid,
     /// The entries of a trace are not a holder's sequence: one is missing, doubled, moved or another holder's.
     SequenceBroken = "sequence-broken" Invalid,
     /// The index root proves more entries than the trace shows at its end.
@@ -137,11 +143,11 @@ reasons! {
     TwoLabels = "two-labels" Invalid,
     /// Nothing ties both receipts to one holder.
     NothingTies = "nothing-ties" Unknown,
-    /// A known witness's line under the proof's checkpoint does not verify.
+    /// A known witness's line under the checkpoint does not verify.
     BadCosignature = "bad-cosignature" Invalid,
     /// The policy takes none of the keys that the log has.
     LogNotInPolicy = "log-not-in-policy" Unknown,
-    /// Fewer witnesses have cosigned the proof's checkpoint than the policy asks for.
+    /// Fewer witnesses have cosigned the checkpoint than the policy asks for.
     WitnessesShort = "witnesses-short" Unknown,
     /// The earlier receipt, proof or checkpoint holds no checkpoint that this log signed.
     BadPrevious = "bad-previous" Unknown,
@@ -279,6 +285,9 @@ pub struct PageFacts {
     /// What the pages are complete for, when they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completeness: Option<String>,
+    /// Who else saw the checkpoint that the fewest saw of those the pages lead to, when any witnesses are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<WitnessFacts>,
 }
 
 /// The answer of a check.

@@ -4,7 +4,8 @@
 //!
 //! A trace proves each statement (who, when, item, case, why, which fields, allowed or denied) without showing the
 //! record or another holder's sequence: R and the other holders' K are digests. That nothing is left out follows from the
-//! sequence, which has no gaps, and at its end from the index root.
+//! sequence, which has no gaps, and at its end from the index root. That no use whose delay has ended is left out follows
+//! from what its release tells.
 
 use crate::{
     Hash,
@@ -12,19 +13,24 @@ use crate::{
     encoding::{base64_bytes, hex_bytes},
     index::{self, Terminal},
     leaf::{
-        Completion, HolderLink, LeafKind, Open, inner_commitment, inner_commitment_of, insider_digest,
-        statement_leaf,
+        Completion, HolderLink, Labels, LeafKind, Open, inner_commitment, inner_commitment_of,
+        insider_digest, statement_leaf,
     },
     merkle,
-    note::SignedNote,
+    policy::Policy,
     proof::{MAX_PATH_NODES, MAX_PROOF_BYTES},
     receipt::{self, Receipt},
-    report::{PageFacts, Reason, Report},
+    report::{PageFacts, Reason, Report, WitnessFacts},
     sha256,
     trust::Trust,
 };
 use flatbuffers::VerifierOptions;
+use schemas::{
+    codes::{Code, Decision},
+    routes::Route,
+};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Bytes in base64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +144,19 @@ impl Told {
     fn digest(&self) -> Hash {
         sha256(&[&self.salt.0, self.document.as_bytes()])
     }
+
+    /// Indexes of the delayed uses that the document tells; `None` for text that is no such document.
+    fn released(&self) -> Option<Vec<u64>> {
+        /// The one member that a check needs.
+        #[derive(Deserialize)]
+        struct Document {
+            #[serde(default)]
+            released: Vec<u64>,
+        }
+        // A list would be read as the members in their order.
+        let text = Some(self.document.as_str()).filter(|text| text.starts_with('{'))?;
+        serde_json::from_str(text).ok().map(|Document { released }| released)
+    }
 }
 
 /// Where an entry stands in the holder's sequence.
@@ -180,10 +199,10 @@ pub struct TraceEntry {
     pub told_digest: Digest,
     /// The holder's place.
     pub place: Place,
-    /// What the holder is told; absent when nothing is, or when it was erased.
+    /// What the holder is told; absent when it cannot be read any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
-    /// Uses that were delayed by law and that this entry tells.
+    /// Uses that were delayed by law and that this entry tells, as `told` lists them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub released: Vec<Self>,
 }
@@ -216,10 +235,32 @@ impl TraceEntry {
         if mine != 1 || inner_commitment(&self.insider.0, links) != self.entry.c.0 {
             report.add(Reason::SequenceBroken, format!("entry {index} has no such place for this holder"));
         }
-        if self.told.as_ref().is_some_and(|shown| shown.digest() != told) {
-            report.add(Reason::ToldMismatch, format!("entry {index}"));
+        // Every entry that concerns a holder tells something, be it that nothing but the attempt is known.
+        let tells = match &self.told {
+            None => {
+                report.add(Reason::ToldMissing, format!("entry {index}"));
+                None
+            }
+            Some(shown) if shown.digest() != told => {
+                report.add(Reason::ToldMismatch, format!("entry {index}"));
+                None
+            }
+            Some(shown) => {
+                let tells = shown.released();
+                if tells.is_none() {
+                    report.add(Reason::ToldMismatch, format!("entry {index} tells nothing that can be read"));
+                }
+                tells
+            }
+        };
+        let shown = self.released.iter().map(|released| released.entry.index);
+        if !shown.eq(tells.into_iter().flatten()) {
+            report.add(Reason::ReleaseMismatch, format!("entry {index} tells other delayed uses"));
         }
         for released in &self.released {
+            if released.entry.index >= index {
+                report.add(Reason::SequenceBroken, format!("entry {index} tells what comes after it"));
+            }
             if !matches!(released.place, Place::Hidden { .. }) || !released.released.is_empty() {
                 report.add(Reason::SequenceBroken, format!("entry {} was not delayed", released.entry.index));
             }
@@ -369,8 +410,10 @@ impl AuditEntry {
         let name = reason_name(record.reason());
         let Some(completion) = Completion::split(&self.completion.0) else { return false };
         let links: Vec<HolderLink> = completion.links.iter().map(HolderLink::decode).collect();
+        let released: Vec<u64> = record.released().iter().flatten().collect();
         let told = |(link, told): (&HolderLink, &Option<Told>)| {
-            told.as_ref().is_none_or(|told| told.digest() == link.told)
+            told.as_ref()
+                .is_none_or(|told| told.digest() == link.told && told.released().as_ref() == Some(&released))
         };
         name == self.reason
             && links.iter().map(|link| Label(link.label)).eq(self.concerned.iter().copied())
@@ -390,8 +433,9 @@ pub fn reason_name(number: u16) -> String {
         .map_or_else(|| number.to_string(), |reason| reason.name().to_owned())
 }
 
-/// Checks a holder's trace: the answers of `POST /v1/trace`, newest page first, one a line.
-pub fn verify_trace(file: &[u8], trust: &Trust, at: u64) -> Report {
+/// Checks a holder's trace: the answers of `POST /v1/trace`, newest page first, one a line. Under a policy its witnesses
+/// must have seen each page's checkpoint. `at` in seconds since 1970.
+pub fn verify_trace(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64) -> Report {
     let mut report = Report::new(trust, at);
     let pages = read_pages::<TracePage>(file, &mut report);
     let Some((first, rest)) = pages.split_first() else {
@@ -400,8 +444,9 @@ pub fn verify_trace(file: &[u8], trust: &Trust, at: u64) -> Report {
     };
     let mut entries: Vec<&TraceEntry> = Vec::new();
     let mut checkpoints = Vec::with_capacity(pages.len());
+    let mut witnesses = Witnesses::default();
     for page in &pages {
-        let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, &mut report);
+        let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, policy, &mut witnesses, &mut report);
         for entry in &page.entries {
             entry.check(page, checkpoint.as_ref(), &mut report);
         }
@@ -417,8 +462,15 @@ pub fn verify_trace(file: &[u8], trust: &Trust, at: u64) -> Report {
     }
     let last = before;
     check_chain(&entries, &mut report);
+    check_releases(&entries, &mut report);
     report.checked.extend(["entries", "sequence"]);
-    report.pages = Some(PageFacts { log: first.log.clone(), entries: entries.len(), completeness: None });
+    witnesses.checked(&mut report);
+    report.pages = Some(PageFacts {
+        log: first.log.clone(),
+        entries: entries.len(),
+        completeness: None,
+        witnesses: witnesses.fewest,
+    });
     let oldest = entries.last().and_then(|entry| entry.number());
     if last.next.is_some() || oldest.is_some_and(|number| number != 1) {
         report.add(Reason::NotWhole, "the pages end before the holder's first entry");
@@ -486,6 +538,17 @@ fn check_chain(entries: &[&TraceEntry], report: &mut Report) {
     }
 }
 
+/// A delayed use is told once.
+fn check_releases(entries: &[&TraceEntry], report: &mut Report) {
+    let mut told = HashSet::new();
+    for released in entries.iter().flat_map(|entry| &entry.released) {
+        let index = released.entry.index;
+        if !told.insert(index) {
+            report.add(Reason::ReleaseMismatch, format!("entry {index} is told twice"));
+        }
+    }
+}
+
 /// The newest entries: what the index root counts must be there.
 fn check_end(first: &TracePage, entries: &[&TraceEntry], size: u64, proof: &IndexProof, report: &mut Report) {
     let newest = entries.first().and_then(|entry| entry.number()).unwrap_or(0);
@@ -508,8 +571,8 @@ fn check_end(first: &TracePage, entries: &[&TraceEntry], size: u64, proof: &Inde
     }
 }
 
-/// Checks an auditor's pages: the answers of `POST /v1/log/query`, one a line.
-pub fn verify_audit(file: &[u8], trust: &Trust, at: u64) -> Report {
+/// Checks an auditor's pages: the answers of `POST /v1/log/query`, one a line; policy and time as for [`verify_trace`].
+pub fn verify_audit(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64) -> Report {
     let mut report = Report::new(trust, at);
     let pages = read_pages::<AuditPage>(file, &mut report);
     let Some(first) = pages.first() else {
@@ -518,12 +581,13 @@ pub fn verify_audit(file: &[u8], trust: &Trust, at: u64) -> Report {
     };
     let mut next = Some(first.from_index);
     let mut entries = 0usize;
+    let mut witnesses = Witnesses::default();
     for page in &pages {
         if page.log != first.log || Some(page.from_index) != next {
             report.add(Reason::SequenceBroken, "a page does not go on where the one before ends");
         }
         next = page.next;
-        let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, &mut report);
+        let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, policy, &mut witnesses, &mut report);
         let mut at = page.from_index;
         for entry in &page.entries {
             entry.check(page, checkpoint.as_ref(), &mut report);
@@ -540,34 +604,86 @@ pub fn verify_audit(file: &[u8], trust: &Trust, at: u64) -> Report {
     report.checked.extend(["entries", "records"]);
     // Nobody but the exchange can say that no other entry matches, and what is sealed is not committed to by itself.
     report.not_checked.extend(["matches", "user-names"]);
-    report.pages = Some(PageFacts { log: first.log.clone(), entries, completeness: None });
+    witnesses.checked(&mut report);
+    report.pages =
+        Some(PageFacts { log: first.log.clone(), entries, completeness: None, witnesses: witnesses.fewest });
     report
 }
 
+/// A page of entries, as the answer of a route.
+trait Page: for<'de> Deserialize<'de> {
+    /// The route that answers with such pages.
+    const ROUTE: Route;
+
+    /// Origin of the log.
+    fn log(&self) -> &str;
+
+    /// Whether the page may be of the holders whom its receipt names.
+    fn is_of(&self, labels: &Labels) -> bool;
+}
+
+impl Page for TracePage {
+    const ROUTE: Route = Route::Trace;
+
+    fn log(&self) -> &str {
+        &self.log
+    }
+
+    fn is_of(&self, labels: &Labels) -> bool {
+        matches!(labels, Labels::List(list) if list.iter().copied().map(Label).eq(self.label))
+    }
+}
+
+impl Page for AuditPage {
+    const ROUTE: Route = Route::LogQuery;
+
+    fn log(&self) -> &str {
+        &self.log
+    }
+
+    fn is_of(&self, _: &Labels) -> bool {
+        true
+    }
+}
+
+/// Whether a receipt is for a page: of the same log, answered by its route, about its holder.
+fn is_for<P: Page>(receipt: &Receipt, open: &Open, page: &P) -> bool {
+    receipt.log == page.log()
+        && open.route == P::ROUTE.number()
+        && open.decision == Decision::Permit.number()
+        && open.code == Code::Ok.number()
+        && page.is_of(&open.labels)
+}
+
 /// Reads the pages of a file, one a line, each checked against its receipt if it carries one.
-fn read_pages<P: for<'de> Deserialize<'de>>(file: &[u8], report: &mut Report) -> Vec<P> {
+fn read_pages<P: Page>(file: &[u8], report: &mut Report) -> Vec<P> {
     let mut pages = Vec::new();
     if file.len() > MAX_FILE_BYTES {
         return pages;
     }
     let mut receipts = true;
     for line in file.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        let page = match receipt::cut(line) {
+        let (page, receipt) = match receipt::cut(line) {
             Ok((answer, receipt)) => {
                 let open = Open::parse(&receipt.open).ok();
-                let same = open.is_some_and(|open| open.answer_digest == sha256(&[&answer]));
-                if !same || receipt.computed_leaf_hash() != receipt.leaf_hash {
+                let open = open.filter(|open| open.answer_digest == sha256(&[&answer]));
+                if open.is_none() || receipt.computed_leaf_hash() != receipt.leaf_hash {
                     report.add(Reason::AnswerMismatch, "a page is not the answer that its receipt is for");
                 }
-                serde_json::from_slice(&answer)
+                (serde_json::from_slice::<P>(&answer), open.map(|open| (receipt, open)))
             }
             Err(_) => {
                 receipts = false;
-                serde_json::from_slice(line)
+                (serde_json::from_slice::<P>(line), None)
             }
         };
         match page {
-            Ok(page) => pages.push(page),
+            Ok(page) => {
+                if receipt.is_some_and(|(receipt, open)| !is_for(&receipt, &open, &page)) {
+                    report.add(Reason::PageMismatch, "a receipt is for another log, route or holder");
+                }
+                pages.push(page);
+            }
             Err(error) => report.add(Reason::MalformedPage, error.to_string()),
         }
     }
@@ -580,8 +696,33 @@ fn read_pages<P: for<'de> Deserialize<'de>>(file: &[u8], report: &mut Report) ->
     pages
 }
 
-/// The checkpoint of a page, if the log signed it.
-fn checkpoint(log: &str, text: &str, trust: &Trust, report: &mut Report) -> Option<Checkpoint> {
+/// Who else saw the checkpoints of the pages.
+#[derive(Default)]
+struct Witnesses {
+    /// Counts of the checkpoint that the fewest have cosigned, when any witnesses are known.
+    fewest: Option<WitnessFacts>,
+    /// Pages whose checkpoint satisfies the policy, and pages.
+    enough: usize,
+    asked: usize,
+}
+
+impl Witnesses {
+    fn checked(&self, report: &mut Report) {
+        if self.asked > 0 && self.enough == self.asked {
+            report.checked.push("witnesses");
+        }
+    }
+}
+
+/// The checkpoint of a page, if the log signed it, held against the policy.
+fn checkpoint(
+    log: &str,
+    text: &str,
+    trust: &Trust,
+    policy: Option<&Policy>,
+    witnesses: &mut Witnesses,
+    report: &mut Report,
+) -> Option<Checkpoint> {
     let Some(log) = trust.log(log) else {
         report.add(Reason::UnknownLog, format!("the trust bundle does not know log {log}"));
         return None;
@@ -590,20 +731,199 @@ fn checkpoint(log: &str, text: &str, trust: &Trust, report: &mut Report) -> Opti
         report.add(Reason::BadCheckpoint, "the checkpoint is too long");
         return None;
     }
-    let checkpoint = SignedNote::parse(text)
-        .and_then(|note| note.verify(std::slice::from_ref(&log.key)))
-        .map_err(|error| error.to_string())
-        .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()));
-    match checkpoint {
-        Ok(checkpoint) => Some(checkpoint),
+    let checkpoint = match receipt::read_checkpoint(text, log) {
+        Ok(checkpoint) => checkpoint,
         Err(error) => {
             report.add(Reason::BadCheckpoint, error);
-            None
+            return None;
         }
+    };
+    let seen = receipt::witnesses(report, text, policy, log, &trust.witnesses);
+    witnesses.asked = witnesses.asked.saturating_add(1);
+    witnesses.enough = witnesses.enough.saturating_add(usize::from(seen.enough));
+    if let Some(counts) = seen.counts
+        && witnesses.fewest.is_none_or(|fewest| counts.cosigned < fewest.cosigned)
+    {
+        witnesses.fewest = Some(counts);
     }
+    Some(checkpoint)
 }
 
 /// R of an entry from what only insiders hold; `None` when the completion has not the form of one.
 pub fn insider(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
     Some(insider_digest(inner_salt, record, Completion::split(completion)?.head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::leaf::told_digest;
+    use flatbuffers::FlatBufferBuilder;
+    use schemas::journal as fb;
+
+    const LABEL: [u8; 16] = [7; 16];
+    const SALT: Hash = [8; 32];
+    const INNER_SALT: Hash = [9; 32];
+
+    fn told(document: &str) -> Told {
+        Told { salt: Digest(sha256(&[&SALT, &LABEL])), document: document.to_owned() }
+    }
+
+    fn link(document: &str) -> HolderLink {
+        HolderLink {
+            label: LABEL,
+            told: told_digest(&SALT, &LABEL, document.as_bytes()),
+            sequence: 2,
+            previous_position: 3,
+            previous_index: 4,
+            previous_leaf: [5; 32],
+        }
+    }
+
+    fn proven(index: u64, c: Hash) -> Proven {
+        let open = Open {
+            route: Route::System.number(),
+            decision: Decision::System.number(),
+            code: Code::Ok.number(),
+            index,
+            time_ms: 1,
+            organisation: [0; 18],
+            request_digest: [0; 32],
+            answer_digest: [0; 32],
+            policy: [0; 32],
+            subject_digest: [0; 32],
+            labels: Labels::List(Vec::new()),
+        };
+        let log = "log.example/1".to_owned();
+        let mut receipt = Receipt {
+            log,
+            index,
+            leaf_hash: [0; 32],
+            open: open.encode(),
+            salt: [6; 32],
+            c,
+            request_salt: None,
+            proof: None,
+        };
+        receipt.leaf_hash = receipt.computed_leaf_hash();
+        Proven::new(&receipt, &[]).unwrap()
+    }
+
+    /// An entry that tells this document, in the own sequence or as a delayed use.
+    fn entry(index: u64, document: &str, hidden: bool, released: Vec<TraceEntry>) -> TraceEntry {
+        let insider = [1; 32];
+        let link = link(document);
+        let (digest, place) = if hidden {
+            let hidden = HolderLink::hidden_place(&INNER_SALT, &link.encode());
+            let digest = HolderLink::oversight_digest(&LABEL, &link.told, &hidden);
+            (digest, Place::Hidden { hidden: Digest(hidden) })
+        } else {
+            let place = Place::Own {
+                sequence: link.sequence,
+                previous_position: link.previous_position,
+                previous_index: link.previous_index,
+                previous_leaf: Digest(link.previous_leaf),
+            };
+            (HolderLink::digest_of(&link.encode()), place)
+        };
+        TraceEntry {
+            entry: proven(index, inner_commitment(&insider, [digest])),
+            insider: Digest(insider),
+            holders: vec![None],
+            told_digest: Digest(link.told),
+            place,
+            told: Some(told(document)),
+            released,
+        }
+    }
+
+    fn reasons(entry: &TraceEntry) -> Vec<Reason> {
+        let page = TracePage {
+            log: "log.example/1".to_owned(),
+            label: Some(Label(LABEL)),
+            before: None,
+            entries: Vec::new(),
+            next: None,
+            index_root: None,
+            completeness: String::new(),
+            checkpoint: String::new(),
+        };
+        let mut report = Report::failed(Reason::NoIndexRoot, "", 0);
+        entry.check(&page, None, &mut report);
+        report.reasons.iter().skip(1).map(|finding| finding.reason).collect()
+    }
+
+    #[test]
+    fn a_release_shows_what_it_tells_and_nothing_that_comes_after_it() {
+        let used = |index| entry(index, "{}", true, Vec::new());
+        assert_eq!(reasons(&entry(9, r#"{"released":[5]}"#, false, vec![used(5)])), []);
+        assert_eq!(reasons(&entry(9, r#"{"released":[5,6]}"#, false, vec![used(5), used(6)])), []);
+        assert_eq!(reasons(&entry(9, r#"{"fields":["released"]}"#, false, Vec::new())), []);
+        let mismatch = [Reason::ReleaseMismatch];
+        for (document, shown) in [
+            (r#"{"released":[5]}"#, vec![]),
+            (r#"{"released":[5]}"#, vec![used(6)]),
+            (r#"{"released":[5]}"#, vec![used(5), used(5)]),
+            (r#"{"released":[5,6]}"#, vec![used(6), used(5)]),
+            (r#"{"released":[5,6]}"#, vec![used(5)]),
+            ("{}", vec![used(5)]),
+        ] {
+            assert_eq!(reasons(&entry(9, document, false, shown)), mismatch, "{document}");
+        }
+        let later = entry(9, r#"{"released":[9]}"#, false, vec![used(9)]);
+        assert_eq!(reasons(&later), [Reason::SequenceBroken]);
+        // What is told must be told in the open, and must be readable.
+        let mut silent = entry(9, r#"{"released":[5]}"#, false, Vec::new());
+        silent.told = None;
+        assert_eq!(reasons(&silent), [Reason::ToldMissing]);
+        for unreadable in ["", "[]", r#"{"released":[-1]}"#, r#"{"released":[5],"released":[]}"#] {
+            assert_eq!(reasons(&entry(9, unreadable, false, Vec::new())), [Reason::ToldMismatch]);
+        }
+        let mut other = entry(9, "{}", false, Vec::new());
+        other.told = Some(told("{ }"));
+        assert_eq!(reasons(&other), [Reason::ToldMismatch]);
+    }
+
+    #[test]
+    fn a_delayed_use_is_told_once() {
+        let used = || entry(5, "{}", true, Vec::new());
+        let releases = [7, 9].map(|index| entry(index, r#"{"released":[5]}"#, false, vec![used()]));
+        let found = |entries: &[&TraceEntry]| {
+            let mut report = Report::failed(Reason::NoIndexRoot, "", 0);
+            check_releases(entries, &mut report);
+            report.has(Reason::ReleaseMismatch)
+        };
+        assert!(!found(&[&releases[0]]));
+        assert!(found(&[&releases[0], &releases[1]]));
+    }
+
+    /// An auditor sees that a release tells the holders what its record says.
+    #[test]
+    fn what_a_release_tells_is_what_its_record_says() {
+        let mut builder = FlatBufferBuilder::new();
+        let released = Some(builder.create_vector(&[5u64]));
+        let args = fb::StateRecordArgs { released, ..fb::StateRecordArgs::default() };
+        let record = fb::StateRecord::create(&mut builder, &args);
+        fb::finish_state_record_buffer(&mut builder, record);
+        let record = builder.finished_data().to_vec();
+        for (document, right) in
+            [(r#"{"released":[5]}"#, true), (r#"{"released":[6]}"#, false), ("{}", false)]
+        {
+            let completion = [&[1, 0, 0, 1][..], &link(document).encode()].concat();
+            let c = inner_commitment_of(&INNER_SALT, &record, &completion).unwrap();
+            let entry = AuditEntry {
+                entry: proven(9, c),
+                inner_salt: Digest(INNER_SALT),
+                record: Bytes(record.clone()),
+                completion: Bytes(completion),
+                reason: reason_name(0),
+                concerned: vec![Label(LABEL)],
+                told: vec![Some(told(document))],
+                asked: None,
+                user_name: None,
+                detail: None,
+            };
+            assert_eq!(entry.is_shown_right(), right, "{document}");
+        }
+    }
 }

@@ -190,3 +190,86 @@ fn a_generator_that_measures_itself_voids_the_run() {
     (0..5).for_each(|_| late.lateness.record(9_000).unwrap());
     assert!(late.void().unwrap().contains("behind its schedule"));
 }
+
+/// A server of HTTP/1.1 and HTTP/2 over mTLS that resumes sessions if it may; gives its address and a client's files.
+async fn tls_server(resumes: bool, folder: &std::path::Path) -> (SocketAddr, [String; 3]) {
+    use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+
+    let pki = DevelopmentPki::create_missing(folder).unwrap();
+    let organisation = exchange::init::development_organisations()[0];
+    pki.issue_client("client", &[organisation], Validity::starting_now(LEAF_VALIDITY)).unwrap();
+    let read = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    let (certificate, key) = (read(pki.server_files().certificate), read(pki.server_files().key));
+    let mut config = (*tls::server_config(&certificate, &key, Some(pki.ca_pem())).unwrap()).clone();
+    if resumes {
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(64);
+        config.send_tls13_tickets = 2;
+    }
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2);
+                let service = service_fn(async |request: hyper::Request<hyper::body::Incoming>| {
+                    let body = if request.method() == "GET" { "right" } else { "wrong" };
+                    let body = http_body_util::Full::new(bytes::Bytes::from(body));
+                    Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+                });
+                let stream = TokioIo::new(stream);
+                // A client that goes away is no failure of this server.
+                if http2 {
+                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = server.serve_connection(stream, service).await;
+                } else {
+                    let _ =
+                        hyper::server::conn::http1::Builder::new().serve_connection(stream, service).await;
+                }
+            });
+        }
+    });
+    let client = ["client.pem", "client.key"].map(|name| read(folder.join("clients").join(name)));
+    let [certificate, key] = client;
+    (address, [pki.ca_pem().to_owned(), certificate, key])
+}
+
+#[test]
+fn sessions_are_resumed_when_both_sides_want_it_and_http2_answers_the_same_requests() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (server_resumes, resumption, protocol) in [
+        (true, true, Protocol::Http1),
+        (true, false, Protocol::Http1),
+        (false, true, Protocol::Http1),
+        (false, true, Protocol::Http2 { streams: 3 }),
+    ] {
+        let (address, [ca, certificate, key]) = runtime.block_on(tls_server(server_resumes, folder.path()));
+        let mut plan = plan(address, constant(100.0));
+        let tls = client_tls(&ca, Some((&certificate, &key)), protocol, resumption).unwrap();
+        plan.endpoints[0].tls = Some(tls);
+        plan.protocol = protocol;
+        if protocol == Protocol::Http1 {
+            plan.requests_a_connection = NonZeroU64::new(10);
+        }
+        let outcome = run(&plan);
+        assert_eq!(outcome.errors, BTreeMap::new());
+        assert_eq!(outcome.answers, outcome.scheduled);
+        let Handshakes { full, resumed } = outcome.handshakes;
+        if protocol != Protocol::Http1 {
+            assert_eq!((full, resumed), (2, 0));
+        } else if server_resumes && resumption {
+            assert!(full >= 2 && resumed >= 6, "{full} full, {resumed} resumed");
+        } else {
+            assert!(full >= 8 && resumed == 0, "{full} full, {resumed} resumed");
+        }
+        let mut wrong = Fixed::http("h", "POST", "/", &[], b"x", 200, Body::Bytes(b"right".to_vec()));
+        let outcome = drive(&plan, &mut wrong, &mut |_| Ok(())).unwrap();
+        assert_eq!(outcome.answers, 0);
+        assert_eq!(outcome.errors.get("body"), Some(&outcome.errors.values().sum()));
+    }
+}

@@ -79,7 +79,6 @@ pub(crate) fn open_frame(
                 open: entry.open.to_vec(),
                 salt: *entry.salt,
                 c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
-                spent: None,
                 proof: None,
             },
             kind,

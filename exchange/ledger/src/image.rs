@@ -686,7 +686,7 @@ mod tests {
     use super::*;
     use crate::{
         Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared,
-        record::{DocumentState, Record},
+        record::{DocumentState, NewHolder, Record},
     };
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
     use tempfile::TempDir;
@@ -713,17 +713,12 @@ mod tests {
             kind: LeafKind::Entry,
             open: open.encode(),
             record: record.encode(),
-            told: Vec::new(),
+            told: vec![[0; 32]; record.concerned.len()],
             subjects: Vec::new(),
             subject_digest,
         };
-        let command = Command {
-            permit_or_denial,
-            reads: Vec::new(),
-            ends_at_ms: u64::MAX,
-            spent: Vec::new(),
-            inline_proof: false,
-        };
+        let command =
+            Command { permit_or_denial, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert!(matches!(runtime.block_on(ledger.commit(command)), Ok(Outcome::Committed(_))));
     }
@@ -755,6 +750,38 @@ mod tests {
         batch.insert(META_KEY.to_vec(), Some(meta.encode(&origin, &digest.bytes())));
         store.apply(batch).unwrap();
         store.flush().unwrap();
+    }
+
+    /// An image that failed is made anew from the state in memory: what is no slot would be lost with the next start.
+    #[test]
+    fn the_slots_of_a_state_are_all_that_its_digest_sums_up() {
+        let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let keys = LedgerKeys {
+            journal: [1; 32],
+            index: [2; 32],
+            log_pkcs8: log.as_ref().to_vec(),
+            epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
+        };
+        let dir = TempDir::new().unwrap();
+        let options = Options { reserve_percent: 0, ..Options::new(dir.path(), ORIGIN) };
+        let (ledger, _) = Ledger::open(options, keys).unwrap();
+        let holder = ledger.new_holder([7; 16]);
+        let wrapped = holder.wrapped.as_slice().try_into().unwrap();
+        let new = NewHolder { key: [7; 16], label: holder.label, epoch: holder.epoch, wrapped };
+        let concerned = vec![holder.label];
+        let born = Record { concerned: concerned.clone(), new_holders: vec![new], ..document(1) };
+        commit(&ledger, &born);
+        commit(&ledger, &Record { concerned, release_ms: u64::MAX, ..Record::default() });
+        let state = ledger.state();
+        let mut digest = Digest::default();
+        let mut kinds = HashSet::new();
+        for slot in state.slots().into_iter().filter(Slot::is_digested) {
+            kinds.insert(slot.encode()[0]);
+            digest.add(&slot.encode(), &state.value(&slot).unwrap());
+        }
+        assert_eq!(digest.bytes(), state.digest());
+        assert_eq!(kinds.len(), 5, "holder, document, oversight sequence, delayed use, epochs");
+        ledger.close();
     }
 
     #[test]

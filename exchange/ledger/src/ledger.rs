@@ -1036,14 +1036,8 @@ impl Drop for Inner {
 }
 
 /// What rests on no fact and counts nothing.
-fn unconditional(prepared: Prepared) -> Command {
-    Command {
-        permit_or_denial: prepared,
-        reads: Vec::new(),
-        ends_at_ms: u64::MAX,
-        spent: Vec::new(),
-        inline_proof: false,
-    }
+pub(crate) fn unconditional(prepared: Prepared) -> Command {
+    Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false }
 }
 
 /// Starts the sequencer's thread.

@@ -632,17 +632,21 @@ fn bring_up_tiles(
         let writer = tiles::Writer::restart(Arc::clone(tiles)).map_err(io())?;
         return append_tiles(writer, found, &Cursor::start());
     };
+    let origin = verifier::sha256(&[found.journal.key.name().as_bytes()]);
+    let snapshots = snapshot::list(&snapshots_folder(data)).unwrap_or_default();
+    let heads = snapshots.iter().rev().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
+    let heads: Vec<Cursor> = heads.map(|(meta, _)| meta.cursor).collect();
+    // A power cut may have left anything of what was written later.
+    let synced = heads.first().map_or(0, |newest| newest.frontier.size());
     let resume = |at: &Cursor| {
-        tiles::Writer::resume(Arc::clone(tiles), at.frontier.size(), &at.frontier.root()).unwrap_or(None)
+        let (size, root) = (at.frontier.size(), at.frontier.root());
+        tiles::Writer::resume(Arc::clone(tiles), size, &root, synced).unwrap_or(None)
     };
     if let Some(writer) = resume(&end.cursor) {
         return Ok(writer);
     }
-    let origin = verifier::sha256(&[found.journal.key.name().as_bytes()]);
-    let snapshots = snapshot::list(&snapshots_folder(data)).unwrap_or_default();
-    let heads = snapshots.iter().rev().filter_map(|listed| snapshot::head(&listed.path, &origin).ok());
     let first = from.frame;
-    let earlier = heads.map(|(meta, _)| meta.cursor).filter(|cursor| cursor.frame < first);
+    let earlier = heads.into_iter().filter(|cursor| cursor.frame < first);
     let mut resumed = std::iter::once(from).chain(earlier).find_map(|at| Some((resume(&at)?, at)));
     // Tiles that do not fit are made again from the first frame on.
     let (writer, start) = match resumed.take() {

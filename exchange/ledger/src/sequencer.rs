@@ -63,9 +63,6 @@ pub struct Command {
     pub reads: Vec<(Fact, u32)>,
     /// Last moment (ms since 1970) at which all those facts hold; `u64::MAX` when none ends.
     pub ends_at_ms: u64,
-    /// What is committed instead when a counter of `permit_or_denial` is spent: one for each of its counters, in their
-    /// order, without counters of its own.
-    pub spent: Vec<Prepared>,
     /// Whether the answer wants an inclusion proof in the group's own checkpoint.
     pub inline_proof: bool,
 }
@@ -93,7 +90,8 @@ pub struct Prepared {
 pub enum Outcome {
     /// It is durable.
     Committed(Committed),
-    /// A fact changed or ended since it was read, or another command bound the idempotency key: decide again.
+    /// A fact changed or ended since it was read, another command bound the idempotency key, or a counter is spent that was
+    /// not when it was looked at: decide again. The state shows by now what got in the way.
     Changed,
 }
 
@@ -113,8 +111,6 @@ pub struct Committed {
     pub salt: Hash,
     /// Commitment to what only insiders know.
     pub c: Hash,
-    /// The counter that was spent: `Command::spent` of this number was committed.
-    pub spent: Option<usize>,
     /// Proof in the group's own checkpoint, its extra line opening the leaf, when asked for.
     pub proof: Option<TlogProof>,
 }
@@ -219,8 +215,7 @@ fn are_distinct<T: Eq + std::hash::Hash>(items: impl ExactSizeIterator<Item = T>
 
 /// An admitted command on its way through the queue.
 pub(crate) struct Submission {
-    main: Admitted,
-    spent: Vec<Admitted>,
+    admitted: Admitted,
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
     inline_proof: bool,
@@ -232,18 +227,10 @@ pub(crate) type Reply = oneshot::Receiver<Result<Outcome, Refused>>;
 impl Submission {
     /// Checks the form of a command, on the caller's thread, so that the sequencer meets only what it can commit.
     pub(crate) fn admit(command: Command, group_bytes: usize) -> Result<(Box<Self>, Reply), Refused> {
-        let main = Admitted::new(command.permit_or_denial)?;
-        let spent = command.spent.into_iter().map(Admitted::new).collect::<Result<Vec<_>, _>>()?;
-        if spent.len() != main.record.counters.len() {
-            return Err(Refused::Malformed("not one denial for each counter"));
-        }
-        if spent.iter().any(|spent| !spent.record.counters.is_empty()) {
-            return Err(Refused::Malformed("a counter in the denial of a spent counter"));
-        }
+        let admitted = Admitted::new(command.permit_or_denial)?;
         let (reply, receiver) = oneshot::channel();
         let submission = Self {
-            main,
-            spent,
+            admitted,
             reads: command.reads,
             ends_at_ms: command.ends_at_ms,
             inline_proof: command.inline_proof,
@@ -257,7 +244,7 @@ impl Submission {
 
     /// The most bytes that it may take in a frame.
     fn frame_bytes(&self) -> usize {
-        self.spent.iter().map(Admitted::frame_bytes).fold(self.main.frame_bytes(), usize::max)
+        self.admitted.frame_bytes()
     }
 }
 
@@ -323,8 +310,6 @@ impl Pending {
 enum Judgement {
     /// Commit it; the values of its counters.
     Accept(Vec<u32>),
-    /// Commit what was prepared for the spent counter of this number.
-    Spent(usize),
     Changed,
     Malformed(&'static str),
 }
@@ -345,7 +330,6 @@ struct Member {
     c: Hash,
     leaf: [u8; LEAF_BYTES],
     leaf_hash: Hash,
-    spent: Option<usize>,
     inline_proof: bool,
 }
 
@@ -650,27 +634,13 @@ impl Sequencer {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
                     let member =
-                        Member::new(submission, None, counters, salts, index, time_ms, |delayed, label| {
+                        Member::new(submission, counters, salts, index, time_ms, |delayed, label| {
                             pending.head(&self.state, delayed, label)
                         });
                     // Nothing follows it, not even in its own group.
                     if member.kind == LeafKind::ShardClose {
                         self.closed.store(true, Ordering::Release);
                     }
-                    pending.note(&member, index, frame_position);
-                    members.push(member);
-                }
-                Judgement::Spent(counter) => {
-                    let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member = Member::new(
-                        submission,
-                        Some(counter),
-                        Vec::new(),
-                        salts,
-                        index,
-                        time_ms,
-                        |delayed, label| pending.head(&self.state, delayed, label),
-                    );
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
@@ -706,27 +676,22 @@ impl Sequencer {
         if submission.reads.iter().any(|(fact, version)| pending.version(state, fact) != *version) {
             return Judgement::Changed;
         }
-        let mut counters: Vec<u32> = Vec::with_capacity(submission.main.record.counters.len());
-        let mut spent = None;
-        for (at, counter) in submission.main.record.counters.iter().enumerate() {
+        let record = &submission.admitted.record;
+        let mut counters: Vec<u32> = Vec::with_capacity(record.counters.len());
+        for (at, counter) in record.counters.iter().enumerate() {
             let same =
                 |(other, _): &(&CounterUse, &u32)| (other.key, other.day) == (counter.key, counter.day);
-            let earlier = submission.main.record.counters[..at].iter().zip(&counters).rev().find(same);
+            let earlier = record.counters[..at].iter().zip(&counters).rev().find(same);
             let value = earlier.map_or_else(|| pending.counter(state, counter), |(_, value)| *value);
             match value.checked_add(counter.amount).filter(|raised| *raised <= counter.limit) {
                 Some(raised) => counters.push(raised),
-                None => {
-                    spent = Some(at);
-                    break;
-                }
+                None => return Judgement::Changed,
             }
         }
-        // Admission saw to it that every counter has its denial.
-        let admitted = spent.and_then(|at| submission.spent.get(at)).unwrap_or(&submission.main);
-        if let Err(judgement) = fits(&admitted.record, state, pending, time_ms) {
-            return judgement;
+        match fits(record, state, pending, time_ms) {
+            Ok(()) => Judgement::Accept(counters),
+            Err(judgement) => judgement,
         }
-        spent.map_or(Judgement::Accept(counters), Judgement::Spent)
     }
 
     /// Makes sure that a frame of `bytes` and a seal after it fit in the current segment.
@@ -909,7 +874,6 @@ impl Sequencer {
                 open: member.open,
                 salt: member.salt,
                 c: member.c,
-                spent: member.spent,
                 proof,
             };
             // A caller that went away has its entry in the log all the same.
@@ -1048,18 +1012,13 @@ impl Member {
     /// Completes an accepted command: index, time, salts, sequences, leaf.
     fn new(
         submission: Submission,
-        spent: Option<usize>,
         counters: Vec<u32>,
         salts: &[u8; SALTS_BYTES],
         index: u64,
         time_ms: u64,
         head: impl Fn(bool, &Label) -> Option<Head>,
     ) -> Self {
-        let Submission { main, spent: mut others, inline_proof, reply, .. } = submission;
-        let Admitted { prepared, record } = match spent {
-            Some(counter) => others.swap_remove(counter),
-            None => main,
-        };
+        let Submission { admitted: Admitted { prepared, record }, inline_proof, reply, .. } = submission;
         let Prepared { kind, mut open, record: record_bytes, told, subjects, subject_digest } = prepared;
         if kind == LeafKind::Entry {
             open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
@@ -1103,7 +1062,6 @@ impl Member {
             c,
             leaf,
             leaf_hash,
-            spent,
             inline_proof,
         }
     }
@@ -1191,7 +1149,6 @@ pub(crate) fn committed_again(
         open: entry.open.to_vec(),
         salt: *entry.salt,
         c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
-        spent: None,
         proof: None,
     })
 }

@@ -5,16 +5,17 @@
 //! decided by one seed. The journal is the product's own code; only its threads are replaced by calls.
 
 use crate::{
-    Command, Committed, Hash, LedgerKeys, OpenError, Options, Outcome, Position, PreparedHolder, ReadError,
-    Refused, State,
+    Command, Committed, EpochFile, EpochFiles, Hash, LedgerKeys, OpenError, Options, Outcome, Position,
+    Prepared, PreparedHolder, ReadError, Refused, RotateError, State,
     clock::Clock,
     crypt::{Crypt, HolderKey},
-    disk::{Disk, DiskFile, Lock, Stat},
-    epoch,
+    disk::{self, Disk, DiskFile, Lock, Stat},
+    epoch::{self, Rotation},
     frame::Frame,
     guard::{Guard, Released},
     image::Feed,
-    ledger::{Failing, Hooks, Space, Stop},
+    ledger::{Failing, Hooks, Space, Stop, unconditional},
+    record::Record,
     recovery::{self, Changes, Found, Reading, apply_frame},
     segment::{Folders, Keeper, KeeperTask, Reader},
     sequencer::{Cursor, Sequencer, Submission, committed_again},
@@ -22,6 +23,7 @@ use crate::{
 };
 use crossbeam_channel::bounded;
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
@@ -31,6 +33,7 @@ use std::{
     },
 };
 use verifier::{merkle::leaf_hash, note::VerifierKey};
+use zeroize::Zeroizing;
 
 /// What reaches the platter as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -632,6 +635,62 @@ impl Settings {
     }
 }
 
+/// The files of the epochs' keys on a simulated disk: each replaced as a whole, durable before the call returns.
+pub struct SimEpochs(SimDisk);
+
+impl SimEpochs {
+    /// The first epoch of a log, on the platter.
+    pub fn new(disk: &SimDisk, origin: &str) -> Self {
+        disk.damage(&Self::path(EpochFile::Current), epoch::first_epoch(origin).to_vec());
+        Self(disk.clone())
+    }
+
+    fn path(file: EpochFile) -> PathBuf {
+        keys_folder().join(match file {
+            EpochFile::Current => "epoch",
+            EpochFile::Next => "epoch.next",
+        })
+    }
+
+    fn remove_path(&self, path: &Path) -> io::Result<()> {
+        match self.0.remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        self.0.sync_folder(&keys_folder())
+    }
+}
+
+fn keys_folder() -> PathBuf {
+    Path::new(FOLDER).join("keys")
+}
+
+impl EpochFiles for SimEpochs {
+    fn load(&self, file: EpochFile) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+        match disk::read_all(&self.0, &Self::path(file)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            content => Ok(Some(Zeroizing::new(content?))),
+        }
+    }
+
+    fn replace(&self, file: EpochFile, content: &[u8]) -> io::Result<()> {
+        let temporary = keys_folder().join("new");
+        let made = self.0.create(&temporary)?;
+        made.write_all_at(content, 0)?;
+        made.sync()?;
+        self.0.rename(&temporary, &Self::path(file))?;
+        self.0.sync_folder(&keys_folder())
+    }
+
+    fn remove(&self, file: EpochFile) -> io::Result<()> {
+        self.remove_path(&Self::path(file))
+    }
+
+    fn tidy(&self) -> io::Result<()> {
+        self.remove_path(&keys_folder().join("new"))
+    }
+}
+
 /// Where the journal's files are on the disk.
 pub fn journal_folder() -> PathBuf {
     recovery::journal_folder(Path::new(FOLDER))
@@ -647,6 +706,7 @@ pub struct Journal {
     crypt: Arc<Crypt>,
     state: Arc<State>,
     reader: Reader,
+    rotation: Arc<Rotation>,
     key: VerifierKey,
     hooks: Hooks,
     group_bytes: usize,
@@ -711,6 +771,9 @@ impl Journal {
             found.check_clock(&options, &end)?;
         }
         let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
+        let durable = epochs.settle(&*keys.epochs, &crypt, &state)?;
+        let held = Arc::downgrade(&lock);
+        let rotation = Arc::new(Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable, held));
 
         let stop = Arc::new(Stop::new(options.on_fatal));
         let keeper = Arc::new(Keeper::new(current.number + 1));
@@ -764,6 +827,7 @@ impl Journal {
             crypt,
             state,
             reader: Reader::new(folders),
+            rotation,
             key,
             hooks: options.hooks,
             group_bytes: options.group_bytes,
@@ -799,6 +863,28 @@ impl Journal {
             reply?.try_recv().unwrap_or(Err(Refused::Stopped))
         };
         replies.into_iter().map(answer).collect()
+    }
+
+    /// As [`crate::Ledger::rotate`]; with what became of each of its commands.
+    pub fn rotate(
+        &mut self,
+        entry: impl Fn(&Record) -> Prepared,
+    ) -> (Result<u32, RotateError>, Vec<Result<Outcome, Refused>>) {
+        let (rotation, crypt, state) =
+            (Arc::clone(&self.rotation), Arc::clone(&self.crypt), Arc::clone(&self.state));
+        let (this, replies) = (RefCell::new(self), RefCell::new(Vec::new()));
+        let rotated = rotation.run(&crypt, &state, |record| {
+            let reply = this.borrow_mut().commit(vec![unconditional(entry(&record))]).pop();
+            let reply = reply.unwrap_or(Err(Refused::Stopped));
+            let known = match &reply {
+                Ok(Outcome::Committed(_)) => Ok(()),
+                Ok(Outcome::Changed) => Err(Refused::Malformed("a key event that is not the next one")),
+                Err(refused) => Err(*refused),
+            };
+            replies.borrow_mut().push(reply);
+            known
+        });
+        (rotated, replies.into_inner())
     }
 
     /// The number of the segment that frames are appended to.

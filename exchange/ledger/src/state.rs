@@ -1125,6 +1125,8 @@ impl State {
             Slot::new(Kind::Counter, key, day)
         }));
         slots.extend(self.idempotency.iter().map(|bound| Slot::new(Kind::Idempotency, *bound.key(), 0)));
+        slots.extend(self.oversight.iter().map(|head| Slot::new(Kind::Oversight, *head.key(), 0)));
+        slots.extend(self.delayed.iter().map(|delayed| Slot::of_delayed(delayed.index)));
         if self.epoch_since_ms() != 0 {
             slots.insert(EPOCH_SLOT);
         }

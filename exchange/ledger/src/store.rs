@@ -502,8 +502,13 @@ mod tests {
         proptest::collection::vec(step, 1..20)
     }
 
+    /// Cases tried; ten times as many in a long run, which sets the variable. Each opens every engine on a disk.
+    fn cases() -> u32 {
+        if std::env::var_os("PROPTEST_CASES").is_some() { 240 } else { 24 }
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(ProptestConfig::with_cases(cases()))]
 
         #[test]
         fn every_engine_does_what_a_map_does(steps in steps()) {

@@ -205,9 +205,9 @@ impl Writer {
     }
 
     /// Goes on after `size` leaves if the files hold them: cuts off what is beyond, checks the last tile of each
-    /// level against the level below it and the whole against the journal's `root`. `None` when anything is
-    /// short or different.
-    pub(crate) fn resume(tiles: Arc<Tiles>, size: u64, root: &Hash) -> io::Result<Option<Self>> {
+    /// level and every full one behind `synced` leaves against what it stands on, and the whole against the journal's
+    /// `root`. `None` when anything is short or different.
+    pub(crate) fn resume(tiles: Arc<Tiles>, size: u64, root: &Hash, synced: u64) -> io::Result<Option<Self>> {
         if tiles.leaves.metadata()?.len() < size.saturating_mul(LEAF_BYTES as u64) {
             return Ok(None);
         }
@@ -238,6 +238,14 @@ impl Writer {
         let same = read_hashes(first, size - checked, checked as usize)? == hashes;
         if !same || tiles.root(size)? != *root {
             return Ok(None);
+        }
+        for level in 0..LEVELS as u8 {
+            let full = |size| count_at(level, size) / TILE_WIDTH as u64;
+            for tile in full(synced)..full(size) {
+                if !tiles.is_good(level, tile)? {
+                    return Ok(None);
+                }
+            }
         }
         tiles.written.store(size, Ordering::Release);
         Ok(Some(Self { tiles, size, partial }))
@@ -435,29 +443,29 @@ impl Comparing {
         Ok(())
     }
 
-    /// What is wrong, in words; the tiles of a published checkpoint must all be there.
-    pub(crate) fn problems(&self, published: u64) -> Vec<String> {
-        let needed = std::iter::once(published).chain((0u8..).map(|level| count_at(level, published)));
-        let mut problems = Vec::new();
-        for (file, needed) in self.files.iter().zip(needed) {
-            let Compared { name, item, held, wrong, .. } = file;
+    /// What is wrong in each file: the first leaf that it concerns, and it in words. The tiles of a published checkpoint must
+    /// all be there.
+    pub(crate) fn wrong(&self, published: u64) -> Vec<(u64, String)> {
+        let mut found = Vec::new();
+        let levels = std::iter::once(0).chain(0u8..);
+        for (level, Compared { name, item, held, wrong, .. }) in levels.zip(&self.files) {
+            let first_leaf = |item: u64| item << (u32::from(level) * u32::from(TREE_LEVELS_PER_TILE));
             if let Some(at) = wrong {
-                problems.push(format!("tiles/{name} is not what the journal says at {item} {at}"));
-            }
-            if *held < needed {
-                problems.push(format!("tiles/{name} is shorter than the published checkpoint"));
+                let text = format!("tiles/{name} is not what the journal says at {item} {at}");
+                found.push((first_leaf(*at), text));
+            } else if *held < count_at(level, published) {
+                let text = format!("tiles/{name} is shorter than the published checkpoint");
+                found.push((first_leaf(*held), text));
             }
         }
-        problems
+        found
     }
 }
 
 impl Tiles {
-    /// Looks at a full tile of level 0 or an upper one in the published tree: whether it agrees with the leaves below it and with
-    /// the hash above it. A tile that ends nowhere has not been looked at and is good.
+    /// Whether a full tile agrees with the hash above it, and one of level 0 with its leaves.
     pub(crate) fn is_good(&self, level: u8, index: u64) -> io::Result<bool> {
-        let Some(hashes) = self.tile(level, index, None)? else { return Ok(true) };
-        let hashes = hashes.as_chunks::<HASH_BYTES>().0.to_vec();
+        let hashes = read_hashes(self.file(level)?, index * TILE_WIDTH as u64, TILE_WIDTH)?;
         if level == 0 {
             let mut leaves = vec![0; TILE_WIDTH * LEAF_BYTES];
             self.leaves.read_exact_at(&mut leaves, index * (TILE_WIDTH * LEAF_BYTES) as u64)?;
@@ -475,21 +483,19 @@ impl Tiles {
     /// Makes a full tile of level 0 again from its leaves, or an upper one's hash above it from itself, whose hashes are good.
     ///
     /// # Errors
-    /// The files fail, or neither the tile's hashes nor the one above it confirm the leaves.
+    /// The files fail, or the tile agrees with the hash above it and not with the leaves: then those are wrong.
     pub(crate) fn mend(&self, level: u8, index: u64, leaves: &[[u8; LEAF_BYTES]]) -> io::Result<()> {
-        let hashes = if level == 0 {
-            let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
-            let at = index * TILE_WIDTH as u64;
-            let above = read_hashes(self.file(level + 1)?, index, 1)?;
-            if read_hashes(self.file(level)?, at, TILE_WIDTH)? != hashes && above != [fold(hashes.clone())] {
-                return Err(io::Error::other("nothing confirms the journal's leaves"));
+        let at = index * TILE_WIDTH as u64;
+        let mut hashes = read_hashes(self.file(level)?, at, TILE_WIDTH)?;
+        if level == 0 {
+            let right: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+            if right != hashes && read_hashes(self.file(1)?, index, 1)? == [fold(hashes)] {
+                return Err(io::Error::other("the journal's leaves are not those of the tree"));
             }
             self.leaves.write_all_at(leaves.as_flattened(), at * LEAF_BYTES as u64)?;
-            self.file(level)?.write_all_at(hashes.as_flattened(), at * HASH_BYTES as u64)?;
-            hashes
-        } else {
-            read_hashes(self.file(level)?, index * TILE_WIDTH as u64, TILE_WIDTH)?
-        };
+            self.file(level)?.write_all_at(right.as_flattened(), at * HASH_BYTES as u64)?;
+            hashes = right;
+        }
         self.file(level + 1)?.write_all_at(&fold(hashes), index * HASH_BYTES as u64)
     }
 

@@ -53,6 +53,9 @@ pub struct LogReport {
     pub logged_digests: u64,
     /// Index roots that were logged; all are right but those among the problems.
     pub index_roots: u64,
+    /// From this leaf on the tiles are not what the journal says, and that is no problem: they were not synced since, a
+    /// power cut leaves them so, and the next start makes them again. Never said of a log that is served.
+    pub tiles_from: Option<u64>,
     /// Snapshot files that hold the state that the journal makes.
     pub snapshots: usize,
     /// The restart image.
@@ -118,7 +121,7 @@ pub fn verify_log(
     let found = look(&options, &signer, published.as_ref(), Reading::Check)?;
     let mut changes = Changes::default();
     let (mut tally, mut recount) = (Tally::empty(), Recount::new());
-    let (mut logged_digests, mut index_roots, mut good_snapshots) = (0, 0, 0);
+    let (mut logged_digests, mut index_roots, mut good_snapshots, mut synced) = (0, 0, 0, 0);
     let end = found.walk(&Cursor::start(), &mut |position, frame, hashes| {
         changes.clear();
         apply_frame(&crypt, &state, position, frame, hashes, &mut changes)?;
@@ -149,6 +152,7 @@ pub fn verify_log(
         if let Some(digest) = seal.and_then(|size| snapshots.remove(&size)) {
             if tally.at(frame.size) == Some(digest) {
                 good_snapshots += 1;
+                synced = frame.size;
             } else {
                 problems.push(format!("the snapshot of size {} is not the state of the journal", frame.size));
             }
@@ -163,7 +167,14 @@ pub fn verify_log(
     problems.extend(
         snapshots.keys().map(|size| format!("the journal has no seal for the snapshot of size {size}")),
     );
-    problems.extend(tiles.problems(published.as_ref().map_or(0, |published| published.size)));
+    let mut tiles_from = None;
+    for (leaf, text) in tiles.wrong(published.as_ref().map_or(0, |published| published.size)) {
+        if served || leaf < synced {
+            problems.push(text);
+        } else {
+            tiles_from = Some(tiles_from.map_or(leaf, |from: u64| from.min(leaf)));
+        }
+    }
     let state_digest = state.digest();
     let image = match image(&options, &crypt, &signer, &end.cursor, state_digest) {
         Ok(found) => found,
@@ -183,6 +194,7 @@ pub fn verify_log(
         published: published.map(|published| published.size),
         logged_digests,
         index_roots,
+        tiles_from,
         snapshots: good_snapshots,
         image,
         problems,

@@ -1904,11 +1904,9 @@ impl<'a> SubjectRecord<'a> {
   pub const VT_TOLD: ::flatbuffers::VOffsetT = 4;
   pub const VT_TOLD_SALT: ::flatbuffers::VOffsetT = 6;
   pub const VT_USER_NAME: ::flatbuffers::VOffsetT = 8;
-  pub const VT_HOLDER_TYPE_CODE: ::flatbuffers::VOffsetT = 10;
-  pub const VT_HOLDER_NUMBER: ::flatbuffers::VOffsetT = 12;
-  pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 14;
-  pub const VT_ANSWER: ::flatbuffers::VOffsetT = 16;
-  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 18;
+  pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_ANSWER: ::flatbuffers::VOffsetT = 12;
+  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1923,8 +1921,6 @@ impl<'a> SubjectRecord<'a> {
     if let Some(x) = args.detail { builder.add_detail(x); }
     if let Some(x) = args.answer { builder.add_answer(x); }
     if let Some(x) = args.envelope { builder.add_envelope(x); }
-    if let Some(x) = args.holder_number { builder.add_holder_number(x); }
-    if let Some(x) = args.holder_type_code { builder.add_holder_type_code(x); }
     if let Some(x) = args.user_name { builder.add_user_name(x); }
     if let Some(x) = args.told_salt { builder.add_told_salt(x); }
     if let Some(x) = args.told { builder.add_told(x); }
@@ -1952,20 +1948,6 @@ impl<'a> SubjectRecord<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_USER_NAME, None)}
-  }
-  #[inline]
-  pub fn holder_type_code(&self) -> Option<&'a str> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_HOLDER_TYPE_CODE, None)}
-  }
-  #[inline]
-  pub fn holder_number(&self) -> Option<&'a str> {
-    // Safety:
-    // Created from valid Table for this object
-    // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_HOLDER_NUMBER, None)}
   }
   #[inline]
   pub fn envelope(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
@@ -1999,8 +1981,6 @@ impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("told", Self::VT_TOLD, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("told_salt", Self::VT_TOLD_SALT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("user_name", Self::VT_USER_NAME, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("holder_type_code", Self::VT_HOLDER_TYPE_CODE, false)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("holder_number", Self::VT_HOLDER_NUMBER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("envelope", Self::VT_ENVELOPE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("answer", Self::VT_ANSWER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
@@ -2012,8 +1992,6 @@ pub struct SubjectRecordArgs<'a> {
     pub told: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub told_salt: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub user_name: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub holder_type_code: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub holder_number: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub envelope: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub answer: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
@@ -2025,8 +2003,6 @@ impl<'a> Default for SubjectRecordArgs<'a> {
       told: None,
       told_salt: None,
       user_name: None,
-      holder_type_code: None,
-      holder_number: None,
       envelope: None,
       answer: None,
       detail: None,
@@ -2050,14 +2026,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, 
   #[inline]
   pub fn add_user_name(&mut self, user_name: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_USER_NAME, user_name);
-  }
-  #[inline]
-  pub fn add_holder_type_code(&mut self, holder_type_code: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_HOLDER_TYPE_CODE, holder_type_code);
-  }
-  #[inline]
-  pub fn add_holder_number(&mut self, holder_number: ::flatbuffers::WIPOffset<&'b  str>) {
-    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_HOLDER_NUMBER, holder_number);
   }
   #[inline]
   pub fn add_envelope(&mut self, envelope: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
@@ -2092,8 +2060,6 @@ impl ::core::fmt::Debug for SubjectRecord<'_> {
       ds.field("told", &self.told());
       ds.field("told_salt", &self.told_salt());
       ds.field("user_name", &self.user_name());
-      ds.field("holder_type_code", &self.holder_type_code());
-      ds.field("holder_number", &self.holder_number());
       ds.field("envelope", &self.envelope());
       ds.field("answer", &self.answer());
       ds.field("detail", &self.detail());

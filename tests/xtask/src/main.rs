@@ -5,6 +5,7 @@
 mod foreign;
 mod independent;
 mod instructions;
+mod load;
 mod source;
 mod steps;
 mod tools;
@@ -183,6 +184,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     })?;
     steps.run_if_possible("peers in the bench", || peers(workspace))?;
     steps.run("instructions of a verify request", || instructions::check(workspace, false))?;
+    steps.run("the load test", || load::short_run(workspace))?;
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;

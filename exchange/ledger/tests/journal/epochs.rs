@@ -599,3 +599,103 @@ fn a_rebuild_deletes_nothing_for_keys_that_cannot_make_it_again() {
     assert!(matches!(refused, Err(OpenError::Keys(_))));
     assert_eq!(files(dir.path()), before);
 }
+
+#[test]
+fn an_epoch_changes_under_load_and_nobody_loses_anything() {
+    const WRITERS: u8 = 4;
+    const CHANGES: u32 = 6;
+    let dir = TempDir::new().unwrap();
+    let ledger = open_plain(dir.path());
+    for n in 1..=WRITERS {
+        issue(&ledger, n);
+    }
+    let stop = AtomicBool::new(false);
+    let receipts = Mutex::new(Vec::new());
+    let new = std::thread::scope(|scope| {
+        for writer in 1..=WRITERS {
+            let (ledger, stop, receipts) = (&ledger, &stop, &receipts);
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let receipt = runtime.block_on(commit(ledger, use_of(ledger, writer)));
+                    receipts.lock().unwrap().push(receipt);
+                }
+            });
+        }
+        // New holders come in every epoch; one that is prepared in the old epoch is decided again.
+        let (ledger_of_new, stop_new) = (&ledger, &stop);
+        let new = scope.spawn(move || {
+            let mut n = WRITERS;
+            while !stop_new.load(Ordering::Relaxed) && n < 200 {
+                n += 1;
+                loop {
+                    let holder = ledger_of_new.new_holder(key(n));
+                    let record = Record {
+                        concerned: vec![holder.label],
+                        new_holders: vec![new_holder(&holder)],
+                        licenses: vec![license(key(n), 1, vec![holder.label], 0)],
+                        ..Record::default()
+                    };
+                    let body =
+                        ledger_of_new.seal_subject(0, std::slice::from_ref(&holder.holder_key), SECRET);
+                    match outcome(ledger_of_new, command(&record, vec![body])).unwrap() {
+                        Outcome::Committed(_) => break,
+                        Outcome::Changed => {}
+                    }
+                }
+            }
+            n
+        });
+        for change in 0..CHANGES {
+            assert_eq!(ledger.rotate(event).unwrap(), change + 2);
+            let seen = receipts.lock().unwrap().len();
+            while receipts.lock().unwrap().len() < seen + 50 {
+                std::thread::yield_now();
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        new.join().unwrap()
+    });
+    let receipts = receipts.into_inner().unwrap();
+    let digest = ledger.state().digest();
+    ledger.close();
+    for image in [true, false] {
+        let ledger = open_files(dir.path(), Arc::new(PlainEpochs::new(dir.path())), image);
+        assert_eq!((ledger.state().digest(), ledger.state().epoch()), (digest, CHANGES + 1));
+        let indexes: BTreeSet<_> = receipts.iter().map(|receipt| receipt.index).collect();
+        assert_eq!(indexes.len(), receipts.len(), "no place is given twice");
+        let uses = receipts.len() + usize::from(new) + 2 * CHANGES as usize;
+        assert_eq!(ledger.size(), uses as u64, "nothing acknowledged is missing, nothing else is there");
+        for receipt in &receipts {
+            check_receipt(&ledger, receipt, &ledger.proof(receipt.index).unwrap().unwrap());
+        }
+        for n in 1..=new {
+            assert_eq!(body(&ledger, n).unwrap(), SECRET, "{n}");
+        }
+        ledger.close();
+    }
+    assert_eq!(verify(dir.path()).unwrap().problems, Vec::<String>::new());
+}
+
+#[test]
+fn what_an_auditor_keeps_of_an_erased_holder_opens_with_no_key_that_is_left() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open_plain(dir.path());
+    let (receipt, holder) = issue(&ledger, 1);
+    // The record that an auditor is shown, byte for byte what the leaf commits to.
+    let shown = Record::decode(&ledger.entry(receipt.index).unwrap().record_bytes).unwrap();
+    let kept = &shown.new_holders[0];
+    assert_eq!((kept.label, &kept.wrapped[..]), (holder.label, &holder.wrapped[..]));
+    commit_now(&ledger, ended(&ledger, 1));
+    commit_now(&ledger, erasure(&ledger, 1));
+    let of_old = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap()).1;
+    ledger.rotate(event).unwrap();
+    ledger.close();
+    // Its epoch's key would open it, and is in no file any more.
+    assert!(unwraps(&of_old, &kept.label, &kept.wrapped).is_some());
+    let (_, present, rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
+    assert!(unwraps(&present, &kept.label, &kept.wrapped).is_none() && rows.is_empty());
+    for (path, bytes) in files(dir.path()) {
+        assert!(!contains(&bytes, &of_old), "{}", path.display());
+    }
+}

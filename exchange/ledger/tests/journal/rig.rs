@@ -90,7 +90,6 @@ pub(crate) fn command(record: &Record, subjects: Vec<Vec<u8>>) -> Command {
         permit_or_denial: prepared(record, subjects),
         reads: Vec::new(),
         ends_at_ms: u64::MAX,
-        spent: record.counters.iter().map(|_| prepared(&Record::default(), Vec::new())).collect(),
         inline_proof: false,
     }
 }

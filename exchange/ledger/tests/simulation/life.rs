@@ -6,9 +6,9 @@ use crate::{
     model::{Expected, Model, Plan, Who, confirm_receipt, holder_key, record, root_of},
 };
 use ledger::{
-    Command, Committed, EpochsInMemory, LedgerKeys, Outcome, PreparedHolder, Refused,
-    record::{NewHolder, Record},
-    sim::{self, Choices, End, Journal, Settings, SimDisk, Sync},
+    Command, Committed, LedgerKeys, Outcome, PreparedHolder, Refused,
+    record::NewHolder,
+    sim::{self, Choices, End, Journal, Settings, SimDisk, SimEpochs, Sync},
 };
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use std::{
@@ -50,6 +50,9 @@ pub(crate) struct Told {
     /// Groups refused because the disk was full.
     pub(crate) full: u64,
     pub(crate) rotations: u64,
+    /// Changes of epoch that were made to their end, and those that a misfortune cut off.
+    pub(crate) epochs: u64,
+    pub(crate) cut_off: u64,
 }
 
 impl Told {
@@ -66,6 +69,8 @@ impl Told {
             noticed,
             full,
             rotations,
+            epochs,
+            cut_off,
         } = other;
         self.acknowledged += acknowledged;
         self.starts += starts;
@@ -78,6 +83,8 @@ impl Told {
         self.noticed += noticed;
         self.full += full;
         self.rotations += rotations;
+        self.epochs += epochs;
+        self.cut_off += cut_off;
     }
 }
 
@@ -98,21 +105,18 @@ pub(crate) struct Life {
 
 impl Life {
     pub(crate) fn new(seed: u64, sync: Sync) -> Self {
+        let disk = SimDisk::new(!seed, sync);
+        let epochs = Arc::new(SimEpochs::new(&disk, ORIGIN));
         Self {
             choices: Choices::new(seed),
-            disk: SimDisk::new(!seed, sync),
+            disk,
             settings: Settings {
                 origin: ORIGIN.to_owned(),
                 segment_bytes: SEGMENT_BYTES,
                 group_bytes: GROUP_BYTES,
                 clock: Arc::new(AtomicU64::new(START_MS)),
             },
-            keys: LedgerKeys {
-                journal: [1; 32],
-                index: [2; 32],
-                log_pkcs8: LOG_KEY.clone(),
-                epochs: Arc::new(EpochsInMemory::new(ORIGIN, [3; 32])),
-            },
+            keys: LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: LOG_KEY.clone(), epochs },
             journal: None,
             model: Model::default(),
             in_flight: None,
@@ -149,7 +153,7 @@ impl Life {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        match self.choices.below(30) {
+        match self.choices.below(34) {
             0..=11 => self.commit()?,
             12..=14 => self.idle(),
             15 | 16 => self.journal(|journal| journal.guard(), "guard"),
@@ -188,6 +192,25 @@ impl Life {
             }
             25 | 26 => self.end()?,
             27 | 28 => self.damaged_start()?,
+            29 => self.rotate()?,
+            30 => {
+                let operations = self.choices.below(30);
+                self.disk.end_after(operations);
+                self.tell(format!("the end after {operations} operations"));
+                self.rotate()?;
+            }
+            31 => {
+                let syncs = self.choices.below(8);
+                self.disk.fail_sync_after(syncs);
+                self.tell(format!("a failed sync after {syncs}"));
+                self.rotate()?;
+            }
+            32 => {
+                let room = self.choices.below(2 * SEGMENT_BYTES);
+                self.disk.leave_room(room);
+                self.tell(format!("room for {room} bytes"));
+                self.rotate()?;
+            }
             _ => self.harm_under_the_running()?,
         }
         Ok(())
@@ -303,8 +326,8 @@ impl Life {
         let mut acknowledged = Vec::new();
         for (reply, expected) in replies.into_iter().zip(expected) {
             match (reply, expected) {
-                (Ok(Outcome::Committed(committed)), Expected::Committed { spent }) => {
-                    confirm_receipt(&committed, index, spent)?;
+                (Ok(Outcome::Committed(committed)), Expected::Committed) => {
+                    confirm_receipt(&committed, index)?;
                     after.leaves[index as usize] = Some(committed.leaf_hash);
                     index += 1;
                     acknowledged.push(committed);
@@ -321,6 +344,48 @@ impl Life {
         if self.choices.chance(1, 8) {
             self.old = Some(self.disk.contents());
         }
+        Ok(())
+    }
+
+    /// Changes the epoch, or finishes the change that was cut off.
+    fn rotate(&mut self) -> Result<(), String> {
+        let Some(mut journal) = self.journal.take_if(|journal| journal.stopped().is_none()) else {
+            return Ok(());
+        };
+        let (before, rotating) = (journal.state().epoch(), journal.state().is_rotating());
+        let (rotated, replies) = journal.rotate(|record| prepared(record, Vec::new()));
+        self.tell(format!("an epoch from {before}: {}", rotated.as_ref().map_or(0, |epoch| *epoch)));
+        let mut stopped = false;
+        for reply in replies {
+            match reply {
+                Ok(Outcome::Committed(committed)) => {
+                    confirm_receipt(&committed, self.model.leaves.len() as u64)?;
+                    self.model.leaves.push(Some(committed.leaf_hash));
+                    self.told.acknowledged += 1;
+                }
+                Err(Refused::Stopped) => stopped = true,
+                Err(Refused::Full) => self.told.full += 1,
+                reply => return Err(format!("a key event: {reply:?}")),
+            }
+        }
+        if stopped {
+            let mut after = self.model.clone();
+            after.leaves.push(None);
+            self.in_flight = Some(after);
+        }
+        match rotated {
+            Ok(epoch) => {
+                ensure!(epoch == before + u32::from(!rotating), "epoch {epoch} comes after {before}");
+                ensure!(!journal.state().is_rotating(), "the change has no end");
+                self.told.epochs += 1;
+            }
+            Err(_) => self.told.cut_off += 1,
+        }
+        // Whatever became of it, no key is lost while it runs.
+        if !self.disk.is_down() && !stopped {
+            self.model.confirm_state(&journal)?;
+        }
+        self.journal = Some(journal);
         Ok(())
     }
 
@@ -348,13 +413,14 @@ impl Life {
 
     fn plan(&mut self, journal: &Journal) -> (Plan, Command) {
         let choices = &mut self.choices;
-        let mut new = Vec::new();
+        let (mut new, mut keys) = (Vec::new(), BTreeMap::new());
         let mut some = |choices: &mut Choices, model: &Model| -> Vec<Who> {
             let chosen = (0..5u8).filter(|_| choices.chance(1, 3)).collect::<Vec<_>>();
             let mut label = |n: u8| {
                 model.label(n).unwrap_or_else(|| {
                     let holder = journal.new_holder(holder_key(n));
                     new.push(new_holder(&holder));
+                    keys.insert(holder.label, holder.holder_key);
                     holder.label
                 })
             };
@@ -386,14 +452,20 @@ impl Life {
             Plan::Bind { n } => Some(vec![*n]),
             _ => Some(vec![7; choices.below(1200) as usize]),
         };
-        let parts = part.map(|plain| journal.seal_subject(0, &[], &plain)).into_iter().collect();
+        // Bodies are the holders': whoever loses a key cannot read them any more.
+        let holders: Vec<_> = match &plan {
+            Plan::License { holders, .. } => holders
+                .iter()
+                .filter_map(|who| keys.remove(&who.1).or_else(|| journal.state().holder_key(&who.1)))
+                .collect(),
+            _ => Vec::new(),
+        };
+        let parts = part.map(|plain| journal.seal_subject(0, &holders, &plain)).into_iter().collect();
         let record = record(&plan, new);
-        let spent = record.counters.iter().map(|_| prepared(&Record::default(), Vec::new())).collect();
         let command = Command {
             permit_or_denial: prepared(&record, parts),
             reads: Vec::new(),
             ends_at_ms: u64::MAX,
-            spent,
             inline_proof: false,
         };
         (plan, command)
@@ -491,7 +563,8 @@ impl Life {
                 for (path, _) in &segments {
                     self.disk.lose(path);
                 }
-                for (path, bytes) in old.into_iter().filter(|(path, _)| *path != guard) {
+                let of_journal = |path: &PathBuf| path.starts_with(sim::journal_folder()) && *path != guard;
+                for (path, bytes) in old.into_iter().filter(|(path, _)| of_journal(path)) {
                     self.disk.damage(&path, bytes);
                 }
                 "the segments are rolled back".to_owned()

@@ -62,7 +62,7 @@ pub(crate) enum Plan {
 /// What is to come of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expected {
-    Committed { spent: bool },
+    Committed,
     Changed,
 }
 
@@ -120,7 +120,6 @@ impl Model {
     /// Does what the plan does, if it holds.
     pub(crate) fn take(&mut self, plan: &Plan) -> Expected {
         let index = self.leaves.len() as u64;
-        let mut spent = false;
         match plan {
             Plan::Note => {}
             Plan::License { n, version, holders, body } => {
@@ -141,8 +140,10 @@ impl Model {
             }
             Plan::Count { n, amount } => {
                 let value = self.counters.entry(*n).or_default();
-                spent = *value + amount > LIMIT;
-                *value += if spent { 0 } else { *amount };
+                if *value + amount > LIMIT {
+                    return Expected::Changed;
+                }
+                *value += *amount;
             }
             Plan::Document { n, version } => {
                 if self.document_version(*n) + 1 != *version {
@@ -158,7 +159,7 @@ impl Model {
             }
         }
         self.leaves.push(None);
-        Expected::Committed { spent }
+        Expected::Committed
     }
 
     /// No holder is new whom an earlier member of the group has brought under another label.
@@ -298,10 +299,9 @@ pub(crate) fn root_of(leaves: &[Hash]) -> Hash {
 }
 
 /// The receipt opens its leaf and is the entry that was expected.
-pub(crate) fn confirm_receipt(committed: &Committed, index: u64, spent: bool) -> Result<(), String> {
+pub(crate) fn confirm_receipt(committed: &Committed, index: u64) -> Result<(), String> {
     use verifier::leaf::{LeafKind, Open, commitment, leaf_bytes};
     ensure!(committed.index == index, "index {} was given, {index} is next", committed.index);
-    ensure!(committed.spent.is_some() == spent, "a counter is not exact");
     let open = Open::parse(&committed.open).map_err(|_| "the receipt's open")?;
     ensure!(
         (open.index, open.time_ms) == (committed.index, committed.time_ms),
