@@ -782,3 +782,86 @@ fn ablated(
         Contender::new(who, server.address, server.processes(), tls.as_ref(), Protocol::Http1, asking);
     Ok((server, contender))
 }
+
+#[cfg(test)]
+mod tests {
+    use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
+
+    use super::*;
+    use crate::folder::organisation;
+
+    fn plan(folder: &Path) -> Plan {
+        let core = (0..).find(|core| process::core_busy_seconds(*core).is_ok()).unwrap();
+        Plan {
+            folder: folder.to_owned(),
+            server: PathBuf::new(),
+            cache: PathBuf::new(),
+            licenses: 2,
+            entries: 0,
+            connections: 2,
+            rounds: 2,
+            warm_up: Duration::from_millis(1),
+            duration: Duration::from_millis(50),
+            server_core: core,
+            generator_core: core,
+        }
+    }
+
+    #[test]
+    fn a_pair_is_driven_at_shares_of_the_lower_maximum_and_who_is_missing_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let pki = DevelopmentPki::create_missing(folder.path().join("pki")).unwrap();
+        let relying = organisation(exchange::RELYING).unwrap();
+        pki.issue_client(exchange::RELYING, &[relying], Validity::starting_now(LEAF_VALIDITY)).unwrap();
+        let pki = Pki::of(folder.path());
+        let tls = pki.client(exchange::RELYING).unwrap();
+        let body = br#"{"verdict":"valid"}"#;
+        let address = bare::tests::serve_in_thread(&pki, body);
+        let mut results = Results::new();
+        let mut contenders = Vec::new();
+        for (who, most) in [(Who::Verify, 400.0), (Who::NginxVerify, 200.0), (Who::Redis, 300.0)] {
+            let asking = Asking::new(vec![Template::get("/", body)], 200, Right::Is);
+            let own = vec![std::process::id()];
+            contenders.push(Contender::new(who, address, own, Some(&tls), Protocol::Http1, asking));
+            let run = Run {
+                answers_a_second: most,
+                server_micros: 1.0,
+                generator: 0.1,
+                p50: 1.0,
+                p99: 1.0,
+                threads: BTreeMap::new(),
+            };
+            results.note(who, At::Most, Ok(Measured::Run(Box::new(run))));
+        }
+        results.skip(&[Who::Redis], &anyhow::anyhow!("not installed"));
+        open_loops(&mut contenders, &plan(folder.path()), &mut results);
+        let rates: Vec<(At, f64)> = results.rates.iter().map(|(at, rate)| (*at, *rate)).collect();
+        assert_eq!(rates, [(At::Share(0, 0), 100.0), (At::Share(0, 1), 160.0)]);
+        for at in [At::Share(0, 0), At::Share(0, 1)] {
+            for who in [Who::Verify, Who::NginxVerify] {
+                // A run may be void: the processor is not its own.
+                assert_eq!(results.series[&(who, at)].runs.len(), 2, "{who:?} {at:?}");
+            }
+        }
+        assert_eq!(results.missing.len(), 1);
+    }
+
+    #[test]
+    fn who_is_wrong_or_void_has_no_maximum() {
+        let mut results = Results::new();
+        results.note(Who::Bare, At::Most, Ok(Measured::Wrong("1 × body".to_owned())));
+        results.note(Who::Redis, At::Most, Ok(Measured::Void("busy".to_owned())));
+        assert_eq!(results.missing[&Who::Bare], Missing::Wrong("1 × body".to_owned()));
+        assert_eq!(
+            (results.most(Who::Bare), results.most(Who::Redis), results.most(Who::Verify)),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_body_has_the_length_asked_for() {
+        for bytes in [8, 599, 3_465] {
+            assert_eq!(content(bytes).len(), bytes);
+        }
+    }
+}
