@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use exchange::tls;
+use rustls::client::Resumption;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
@@ -45,6 +46,9 @@ impl Pki {
         let key = read(&clients.join(participant).with_extension("key"))?;
         let mut config = tls::client_config(&read(&self.ca)?, Some((&certificate, &key)))?;
         config.alpn_protocols = vec![tls::ALPN_HTTP1.to_vec()];
+        // Each connection is authenticated anew, as the exchange demands; Redis fails when a session with a client
+        // certificate is resumed.
+        config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
 }
