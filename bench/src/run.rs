@@ -377,3 +377,117 @@ fn target_endpoint(
     let name = ServerName::try_from(name).map_err(|_| anyhow::anyhow!("server_name is no name"))?;
     Ok(Endpoint { address, name, tls: Some(tls) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::InProcess;
+    use crate::population::VerifyRequest;
+    use crate::report::Measured;
+    use crate::target::Body;
+    use schemas::identifier::CertificateIdentifier;
+    use schemas::routes::Route;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    /// Answers every request in clear with the same bytes.
+    fn server(body: Vec<u8>) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut buffer = [0; 4_096];
+                while let Ok(1..) = stream.read(&mut buffer) {
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+                }
+            }
+        });
+        Endpoint { address, name: ServerName::IpAddress(address.ip().into()), tls: None }
+    }
+
+    fn place(own: bool) -> Place {
+        Place { folder: PathBuf::new(), server: PathBuf::new(), server_core: None, generator_core: None, own }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_service_whose_answers_stand_in_a_log_that_is_no_benchs_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config.toml"), "origin = \"miaoxiang.local/1\"\n").unwrap();
+        let config = folder::prepare(folder.path(), true).await.unwrap();
+        let exchange = InProcess::open(&config).await.unwrap();
+        let issuer = folder::organisation("issuer").unwrap();
+        let serial = "NONE".parse().unwrap();
+        let identifier = CertificateIdentifier::new(population::type_codes()[0], issuer, serial, 1).unwrap();
+        let mut request = Vec::new();
+        VerifyRequest::body(&identifier.to_string(), None).write(1, &mut request);
+        let approval = folder::organisation("approval").unwrap();
+        let answer = exchange.ask(Route::Verify, approval, request, None, 403).await.unwrap();
+        exchange.close().await.unwrap();
+
+        let probed = |body: &[u8], expected: &[u8], own: bool| {
+            let mut fixed = Fixed::http("h", "GET", "/", &[], b"", 200, Body::Bytes(expected.to_vec()));
+            probe(&server(body.to_vec()), &mut fixed, Protocol::Http1, &place(own)).map_err(|e| e.to_string())
+        };
+        let refused = probed(&answer, &answer, false).unwrap_err();
+        assert!(
+            refused.contains("miaoxiang.local/1") && refused.contains("--i-own-this-server"),
+            "{refused}"
+        );
+        probed(&answer, &answer, true).unwrap();
+        probed(b"static", b"static", false).unwrap();
+        assert!(probed(b"garbage", b"static", true).unwrap_err().contains("not the expected ones"));
+    }
+
+    #[test]
+    fn a_service_on_another_machine_is_refused() {
+        let text = "title = \"t\"\n[[phase]]\narrivals = \"closed\"\n[target]\naddress = \"192.0.2.1:443\"\n\
+                    ca = \"ca\"\npath = \"/\"\n[target.expect]\nstatus = 200\nlength = 1\n";
+        let scenario = Scenario::parse(text).unwrap();
+        let refused = run("t", &scenario, Path::new(""), &place(false)).err().unwrap().to_string();
+        assert!(refused.contains("192.0.2.1:443") && refused.contains("--i-own-this-server"), "{refused}");
+    }
+
+    fn measured(rate: f64, errors: u64) -> Measured {
+        let text = format!(
+            r#"{{"answersASecond": {rate}, "answers": 10, "scheduled": 10, "missed": 0,
+            "errors": {{}}, "latencyMs": {{"p50": 1, "p90": 2, "p99": 3, "p999": 4, "max": 5}}, "curve": [],
+            "kinds": [], "rows": [], "handshakes": [1, 0], "generatorCpu": 0.5}}"#
+        );
+        let mut measured: Measured = serde_json::from_str(&text).unwrap();
+        if errors > 0 {
+            measured.errors.insert("500".to_owned(), errors);
+        }
+        measured
+    }
+
+    #[test]
+    fn steps_end_behind_the_knee_and_nothing_rests_on_a_void_run() {
+        let scenario = |phases: &str| {
+            let text = format!(
+                "title = \"t\"\n{phases}\n[exchange]\nlicenses = 2\nmix = [{{operation = \"verify\", share = 1}}]\n"
+            );
+            Scenario::parse(&text).unwrap()
+        };
+        let knee = scenario(
+            "[[phase]]\narrivals = \"closed\"\n[[phase]]\narrivals = \"poisson\"\n\
+             steps = [\"50%\", \"70%\", \"90%\", \"110%\"]",
+        );
+        // A server that takes 800 a second, and 1,000 in the closed loop.
+        let report = |arrivals: Arrivals, errors: u64| {
+            let (name, offered) = offered(arrivals);
+            let rate = offered.map_or(1_000.0, |offered| offered.min(800.0));
+            RunReport { name, offered, seconds: 1.0, void: None, measured: Some(measured(rate, errors)) }
+        };
+        let made = phases(&knee, |_, arrivals| Ok(report(arrivals, 0))).unwrap();
+        assert_eq!((made.len(), made[1].runs.len(), made[1].knee), (2, 3, Some(700.0)));
+        let made = phases(&knee, |_, arrivals| Ok(report(arrivals, 1))).unwrap();
+        assert_eq!((made[1].runs.len(), made[1].knee), (1, None), "a step with errors is not kept up with");
+        let void = |_: &Phase, arrivals| {
+            let void = Some("too busy".to_owned());
+            Ok(RunReport { void, measured: None, ..report(arrivals, 0) })
+        };
+        let made = phases(&knee, void).unwrap();
+        assert_eq!((made.len(), made[0].runs.len()), (1, 1));
+    }
+}
