@@ -443,19 +443,20 @@ impl Comparing {
         Ok(())
     }
 
-    /// What is wrong in each file: the first leaf that it concerns, and it in words. The tiles of a published checkpoint must
-    /// all be there.
+    /// What is wrong in each file: the leaf that it was written with, which is the last one under it, and it in words. The
+    /// tiles of a published checkpoint must all be there.
     pub(crate) fn wrong(&self, published: u64) -> Vec<(u64, String)> {
         let mut found = Vec::new();
         let levels = std::iter::once(0).chain(0u8..);
         for (level, Compared { name, item, held, wrong, .. }) in levels.zip(&self.files) {
-            let first_leaf = |item: u64| item << (u32::from(level) * u32::from(TREE_LEVELS_PER_TILE));
+            let written_with =
+                |item: u64| ((item + 1) << (u32::from(level) * u32::from(TREE_LEVELS_PER_TILE))) - 1;
             if let Some(at) = wrong {
                 let text = format!("tiles/{name} is not what the journal says at {item} {at}");
-                found.push((first_leaf(*at), text));
+                found.push((written_with(*at), text));
             } else if *held < count_at(level, published) {
                 let text = format!("tiles/{name} is shorter than the published checkpoint");
-                found.push((first_leaf(*held), text));
+                found.push((written_with(*held), text));
             }
         }
         found

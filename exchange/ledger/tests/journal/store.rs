@@ -386,6 +386,17 @@ fn archived_segments_are_found_where_they_are() {
     assert!(matches!(Ledger::open(quiet, keys()), Err(OpenError::Corrupt { segment: 1, .. })));
 }
 
+/// Waits for a snapshot of everything, and forgets those before it that nobody logged: they would stay on offer.
+fn whole_snapshot(ledger: &Ledger) -> StateDigest {
+    loop {
+        match ledger.snapshot_to_log() {
+            Some(digest) if digest.size == ledger.size() => return digest,
+            Some(older) => ledger.snapshot_logged(&older),
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
 #[test]
 fn only_a_snapshot_that_a_start_would_use_lets_segments_go() {
     let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
@@ -399,12 +410,7 @@ fn only_a_snapshot_that_a_start_would_use_lets_segments_go() {
     fill(&ledger, dir.path(), 3);
     issue(&ledger, 1);
     // Whole, and nothing in the journal says that it is right.
-    let first = loop {
-        match ledger.snapshot_to_log() {
-            Some(digest) if digest.size == ledger.size() => break digest,
-            _ => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
+    let first = whole_snapshot(&ledger);
     assert_eq!(limit(), 0);
     // Another one's digest does not count for it.
     let other = StateDigest { digest: [7; 32], ..first };
@@ -416,12 +422,7 @@ fn only_a_snapshot_that_a_start_would_use_lets_segments_go() {
     // A newer one that is not logged yet takes nothing back and adds nothing; damaged ones do not count.
     fill(&ledger, dir.path(), allowed + 4);
     issue(&ledger, 2);
-    while snapshots(dir.path())
-        .last()
-        .is_none_or(|last| !last.ends_with(format!("{:020}.mxs", ledger.size())))
-    {
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    whole_snapshot(&ledger);
     ledger.close();
     let of_first = dir.path().join("snapshots").join(format!("{:020}.mxs", first.size));
     let expected = if of_first.exists() { allowed } else { 0 };
