@@ -455,11 +455,16 @@ impl Follower {
             if received.is_ok() {
                 std::thread::sleep(crate::tiles::COALESCE);
             }
-            let waiting: Vec<Change> = self.incoming.feed.receiver.try_iter().collect();
-            for change in received.into_iter().chain(waiting) {
+            // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
+            // snapshot takes what comes meanwhile, which must not overtake what came before.
+            let mut waiting = self.incoming.feed.receiver.len();
+            let mut next = received.ok();
+            while let Some(change) = next {
                 self.incoming.take(change);
                 // After each, so that nothing behind the seal at which a snapshot is taken gets into it.
                 self.go_on_with_snapshot();
+                next = if waiting > 0 { self.incoming.feed.receiver.try_recv().ok() } else { None };
+                waiting = waiting.saturating_sub(1);
             }
             let lag = self.incoming.size.saturating_sub(self.covered.load(Ordering::Relaxed));
             metrics::gauge!("miaoxiang_image_lag_entries").set(lag as f64);

@@ -1,7 +1,11 @@
 //! Named steps, each timed; the first that fails ends the run. A step that the machine cannot run is named at the end
-//! and counts as skipped, never as passed; in CI it fails.
+//! and counts as skipped, never as passed; in CI it fails. In CI a step that hangs is named and ends the run.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
+
+/// The longest that a step may take in CI.
+const CI_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What was run so far.
 pub(crate) struct Steps {
@@ -36,7 +40,9 @@ impl Steps {
     ) -> anyhow::Result<T> {
         println!("== {name}");
         let started = Instant::now();
+        let watch = self.ci.then(|| end_after(name, CI_LIMIT));
         let outcome = step();
+        drop(watch);
         let took = started.elapsed();
         match outcome {
             Ok(value) => {
@@ -102,6 +108,19 @@ impl Steps {
     fn counts(&self) -> String {
         format!("{} passed, {}, 0 failed", self.passed.len(), self.skipped())
     }
+}
+
+/// Ends the process with an error unless what is returned is dropped in time.
+fn end_after(name: &str, limit: Duration) -> mpsc::Sender<()> {
+    let (watch, over) = mpsc::channel();
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            println!("== {name}: hangs, given up after {} s", limit.as_secs());
+            std::process::exit(1);
+        }
+    });
+    watch
 }
 
 #[cfg(test)]
