@@ -32,6 +32,7 @@ mod generated {
     pub mod envelope_generated;
     pub mod journal_generated;
     pub mod license_body_generated;
+    pub mod machine_generated;
 }
 
 /// License body and envelope tables (`fbs/license_body.fbs`, `fbs/envelope.fbs`).
@@ -43,6 +44,14 @@ pub mod license {
 /// Journal record tables (`fbs/journal.fbs`).
 pub mod journal {
     pub use crate::generated::journal_generated::miaoxiang::journal::*;
+}
+
+/// What machine peers send and get (`fbs/machine.fbs`).
+pub mod machine {
+    pub use crate::generated::machine_generated::miaoxiang::machine::*;
+
+    /// Media type of requests and answers in this form.
+    pub const MEDIA_TYPE: &str = "application/vnd.miaoxiang+flatbuffers";
 }
 
 /// The OpenAPI document of all three listeners, as served at `/openapi.json`.

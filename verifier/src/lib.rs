@@ -13,6 +13,7 @@ mod encoding;
 pub mod index;
 pub mod leaf;
 pub mod license;
+pub mod machine;
 pub mod merkle;
 pub mod note;
 pub mod policy;

@@ -5,7 +5,7 @@ use crate::{
     checkpoint::Checkpoint,
     encoding::base64_bytes,
     leaf::{LeafKind, Open, commitment, leaf_bytes},
-    merkle,
+    machine, merkle,
     note::{CosignerKey, SignedNote},
     policy::Policy,
     proof::TlogProof,
@@ -87,11 +87,14 @@ pub enum CutError {
 
 /// Cuts the receipt out of an answer: the bytes that the entry's answer digest covers, and the receipt.
 ///
-/// Byte for byte: from the last `,"receipt":{` up to, and not including, the answer's final `}`.
+/// In JSON, byte for byte: from the last `,"receipt":{` up to, and not including, the answer's final `}`.
 ///
 /// # Errors
 /// [`CutError`]
 pub fn cut(answer: &[u8]) -> Result<(Vec<u8>, Receipt), CutError> {
+    if machine::is_answer(answer) {
+        return machine::cut(answer);
+    }
     let close = answer.iter().rposition(|byte| *byte == b'}').ok_or(CutError::NoReceipt)?;
     let (body, end) = answer.split_at_checked(close).ok_or(CutError::NoReceipt)?;
     let start = body
