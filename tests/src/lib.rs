@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 mod client;
+pub mod machine;
 mod server;
 mod witness;
 mod world;

@@ -665,7 +665,7 @@ impl Server {
     /// Sends a request that must be permitted, and checks status, journal entry and metric together.
     pub async fn permitted(&self, party: &mut Party, call: &Call) -> (Reply, Entry) {
         let (reply, entry) = self.answered(party, call, Code::Ok).await;
-        assert_eq!(reply.content_type, "application/json", "{}", reply.json);
+        assert_eq!(reply.content_type, call.media_type(), "{}", reply.json);
         assert_eq!(entry.open.decision, Decision::Permit.number());
         (reply, entry)
     }
