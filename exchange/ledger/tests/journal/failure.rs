@@ -155,6 +155,43 @@ fn a_failed_write_stops_the_ledger_for_good() {
     ledger.close();
 }
 
+/// Memory is not to be trusted: one flipped bit in what is signed and synced has ended logs for good.
+#[test]
+fn a_bit_that_flips_in_memory_is_never_answered_from() {
+    /// A prime, so that every kind of field is met.
+    const STEP: usize = 11;
+    let dir = TempDir::new().unwrap();
+    let (mut committed, mut stopped) = (0, 0);
+    let laid_out = Arc::new(AtomicU64::new(u64::MAX));
+    for at in (0..).step_by(STEP) {
+        let length = Arc::clone(&laid_out);
+        let flip = move |content: &mut [u8]| {
+            length.store(content.len() as u64, Ordering::Relaxed);
+            content.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x10);
+        };
+        let hooks = Hooks { laid_out: Some(Arc::new(flip)), ..Hooks::default() };
+        // Refused if an earlier round answered from a frame that is not whole.
+        let (ledger, _) = open_with(Options { hooks, image: false, ..options(dir.path()) });
+        match outcome(&ledger, note(&ledger)) {
+            Ok(Outcome::Committed(_)) => committed += 1,
+            Err(Refused::Stopped) => {
+                stopped += 1;
+                let cause = ledger.health().stopped.unwrap();
+                assert!(cause.contains("memory changed"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(ledger.size(), committed, "byte {at}");
+        ledger.close();
+        if at as u64 >= laid_out.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    // Behind the end nothing flips, and in the room for the nonce nothing is yet.
+    assert!((1..=3).contains(&committed) && stopped > 40, "{committed} {stopped}");
+    assert_eq!(verify(dir.path()).unwrap().size, committed);
+}
+
 #[test]
 fn below_the_reserve_it_refuses_and_recovers_by_itself() {
     let dir = TempDir::new().unwrap();
