@@ -156,6 +156,7 @@ pub struct Space {
 
 type Shared<F> = Option<Arc<F>>;
 type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
+type LaidOutHook = dyn Fn(&mut [u8]) + Send + Sync;
 type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
@@ -177,7 +178,7 @@ pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
     pub before_write: Shared<dyn Fn(u64) -> io::Result<()> + Send + Sync>,
     /// When a frame's content is laid out in memory, before it is compared with what was admitted: a bit may flip here.
-    pub laid_out: Shared<dyn Fn(&mut [u8]) + Send + Sync>,
+    pub laid_out: Shared<LaidOutHook>,
     /// Between a frame's sync and the release of its answers, with its number.
     pub after_sync: Shared<dyn Fn(u64) + Send + Sync>,
     /// Before tiles are written; an error stands for a failed write.
