@@ -17,8 +17,8 @@ use crate::{
     tiles::Tiles,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
-    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,8 +28,9 @@ use std::{
 };
 use verifier::merkle::Frontier;
 
-/// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
-const QUEUE_GROUPS: usize = 16_384;
+/// What is on its way to the image, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits, which
+/// bounds the lag.
+const QUEUE: usize = 1024;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// While many values are written, news are taken in after so many, so that the sequencer need not wait.
@@ -44,6 +45,8 @@ const BATCH_KEYS: usize = 10_000;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
 const TILES_PATIENCE: Duration = Duration::from_secs(1);
+/// And how often it looks for them meanwhile.
+const TILES_PAUSE: Duration = Duration::from_millis(10);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
 const REBUILD_REST: Duration = Duration::from_secs(60);
 /// Where the head stands in the store; slots begin with their kind, which is not 0.
@@ -52,7 +55,7 @@ const FORMAT: u8 = 1;
 
 /// News for the image.
 enum Change {
-    /// A group was applied: what it changed, the values after it if they are wanted, and size and time after it.
+    /// Some groups were applied: what they changed, the values after them if they are wanted, and size and time after them.
     Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64, time_ms: u64 },
     /// A seal was written; replay may begin behind it.
     Sealed(Box<Cursor>),
@@ -69,20 +72,29 @@ pub(crate) struct Feed {
 impl Feed {
     /// A feed and what the image's thread takes from it; the flag asks for exact values.
     pub(crate) fn new(failing: Arc<Failing>) -> (Self, FeedReceiver) {
-        let (sender, receiver) = bounded(QUEUE_GROUPS);
+        let (sender, receiver) = bounded(QUEUE);
         let wanted = Arc::new(AtomicBool::new(false));
         let feed = Self { sender: Some(sender), wanted: Arc::clone(&wanted), failing: Arc::clone(&failing) };
         (feed, FeedReceiver { receiver, wanted, failing })
     }
 
-    /// Tells that a group was applied to the state: what it changed, and the size after it.
-    pub(crate) fn applied(&mut self, state: &State, slots: Vec<Slot>, size: u64) {
+    /// Whether the values are wanted of a group that was just applied. Is asked after it was applied.
+    pub(crate) fn wants_values(&self) -> bool {
         // Pairs with the fence in `Follower::begin_snapshot`: either this group sees that values are wanted, or the
         // image's thread sees that it was applied before.
         fence(Ordering::SeqCst);
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        let values = wanted.then(|| slots.iter().map(|slot| state.value(slot)).collect());
-        self.send(Change::Applied { slots, values, size, time_ms: state.time_ms() });
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Tells that groups were applied to the state: what they changed, with the values if they were wanted of all of them.
+    pub(crate) fn applied(
+        &mut self,
+        slots: Vec<Slot>,
+        values: Option<Vec<Option<Vec<u8>>>>,
+        size: u64,
+        time_ms: u64,
+    ) {
+        self.send(Change::Applied { slots, values, size, time_ms });
     }
 
     /// Tells that a seal was written.
@@ -205,7 +217,7 @@ impl Image {
     fn write(
         &mut self,
         state: &State,
-        slots: &HashSet<Slot>,
+        slots: &FxHashSet<Slot>,
         cursor: Cursor,
         pause: &mut dyn FnMut(),
     ) -> Result<(), StoreError> {
@@ -230,7 +242,7 @@ impl Image {
     /// Writes given values, which are those of one moment, with the meta of that moment.
     fn write_exact(
         &mut self,
-        values: HashMap<Slot, Option<Vec<u8>>>,
+        values: FxHashMap<Slot, Option<Vec<u8>>>,
         meta: &Meta,
         pause: &mut dyn FnMut(),
     ) -> Result<(), StoreError> {
@@ -314,7 +326,7 @@ struct Capture {
     without: u64,
     /// The entries that the values read from the state may know of; `None` while they are not read.
     known: Option<u64>,
-    values: HashMap<Slot, Option<Vec<u8>>>,
+    values: FxHashMap<Slot, Option<Vec<u8>>>,
 }
 
 /// What the image's thread has received.
@@ -326,7 +338,7 @@ struct Incoming {
     size: u64,
     time_ms: u64,
     /// What was changed and is not written. Bounded by what the state holds.
-    slots: HashSet<Slot>,
+    slots: FxHashSet<Slot>,
     /// There is an image to write them to.
     wanted: bool,
     capture: Option<Capture>,
@@ -404,7 +416,7 @@ impl Follower {
         state: Arc<State>,
         tiles: Arc<Tiles>,
         cursor: Cursor,
-        slots: HashSet<Slot>,
+        slots: FxHashSet<Slot>,
         covered: u64,
     ) -> (Self, Followed) {
         let origin = verifier::sha256(&[options.origin.as_bytes()]);
@@ -452,9 +464,6 @@ impl Follower {
         loop {
             let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
-            if received.is_ok() {
-                std::thread::sleep(crate::tiles::COALESCE);
-            }
             // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
             // snapshot takes what comes meanwhile, which must not overtake what came before.
             let mut waiting = self.incoming.feed.receiver.len();
@@ -515,7 +524,7 @@ impl Follower {
         self.incoming.feed.failing.set(Derived::Image, true);
         self.incoming.end_capture();
         self.incoming.wanted = false;
-        self.incoming.slots = HashSet::new();
+        self.incoming.slots = FxHashSet::default();
         let image = self.image.take();
         // A panic of the engine in its own drop ends here too.
         let _ = guarded(|| {
@@ -554,10 +563,10 @@ impl Follower {
 
     fn begin_snapshot(&mut self) {
         self.incoming.feed.wanted.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `Feed::applied`.
+        // Pairs with the fence in `Feed::wants_values`.
         fence(Ordering::SeqCst);
         let without = self.state.applied();
-        self.incoming.capture = Some(Capture { without, known: None, values: HashMap::new() });
+        self.incoming.capture = Some(Capture { without, known: None, values: FxHashMap::default() });
         self.go_on_with_snapshot();
     }
 
@@ -586,7 +595,7 @@ impl Follower {
     }
 
     /// The image becomes exactly the state at the last seal, and is copied to a snapshot.
-    fn snapshot(&mut self, values: HashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
+    fn snapshot(&mut self, values: FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
         let incoming = &mut self.incoming;
         let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size, time_ms: incoming.time_ms };
@@ -601,7 +610,7 @@ impl Follower {
         // Tiles that survive a power cut up to here need no older segment.
         let synced = loop {
             match self.tiles.sync(meta.covers) {
-                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(crate::tiles::COALESCE),
+                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(TILES_PAUSE),
                 synced => break synced,
             }
             incoming.take_all();
@@ -779,7 +788,7 @@ mod tests {
         commit(&ledger, &Record { concerned, release_ms: u64::MAX, ..Record::default() });
         let state = ledger.state();
         let mut digest = Digest::default();
-        let mut kinds = HashSet::new();
+        let mut kinds = FxHashSet::default();
         for slot in state.slots().into_iter().filter(Slot::is_digested) {
             kinds.insert(slot.encode()[0]);
             digest.add(&slot.encode(), &state.value(&slot).unwrap());

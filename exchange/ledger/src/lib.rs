@@ -23,6 +23,7 @@ mod entry;
 mod epoch;
 #[cfg(debug_assertions)]
 mod failpoint;
+mod followers;
 mod frame;
 mod guard;
 mod image;

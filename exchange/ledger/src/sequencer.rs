@@ -1,6 +1,7 @@
 //! The sequencer: one thread that owns the end of the journal and the log's key.
 //!
-//! It takes everything queued when the last sync returned (natural group commit, no linger), judges it in order,
+//! It takes everything queued when the last sync returned and whoever shares its processor had a turn (natural group
+//! commit, no timer), judges it in order,
 //! and makes it durable with one write and one `fdatasync`. What a group's earlier members change is seen by its
 //! later members through [`Pending`]; the shared state changes only after the sync. A command that must be decided
 //! again is answered after the group too, so that its next decision sees what got in its way.
@@ -10,14 +11,13 @@ use crate::{
     clock::Clock,
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
     disk::{DiskFile, Lock},
+    followers::{Followed, Followers},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
     guard::{Mark, Released},
-    image, index,
     ledger::{Hooks, Stop},
     record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
     segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
     state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
-    tiles,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
@@ -45,6 +45,8 @@ use verifier::{
 
 /// After this time without a group a seal frame is written.
 const IDLE: Duration = Duration::from_millis(10);
+/// Most times that the sequencer lets other threads run before it closes a group.
+const MOST_YIELDS: usize = 4;
 /// Salt and inner salt.
 const SALTS_BYTES: usize = 64;
 /// Where organisation and subject digest stand in an encoded `open`.
@@ -406,10 +408,7 @@ pub(crate) struct Sequencer {
     pub(crate) cursor: Cursor,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) stop: Arc<Stop>,
-    pub(crate) tiles: Sender<tiles::Written>,
-    pub(crate) image: image::Feed,
-    /// Unbounded: the follower commits entries itself, so the sequencer must never wait for it.
-    pub(crate) index: Option<Sender<index::Change>>,
+    pub(crate) followers: Followers,
     /// For the guard.
     pub(crate) released: Arc<Released>,
     /// Dropped with the sequencer: the guard is then written once more.
@@ -525,6 +524,7 @@ impl Sequencer {
                     }
                 },
             };
+            self.let_others_queue();
             let mut bytes = first.frame_bytes();
             let mut group = vec![*first];
             while group.len() < self.group_entries && open {
@@ -551,8 +551,26 @@ impl Sequencer {
         self.end();
     }
 
+    /// Lets the threads that share the sequencer's processor run first, as long as they queue more.
+    ///
+    /// A group costs a signature, a sync and the switches between threads whatever its size. With a processor of its own
+    /// the sequencer loses less than a microsecond; on a shared one it would otherwise take each command as soon as it
+    /// is queued, and a group would hold a few.
+    fn let_others_queue(&self) {
+        let mut queued = self.receiver.len();
+        for _ in 0..MOST_YIELDS {
+            std::thread::yield_now();
+            let now = self.receiver.len();
+            if now <= queued {
+                break;
+            }
+            queued = now;
+        }
+    }
+
     /// Lets the other threads end, and the journal go.
-    fn end(self) {
+    fn end(mut self) {
+        self.followers.tell();
         // Whoever still waits in the queue learns it from the dropped reply: a queue whose receiver goes keeps what it
         // holds for as long as there is a sender. The lock goes last.
         self.keeper.stop();
@@ -702,6 +720,8 @@ impl Sequencer {
         if self.current.offset + (bytes + SEAL_BYTES) as u64 <= self.current.bytes {
             return Ok(());
         }
+        // It may have to be waited for.
+        self.followers.tell();
         // The next segment is taken before the old one is sealed: a journal that is full then stays as it is.
         let number = self.current.number + 1;
         let file = match self.keeper.take(number, &self.stop) {
@@ -796,7 +816,7 @@ impl Sequencer {
         self.durable.store(checkpoint.size, Ordering::Release);
         metrics::counter!("miaoxiang_journal_entries_total").increment(members.len() as u64);
         metrics::histogram!("miaoxiang_journal_group_entries").record(members.len() as f64);
-        Ok(Written { before, checkpoint: checkpoint.signed_text(&self.signer.key, &signature), subjects_at })
+        Ok(Written { before, checkpoint, signature, subjects_at })
     }
 
     /// Appends one frame: one write, one sync. After an error nothing is ever written or answered again, because
@@ -821,7 +841,7 @@ impl Sequencer {
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
         self.released.set(self.cursor.mark());
-        self.image.sealed(&self.cursor);
+        self.followers.sealed(&self.cursor);
         Ok(())
     }
 
@@ -849,23 +869,24 @@ impl Sequencer {
             };
             self.state.apply(&entry, &mut slots);
         }
-        let told = members.iter().filter(|member| !member.completion.delayed).flat_map(|member| {
-            let links = member.completion.links.iter();
-            links.map(|link| (link.label, link.sequence, member.leaf_hash))
+        let entries = members.iter().map(|member| Followed {
+            leaf: &member.leaf,
+            leaf_hash: &member.leaf_hash,
+            links: if member.completion.delayed { &[] } else { &member.completion.links },
         });
-        let heads: Vec<_> = if self.index.is_some() { told.collect() } else { Vec::new() };
-        let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
-        let tree =
-            members.iter().any(|member| member.inline_proof).then(|| GroupTree::new(&done.before, &hashes));
-        let leaves = members.iter().map(|member| member.leaf).collect();
-        let size = first + members.len() as u64;
+        self.followers.gather(&self.state, &slots, entries, &done.checkpoint, &done.signature);
+        let proofs = members.iter().any(|member| member.inline_proof).then(|| {
+            let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
+            let text = done.checkpoint.signed_text(&self.signer.key, &done.signature);
+            (GroupTree::new(&done.before, &hashes), text)
+        });
         for (position, member) in members.into_iter().enumerate() {
             let index = first + position as u64;
-            let proof = tree.as_ref().filter(|_| member.inline_proof).map(|tree| TlogProof {
+            let proof = proofs.as_ref().filter(|_| member.inline_proof).map(|(tree, text)| TlogProof {
                 extra: Some([&member.salt[..], &member.c, &member.open].concat()),
                 index,
                 path: tree.inclusion(position),
-                checkpoint: done.checkpoint.clone(),
+                checkpoint: text.clone(),
             });
             let committed = Committed {
                 index,
@@ -879,12 +900,8 @@ impl Sequencer {
             // A caller that went away has its entry in the log all the same.
             let _ = member.reply.send(Ok(Outcome::Committed(committed)));
         }
-        // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
-        let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
-        self.image.applied(&self.state, slots, size);
-        if let Some(index) = &self.index {
-            let _ = index.send(index::Change { heads, size });
-        }
+        // Followers last: the answers are already gone.
+        self.followers.tell_when_due();
     }
 }
 
@@ -892,8 +909,9 @@ impl Sequencer {
 struct Written {
     /// The tree before it.
     before: Frontier,
-    /// Its signed checkpoint.
-    checkpoint: String,
+    /// Its checkpoint and the signature.
+    checkpoint: Checkpoint,
+    signature: [u8; 64],
     /// Where its subject parts begin in the frame.
     subjects_at: usize,
 }
