@@ -699,7 +699,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::{
-        Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared,
+        Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
         record::{DocumentState, NewHolder, Record},
     };
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
@@ -709,7 +709,7 @@ mod tests {
     const ORIGIN: &str = "log.example/test";
 
     fn commit(ledger: &Ledger, record: &Record) {
-        let subject_digest = verifier::sha256(&[]);
+        let subjects = Subjects::none();
         let open = Open {
             route: 1,
             decision: 3,
@@ -720,16 +720,15 @@ mod tests {
             request_digest: [0; 32],
             answer_digest: [0; 32],
             policy: [0; 32],
-            subject_digest,
+            subject_digest: *subjects.digest(),
             labels: Labels::List(Vec::new()),
         };
         let permit_or_denial = Prepared {
             kind: LeafKind::Entry,
             open: open.encode(),
-            record: record.encode(),
+            record: record.clone(),
             told: vec![[0; 32]; record.concerned.len()],
-            subjects: Vec::new(),
-            subject_digest,
+            subjects,
         };
         let command =
             Command { permit_or_denial, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };

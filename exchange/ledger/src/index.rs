@@ -9,6 +9,7 @@ use crate::{
     Hash, Label,
     record::Record,
     sequencer::{Committed, Prepared},
+    subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustc_hash::FxHashMap;
@@ -210,10 +211,9 @@ fn prepared(statement: &str) -> Prepared {
     Prepared {
         kind: LeafKind::IndexRoot,
         open: statement.as_bytes().to_vec(),
-        record: Record::default().encode(),
+        record: Record::default(),
         told: Vec::new(),
-        subjects: Vec::new(),
-        subject_digest: verifier::sha256(&[]),
+        subjects: Subjects::none(),
     }
 }
 

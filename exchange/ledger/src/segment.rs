@@ -172,7 +172,7 @@ fn look(disk: &dyn Disk, folder: &Path, number: u32) -> io::Result<Option<Listed
 /// Makes a segment file that begins with `content` and is filled up to `length` with zeros.
 ///
 /// Durable when it returns: written under a temporary name, synced, renamed, folder synced. A crash before the
-/// rename leaves a `.new` file, which nobody reads and the next start removes. `pace` is called after each piece of
+/// rename leaves a `.new` file, which nobody reads and the next start removes. `pace` is called between pieces of
 /// zeros; its error ends the attempt.
 pub(crate) fn create(
     disk: &dyn Disk,
@@ -192,7 +192,9 @@ pub(crate) fn create(
             let piece = (length - at).min(ZERO_BYTES as u64);
             file.write_all_at(&zeros[..piece as usize], at)?;
             at += piece;
-            pace(&*file)?;
+            if at < length {
+                pace(&*file)?;
+            }
         }
         file.sync()
     })();

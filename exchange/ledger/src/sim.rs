@@ -852,7 +852,7 @@ impl Journal {
         for admitted in admitted {
             match admitted {
                 Ok((submission, reply)) => {
-                    group.push(*submission);
+                    group.push(submission);
                     replies.push(Ok(reply));
                 }
                 Err(refused) => replies.push(Err(refused)),
