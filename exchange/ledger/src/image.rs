@@ -17,8 +17,8 @@ use crate::{
     tiles::Tiles,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
-    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,8 +28,9 @@ use std::{
 };
 use verifier::merkle::Frontier;
 
-/// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
-const QUEUE_GROUPS: usize = 16_384;
+/// What is on its way to the image, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits, which
+/// bounds the lag.
+const QUEUE: usize = 1024;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// While many values are written, news are taken in after so many, so that the sequencer need not wait.
@@ -44,6 +45,8 @@ const BATCH_KEYS: usize = 10_000;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
 const TILES_PATIENCE: Duration = Duration::from_secs(1);
+/// And how often it looks for them meanwhile.
+const TILES_PAUSE: Duration = Duration::from_millis(10);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
 const REBUILD_REST: Duration = Duration::from_secs(60);
 /// Where the head stands in the store; slots begin with their kind, which is not 0.
@@ -52,7 +55,7 @@ const FORMAT: u8 = 1;
 
 /// News for the image.
 enum Change {
-    /// A group was applied: what it changed, the values after it if they are wanted, and the size after it.
+    /// Some groups were applied: what they changed, the values after them if they are wanted, and the size after them.
     Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64 },
     /// A seal was written; replay may begin behind it.
     Sealed(Box<Cursor>),
@@ -69,19 +72,22 @@ pub(crate) struct Feed {
 impl Feed {
     /// A feed and what the image's thread takes from it; the flag asks for exact values.
     pub(crate) fn new(failing: Arc<Failing>) -> (Self, FeedReceiver) {
-        let (sender, receiver) = bounded(QUEUE_GROUPS);
+        let (sender, receiver) = bounded(QUEUE);
         let wanted = Arc::new(AtomicBool::new(false));
         let feed = Self { sender: Some(sender), wanted: Arc::clone(&wanted), failing: Arc::clone(&failing) };
         (feed, FeedReceiver { receiver, wanted, failing })
     }
 
-    /// Tells that a group was applied to the state: what it changed, and the size after it.
-    pub(crate) fn applied(&mut self, state: &State, slots: Vec<Slot>, size: u64) {
+    /// Whether the values are wanted of a group that was just applied. Is asked after it was applied.
+    pub(crate) fn wants_values(&self) -> bool {
         // Pairs with the fence in `Follower::begin_snapshot`: either this group sees that values are wanted, or the
         // image's thread sees that it was applied before.
         fence(Ordering::SeqCst);
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        let values = wanted.then(|| slots.iter().map(|slot| state.value(slot)).collect());
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Tells that groups were applied to the state: what they changed, with the values if they were wanted of all of them.
+    pub(crate) fn applied(&mut self, slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64) {
         self.send(Change::Applied { slots, values, size });
     }
 
@@ -203,7 +209,7 @@ impl Image {
     fn write(
         &mut self,
         state: &State,
-        slots: &HashSet<Slot>,
+        slots: &FxHashSet<Slot>,
         cursor: Cursor,
         pause: &mut dyn FnMut(),
     ) -> Result<(), StoreError> {
@@ -228,7 +234,7 @@ impl Image {
     /// Writes given values, which are those of one moment, with the meta of that moment.
     fn write_exact(
         &mut self,
-        values: HashMap<Slot, Option<Vec<u8>>>,
+        values: FxHashMap<Slot, Option<Vec<u8>>>,
         meta: &Meta,
         pause: &mut dyn FnMut(),
     ) -> Result<(), StoreError> {
@@ -312,7 +318,7 @@ struct Capture {
     without: u64,
     /// The entries that the values read from the state may know of; `None` while they are not read.
     known: Option<u64>,
-    values: HashMap<Slot, Option<Vec<u8>>>,
+    values: FxHashMap<Slot, Option<Vec<u8>>>,
 }
 
 /// What the image's thread has received.
@@ -323,7 +329,7 @@ struct Incoming {
     /// Size after the last group.
     size: u64,
     /// What was changed and is not written. Bounded by what the state holds.
-    slots: HashSet<Slot>,
+    slots: FxHashSet<Slot>,
     /// There is an image to write them to.
     wanted: bool,
     capture: Option<Capture>,
@@ -404,7 +410,7 @@ impl Follower {
         state: Arc<State>,
         tiles: Arc<Tiles>,
         cursor: Cursor,
-        slots: HashSet<Slot>,
+        slots: FxHashSet<Slot>,
         covered: u64,
     ) -> (Self, Followed) {
         let origin = verifier::sha256(&[options.origin.as_bytes()]);
@@ -451,9 +457,6 @@ impl Follower {
         loop {
             let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
-            if received.is_ok() {
-                std::thread::sleep(crate::tiles::COALESCE);
-            }
             // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
             // snapshot takes what comes meanwhile, which must not overtake what came before.
             let mut waiting = self.incoming.feed.receiver.len();
@@ -514,7 +517,7 @@ impl Follower {
         self.incoming.feed.failing.set(Derived::Image, true);
         self.incoming.end_capture();
         self.incoming.wanted = false;
-        self.incoming.slots = HashSet::new();
+        self.incoming.slots = FxHashSet::default();
         let image = self.image.take();
         // A panic of the engine in its own drop ends here too.
         let _ = guarded(|| {
@@ -553,10 +556,10 @@ impl Follower {
 
     fn begin_snapshot(&mut self) {
         self.incoming.feed.wanted.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `Feed::applied`.
+        // Pairs with the fence in `Feed::wants_values`.
         fence(Ordering::SeqCst);
         let without = self.state.applied();
-        self.incoming.capture = Some(Capture { without, known: None, values: HashMap::new() });
+        self.incoming.capture = Some(Capture { without, known: None, values: FxHashMap::default() });
         self.go_on_with_snapshot();
     }
 
@@ -585,7 +588,7 @@ impl Follower {
     }
 
     /// The image becomes exactly the state at the last seal, and is copied to a snapshot.
-    fn snapshot(&mut self, values: HashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
+    fn snapshot(&mut self, values: FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
         let incoming = &mut self.incoming;
         let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size };
@@ -600,7 +603,7 @@ impl Follower {
         // Tiles that survive a power cut up to here need no older segment.
         let synced = loop {
             match self.tiles.sync(meta.covers) {
-                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(crate::tiles::COALESCE),
+                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(TILES_PAUSE),
                 synced => break synced,
             }
             incoming.take_all();
@@ -690,7 +693,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::{
-        Command, DocumentKind, EpochsInMemory, Fact, Ledger, LedgerKeys, Outcome, Prepared,
+        Command, DocumentKind, EpochsInMemory, Fact, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
         crypt::Crypt,
         record::{Completion, CounterUse, DocumentState, NewHolder, Record},
         state::Applied,
@@ -702,7 +705,7 @@ mod tests {
     const ORIGIN: &str = "log.example/test";
 
     fn commit(ledger: &Ledger, record: &Record) {
-        let subject_digest = verifier::sha256(&[]);
+        let subjects = Subjects::none();
         let open = Open {
             route: 1,
             decision: 3,
@@ -713,16 +716,15 @@ mod tests {
             request_digest: [0; 32],
             answer_digest: [0; 32],
             policy: [0; 32],
-            subject_digest,
+            subject_digest: *subjects.digest(),
             labels: Labels::List(Vec::new()),
         };
         let permit_or_denial = Prepared {
             kind: LeafKind::Entry,
             open: open.encode(),
-            record: record.encode(),
+            record: record.clone(),
             told: vec![[0; 32]; record.concerned.len()],
-            subjects: Vec::new(),
-            subject_digest,
+            subjects,
         };
         let command =
             Command { permit_or_denial, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
@@ -781,7 +783,7 @@ mod tests {
         commit(&ledger, &Record { concerned, release_ms: u64::MAX, ..Record::default() });
         let state = ledger.state();
         let mut digest = Digest::default();
-        let mut kinds = HashSet::new();
+        let mut kinds = FxHashSet::default();
         for slot in state.slots().into_iter().filter(Slot::is_digested) {
             kinds.insert(slot.encode()[0]);
             digest.add(&slot.encode(), &state.value(&slot).unwrap());
@@ -801,7 +803,7 @@ mod tests {
         let image = Image::create(&recovery::store_folder(dir.path()), Engine::default(), ORIGIN).unwrap();
         let tiles = Arc::new(Tiles::open(&recovery::tiles_folder(dir.path())).unwrap());
         let (_, fed) = Feed::new(Arc::new(Failing::new()));
-        Follower::new(&options, image, fed, state, tiles, Cursor::start(), HashSet::new(), 0).0
+        Follower::new(&options, image, fed, state, tiles, Cursor::start(), FxHashSet::default(), 0).0
     }
 
     /// Applies an entry as the sequencer does; gives what it changed.
@@ -908,7 +910,7 @@ mod tests {
         let slots = apply(&state, 0, before, &first);
         take(&mut follower, news(&state, slots, 1, false));
         follower.write();
-        let slots = HashSet::from_iter(apply(&state, 1, before, &version(2)));
+        let slots = FxHashSet::from_iter(apply(&state, 1, before, &version(2)));
         take(&mut follower, seal(2, before));
         let mut image = follower.image.take().unwrap();
         let mut pause = || drop(apply(&state, 2, after, &version(3)));

@@ -6,6 +6,7 @@ use crate::{
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
     entry::{self, OpenedEntry},
     epoch::{RotateError, Rotation},
+    followers::Followers,
     frame::Frame,
     guard::Released,
     image::{Feed, Followed, Follower},
@@ -552,7 +553,7 @@ impl Ledger {
         let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
         let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
-        let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
+        let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE);
         let failing = Arc::new(Failing::new());
         failing.set(Derived::Image, options.image && image.is_none());
         let (feed, fed) = Feed::new(Arc::clone(&failing));
@@ -634,9 +635,12 @@ impl Ledger {
             cursor,
             keeper: Arc::clone(&keeper),
             stop: Arc::clone(&stop),
-            tiles: tiles_sender,
-            image: feed,
-            index: index.is_some().then_some(index_sender),
+            followers: Followers::new(
+                tiles_sender,
+                feed,
+                index.is_some().then_some(index_sender),
+                verifier_key.clone(),
+            ),
             released,
             guard_ends,
             durable: Arc::clone(&durable),

@@ -12,9 +12,9 @@ use crate::{
     sequencer::Cursor,
 };
 use dashmap::DashMap;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -1131,8 +1131,8 @@ impl State {
     }
 
     /// The slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet.
-    pub(crate) fn slots(&self) -> HashSet<Slot> {
-        let mut slots = HashSet::new();
+    pub(crate) fn slots(&self) -> FxHashSet<Slot> {
+        let mut slots = FxHashSet::default();
         slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
         slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
         slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));

@@ -33,10 +33,8 @@ const HASH_BYTES: usize = 32;
 const TREE_LEVELS_PER_TILE: u8 = 8;
 /// How often the public checkpoint moves.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long followers of the sequencer let groups gather before they take them.
-pub(crate) const COALESCE: Duration = Duration::from_millis(10);
-/// Groups on their way to the tiles; beyond it the sequencer waits.
-pub(crate) const QUEUE_GROUPS: usize = 1024;
+/// What is on its way to the tiles, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits.
+pub(crate) const QUEUE: usize = 64;
 /// Rest after a write that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames read back before the queue is looked at again.
@@ -44,11 +42,12 @@ const CATCH_UP_FRAMES: usize = 256;
 /// Read at once of each file that is compared.
 const COMPARE_BYTES: usize = 64 << 10;
 
-/// A group for the tiles.
+/// Some groups for the tiles.
+#[derive(Default)]
 pub(crate) struct Written {
     pub(crate) leaves: Vec<[u8; LEAF_BYTES]>,
     pub(crate) hashes: Vec<Hash>,
-    /// Tree size after it.
+    /// Tree size after them.
     pub(crate) size: u64,
     /// The signed checkpoint of that size.
     pub(crate) checkpoint: String,
@@ -311,9 +310,6 @@ impl Writer {
             };
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if let Ok(mut written) = received {
-                // Groups come by the thousand a second: taking them together spares the sequencer's processor a
-                // switch of threads for each.
-                std::thread::sleep(COALESCE);
                 for next in receiver.try_iter() {
                     written.leaves.extend(next.leaves);
                     written.hashes.extend(next.hashes);

@@ -4,8 +4,10 @@ pub(crate) use crate::entry::{ORGANISATION, prepared};
 pub(crate) use ledger::{
     Command, Committed, DocumentKind, EpochFile, EpochFiles, EpochsInMemory, Fact, Hooks, Key, Ledger,
     LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
+    Subjects,
     record::{
-        CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
+        CounterUse, DocumentState, GrantState, Idempotency, LicenseState, MAX_LINKS, NO_BODY_PART, NewHolder,
+        Record,
     },
 };
 pub(crate) use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
