@@ -11,7 +11,7 @@ use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record, Shed,
     StateDigest,
 };
-use ledger::{HolderKey, Key, Label, Ledger, Prepared};
+use ledger::{HolderKey, Key, Label, Ledger, Prepared, Subjects};
 use ring::rand::{SecureRandom, SystemRandom};
 use schemas::codes::{Code, Decision, Reason};
 use schemas::date::Date;
@@ -44,8 +44,6 @@ use crate::signer::Signers;
 
 /// How long an annotated copy (加注件) may be used, seconds.
 const COPY_SECONDS: u64 = 30 * 24 * 3_600;
-/// Most labels in `open` before their digest takes their place.
-const MAX_OPEN_LABELS: usize = 4;
 /// Most licenses one search answer lists.
 const MAX_LISTED: usize = 100;
 
@@ -653,11 +651,11 @@ impl Builder<'_> {
             }
             Granted::LinkEnd { key, version, link } => link_document(&mut state, key, version, &link),
         };
-        let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
+        let labels = Labels::new(if permit.names_holder { state.concerned.clone() } else { Vec::new() });
         let keys = sealed_for.unwrap_or(keys);
         let status = entry.route.success_status();
         let (prepared, request_salt) =
-            self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
+            self.prepare(entry, Decision::Permit, Code::Ok, labels, state, &private, &keys, &answer);
         Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt })
     }
 
@@ -675,8 +673,9 @@ impl Builder<'_> {
         let state = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
         let private = action.map(Private::asked).unwrap_or_default();
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
+        let labels = Labels::List(Vec::new());
         let (prepared, request_salt) =
-            self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
+            self.prepare(entry, Decision::Denial, refusal.code, labels, state, &private, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
         Ok(Effect { status, code, prepared, answer, rotates: false, request_salt })
     }
@@ -774,8 +773,8 @@ impl Builder<'_> {
         entry: &Entry<'_>,
         decision: Decision,
         code: Code,
-        labels: &[Label],
-        state: &Record,
+        labels: Labels,
+        state: Record,
         private: &Private<'_>,
         keys: &[HolderKey],
         answer: &[u8],
@@ -791,17 +790,12 @@ impl Builder<'_> {
             detail: &self.detail(private, &state.concerned),
             answer: bound_answer,
         };
-        let Sealed { told, subjects, subject_digest } = if private.audit.is_some() && !keys.is_empty() {
+        let Sealed { told, subjects } = if private.audit.is_some() && !keys.is_empty() {
             self.seal_each(keys, &text)
         } else {
             self.seal_once(&salt, &state.concerned, keys, &text)
         };
         let request_salt = request_salt(&salt);
-        let labels = if labels.len() <= MAX_OPEN_LABELS {
-            Labels::List(labels.to_vec())
-        } else {
-            Labels::Digest(sha256(&labels.concat()))
-        };
         let open = Open {
             route: entry.route.number(),
             decision: decision.number(),
@@ -812,17 +806,10 @@ impl Builder<'_> {
             request_digest: entry.body.map_or([0; 32], |body| request_digest(&request_salt, body)),
             answer_digest: sha256(answer),
             policy: *self.policy,
-            subject_digest,
+            subject_digest: *subjects.digest(),
             labels,
         };
-        let prepared = Prepared {
-            kind: LeafKind::Entry,
-            open: open.encode(),
-            record: state.encode(),
-            told,
-            subjects,
-            subject_digest,
-        };
+        let prepared = Prepared { kind: LeafKind::Entry, open: open.encode(), record: state, told, subjects };
         (prepared, request_salt)
     }
 
@@ -830,7 +817,7 @@ impl Builder<'_> {
     fn seal_once(&self, salt: &Hash, concerned: &[Label], keys: &[HolderKey], text: &Text<'_>) -> Sealed {
         let part = self.ledger.seal_subject(0, keys, subject_record(text, salt).finished_data());
         let told = concerned.iter().map(|label| told_digest(salt, label, text.told)).collect();
-        Sealed { subject_digest: sha256(&part), told, subjects: vec![part] }
+        Sealed { told, subjects: Subjects::one(part) }
     }
 
     /// A part for each of those whom the entry concerns, who have nothing to do with each other.
@@ -846,8 +833,7 @@ impl Builder<'_> {
             ));
             told.push(told_digest(&salt, &key.label, text.told));
         }
-        let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-        Sealed { subject_digest: verifier::sha256(&parts), told, subjects }
+        Sealed { told, subjects: Subjects::of(&subjects) }
     }
 
     /// The entry that tells holders of a use whose delay has ended; which use it is stands in what they are told.
@@ -975,11 +961,11 @@ pub fn state_digest(policy: &Hash, digest: StateDigest) -> Prepared {
 /// An entry without a caller and without a subject part: whom it concerns is told nothing.
 pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
     let told = vec![[0; 32]; record.concerned.len()];
-    system_with(policy, record, Sealed { told, subjects: Vec::new(), subject_digest: sha256(&[]) })
+    system_with(policy, record, Sealed { told, subjects: Subjects::none() })
 }
 
 fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
-    let Sealed { told, subjects, subject_digest } = sealed;
+    let Sealed { told, subjects } = sealed;
     let open = Open {
         route: Route::System.number(),
         decision: Decision::System.number(),
@@ -990,17 +976,10 @@ fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
         request_digest: [0; 32],
         answer_digest: [0; 32],
         policy: *policy,
-        subject_digest,
+        subject_digest: *subjects.digest(),
         labels: Labels::List(Vec::new()),
     };
-    Prepared {
-        kind: LeafKind::Entry,
-        open: open.encode(),
-        record: record.encode(),
-        told,
-        subjects,
-        subject_digest,
-    }
+    Prepared { kind: LeafKind::Entry, open: open.encode(), record: record.clone(), told, subjects }
 }
 
 fn state_code(found: &Found) -> &'static str {
@@ -1099,8 +1078,7 @@ struct Text<'a> {
 struct Sealed {
     /// For each holder concerned the digest of what the holder is told.
     told: Vec<Hash>,
-    subjects: Vec<Vec<u8>>,
-    subject_digest: Hash,
+    subjects: Subjects,
 }
 
 /// The finished buffer of a `SubjectRecord`.
