@@ -126,7 +126,7 @@ pub struct Measured {
     /// By operation.
     pub kinds: Vec<KindReport>,
     /// Second by second; merged in long runs.
-    pub rows: Vec<RowReport>,
+    pub rows: Vec<Row>,
     /// Handshakes, full and resumed.
     pub handshakes: [u64; 2],
     /// Processors that the generator used.
@@ -143,24 +143,6 @@ pub struct Measured {
     /// The same bytes appended and synced bare.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bare: Option<BareReport>,
-}
-
-/// A second of a run, or some.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RowReport {
-    /// Its end, seconds since the measured time began.
-    pub at: f64,
-    /// Right answers a second.
-    pub answers_a_second: f64,
-    /// Errors.
-    pub errors: u64,
-    /// Median latency, ms; of merged rows the mean.
-    pub p50: f64,
-    /// 99th percentile, ms; of merged rows the highest.
-    pub p99: f64,
-    /// Highest, ms.
-    pub max: f64,
 }
 
 /// One run of a phase.
@@ -247,11 +229,11 @@ impl RunReport {
     }
 }
 
-fn rows(rows: &[Row]) -> Vec<RowReport> {
+fn rows(rows: &[Row]) -> Vec<Row> {
     let merged = |rows: &[Row]| {
         let mean = |value: fn(&Row) -> f64| rows.iter().map(value).sum::<f64>() / rows.len().max(1) as f64;
         let highest = |value: fn(&Row) -> f64| rows.iter().map(value).fold(0.0, f64::max);
-        RowReport {
+        Row {
             at: highest(|row| row.at),
             answers_a_second: mean(|row| row.answers_a_second),
             errors: rows.iter().map(|row| row.errors).sum(),

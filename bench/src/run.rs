@@ -121,7 +121,8 @@ fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Pla
     let mut checks = {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut public = identity(&place.folder, "approval")?.connect(server.public).await?;
+            let mut public =
+                Identity::of_participant(&place.folder, "approval")?.connect(server.public).await?;
             check::check(&mix.keep.right, &mix.keep.wrong, &trust, &mut public).await
         })?
     };
@@ -328,15 +329,6 @@ fn drive_one(
     })
     .context("the generator's processor")??;
     Ok((outcome, samples.try_into().ok()))
-}
-
-fn identity(folder: &Path, name: &str) -> anyhow::Result<Identity> {
-    let clients = folder.join("pki/clients");
-    Identity::load(
-        &folder.join("pki/ca.pem"),
-        &clients.join(format!("{name}.pem")),
-        &clients.join(format!("{name}.key")),
-    )
 }
 
 /// The data listener, as a participant of a development folder.

@@ -153,7 +153,9 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
             bail!("{} has a journal already", folder.display());
         }
         let name = old.origin.rsplit_once('/').map_or(old.origin.as_str(), |(name, _)| name);
-        let config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
+        let mut config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
+        // Segments of all logs have the same names: an archive folder is one log's.
+        config.journal.archive = None;
         init::write_new(&path, &config.to_toml())?;
     }
     Ok(Config::load(&path)?)

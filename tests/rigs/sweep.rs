@@ -225,11 +225,8 @@ pub(crate) async fn run(program: Program) -> anyhow::Result<()> {
     while let Some(worker) = workers.join_next().await {
         missed += worker??;
     }
-    let derived = cases.iter().filter(|(call, _)| is_derived(&call.path)).count();
-    anyhow::ensure!(
-        missed * 20 <= derived,
-        "{missed} of {derived} calls on what is derived were not reached"
-    );
+    let optional = cases.iter().filter(|(call, _)| is_optional(call)).count();
+    anyhow::ensure!(missed * 20 <= optional, "{missed} of {optional} optional calls were not reached");
     caught("a failed sync is ignored", control(&bench, &calls).await)?;
     if program == ROTATION {
         caught("the old key is destroyed before the new file is durable", rotation_control(&bench).await)?;
@@ -252,7 +249,7 @@ async fn work(
             .with_context(|| format!("{fault:?} at {} {} of {}", call.name, call.nth, call.path.display()))?;
         if !reached {
             let what = || format!("{fault:?} at {} {} of {}", call.name, call.nth, call.path.display());
-            anyhow::ensure!(is_derived(&call.path), "not reached: {}", what());
+            anyhow::ensure!(is_optional(call), "not reached: {}", what());
             println!("not reached: {} {} of {}", call.name, call.nth, call.path.display());
             missed += 1;
         }
@@ -308,8 +305,12 @@ async fn sweep_one(
     Ok(false)
 }
 
-fn is_derived(path: &Path) -> bool {
-    DERIVED.iter().any(|derived| path.starts_with(derived))
+/// Whether a run may do without the call: on what is derived, and what the keeper does as far as it comes before the
+/// program ends, which is to make the next segment and to give back a closed one's unused end.
+fn is_optional(call: &Call) -> bool {
+    DERIVED.iter().any(|derived| call.path.starts_with(derived))
+        || call.path.extension().is_some_and(|end| end == "new")
+        || (call.name == "ftruncate" && is_segment(&call.path))
 }
 
 fn is_segment(path: &Path) -> bool {

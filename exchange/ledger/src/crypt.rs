@@ -499,3 +499,34 @@ fn entry_part(number: u16) -> [u8; 3] {
 pub(crate) fn day_of(time_ms: u64) -> u32 {
     u32::try_from(time_ms / MS_PER_DAY).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn random_bytes_are_given_out_once_and_then_overwritten() {
+        let random = SystemRandom::new();
+        let mut pool = Pool { bytes: [0; POOL_BYTES], left: 0 };
+        let mut given = HashSet::new();
+        // No divisor of the pool, so that a rest is thrown away, and far more than it holds.
+        for _ in 0..10 * POOL_BYTES / 20 {
+            let mut out = [0; 20];
+            pool.fill(&random, &mut out);
+            assert!(given.insert(out));
+            assert_eq!(pool.bytes[pool.left..], vec![0; POOL_BYTES - pool.left]);
+        }
+        // What is longer does not come from the pool and leaves it as it is.
+        let before = (pool.bytes, pool.left);
+        let mut long = [[0; 20]; POOL_BYTES / 20];
+        pool.fill(&random, long.as_flattened_mut());
+        assert_eq!((pool.bytes, pool.left), before);
+        assert!(long.into_iter().all(|part| given.insert(part)));
+        // Down to the last byte.
+        while pool.left > 0 {
+            pool.fill(&random, &mut [0]);
+        }
+        assert_eq!(pool.bytes, [0; POOL_BYTES]);
+    }
+}

@@ -53,8 +53,8 @@ struct Gathered {
     /// As many as slots, if the image wants them of these groups.
     values: Option<Vec<Option<Vec<u8>>>>,
     heads: Vec<(Label, u64, Hash)>,
-    /// Of the last group: its checkpoint with the signature, and its time. `None` when nothing is gathered.
-    last: Option<(Checkpoint, [u8; 64], u64)>,
+    /// The checkpoint of the last group, with the signature. `None` when nothing is gathered.
+    last: Option<(Checkpoint, [u8; 64])>,
 }
 
 impl Followers {
@@ -94,7 +94,7 @@ impl Followers {
                 gathered.heads.extend(heads);
             }
         }
-        gathered.last = Some((checkpoint.clone(), *signature, state.time_ms()));
+        gathered.last = Some((checkpoint.clone(), *signature));
     }
 
     /// Tells the followers what was gathered, when it is time. Their bounded queues may make the sequencer wait.
@@ -107,12 +107,12 @@ impl Followers {
     /// Tells the followers what was gathered.
     pub(crate) fn tell(&mut self) {
         let Gathered { leaves, hashes, slots, values, heads, last } = std::mem::take(&mut self.gathered);
-        let Some((checkpoint, signature, time_ms)) = last else { return };
+        let Some((checkpoint, signature)) = last else { return };
         let size = checkpoint.size;
         let checkpoint = checkpoint.signed_text(&self.key, &signature);
         // A follower that has gone says so itself.
         let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint });
-        self.image.applied(slots, values, size, time_ms);
+        self.image.applied(slots, values, size);
         if let Some(index) = &self.index {
             let _ = index.send(index::Change { heads, size });
         }

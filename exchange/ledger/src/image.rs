@@ -55,8 +55,8 @@ const FORMAT: u8 = 1;
 
 /// News for the image.
 enum Change {
-    /// Some groups were applied: what they changed, the values after them if they are wanted, and size and time after them.
-    Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64, time_ms: u64 },
+    /// Some groups were applied: what they changed, the values after them if they are wanted, and the size after them.
+    Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64 },
     /// A seal was written; replay may begin behind it.
     Sealed(Box<Cursor>),
 }
@@ -87,14 +87,8 @@ impl Feed {
     }
 
     /// Tells that groups were applied to the state: what they changed, with the values if they were wanted of all of them.
-    pub(crate) fn applied(
-        &mut self,
-        slots: Vec<Slot>,
-        values: Option<Vec<Option<Vec<u8>>>>,
-        size: u64,
-        time_ms: u64,
-    ) {
-        self.send(Change::Applied { slots, values, size, time_ms });
+    pub(crate) fn applied(&mut self, slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64) {
+        self.send(Change::Applied { slots, values, size });
     }
 
     /// Tells that a seal was written.
@@ -135,8 +129,6 @@ pub(crate) struct Meta {
     /// Entries that the values may already know of. All of them were durable when the image was written, so a
     /// shorter journal has lost some.
     pub(crate) covers: u64,
-    /// Journal time of the last of them.
-    pub(crate) time_ms: u64,
 }
 
 pub(crate) struct Image {
@@ -167,7 +159,7 @@ impl Image {
                 state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
             })?;
             if let Some(meta) = &meta {
-                state.loaded(meta.cursor.frontier.size(), meta.time_ms);
+                state.loaded(&meta.cursor);
             }
             Ok((Self { store: opened, origin, digest, new: meta.is_none() }, meta))
         })
@@ -233,8 +225,8 @@ impl Image {
                     self.store.apply(std::mem::take(&mut batch))?;
                 }
             }
-            // Read after the values: they know of no later entry than this.
-            let meta = Meta { cursor, covers: state.applied(), time_ms: state.time_ms() };
+            // Read after the values: they know of no later entry than this, half applied ones included.
+            let meta = Meta { cursor, covers: state.begun() };
             self.finish(batch, digest, &meta)
         })
     }
@@ -334,9 +326,8 @@ struct Incoming {
     feed: FeedReceiver,
     /// The last seal.
     cursor: Cursor,
-    /// Size and time after the last group.
+    /// Size after the last group.
     size: u64,
-    time_ms: u64,
     /// What was changed and is not written. Bounded by what the state holds.
     slots: FxHashSet<Slot>,
     /// There is an image to write them to.
@@ -349,14 +340,17 @@ struct Incoming {
 impl Incoming {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Applied { slots, values, size, time_ms } => {
+            Change::Applied { slots, values, size } => {
                 self.changed |= !slots.is_empty();
                 match (&mut self.capture, values) {
-                    (Some(capture), Some(values)) => capture.values.extend(slots.into_iter().zip(values)),
+                    // Up to `without` the values may be of the snapshot before, and what came after them without.
+                    (Some(capture), Some(values)) if size > capture.without => {
+                        capture.values.extend(slots.into_iter().zip(values));
+                    }
                     _ if self.wanted => self.slots.extend(slots),
                     _ => {}
                 }
-                (self.size, self.time_ms) = (size, time_ms);
+                self.size = size;
             }
             Change::Sealed(cursor) => self.cursor = *cursor,
         }
@@ -440,7 +434,6 @@ impl Follower {
                 feed,
                 cursor,
                 size: state.applied(),
-                time_ms: state.time_ms(),
                 changed: !slots.is_empty(),
                 slots,
                 wanted: true,
@@ -577,7 +570,7 @@ impl Follower {
             // A seal may have come in between: what it covers must be in the image, whatever becomes of the snapshot.
             self.incoming.slots.extend(values.keys());
             self.write();
-            let known = self.state.applied();
+            let known = self.state.begun();
             if let Some(capture) = &mut self.incoming.capture {
                 capture.known = Some(known);
             }
@@ -598,7 +591,7 @@ impl Follower {
     fn snapshot(&mut self, values: FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
         let incoming = &mut self.incoming;
-        let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size, time_ms: incoming.time_ms };
+        let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size };
         incoming.changed = false;
         image.write_exact(values, &meta, &mut || incoming.take_all())?;
         self.covered.store(meta.covers, Ordering::Release);
@@ -646,7 +639,7 @@ impl Meta {
             origin,
             digest,
             &self.covers.to_be_bytes(),
-            &self.time_ms.to_be_bytes(),
+            &cursor.time_ms.to_be_bytes(),
             &cursor.frame.to_be_bytes(),
             &cursor.previous,
             &cursor.position.0.to_be_bytes(),
@@ -676,16 +669,17 @@ impl Meta {
         }
         let digest = take(r).ok_or(MALFORMED)?;
         let mut number = || take(r).map(u64::from_be_bytes).ok_or(MALFORMED);
-        let (covers, time_ms, frame) = (number()?, number()?, number()?);
+        // The time stands behind the position once more.
+        let (covers, _, frame) = (number()?, number()?, number()?);
         let previous = take(&mut rest).ok_or(MALFORMED)?;
         let r = &mut rest;
         let mut number = || take(r).map(u64::from_be_bytes).ok_or(MALFORMED);
-        let (position, cursor_time_ms, size) = (Position(number()?), number()?, number()?);
+        let (position, time_ms, size) = (Position(number()?), number()?, number()?);
         let (nodes, odd) = rest.as_chunks::<32>();
         let frontier =
             Frontier::from_parts(size, nodes.to_vec()).filter(|_| odd.is_empty()).ok_or(MALFORMED)?;
-        let cursor = Cursor { frame, previous, position, frontier, time_ms: cursor_time_ms };
-        Ok((Self { cursor, covers, time_ms }, digest))
+        let cursor = Cursor { frame, previous, position, frontier, time_ms };
+        Ok((Self { cursor, covers }, digest))
     }
 }
 
@@ -699,8 +693,10 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::{
-        Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
-        record::{DocumentState, NewHolder, Record},
+        Command, DocumentKind, EpochsInMemory, Fact, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
+        crypt::Crypt,
+        record::{Completion, CounterUse, DocumentState, NewHolder, Record},
+        state::Applied,
     };
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
     use tempfile::TempDir;
@@ -795,6 +791,140 @@ mod tests {
         assert_eq!(digest.bytes(), state.digest());
         assert_eq!(kinds.len(), 5, "holder, document, oversight sequence, delayed use, epochs");
         ledger.close();
+    }
+
+    /// What an image is made of, without the thread and without the sequencer.
+    fn made(dir: &TempDir) -> Follower {
+        let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
+        let keys = LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.as_ref().to_vec(), epochs };
+        let state = Arc::new(State::new(Arc::new(Crypt::new(ORIGIN, &keys)), 10));
+        let options = Options::new(dir.path(), ORIGIN);
+        let image = Image::create(&recovery::store_folder(dir.path()), Engine::default(), ORIGIN).unwrap();
+        let tiles = Arc::new(Tiles::open(&recovery::tiles_folder(dir.path())).unwrap());
+        let (_, fed) = Feed::new(Arc::new(Failing::new()));
+        Follower::new(&options, image, fed, state, tiles, Cursor::start(), FxHashSet::default(), 0).0
+    }
+
+    /// Applies an entry as the sequencer does; gives what it changed.
+    fn apply(state: &State, index: u64, time_ms: u64, record: &Record) -> Vec<Slot> {
+        let counters = vec![1; record.counters.len()];
+        let completion = Completion { delayed: false, links: Vec::new(), counters };
+        let mut changed = Vec::new();
+        let entry = Applied {
+            index,
+            time_ms,
+            organisation: [0; 18],
+            leaf_hash: [0; 32],
+            frame: Position::new(0, 64),
+            parts: &[],
+            record,
+            completion: &completion,
+        };
+        state.apply(&entry, &mut changed);
+        changed
+    }
+
+    fn version(version: u32) -> Record {
+        let mut record = document(1);
+        record.documents[0].version = version;
+        record
+    }
+
+    /// What the sequencer tells of a group that is applied.
+    fn news(state: &State, slots: Vec<Slot>, size: u64, with_values: bool) -> Change {
+        let values = with_values.then(|| slots.iter().map(|slot| state.value(slot)).collect());
+        Change::Applied { slots, values, size }
+    }
+
+    fn seal(size: u64, time_ms: u64) -> Change {
+        let mut frontier = Frontier::new();
+        (0..size).for_each(|_| frontier.append([0; 32]));
+        Change::Sealed(Box::new(Cursor { frontier, time_ms, ..Cursor::start() }))
+    }
+
+    fn take(follower: &mut Follower, change: Change) {
+        follower.incoming.take(change);
+        follower.go_on_with_snapshot();
+    }
+
+    /// The digest of the snapshot that was made, if one was.
+    fn snapshot_made(follower: &Follower) -> Option<StateDigest> {
+        follower.digest.lock().unwrap().take()
+    }
+
+    /// The sequencer saw that values were wanted, for the snapshot before, and was then slow to send them.
+    #[test]
+    fn values_that_came_along_for_an_earlier_snapshot_are_not_taken_into_the_next() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let slots = apply(&state, 0, 1, &version(1));
+        let late = news(&state, slots, 1, true);
+        let slots = apply(&state, 1, 1, &version(2));
+        let next = news(&state, slots, 2, false);
+        follower.begin_snapshot();
+        take(&mut follower, late);
+        take(&mut follower, next);
+        take(&mut follower, seal(2, 1));
+        assert_eq!(snapshot_made(&follower), Some(StateDigest { size: 2, digest: state.digest() }));
+    }
+
+    /// The image reads the living state while an entry behind the seal is half applied.
+    #[test]
+    fn an_entry_that_is_half_applied_gets_into_no_snapshot_before_it() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let slots = apply(&state, 0, 1, &version(1));
+        follower.incoming.take(news(&state, slots, 1, false));
+        follower.incoming.take(seal(1, 1));
+        let slots = std::thread::scope(|scope| {
+            let half = state.stop_before_binding();
+            let applying = scope.spawn(|| apply(&state, 1, 1, &version(2)));
+            while state.version(&Fact::Document(DocumentKind::Participant, [1; 16])) != 2 {
+                std::thread::yield_now();
+            }
+            follower.begin_snapshot();
+            drop(half);
+            applying.join().unwrap()
+        });
+        assert_eq!(snapshot_made(&follower), None);
+        take(&mut follower, news(&state, slots, 2, true));
+        take(&mut follower, seal(2, 1));
+        assert_eq!(snapshot_made(&follower), Some(StateDigest { size: 2, digest: state.digest() }));
+    }
+
+    /// A day ends while the image is written, which knows nothing yet of the counters that are dropped with it; and then
+    /// the process is killed.
+    #[test]
+    fn counters_that_end_while_an_image_is_written_end_in_the_next_start_too() {
+        const DAY_MS: u64 = 86_400_000;
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let (old, new) = (20_000_u32, 20_002_u32);
+        let counter = CounterUse { key: [9; 16], day: old, amount: 1, limit: 5 };
+        let first = Record { counters: vec![counter], ..version(1) };
+        let (before, after) = (u64::from(old) * DAY_MS, u64::from(new) * DAY_MS);
+        let slots = apply(&state, 0, before, &first);
+        take(&mut follower, news(&state, slots, 1, false));
+        follower.write();
+        let slots = FxHashSet::from_iter(apply(&state, 1, before, &version(2)));
+        take(&mut follower, seal(2, before));
+        let mut image = follower.image.take().unwrap();
+        let mut pause = || drop(apply(&state, 2, after, &version(3)));
+        image.write(&state, &slots, follower.incoming.cursor.clone(), &mut pause).unwrap();
+        drop(image);
+        assert_eq!((state.applied(), state.counter(&counter.key, old)), (3, 0));
+
+        let store = recovery::store_folder(dir.path());
+        let again = made(&TempDir::new().unwrap()).state;
+        let (_, meta) = Image::open(&store, Engine::default(), ORIGIN, &again, &mut |_| {}).unwrap();
+        assert_eq!(meta.unwrap().cursor.frontier.size(), 2);
+        assert_eq!(again.counter(&counter.key, old), 1);
+        apply(&again, 2, after, &version(3));
+        assert_eq!((again.counter(&counter.key, old), again.digest()), (0, state.digest()));
     }
 
     #[test]

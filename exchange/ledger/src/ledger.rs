@@ -157,6 +157,7 @@ pub struct Space {
 
 type Shared<F> = Option<Arc<F>>;
 type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
+type LaidOutHook = dyn Fn(&mut [u8]) + Send + Sync;
 type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
@@ -177,6 +178,8 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
     pub before_write: Shared<dyn Fn(u64) -> io::Result<()> + Send + Sync>,
+    /// When a frame's content is laid out in memory, before it is compared with what was admitted: a bit may flip here.
+    pub laid_out: Shared<LaidOutHook>,
     /// Between a frame's sync and the release of its answers, with its number.
     pub after_sync: Shared<dyn Fn(u64) + Send + Sync>,
     /// Before tiles are written; an error stands for a failed write.
@@ -200,6 +203,12 @@ impl Hooks {
 
     pub(crate) fn before_write(&self, frame: u64) -> io::Result<()> {
         self.before_write.as_ref().map_or(Ok(()), |hook| hook(frame))
+    }
+
+    pub(crate) fn laid_out(&self, content: &mut [u8]) {
+        if let Some(hook) = &self.laid_out {
+            hook(content);
+        }
     }
 
     pub(crate) fn tiles_write(&self) -> io::Result<()> {

@@ -53,6 +53,8 @@ const SALTS_BYTES: usize = 64;
 /// Where organisation and subject digest stand in an encoded `open`.
 const OPEN_ORGANISATION_OFFSET: usize = 24;
 const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
+/// The length of an entry's subject parts in a frame.
+const SUBJECTS_LENGTH_BYTES: usize = 4;
 /// Most subject parts of an entry: a bulk delivery has one for each holder it concerns.
 const MAX_PARTS: usize = MAX_LINKS;
 /// Longest statement of a leaf that is no entry.
@@ -813,7 +815,8 @@ impl Sequencer {
             };
             plain.write(buffer);
         }
-        if !is_intact(buffer, members, subjects_at, state_at + NONCE_BYTES) {
+        self.hooks.laid_out(buffer);
+        if !is_intact(buffer, &head, members, subjects_at, state_at + NONCE_BYTES) {
             self.stop.fatal("memory changed between admission and the frame: nothing was written");
             return Err(Fatal);
         }
@@ -1120,19 +1123,36 @@ fn split_salts(salts: &[u8; SALTS_BYTES]) -> (Hash, Hash) {
 }
 
 /// The bit-flip guard. A single flipped bit between admission and signing has ended public logs for good: so the
-/// digest of the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared.
-fn is_intact(buffer: &[u8], members: &[Member], subjects_at: usize, plain_at: usize) -> bool {
+/// digest of the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared. So are
+/// the head and the lengths, which nothing is computed of: the frame would be synced and answered from, and no start
+/// would take it.
+fn is_intact(
+    buffer: &[u8],
+    head: &frame::Head,
+    members: &[Member],
+    subjects_at: usize,
+    plain_at: usize,
+) -> bool {
+    let mut again = Vec::with_capacity(HEADER_BYTES);
+    head.write(&mut again);
+    if !buffer.starts_with(&again) {
+        return false;
+    }
+    let lengths = &buffer[subjects_at - members.len() * SUBJECTS_LENGTH_BYTES..subjects_at];
+    let mut lengths = lengths.as_chunks::<SUBJECTS_LENGTH_BYTES>().0.iter();
     let mut subject = subjects_at;
     let mut plain = &buffer[plain_at..];
     members.iter().enumerate().all(|(at, member)| {
         let length = member.subjects().bytes().len();
+        let told = lengths.next().map(|told| u32::from_be_bytes(*told) as usize);
         let subjects = &buffer[subject..subject + length];
         subject += length;
         let Ok(entry) = EntryPlain::read(&mut plain) else { return false };
         let leaf = &buffer[HEADER_BYTES + at * LEAF_BYTES..HEADER_BYTES + (at + 1) * LEAF_BYTES];
         let digest = verifier::sha256(&[subjects]);
         let said = entry.open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32);
-        digest == *member.subjects().digest()
+        told == Some(length)
+            && digest == *member.subjects().digest()
             && (member.kind() != LeafKind::Entry || said == Some(&digest[..]))
             && leaf_of(member.kind(), &entry).is_some_and(|made| made == leaf)
             && leaf_hash(leaf) == member.leaf_hash

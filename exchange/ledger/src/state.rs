@@ -9,6 +9,7 @@ use crate::{
     crypt::{Crypt, HolderKey},
     epoch::FIRST_EPOCH,
     record::{Completion, NO_BODY_PART, Record},
+    sequencer::Cursor,
 };
 use dashmap::DashMap;
 use rustc_hash::{FxBuildHasher, FxHashSet};
@@ -440,6 +441,8 @@ pub struct State {
     order: Mutex<Order>,
     /// Day in China Standard Time of the latest entry.
     today: AtomicU32,
+    /// Entries that some values may know of: one more than `applied` while an entry is being applied.
+    begun: AtomicU64,
     /// Entries applied: index of the latest + 1.
     applied: AtomicU64,
     time_ms: AtomicU64,
@@ -471,6 +474,7 @@ impl State {
             idempotency: Map::default(),
             order: Mutex::default(),
             today: AtomicU32::new(0),
+            begun: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             time_ms: AtomicU64::new(0),
             epoch: AtomicU32::new(FIRST_EPOCH),
@@ -626,6 +630,12 @@ impl State {
         self.applied.load(Ordering::Acquire)
     }
 
+    /// Asked after values were read: they know of no later entry than the last one below this, all of them durable. The
+    /// sequencer may be in the middle of that one.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
     /// Journal time of the latest entry, ms since 1970.
     pub fn time_ms(&self) -> u64 {
         self.time_ms.load(Ordering::Acquire)
@@ -673,6 +683,8 @@ impl State {
     /// Idempotent: every value is set to what the record and the completion say, never to a difference. Replay may
     /// therefore begin before the entry that the restart image was made at and still ends in the same state.
     pub(crate) fn apply(&self, entry: &Applied<'_>, changed: &mut Vec<Slot>) {
+        // Before any value: whoever reads one of them, under its lock, sees this too.
+        self.begun.store(entry.index + 1, Ordering::Release);
         self.turn_day(entry.time_ms, changed);
         self.turn_epoch(entry, changed);
         for holder in &entry.record.new_holders {
@@ -773,6 +785,12 @@ impl State {
         self.bind(entry, changed);
         self.time_ms.store(entry.time_ms, Ordering::Release);
         self.applied.store(entry.index + 1, Ordering::Release);
+    }
+
+    /// Holds up whoever applies an entry, with everything done but the idempotency keys, until it is dropped.
+    #[cfg(test)]
+    pub(crate) fn stop_before_binding(&self) -> impl Sized + '_ {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops counters of days before yesterday when the journal's day changes.
@@ -1059,11 +1077,13 @@ impl State {
         rest.is_empty().then_some(())
     }
 
-    /// Where replay continues after loading the restart image.
-    pub(crate) fn loaded(&self, applied: u64, time_ms: u64) {
-        self.applied.store(applied, Ordering::Release);
-        self.time_ms.store(time_ms, Ordering::Release);
-        self.today.store(cst_day(time_ms), Ordering::Relaxed);
+    /// Where replay continues after loading the restart image. The values may be later, the time must not be: an entry
+    /// behind it drops the counters that end with its day only if it begins that day.
+    pub(crate) fn loaded(&self, at: &Cursor) {
+        self.begun.store(at.frontier.size(), Ordering::Release);
+        self.applied.store(at.frontier.size(), Ordering::Release);
+        self.time_ms.store(at.time_ms, Ordering::Release);
+        self.today.store(cst_day(at.time_ms), Ordering::Relaxed);
     }
 
     /// The digest of the whole state, the same for the same journal however the state came about. See [`Digest`].

@@ -511,3 +511,44 @@ fn read_hashes(file: &File, start: u64, count: usize) -> io::Result<Vec<Hash>> {
     file.read_exact_at(&mut bytes, start * HASH_BYTES as u64)?;
     Ok(bytes.as_chunks().0.to_vec())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn a_wrong_item_is_judged_by_the_last_leaf_under_it() {
+        const WIDTH: u64 = TILE_WIDTH as u64;
+        let size = 2 * WIDTH * WIDTH + 3 * WIDTH + 5;
+        let dir = TempDir::new().unwrap();
+        let leaves: Vec<_> = (0..size).map(|n| [n as u8; LEAF_BYTES]).collect();
+        let hashes: Vec<_> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let tiles = Arc::new(Tiles::open(dir.path()).unwrap());
+        Writer::restart(tiles).unwrap().append(&leaves, &hashes).unwrap();
+        let wrong = || {
+            let mut comparing = Comparing::open(dir.path()).unwrap();
+            comparing.follow(&leaves, &hashes).unwrap();
+            comparing.wrong(size)
+        };
+        assert_eq!(wrong(), []);
+        for (name, under) in [("leaves", 1), ("0", 1), ("1", WIDTH), ("2", WIDTH * WIDTH)] {
+            let path = dir.path().join(name);
+            let good = fs::read(&path).unwrap();
+            let (item, bytes) = if name == "leaves" { ("leaf", LEAF_BYTES) } else { ("hash", HASH_BYTES) };
+            // The first, and the last there is: the tree goes on behind the leaves under it.
+            for at in [0, size / under - 1] {
+                let last = (at + 1) * under - 1;
+                let mut flipped = good.clone();
+                flipped[at as usize * bytes + 1] ^= 1;
+                fs::write(&path, flipped).unwrap();
+                let told = format!("tiles/{name} is not what the journal says at {item} {at}");
+                assert_eq!(wrong(), [(last, told)]);
+                fs::write(&path, &good[..at as usize * bytes]).unwrap();
+                let told = format!("tiles/{name} is shorter than the published checkpoint");
+                assert_eq!(wrong(), [(last, told)], "{at}");
+                fs::write(&path, &good).unwrap();
+            }
+        }
+    }
+}
