@@ -53,7 +53,7 @@ struct Gathered {
     /// As many as slots, if the image wants them of these groups.
     values: Option<Vec<Option<Vec<u8>>>>,
     heads: Vec<(Label, u64, Hash)>,
-    /// Of the last group: its checkpoint with the signature. `None` when nothing is gathered.
+    /// The checkpoint of the last group, with the signature. `None` when nothing is gathered.
     last: Option<(Checkpoint, [u8; 64])>,
 }
 

@@ -707,7 +707,7 @@ impl Ledger {
     /// [`Refused`]; nothing was committed, except that `Stopped` leaves it unknown: the disk may hold the entry,
     /// and the next start decides.
     pub async fn commit(&self, command: Command) -> Result<Outcome, Refused> {
-        self.submit(command)?.await.unwrap_or(Err(Refused::Stopped))
+        self.submit(command)?.outcome().await
     }
 
     fn submit(&self, command: Command) -> Result<Reply, Refused> {
@@ -738,11 +738,7 @@ impl Ledger {
     pub fn rotate(&self, entry: impl Fn(&Record) -> Prepared) -> Result<u32, RotateError> {
         let inner = &self.0;
         inner.rotation.run(&inner.crypt, &inner.state, |record| {
-            match self
-                .submit(unconditional(entry(&record)))?
-                .blocking_recv()
-                .unwrap_or(Err(Refused::Stopped))?
-            {
+            match self.submit(unconditional(entry(&record)))?.blocking_outcome()? {
                 Outcome::Committed(_) => Ok(()),
                 Outcome::Changed => Err(Refused::Malformed("a key event that is not the next one")),
             }
@@ -751,8 +747,8 @@ impl Ledger {
 
     /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
     fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
-        match self.submit(unconditional(prepared)).ok()?.blocking_recv() {
-            Ok(Ok(Outcome::Committed(committed))) => Some(committed),
+        match self.submit(unconditional(prepared)).ok()?.blocking_outcome() {
+            Ok(Outcome::Committed(committed)) => Some(committed),
             _ => None,
         }
     }

@@ -212,13 +212,48 @@ pub(crate) struct Submission {
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
     inline_proof: bool,
-    reply: oneshot::Sender<Result<Outcome, Refused>>,
 }
 
-/// A submission where its caller put it: in a box, so that it is not copied on its way to the answer.
-pub(crate) type Queued = Box<Submission>;
+/// A submission where its caller put it, so that it is not copied on its way to the answer.
+pub(crate) struct Queued {
+    submission: Box<Submission>,
+    reply: oneshot::Sender<Settled>,
+}
 
-pub(crate) type Reply = oneshot::Receiver<Result<Outcome, Refused>>;
+/// What became of a submission. It goes back to its caller, whose thread frees what it allocated: memory that another
+/// thread frees costs both of them more.
+struct Settled {
+    outcome: Result<Outcome, Refused>,
+    _submission: Box<Submission>,
+}
+
+impl Queued {
+    /// Tells the caller. One that went away has its entry in the log all the same.
+    fn settle(self, outcome: Result<Outcome, Refused>) {
+        let _ = self.reply.send(Settled { outcome, _submission: self.submission });
+    }
+}
+
+/// The caller's end of a submission.
+pub(crate) struct Reply(oneshot::Receiver<Settled>);
+
+impl Reply {
+    /// Waits; stopped when the sequencer has gone without an answer.
+    pub(crate) async fn outcome(self) -> Result<Outcome, Refused> {
+        self.0.await.map_err(|_| Refused::Stopped)?.outcome
+    }
+
+    /// The same on a thread that may block.
+    pub(crate) fn blocking_outcome(self) -> Result<Outcome, Refused> {
+        self.0.blocking_recv().map_err(|_| Refused::Stopped)?.outcome
+    }
+
+    /// What is there already.
+    #[cfg(feature = "sim")]
+    pub(crate) fn settled(mut self) -> Result<Outcome, Refused> {
+        self.0.try_recv().map_err(|_| Refused::Stopped)?.outcome
+    }
+}
 
 impl Submission {
     /// Checks the form of a command, on the caller's thread, so that the sequencer meets only what it can commit.
@@ -230,12 +265,11 @@ impl Submission {
             reads: command.reads,
             ends_at_ms: command.ends_at_ms,
             inline_proof: command.inline_proof,
-            reply,
         };
         if submission.frame_bytes() > group_bytes {
             return Err(Refused::Malformed("the entry is longer than a group may be"));
         }
-        Ok((Box::new(submission), receiver))
+        Ok((Queued { submission: Box::new(submission), reply }, Reply(receiver)))
     }
 
     fn record(&self) -> &Record {
@@ -316,7 +350,7 @@ enum Judgement {
 
 /// A member of the group in the making.
 struct Member {
-    submission: Queued,
+    queued: Queued,
     completion: Completion,
     completion_bytes: Vec<u8>,
     salt: Hash,
@@ -436,7 +470,8 @@ impl ByHand {
         while let Ok(Message::Commit(submission)) = self.sequencer.receiver.try_recv() {
             group.push(submission);
         }
-        let (commands, bytes) = (group.len(), group.iter().map(|submission| submission.frame_bytes()).sum());
+        let (commands, bytes) =
+            (group.len(), group.iter().map(|queued| queued.submission.frame_bytes()).sum());
         if commands > 0 {
             self.sequencer.commit(group, bytes, &mut self.pending, &mut self.buffer);
         }
@@ -516,12 +551,12 @@ impl Sequencer {
                 },
             };
             self.let_others_queue();
-            let mut bytes = first.frame_bytes();
+            let mut bytes = first.submission.frame_bytes();
             let mut group = vec![first];
             while group.len() < self.group_entries && open {
                 match self.receiver.try_recv() {
                     Ok(Message::Commit(next)) => {
-                        let more = next.frame_bytes();
+                        let more = next.submission.frame_bytes();
                         if bytes + more > self.group_bytes {
                             held = Some(next);
                             break;
@@ -575,7 +610,7 @@ impl Sequencer {
     /// One group without the thread, for the simulation. Whether a frame was written.
     #[cfg(feature = "sim")]
     pub(crate) fn commit_by_hand(&mut self, group: Vec<Queued>) -> bool {
-        let bytes = group.iter().map(|submission| submission.frame_bytes()).sum();
+        let bytes = group.iter().map(|queued| queued.submission.frame_bytes()).sum();
         self.commit(group, bytes, &mut Pending::default(), &mut Vec::new())
     }
 
@@ -604,16 +639,16 @@ impl Sequencer {
         buffer: &mut Vec<u8>,
     ) -> bool {
         if self.closed.load(Ordering::Acquire) {
-            for submission in group {
-                let _ = submission.reply.send(Err(Refused::Closed));
+            for queued in group {
+                queued.settle(Err(Refused::Closed));
             }
             return false;
         }
         // Room first: the frame's position is part of what is committed.
         let room = self.make_room(HEADER_BYTES + bytes + NONCE_BYTES + TAG_BYTES + TRAILER_BYTES);
         if let Err(refused) = room {
-            for submission in group {
-                let _ = submission.reply.send(Err(refused));
+            for queued in group {
+                queued.settle(Err(refused));
             }
             return false;
         }
@@ -621,8 +656,8 @@ impl Sequencer {
             Ok(time_ms) => time_ms,
             Err(cause) => {
                 self.stop.fatal(&cause);
-                for submission in group {
-                    let _ = submission.reply.send(Err(Refused::Stopped));
+                for queued in group {
+                    queued.settle(Err(Refused::Stopped));
                 }
                 return false;
             }
@@ -634,18 +669,17 @@ impl Sequencer {
         pending.clear();
         let mut members: Vec<Member> = Vec::with_capacity(group.len());
         let mut changed = Vec::new();
-        for (submission, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
+        for (queued, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
             if self.closed.load(Ordering::Acquire) {
-                let _ = submission.reply.send(Err(Refused::Closed));
+                queued.settle(Err(Refused::Closed));
                 continue;
             }
-            match self.judge(&submission, pending, time_ms) {
+            match self.judge(&queued.submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member =
-                        Member::new(submission, counters, salts, index, time_ms, |delayed, label| {
-                            pending.head(&self.state, delayed, label)
-                        });
+                    let member = Member::new(queued, counters, salts, index, time_ms, |delayed, label| {
+                        pending.head(&self.state, delayed, label)
+                    });
                     // Nothing follows it, not even in its own group.
                     if member.kind() == LeafKind::ShardClose {
                         self.closed.store(true, Ordering::Release);
@@ -653,9 +687,9 @@ impl Sequencer {
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
-                Judgement::Changed => changed.push(submission.reply),
+                Judgement::Changed => changed.push(queued),
                 Judgement::Malformed(what) => {
-                    let _ = submission.reply.send(Err(Refused::Malformed(what)));
+                    queued.settle(Err(Refused::Malformed(what)));
                 }
             }
         }
@@ -664,15 +698,15 @@ impl Sequencer {
             match self.write_group(&members, time_ms, buffer) {
                 Ok(done) => self.release(members, time_ms, frame_position, done),
                 Err(Fatal) => {
-                    for reply in members.into_iter().map(|member| member.submission.reply).chain(changed) {
-                        let _ = reply.send(Err(Refused::Stopped));
+                    for queued in members.into_iter().map(|member| member.queued).chain(changed) {
+                        queued.settle(Err(Refused::Stopped));
                     }
                     return false;
                 }
             }
         }
-        for reply in changed {
-            let _ = reply.send(Ok(Outcome::Changed));
+        for queued in changed {
+            queued.settle(Ok(Outcome::Changed));
         }
         written
     }
@@ -776,7 +810,7 @@ impl Sequencer {
                 salt: &member.salt,
                 inner_salt: &member.inner_salt,
                 open: member.open(),
-                record: &member.submission.admitted.record_bytes,
+                record: &member.queued.submission.admitted.record_bytes,
                 completion: &member.completion_bytes,
             };
             plain.write(buffer);
@@ -867,21 +901,22 @@ impl Sequencer {
             links: if member.completion.delayed { &[] } else { &member.completion.links },
         });
         self.followers.gather(&self.state, &slots, entries, &done.checkpoint, &done.signature);
-        let proofs = members.iter().any(|member| member.submission.inline_proof).then(|| {
+        let proofs = members.iter().any(|member| member.queued.submission.inline_proof).then(|| {
             let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
             let text = done.checkpoint.signed_text(&self.signer.key, &done.signature);
             (GroupTree::new(&done.before, &hashes), text)
         });
         for (position, member) in members.into_iter().enumerate() {
             let index = first + position as u64;
-            let submission = *member.submission;
-            let open = submission.admitted.prepared.open;
-            let proof = proofs.as_ref().filter(|_| submission.inline_proof).map(|(tree, text)| TlogProof {
-                extra: Some([&member.salt[..], &member.c, &open].concat()),
-                index,
-                path: tree.inclusion(position),
-                checkpoint: text.clone(),
-            });
+            let mut queued = member.queued;
+            let open = std::mem::take(&mut queued.submission.admitted.prepared.open);
+            let proof =
+                proofs.as_ref().filter(|_| queued.submission.inline_proof).map(|(tree, text)| TlogProof {
+                    extra: Some([&member.salt[..], &member.c, &open].concat()),
+                    index,
+                    path: tree.inclusion(position),
+                    checkpoint: text.clone(),
+                });
             let committed = Committed {
                 index,
                 time_ms,
@@ -891,8 +926,7 @@ impl Sequencer {
                 c: member.c,
                 proof,
             };
-            // A caller that went away has its entry in the log all the same.
-            let _ = submission.reply.send(Ok(Outcome::Committed(committed)));
+            queued.settle(Ok(Outcome::Committed(committed)));
         }
         // Followers last: the answers are already gone.
         self.followers.tell_when_due();
@@ -930,8 +964,13 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
         .new_holders
         .iter()
         .all(|holder| holder.epoch == epoch && pending.version(state, &Fact::Holder(holder.key)) == 0);
-    let alive = |label: &Label| !pending.erased.contains(label) && !state.is_erased(label);
-    let living = record.concerned.iter().chain(&record.erased).all(alive);
+    let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
+    let (mut living, mut all_known) = (true, true);
+    for label in record.concerned.iter().chain(&record.erased) {
+        let erased = state.erased(label);
+        living &= erased != Some(true) && !pending.erased.contains(label);
+        all_known &= erased.is_some() || is_new(label) || pending.heads.contains_key(label);
+    }
     // One epoch at a time: the next begins when the key of the one before the present is destroyed.
     let epochs = (record.epoch_begun == 0 || (record.epoch_begun == epoch + 1 && destroyed + 1 == epoch))
         && (record.epoch_destroyed == 0
@@ -949,7 +988,6 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
             return Err(Judgement::Malformed("a release that is too early or tells somebody else"));
         }
     }
-    let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
     let known =
         |label: &Label| is_new(label) || pending.heads.contains_key(label) || state.knows_label(label);
     if record
@@ -961,7 +999,7 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
     }
     let of_licenses = record.licenses.iter().flat_map(|license| &license.holders);
     let of_grants = record.grants.iter().map(|grant| &grant.holder);
-    if !record.concerned.iter().chain(&record.erased).chain(of_licenses).chain(of_grants).all(known) {
+    if !all_known || !of_licenses.chain(of_grants).all(known) {
         return Err(Judgement::Malformed("an unknown holder"));
     }
     Ok(())
@@ -1023,14 +1061,14 @@ impl Pending {
 impl Member {
     /// Completes an accepted command: index, time, salts, sequences, leaf.
     fn new(
-        mut submission: Queued,
+        mut queued: Queued,
         counters: Vec<u32>,
         salts: &[u8; SALTS_BYTES],
         index: u64,
         time_ms: u64,
         head: impl Fn(bool, &Label) -> Option<Head>,
     ) -> Self {
-        let Admitted { prepared, record_bytes } = &mut submission.admitted;
+        let Admitted { prepared, record_bytes } = &mut queued.submission.admitted;
         let Prepared { kind, open, record, told, .. } = prepared;
         if *kind == LeafKind::Entry {
             open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
@@ -1059,23 +1097,23 @@ impl Member {
             _ => statement_leaf(*kind, open),
         };
         let leaf_hash = leaf_hash(&leaf);
-        Self { submission, completion, completion_bytes, salt, inner_salt, c, leaf, leaf_hash }
+        Self { queued, completion, completion_bytes, salt, inner_salt, c, leaf, leaf_hash }
     }
 
     fn kind(&self) -> LeafKind {
-        self.submission.admitted.prepared.kind
+        self.queued.submission.admitted.prepared.kind
     }
 
     fn open(&self) -> &[u8] {
-        &self.submission.admitted.prepared.open
+        &self.queued.submission.admitted.prepared.open
     }
 
     fn record(&self) -> &Record {
-        self.submission.record()
+        self.queued.submission.record()
     }
 
     fn subjects(&self) -> &Subjects {
-        &self.submission.admitted.prepared.subjects
+        &self.queued.submission.admitted.prepared.subjects
     }
 }
 

@@ -859,9 +859,7 @@ impl Journal {
             }
         }
         self.unsealed |= self.sequencer.commit_by_hand(group);
-        let answer = |reply: Result<crate::sequencer::Reply, Refused>| {
-            reply?.try_recv().unwrap_or(Err(Refused::Stopped))
-        };
+        let answer = |reply: Result<crate::sequencer::Reply, Refused>| reply?.settled();
         replies.into_iter().map(answer).collect()
     }
 

@@ -673,8 +673,9 @@ impl State {
         self.holders.contains_key(label)
     }
 
-    pub(crate) fn is_erased(&self, label: &Label) -> bool {
-        self.holders.get(label).is_some_and(|cell| cell.erased)
+    /// Whether a holder is erased; `None` for a label that nobody has.
+    pub(crate) fn erased(&self, label: &Label) -> Option<bool> {
+        self.holders.get(label).map(|cell| cell.erased)
     }
 
     /// Applies one entry; used by the sequencer and by replay alike.
