@@ -255,6 +255,16 @@ pub struct Outcome {
     pub core_busy: Option<f64>,
 }
 
+/// Right answers a second that came within the time of these rows, whenever they were asked for: fewer than what an open loop
+/// offers when they pile up, though each comes in the end. `None` without rows.
+pub fn came_a_second(rows: &[Row]) -> Option<f64> {
+    let end = rows.last()?.at;
+    let begun = [0.0].into_iter().chain(rows.iter().map(|row| row.at));
+    let answers: f64 =
+        rows.iter().zip(begun).map(|(row, begun)| row.answers_a_second * (row.at - begun)).sum();
+    (end > 0.0).then(|| answers / end)
+}
+
 impl Outcome {
     /// Right answers a second.
     pub fn answers_a_second(&self) -> f64 {

@@ -21,7 +21,7 @@ use crate::live::Live;
 use crate::mix::{self, Mix};
 use crate::population::{self, Population, now_ms};
 use crate::process;
-use crate::report::{BareReport, PhaseReport, Report, RunReport, VERSION, offered};
+use crate::report::{BARE, BareReport, PhaseReport, Report, RunReport, VERSION, offered};
 use crate::scenario::{Exchange, Phase, Scenario, Target};
 use crate::server::{Sample, Server};
 use crate::target::Fixed;
@@ -158,8 +158,12 @@ fn bare(report: &mut Report, folder: &Path, spans: &[std::ops::Range<u64>]) -> a
             let frames = crate::journal::frames(&folder.join("journal"), span.clone())?;
             let rate = run.offered.and(measured.server.as_ref().map(|server| server.syncs_a_second));
             measured.entry_bytes = Some(frames.entry_bytes());
-            measured.bare =
-                Some(BareReport::measure(folder, &frames, rate, Duration::from_secs_f64(run.seconds))?);
+            measured.bare = Some(BareReport::measure(
+                folder,
+                &frames,
+                rate,
+                BARE.min(Duration::from_secs_f64(run.seconds)),
+            )?);
         }
     }
     Ok(())

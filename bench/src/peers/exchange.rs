@@ -20,9 +20,10 @@ use verifier::receipt;
 use verifier::report::{Reason, Verdict};
 use verifier::trust::Trust;
 
-use super::asking::{Kept, KeptList, NUMBER, Template};
+use super::asking::{KeptList, NUMBER, Template};
 use super::child::Running;
 use crate::folder::organisation;
+use crate::mix::Kept;
 use crate::population::{self, Draft, Population, now_ms};
 use crate::run;
 
