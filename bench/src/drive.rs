@@ -28,7 +28,7 @@ use hdrhistogram::Histogram;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls_pki_types::ServerName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::process;
 
@@ -187,8 +187,8 @@ pub enum Event {
     Ended,
 }
 
-/// One second of a run.
-#[derive(Clone, Copy, Debug, Serialize)]
+/// A second of a run; in the report of a long one some of them, merged.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// Its end, seconds since the measured time began; of the warm-up not above 0.
@@ -197,11 +197,11 @@ pub struct Row {
     pub answers_a_second: f64,
     /// Everything that was no right answer.
     pub errors: u64,
-    /// Latency of right answers, ms.
+    /// Median latency of right answers, ms; of merged rows the mean.
     pub p50: f64,
-    /// 99th percentile.
+    /// 99th percentile, ms; of merged rows the highest.
     pub p99: f64,
-    /// Highest.
+    /// Highest, ms.
     pub max: f64,
 }
 
@@ -253,6 +253,16 @@ pub struct Outcome {
     pub generator_cpu: f64,
     /// Share of its own processor that was in use, by whomever; `None` when it has none of its own.
     pub core_busy: Option<f64>,
+}
+
+/// Right answers a second that came within the time of these rows, whenever they were asked for: fewer than what an open loop
+/// offers when they pile up, though each comes in the end. `None` without rows.
+pub fn came_a_second(rows: &[Row]) -> Option<f64> {
+    let end = rows.last()?.at;
+    let begun = [0.0].into_iter().chain(rows.iter().map(|row| row.at));
+    let answers: f64 =
+        rows.iter().zip(begun).map(|(row, begun)| row.answers_a_second * (row.at - begun)).sum();
+    (end > 0.0).then(|| answers / end)
 }
 
 impl Outcome {

@@ -93,7 +93,7 @@ fn throughput(report: &Report) -> String {
 }
 
 fn run_plots(run: &RunReport, measured: &Measured) -> String {
-    let over = |value: fn(&crate::report::RowReport) -> f64| {
+    let over = |value: fn(&crate::drive::Row) -> f64| {
         measured.rows.iter().map(|row| [row.at, value(row)]).collect::<Vec<_>>()
     };
     let time = [
@@ -225,7 +225,8 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{PhaseReport, RowReport};
+    use crate::drive::Row;
+    use crate::report::PhaseReport;
     use crate::sign;
 
     #[test]
@@ -241,7 +242,7 @@ mod tests {
                 "generatorCpu": 0.5}}}}"#
             );
             let mut run: RunReport = serde_json::from_str(&text).unwrap();
-            let row = |at| RowReport { at, answers_a_second: 5.0, errors: 0, p50: 1.0, p99: 3.0, max: 5.0 };
+            let row = |at| Row { at, answers_a_second: 5.0, errors: 0, p50: 1.0, p99: 3.0, max: 5.0 };
             run.measured.as_mut().unwrap().rows = vec![row(1.0), row(2.0)];
             run
         };

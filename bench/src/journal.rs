@@ -26,6 +26,16 @@ pub struct Frames {
 }
 
 impl Frames {
+    /// What came since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            frames: self.frames.saturating_sub(earlier.frames),
+            entries: self.entries.saturating_sub(earlier.entries),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
+    }
+
     /// Mean bytes of a frame.
     pub fn frame_bytes(&self) -> u64 {
         self.bytes.checked_div(self.frames).unwrap_or(0)

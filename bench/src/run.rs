@@ -21,7 +21,7 @@ use crate::live::Live;
 use crate::mix::{self, Mix};
 use crate::population::{self, Population, now_ms};
 use crate::process;
-use crate::report::{BareReport, PhaseReport, Report, RunReport, VERSION, offered};
+use crate::report::{BARE, BareReport, PhaseReport, Report, RunReport, VERSION, offered};
 use crate::scenario::{Exchange, Phase, Scenario, Target};
 use crate::server::{Sample, Server};
 use crate::target::Fixed;
@@ -121,7 +121,8 @@ fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Pla
     let mut checks = {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut public = identity(&place.folder, "approval")?.connect(server.public).await?;
+            let mut public =
+                Identity::of_participant(&place.folder, "approval")?.connect(server.public).await?;
             check::check(&mix.keep.right, &mix.keep.wrong, &trust, &mut public).await
         })?
     };
@@ -157,8 +158,12 @@ fn bare(report: &mut Report, folder: &Path, spans: &[std::ops::Range<u64>]) -> a
             let frames = crate::journal::frames(&folder.join("journal"), span.clone())?;
             let rate = run.offered.and(measured.server.as_ref().map(|server| server.syncs_a_second));
             measured.entry_bytes = Some(frames.entry_bytes());
-            measured.bare =
-                Some(BareReport::measure(folder, &frames, rate, Duration::from_secs_f64(run.seconds))?);
+            measured.bare = Some(BareReport::measure(
+                folder,
+                &frames,
+                rate,
+                BARE.min(Duration::from_secs_f64(run.seconds)),
+            )?);
         }
     }
     Ok(())
@@ -328,15 +333,6 @@ fn drive_one(
     })
     .context("the generator's processor")??;
     Ok((outcome, samples.try_into().ok()))
-}
-
-fn identity(folder: &Path, name: &str) -> anyhow::Result<Identity> {
-    let clients = folder.join("pki/clients");
-    Identity::load(
-        &folder.join("pki/ca.pem"),
-        &clients.join(format!("{name}.pem")),
-        &clients.join(format!("{name}.key")),
-    )
 }
 
 /// The data listener, as a participant of a development folder.

@@ -23,7 +23,23 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads `<folder>/<name>.pem` and `.key`, trusting servers of `ca`.
+    /// A participant of a development folder, by the name of its files in `pki/clients`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should.
+    pub fn of_participant(folder: &Path, name: &str) -> anyhow::Result<Self> {
+        let clients = folder.join("pki/clients");
+        Self::load(
+            &folder.join("pki/ca.pem"),
+            &clients.join(format!("{name}.pem")),
+            &clients.join(format!("{name}.key")),
+        )
+    }
+
+    /// Reads a certificate and its key, trusting servers of `ca`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
         let (certificate, key) = (read(certificate)?, read(key)?);

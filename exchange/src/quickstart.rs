@@ -118,23 +118,23 @@ pub async fn run(
     Ok(())
 }
 
-fn identity(folder: &Path, name: &str) -> anyhow::Result<Identity> {
-    let clients = folder.join("pki/clients");
-    Identity::load(
-        &folder.join("pki/ca.pem"),
-        &clients.join(format!("{name}.pem")),
-        &clients.join(format!("{name}.key")),
-    )
-}
-
 async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
     let mut kept = Vec::new();
-    let mut portal = Party { client: identity(folder, "portal")?.connect(address).await?, kept: Vec::new() };
-    let mut approval =
-        Party { client: identity(folder, "approval")?.connect(address).await?, kept: Vec::new() };
-    let mut bank = Party { client: identity(folder, "bank")?.connect(address).await?, kept: Vec::new() };
-    let mut issuer = Party { client: identity(folder, "issuer")?.connect(address).await?, kept: Vec::new() };
+    let mut portal = Party {
+        client: Identity::of_participant(folder, "portal")?.connect(address).await?,
+        kept: Vec::new(),
+    };
+    let mut approval = Party {
+        client: Identity::of_participant(folder, "approval")?.connect(address).await?,
+        kept: Vec::new(),
+    };
+    let mut bank =
+        Party { client: Identity::of_participant(folder, "bank")?.connect(address).await?, kept: Vec::new() };
+    let mut issuer = Party {
+        client: Identity::of_participant(folder, "issuer")?.connect(address).await?,
+        kept: Vec::new(),
+    };
     let organisations = init::development_organisations();
     let approval_code = organisations.get(1).context("there is an approval system")?.as_str().to_owned();
 
@@ -289,7 +289,7 @@ async fn issue_all(
     let bar = progress(total, "issue");
     let queue = std::sync::Arc::new(std::sync::Mutex::new(work.into_iter().enumerate()));
     let mut tasks = tokio::task::JoinSet::new();
-    let who = identity(folder, "issuer")?;
+    let who = Identity::of_participant(folder, "issuer")?;
     for _ in 0..ISSUING {
         let (queue, bar, who) = (std::sync::Arc::clone(&queue), bar.clone(), who.clone());
         tasks.spawn(async move {

@@ -10,25 +10,46 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::net::sockopt;
 use rustix::time::Timespec;
-use rustls::{ClientConnection, HandshakeKind};
+use rustls::HandshakeKind;
+use rustls::client::UnbufferedClientConnection;
+use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
 
 use super::pilot::{Due, Pilot};
 use super::wire::Found;
 use super::{
-    ANSWER_DEADLINE, Answer, CONNECT_DEADLINE, Drive, Endpoint, Event, Handshakes, Outcome, Request, Workload,
+    ANSWER_DEADLINE, Answer, Arrivals, CONNECT_DEADLINE, Drive, Endpoint, Event, Handshakes, Outcome, Rate,
+    Request, Workload,
 };
 
-/// Read at once from a socket.
-const READ_BYTES: usize = 64 * 1024;
+/// What is taken from a socket at once, behind what is left of the last time: a handshake message has up to 64 KiB.
+const READ_BYTES: usize = 128 * 1024;
+/// The buffer for records that are sent, at first; it grows with longer requests.
+const SEND_BYTES: usize = 32 * 1024;
+/// Longest part of a request in one TLS record (RFC 8446, 5.1), and more than what a record adds to it.
+const RECORD_BYTES: usize = 16 * 1024;
+const RECORD_OVERHEAD: usize = 64;
 /// A connection's buffer for an answer at first; it grows with longer ones.
 const ANSWER_BYTES: usize = 8 * 1024;
 /// Events taken at once: few, so that slots which become due meanwhile do not wait for all of them.
 const EVENTS: usize = 64;
+/// In the closed loop answers gather so long, when so many requests are under way that a server does not run out of them.
+const CLOSED_GATHER: Duration = Duration::from_micros(100);
+const GATHERED_CONNECTIONS: usize = 64;
+/// In the open loop answers and slots gather so long from a rate on that is beyond looking at each by itself. The server is charged
+/// with it.
+const OPEN_GATHER: Duration = Duration::from_micros(50);
+const GATHERED_RATE: f64 = 25_000.0;
 /// Between two looks for answers that do not come and connections to be made again.
 const SWEEP: Duration = Duration::from_millis(100);
 /// Longest wait for TCP to connect.
 const TCP_DEADLINE: Duration = Duration::from_secs(5);
+/// What a connection's socket is watched for, each time it changes: a socket that is read empty costs no second look.
+const WATCHED: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+/// Nothing is heard any more behind these: what was sent before is read to its end.
+const LAST: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 
 /// Finds a whole answer in what was read.
 type Parse = fn(&[u8]) -> io::Result<Option<Found>>;
@@ -45,6 +66,7 @@ pub(super) fn run(
     let mut pilot = Pilot::start(plan, workload, events, plan.connections);
     pilot.shaken(handshakes);
     let mut sweep = Instant::now() + SWEEP;
+    let gather = gather(plan);
     loop {
         let now = Instant::now();
         pilot.tick(now);
@@ -52,15 +74,32 @@ pub(super) fn run(
             sockets.sweep(&mut pilot, now);
             sweep = now + SWEEP;
         }
-        sockets.send(&mut pilot);
+        sockets.send(&mut pilot, now);
         if pilot.over(now) || stop.load(Ordering::Relaxed) {
             return Ok(pilot.finish());
         }
         let wake = pilot.wake().min(sweep);
+        // After a batch that was full the next one is there.
+        if !gather.is_zero() && sockets.events.len() < EVENTS {
+            std::thread::sleep(gather.min(wake.saturating_duration_since(now)));
+        }
         sockets.wait(wake.saturating_duration_since(Instant::now()))?;
         for event in 0..sockets.events.len() {
-            sockets.ready(sockets.number(event), &mut pilot);
+            let (number, flags) = sockets.event(event);
+            sockets.ready(number, flags, &mut pilot);
         }
+    }
+}
+
+/// How long events gather before they are looked at. A thread that is woken for every single answer spends as much on
+/// being woken as on the answer, and so does the server that wakes it.
+pub(super) fn gather(plan: &Drive) -> Duration {
+    match plan.arrivals {
+        Arrivals::Closed if plan.connections >= GATHERED_CONNECTIONS => CLOSED_GATHER,
+        Arrivals::Open { rate: Rate::Constant(rate) | Rate::Ramp(_, rate), .. } if rate >= GATHERED_RATE => {
+            OPEN_GATHER
+        }
+        _ => Duration::ZERO,
     }
 }
 
@@ -72,7 +111,10 @@ struct Sockets<'a> {
     connections: Vec<Connection>,
     /// Connections without a request, by lane; some may have broken meanwhile.
     idle: Vec<Vec<usize>>,
-    scratch: Vec<u8>,
+    /// What a socket gave; deciphered in place.
+    received: Vec<u8>,
+    /// What a socket is given.
+    out: Out,
 }
 
 struct Connection {
@@ -99,11 +141,18 @@ enum State {
 /// A socket and what is spoken on it.
 struct Line {
     stream: TcpStream,
-    tls: Option<Box<ClientConnection>>,
-    /// In clear: bytes of the request that are not sent.
-    unsent: usize,
-    /// The socket is full; we hear of it when it is not.
-    full: bool,
+    tls: Option<Box<UnbufferedClientConnection>>,
+    /// The beginning of a TLS record, or of a handshake message, whose rest has not come.
+    partial: Vec<u8>,
+    /// What the socket did not take; we hear of it when it does.
+    unsent: Vec<u8>,
+}
+
+/// Bytes on their way out.
+struct Out {
+    /// Never shrinks, so that it is filled with zeros once.
+    bytes: Vec<u8>,
+    end: usize,
 }
 
 /// What reading has led to.
@@ -122,7 +171,8 @@ impl<'a> Sockets<'a> {
             events: Vec::with_capacity(EVENTS),
             connections: Vec::new(),
             idle: vec![Vec::new(); plan.endpoints.len()],
-            scratch: vec![0; READ_BYTES],
+            received: vec![0; READ_BYTES],
+            out: Out { bytes: vec![0; SEND_BYTES], end: 0 },
         };
         for lane in 0..plan.endpoints.len() {
             for _ in 0..plan.connections {
@@ -152,9 +202,10 @@ impl<'a> Sockets<'a> {
         (connection.filled, connection.answers) = (0, 0);
         let endpoint = &self.plan.endpoints[connection.lane];
         let mut line = Line::open(endpoint)?;
-        line.flush(&connection.request)?;
-        let flags = if line.full { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-        epoll::add(&self.epoll, &line.stream, EventData::new_u64(number as u64), flags)?;
+        epoll::add(&self.epoll, &line.stream, EventData::new_u64(number as u64), WATCHED)?;
+        // The first message of the handshake.
+        line.advance(&mut [], &[], &mut self.out, &mut connection.input, &mut connection.filled)?;
+        line.write(self.out.take())?;
         if line.tls.is_none() {
             connection.state = State::Idle;
             self.idle[connection.lane].push(number);
@@ -172,7 +223,8 @@ impl<'a> Sockets<'a> {
             let rest = deadline.saturating_duration_since(Instant::now());
             ensure!(!rest.is_zero(), "{ready} of {} connections came about in time", self.connections.len());
             self.wait(rest)?;
-            for number in (0..self.events.len()).map(|event| self.number(event)).collect::<Vec<_>>() {
+            for event in 0..self.events.len() {
+                let (number, _) = self.event(event);
                 match self.read(number).context("no connection")? {
                     Read::Ready => {
                         handshakes.count(self.shaken(number));
@@ -194,9 +246,10 @@ impl<'a> Sockets<'a> {
         connection.line.as_ref()?.tls.as_ref()?.handshake_kind()
     }
 
-    /// The connection that an event is about.
-    fn number(&self, event: usize) -> usize {
-        self.events[event].data.u64() as usize
+    /// The connection that an event is about, and what has happened.
+    fn event(&self, event: usize) -> (usize, EventFlags) {
+        let epoll::Event { flags, data, .. } = self.events[event];
+        (data.u64() as usize, flags)
     }
 
     /// Waits until something happens on a connection.
@@ -213,54 +266,49 @@ impl<'a> Sockets<'a> {
     }
 
     /// Sends what waits on connections that are free.
-    fn send(&mut self, pilot: &mut Pilot<'_>) {
+    fn send(&mut self, pilot: &mut Pilot<'_>, now: Instant) {
         for lane in 0..self.idle.len() {
             while pilot.waits(lane) {
                 let Some(number) = self.idle[lane].pop() else { break };
                 let connection = &mut self.connections[number];
                 let (State::Idle, Some(line)) = (connection.state, &mut connection.line) else { continue };
-                let now = Instant::now();
                 let Some(due) = pilot.take(lane, now, &mut connection.request) else { break };
                 connection.state = State::Busy(due, now);
-                let sent = line.send(&connection.request).and_then(|()| self.listen(number));
-                if sent.is_err() {
+                let Connection { request, input, filled, .. } = connection;
+                if line.send(&request.bytes, &mut self.out, input, filled).is_err() {
                     self.broken(number, "connection", pilot, now);
                 }
             }
         }
     }
 
-    /// Hears of room in the socket while there is none.
-    fn listen(&mut self, number: usize) -> io::Result<()> {
-        let Connection { line: Some(line), request, .. } = &mut self.connections[number] else {
-            return Ok(());
-        };
-        let full = line.full;
-        line.flush(request)?;
-        if full != line.full {
-            let flags = if line.full { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
-            epoll::modify(&self.epoll, &line.stream, EventData::new_u64(number as u64), flags)?;
-        }
-        Ok(())
-    }
-
     /// Something has happened on a connection.
-    fn ready(&mut self, number: usize, pilot: &mut Pilot<'_>) {
-        let read = self.listen(number).and_then(|()| self.read(number));
-        let now = Instant::now();
-        match read {
-            Ok(Read::Nothing) => {}
-            Ok(Read::Ready) => {
-                let mut handshakes = Handshakes::default();
-                handshakes.count(self.shaken(number));
-                pilot.shaken(handshakes);
+    fn ready(&mut self, number: usize, flags: EventFlags, pilot: &mut Pilot<'_>) {
+        let mut now;
+        loop {
+            let read = self.read(number);
+            now = Instant::now();
+            match read {
+                Ok(Read::Nothing) => break,
+                Ok(Read::Ready) => {
+                    let mut handshakes = Handshakes::default();
+                    handshakes.count(self.shaken(number));
+                    pilot.shaken(handshakes);
+                }
+                Ok(Read::Answer(found)) => self.answered(number, &found, pilot, now),
+                Err(_) => {
+                    self.broken(number, "connection", pilot, now);
+                    break;
+                }
             }
-            Ok(Read::Answer(found)) => self.answered(number, &found, pilot, now),
-            Err(_) => self.broken(number, "connection", pilot, now),
+            // What comes later is another event; what came together with the end is not.
+            if !flags.intersects(LAST) {
+                break;
+            }
         }
         // What has become due meanwhile goes out before the next event is looked at.
         pilot.release(now);
-        self.send(pilot);
+        self.send(pilot, now);
     }
 
     fn answered(&mut self, number: usize, found: &Found, pilot: &mut Pilot<'_>, now: Instant) {
@@ -274,7 +322,7 @@ impl<'a> Sockets<'a> {
         let worn = self.plan.requests_a_connection.is_some_and(|limit| connection.answers >= limit.get());
         if found.closes || worn {
             if let Some(line) = &mut connection.line {
-                line.close();
+                line.close(&mut self.out);
             }
             self.again(number, pilot);
         } else {
@@ -319,22 +367,31 @@ impl<'a> Sockets<'a> {
     fn read(&mut self, number: usize) -> io::Result<Read> {
         let connection = &mut self.connections[number];
         let Some(line) = &mut connection.line else { return Ok(Read::Nothing) };
+        if !line.unsent.is_empty() {
+            let unsent = std::mem::take(&mut line.unsent);
+            line.write(&unsent)?;
+        }
         loop {
-            let read = match line.stream.read(&mut self.scratch) {
+            let left = line.partial.len();
+            let room = &mut self.received[left..];
+            let most = room.len();
+            let read = match line.stream.read(room) {
+                // Of no room too.
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Read::Nothing),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            line.receive(&self.scratch[..read], &mut connection.input, &mut connection.filled)?;
+            self.received[..left].copy_from_slice(&line.partial);
+            line.partial.clear();
+            let bytes = &mut self.received[..left + read];
+            let Connection { input, filled, .. } = connection;
+            let shaken = line.advance(bytes, &[], &mut self.out, input, filled)?;
+            line.write(self.out.take())?;
             match connection.state {
-                State::Shaking => {
-                    line.flush(&connection.request)?;
-                    if line.tls.as_ref().is_none_or(|tls| !tls.is_handshaking()) {
-                        return Ok(Read::Ready);
-                    }
-                }
+                State::Shaking if shaken => return Ok(Read::Ready),
+                State::Shaking => {}
                 State::Idle if connection.filled > 0 => {
                     return Err(io::Error::new(
                         ErrorKind::InvalidData,
@@ -351,7 +408,7 @@ impl<'a> Sockets<'a> {
                     }
                 }
             }
-            if read < self.scratch.len() {
+            if read < most {
                 return Ok(Read::Nothing);
             }
         }
@@ -373,74 +430,140 @@ impl Line {
         let stream = TcpStream::connect_timeout(&endpoint.address, TCP_DEADLINE)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        // Always allowed. One that paces has timers for each request, which are the generator's time.
+        let _ = sockopt::set_tcp_congestion(&stream, "reno");
         let tls = match &endpoint.tls {
             Some(tls) => {
-                let connection = ClientConnection::new(Arc::clone(tls), endpoint.name.clone());
+                let connection = UnbufferedClientConnection::new(Arc::clone(tls), endpoint.name.clone());
                 Some(Box::new(connection.map_err(io::Error::other)?))
             }
             None => None,
         };
-        Ok(Self { stream, tls, unsent: 0, full: false })
+        Ok(Self { stream, tls, partial: Vec::new(), unsent: Vec::new() })
     }
 
-    /// Hands a whole request over.
-    fn send(&mut self, request: &Request) -> io::Result<()> {
-        match &mut self.tls {
-            Some(tls) => tls.writer().write_all(&request.bytes),
-            None => {
-                self.unsent = request.bytes.len();
-                Ok(())
-            }
-        }
-    }
-
-    /// Writes what the socket takes.
-    fn flush(&mut self, request: &Request) -> io::Result<()> {
-        self.full = false;
-        loop {
-            let written = match &mut self.tls {
-                Some(tls) if tls.wants_write() => tls.write_tls(&mut self.stream).map(|_| ()),
-                None if self.unsent > 0 => {
-                    let rest = &request.bytes[request.bytes.len() - self.unsent..];
-                    self.stream.write(rest).map(|written| self.unsent -= written)
-                }
-                _ => return Ok(()),
-            };
-            match written {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.full = true;
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                other => other?,
-            }
-        }
-    }
-
-    /// Takes what the socket gave; what it says to us ends in `input`.
-    fn receive(&mut self, mut bytes: &[u8], input: &mut Vec<u8>, filled: &mut usize) -> io::Result<()> {
+    /// Takes what the socket gave, which is deciphered in place and ends in `input`, and puts into `out` what TLS has to say and,
+    /// once hands are shaken, the request. Whether they are.
+    fn advance(
+        &mut self,
+        bytes: &mut [u8],
+        request: &[u8],
+        out: &mut Out,
+        input: &mut Vec<u8>,
+        filled: &mut usize,
+    ) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else {
-            room(input, *filled + bytes.len())[*filled..*filled + bytes.len()].copy_from_slice(bytes);
-            *filled += bytes.len();
-            return Ok(());
+            hear(bytes, input, filled);
+            return Ok(true);
         };
-        while !bytes.is_empty() {
-            tls.read_tls(&mut bytes)?;
-            let state = tls.process_new_packets().map_err(io::Error::other)?;
-            let end = *filled + state.plaintext_bytes_to_read();
-            tls.reader().read_exact(&mut room(input, end)[*filled..end])?;
-            *filled = end;
+        // What a connection that broke had to say is said on no other.
+        out.end = 0;
+        let mut taken = 0;
+        loop {
+            let UnbufferedStatus { mut discard, state } = tls.process_tls_records(&mut bytes[taken..]);
+            let mut over = None;
+            match state.map_err(io::Error::other)? {
+                ConnectionState::ReadTraffic(mut traffic) => {
+                    while let Some(record) = traffic.next_record() {
+                        let record = record.map_err(io::Error::other)?;
+                        discard += record.discard;
+                        hear(record.payload, input, filled);
+                    }
+                    // Most often nothing follows: then there is nothing to be asked again.
+                    over = (taken + discard == bytes.len()).then_some(true);
+                }
+                ConnectionState::EncodeTlsData(mut data) => {
+                    let mut encoded = data.encode(out.room(0));
+                    if let Err(EncodeError::InsufficientSize(size)) = &encoded {
+                        encoded = data.encode(out.room(size.required_size));
+                    }
+                    out.end += encoded.map_err(io::Error::other)?;
+                }
+                // It leaves with the rest, before anything is read again.
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                ConnectionState::WriteTraffic(mut traffic) => {
+                    if !request.is_empty() {
+                        let records = request.len().div_ceil(RECORD_BYTES) + 1;
+                        let room = out.room(request.len() + records * RECORD_OVERHEAD);
+                        out.end += traffic.encrypt(request, room).map_err(io::Error::other)?;
+                    }
+                    over = Some(true);
+                }
+                ConnectionState::BlockedHandshake => over = Some(false),
+                // The socket's end follows.
+                ConnectionState::PeerClosed | ConnectionState::Closed => {
+                    discard = bytes.len() - taken;
+                    over = Some(true);
+                }
+                _ => return Err(io::Error::new(ErrorKind::InvalidData, "an unknown state of TLS")),
+            }
+            taken += discard;
+            if let Some(shaken) = over {
+                self.partial.extend_from_slice(&bytes[taken..]);
+                return Ok(shaken);
+            }
         }
+    }
+
+    /// Sends a whole request.
+    fn send(
+        &mut self,
+        request: &[u8],
+        out: &mut Out,
+        input: &mut Vec<u8>,
+        filled: &mut usize,
+    ) -> io::Result<()> {
+        if self.tls.is_none() {
+            return self.write(request);
+        }
+        self.advance(&mut [], request, out, input, filled)?;
+        self.write(out.take())
+    }
+
+    /// Writes what the socket takes, and keeps the rest.
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while self.unsent.is_empty() && !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.unsent.extend_from_slice(bytes);
         Ok(())
     }
 
     /// Says that nothing more comes, as far as the socket takes it.
-    fn close(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            let _ = tls.write_tls(&mut self.stream);
+    fn close(&mut self, out: &mut Out) {
+        let Some(tls) = &mut self.tls else { return };
+        if let Ok(ConnectionState::WriteTraffic(mut traffic)) = tls.process_tls_records(&mut []).state
+            && let Ok(bytes) = traffic.queue_close_notify(out.room(RECORD_OVERHEAD))
+        {
+            out.end += bytes;
+            let _ = self.write(out.take());
         }
     }
+}
+
+impl Out {
+    /// What is free, at least so much.
+    fn room(&mut self, bytes: usize) -> &mut [u8] {
+        room(&mut self.bytes, self.end + bytes);
+        &mut self.bytes[self.end..]
+    }
+
+    /// What is to be sent; nothing is any more.
+    fn take(&mut self) -> &[u8] {
+        &self.bytes[..std::mem::take(&mut self.end)]
+    }
+}
+
+/// What the server said to us ends in `input`.
+fn hear(bytes: &[u8], input: &mut Vec<u8>, filled: &mut usize) {
+    let end = *filled + bytes.len();
+    room(input, end)[*filled..end].copy_from_slice(bytes);
+    *filled = end;
 }
 
 /// The buffer, at least so long.

@@ -37,11 +37,14 @@ fn serve(
             let _one_at_a_time = worker.lock().unwrap();
             answer(number.fetch_add(1, Ordering::Relaxed))
         };
-        if answer.is_empty() || stream.write_all(&answer).is_err() {
+        if answer.is_empty() || stream.write_all(&answer).is_err() || answer.starts_with(CLOSING) {
             return;
         }
     }
 }
+
+/// Begins an answer behind which the server closes.
+const CLOSING: &[u8] = b"HTTP/1.1 200 X\r\nconnection: close\r\n";
 
 fn http(status: u16, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
@@ -131,6 +134,49 @@ fn worn_connections_are_made_again_without_an_error() {
 }
 
 #[test]
+fn an_answer_that_comes_with_the_end_of_its_connection_counts() {
+    let answer = [CLOSING, b"content-length: 5\r\n\r\nright"].concat();
+    for arrivals in [Arrivals::Closed, constant(200.0)] {
+        let answer = answer.clone();
+        let outcome = run(&plan(server(move |_| answer.clone()), arrivals));
+        assert_eq!(outcome.errors, BTreeMap::new());
+        assert!(outcome.answers > 0);
+        if arrivals != Arrivals::Closed {
+            assert_eq!(outcome.answers, outcome.scheduled);
+        }
+    }
+}
+
+#[test]
+fn events_gather_only_where_looking_at_each_is_too_dear() {
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    let gathered = |arrivals, connections| {
+        sockets::gather(&Drive { connections, ..plan(address, arrivals) }).as_micros()
+    };
+    assert_eq!((gathered(Arrivals::Closed, 63), gathered(Arrivals::Closed, 64)), (0, 100));
+    assert_eq!((gathered(constant(24_999.0), 128), gathered(constant(25_000.0), 1)), (0, 50));
+    let outcome = run(&Drive { connections: 64, ..plan(server(|_| http(200, "right")), Arrivals::Closed) });
+    assert_eq!(outcome.errors, BTreeMap::new());
+    assert!(outcome.answers > 0);
+}
+
+#[test]
+fn requests_and_answers_of_many_records_are_sent_and_found_whole() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (address, [ca, certificate, key]) = runtime.block_on(tls_server(false, folder.path()));
+    let mut plan = plan(address, Arrivals::Closed);
+    plan.endpoints[0].tls =
+        Some(client_tls(&ca, Some((&certificate, &key)), Protocol::Http1, false).unwrap());
+    // More than a socket takes or gives at once.
+    let body: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let mut fixed = Fixed::http("h", "PUT", "/", &[], &body, 200, Body::Bytes(body.clone()));
+    let outcome = drive(&plan, &mut fixed, &mut |_| Ok(())).unwrap();
+    assert_eq!(outcome.errors, BTreeMap::new());
+    assert!(outcome.answers > 0);
+}
+
+#[test]
 fn the_caller_hears_of_the_measured_time_and_can_stop_it() {
     let plan = plan(server(|_| http(200, "right")), Arrivals::Closed);
     let mut fixed = Fixed::http("h", "GET", "/", &[], b"", 200, Body::Bytes(b"right".to_vec()));
@@ -217,9 +263,13 @@ async fn tls_server(resumes: bool, folder: &std::path::Path) -> (SocketAddr, [St
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_H2);
                 let service = service_fn(async |request: hyper::Request<hyper::body::Incoming>| {
-                    let body = if request.method() == "GET" { "right" } else { "wrong" };
-                    let body = http_body_util::Full::new(bytes::Bytes::from(body));
-                    Ok::<_, std::convert::Infallible>(hyper::Response::new(body))
+                    let body = match request.method().as_str() {
+                        "GET" => "right".into(),
+                        // What was sent.
+                        "PUT" => http_body_util::BodyExt::collect(request.into_body()).await?.to_bytes(),
+                        _ => "wrong".into(),
+                    };
+                    Ok::<_, hyper::Error>(hyper::Response::new(http_body_util::Full::new(body)))
                 });
                 let stream = TokioIo::new(stream);
                 // A client that goes away is no failure of this server.

@@ -28,14 +28,21 @@ pub(crate) struct Found {
 /// # Errors
 /// What is there is no bounded HTTP/1.1 answer with a length.
 pub(crate) fn http1(bytes: &[u8]) -> io::Result<Option<Found>> {
-    let Some(head) = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {
+    let Some(head) = memchr::memmem::find(bytes, HEAD_END) else {
         return if bytes.len() > MAX_HEAD_BYTES { Err(invalid("the head is too long")) } else { Ok(None) };
     };
-    let mut lines = bytes[..head].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut rest = Some(&bytes[..head]);
+    let mut lines = std::iter::from_fn(|| {
+        let bytes = rest?;
+        let end = memchr::memchr(b'\n', bytes);
+        rest = end.map(|end| &bytes[end + 1..]);
+        Some(bytes[..end.unwrap_or(bytes.len())].trim_ascii())
+    });
     let status = lines.next().and_then(status).ok_or_else(|| invalid("no HTTP/1.1 status line"))?;
     let (mut length, mut closes) = (None, false);
-    for line in lines {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+    // The two that matter.
+    for line in lines.filter(|line| matches!(line.first(), Some(b'c' | b'C'))) {
+        let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             length = number(value);

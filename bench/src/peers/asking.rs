@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::drive::{Answer, Cause, Request, Ticket, Workload};
+use crate::mix::Kept;
 use crate::random::{Random, Zipf};
 
 /// Digits of a number in a request.
@@ -67,14 +68,6 @@ impl Template {
         self.write(number, &mut request);
         request.bytes
     }
-}
-
-/// A request and its answer.
-pub(super) struct Kept {
-    /// Body as sent.
-    pub(super) request: Vec<u8>,
-    /// Body as received.
-    pub(super) answer: Vec<u8>,
 }
 
 /// What was kept of all runs of a workload.

@@ -20,9 +20,10 @@ use verifier::receipt;
 use verifier::report::{Reason, Verdict};
 use verifier::trust::Trust;
 
-use super::asking::{Kept, KeptList, NUMBER, Template};
+use super::asking::{KeptList, NUMBER, Template};
 use super::child::Running;
 use crate::folder::organisation;
+use crate::mix::Kept;
 use crate::population::{self, Draft, Population, now_ms};
 use crate::run;
 
@@ -181,13 +182,7 @@ fn issue_request(draft: Draft) -> anyhow::Result<Template> {
 }
 
 async fn connect(folder: &Path, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
-    let clients = folder.join("pki/clients");
-    let identity = Identity::load(
-        &folder.join("pki/ca.pem"),
-        &clients.join(format!("{name}.pem")),
-        &clients.join(format!("{name}.key")),
-    )?;
-    identity.connect(address).await
+    Identity::of_participant(folder, name)?.connect(address).await
 }
 
 async fn post(client: &mut Client, route: Route, body: Vec<u8>, key: &str) -> anyhow::Result<Value> {

@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 
 use super::Who;
 use super::asking::Asking;
-use crate::drive::{self, Arrivals, Drive, Endpoint, Event, Outcome, Protocol};
+use crate::drive::{self, Arrivals, Drive, Endpoint, Event, Outcome, Protocol, Workload};
 use crate::process;
 
 /// A server and what it is asked.
@@ -53,8 +53,10 @@ pub(super) struct Pace {
 pub(super) enum Measured {
     /// Numbers.
     Run(Box<Run>),
-    /// The generator, and not the server, was the limit; or the server could not keep the rate.
+    /// The generator, and not the server, was the limit.
     Void(String),
+    /// The server could not keep the rate.
+    Behind(String),
     /// Something was no right answer: then there is no number, however many were.
     Wrong(String),
 }
@@ -64,6 +66,8 @@ pub(super) enum Measured {
 pub(super) struct Run {
     /// Right answers a second.
     pub(super) answers_a_second: f64,
+    /// Those that came within the measured time, a second: fewer when they pile up in an open loop.
+    pub(super) came_a_second: f64,
     /// Processor time of the server for one answer, µs.
     pub(super) server_micros: f64,
     /// Share of its processor that the generator used.
@@ -91,22 +95,36 @@ const TOO_FAST: [&str; 2] = ["unsent", "late"];
 /// # Errors
 /// No connection comes about, or the server is gone.
 pub(super) fn measure(contender: &mut Contender, pace: &Pace) -> anyhow::Result<Measured> {
+    let Contender { processes, endpoint, protocol, asking, .. } = contender;
+    drive_one(endpoint, *protocol, processes, asking, pace)
+}
+
+/// The same with any workload.
+///
+/// # Errors
+/// No connection comes about, or a process is gone.
+pub(super) fn drive_one(
+    endpoint: &Endpoint,
+    protocol: Protocol,
+    processes: &[u32],
+    workload: &mut dyn Workload,
+    pace: &Pace,
+) -> anyhow::Result<Measured> {
     let plan = Drive {
-        endpoints: vec![contender.endpoint.clone()],
+        endpoints: vec![endpoint.clone()],
         connections: pace.connections,
-        protocol: contender.protocol,
+        protocol,
         arrivals: pace.arrivals,
         warm_up: pace.warm_up,
         duration: pace.duration,
         requests_a_connection: None,
         core: Some(pace.generator_core),
     };
-    let processes = contender.processes.clone();
     let (mut before, mut after) = (None, None);
-    let outcome = drive::drive(&plan, &mut contender.asking, &mut |event| {
+    let outcome = drive::drive(&plan, workload, &mut |event| {
         match event {
-            Event::Began => before = Some(Used::by(&processes)?),
-            Event::Ended => after = Some(Used::by(&processes)?),
+            Event::Began => before = Some(Used::by(processes)?),
+            Event::Ended => after = Some(Used::by(processes)?),
             Event::Second(_) => {}
         }
         Ok(())
@@ -131,7 +149,7 @@ fn judge(outcome: &Outcome, before: &Used, after: &Used) -> Measured {
     }
     let behind = outcome.error_count();
     if behind > 0 {
-        return Measured::Void(format!("{behind} requests were not answered in time"));
+        return Measured::Behind(format!("{behind} requests were not answered in time"));
     }
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let answers = outcome.answers_a_second() * seconds;
@@ -147,6 +165,7 @@ fn judge(outcome: &Outcome, before: &Used, after: &Used) -> Measured {
     });
     Measured::Run(Box::new(Run {
         answers_a_second: outcome.answers_a_second(),
+        came_a_second: drive::came_a_second(&outcome.rows).unwrap_or_else(|| outcome.answers_a_second()),
         server_micros: (after.seconds - before.seconds) * 1e6 / answers,
         generator: outcome.core_busy.unwrap_or(outcome.generator_cpu),
         p50: ms(0.5),
@@ -299,7 +318,7 @@ mod tests {
     fn a_busy_generator_and_a_rate_that_is_not_kept_void_a_run() {
         let busy = Outcome { core_busy: Some(0.8), ..outcome(10, &[]) };
         assert!(matches!(judged(&busy), Measured::Void(_)));
-        assert!(matches!(judged(&outcome(10, &[("unsent", 3)])), Measured::Void(_)));
+        assert!(matches!(judged(&outcome(10, &[("unsent", 3)])), Measured::Behind(_)));
     }
 
     #[test]

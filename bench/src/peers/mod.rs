@@ -9,6 +9,8 @@ mod asking;
 pub mod bare;
 mod child;
 mod exchange;
+mod growth;
+mod half;
 mod measure;
 mod nginx;
 mod node;
@@ -30,6 +32,7 @@ use verifier::trust::Trust;
 
 use self::asking::{Asking, KeptList, Right, Template};
 use self::child::Running;
+use self::half::Half;
 use self::measure::{Contender, Measured, Micros, Pace, Run, measure};
 use self::pki::{Pki, Probe};
 use crate::drive::{Arrivals, Endpoint, Protocol, Rate};
@@ -41,6 +44,8 @@ pub use table::Report;
 const OPEN_SHARES: [f64; 2] = [0.5, 0.8];
 /// Licenses of the exchanges from which something is taken away.
 const ABLATION_LICENSES: u64 = 2_000;
+/// The large register of a quick comparison.
+const QUICK_LARGE: u64 = 1_000;
 /// Where a journal lies in memory.
 const RAM_DISK: &str = "/dev/shm";
 /// Bytes that raw signatures are made over: about those of a license's signed message.
@@ -64,6 +69,9 @@ pub struct Options {
     /// The exchange [default: the one beside this program; under `cargo run` built first].
     #[arg(long)]
     server: Option<PathBuf>,
+    /// Also compares a register of so many licenses with one of 1,000: about 7 kB of disk and half a millisecond for each.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
+    large: Option<u64>,
     /// Processor of the server under test, with all its threads.
     #[arg(long, default_value_t = 0)]
     server_core: usize,
@@ -98,6 +106,10 @@ struct Plan {
     warm_up: Duration,
     /// The measured time.
     duration: Duration,
+    /// The measured time at half of the knee.
+    long: Duration,
+    /// Licenses of the large register, if there is to be one.
+    large: Option<u64>,
     /// The processor of the server under test, with all its threads.
     server_core: usize,
     /// The generator's.
@@ -121,7 +133,7 @@ impl Options {
         };
         ensure!(server.is_file(), "no exchange at {}: build it, or name it with --server", server.display());
         install();
-        let Self { quick, server_core, generator_core, .. } = *self;
+        let Self { quick, large, server_core, generator_core, .. } = *self;
         run(&Plan {
             folder,
             server,
@@ -132,6 +144,9 @@ impl Options {
             rounds: if quick { 1 } else { 5 },
             warm_up: Duration::from_millis(if quick { 100 } else { 1_000 }),
             duration: Duration::from_secs(if quick { 1 } else { 10 }),
+            long: Duration::from_secs(if quick { 2 } else { 120 }),
+            // Everything once.
+            large: large.or(quick.then_some(QUICK_LARGE)),
             server_core,
             generator_core,
         })
@@ -175,6 +190,10 @@ pub(crate) enum Who {
     NoClientCertificates,
     /// Without the floor of authorisation.
     NoFloor,
+    /// The exchange with 1,000 licenses.
+    Few,
+    /// With as many as `--large` says.
+    Many,
 }
 
 impl Who {
@@ -196,6 +215,8 @@ impl Who {
             Self::NoTls => "without TLS",
             Self::NoClientCertificates => "without client certificates",
             Self::NoFloor => "without the authorisation floor",
+            Self::Few => "verify in a register of 1,000",
+            Self::Many => "verify in the large register",
         }
     }
 }
@@ -211,7 +232,7 @@ pub(crate) struct Comparison {
 }
 
 /// The table's rows.
-pub(crate) const COMPARISONS: [Comparison; 8] = [
+pub(crate) const COMPARISONS: [Comparison; 9] = [
     compare(Who::Verify, Who::NginxVerify, Some(0.7), Some(1.0), true),
     compare(Who::Inline, Who::NginxInline, Some(0.4), Some(0.8), true),
     compare(Who::Retrieve, Who::NginxRetrieve, Some(0.6), Some(1.0), true),
@@ -220,6 +241,7 @@ pub(crate) const COMPARISONS: [Comparison; 8] = [
     compare(Who::Verify, Who::NodeVerify, Some(5.0), Some(10.0), false),
     compare(Who::Issue, Who::Signatures, Some(0.3), Some(0.5), false),
     compare(Who::Issue, Who::NodeIssue, None, None, false),
+    compare(Who::Many, Who::Few, Some(0.7), Some(0.8), false),
 ];
 
 const fn compare(ours: Who, theirs: Who, floor: Option<f64>, goal: Option<f64>, open: bool) -> Comparison {
@@ -278,7 +300,7 @@ impl Results {
         let series = self.series.entry((who, at)).or_default();
         match measured {
             Ok(Measured::Run(run)) => series.runs.push(Some(*run)),
-            Ok(Measured::Void(why)) => {
+            Ok(Measured::Void(why) | Measured::Behind(why)) => {
                 series.runs.push(None);
                 series.void = Some(why);
             }
@@ -387,17 +409,21 @@ fn run(plan: &Plan) -> anyhow::Result<Report> {
         results.note(Who::Signatures, At::Most, signatures(plan).map(|run| Measured::Run(Box::new(run))));
     }
     open_loops(&mut main.contenders, plan, &mut results);
+    let half = main.half(plan, &mut results)?;
     let sizes = main.sizes;
-    let receipts = main.check(&results)?;
+    let mut receipts = main.check(&results)?;
     drop(main);
 
     ablations(plan, &runtime, &mut results)?;
     let steps = steps(plan)?;
-    Ok(Report::of(plan, &results, sizes, receipts, steps, begun.elapsed()))
+    if let Some(large) = plan.large {
+        receipts += growth::measure(plan, large, &mut results)?;
+    }
+    Ok(Report::of(plan, &results, half, sizes, receipts, steps, begun.elapsed()))
 }
 
 /// The order of odd rounds is the other way round, so that a machine that slows down favours nobody.
-fn in_turn(contenders: &mut [Contender], round: usize) -> Box<dyn Iterator<Item = &mut Contender> + '_> {
+fn in_turn<T>(contenders: &mut [T], round: usize) -> Box<dyn Iterator<Item = &mut T> + '_> {
     if round.is_multiple_of(2) {
         Box::new(contenders.iter_mut())
     } else {
@@ -411,7 +437,13 @@ fn closed(contender: &mut Contender, plan: &Plan, results: &mut Results) {
         return;
     }
     let measured = measure(contender, &plan.pace(Arrivals::Closed));
-    match &measured {
+    say(who, &measured);
+    results.note(who, At::Most, measured);
+}
+
+/// Says what came of a closed loop.
+fn say(who: Who, measured: &anyhow::Result<Measured>) {
+    match measured {
         Ok(Measured::Run(run)) => eprintln!(
             "  {}: {:.0}/s, {:.1} µs, generator {:.0} %",
             who.title(),
@@ -419,11 +451,10 @@ fn closed(contender: &mut Contender, plan: &Plan, results: &mut Results) {
             run.server_micros,
             run.generator * 100.0
         ),
-        Ok(Measured::Void(why)) => eprintln!("  {}: void: {why}", who.title()),
+        Ok(Measured::Void(why) | Measured::Behind(why)) => eprintln!("  {}: void: {why}", who.title()),
         Ok(Measured::Wrong(why)) => eprintln!("  {}: wrong: {why}", who.title()),
         Err(error) => eprintln!("  {}: {error:#}", who.title()),
     }
-    results.note(who, At::Most, measured);
 }
 
 fn open_loops(contenders: &mut [Contender], plan: &Plan, results: &mut Results) {
@@ -487,6 +518,7 @@ fn signatures(plan: &Plan) -> anyhow::Result<Run> {
     let micros = used * 1e6 / count as f64;
     Ok(Run {
         answers_a_second: count as f64 / seconds,
+        came_a_second: count as f64 / seconds,
         server_micros: micros,
         generator: 0.0,
         p50: micros / 1e3,
@@ -506,6 +538,8 @@ pub(crate) struct Sizes {
 
 /// The exchange with its licenses, its peers, and what all of them are asked.
 struct Main {
+    /// The exchange's.
+    folder: PathBuf,
     pki: Pki,
     trust: Trust,
     sizes: Sizes,
@@ -552,6 +586,7 @@ impl Main {
             })
             .collect();
         Ok(Self {
+            folder,
             pki,
             trust,
             sizes,
@@ -560,6 +595,18 @@ impl Main {
             servers: vec![server],
             keys: usize::try_from(plan.licenses)?,
         })
+    }
+
+    /// The exchange at half of its knee; `None` if it has no maximum.
+    fn half(&mut self, plan: &Plan, results: &mut Results) -> anyhow::Result<Option<Result<Half, String>>> {
+        let Some(most) = results.most(Who::Verify) else { return Ok(None) };
+        eprintln!("the knee of {}", Who::Verify.title());
+        let verify = self.contenders.iter_mut().find(|contender| contender.who == Who::Verify);
+        let half = half::run(verify.context("the exchange")?, &self.folder, most, plan)?;
+        if let Err(why) = &half {
+            eprintln!("  {why}");
+        }
+        Ok(Some(half))
     }
 
     /// Starts the peers; who cannot be started is skipped.
@@ -802,6 +849,8 @@ mod tests {
             rounds: 2,
             warm_up: Duration::from_millis(1),
             duration: Duration::from_millis(50),
+            long: Duration::from_millis(50),
+            large: None,
             server_core: core,
             generator_core: core,
         }
@@ -825,6 +874,7 @@ mod tests {
             contenders.push(Contender::new(who, address, own, Some(&tls), Protocol::Http1, asking));
             let run = Run {
                 answers_a_second: most,
+                came_a_second: most,
                 server_micros: 1.0,
                 generator: 0.1,
                 p50: 1.0,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::half::Half;
 use super::measure::{Micros, Run};
 use super::steps::Step;
 use super::{At, COMPARISONS, Comparison, Missing, OPEN_SHARES, Plan, Results, Sizes, Who};
@@ -104,7 +105,10 @@ impl Pair {
                 None => {}
             }
         }
-        let series = |who| results.series.get(&(who, at)).ok_or_else(|| "not run".to_owned());
+        let series = |who| {
+            let asked = if who == Who::Many { "not run: --large asks for it" } else { "not run" };
+            results.series.get(&(who, at)).ok_or_else(|| asked.to_owned())
+        };
         let (ours, theirs) = (series(comparison.ours)?, series(comparison.theirs)?);
         let rounds: Vec<(&Run, &Run)> =
             ours.runs.iter().zip(&theirs.runs).filter_map(|(a, b)| a.as_ref().zip(b.as_ref())).collect();
@@ -166,6 +170,8 @@ pub struct Share {
 pub struct Report {
     /// The table.
     pub rows: Vec<Row>,
+    /// Verify at half of its knee, or why there is no number; `None` if it has no maximum.
+    pub half: Option<Result<Half, String>>,
     /// Verify, thread by thread, and the bare server as a whole.
     pub waterfall: Vec<Share>,
     /// Steps of a verify on one thread, and their time, µs.
@@ -180,6 +186,8 @@ pub struct Report {
     pub connections: usize,
     /// Licenses in the register.
     pub licenses: u64,
+    /// Licenses in the large register.
+    pub large: Option<u64>,
     /// Entries in the log before the first run, at least.
     pub entries: u64,
     answer_bytes: Sizes,
@@ -197,13 +205,19 @@ impl Report {
     pub(super) fn of(
         plan: &Plan,
         results: &Results,
+        half: Option<Result<Half, String>>,
         sizes: Sizes,
         receipts: usize,
         steps: Vec<Step>,
         took: Duration,
     ) -> Self {
         let rows = COMPARISONS.iter().enumerate().map(|(row, comparison)| Row {
-            name: format!("{} ÷ {}", comparison.ours.title(), comparison.theirs.title()),
+            name: match plan.large.filter(|_| comparison.ours == Who::Many) {
+                Some(large) => {
+                    format!("{} ({large}) ÷ {}", comparison.ours.title(), comparison.theirs.title())
+                }
+                None => format!("{} ÷ {}", comparison.ours.title(), comparison.theirs.title()),
+            },
             closed: Pair::of(comparison, At::Most, results),
             open: (0..OPEN_SHARES.len())
                 .map(|share| At::Share(row, share))
@@ -219,6 +233,7 @@ impl Report {
         };
         Self {
             rows: rows.collect(),
+            half,
             waterfall: waterfall(results),
             steps,
             ablations,
@@ -226,6 +241,7 @@ impl Report {
             rounds: plan.rounds,
             connections: plan.connections,
             licenses: plan.licenses,
+            large: plan.large,
             entries: plan.entries,
             answer_bytes: sizes,
             receipts,
@@ -352,6 +368,31 @@ impl fmt::Display for Report {
                 }
             }
         }
+        if let Some(half) = &self.half {
+            writeln!(
+                f,
+                "\n| verify at half of the knee | knee | at | p50 / p99 ms | bare append + fdatasync: at | p50 / p99 ms | floor: p99 ms | goal |"
+            )?;
+            writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+            match half {
+                Ok(half) => writeln!(
+                    f,
+                    "| {:.0} s | {:.0}/s | {:.0}/s | {:.2} / **{:.2}** | {:.0}/s of {} bytes | {:.2} / {:.2} | {:.2} | {:.2} |",
+                    half.seconds,
+                    half.knee,
+                    half.offered,
+                    half.p50,
+                    half.p99,
+                    half.bare.appends_a_second,
+                    half.bare.frame_bytes,
+                    half.bare.latency_ms.p50,
+                    half.bare.latency_ms.p99,
+                    half.floor,
+                    half.goal
+                )?,
+                Err(why) => writeln!(f, "| {why} | | | | | | | |")?,
+            }
+        }
         if !self.waterfall.is_empty() {
             writeln!(f, "\n| where the time of a verify goes | in the program, µs | in the kernel, µs |")?;
             writeln!(f, "|---|---|---|")?;
@@ -408,7 +449,15 @@ mod tests {
     fn run(answers_a_second: f64, server_micros: f64) -> Run {
         let micros = Micros { user: server_micros, system: 0.0 };
         let threads = BTreeMap::from([("main".to_owned(), micros), ("idle".to_owned(), Micros::default())]);
-        Run { answers_a_second, server_micros, generator: 0.5, p50: 1.0, p99: 2.0, threads }
+        Run {
+            answers_a_second,
+            came_a_second: answers_a_second,
+            server_micros,
+            generator: 0.5,
+            p50: 1.0,
+            p99: 2.0,
+            threads,
+        }
     }
 
     fn results() -> Results {

@@ -1,0 +1,76 @@
+//! The exchange with few licenses and with many, asked the same in turn.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+
+use super::child::Running;
+use super::measure::drive_one;
+use super::{At, Plan, Results, Who, exchange};
+use crate::drive::{Arrivals, Endpoint, Protocol};
+use crate::folder::organisation;
+use crate::mix::Mix;
+use crate::population::Population;
+use crate::run;
+use crate::scenario::{Exchange, Operation, Share};
+
+/// Licenses of the small one.
+const FEW: u64 = 1_000;
+/// How much more popular the first licenses are than the others, as everywhere in the comparison.
+const POPULARITY: f64 = 1.0;
+
+/// One exchange with its population.
+struct Grown {
+    who: Who,
+    folder: PathBuf,
+    server: Running,
+    endpoint: Endpoint,
+    mix: Mix,
+    trust: verifier::trust::Trust,
+}
+
+impl Grown {
+    fn start(plan: &Plan, who: Who, name: &str, licenses: u64) -> anyhow::Result<Self> {
+        let folder = plan.folder(name)?;
+        let trust = exchange::prepare(&folder, licenses, 0)?;
+        let server = exchange::start(&plan.server, &["serve", "--development"], &folder, plan.server_core)?;
+        let endpoint = run::endpoint(&folder, exchange::RELYING, server.address, Protocol::Http1, false)?;
+        let population = Arc::new(Population::load(&folder, organisation(exchange::ISSUER)?)?);
+        let verify = Share { operation: Operation::Verify, share: 1.0, inline_proof: false };
+        let asked = Exchange { licenses, zipf: POPULARITY, mix: vec![verify], sizes: Vec::new() };
+        let mix = Mix::new(&asked, population, &server.address.to_string())?;
+        Ok(Self { who, folder, server, endpoint, mix, trust })
+    }
+}
+
+/// Measures both in turn, checks the receipts that were kept, and takes the folders away; gives how many receipts were good.
+///
+/// # Errors
+/// An exchange does not come about, or a receipt is not good.
+pub(super) fn measure(plan: &Plan, large: u64, results: &mut Results) -> anyhow::Result<usize> {
+    eprintln!("{large} licenses beside {FEW}");
+    let mut both = [
+        Grown::start(plan, Who::Few, "few", FEW)?,
+        Grown::start(plan, Who::Many, "many", large).context("the exchange with many licenses")?,
+    ];
+    let pace = plan.pace(Arrivals::Closed);
+    for round in 0..plan.rounds {
+        for grown in super::in_turn(&mut both, round) {
+            let processes = grown.server.processes();
+            let measured = drive_one(&grown.endpoint, Protocol::Http1, &processes, &mut grown.mix, &pace);
+            super::say(grown.who, &measured);
+            results.note(grown.who, At::Most, measured);
+        }
+    }
+    let mut receipts = 0;
+    for Grown { who, folder, server, mix, trust, .. } in both {
+        let kept = Arc::new(Mutex::new(mix.keep.right));
+        if !results.missing.contains_key(&who) {
+            receipts += exchange::check(who.title(), &kept, false, &trust)?;
+        }
+        drop(server);
+        std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    }
+    Ok(receipts)
+}
