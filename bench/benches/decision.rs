@@ -9,6 +9,7 @@ use criterion::{Criterion, Throughput};
 use exchange::decide::{Context, decide};
 use exchange::facts::Facts;
 use exchange::gateway::now_ms;
+use exchange::machine::Form;
 use exchange::participant::{Caller, Documents};
 use exchange::request::{self, Action};
 use ledger::DocumentKind;
@@ -50,12 +51,12 @@ fn main() {
     let mut group = criterion.benchmark_group("decision");
     group.throughput(Throughput::Elements(1));
     group.bench_function("parse", |bencher| {
-        bencher.iter(|| request::parse(Route::Verify, black_box(&with_grant)).expect("good"));
+        bencher.iter(|| request::parse(Route::Verify, Form::Json, black_box(&with_grant)).expect("good"));
     });
     for (name, body, expected) in
         [("grant", &with_grant, true), ("legal-person", &legal, true), ("no-right", &without_grant, false)]
     {
-        let action = request::parse(Route::Verify, body).expect("good");
+        let action = request::parse(Route::Verify, Form::Json, body).expect("good");
         assert_eq!(permitted(&action).0, expected, "{name}");
         group.bench_function(name, |bencher| bencher.iter(|| permitted(&action)));
     }

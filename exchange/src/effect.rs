@@ -20,7 +20,7 @@ use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::journal as fb;
 use schemas::routes::Route;
 use schemas::state::LicenseState as Standing;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use verifier::leaf::{Labels, LeafKind, Open, told_digest};
 use verifier::license::{BodyHolder, LicenseContent};
 use verifier::receipt::request_digest;
@@ -33,6 +33,7 @@ use crate::decide::{self, Denial, Granted, Permit};
 use crate::facts::{self, Found, Link};
 use crate::floor;
 use crate::json::{Object, USUAL_DOCUMENT_BYTES};
+use crate::machine::{self, Form};
 use crate::pages;
 use crate::participant::Participant;
 use crate::proposal::{self, Approved, Hold};
@@ -73,6 +74,8 @@ pub struct Entry<'a> {
     pub route: Route,
     /// Organisation of the certificate.
     pub organisation: &'a Uscc,
+    /// The form of the answer, if it is permitted.
+    pub form: Form,
     /// The body as received; `None` when it was not read to its end.
     pub body: Option<&'a [u8]>,
     /// Bound when the permit commits: key and keyed hash of the request.
@@ -260,32 +263,36 @@ struct Listed {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct RetrieveAnswer<'a> {
-    identifier: String,
-    mode: &'static str,
-    state: &'static str,
-    in_force: bool,
+pub(crate) struct RetrieveAnswer<'a> {
+    pub(crate) identifier: String,
+    pub(crate) mode: &'static str,
+    pub(crate) state: &'static str,
+    pub(crate) in_force: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fields: Option<BTreeMap<String, String>>,
+    pub(crate) fields: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "base64_if_any")]
+    pub(crate) envelope: Option<Vec<u8>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    envelope: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    annotation: Option<Annotation<'a>>,
-    as_of: String,
+    pub(crate) annotation: Option<Annotation<'a>>,
+    pub(crate) as_of: String,
+}
+
+fn base64_if_any<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+    bytes.as_ref().map(|bytes| BASE64.encode(bytes)).serialize(serializer)
 }
 
 /// 加注: who had the copy made, for what, and until when it may be used.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Annotation<'a> {
-    creator: &'a str,
-    creator_name: &'a str,
-    cause: &'a str,
-    item_name: &'a str,
-    business_code: &'a str,
-    created_at: String,
-    expires_at: String,
-    watermark: String,
+pub(crate) struct Annotation<'a> {
+    pub(crate) creator: &'a str,
+    pub(crate) creator_name: &'a str,
+    pub(crate) cause: &'a str,
+    pub(crate) item_name: &'a str,
+    pub(crate) business_code: &'a str,
+    pub(crate) created_at: String,
+    pub(crate) expires_at: String,
+    pub(crate) watermark: String,
 }
 
 #[derive(Serialize)]
@@ -451,16 +458,20 @@ impl Builder<'_> {
                 private.identifiers = vec![identifier.clone().into()];
                 let annotation =
                     (retrieve.mode == Mode::Copy).then(|| annotate(entry, caller, &retrieve.context));
-                json(&RetrieveAnswer {
+                let answer = RetrieveAnswer {
                     identifier,
                     mode: retrieve.mode.name(),
                     state: state_code(&found),
                     in_force: in_force(entry, &found),
                     fields,
-                    envelope: (retrieve.mode == Mode::Envelope).then(|| BASE64.encode(&envelope)),
+                    envelope: (retrieve.mode == Mode::Envelope).then_some(envelope),
                     annotation,
                     as_of,
-                })
+                };
+                match entry.form {
+                    Form::Json => json(&answer),
+                    Form::Machine => machine::retrieve_answer(&answer),
+                }
             }
             Granted::Verify {
                 verify,
@@ -506,15 +517,21 @@ impl Builder<'_> {
                         }
                     }
                 };
-                let mut answer = Object::new();
-                answer.text("verdict", verdict_name(verdict));
-                answer.text_if_any("state", shown.map(Standing::code));
-                answer.texts("reasons", &reasons);
-                if let Some(matches) = matches {
-                    answer.flag("matches", matches);
+                let (verdict, state) = (verdict_name(verdict), shown.map(Standing::code));
+                match entry.form {
+                    Form::Json => {
+                        let mut answer = Object::new();
+                        answer.text("verdict", verdict);
+                        answer.text_if_any("state", state);
+                        answer.texts("reasons", &reasons);
+                        if let Some(matches) = matches {
+                            answer.flag("matches", matches);
+                        }
+                        answer.text("asOf", &as_of);
+                        answer.end()
+                    }
+                    Form::Machine => machine::verify_answer(verdict, state, &reasons, matches, &as_of),
                 }
-                answer.text("asOf", &as_of);
-                answer.end()
             }
             Granted::GrantCreate { create, holder, target, fields } => {
                 let mut key = [0; 16];

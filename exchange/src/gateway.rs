@@ -40,6 +40,7 @@ use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
 use crate::facts::{self, Facts};
 use crate::floor;
+use crate::machine::Form;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
 use crate::proposal;
@@ -64,7 +65,8 @@ const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
 /// The headers of ours that a request may have, and what is nearly always said of its body.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RECEIPT: HeaderName = HeaderName::from_static("receipt");
-const JSON: &str = "application/json";
+/// Media type of refusals (RFC 9457).
+const PROBLEM: &str = "application/problem+json";
 
 /// Everything the request path works with.
 pub struct Gateway {
@@ -110,8 +112,8 @@ pub struct Answer {
     pub status: u16,
     /// Body.
     pub body: Bytes,
-    /// `application/problem+json` instead of `application/json`.
-    pub problem: bool,
+    /// Media type of the body.
+    pub media_type: &'static str,
     /// Public code, for metrics.
     pub code: Code,
 }
@@ -120,6 +122,7 @@ pub struct Answer {
 struct Received {
     /// `None` when it was not read to its end.
     body: Option<Bytes>,
+    form: Form,
     idempotency_key: Option<String>,
     inline_proof: bool,
     /// A refusal found while reading.
@@ -137,6 +140,10 @@ enum Fresh {
 }
 
 /// Outcome of steps 2 to 6.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request has an effect, and a box costs more than its move"
+)]
 enum Decided {
     Effect(Effect),
     Again(Answer),
@@ -289,7 +296,9 @@ impl Gateway {
             let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
             facts.ends_at(caller.ends_at_ms);
             let body = received.body.as_deref();
-            let mut entry = Entry { route, organisation, body, idempotency: None, now_ms, release_ms: 0 };
+            let form = received.form;
+            let mut entry =
+                Entry { route, organisation, form, body, idempotency: None, now_ms, release_ms: 0 };
             // 2 to 6
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => effect,
@@ -341,7 +350,7 @@ impl Gateway {
             }
             // 8 -> answer + receipt
             let Effect { status, code, answer, request_salt, .. } = effect;
-            return Ok(self.committed(status, code, &answer, request_salt, committed));
+            return Ok(self.committed(status, code, received.form, &answer, request_salt, committed));
         }
         Err(Code::FactsChanged)
     }
@@ -373,7 +382,7 @@ impl Gateway {
                 None
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
-                return Ok(Decided::Again(self.original(entry.route, &bound, request.inline_proof)?));
+                return Ok(Decided::Again(self.original(entry.route, &bound, request)?));
             }
             Fresh::Again(bound) => Some(bound),
         };
@@ -381,7 +390,7 @@ impl Gateway {
         let permit = decide::decide(&self.context(), facts, caller.participant(), &request.action)?;
         if let Some(bound) = again {
             // A disclosure is given again only while its right still holds.
-            return Ok(Decided::Again(self.original(entry.route, &bound, request.inline_proof)?));
+            return Ok(Decided::Again(self.original(entry.route, &bound, request)?));
         }
         // 6 -> Effect
         let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
@@ -411,7 +420,8 @@ impl Gateway {
         // A body that was not read to its end has its refusal.
         let body = received.body.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
         Ok(Request {
-            action: request::parse(route, body)?,
+            action: request::parse(route, received.form, body)?,
+            form: received.form,
             body,
             idempotency_key: received.idempotency_key.as_deref(),
             inline_proof: received.inline_proof,
@@ -453,7 +463,7 @@ impl Gateway {
 
     /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
     /// An inline proof is given against the published checkpoint, which covers the entry within a second.
-    fn original(&self, route: Route, bound: &Bound, inline_proof: bool) -> Result<Answer, Refusal> {
+    fn original(&self, route: Route, bound: &Bound, request: &Request<'_>) -> Result<Answer, Refusal> {
         let internal = |error| {
             match error {
                 ReadError::Missing(segment) => return facts::missing(segment),
@@ -464,14 +474,16 @@ impl Gateway {
             Refusal::new(Code::Internal)
         };
         let (subject, mut committed) = self.ledger.original(bound).map_err(internal)?;
-        if inline_proof {
+        if request.inline_proof {
             committed.proof = self.ledger.proof(bound.index).ok().flatten();
         }
         let record = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).ok();
         let found = record.and_then(|record| Some((record.answer()?.bytes(), record.told_salt()?.bytes())));
         let (answer, told_salt) = found.ok_or_else(|| Refusal::new(Code::Internal))?;
         let request_salt = effect::request_salt(told_salt);
-        Ok(self.committed(route.success_status(), Code::Ok, answer, request_salt, committed))
+        let status = route.success_status();
+        // The same body is of the same form.
+        Ok(self.committed(status, Code::Ok, request.form, answer, request_salt, committed))
     }
 
     /// An answer that says something: possible only with what the ledger gives back after its sync.
@@ -479,6 +491,7 @@ impl Gateway {
         &self,
         status: u16,
         code: Code,
+        form: Form,
         answer: &[u8],
         request_salt: Hash,
         committed: Committed,
@@ -493,8 +506,12 @@ impl Gateway {
             request_salt: Some(request_salt),
             proof: committed.proof.map(|proof| proof.to_text()),
         };
-        let body = verifier::receipt::attach(answer, &receipt);
-        Answer { status, body: body.into(), problem: code != Code::Ok, code }
+        let (body, media_type) = match (code, form) {
+            (Code::Ok, Form::Machine) => (verifier::machine::attach(answer, &receipt), form.media_type()),
+            (Code::Ok, Form::Json) => (verifier::receipt::attach(answer, &receipt), form.media_type()),
+            _ => (verifier::receipt::attach(answer, &receipt), PROBLEM),
+        };
+        Answer { status, body: body.into(), media_type, code }
     }
 
     /// Journals what was shed since the last call; called once a second.
@@ -538,7 +555,7 @@ impl Gateway {
 impl Answer {
     /// An answer that decides nothing: a fixed body, no fact.
     pub fn undecided(code: Code) -> Self {
-        Self { status: code.status(), body: undecided(code).into(), problem: true, code }
+        Self { status: code.status(), body: undecided(code).into(), media_type: PROBLEM, code }
     }
 }
 
@@ -578,8 +595,14 @@ where
     };
     let inline_proof = head.headers.get(RECEIPT).is_some_and(|value| value.as_bytes() == b"inline");
     let held = crate::hold::asked(&head.headers);
-    let unread =
-        |refusal| Received { body: None, idempotency_key: None, inline_proof, refusal: Some(refusal), held };
+    let unread = |refusal| Received {
+        body: None,
+        form: Form::Json,
+        idempotency_key: None,
+        inline_proof,
+        refusal: Some(refusal),
+        held,
+    };
     if let Some(code) = misrouted {
         return Ok(unread(Refusal::new(code)));
     }
@@ -589,14 +612,16 @@ where
         // Too slow; or the connection broke, and nobody is there to be answered.
         Err(_) | Ok(Err(Broken)) => return Err(Code::RequestTimeout),
     };
-    let refusal = if !is_json(&head.headers) {
+    let form = form(&head.headers);
+    let refusal = if form.is_none() {
         Some(Refusal::new(Code::WrongContentType))
     } else if bad_key {
         Some(Refusal::new(Code::IdempotencyKeyRequired))
     } else {
         None
     };
-    Ok(Received { body: Some(body), idempotency_key, inline_proof, refusal, held })
+    let form = form.unwrap_or(Form::Json);
+    Ok(Received { body: Some(body), form, idempotency_key, inline_proof, refusal, held })
 }
 
 /// The connection broke while a body was read.
@@ -623,13 +648,15 @@ where
     Ok((received <= MAX_BODY_BYTES).then(|| whole.into()))
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    let plain = |value: &str| {
-        let media_type = value.split(';').next().unwrap_or_default().trim();
-        media_type.eq_ignore_ascii_case(JSON)
+/// What the content type says; `None` when it is none that any route takes.
+fn form(headers: &HeaderMap) -> Option<Form> {
+    let value = headers.get(CONTENT_TYPE)?;
+    let is = |media_type: &str| {
+        let plain =
+            |value: &str| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type);
+        value.as_bytes() == media_type.as_bytes() || value.to_str().is_ok_and(plain)
     };
-    value.as_bytes() == JSON.as_bytes() || value.to_str().is_ok_and(plain)
+    [Form::Json, Form::Machine].into_iter().find(|form| is(form.media_type()))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ()> {

@@ -21,6 +21,7 @@ mod hold;
 pub mod init;
 mod json;
 pub mod listeners;
+pub mod machine;
 pub mod meters;
 pub mod pages;
 pub mod participant;

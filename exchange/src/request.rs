@@ -8,16 +8,19 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use flatbuffers::VerifierOptions;
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
 use schemas::license_type::MAX_VALUE_LENGTH;
+use schemas::machine as fb;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IntoDeserializer as _, MapAccess, Visitor};
 
+use crate::machine::Form;
 use crate::participant::Participant;
 use crate::proposal::Kind;
 use crate::refusal::Refusal;
@@ -36,6 +39,10 @@ const MAX_EXPECTED: usize = 8;
 const MAX_FIELDS: usize = 64;
 /// Most entries of one page of a trace or a log query.
 const MAX_PAGE_ENTRIES: usize = 100;
+/// Tables of a machine peer's request: the request, a license, two holders, a use context and the fields.
+const MAX_TABLES: usize = 8 + MAX_FIELDS;
+/// How deep they lie in each other.
+const MAX_DEPTH: usize = 8;
 /// Most holders of one license.
 const MAX_HOLDERS: usize = 16;
 
@@ -48,6 +55,8 @@ pub struct Request<'a> {
     pub idempotency_key: Option<&'a str>,
     /// `Receipt: inline` was asked for.
     pub inline_proof: bool,
+    /// The form of the body, and of the answer.
+    pub form: Form,
     /// What is asked.
     pub action: Action<'a>,
 }
@@ -458,7 +467,39 @@ pub struct UseContext<'a> {
 pub const STAGES: [&str; 5] = ["申办", "受理", "审核", "决定", "送达"];
 
 /// Reads a body as the route's action.
-pub fn parse(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
+pub fn parse(route: Route, form: Form, body: &[u8]) -> Result<Action<'_>, Refusal> {
+    match form {
+        Form::Json => parse_json(route, body),
+        Form::Machine => parse_machine(route, body),
+    }
+}
+
+fn parse_machine(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
+    Ok(match route {
+        Route::Verify => {
+            Action::Verify(wire::Verify::of_machine(&read::<fb::VerifyRequest<'_>>(body)?)?.typed()?)
+        }
+        Route::Retrieve => {
+            Action::Retrieve(wire::Retrieve::of_machine(&read::<fb::RetrieveRequest<'_>>(body)?)?.typed()?)
+        }
+        _ => return Err(Refusal::new(Code::WrongContentType)),
+    })
+}
+
+/// Reads a table of a machine peer, whose parts may lie in each other only so often.
+fn read<'a, T: flatbuffers::Follow<'a> + flatbuffers::Verifiable + 'a>(
+    body: &'a [u8],
+) -> Result<T::Inner, Refusal> {
+    let limits = VerifierOptions {
+        max_depth: MAX_DEPTH,
+        max_tables: MAX_TABLES,
+        max_apparent_size: MAX_BODY_BYTES,
+        ..VerifierOptions::default()
+    };
+    flatbuffers::root_with_opts::<T>(&limits, body).map_err(|_| Refusal::new(Code::MalformedRequest))
+}
+
+fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
     let text = std::str::from_utf8(body).map_err(|_| Refusal::new(Code::BadUtf8))?;
     Ok(match route {
         Route::Issue => Action::Issue(json::<wire::Issue>(text)?.license.typed()?),
@@ -633,6 +674,9 @@ mod wire {
         certificate_number: Option<Text<'a>>,
         holder: Option<Holder<'a>>,
         envelope: Option<Text<'a>>,
+        /// The same as it is, from machine peers.
+        #[serde(skip)]
+        bytes: Option<&'a [u8]>,
     }
 
     #[derive(Deserialize)]
@@ -946,6 +990,7 @@ mod wire {
                     certificate_number: None,
                     holder: None,
                     envelope: None,
+                    bytes: None,
                 } => Ok(Named::Identifier { identifier: identifier(&text)?, text: text.0 }),
                 Self {
                     identifier: None,
@@ -953,6 +998,7 @@ mod wire {
                     certificate_number: Some(certificate_number),
                     holder: Some(holder),
                     envelope: None,
+                    bytes: None,
                 } if bounded(&certificate_number, MAX_CONTEXT_CHARS) => Ok(Named::Number {
                     type_code: type_code(&code)?,
                     certificate_number: certificate_number.0.into_owned(),
@@ -970,11 +1016,20 @@ mod wire {
                     certificate_number: None,
                     holder: None,
                     envelope: Some(text),
+                    bytes: None,
                 } => {
                     let bytes =
                         BASE64.decode(text.as_bytes()).map_err(|_| Refusal::new(Code::BadEnvelope))?;
                     Ok(Subject::Envelope(bytes))
                 }
+                Self {
+                    identifier: None,
+                    type_code: None,
+                    certificate_number: None,
+                    holder: None,
+                    envelope: None,
+                    bytes: Some(bytes),
+                } => Ok(Subject::Envelope(bytes.to_vec())),
                 other => Ok(Subject::Named(other.named()?)),
             }
         }
@@ -1006,7 +1061,83 @@ mod wire {
         }
     }
 
+    impl<'a> From<&'a str> for Text<'a> {
+        fn from(text: &'a str) -> Self {
+            Self(Cow::Borrowed(text))
+        }
+    }
+
+    impl<'a> From<fb::Holder<'a>> for Holder<'a> {
+        fn from(holder: fb::Holder<'a>) -> Self {
+            Self { type_code: holder.type_code().into(), number: holder.number().into() }
+        }
+    }
+
+    impl<'a> From<fb::LicenseName<'a>> for LicenseName<'a> {
+        fn from(name: fb::LicenseName<'a>) -> Self {
+            Self {
+                identifier: name.identifier().map(Text::from),
+                type_code: name.type_code().map(Text::from),
+                certificate_number: name.certificate_number().map(Text::from),
+                holder: name.holder().map(Holder::from),
+                envelope: None,
+                bytes: name.envelope().map(|envelope| envelope.bytes()),
+            }
+        }
+    }
+
+    impl<'a> From<fb::UseContext<'a>> for ContextValue<'a> {
+        fn from(context: fb::UseContext<'a>) -> Self {
+            Self {
+                user_name: context.user_name().map(Text::from),
+                item_code: context.item_code().map(Text::from),
+                item_name: context.item_name().map(Text::from),
+                business_code: context.business_code().map(Text::from),
+                cause: context.cause().map(Text::from),
+                stage: context.stage().map(Text::from),
+                delay: context.delay().map(Text::from),
+            }
+        }
+    }
+
+    impl<'a> Retrieve<'a> {
+        pub(super) fn of_machine(request: &fb::RetrieveRequest<'a>) -> Result<Self, Refusal> {
+            let malformed = || Refusal::new(Code::MalformedRequest);
+            let mode: Result<Mode, serde::de::value::Error> =
+                Mode::deserialize(request.mode().into_deserializer());
+            let fields = request.fields();
+            if fields.is_some_and(|fields| fields.len() > MAX_FIELDS) {
+                return Err(malformed());
+            }
+            Ok(Self {
+                license: request.license().into(),
+                mode: mode.map_err(|_| malformed())?,
+                fields: fields.into_iter().flatten().map(str::to_owned).collect(),
+                holder: request.holder().map(Holder::from),
+                grant: request.grant().map(Text::from),
+                context: request.use_().map(ContextValue::from),
+            })
+        }
+    }
+
     impl<'a> Verify<'a> {
+        pub(super) fn of_machine(request: &fb::VerifyRequest<'a>) -> Result<Self, Refusal> {
+            let mut expect: Vec<(String, String)> = Vec::new();
+            for field in request.expect().into_iter().flatten() {
+                if expect.iter().any(|(before, _)| before == field.name()) {
+                    return Err(Refusal::new(Code::DuplicateKey));
+                }
+                expect.push((field.name().to_owned(), field.value().to_owned()));
+            }
+            Ok(Self {
+                license: request.license().into(),
+                expect: Pairs(expect),
+                holder: request.holder().map(Holder::from),
+                grant: request.grant().map(Text::from),
+                context: request.use_().map(ContextValue::from),
+            })
+        }
+
         pub(super) fn typed(self) -> Result<super::Verify<'a>, Refusal> {
             let context = context(self.context)?;
             if self.expect.0.len() > MAX_EXPECTED {
@@ -1124,7 +1255,7 @@ mod tests {
     use super::*;
 
     fn code_of(route: Route, body: &str) -> Code {
-        parse(route, body.as_bytes()).expect_err("must be refused").code
+        parse(route, Form::Json, body.as_bytes()).expect_err("must be refused").code
     }
 
     #[test]
@@ -1154,7 +1285,7 @@ mod tests {
             r#"{{"license":{{"identifier":"{escaped}"}},"use":{{"userName":"{part}","itemCode":"a\"b","itemName":"\u4e8b\\",
             "businessCode":"c","cause":"d","stage":"\u53d7理"}}}}"#
         );
-        let Action::Verify(verify) = parse(Route::Verify, body.as_bytes()).expect("good") else {
+        let Action::Verify(verify) = parse(Route::Verify, Form::Json, body.as_bytes()).expect("good") else {
             unreachable!("asked of this route")
         };
         let Subject::Named(Named::Identifier { identifier: read, text }) = &verify.subject else {
@@ -1182,6 +1313,6 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_refused() {
-        assert_eq!(parse(Route::Verify, &[0xff, 0xfe]).expect_err("bad").code, Code::BadUtf8);
+        assert_eq!(parse(Route::Verify, Form::Json, &[0xff, 0xfe]).expect_err("bad").code, Code::BadUtf8);
     }
 }

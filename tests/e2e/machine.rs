@@ -29,7 +29,7 @@ async fn the_answer_says_what_json_says_and_its_receipt_proves_it() {
     let server = shared(Setup::new).await;
     let (mut issuer, mut bank) = (server.party("issuer"), server.party("bank"));
     let license = draft(&natural()).issue(&mut issuer).await;
-    let number = json!(license.draft.certificate_number);
+    let number = json!(license.draft.license.certificate_number);
     let body = |call: Call, change: &dyn Fn(&mut Value)| {
         let mut body: Value = serde_json::from_slice(&call.body).unwrap();
         change(&mut body);
@@ -110,12 +110,16 @@ async fn what_is_wrong_is_refused_as_in_json() {
     let doubled = {
         let mut fbb = FlatBufferBuilder::new();
         let identifier = Some(fbb.create_string(&license.identifier));
-        let license =
-            Some(fb::LicenseName::create(&mut fbb, &fb::LicenseNameArgs { identifier, ..Default::default() }));
+        let license = Some(fb::LicenseName::create(
+            &mut fbb,
+            &fb::LicenseNameArgs { identifier, ..Default::default() },
+        ));
         let expected = [field(&mut fbb, "name", "甲"), field(&mut fbb, "name", "乙")];
         let expect = Some(fbb.create_vector(&expected));
-        let root =
-            fb::VerifyRequest::create(&mut fbb, &fb::VerifyRequestArgs { license, expect, ..Default::default() });
+        let root = fb::VerifyRequest::create(
+            &mut fbb,
+            &fb::VerifyRequestArgs { license, expect, ..Default::default() },
+        );
         fbb.finish(root, None);
         good.clone().with_body(fbb.finished_data().to_vec())
     };
@@ -134,7 +138,10 @@ async fn what_is_wrong_is_refused_as_in_json() {
         (good.clone().with_body(vec![0xff; 64]), Code::MalformedRequest),
         (retrieve.clone().with_body(good.body.clone()), Code::MalformedRequest),
         // Other routes take JSON alone.
-        (Call::raw(Route::Search, good.body.clone()).header("content-type", fb::MEDIA_TYPE), Code::WrongContentType),
+        (
+            Call::raw(Route::Search, good.body.clone()).header("content-type", fb::MEDIA_TYPE),
+            Code::WrongContentType,
+        ),
     ] {
         server.refused(&mut issuer, &call, code).await;
     }

@@ -21,7 +21,9 @@ impl Call {
     /// The media type that its answer must have when it is permitted.
     pub fn media_type(&self) -> &str {
         let sent = self.headers.iter().find(|(name, _)| name == "content-type");
-        sent.map(|(_, value)| value.as_str()).filter(|value| *value == fb::MEDIA_TYPE).unwrap_or("application/json")
+        sent.map(|(_, value)| value.as_str())
+            .filter(|value| *value == fb::MEDIA_TYPE)
+            .unwrap_or("application/json")
     }
 }
 
@@ -115,18 +117,23 @@ pub fn decode(route: Route, answer: &[u8]) -> Value {
         put("state", Some(json!(read.state())));
         put("inForce", Some(json!(read.in_force())));
         let fields = |fields: flatbuffers::Vector<'_, flatbuffers::ForwardsUOffset<fb::Field<'_>>>| {
-            Value::Object(fields.iter().map(|field| (field.name().to_owned(), json!(field.value()))).collect())
+            Value::Object(
+                fields.iter().map(|field| (field.name().to_owned(), json!(field.value()))).collect(),
+            )
         };
         put("fields", read.fields().map(fields));
         put("envelope", read.envelope().map(|bytes| json!(BASE64.encode(bytes.bytes()))));
-        put("annotation", read.annotation().map(|annotation| {
-            json!({
-                "creator": annotation.creator(), "creatorName": annotation.creator_name(),
-                "cause": annotation.cause(), "itemName": annotation.item_name(),
-                "businessCode": annotation.business_code(), "createdAt": annotation.created_at(),
-                "expiresAt": annotation.expires_at(), "watermark": annotation.watermark(),
-            })
-        }));
+        put(
+            "annotation",
+            read.annotation().map(|annotation| {
+                json!({
+                    "creator": annotation.creator(), "creatorName": annotation.creator_name(),
+                    "cause": annotation.cause(), "itemName": annotation.item_name(),
+                    "businessCode": annotation.business_code(), "createdAt": annotation.created_at(),
+                    "expiresAt": annotation.expires_at(), "watermark": annotation.watermark(),
+                })
+            }),
+        );
         put("asOf", Some(json!(read.as_of())));
     } else {
         let read = flatbuffers::root::<fb::VerifyAnswer<'_>>(body).unwrap();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use exchange::decide::{Context, decide};
 use exchange::facts::Facts;
 use exchange::gateway::now_ms;
+use exchange::machine::Form;
 use exchange::participant::{Caller, Documents};
 use exchange::request;
 use http_body_util::Full;
@@ -47,8 +48,10 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
             body
         })
         .collect();
-    let actions =
-        bodies.iter().map(|body| request::parse(Route::Verify, body)).collect::<Result<Vec<_>, _>>();
+    let actions = bodies
+        .iter()
+        .map(|body| request::parse(Route::Verify, Form::Json, body))
+        .collect::<Result<Vec<_>, _>>();
     let actions = actions.map_err(|refusal| anyhow::anyhow!("a request is refused: {:?}", refusal.code))?;
     let now_ms = now_ms();
     let permitted = |number: usize| {
@@ -69,7 +72,7 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
     let (answer, told) = receipt::cut(&answer.body).map_err(|error| anyhow::anyhow!("{error}"))?;
 
     let steps = vec![
-        ("parsing the request", timed(duration, |at| request::parse(Route::Verify, &bodies[at]))),
+        ("parsing the request", timed(duration, |at| request::parse(Route::Verify, Form::Json, &bodies[at]))),
         ("digest of the request", timed(duration, |at| verifier::sha256(&[&bodies[at]]))),
         ("facts and decision", timed(duration, permitted)),
         ("receipt into the answer", timed(duration, |_| receipt::attach(&answer, &told))),
