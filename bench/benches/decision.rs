@@ -32,7 +32,7 @@ fn main() {
         world.verify[number].write(1, &mut body);
         body
     };
-    let permitted = |action: &Action| {
+    let permitted = |action: &Action<'_>| {
         let mut facts = Facts::new(ledger, &register, &types, now_ms);
         let registered = facts.participant(&world.approval.organisation).expect("a participant");
         let caller = Caller::identify(registered, now_ms, &world.approval).expect("an active one");

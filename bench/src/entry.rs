@@ -1,9 +1,8 @@
 //! Entries as a verify request makes them, for what drives a ledger without an exchange around it.
 
 use ledger::record::Record;
-use ledger::{Command, Fact, Prepared};
+use ledger::{Command, Fact, Prepared, Subjects};
 use verifier::leaf::{Labels, LeafKind, Open, told_digest};
-use verifier::sha256;
 
 /// Plaintext of a use's subject part, bytes.
 pub const SUBJECT_BYTES: usize = 400;
@@ -12,8 +11,7 @@ pub const ORGANISATION: [u8; 18] = *b"91350100M000100Y43";
 
 /// An entry with this record and these sealed parts; digests that nobody looks into are constants.
 pub fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
-    let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-    let subject_digest = sha256(&parts);
+    let subjects = Subjects::of(&subjects);
     let open = Open {
         route: 5,
         decision: 1,
@@ -24,16 +22,15 @@ pub fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
         request_digest: [4; 32],
         answer_digest: [5; 32],
         policy: [6; 32],
-        subject_digest,
+        subject_digest: *subjects.digest(),
         labels: Labels::new(record.concerned.clone()),
     };
     Prepared {
         kind: LeafKind::Entry,
         open: open.encode(),
-        record: record.encode(),
+        record: record.clone(),
         told: record.concerned.iter().map(|label| told_digest(&[8; 32], label, b"told")).collect(),
         subjects,
-        subject_digest,
     }
 }
 

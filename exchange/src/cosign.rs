@@ -512,7 +512,7 @@ impl Board {
 mod tests {
     use super::*;
     use crate::gateway::commit_system;
-    use ledger::{EpochsInMemory, LedgerKeys, Options, Prepared, record::Record};
+    use ledger::{EpochsInMemory, LedgerKeys, Options, Prepared, Subjects, record::Record};
     use std::io::{Read as _, Write as _};
     use std::sync::mpsc;
     use verifier::leaf::LeafKind;
@@ -541,10 +541,9 @@ mod tests {
             let statement = Prepared {
                 kind: LeafKind::ShardOpen,
                 open: format!("statement {leaf}\n").into_bytes(),
-                record: Record::default().encode(),
+                record: Record::default(),
                 told: Vec::new(),
-                subjects: Vec::new(),
-                subject_digest: verifier::sha256(&[]),
+                subjects: Subjects::none(),
             };
             commit_system(&ledger, statement).await.expect("committed");
         }

@@ -67,12 +67,12 @@ pub(crate) enum Granted<'a> {
     /// Change the state.
     State { identifier: &'a CertificateIdentifier, found: Found, state: LicenseState, by_04: bool },
     /// Answer an index query, newest first.
-    Search { search: &'a Search, licenses: Vec<Found>, issuer: Option<Uscc>, complete: bool },
+    Search { search: &'a Search<'a>, licenses: Vec<Found>, issuer: Option<Uscc>, complete: bool },
     /// Disclose one license.
-    Retrieve { retrieve: &'a Retrieve, found: Found },
+    Retrieve { retrieve: &'a Retrieve<'a>, found: Found },
     /// Answer a verification.
     Verify {
-        verify: &'a Verify,
+        verify: &'a Verify<'a>,
         found: Option<Found>,
         verdict: Verdict,
         reasons: Vec<&'static str>,
@@ -95,7 +95,7 @@ pub(crate) enum Granted<'a> {
     /// Carry a proposal out.
     Approve(Approved),
     /// Show a holder's trace, to an agent by a link.
-    Trace { trace: &'a Trace, link: Option<LinkKind> },
+    Trace { trace: &'a Trace<'a>, link: Option<LinkKind> },
     /// Answer an auditor; with the label of the holder asked for, `None` for one that the log does not know.
     LogQuery { query: &'a LogQuery, holder: Option<Option<Label>> },
     /// Make a link; an agent whom the log does not know gets a label by it.
@@ -136,7 +136,7 @@ pub fn decide<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    action: &'a Action,
+    action: &'a Action<'a>,
 ) -> Result<Permit<'a>, Refusal> {
     match action {
         Action::Issue(draft) => issue(context, facts, caller, draft, None),
@@ -204,7 +204,12 @@ pub fn decide<'a>(
 /// Whom a denial concerns: the real holders of the license asked about if it is known, else the holders named, as far
 /// as the log knows them. So it is for every refusal of a request that can be read, whoever sent it: an attempt that
 /// fails at a role or a suspension stands in the holder's trace like any other.
-pub fn concerned(context: &Context<'_>, facts: &mut Facts<'_>, caller: &Uscc, action: &Action) -> Vec<Label> {
+pub fn concerned(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    caller: &Uscc,
+    action: &Action<'_>,
+) -> Vec<Label> {
     let found = match action {
         Action::Issue(draft) => CertificateIdentifier::new(draft.type_code, *caller, draft.serial.clone(), 1)
             .ok()
@@ -296,7 +301,7 @@ fn decide_trace<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    trace: &'a Trace,
+    trace: &'a Trace<'a>,
 ) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Portal)?;
     let holder = facts.holder(&trace.holder);
@@ -482,7 +487,7 @@ struct Use<'a> {
     fields: u64,
     vouched: Option<&'a Holder>,
     grant: Option<[u8; 16]>,
-    context: &'a UseContext,
+    context: &'a UseContext<'a>,
 }
 
 /// Finds the right that permits a use, or why there is none. The same facts are read whatever the answer is.
@@ -492,10 +497,11 @@ fn right(context: &Context<'_>, facts: &mut Facts<'_>, ask: &Use<'_>) -> Result<
         return Ok(Right::Open);
     }
     let grant = ask.grant.map(|id| (id, facts.grant(&id)));
-    let item_tag = facts::item_tag(context.ledger, &ask.context.item_code);
     let no_license = if ask.found.is_none() { Reason::NoSuchLicense } else { Reason::NoGrant };
     let organisation = &ask.caller.organisation;
     if let Some((id, grant)) = grant {
+        let for_one_item = grant.as_ref().is_some_and(|grant| grant.item_tag != 0);
+        let item_tag = if for_one_item { facts::item_tag(context.ledger, &ask.context.item_code) } else { 0 };
         let question = Ask {
             organisation: organisation.as_str(),
             license: ask.found.map(|found| &found.key),
@@ -548,7 +554,7 @@ fn decide_search<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    search: &'a Search,
+    search: &'a Search<'a>,
 ) -> Result<Permit<'a>, Refusal> {
     let holder = facts.holder(&search.holder);
     let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
@@ -597,11 +603,11 @@ fn decide_retrieve<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    retrieve: &'a Retrieve,
+    retrieve: &'a Retrieve<'a>,
 ) -> Result<Permit<'a>, Refusal> {
     let named = resolve(facts, caller, &retrieve.license, retrieve.holder.as_ref());
     let denied = Refusal::not_permitted;
-    let license_type = facts.license_type(&named.type_code);
+    let (type_key, license_type) = facts.keyed_type(&named.type_code);
     let fields = match retrieve.mode {
         Mode::Fields => {
             floor::field_mask(license_type.as_deref(), retrieve.fields.iter().map(String::as_str))
@@ -612,7 +618,7 @@ fn decide_retrieve<'a>(
     let right = right(
         context,
         facts,
-        &named.ask(context, caller, retrieve.mode, fields, retrieve.grant, &retrieve.context),
+        &named.ask(type_key, caller, retrieve.mode, fields, retrieve.grant, &retrieve.context),
     )
     .map_err(denied)?;
     let Some(found) = named.found else { return Err(denied(Reason::NoSuchLicense)) };
@@ -637,14 +643,14 @@ struct Resolved {
 fn resolve(
     facts: &mut Facts<'_>,
     caller: &Participant,
-    named: &Named,
+    named: &Named<'_>,
     vouched: Option<&HolderRef>,
 ) -> Resolved {
     let found = facts.named(named);
     // Only a portal vouches for anybody; what others say of a holder is not looked up.
     let vouched = vouched.filter(|_| caller.has(Role::Portal)).and_then(|holder| facts.holder(holder));
     match named {
-        Named::Identifier(identifier) => Resolved {
+        Named::Identifier { identifier, .. } => Resolved {
             found,
             type_code: identifier.type_code(),
             issuer: identifier.issuer().uscc(),
@@ -671,12 +677,12 @@ impl Resolved {
 
     fn ask<'a>(
         &'a self,
-        context: &Context<'_>,
+        license_type: Key,
         caller: &'a Participant,
         mode: Mode,
         fields: u64,
         grant: Option<[u8; 16]>,
-        use_context: &'a UseContext,
+        use_context: &'a UseContext<'a>,
     ) -> Use<'a> {
         let holders = match (&self.found, &self.holder) {
             (Some(found), _) => found.license.holders.as_slice(),
@@ -687,7 +693,7 @@ impl Resolved {
             caller,
             found: self.found.as_ref(),
             holders,
-            license_type: facts::type_key(context.ledger, &self.type_code),
+            license_type,
             issuer: self.issuer,
             mode,
             fields,
@@ -702,7 +708,7 @@ fn decide_verify<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    verify: &'a Verify,
+    verify: &'a Verify<'a>,
 ) -> Result<Permit<'a>, Refusal> {
     let may_verify =
         [Role::Relying, Role::Portal, Role::Issuer, Role::Peer].iter().any(|role| caller.has(*role));
@@ -719,11 +725,11 @@ fn verify_named<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    verify: &'a Verify,
-    named: &Named,
+    verify: &'a Verify<'a>,
+    named: &Named<'_>,
 ) -> Result<Permit<'a>, Refusal> {
     let resolved = resolve(facts, caller, named, verify.holder.as_ref());
-    let license_type = facts.license_type(&resolved.type_code);
+    let (type_key, license_type) = facts.keyed_type(&resolved.type_code);
     // A type for both kinds of holder, and an unknown one, count as natural.
     let natural = license_type.as_ref().is_none_or(|license_type| license_type.is_natural_person());
     let names = verify.expect.iter().map(|(name, _)| name.as_str());
@@ -733,7 +739,7 @@ fn verify_named<'a>(
     let asked = right(
         context,
         facts,
-        &resolved.ask(context, caller, Mode::Verify, mask.unwrap_or(0), verify.grant, &verify.context),
+        &resolved.ask(type_key, caller, Mode::Verify, mask.unwrap_or(0), verify.grant, &verify.context),
     );
     let right = match asked {
         Ok(right) if mask.is_some() => right,
@@ -827,7 +833,7 @@ fn verify_envelope<'a>(
     context: &Context<'_>,
     facts: &mut Facts<'_>,
     caller: &Participant,
-    verify: &'a Verify,
+    verify: &'a Verify<'a>,
     envelope: &[u8],
 ) -> Permit<'a> {
     let second = facts.now_ms / 1_000;

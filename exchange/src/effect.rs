@@ -1,6 +1,7 @@
 //! Step 6 of the request path: from a [`Permit`] or a [`Denial`] to the exact answer bytes and the exact change of
 //! state, ready to be committed together.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -10,7 +11,7 @@ use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record, Shed,
     StateDigest,
 };
-use ledger::{HolderKey, Key, Label, Ledger, Prepared};
+use ledger::{HolderKey, Key, Label, Ledger, Prepared, Subjects};
 use ring::rand::{SecureRandom, SystemRandom};
 use schemas::codes::{Code, Decision, Reason};
 use schemas::date::Date;
@@ -31,6 +32,7 @@ use crate::cosign::Cosigning;
 use crate::decide::{self, Denial, Granted, Permit};
 use crate::facts::{self, Found, Link};
 use crate::floor;
+use crate::json::{Object, USUAL_DOCUMENT_BYTES};
 use crate::pages;
 use crate::participant::Participant;
 use crate::proposal::{self, Approved, Hold};
@@ -42,10 +44,6 @@ use crate::signer::Signers;
 
 /// How long an annotated copy (加注件) may be used, seconds.
 const COPY_SECONDS: u64 = 30 * 24 * 3_600;
-/// Most labels in `open` before their digest takes their place.
-const MAX_OPEN_LABELS: usize = 4;
-/// Answers and what holders are told are seldom longer.
-const USUAL_DOCUMENT_BYTES: usize = 512;
 /// Most licenses one search answer lists.
 const MAX_LISTED: usize = 100;
 
@@ -100,15 +98,15 @@ pub struct Builder<'a> {
 /// What the subject part of an entry says.
 #[derive(Default)]
 struct Private<'a> {
-    identifiers: Vec<String>,
+    identifiers: Vec<Cow<'a, str>>,
     /// Type, number and holder, where a license was named by them.
     number: Option<(LicenseTypeCode, &'a str, &'a HolderRef)>,
     /// The persons whom the request names, and as what. Their numbers are not written: a part is kept for whom it is
     /// sealed for, and may outlive the others.
     persons: Vec<(&'static str, &'a HolderRef)>,
-    context: Option<&'a UseContext>,
+    context: Option<&'a UseContext<'a>>,
     grant: Option<Key>,
-    fields: Vec<String>,
+    fields: Vec<Cow<'a, str>>,
     mode: Option<&'static str>,
     envelope: Option<Vec<u8>>,
     /// Why, as the caller says.
@@ -121,12 +119,12 @@ struct Private<'a> {
 
 impl<'a> Private<'a> {
     /// What the request itself says: the same for a permit and a denial.
-    fn asked(action: &'a Action) -> Self {
+    fn asked(action: &'a Action<'a>) -> Self {
         let mut asked = Self::default();
         match action {
             Action::Issue(_) | Action::ParticipantAdd(_) | Action::ParticipantChange(_) => {}
             Action::Transition(transition) => {
-                asked.identifiers.push(transition.identifier.to_string());
+                asked.identifiers.push(transition.identifier.to_string().into());
                 asked.reason = &transition.reason;
             }
             Action::Search(search) => {
@@ -139,7 +137,7 @@ impl<'a> Private<'a> {
                 asked.named(&retrieve.license);
                 asked.context = Some(&retrieve.context);
                 asked.grant = retrieve.grant;
-                asked.fields.clone_from(&retrieve.fields);
+                asked.fields = retrieve.fields.iter().map(Cow::from).collect();
                 asked.mode = Some(retrieve.mode.name());
             }
             Action::Verify(verify) => {
@@ -149,13 +147,13 @@ impl<'a> Private<'a> {
                 }
                 asked.context = Some(&verify.context);
                 asked.grant = verify.grant;
-                asked.fields = verify.expect.iter().map(|(name, _)| name.clone()).collect();
+                asked.fields = verify.expect.iter().map(|(name, _)| Cow::from(name)).collect();
             }
             Action::GrantCreate(create) => {
                 asked.persons.push((HOLDER, &create.holder));
-                asked.fields.clone_from(&create.fields);
+                asked.fields = create.fields.iter().map(Cow::from).collect();
                 if let GrantTarget::License(identifier) = &create.target {
-                    asked.identifiers.push(identifier.to_string());
+                    asked.identifiers.push(identifier.to_string().into());
                 }
             }
             Action::GrantRevoke(revoke) => {
@@ -195,9 +193,9 @@ impl<'a> Private<'a> {
         asked
     }
 
-    fn named(&mut self, named: &'a Named) {
+    fn named(&mut self, named: &'a Named<'a>) {
         match named {
-            Named::Identifier(identifier) => self.identifiers.push(identifier.to_string()),
+            Named::Identifier { text, .. } => self.identifiers.push(Cow::from(&**text)),
             Named::Number { type_code, certificate_number, holder } => {
                 self.number = Some((*type_code, certificate_number, holder));
                 self.persons.push((HOLDER, holder));
@@ -237,18 +235,6 @@ struct IssueAnswer<'a> {
 struct StateAnswer<'a> {
     identifier: &'a str,
     state: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct VerifyAnswer<'a> {
-    verdict: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'a str>,
-    reasons: &'a [&'static str],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    matches: Option<bool>,
-    as_of: String,
 }
 
 #[derive(Serialize)]
@@ -347,7 +333,7 @@ impl Builder<'_> {
         &self,
         entry: &Entry<'_>,
         caller: &Participant,
-        request: &Request,
+        request: &Request<'_>,
         permit: Permit<'_>,
     ) -> Result<Effect, Refusal> {
         let as_of = schemas::date::rfc3339(entry.now_ms);
@@ -393,7 +379,7 @@ impl Builder<'_> {
                 private.envelope = Some(envelope);
                 let identifier = identifier.to_string();
                 let answer = json(&IssueAnswer { identifier: &identifier, state: "01", envelope: &text });
-                private.identifiers.push(identifier);
+                private.identifiers.push(identifier.into());
                 answer
             }
             Granted::NewVersion { draft, identifier, found } => {
@@ -411,7 +397,7 @@ impl Builder<'_> {
                 private.envelope = Some(envelope);
                 let identifier = identifier.to_string();
                 let answer = json(&IssueAnswer { identifier: &identifier, state: "01", envelope: &text });
-                private.identifiers.push(identifier);
+                private.identifiers.push(identifier.into());
                 answer
             }
             Granted::State { identifier, found, state: to, by_04 } => {
@@ -445,7 +431,7 @@ impl Builder<'_> {
                         valid_until: content.valid_until.map(|day| day.to_string()),
                     });
                 }
-                private.identifiers = listed.iter().map(|listed| listed.identifier.clone()).collect();
+                private.identifiers = listed.iter().map(|listed| listed.identifier.clone().into()).collect();
                 json(&SearchAnswer { licenses: listed, truncated, as_of })
             }
             Granted::Retrieve { retrieve, found } => {
@@ -459,10 +445,10 @@ impl Builder<'_> {
                     Mode::Envelope | Mode::Verify | Mode::Search => None,
                 };
                 private.fields = match &fields {
-                    Some(fields) => fields.keys().cloned().collect(),
-                    None => vec!["*".to_owned()],
+                    Some(fields) => fields.keys().cloned().map(Cow::from).collect(),
+                    None => vec![Cow::from("*")],
                 };
-                private.identifiers = vec![identifier.clone()];
+                private.identifiers = vec![identifier.clone().into()];
                 let annotation =
                     (retrieve.mode == Mode::Copy).then(|| annotate(entry, caller, &retrieve.context));
                 json(&RetrieveAnswer {
@@ -486,7 +472,8 @@ impl Builder<'_> {
                 content,
                 day,
             } => {
-                private.identifiers.extend(content.as_ref().map(|content| content.identifier.to_string()));
+                let presented = content.as_ref().map(|content| content.identifier.to_string().into());
+                private.identifiers.extend(presented);
                 let matches = match (&verify.subject, &found) {
                     _ if verify.expect.is_empty() || !current => None,
                     (Subject::Envelope(_), _) => content.map(|content| all_match(&content, &verify.expect)),
@@ -519,13 +506,15 @@ impl Builder<'_> {
                         }
                     }
                 };
-                json(&VerifyAnswer {
-                    verdict: verdict_name(verdict),
-                    state: shown.map(Standing::code),
-                    reasons: &reasons,
-                    matches,
-                    as_of,
-                })
+                let mut answer = Object::new();
+                answer.text("verdict", verdict_name(verdict));
+                answer.text_if_any("state", shown.map(Standing::code));
+                answer.texts("reasons", &reasons);
+                if let Some(matches) = matches {
+                    answer.flag("matches", matches);
+                }
+                answer.text("asOf", &as_of);
+                answer.end()
             }
             Granted::GrantCreate { create, holder, target, fields } => {
                 let mut key = [0; 16];
@@ -662,11 +651,11 @@ impl Builder<'_> {
             }
             Granted::LinkEnd { key, version, link } => link_document(&mut state, key, version, &link),
         };
-        let labels = if permit.names_holder { state.concerned.as_slice() } else { &[] };
+        let labels = Labels::new(if permit.names_holder { state.concerned.clone() } else { Vec::new() });
         let keys = sealed_for.unwrap_or(keys);
         let status = entry.route.success_status();
         let (prepared, request_salt) =
-            self.prepare(entry, Decision::Permit, Code::Ok, labels, &state, &private, &keys, &answer);
+            self.prepare(entry, Decision::Permit, Code::Ok, labels, state, &private, &keys, &answer);
         Ok(Effect { status, code: Code::Ok, prepared, answer, rotates, request_salt })
     }
 
@@ -674,7 +663,7 @@ impl Builder<'_> {
     pub fn denied(
         &self,
         entry: &Entry<'_>,
-        action: Option<&Action>,
+        action: Option<&Action<'_>>,
         denial: &Denial,
     ) -> Result<Effect, Refusal> {
         let refusal = &denial.refusal;
@@ -684,8 +673,9 @@ impl Builder<'_> {
         let state = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
         let private = action.map(Private::asked).unwrap_or_default();
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
+        let labels = Labels::List(Vec::new());
         let (prepared, request_salt) =
-            self.prepare(entry, Decision::Denial, refusal.code, &[], &state, &private, &keys, &answer);
+            self.prepare(entry, Decision::Denial, refusal.code, labels, state, &private, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
         Ok(Effect { status, code, prepared, answer, rotates: false, request_salt })
     }
@@ -783,16 +773,16 @@ impl Builder<'_> {
         entry: &Entry<'_>,
         decision: Decision,
         code: Code,
-        labels: &[Label],
-        state: &Record,
+        labels: Labels,
+        state: Record,
         private: &Private<'_>,
         keys: &[HolderKey],
         answer: &[u8],
     ) -> (Prepared, Hash) {
         let bound_answer = state.idempotency.is_some().then_some(answer);
         let salt = self.ledger.random();
-        let document = json(&self.told(entry, private, &state.concerned));
-        let user_name = private.context.map(|context| context.user_name.as_str());
+        let document = self.told(entry, private, &state.concerned);
+        let user_name = private.context.map(|context| &*context.user_name);
         let text = Text {
             told: &document,
             user_name: user_name.or(private.audit.map(|(_, user_name)| user_name)),
@@ -800,17 +790,12 @@ impl Builder<'_> {
             detail: &self.detail(private, &state.concerned),
             answer: bound_answer,
         };
-        let Sealed { told, subjects, subject_digest } = if private.audit.is_some() && !keys.is_empty() {
+        let Sealed { told, subjects } = if private.audit.is_some() && !keys.is_empty() {
             self.seal_each(keys, &text)
         } else {
             self.seal_once(&salt, &state.concerned, keys, &text)
         };
         let request_salt = request_salt(&salt);
-        let labels = if labels.len() <= MAX_OPEN_LABELS {
-            Labels::List(labels.to_vec())
-        } else {
-            Labels::Digest(sha256(&labels.concat()))
-        };
         let open = Open {
             route: entry.route.number(),
             decision: decision.number(),
@@ -821,25 +806,18 @@ impl Builder<'_> {
             request_digest: entry.body.map_or([0; 32], |body| request_digest(&request_salt, body)),
             answer_digest: sha256(answer),
             policy: *self.policy,
-            subject_digest,
+            subject_digest: *subjects.digest(),
             labels,
         };
-        let prepared = Prepared {
-            kind: LeafKind::Entry,
-            open: open.encode(),
-            record: state.encode(),
-            told,
-            subjects,
-            subject_digest,
-        };
+        let prepared = Prepared { kind: LeafKind::Entry, open: open.encode(), record: state, told, subjects };
         (prepared, request_salt)
     }
 
     /// One part for all whom the entry concerns.
     fn seal_once(&self, salt: &Hash, concerned: &[Label], keys: &[HolderKey], text: &Text<'_>) -> Sealed {
-        let part = self.ledger.seal_subject(0, keys, &subject_record(text, salt));
+        let part = self.ledger.seal_subject(0, keys, subject_record(text, salt).finished_data());
         let told = concerned.iter().map(|label| told_digest(salt, label, text.told)).collect();
-        Sealed { subject_digest: sha256(&part), told, subjects: vec![part] }
+        Sealed { told, subjects: Subjects::one(part) }
     }
 
     /// A part for each of those whom the entry concerns, who have nothing to do with each other.
@@ -848,11 +826,14 @@ impl Builder<'_> {
         for (part, key) in (0..).zip(keys) {
             let salt = self.ledger.random();
             let plaintext = subject_record(text, &salt);
-            subjects.push(self.ledger.seal_subject(part, std::slice::from_ref(key), &plaintext));
+            subjects.push(self.ledger.seal_subject(
+                part,
+                std::slice::from_ref(key),
+                plaintext.finished_data(),
+            ));
             told.push(told_digest(&salt, &key.label, text.told));
         }
-        let parts: Vec<&[u8]> = subjects.iter().map(Vec::as_slice).collect();
-        Sealed { subject_digest: verifier::sha256(&parts), told, subjects }
+        Sealed { told, subjects: Subjects::of(&subjects) }
     }
 
     /// The entry that tells holders of a use whose delay has ended; which use it is stands in what they are told.
@@ -885,88 +866,58 @@ impl Builder<'_> {
         known.map(|holder| holder.label)
     }
 
-    fn told<'p>(&self, entry: &Entry<'_>, private: &'p Private<'_>, concerned: &[Label]) -> Told<'p> {
-        // Some certificates have the holder's number for theirs.
-        let own = private
-            .number
-            .filter(|(_, _, holder)| self.label(holder).is_some_and(|label| concerned.contains(&label)));
-        Told {
-            licenses: &private.identifiers,
-            type_code: private.number.as_ref().map(|(code, _, _)| code.as_str()),
-            certificate_number: own.map(|(_, number, _)| number),
-            mode: private.mode,
-            fields: &private.fields,
-            grant: private.grant.map(hex::encode),
-            link: private.link.map(LinkKind::name),
-            audit: private
-                .audit
-                .map(|(purpose, user_name)| ToldAudit { user: self.pseudonym(entry, user_name), purpose }),
-            context: private.context.map(|context| ToldUse {
-                user: self.pseudonym(entry, &context.user_name),
-                item_code: &context.item_code,
-                item_name: &context.item_name,
-                business_code: &context.business_code,
-                cause: &context.cause,
-                stage: &context.stage,
-            }),
+    /// What a holder is told of an entry (section 4 of the formats), beside what stands in `open`: organisation, time,
+    /// route, decision.
+    fn told(&self, entry: &Entry<'_>, private: &Private<'_>, concerned: &[Label]) -> Vec<u8> {
+        let mut told = Object::new();
+        if !private.identifiers.is_empty() {
+            told.texts("licenses", &private.identifiers);
         }
+        if let Some((type_code, number, holder)) = &private.number {
+            told.text("typeCode", type_code.as_str());
+            // Some certificates have the holder's number for theirs.
+            if self.label(holder).is_some_and(|label| concerned.contains(&label)) {
+                told.text("certificateNumber", number);
+            }
+        }
+        told.text_if_any("mode", private.mode);
+        if !private.fields.is_empty() {
+            told.texts("fields", &private.fields);
+        }
+        if let Some(grant) = &private.grant {
+            told.hex("grant", grant);
+        }
+        told.text_if_any("link", private.link.map(LinkKind::name));
+        if let Some((purpose, user_name)) = private.audit {
+            told.object("audit", |audit| {
+                audit.hex("user", &self.pseudonym(entry, user_name));
+                audit.text("purpose", purpose);
+            });
+        }
+        if let Some(context) = private.context {
+            told.object("use", |used| {
+                used.hex("user", &self.pseudonym(entry, &context.user_name));
+                used.text("itemCode", &context.item_code);
+                used.text("itemName", &context.item_name);
+                used.text("businessCode", &context.business_code);
+                used.text("cause", &context.cause);
+                used.text("stage", &context.stage);
+            });
+        }
+        told.end()
     }
 
     /// A user's pseudonym: the same person at the same organisation has the same one.
-    fn pseudonym(&self, entry: &Entry<'_>, user_name: &str) -> String {
+    fn pseudonym(&self, entry: &Entry<'_>, user_name: &str) -> [u8; 8] {
         let parts = [entry.organisation.as_bytes(), user_name.as_bytes()];
-        format!("{:016x}", self.ledger.keyed().tag("user", &parts))
+        self.ledger.keyed().tag("user", &parts).to_be_bytes()
     }
-}
-
-/// What a holder is told of an entry (section 4 of the formats), beside what stands in `open`: organisation, time,
-/// route, decision.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Told<'a> {
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    licenses: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    type_code: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_number: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mode: Option<&'static str>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    fields: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    grant: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    link: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    audit: Option<ToldAudit<'a>>,
-    #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
-    context: Option<ToldUse<'a>>,
 }
 
 /// What the holder is told of a release: the delayed uses, by index.
 #[derive(Serialize)]
 struct ToldRelease<'a> {
     released: &'a [u64],
-}
-
-/// What the holder of a record that an auditor saw is told.
-#[derive(Serialize)]
-struct ToldAudit<'a> {
-    user: String,
-    purpose: &'a str,
-}
-
-/// The use context with a pseudonym in place of the user's name.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ToldUse<'a> {
-    user: String,
-    item_code: &'a str,
-    item_name: &'a str,
-    business_code: &'a str,
-    cause: &'a str,
-    stage: &'a str,
 }
 
 impl Entry<'_> {
@@ -1010,11 +961,11 @@ pub fn state_digest(policy: &Hash, digest: StateDigest) -> Prepared {
 /// An entry without a caller and without a subject part: whom it concerns is told nothing.
 pub fn system_entry(policy: &Hash, record: &Record) -> Prepared {
     let told = vec![[0; 32]; record.concerned.len()];
-    system_with(policy, record, Sealed { told, subjects: Vec::new(), subject_digest: sha256(&[]) })
+    system_with(policy, record, Sealed { told, subjects: Subjects::none() })
 }
 
 fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
-    let Sealed { told, subjects, subject_digest } = sealed;
+    let Sealed { told, subjects } = sealed;
     let open = Open {
         route: Route::System.number(),
         decision: Decision::System.number(),
@@ -1025,17 +976,10 @@ fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
         request_digest: [0; 32],
         answer_digest: [0; 32],
         policy: *policy,
-        subject_digest,
+        subject_digest: *subjects.digest(),
         labels: Labels::List(Vec::new()),
     };
-    Prepared {
-        kind: LeafKind::Entry,
-        open: open.encode(),
-        record: record.encode(),
-        told,
-        subjects,
-        subject_digest,
-    }
+    Prepared { kind: LeafKind::Entry, open: open.encode(), record: record.clone(), told, subjects }
 }
 
 fn state_code(found: &Found) -> &'static str {
@@ -1084,7 +1028,7 @@ fn all_match(content: &LicenseContent, expect: &[(String, String)]) -> bool {
     expect.iter().all(|(name, value)| face.iter().any(|(have, is)| have == name && is == value))
 }
 
-fn annotate<'a>(entry: &Entry<'_>, caller: &'a Participant, context: &'a UseContext) -> Annotation<'a> {
+fn annotate<'a>(entry: &Entry<'_>, caller: &'a Participant, context: &'a UseContext<'_>) -> Annotation<'a> {
     let expires_ms = entry.now_ms + COPY_SECONDS * 1_000;
     Annotation {
         creator: caller.organisation.as_str(),
@@ -1134,11 +1078,11 @@ struct Text<'a> {
 struct Sealed {
     /// For each holder concerned the digest of what the holder is told.
     told: Vec<Hash>,
-    subjects: Vec<Vec<u8>>,
-    subject_digest: Hash,
+    subjects: Subjects,
 }
 
-fn subject_record(text: &Text<'_>, told_salt: &Hash) -> Vec<u8> {
+/// The finished buffer of a `SubjectRecord`.
+fn subject_record(text: &Text<'_>, told_salt: &Hash) -> FlatBufferBuilder<'static> {
     let mut builder = FlatBufferBuilder::with_capacity(1_024);
     let told = Some(builder.create_vector(text.told));
     let told_salt = Some(builder.create_vector(told_salt));
@@ -1149,5 +1093,5 @@ fn subject_record(text: &Text<'_>, told_salt: &Hash) -> Vec<u8> {
     let args = fb::SubjectRecordArgs { told, told_salt, user_name, envelope, answer, detail };
     let record = fb::SubjectRecord::create(&mut builder, &args);
     builder.finish(record, None);
-    builder.finished_data().to_vec()
+    builder
 }

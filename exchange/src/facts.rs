@@ -22,8 +22,8 @@ use crate::request::{LinkKind, Named};
 /// Reads facts and remembers what was read.
 pub struct Facts<'a> {
     ledger: &'a Ledger,
-    register: &'a Documents<Participant>,
-    types: &'a Documents<LicenseType>,
+    register: &'a Documents<Uscc, Participant>,
+    types: &'a Documents<LicenseTypeCode, LicenseType>,
     /// The moment this decision is made at, ms since 1970.
     pub now_ms: u64,
     reads: Vec<(Fact, u32)>,
@@ -70,8 +70,8 @@ impl<'a> Facts<'a> {
     /// Starts reading at a moment.
     pub fn new(
         ledger: &'a Ledger,
-        register: &'a Documents<Participant>,
-        types: &'a Documents<LicenseType>,
+        register: &'a Documents<Uscc, Participant>,
+        types: &'a Documents<LicenseTypeCode, LicenseType>,
         now_ms: u64,
     ) -> Self {
         Self { ledger, register, types, now_ms, reads: Vec::with_capacity(6), ends_at_ms: u64::MAX }
@@ -104,18 +104,21 @@ impl<'a> Facts<'a> {
 
     /// The registration of an organisation with its fact version.
     pub fn registration(&mut self, organisation: &Uscc) -> (u32, Option<Arc<Participant>>) {
-        let key = participant_key(self.ledger, organisation);
-        let (version, participant) = self.register.get(self.ledger, &key);
+        let (key, version, participant) = self.register.get(self.ledger, organisation, participant_key);
         self.read(Fact::Document(DocumentKind::Participant, key), version);
         (version, participant)
     }
 
     /// The definition of a license type.
     pub fn license_type(&mut self, code: &LicenseTypeCode) -> Option<Arc<LicenseType>> {
-        let key = type_key(self.ledger, code);
-        let (version, license_type) = self.types.get(self.ledger, &key);
+        self.keyed_type(code).1
+    }
+
+    /// The definition of a license type, and its key, which grants name a type by.
+    pub fn keyed_type(&mut self, code: &LicenseTypeCode) -> (Key, Option<Arc<LicenseType>>) {
+        let (key, version, license_type) = self.types.get(self.ledger, code, type_key);
         self.read(Fact::Document(DocumentKind::LicenseType, key), version);
-        license_type
+        (key, license_type)
     }
 
     /// The license under a key; its absence is a fact too.
@@ -126,9 +129,9 @@ impl<'a> Facts<'a> {
     }
 
     /// The license a request names.
-    pub fn named(&mut self, named: &Named) -> Option<Found> {
+    pub fn named(&mut self, named: &Named<'_>) -> Option<Found> {
         match named {
-            Named::Identifier(identifier) => self.license(license_key(self.ledger, identifier)),
+            Named::Identifier { identifier, .. } => self.license(license_key(self.ledger, identifier)),
             Named::Number { type_code, certificate_number, holder } => {
                 let tag = number_tag(self.ledger, type_code, certificate_number);
                 let holder = self.holder(holder)?;
@@ -308,13 +311,13 @@ pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, Lic
 /// Key of a license: type, issuer and serial, the same for all its versions.
 pub fn license_key(ledger: &Ledger, identifier: &CertificateIdentifier) -> Key {
     let type_code = identifier.type_code();
-    let parts = [type_code.as_str(), identifier.issuer().as_str(), identifier.serial().as_str()];
-    ledger.keyed().key("license", &parts.map(str::as_bytes))
+    let serial = identifier.serial().as_str().as_bytes();
+    ledger.keyed().key("license", &[type_code.as_bytes(), identifier.issuer().as_bytes(), serial])
 }
 
 /// Tag of a 证照编号 within its type.
 pub fn number_tag(ledger: &Ledger, type_code: &LicenseTypeCode, number: &str) -> u64 {
-    ledger.keyed().tag("number", &[type_code.as_str().as_bytes(), number.as_bytes()])
+    ledger.keyed().tag("number", &[type_code.as_bytes(), number.as_bytes()])
 }
 
 /// Key of a holder.
@@ -330,7 +333,7 @@ pub fn link_key(ledger: &Ledger, portal: &Uscc, holder: &HolderRef, agent: &Hold
 
 /// Key of a license type's document.
 pub fn type_key(ledger: &Ledger, code: &LicenseTypeCode) -> Key {
-    ledger.keyed().key("type", &[code.as_str().as_bytes()])
+    ledger.keyed().key("type", &[code.as_bytes()])
 }
 
 /// Tag of a service item code.

@@ -32,7 +32,7 @@ pub struct Ask<'a> {
     pub mode: Mode,
     /// Fields to be disclosed or expected, as bits.
     pub fields: u64,
-    /// Tag of the service item in the use context.
+    /// Tag of the service item in the use context; looked at for a grant that is for one item only.
     pub item_tag: u64,
     /// Now, ms since 1970.
     pub now_ms: u64,

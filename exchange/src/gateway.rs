@@ -22,12 +22,12 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use ledger::{
     Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, ReadError, Refused, RotateError,
 };
 use schemas::codes::Code;
-use schemas::identifier::Uscc;
+use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
@@ -60,14 +60,18 @@ const MAX_BODIES_KIB: usize = 256 * 1_024;
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
 /// Shortest and longest `Idempotency-Key`.
-const IDEMPOTENCY_KEY: std::ops::RangeInclusive<usize> = 16..=64;
+const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
+/// The headers of ours that a request may have, and what is nearly always said of its body.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const RECEIPT: HeaderName = HeaderName::from_static("receipt");
+const JSON: &str = "application/json";
 
 /// Everything the request path works with.
 pub struct Gateway {
     ledger: Ledger,
     cosigning: Arc<Cosigning>,
-    register: Documents<Participant>,
-    types: Documents<LicenseType>,
+    register: Documents<Uscc, Participant>,
+    types: Documents<LicenseTypeCode, LicenseType>,
     signers: Signers,
     trust: Trust,
     policy: Hash,
@@ -134,7 +138,7 @@ enum Fresh {
 
 /// Outcome of steps 2 to 6.
 enum Decided {
-    Effect(Box<Effect>),
+    Effect(Effect),
     Again(Answer),
 }
 
@@ -276,7 +280,7 @@ impl Gateway {
         route: Route,
         caller: &Certified,
         received: &Received,
-        request: &Result<Request, Refusal>,
+        request: &Result<Request<'_>, Refusal>,
     ) -> Result<Answer, Code> {
         let organisation = &caller.organisation;
         for _ in 0..ATTEMPTS {
@@ -288,7 +292,7 @@ impl Gateway {
             let mut entry = Entry { route, organisation, body, idempotency: None, now_ms, release_ms: 0 };
             // 2 to 6
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
-                Ok(Decided::Effect(effect)) => *effect,
+                Ok(Decided::Effect(effect)) => effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Err(refusal) => match refusal.code {
                     // Not a decision: nothing was found out about the request. A record that is asked for by right and
@@ -348,7 +352,7 @@ impl Gateway {
         facts: &mut Facts<'_>,
         entry: &mut Entry<'_>,
         certified: &Certified,
-        request: &Result<Request, Refusal>,
+        request: &Result<Request<'_>, Refusal>,
     ) -> Result<Decided, Refusal> {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let request = request.as_ref().map_err(Clone::clone)?;
@@ -381,7 +385,7 @@ impl Gateway {
         }
         // 6 -> Effect
         let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
-        Ok(Decided::Effect(Box::new(effect)))
+        Ok(Decided::Effect(effect))
     }
 
     fn context(&self) -> decide::Context<'_> {
@@ -397,7 +401,7 @@ impl Gateway {
         }
     }
 
-    fn typed(&self, route: Route, received: &Received) -> Result<Request, Refusal> {
+    fn typed<'a>(&self, route: Route, received: &'a Received) -> Result<Request<'a>, Refusal> {
         if let Some(refusal) = &received.refusal {
             return Err(refusal.clone());
         }
@@ -408,8 +412,8 @@ impl Gateway {
         let body = received.body.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
         Ok(Request {
             action: request::parse(route, body)?,
-            body: body.clone(),
-            idempotency_key: received.idempotency_key.clone(),
+            body,
+            idempotency_key: received.idempotency_key.as_deref(),
             inline_proof: received.inline_proof,
         })
     }
@@ -430,13 +434,13 @@ impl Gateway {
         facts: &mut Facts<'_>,
         route: Route,
         organisation: &Uscc,
-        request: &Request,
+        request: &Request<'_>,
     ) -> Result<Fresh, Refusal> {
         // An auditor's page is made of many holders' records: it is sealed under no holder's key to be given again.
-        let key = request.idempotency_key.as_ref().filter(|_| route != Route::LogQuery);
+        let key = request.idempotency_key.filter(|_| route != Route::LogQuery);
         let Some(text) = key else { return Ok(Fresh::New(None)) };
         let key = self.idempotency_key(organisation, text);
-        let asked = self.ledger.keyed().key("request", &[&[route.number()], &request.body]);
+        let asked = self.ledger.keyed().key("request", &[&[route.number()], request.body]);
         match self.ledger.state().idempotency(&key) {
             None => {
                 facts.unbound(key);
@@ -572,7 +576,7 @@ where
         Ok(key) => (key, false),
         Err(()) => (None, true),
     };
-    let inline_proof = head.headers.get("receipt").is_some_and(|value| value.as_bytes() == b"inline");
+    let inline_proof = head.headers.get(RECEIPT).is_some_and(|value| value.as_bytes() == b"inline");
     let held = crate::hold::asked(&head.headers);
     let unread =
         |refusal| Received { body: None, idempotency_key: None, inline_proof, refusal: Some(refusal), held };
@@ -620,19 +624,22 @@ where
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
-    let media_type = value.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    let plain = |value: &str| {
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        media_type.eq_ignore_ascii_case(JSON)
+    };
+    value.as_bytes() == JSON.as_bytes() || value.to_str().is_ok_and(plain)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ()> {
-    let mut values = headers.get_all("idempotency-key").iter();
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
             let text = value.to_str().map_err(|_| ())?;
             let printable = text.bytes().all(|b| b.is_ascii_graphic());
-            if IDEMPOTENCY_KEY.contains(&text.len()) && printable {
+            if IDEMPOTENCY_KEY_LENGTH.contains(&text.len()) && printable {
                 Ok(Some(text.to_owned()))
             } else {
                 Err(())

@@ -19,6 +19,7 @@ pub mod floor;
 pub mod gateway;
 mod hold;
 pub mod init;
+mod json;
 pub mod listeners;
 pub mod meters;
 pub mod pages;

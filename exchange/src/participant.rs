@@ -1,6 +1,7 @@
 //! The participant register: who may call, in which roles. Journaled state; a document per organisation.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -184,35 +185,55 @@ impl Participant {
     }
 }
 
-/// Parsed documents of journaled state by key, each valid for one fact version.
-pub struct Documents<T> {
-    parsed: DashMap<Key, (u32, Arc<T>), FxBuildHasher>,
+/// Parsed documents of one ledger's journaled state, each valid for one fact version, by what they are about. Only what
+/// has a document stands here, so nobody can fill it by asking.
+pub struct Documents<I, T> {
+    parsed: DashMap<I, Parsed<T>, FxBuildHasher>,
     kind: DocumentKind,
 }
 
-impl<T: for<'de> Deserialize<'de>> Documents<T> {
+/// A document, and the key that was computed to find it: each use needs two of these keys.
+struct Parsed<T> {
+    key: Key,
+    version: u32,
+    document: Arc<T>,
+}
+
+impl<T> Clone for Parsed<T> {
+    fn clone(&self) -> Self {
+        Self { key: self.key, version: self.version, document: Arc::clone(&self.document) }
+    }
+}
+
+impl<I: Copy + Eq + Hash, T: for<'de> Deserialize<'de>> Documents<I, T> {
     /// An empty cache of one kind of document.
     pub fn new(kind: DocumentKind) -> Self {
         Self { parsed: DashMap::default(), kind }
     }
 
-    /// The document under a key with its fact version; version 0 and `None` where there is none.
-    pub fn get(&self, ledger: &Ledger, key: &Key) -> (u32, Option<Arc<T>>) {
-        let Some(found) = ledger.state().document(self.kind, key) else { return (0, None) };
+    /// The document about something, which `key_of` gives the key of, with key and fact version; version 0 and `None`
+    /// where there is none.
+    pub fn get(
+        &self,
+        ledger: &Ledger,
+        about: &I,
+        key_of: impl FnOnce(&Ledger, &I) -> Key,
+    ) -> (Key, u32, Option<Arc<T>>) {
+        let cached = self.parsed.get(about).map(|cached| cached.clone());
+        let key = cached.as_ref().map_or_else(|| key_of(ledger, about), |cached| cached.key);
+        let Some(found) = ledger.state().document(self.kind, &key) else { return (key, 0, None) };
         let version = found.version;
-        if let Some(cached) = self.parsed.get(key)
-            && cached.0 == version
-        {
-            return (version, Some(Arc::clone(&cached.1)));
+        if let Some(cached) = cached.filter(|cached| cached.version == version) {
+            return (key, version, Some(cached.document));
         }
         // The gateway wrote these bytes itself; bytes that do not parse are a fault, and the caller denies.
         let Ok(document) = serde_json::from_slice::<T>(&found.value) else {
             tracing::error!(kind = ?self.kind, "a journaled document cannot be read");
-            return (version, None);
+            return (key, version, None);
         };
         let document = Arc::new(document);
-        self.parsed.insert(*key, (version, Arc::clone(&document)));
-        (version, Some(document))
+        self.parsed.insert(*about, Parsed { key, version, document: Arc::clone(&document) });
+        (key, version, Some(document))
     }
 }
 

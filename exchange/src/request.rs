@@ -3,12 +3,11 @@
 //! Everything a caller sends is parsed here once, into types that cannot hold a wrong value. What cannot be
 //! parsed becomes a [`Refusal`] with a public code; the text of a refusal never echoes what was sent.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
@@ -17,7 +16,7 @@ use schemas::license_type::MAX_VALUE_LENGTH;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::participant::Participant;
 use crate::proposal::Kind;
@@ -40,32 +39,32 @@ const MAX_PAGE_ENTRIES: usize = 100;
 /// Most holders of one license.
 const MAX_HOLDERS: usize = 16;
 
-/// A request as received: body bytes, and what they ask.
+/// A request as received: body bytes, and what they ask. What most requests say is read where it was received.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<'a> {
     /// The body as received.
-    pub body: Bytes,
+    pub body: &'a [u8],
     /// `Idempotency-Key`, where given.
-    pub idempotency_key: Option<String>,
+    pub idempotency_key: Option<&'a str>,
     /// `Receipt: inline` was asked for.
     pub inline_proof: bool,
     /// What is asked.
-    pub action: Action,
+    pub action: Action<'a>,
 }
 
 /// What a request asks, one variant per route.
 #[derive(Debug)]
-pub enum Action {
+pub enum Action<'a> {
     /// `POST /v1/licenses`
     Issue(Draft),
     /// `POST /v1/licenses/transition`
     Transition(Box<Transition>),
     /// `POST /v1/licenses/search`
-    Search(Search),
+    Search(Search<'a>),
     /// `POST /v1/licenses/retrieve`
-    Retrieve(Retrieve),
+    Retrieve(Retrieve<'a>),
     /// `POST /v1/verify`
-    Verify(Verify),
+    Verify(Verify<'a>),
     /// `POST /v1/grants`
     GrantCreate(GrantCreate),
     /// `POST /v1/grants/revoke`
@@ -81,7 +80,7 @@ pub enum Action {
     /// `POST /v1/admin/approve`
     Approve(Approve),
     /// `POST /v1/trace`
-    Trace(Trace),
+    Trace(Trace<'a>),
     /// `POST /v1/log/query`
     LogQuery(Box<LogQuery>),
     /// `POST /v1/links`
@@ -90,9 +89,9 @@ pub enum Action {
     LinkEnd(LinkEnd),
 }
 
-impl Action {
+impl<'a> Action<'a> {
     /// The use context, of what has one.
-    pub fn context(&self) -> Option<&UseContext> {
+    pub fn context(&self) -> Option<&UseContext<'a>> {
         match self {
             Self::Search(search) => Some(&search.context),
             Self::Retrieve(retrieve) => Some(&retrieve.context),
@@ -105,7 +104,7 @@ impl Action {
 
 /// A holder's question who used the holder's licenses.
 #[derive(Debug)]
-pub struct Trace {
+pub struct Trace<'a> {
     /// The holder that the portal vouches for, or that the agent acts for.
     pub holder: HolderRef,
     /// Who asks in place of the holder.
@@ -115,7 +114,7 @@ pub struct Trace {
     /// Most entries of the page.
     pub limit: usize,
     /// Use context.
-    pub context: UseContext,
+    pub context: UseContext<'a>,
 }
 
 /// An auditor's question; every filter that is there must match.
@@ -227,7 +226,7 @@ pub struct Transition {
 
 /// An index query.
 #[derive(Debug)]
-pub struct Search {
+pub struct Search<'a> {
     /// Whose licenses.
     pub holder: HolderRef,
     /// Only this type.
@@ -235,7 +234,7 @@ pub struct Search {
     /// Grant used.
     pub grant: Option<[u8; 16]>,
     /// Use context.
-    pub context: UseContext,
+    pub context: UseContext<'a>,
 }
 
 /// How much of a license is disclosed, least first.
@@ -284,9 +283,9 @@ impl Mode {
 
 /// A retrieval of one license.
 #[derive(Debug)]
-pub struct Retrieve {
+pub struct Retrieve<'a> {
     /// Which.
-    pub license: Named,
+    pub license: Named<'a>,
     /// How much.
     pub mode: Mode,
     /// Named fields for mode `fields`.
@@ -296,14 +295,19 @@ pub struct Retrieve {
     /// Grant used.
     pub grant: Option<[u8; 16]>,
     /// Use context.
-    pub context: UseContext,
+    pub context: UseContext<'a>,
 }
 
 /// A license named without its bytes.
 #[derive(Debug)]
-pub enum Named {
+pub enum Named<'a> {
     /// By identifier of a version.
-    Identifier(CertificateIdentifier),
+    Identifier {
+        /// The identifier.
+        identifier: CertificateIdentifier,
+        /// Its text as received, which is how it prints.
+        text: Cow<'a, str>,
+    },
     /// By type, 证照编号 and holder.
     Number {
         /// License type.
@@ -317,18 +321,18 @@ pub enum Named {
 
 /// What a verify request names.
 #[derive(Debug)]
-pub enum Subject {
+pub enum Subject<'a> {
     /// A license named.
-    Named(Named),
+    Named(Named<'a>),
     /// The envelope itself.
     Envelope(Vec<u8>),
 }
 
 /// A verification.
 #[derive(Debug)]
-pub struct Verify {
+pub struct Verify<'a> {
     /// Which license.
-    pub subject: Subject,
+    pub subject: Subject<'a>,
     /// Field values that the caller expects.
     pub expect: Vec<(String, String)>,
     /// Holder the portal vouches for.
@@ -336,7 +340,7 @@ pub struct Verify {
     /// Grant used.
     pub grant: Option<[u8; 16]>,
     /// Use context.
-    pub context: UseContext,
+    pub context: UseContext<'a>,
 }
 
 /// A new grant.
@@ -433,37 +437,37 @@ pub struct Approve {
 
 /// Who uses a license, for what and in which case (用证信息): all six are required.
 #[derive(Clone, Debug)]
-pub struct UseContext {
+pub struct UseContext<'a> {
     /// Person at the caller, as the caller names them.
-    pub user_name: String,
+    pub user_name: Cow<'a, str>,
     /// Service item code (事项编码).
-    pub item_code: String,
+    pub item_code: Cow<'a, str>,
     /// Service item name.
-    pub item_name: String,
+    pub item_name: Cow<'a, str>,
     /// Case number (办件编号).
-    pub business_code: String,
+    pub business_code: Cow<'a, str>,
     /// Why (用证事由).
-    pub cause: String,
+    pub cause: Cow<'a, str>,
     /// Stage: 申办, 受理, 审核, 决定 or 送达.
-    pub stage: String,
+    pub stage: Cow<'a, str>,
     /// Delay class, for a use that the law keeps from its holder for a time.
-    pub delay: Option<String>,
+    pub delay: Option<Cow<'a, str>>,
 }
 
 /// Stages of a case (环节).
 pub const STAGES: [&str; 5] = ["申办", "受理", "审核", "决定", "送达"];
 
 /// Reads a body as the route's action.
-pub fn parse(route: Route, body: &[u8]) -> Result<Action, Refusal> {
+pub fn parse(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
     let text = std::str::from_utf8(body).map_err(|_| Refusal::new(Code::BadUtf8))?;
     Ok(match route {
         Route::Issue => Action::Issue(json::<wire::Issue>(text)?.license.typed()?),
         Route::Transition => Action::Transition(Box::new(json::<wire::Transition>(text)?.typed()?)),
-        Route::Search => Action::Search(json::<wire::Search>(text)?.typed()?),
-        Route::Retrieve => Action::Retrieve(json::<wire::Retrieve>(text)?.typed()?),
-        Route::Verify => Action::Verify(json::<wire::Verify>(text)?.typed()?),
-        Route::GrantCreate => Action::GrantCreate(json::<wire::GrantCreate>(text)?.typed()?),
-        Route::GrantRevoke => Action::GrantRevoke(json::<wire::GrantRevoke>(text)?.typed()?),
+        Route::Search => Action::Search(json::<wire::Search<'_>>(text)?.typed()?),
+        Route::Retrieve => Action::Retrieve(json::<wire::Retrieve<'_>>(text)?.typed()?),
+        Route::Verify => Action::Verify(json::<wire::Verify<'_>>(text)?.typed()?),
+        Route::GrantCreate => Action::GrantCreate(json::<wire::GrantCreate<'_>>(text)?.typed()?),
+        Route::GrantRevoke => Action::GrantRevoke(json::<wire::GrantRevoke<'_>>(text)?.typed()?),
         Route::ParticipantAdd => Action::ParticipantAdd(json::<wire::ParticipantBody>(text)?.typed()?),
         Route::ParticipantChange => Action::ParticipantChange(json::<wire::ParticipantBody>(text)?.typed()?),
         Route::ParticipantSuspend => {
@@ -474,18 +478,18 @@ pub fn parse(route: Route, body: &[u8]) -> Result<Action, Refusal> {
                 reason: reason(suspend.reason)?,
             })
         }
-        Route::Trace => Action::Trace(json::<wire::Trace>(text)?.typed()?),
-        Route::LogQuery => Action::LogQuery(Box::new(json::<wire::LogQuery>(text)?.typed()?)),
-        Route::LinkMake => Action::LinkMake(json::<wire::LinkMake>(text)?.typed()?),
-        Route::LinkEnd => Action::LinkEnd(json::<wire::LinkEnd>(text)?.typed()?),
-        Route::Propose => Action::Propose(json::<wire::Propose>(text)?.typed()?),
+        Route::Trace => Action::Trace(json::<wire::Trace<'_>>(text)?.typed()?),
+        Route::LogQuery => Action::LogQuery(Box::new(json::<wire::LogQuery<'_>>(text)?.typed()?)),
+        Route::LinkMake => Action::LinkMake(json::<wire::LinkMake<'_>>(text)?.typed()?),
+        Route::LinkEnd => Action::LinkEnd(json::<wire::LinkEnd<'_>>(text)?.typed()?),
+        Route::Propose => Action::Propose(json::<wire::Propose<'_>>(text)?.typed()?),
         Route::Approve => Action::Approve(json::<wire::Approve>(text)?.typed()?),
         Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
     })
 }
 
 /// Parses JSON; the code tells unknown and doubled members from other faults, the insider's detail says where.
-fn json<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
+fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
     serde_json::from_str(text).map_err(|error| {
         // serde's own wording of the two cases; the tests of this module fail if it ever changes.
         let message = error.to_string();
@@ -500,18 +504,15 @@ fn json<T: DeserializeOwned>(text: &str) -> Result<T, Refusal> {
     })
 }
 
-/// Some text that shows, not too long, without control characters; in one pass, because six parts of each use context
-/// come through here.
+/// Some text that shows, not too long, without control characters.
 fn bounded(value: &str, max_chars: usize) -> bool {
-    let (mut chars, mut shows) = (0, false);
-    for c in value.chars() {
-        chars += 1;
-        shows = shows || !c.is_whitespace();
-        if c.is_control() || chars > max_chars {
-            return false;
-        }
-    }
-    shows
+    // Six parts of each use context come through here, so the bytes are looked at several at once: a control character is
+    // one of these bytes, or begins with 0xc2 (U+0080 to U+009F), as a few letters and signs do too.
+    let suspicious = |byte: u8| byte < 0x20 || byte == 0x7f || byte == 0xc2;
+    let may_control = value.bytes().fold(false, |found, byte| found | suspicious(byte));
+    value.chars().any(|c| !c.is_whitespace())
+        && value.chars().count() <= max_chars
+        && !(may_control && value.chars().any(char::is_control))
 }
 
 fn reason(text: String) -> Result<String, Refusal> {
@@ -533,10 +534,9 @@ impl<'de> Deserialize<'de> for Pairs {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
-                let mut seen = BTreeMap::new();
-                let mut pairs = Vec::new();
+                let mut pairs: Vec<(String, String)> = Vec::new();
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
-                    if seen.insert(key.clone(), ()).is_some() {
+                    if pairs.iter().any(|(before, _)| *before == key) {
                         return Err(serde::de::Error::duplicate_field("of the map"));
                     }
                     if pairs.len() == MAX_FIELDS {
@@ -554,6 +554,19 @@ impl<'de> Deserialize<'de> for Pairs {
 /// The JSON shapes, before their values are checked; `openapi.json` is their contract.
 mod wire {
     use super::*;
+
+    /// Text where it was received, unless it is written with escapes.
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    pub(super) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    impl std::ops::Deref for Text<'_> {
+        type Target = str;
+
+        fn deref(&self) -> &str {
+            &self.0
+        }
+    }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -584,9 +597,10 @@ mod wire {
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct Holder {
-        type_code: String,
-        number: String,
+    struct Holder<'a> {
+        #[serde(borrow)]
+        type_code: Text<'a>,
+        number: Text<'a>,
     }
 
     #[derive(Deserialize)]
@@ -601,69 +615,75 @@ mod wire {
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct Search {
-        holder: Holder,
-        type_code: Option<String>,
-        grant: Option<String>,
+    pub(super) struct Search<'a> {
+        #[serde(borrow)]
+        holder: Holder<'a>,
+        type_code: Option<Text<'a>>,
+        grant: Option<Text<'a>>,
         #[serde(rename = "use")]
-        context: Option<ContextValue>,
+        context: Option<ContextValue<'a>>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct LicenseName {
-        identifier: Option<String>,
-        type_code: Option<String>,
-        certificate_number: Option<String>,
-        holder: Option<Holder>,
-        envelope: Option<String>,
+    struct LicenseName<'a> {
+        #[serde(borrow)]
+        identifier: Option<Text<'a>>,
+        type_code: Option<Text<'a>>,
+        certificate_number: Option<Text<'a>>,
+        holder: Option<Holder<'a>>,
+        envelope: Option<Text<'a>>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct Retrieve {
-        license: LicenseName,
+    pub(super) struct Retrieve<'a> {
+        #[serde(borrow)]
+        license: LicenseName<'a>,
         mode: Mode,
         #[serde(default)]
         fields: Vec<String>,
-        holder: Option<Holder>,
-        grant: Option<String>,
+        holder: Option<Holder<'a>>,
+        grant: Option<Text<'a>>,
         #[serde(rename = "use")]
-        context: Option<ContextValue>,
+        context: Option<ContextValue<'a>>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct Verify {
-        license: LicenseName,
+    pub(super) struct Verify<'a> {
+        #[serde(borrow)]
+        license: LicenseName<'a>,
         #[serde(default)]
         expect: Pairs,
-        holder: Option<Holder>,
-        grant: Option<String>,
+        holder: Option<Holder<'a>>,
+        grant: Option<Text<'a>>,
         #[serde(rename = "use")]
-        context: Option<ContextValue>,
+        context: Option<ContextValue<'a>>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct GrantCreate {
-        holder: Holder,
-        grantee: String,
-        identifier: Option<String>,
-        type_code: Option<String>,
+    pub(super) struct GrantCreate<'a> {
+        #[serde(borrow)]
+        holder: Holder<'a>,
+        grantee: Text<'a>,
+        identifier: Option<Text<'a>>,
+        type_code: Option<Text<'a>>,
         modes: Vec<Mode>,
         #[serde(default)]
         fields: Vec<String>,
         item_code: Option<String>,
-        until: String,
+        until: Text<'a>,
         max_uses: Option<u32>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct GrantRevoke {
-        grant: String,
-        holder: Holder,
+    pub(super) struct GrantRevoke<'a> {
+        #[serde(borrow)]
+        grant: Text<'a>,
+        holder: Holder<'a>,
         reason: String,
     }
 
@@ -683,9 +703,10 @@ mod wire {
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct Propose {
+    pub(super) struct Propose<'a> {
         kind: Kind,
-        holder: Option<Holder>,
+        #[serde(borrow)]
+        holder: Option<Holder<'a>>,
         participant: Option<crate::participant::Wire>,
         reason: String,
     }
@@ -700,37 +721,40 @@ mod wire {
     /// The use context's object; a missing member is a bad use context, not a malformed request.
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct ContextValue {
-        user_name: Option<String>,
-        item_code: Option<String>,
-        item_name: Option<String>,
-        business_code: Option<String>,
-        cause: Option<String>,
-        stage: Option<String>,
-        delay: Option<String>,
+    struct ContextValue<'a> {
+        #[serde(borrow)]
+        user_name: Option<Text<'a>>,
+        item_code: Option<Text<'a>>,
+        item_name: Option<Text<'a>>,
+        business_code: Option<Text<'a>>,
+        cause: Option<Text<'a>>,
+        stage: Option<Text<'a>>,
+        delay: Option<Text<'a>>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct Trace {
-        holder: Holder,
-        agent: Option<Holder>,
+    pub(super) struct Trace<'a> {
+        #[serde(borrow)]
+        holder: Holder<'a>,
+        agent: Option<Holder<'a>>,
         before: Option<u64>,
         limit: Option<usize>,
         #[serde(rename = "use")]
-        context: Option<ContextValue>,
+        context: Option<ContextValue<'a>>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct LogQuery {
+    pub(super) struct LogQuery<'a> {
         purpose: Option<String>,
         user_name: Option<String>,
         from: Option<String>,
         to: Option<String>,
         organisation: Option<String>,
         license: Option<String>,
-        holder: Option<Holder>,
+        #[serde(borrow)]
+        holder: Option<Holder<'a>>,
         business_code: Option<String>,
         code: Option<String>,
         from_index: Option<u64>,
@@ -739,18 +763,20 @@ mod wire {
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct LinkMake {
-        holder: Holder,
-        agent: Holder,
+    pub(super) struct LinkMake<'a> {
+        #[serde(borrow)]
+        holder: Holder<'a>,
+        agent: Holder<'a>,
         kind: LinkKind,
         until: String,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    pub(super) struct LinkEnd {
-        holder: Holder,
-        agent: Holder,
+    pub(super) struct LinkEnd<'a> {
+        #[serde(borrow)]
+        holder: Holder<'a>,
+        agent: Holder<'a>,
         reason: String,
     }
 
@@ -760,8 +786,8 @@ mod wire {
         if fits { Ok(limit) } else { Err(Refusal::new(Code::MalformedRequest)) }
     }
 
-    impl Trace {
-        pub(super) fn typed(self) -> Result<super::Trace, Refusal> {
+    impl<'a> Trace<'a> {
+        pub(super) fn typed(self) -> Result<super::Trace<'a>, Refusal> {
             Ok(super::Trace {
                 context: context(self.context)?,
                 holder: self.holder.typed()?,
@@ -772,7 +798,7 @@ mod wire {
         }
     }
 
-    impl LogQuery {
+    impl LogQuery<'_> {
         pub(super) fn typed(self) -> Result<super::LogQuery, Refusal> {
             let malformed = || Refusal::new(Code::MalformedRequest);
             let said = |text: Option<String>, max| {
@@ -800,12 +826,12 @@ mod wire {
     }
 
     /// Nobody is somebody's own agent.
-    fn parties(holder: Holder, agent: Holder) -> Result<(HolderRef, HolderRef), Refusal> {
+    fn parties(holder: Holder<'_>, agent: Holder<'_>) -> Result<(HolderRef, HolderRef), Refusal> {
         let (holder, agent) = (holder.typed()?, agent.typed()?);
         if holder == agent { Err(Refusal::new(Code::BadLink)) } else { Ok((holder, agent)) }
     }
 
-    impl LinkMake {
+    impl LinkMake<'_> {
         pub(super) fn typed(self) -> Result<super::LinkMake, Refusal> {
             let (holder, agent) = parties(self.holder, self.agent)?;
             let until_ms =
@@ -814,7 +840,7 @@ mod wire {
         }
     }
 
-    impl LinkEnd {
+    impl LinkEnd<'_> {
         pub(super) fn typed(self) -> Result<super::LinkEnd, Refusal> {
             let (holder, agent) = parties(self.holder, self.agent)?;
             Ok(super::LinkEnd { holder, agent, reason: reason(self.reason)? })
@@ -873,19 +899,21 @@ mod wire {
         }
     }
 
-    impl Holder {
+    impl Holder<'_> {
         fn typed(self) -> Result<HolderRef, Refusal> {
             HolderRef::new(&self.type_code, &self.number).map_err(Refusal::holder)
         }
     }
 
-    fn context(value: Option<ContextValue>) -> Result<UseContext, Refusal> {
+    fn context(value: Option<ContextValue<'_>>) -> Result<UseContext<'_>, Refusal> {
         let bad = || Refusal::new(Code::BadUseContext);
         let value = value.ok_or_else(bad)?;
-        let part = |text: Option<String>, max: usize| match text {
-            Some(text) if bounded(&text, max) => Ok(text),
-            _ => Err(Refusal::new(Code::BadUseContext)),
-        };
+        fn part(text: Option<Text<'_>>, max: usize) -> Result<Cow<'_, str>, Refusal> {
+            match text {
+                Some(Text(text)) if bounded(&text, max) => Ok(text),
+                _ => Err(Refusal::new(Code::BadUseContext)),
+            }
+        }
         let context = UseContext {
             user_name: part(value.user_name, MAX_CONTEXT_CHARS)?,
             item_code: part(value.item_code, MAX_CONTEXT_CHARS)?,
@@ -895,11 +923,11 @@ mod wire {
             stage: part(value.stage, MAX_CONTEXT_CHARS)?,
             delay: value.delay.map(|class| part(Some(class), MAX_CONTEXT_CHARS)).transpose()?,
         };
-        if STAGES.contains(&context.stage.as_str()) { Ok(context) } else { Err(bad()) }
+        if STAGES.contains(&&*context.stage) { Ok(context) } else { Err(bad()) }
     }
 
-    impl Search {
-        pub(super) fn typed(self) -> Result<super::Search, Refusal> {
+    impl<'a> Search<'a> {
+        pub(super) fn typed(self) -> Result<super::Search<'a>, Refusal> {
             Ok(super::Search {
                 context: context(self.context)?,
                 holder: self.holder.typed()?,
@@ -909,8 +937,8 @@ mod wire {
         }
     }
 
-    impl LicenseName {
-        fn named(self) -> Result<Named, Refusal> {
+    impl<'a> LicenseName<'a> {
+        fn named(self) -> Result<Named<'a>, Refusal> {
             match self {
                 Self {
                     identifier: Some(text),
@@ -918,7 +946,7 @@ mod wire {
                     certificate_number: None,
                     holder: None,
                     envelope: None,
-                } => Ok(Named::Identifier(identifier(&text)?)),
+                } => Ok(Named::Identifier { identifier: identifier(&text)?, text: text.0 }),
                 Self {
                     identifier: None,
                     type_code: Some(code),
@@ -927,14 +955,14 @@ mod wire {
                     envelope: None,
                 } if bounded(&certificate_number, MAX_CONTEXT_CHARS) => Ok(Named::Number {
                     type_code: type_code(&code)?,
-                    certificate_number,
+                    certificate_number: certificate_number.0.into_owned(),
                     holder: holder.typed()?,
                 }),
                 _ => Err(Refusal::new(Code::MalformedRequest)),
             }
         }
 
-        fn subject(self) -> Result<Subject, Refusal> {
+        fn subject(self) -> Result<Subject<'a>, Refusal> {
             match self {
                 Self {
                     identifier: None,
@@ -943,7 +971,8 @@ mod wire {
                     holder: None,
                     envelope: Some(text),
                 } => {
-                    let bytes = BASE64.decode(text).map_err(|_| Refusal::new(Code::BadEnvelope))?;
+                    let bytes =
+                        BASE64.decode(text.as_bytes()).map_err(|_| Refusal::new(Code::BadEnvelope))?;
                     Ok(Subject::Envelope(bytes))
                 }
                 other => Ok(Subject::Named(other.named()?)),
@@ -959,8 +988,8 @@ mod wire {
         }
     }
 
-    impl Retrieve {
-        pub(super) fn typed(self) -> Result<super::Retrieve, Refusal> {
+    impl<'a> Retrieve<'a> {
+        pub(super) fn typed(self) -> Result<super::Retrieve<'a>, Refusal> {
             let context = context(self.context)?;
             let wants_fields = self.mode == Mode::Fields;
             if matches!(self.mode, Mode::Verify | Mode::Search) || wants_fields == self.fields.is_empty() {
@@ -977,8 +1006,8 @@ mod wire {
         }
     }
 
-    impl Verify {
-        pub(super) fn typed(self) -> Result<super::Verify, Refusal> {
+    impl<'a> Verify<'a> {
+        pub(super) fn typed(self) -> Result<super::Verify<'a>, Refusal> {
             let context = context(self.context)?;
             if self.expect.0.len() > MAX_EXPECTED {
                 return Err(Refusal::new(Code::MalformedRequest));
@@ -993,7 +1022,7 @@ mod wire {
         }
     }
 
-    impl GrantCreate {
+    impl GrantCreate<'_> {
         pub(super) fn typed(self) -> Result<super::GrantCreate, Refusal> {
             let bad = || Refusal::new(Code::BadGrant);
             let target = match (self.identifier, self.type_code) {
@@ -1022,7 +1051,7 @@ mod wire {
         }
     }
 
-    impl GrantRevoke {
+    impl GrantRevoke<'_> {
         pub(super) fn typed(self) -> Result<super::GrantRevoke, Refusal> {
             Ok(super::GrantRevoke {
                 grant: id(&self.grant)?,
@@ -1032,7 +1061,7 @@ mod wire {
         }
     }
 
-    impl Propose {
+    impl Propose<'_> {
         pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
             let what = match (self.kind, self.holder, self.participant) {
                 (Kind::RotateEpoch, None, None) => Proposed::RotateEpoch,
@@ -1114,6 +1143,41 @@ mod tests {
         let body = r#"{"license":{"identifier":"x"},"use":{"userName":"a"}}"#;
         assert_eq!(code_of(Route::Verify, body), Code::BadUseContext);
         assert_eq!(code_of(Route::Verify, r#"{"license":{"identifier":"x"}}"#), Code::BadUseContext);
+    }
+
+    #[test]
+    fn text_with_escapes_is_the_text_that_they_stand_for() {
+        let identifier = "1.2.156.3005.2.11100000000013338W011.11430000006122244L.20230000403.001.U";
+        let escaped = identifier.replace('W', "\\u0057");
+        let part = "审\u{e9}";
+        let body = format!(
+            r#"{{"license":{{"identifier":"{escaped}"}},"use":{{"userName":"{part}","itemCode":"a\"b","itemName":"\u4e8b\\",
+            "businessCode":"c","cause":"d","stage":"\u53d7理"}}}}"#
+        );
+        let Action::Verify(verify) = parse(Route::Verify, body.as_bytes()).expect("good") else {
+            unreachable!("asked of this route")
+        };
+        let Subject::Named(Named::Identifier { identifier: read, text }) = &verify.subject else {
+            unreachable!("an identifier was sent")
+        };
+        assert_eq!((read.to_string().as_str(), &**text), (identifier, identifier));
+        let UseContext { user_name, item_code, item_name, stage, .. } = &verify.context;
+        assert_eq!(
+            [user_name, item_code, item_name, stage].map(|text| &**text),
+            [part, "a\"b", "事\\", "受理"]
+        );
+        assert!(matches!(user_name, Cow::Borrowed(_)) && matches!(stage, Cow::Owned(_)));
+    }
+
+    #[test]
+    fn text_is_bounded_by_what_it_shows() {
+        let (longest, longer) = ("证".repeat(5), "证".repeat(6));
+        for good in ["a", "\u{a0}a", " é\u{a0}", "\u{301}", "\u{a9}\u{bf}", &longest] {
+            assert!(bounded(good, 5), "{good:?}");
+        }
+        for bad in ["", " ", "\u{a0}\u{3000}", "a\n", "\u{0}", "a\u{7f}", "a\u{80}", "证\u{9f}", &longer] {
+            assert!(!bounded(bad, 5), "{bad:?}");
+        }
     }
 
     #[test]

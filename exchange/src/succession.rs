@@ -20,7 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use certs::file;
 use certs::keys::ed25519_public;
-use ledger::{DocumentKind, Ledger, Prepared, Tail};
+use ledger::{DocumentKind, Ledger, Prepared, Subjects, Tail};
 use schemas::license_type::LicenseType;
 use tokio::time::{Instant, sleep};
 use verifier::leaf::LeafKind;
@@ -57,10 +57,9 @@ fn statement(kind: LeafKind, text: String) -> Prepared {
     Prepared {
         kind,
         open: text.into_bytes(),
-        record: ledger::record::Record::default().encode(),
+        record: ledger::record::Record::default(),
         told: Vec::new(),
-        subjects: Vec::new(),
-        subject_digest: sha256(b""),
+        subjects: Subjects::none(),
     }
 }
 
@@ -154,7 +153,9 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
             bail!("{} has a journal already", folder.display());
         }
         let name = old.origin.rsplit_once('/').map_or(old.origin.as_str(), |(name, _)| name);
-        let config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
+        let mut config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
+        // Segments of all logs have the same names: an archive folder is one log's.
+        config.journal.archive = None;
         init::write_new(&path, &config.to_toml())?;
     }
     Ok(Config::load(&path)?)

@@ -131,7 +131,7 @@ pub fn rfc3339(ms: u64) -> String {
     put(14..16, minute);
     put(17..19, second);
     put(20..23, milli);
-    text.iter().copied().map(char::from).collect()
+    std::str::from_utf8(&text).expect("digits and signs of ASCII").to_owned()
 }
 
 /// Milliseconds since 1970 of an RFC 3339 time: capital `T` and `Z`, `Z` or an offset `±HH:MM`, at most nine

@@ -23,6 +23,13 @@ pub const MAX_IDENTIFIER_LENGTH: usize =
 
 /// GB 32100 alphabet, in the order of the values 0 to 30: without I, O, S, V and Z.
 pub(crate) const USCC_ALPHABET: &[u8; 31] = b"0123456789ABCDEFGHJKLMNPQRTUWXY";
+/// Characters of MOD 37,36 and of GB 11714, in the order of the values 0 to 35.
+const CHECK_ALPHABET: &[u8; 36] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+/// Stands in the tables of values for a byte that has none.
+const NO_VALUE: u8 = u8::MAX;
+/// Values of all bytes: two identifiers and more are read for every use, and a look-up costs less than a search.
+const USCC_VALUES: [u8; 256] = values(USCC_ALPHABET);
+const CHECK_VALUES: [u8; 256] = values(CHECK_ALPHABET);
 /// GB 32100 weights of the first seventeen characters.
 const USCC_WEIGHTS: [u32; 17] = [1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28];
 /// GB 11714 weights of the first eight characters of an organisation code.
@@ -132,6 +139,17 @@ pub enum IdentifierError {
     },
 }
 
+/// The value of each byte: its place in the alphabet.
+const fn values(alphabet: &[u8]) -> [u8; 256] {
+    let mut values = [NO_VALUE; 256];
+    let mut place = 0;
+    while place < alphabet.len() {
+        values[alphabet[place] as usize] = place as u8;
+        place += 1;
+    }
+    values
+}
+
 impl IdentifierError {
     /// Whether the form is right and only a check character is wrong, which is what a typing error looks like.
     pub const fn is_check_error(self) -> bool {
@@ -187,9 +205,9 @@ impl CertificateIdentifier {
     }
 
     fn checked(type_code: LicenseTypeCode, issuer: IssuerCode, serial: Serial, version: u16) -> Self {
-        let parts = [type_code.as_str(), issuer.as_str(), serial.as_str()];
-        let bytes = parts.iter().flat_map(|part| part.bytes()).chain(version_digits(version));
-        let check = mod_37_36(bytes).expect("every part holds only 0-9A-Z");
+        let parts =
+            [type_code.as_bytes(), issuer.as_bytes(), serial.as_str().as_bytes(), &version_digits(version)];
+        let check = mod_37_36(&parts).expect("every part holds only 0-9A-Z");
         Self { type_code, issuer, serial, version, check }
     }
 
@@ -291,26 +309,29 @@ fn digit(number: u16) -> u8 {
     b'0' + u8::try_from(number % 10).expect("a decimal digit")
 }
 
-/// The check character of ISO/IEC 7064 MOD 37,36 (hybrid system) over ASCII characters of 0-9A-Z.
+/// The check character of ISO/IEC 7064 MOD 37,36 (hybrid system) over ASCII characters of 0-9A-Z, given in parts.
 ///
 /// # Errors
 /// [`IdentifierError::CheckAlphabet`] for a byte that is not 0-9A-Z.
-pub fn mod_37_36(parts: impl Iterator<Item = u8>) -> Result<u8, IdentifierError> {
+pub fn mod_37_36(parts: &[&[u8]]) -> Result<u8, IdentifierError> {
     let mut product = 36;
-    for byte in parts {
-        let sum = (product + check_value(byte)?) % 36;
-        product = if sum == 0 { 36 } else { sum } * 2 % 37;
+    for part in parts {
+        for byte in *part {
+            // The remainders of 36 and 37, without a division for each character: each stays below twice its modulus.
+            let sum = product + check_value(*byte)?;
+            let sum = if sum > 36 { sum - 36 } else { sum };
+            product = if sum > 18 { sum * 2 - 37 } else { sum * 2 };
+        }
     }
-    let check = u8::try_from((37 - product) % 36).expect("less than 36");
-    Ok(if check < 10 { b'0' + check } else { b'A' + check - 10 })
+    let check = usize::try_from((37 - product) % 36).expect("less than 36");
+    Ok(CHECK_ALPHABET[check])
 }
 
 /// The value of a character: 0-9 are 0 to 9, A-Z are 10 to 35 (ISO/IEC 7064, and GB 11714).
 fn check_value(byte: u8) -> Result<u32, IdentifierError> {
-    match byte {
-        b'0'..=b'9' => Ok(u32::from(byte - b'0')),
-        b'A'..=b'Z' => Ok(u32::from(byte - b'A') + 10),
-        _ => Err(IdentifierError::CheckAlphabet { found: char::from(byte) }),
+    match CHECK_VALUES[usize::from(byte)] {
+        NO_VALUE => Err(IdentifierError::CheckAlphabet { found: char::from(byte) }),
+        value => Ok(value.into()),
     }
 }
 
@@ -339,13 +360,14 @@ impl FromStr for Uscc {
             .as_bytes()
             .try_into()
             .map_err(|_| IdentifierError::UsccLength { found: text.chars().count() })?;
-        for (place, found) in text.chars().enumerate() {
-            // Characters 3 to 8 are a region code (GB/T 2260), digits only.
-            let fits =
-                if (2..8).contains(&place) { found.is_ascii_digit() } else { uscc_value(found).is_some() };
-            if !fits {
-                return Err(IdentifierError::UsccCharacter { found, place: place + 1 });
-            }
+        // Characters 3 to 8 are a region code (GB/T 2260), digits only.
+        let fits = |(place, byte): (usize, &u8)| {
+            if (2..8).contains(&place) { byte.is_ascii_digit() } else { uscc_value(*byte).is_some() }
+        };
+        if let Some(place) = bytes.iter().enumerate().position(|character| !fits(character)) {
+            // What stands before is ASCII, so the byte's place is the character's.
+            let found = text.chars().nth(place).unwrap_or_default();
+            return Err(IdentifierError::UsccCharacter { found, place: place + 1 });
         }
         let [body @ .., check] = bytes;
         let (found, right) = (char::from(check), char::from(uscc_check(&body)));
@@ -373,19 +395,16 @@ impl fmt::Debug for Uscc {
     }
 }
 
-fn uscc_value(character: char) -> Option<u32> {
-    let index = USCC_ALPHABET.iter().position(|&byte| char::from(byte) == character)?;
-    u32::try_from(index).ok()
+fn uscc_value(byte: u8) -> Option<u32> {
+    let value = USCC_VALUES[usize::from(byte)];
+    (value != NO_VALUE).then_some(value.into())
 }
 
 /// The last character of a USCC (GB 32100): (31 − Σ weight × value mod 31) mod 31. A character outside the
 /// alphabet counts as 0; callers have checked the alphabet.
 pub(crate) fn uscc_check(body: &[u8; 17]) -> u8 {
-    let sum: u32 = body
-        .iter()
-        .zip(USCC_WEIGHTS)
-        .map(|(&byte, weight)| uscc_value(char::from(byte)).unwrap_or(0) * weight)
-        .sum();
+    let sum: u32 =
+        body.iter().zip(USCC_WEIGHTS).map(|(&byte, weight)| uscc_value(byte).unwrap_or(0) * weight).sum();
     let index = usize::try_from((31 - sum % 31) % 31).expect("less than 31");
     USCC_ALPHABET[index]
 }
@@ -412,6 +431,11 @@ pub struct LicenseTypeCode {
 }
 
 impl LicenseTypeCode {
+    /// The characters as ASCII bytes.
+    pub const fn as_bytes(&self) -> &[u8; TYPE_CODE_LENGTH] {
+        &self.bytes
+    }
+
     /// The 21 characters.
     pub fn as_str(&self) -> &str {
         ascii(&self.bytes)
@@ -492,6 +516,14 @@ pub enum IssuerCode {
 }
 
 impl IssuerCode {
+    /// The characters as ASCII bytes.
+    pub const fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Uscc(uscc) => &uscc.0,
+            Self::Region(region) => &region.0,
+        }
+    }
+
     /// The characters.
     pub fn as_str(&self) -> &str {
         match self {
@@ -548,10 +580,12 @@ impl FromStr for Serial {
         if text.len() > MAX_SERIAL_LENGTH {
             return Err(IdentifierError::SerialTooLong { found: text.chars().count() });
         }
-        match text.chars().find(|c| !c.is_ascii_digit() && !c.is_ascii_uppercase()) {
-            None => Ok(Self(text.into())),
-            Some(found) if found.is_lowercase() => Err(IdentifierError::SerialLowerCase { found }),
-            Some(found) => Err(IdentifierError::SerialCharacter { found }),
+        let misfit = |byte: u8| !byte.is_ascii_digit() && !byte.is_ascii_uppercase();
+        let Some(place) = text.bytes().position(misfit) else { return Ok(Self(text.into())) };
+        // What stands before is ASCII, so the byte's place is the character's.
+        match text.chars().nth(place).unwrap_or_default() {
+            found if found.is_lowercase() => Err(IdentifierError::SerialLowerCase { found }),
+            found => Err(IdentifierError::SerialCharacter { found }),
         }
     }
 }
@@ -724,7 +758,7 @@ mod tests {
     fn mod_37_36_refuses_other_alphabets() {
         for byte in [b'a', b'.', b' ', 0, 0xff] {
             let found = char::from(byte);
-            assert_eq!(mod_37_36([byte].into_iter()), Err(IdentifierError::CheckAlphabet { found }));
+            assert_eq!(mod_37_36(&[&[byte]]), Err(IdentifierError::CheckAlphabet { found }));
         }
     }
 

@@ -83,7 +83,7 @@ async fn every_cause_of_no_right_is_the_same_answer() {
     portal.send(&revoke(a.draft.holder(), &revoked)).await.expect(200);
     let used_up = granted(&server, &mut portal, &a, "bank", |g| g["maxUses"] = json!(1)).await;
     bank.send(&a.verify(Some(&used_up))).await.expect(200);
-    let soon = schemas::date::rfc3339(now_ms() + 500);
+    let soon = schemas::date::rfc3339(now_ms() + 2_000);
     let ended = granted(&server, &mut portal, &a, "bank", |g| g["until"] = json!(soon)).await;
     let mut watcher = bank.again();
     let last_use = a.verify(Some(&ended));

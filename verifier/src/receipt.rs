@@ -109,17 +109,22 @@ pub fn cut(answer: &[u8]) -> Result<(Vec<u8>, Receipt), CutError> {
 pub fn attach(answer: &[u8], receipt: &Receipt) -> Vec<u8> {
     let close = answer.iter().rposition(|byte| *byte == b'}').unwrap_or(answer.len());
     let (body, end) = answer.split_at_checked(close).unwrap_or((answer, b""));
-    [body, MEMBER, to_json(receipt).as_bytes(), end].concat()
+    let proof = receipt.proof.as_ref().map_or(0, String::len);
+    let mut whole = Vec::with_capacity(answer.len().saturating_add(proof).saturating_add(USUAL_BYTES));
+    whole.extend_from_slice(body);
+    whole.extend_from_slice(MEMBER);
+    write_json(receipt, &mut whole);
+    whole.extend_from_slice(end);
+    whole
 }
 
-/// What serde makes of a receipt. Base64 needs no escaping, and every answer pays for its receipt: this takes a third.
-fn to_json(receipt: &Receipt) -> String {
-    let quoted = |text: &str| serde_json::to_string(text).expect("text becomes JSON");
-    let mut json = String::with_capacity(USUAL_BYTES);
-    json.push_str(r#"{"log":"#);
-    json.push_str(&quoted(&receipt.log));
-    json.push_str(r#","index":"#);
-    json.push_str(&receipt.index.to_string());
+/// Appends what serde makes of a receipt. Base64 needs no escaping, and every answer pays for its receipt: this takes a
+/// third.
+fn write_json(receipt: &Receipt, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"log":"#);
+    write_quoted(&receipt.log, out);
+    out.extend_from_slice(br#","index":"#);
+    serde_json::to_writer(&mut *out, &receipt.index).expect("a number becomes JSON");
     let binary: [(&str, Option<&[u8]>); 5] = [
         ("leafHash", Some(&receipt.leaf_hash)),
         ("open", Some(&receipt.open)),
@@ -129,18 +134,28 @@ fn to_json(receipt: &Receipt) -> String {
     ];
     for (name, bytes) in binary {
         let Some(bytes) = bytes else { continue };
-        json.push_str(",\"");
-        json.push_str(name);
-        json.push_str("\":\"");
-        BASE64.encode_string(bytes, &mut json);
-        json.push('"');
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":\"");
+        write_base64(bytes, out);
+        out.push(b'"');
     }
     if let Some(proof) = &receipt.proof {
-        json.push_str(r#","proof":"#);
-        json.push_str(&quoted(proof));
+        out.extend_from_slice(br#","proof":"#);
+        write_quoted(proof, out);
     }
-    json.push('}');
-    json
+    out.push(b'}');
+}
+
+fn write_quoted(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("text becomes JSON");
+}
+
+fn write_base64(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.resize(start.saturating_add(bytes.len().div_ceil(3).saturating_mul(4)), 0);
+    let room = out.get_mut(start..).unwrap_or_default();
+    BASE64.encode_slice(bytes, room).expect("four characters for each three bytes begun");
 }
 
 /// The request digest of an open part: H(salt ‖ body as received). The body alone can be guessed, with the user's name in
@@ -447,7 +462,9 @@ mod tests {
         let strange = Receipt { log: "\"l\\o\u{1}g/中".to_owned(), index: u64::MAX, ..receipt() };
         let bare = Receipt { proof: None, request_salt: None, ..receipt() };
         for receipt in [receipt(), bare, strange] {
-            assert_eq!(to_json(&receipt), serde_json::to_string(&receipt).unwrap());
+            let mut written = Vec::new();
+            write_json(&receipt, &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), serde_json::to_string(&receipt).unwrap());
         }
     }
 

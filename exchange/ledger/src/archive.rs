@@ -37,7 +37,7 @@ pub struct Archived {
 /// read whole and its digest found in the journal.
 ///
 /// # Errors
-/// [`OpenError::Options`] without an archive folder, [`OpenError::NotYet`], [`OpenError::Locked`] while another
+/// [`OpenError::Options`] without an archive folder, with that of another log or the journal's own, [`OpenError::NotYet`], [`OpenError::Locked`] while another
 /// process archives, [`OpenError::Io`], and what is wrong with the journal behind the snapshots. What was moved before stays
 /// moved.
 pub fn archive(options: &Options, keys: &LedgerKeys, before: u32) -> Result<Archived, OpenError> {
@@ -51,8 +51,20 @@ pub fn archive(options: &Options, keys: &LedgerKeys, before: u32) -> Result<Arch
         return Err(OpenError::NotYet { before, limit });
     }
     disk.make_folder(archive).map_err(OpenError::io("making the archive's folder"))?;
+    // The copy would be the segment itself, which is deleted when it is copied.
+    let same =
+        |folder: &Path| fs::canonicalize(folder).map_err(OpenError::io("looking at the archive's folder"));
+    if same(archive)? == same(&folders.journal)? {
+        return Err(OpenError::Options("the archive folder is the journal's own"));
+    }
     let lock = disk.lock(&archive.join("lock")).map_err(OpenError::io("locking the archive"))?;
     let _lock = lock.ok_or(OpenError::Locked)?;
+    // Segments of all logs have the same names.
+    let origin = verifier::sha256(&[options.origin.as_bytes()]);
+    let held = segment::list(&*disk, archive).map_err(OpenError::io("listing the archive"))?;
+    if held.iter().filter_map(|held| held.header).any(|header| header.origin != origin) {
+        return Err(OpenError::Options("the archive folder holds another log's segments"));
+    }
     let listed = segment::list(&*disk, &folders.journal).map_err(OpenError::io("listing the segments"))?;
     let mut done = Archived::default();
     for segment in listed.iter().take_while(|segment| segment.number < before) {

@@ -352,27 +352,39 @@ impl Crypt {
         plaintext: &[u8],
     ) -> Vec<u8> {
         let aad = self.aad(b"miaoxiang subject part v1", &entry_part(part));
-        let (form, head, sealed) = match holders {
+        let several = &holders[..holders.len().min(MAX_SHARES)];
+        let (form, head_bytes) = match several {
+            [] => (FORM_DAY, 4),
+            [_] => (FORM_HOLDER, 16),
+            _ => (FORM_SHARED, 1 + several.len() * SHARE_BYTES),
+        };
+        let length = PART_HEAD_BYTES - 4 + head_bytes + NONCE_BYTES + plaintext.len() + TAG_BYTES;
+        let mut sealed = Vec::with_capacity(4 + length);
+        sealed.extend_from_slice(&(length as u32).to_be_bytes());
+        sealed.extend_from_slice(&[form, 0]);
+        sealed.extend_from_slice(&part.to_be_bytes());
+        match several {
             [] => {
                 let day = day_of(now_ms);
-                (FORM_DAY, day.to_be_bytes().to_vec(), self.seal(&self.day_key(day), &aad, plaintext))
+                sealed.extend_from_slice(&day.to_be_bytes());
+                self.seal_behind(&self.day_key(day), &aad, plaintext, &mut sealed);
             }
-            [one] => (FORM_HOLDER, one.label.to_vec(), self.seal(&aead_key(&one.key), &aad, plaintext)),
+            [one] => {
+                sealed.extend_from_slice(&one.label);
+                self.seal_behind(&aead_key(&one.key), &aad, plaintext, &mut sealed);
+            }
             several => {
-                let several = &several[..several.len().min(MAX_SHARES)];
                 let record_key = Zeroizing::new(self.random::<32>());
-                let mut head = Vec::with_capacity(1 + several.len() * SHARE_BYTES);
-                head.push(several.len() as u8);
+                sealed.push(several.len() as u8);
                 for holder in several {
                     let aad = self.aad(b"miaoxiang record key v1", &holder.label);
-                    head.extend_from_slice(&holder.label);
-                    head.extend_from_slice(&self.seal(&aead_key(&holder.key), &aad, record_key.as_slice()));
+                    sealed.extend_from_slice(&holder.label);
+                    self.seal_behind(&aead_key(&holder.key), &aad, record_key.as_slice(), &mut sealed);
                 }
-                (FORM_SHARED, head, self.seal(&aead_key(&record_key), &aad, plaintext))
+                self.seal_behind(&aead_key(&record_key), &aad, plaintext, &mut sealed);
             }
-        };
-        let length = (PART_HEAD_BYTES - 4 + head.len() + sealed.len()) as u32;
-        [&length.to_be_bytes(), &[form, 0][..], &part.to_be_bytes(), &head, &sealed].concat()
+        }
+        sealed
     }
 
     /// Opens a whole sealed part, from its length on; `holder_key` gives the keys that still exist.
@@ -423,19 +435,25 @@ impl Crypt {
 
     /// nonce ‖ ciphertext ‖ tag, with a fresh random nonce.
     fn seal(&self, key: &LessSafeKey, aad: &[u8], plaintext: &[u8]) -> Vec<u8> {
-        let nonce: [u8; NONCE_BYTES] = self.random();
         let mut sealed = Vec::with_capacity(NONCE_BYTES + plaintext.len() + TAG_BYTES);
-        sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(plaintext);
+        self.seal_behind(key, aad, plaintext, &mut sealed);
+        sealed
+    }
+
+    /// The same behind what a buffer holds.
+    fn seal_behind(&self, key: &LessSafeKey, aad: &[u8], plaintext: &[u8], buffer: &mut Vec<u8>) {
+        let nonce: [u8; NONCE_BYTES] = self.random();
+        buffer.extend_from_slice(&nonce);
+        let at = buffer.len();
+        buffer.extend_from_slice(plaintext);
         let tag = key
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 Aad::from(aad),
-                &mut sealed[NONCE_BYTES..],
+                &mut buffer[at..],
             )
             .expect("what is sealed is far shorter than the limit of AES-GCM");
-        sealed.extend_from_slice(tag.as_ref());
-        sealed
+        buffer.extend_from_slice(tag.as_ref());
     }
 }
 
@@ -480,4 +498,35 @@ fn entry_part(number: u16) -> [u8; 3] {
 /// Days since 1970 UTC: the name of a day key.
 pub(crate) fn day_of(time_ms: u64) -> u32 {
     u32::try_from(time_ms / MS_PER_DAY).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn random_bytes_are_given_out_once_and_then_overwritten() {
+        let random = SystemRandom::new();
+        let mut pool = Pool { bytes: [0; POOL_BYTES], left: 0 };
+        let mut given = HashSet::new();
+        // No divisor of the pool, so that a rest is thrown away, and far more than it holds.
+        for _ in 0..10 * POOL_BYTES / 20 {
+            let mut out = [0; 20];
+            pool.fill(&random, &mut out);
+            assert!(given.insert(out));
+            assert_eq!(pool.bytes[pool.left..], vec![0; POOL_BYTES - pool.left]);
+        }
+        // What is longer does not come from the pool and leaves it as it is.
+        let before = (pool.bytes, pool.left);
+        let mut long = [[0; 20]; POOL_BYTES / 20];
+        pool.fill(&random, long.as_flattened_mut());
+        assert_eq!((pool.bytes, pool.left), before);
+        assert!(long.into_iter().all(|part| given.insert(part)));
+        // Down to the last byte.
+        while pool.left > 0 {
+            pool.fill(&random, &mut [0]);
+        }
+        assert_eq!(pool.bytes, [0; POOL_BYTES]);
+    }
 }

@@ -17,8 +17,8 @@ use crate::{
     tiles::Tiles,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
-    collections::{HashMap, HashSet},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,8 +28,9 @@ use std::{
 };
 use verifier::merkle::Frontier;
 
-/// Groups on their way to the image; beyond it the sequencer waits, which bounds the lag.
-const QUEUE_GROUPS: usize = 16_384;
+/// What is on its way to the image, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits, which
+/// bounds the lag.
+const QUEUE: usize = 1024;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// While many values are written, news are taken in after so many, so that the sequencer need not wait.
@@ -44,6 +45,8 @@ const BATCH_KEYS: usize = 10_000;
 const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
 const TILES_PATIENCE: Duration = Duration::from_secs(1);
+/// And how often it looks for them meanwhile.
+const TILES_PAUSE: Duration = Duration::from_millis(10);
 /// Rest before an image that failed is made anew: what made it fail (a full disk) may be over by then.
 const REBUILD_REST: Duration = Duration::from_secs(60);
 /// Where the head stands in the store; slots begin with their kind, which is not 0.
@@ -52,8 +55,8 @@ const FORMAT: u8 = 1;
 
 /// News for the image.
 enum Change {
-    /// A group was applied: what it changed, the values after it if they are wanted, and size and time after it.
-    Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64, time_ms: u64 },
+    /// Some groups were applied: what they changed, the values after them if they are wanted, and the size after them.
+    Applied { slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64 },
     /// A seal was written; replay may begin behind it.
     Sealed(Box<Cursor>),
 }
@@ -69,20 +72,23 @@ pub(crate) struct Feed {
 impl Feed {
     /// A feed and what the image's thread takes from it; the flag asks for exact values.
     pub(crate) fn new(failing: Arc<Failing>) -> (Self, FeedReceiver) {
-        let (sender, receiver) = bounded(QUEUE_GROUPS);
+        let (sender, receiver) = bounded(QUEUE);
         let wanted = Arc::new(AtomicBool::new(false));
         let feed = Self { sender: Some(sender), wanted: Arc::clone(&wanted), failing: Arc::clone(&failing) };
         (feed, FeedReceiver { receiver, wanted, failing })
     }
 
-    /// Tells that a group was applied to the state: what it changed, and the size after it.
-    pub(crate) fn applied(&mut self, state: &State, slots: Vec<Slot>, size: u64) {
+    /// Whether the values are wanted of a group that was just applied. Is asked after it was applied.
+    pub(crate) fn wants_values(&self) -> bool {
         // Pairs with the fence in `Follower::begin_snapshot`: either this group sees that values are wanted, or the
         // image's thread sees that it was applied before.
         fence(Ordering::SeqCst);
-        let wanted = self.wanted.load(Ordering::Relaxed);
-        let values = wanted.then(|| slots.iter().map(|slot| state.value(slot)).collect());
-        self.send(Change::Applied { slots, values, size, time_ms: state.time_ms() });
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Tells that groups were applied to the state: what they changed, with the values if they were wanted of all of them.
+    pub(crate) fn applied(&mut self, slots: Vec<Slot>, values: Option<Vec<Option<Vec<u8>>>>, size: u64) {
+        self.send(Change::Applied { slots, values, size });
     }
 
     /// Tells that a seal was written.
@@ -123,8 +129,6 @@ pub(crate) struct Meta {
     /// Entries that the values may already know of. All of them were durable when the image was written, so a
     /// shorter journal has lost some.
     pub(crate) covers: u64,
-    /// Journal time of the last of them.
-    pub(crate) time_ms: u64,
 }
 
 pub(crate) struct Image {
@@ -155,7 +159,7 @@ impl Image {
                 state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
             })?;
             if let Some(meta) = &meta {
-                state.loaded(meta.cursor.frontier.size(), meta.time_ms);
+                state.loaded(&meta.cursor);
             }
             Ok((Self { store: opened, origin, digest, new: meta.is_none() }, meta))
         })
@@ -205,7 +209,7 @@ impl Image {
     fn write(
         &mut self,
         state: &State,
-        slots: &HashSet<Slot>,
+        slots: &FxHashSet<Slot>,
         cursor: Cursor,
         pause: &mut dyn FnMut(),
     ) -> Result<(), StoreError> {
@@ -221,8 +225,8 @@ impl Image {
                     self.store.apply(std::mem::take(&mut batch))?;
                 }
             }
-            // Read after the values: they know of no later entry than this.
-            let meta = Meta { cursor, covers: state.applied(), time_ms: state.time_ms() };
+            // Read after the values: they know of no later entry than this, half applied ones included.
+            let meta = Meta { cursor, covers: state.begun() };
             self.finish(batch, digest, &meta)
         })
     }
@@ -230,7 +234,7 @@ impl Image {
     /// Writes given values, which are those of one moment, with the meta of that moment.
     fn write_exact(
         &mut self,
-        values: HashMap<Slot, Option<Vec<u8>>>,
+        values: FxHashMap<Slot, Option<Vec<u8>>>,
         meta: &Meta,
         pause: &mut dyn FnMut(),
     ) -> Result<(), StoreError> {
@@ -314,7 +318,7 @@ struct Capture {
     without: u64,
     /// The entries that the values read from the state may know of; `None` while they are not read.
     known: Option<u64>,
-    values: HashMap<Slot, Option<Vec<u8>>>,
+    values: FxHashMap<Slot, Option<Vec<u8>>>,
 }
 
 /// What the image's thread has received.
@@ -322,11 +326,10 @@ struct Incoming {
     feed: FeedReceiver,
     /// The last seal.
     cursor: Cursor,
-    /// Size and time after the last group.
+    /// Size after the last group.
     size: u64,
-    time_ms: u64,
     /// What was changed and is not written. Bounded by what the state holds.
-    slots: HashSet<Slot>,
+    slots: FxHashSet<Slot>,
     /// There is an image to write them to.
     wanted: bool,
     capture: Option<Capture>,
@@ -337,14 +340,17 @@ struct Incoming {
 impl Incoming {
     fn take(&mut self, change: Change) {
         match change {
-            Change::Applied { slots, values, size, time_ms } => {
+            Change::Applied { slots, values, size } => {
                 self.changed |= !slots.is_empty();
                 match (&mut self.capture, values) {
-                    (Some(capture), Some(values)) => capture.values.extend(slots.into_iter().zip(values)),
+                    // Up to `without` the values may be of the snapshot before, and what came after them without.
+                    (Some(capture), Some(values)) if size > capture.without => {
+                        capture.values.extend(slots.into_iter().zip(values));
+                    }
                     _ if self.wanted => self.slots.extend(slots),
                     _ => {}
                 }
-                (self.size, self.time_ms) = (size, time_ms);
+                self.size = size;
             }
             Change::Sealed(cursor) => self.cursor = *cursor,
         }
@@ -404,7 +410,7 @@ impl Follower {
         state: Arc<State>,
         tiles: Arc<Tiles>,
         cursor: Cursor,
-        slots: HashSet<Slot>,
+        slots: FxHashSet<Slot>,
         covered: u64,
     ) -> (Self, Followed) {
         let origin = verifier::sha256(&[options.origin.as_bytes()]);
@@ -428,7 +434,6 @@ impl Follower {
                 feed,
                 cursor,
                 size: state.applied(),
-                time_ms: state.time_ms(),
                 changed: !slots.is_empty(),
                 slots,
                 wanted: true,
@@ -452,9 +457,6 @@ impl Follower {
         loop {
             let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
-            if received.is_ok() {
-                std::thread::sleep(crate::tiles::COALESCE);
-            }
             // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
             // snapshot takes what comes meanwhile, which must not overtake what came before.
             let mut waiting = self.incoming.feed.receiver.len();
@@ -515,7 +517,7 @@ impl Follower {
         self.incoming.feed.failing.set(Derived::Image, true);
         self.incoming.end_capture();
         self.incoming.wanted = false;
-        self.incoming.slots = HashSet::new();
+        self.incoming.slots = FxHashSet::default();
         let image = self.image.take();
         // A panic of the engine in its own drop ends here too.
         let _ = guarded(|| {
@@ -554,10 +556,10 @@ impl Follower {
 
     fn begin_snapshot(&mut self) {
         self.incoming.feed.wanted.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `Feed::applied`.
+        // Pairs with the fence in `Feed::wants_values`.
         fence(Ordering::SeqCst);
         let without = self.state.applied();
-        self.incoming.capture = Some(Capture { without, known: None, values: HashMap::new() });
+        self.incoming.capture = Some(Capture { without, known: None, values: FxHashMap::default() });
         self.go_on_with_snapshot();
     }
 
@@ -568,7 +570,7 @@ impl Follower {
             // A seal may have come in between: what it covers must be in the image, whatever becomes of the snapshot.
             self.incoming.slots.extend(values.keys());
             self.write();
-            let known = self.state.applied();
+            let known = self.state.begun();
             if let Some(capture) = &mut self.incoming.capture {
                 capture.known = Some(known);
             }
@@ -586,10 +588,10 @@ impl Follower {
     }
 
     /// The image becomes exactly the state at the last seal, and is copied to a snapshot.
-    fn snapshot(&mut self, values: HashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
+    fn snapshot(&mut self, values: FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
         let incoming = &mut self.incoming;
-        let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size, time_ms: incoming.time_ms };
+        let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size };
         incoming.changed = false;
         image.write_exact(values, &meta, &mut || incoming.take_all())?;
         self.covered.store(meta.covers, Ordering::Release);
@@ -601,7 +603,7 @@ impl Follower {
         // Tiles that survive a power cut up to here need no older segment.
         let synced = loop {
             match self.tiles.sync(meta.covers) {
-                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(crate::tiles::COALESCE),
+                Ok(false) if began.elapsed() < TILES_PATIENCE => std::thread::sleep(TILES_PAUSE),
                 synced => break synced,
             }
             incoming.take_all();
@@ -637,7 +639,7 @@ impl Meta {
             origin,
             digest,
             &self.covers.to_be_bytes(),
-            &self.time_ms.to_be_bytes(),
+            &cursor.time_ms.to_be_bytes(),
             &cursor.frame.to_be_bytes(),
             &cursor.previous,
             &cursor.position.0.to_be_bytes(),
@@ -667,16 +669,17 @@ impl Meta {
         }
         let digest = take(r).ok_or(MALFORMED)?;
         let mut number = || take(r).map(u64::from_be_bytes).ok_or(MALFORMED);
-        let (covers, time_ms, frame) = (number()?, number()?, number()?);
+        // The time stands behind the position once more.
+        let (covers, _, frame) = (number()?, number()?, number()?);
         let previous = take(&mut rest).ok_or(MALFORMED)?;
         let r = &mut rest;
         let mut number = || take(r).map(u64::from_be_bytes).ok_or(MALFORMED);
-        let (position, cursor_time_ms, size) = (Position(number()?), number()?, number()?);
+        let (position, time_ms, size) = (Position(number()?), number()?, number()?);
         let (nodes, odd) = rest.as_chunks::<32>();
         let frontier =
             Frontier::from_parts(size, nodes.to_vec()).filter(|_| odd.is_empty()).ok_or(MALFORMED)?;
-        let cursor = Cursor { frame, previous, position, frontier, time_ms: cursor_time_ms };
-        Ok((Self { cursor, covers, time_ms }, digest))
+        let cursor = Cursor { frame, previous, position, frontier, time_ms };
+        Ok((Self { cursor, covers }, digest))
     }
 }
 
@@ -690,8 +693,10 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::{
-        Command, EpochsInMemory, Ledger, LedgerKeys, Outcome, Prepared,
-        record::{DocumentState, NewHolder, Record},
+        Command, DocumentKind, EpochsInMemory, Fact, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
+        crypt::Crypt,
+        record::{Completion, CounterUse, DocumentState, NewHolder, Record},
+        state::Applied,
     };
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
     use tempfile::TempDir;
@@ -700,7 +705,7 @@ mod tests {
     const ORIGIN: &str = "log.example/test";
 
     fn commit(ledger: &Ledger, record: &Record) {
-        let subject_digest = verifier::sha256(&[]);
+        let subjects = Subjects::none();
         let open = Open {
             route: 1,
             decision: 3,
@@ -711,16 +716,15 @@ mod tests {
             request_digest: [0; 32],
             answer_digest: [0; 32],
             policy: [0; 32],
-            subject_digest,
+            subject_digest: *subjects.digest(),
             labels: Labels::List(Vec::new()),
         };
         let permit_or_denial = Prepared {
             kind: LeafKind::Entry,
             open: open.encode(),
-            record: record.encode(),
+            record: record.clone(),
             told: vec![[0; 32]; record.concerned.len()],
-            subjects: Vec::new(),
-            subject_digest,
+            subjects,
         };
         let command =
             Command { permit_or_denial, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
@@ -779,7 +783,7 @@ mod tests {
         commit(&ledger, &Record { concerned, release_ms: u64::MAX, ..Record::default() });
         let state = ledger.state();
         let mut digest = Digest::default();
-        let mut kinds = HashSet::new();
+        let mut kinds = FxHashSet::default();
         for slot in state.slots().into_iter().filter(Slot::is_digested) {
             kinds.insert(slot.encode()[0]);
             digest.add(&slot.encode(), &state.value(&slot).unwrap());
@@ -787,6 +791,140 @@ mod tests {
         assert_eq!(digest.bytes(), state.digest());
         assert_eq!(kinds.len(), 5, "holder, document, oversight sequence, delayed use, epochs");
         ledger.close();
+    }
+
+    /// What an image is made of, without the thread and without the sequencer.
+    fn made(dir: &TempDir) -> Follower {
+        let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
+        let keys = LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.as_ref().to_vec(), epochs };
+        let state = Arc::new(State::new(Arc::new(Crypt::new(ORIGIN, &keys)), 10));
+        let options = Options::new(dir.path(), ORIGIN);
+        let image = Image::create(&recovery::store_folder(dir.path()), Engine::default(), ORIGIN).unwrap();
+        let tiles = Arc::new(Tiles::open(&recovery::tiles_folder(dir.path())).unwrap());
+        let (_, fed) = Feed::new(Arc::new(Failing::new()));
+        Follower::new(&options, image, fed, state, tiles, Cursor::start(), FxHashSet::default(), 0).0
+    }
+
+    /// Applies an entry as the sequencer does; gives what it changed.
+    fn apply(state: &State, index: u64, time_ms: u64, record: &Record) -> Vec<Slot> {
+        let counters = vec![1; record.counters.len()];
+        let completion = Completion { delayed: false, links: Vec::new(), counters };
+        let mut changed = Vec::new();
+        let entry = Applied {
+            index,
+            time_ms,
+            organisation: [0; 18],
+            leaf_hash: [0; 32],
+            frame: Position::new(0, 64),
+            parts: &[],
+            record,
+            completion: &completion,
+        };
+        state.apply(&entry, &mut changed);
+        changed
+    }
+
+    fn version(version: u32) -> Record {
+        let mut record = document(1);
+        record.documents[0].version = version;
+        record
+    }
+
+    /// What the sequencer tells of a group that is applied.
+    fn news(state: &State, slots: Vec<Slot>, size: u64, with_values: bool) -> Change {
+        let values = with_values.then(|| slots.iter().map(|slot| state.value(slot)).collect());
+        Change::Applied { slots, values, size }
+    }
+
+    fn seal(size: u64, time_ms: u64) -> Change {
+        let mut frontier = Frontier::new();
+        (0..size).for_each(|_| frontier.append([0; 32]));
+        Change::Sealed(Box::new(Cursor { frontier, time_ms, ..Cursor::start() }))
+    }
+
+    fn take(follower: &mut Follower, change: Change) {
+        follower.incoming.take(change);
+        follower.go_on_with_snapshot();
+    }
+
+    /// The digest of the snapshot that was made, if one was.
+    fn snapshot_made(follower: &Follower) -> Option<StateDigest> {
+        follower.digest.lock().unwrap().take()
+    }
+
+    /// The sequencer saw that values were wanted, for the snapshot before, and was then slow to send them.
+    #[test]
+    fn values_that_came_along_for_an_earlier_snapshot_are_not_taken_into_the_next() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let slots = apply(&state, 0, 1, &version(1));
+        let late = news(&state, slots, 1, true);
+        let slots = apply(&state, 1, 1, &version(2));
+        let next = news(&state, slots, 2, false);
+        follower.begin_snapshot();
+        take(&mut follower, late);
+        take(&mut follower, next);
+        take(&mut follower, seal(2, 1));
+        assert_eq!(snapshot_made(&follower), Some(StateDigest { size: 2, digest: state.digest() }));
+    }
+
+    /// The image reads the living state while an entry behind the seal is half applied.
+    #[test]
+    fn an_entry_that_is_half_applied_gets_into_no_snapshot_before_it() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let slots = apply(&state, 0, 1, &version(1));
+        follower.incoming.take(news(&state, slots, 1, false));
+        follower.incoming.take(seal(1, 1));
+        let slots = std::thread::scope(|scope| {
+            let half = state.stop_before_binding();
+            let applying = scope.spawn(|| apply(&state, 1, 1, &version(2)));
+            while state.version(&Fact::Document(DocumentKind::Participant, [1; 16])) != 2 {
+                std::thread::yield_now();
+            }
+            follower.begin_snapshot();
+            drop(half);
+            applying.join().unwrap()
+        });
+        assert_eq!(snapshot_made(&follower), None);
+        take(&mut follower, news(&state, slots, 2, true));
+        take(&mut follower, seal(2, 1));
+        assert_eq!(snapshot_made(&follower), Some(StateDigest { size: 2, digest: state.digest() }));
+    }
+
+    /// A day ends while the image is written, which knows nothing yet of the counters that are dropped with it; and then
+    /// the process is killed.
+    #[test]
+    fn counters_that_end_while_an_image_is_written_end_in_the_next_start_too() {
+        const DAY_MS: u64 = 86_400_000;
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let (old, new) = (20_000_u32, 20_002_u32);
+        let counter = CounterUse { key: [9; 16], day: old, amount: 1, limit: 5 };
+        let first = Record { counters: vec![counter], ..version(1) };
+        let (before, after) = (u64::from(old) * DAY_MS, u64::from(new) * DAY_MS);
+        let slots = apply(&state, 0, before, &first);
+        take(&mut follower, news(&state, slots, 1, false));
+        follower.write();
+        let slots = FxHashSet::from_iter(apply(&state, 1, before, &version(2)));
+        take(&mut follower, seal(2, before));
+        let mut image = follower.image.take().unwrap();
+        let mut pause = || drop(apply(&state, 2, after, &version(3)));
+        image.write(&state, &slots, follower.incoming.cursor.clone(), &mut pause).unwrap();
+        drop(image);
+        assert_eq!((state.applied(), state.counter(&counter.key, old)), (3, 0));
+
+        let store = recovery::store_folder(dir.path());
+        let again = made(&TempDir::new().unwrap()).state;
+        let (_, meta) = Image::open(&store, Engine::default(), ORIGIN, &again, &mut |_| {}).unwrap();
+        assert_eq!(meta.unwrap().cursor.frontier.size(), 2);
+        assert_eq!(again.counter(&counter.key, old), 1);
+        apply(&again, 2, after, &version(3));
+        assert_eq!((again.counter(&counter.key, old), again.digest()), (0, state.digest()));
     }
 
     #[test]

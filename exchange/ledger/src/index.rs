@@ -9,10 +9,12 @@ use crate::{
     Hash, Label,
     record::Record,
     sequencer::{Committed, Prepared},
+    subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use rustc_hash::FxHashMap;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
@@ -27,11 +29,11 @@ const BUCKETS: usize = 1 << BUCKET_DEPTH;
 /// Entries kept while a journal is read, for a root that was made before them and stands behind them: 64 MiB.
 const MOST_WAITING: usize = 1 << 20;
 
-/// What a group adds to the holders' own sequences.
+/// What some groups add to the holders' own sequences.
 pub(crate) struct Change {
     /// Holder, number of entries, leaf hash of the last.
     pub(crate) heads: Vec<(Label, u64, Hash)>,
-    /// Entries in the log after it.
+    /// Entries in the log after them.
     pub(crate) size: u64,
 }
 
@@ -165,7 +167,7 @@ impl Index {
         every: Duration,
         commit: impl Fn(Prepared) -> Option<Committed>,
     ) {
-        let mut grown: HashMap<Label, (u64, Hash)> = HashMap::new();
+        let mut grown: FxHashMap<Label, (u64, Hash)> = FxHashMap::default();
         let mut size = self.size;
         // Nothing tells at start whether the last root is that of the state; an empty map needs none.
         let mut unrooted = self.map.read().unwrap_or_else(PoisonError::into_inner).nodes[1].count > 0;
@@ -177,8 +179,6 @@ impl Index {
             };
             match waited {
                 Ok(first) => {
-                    // As the other followers do: one switch of threads for many groups.
-                    std::thread::sleep(crate::tiles::COALESCE);
                     for change in std::iter::once(first).chain(receiver.try_iter()) {
                         let heads = change.heads.into_iter();
                         grown.extend(heads.map(|(label, count, last_leaf)| (label, (count, last_leaf))));
@@ -211,10 +211,9 @@ fn prepared(statement: &str) -> Prepared {
     Prepared {
         kind: LeafKind::IndexRoot,
         open: statement.as_bytes().to_vec(),
-        record: Record::default().encode(),
+        record: Record::default(),
         told: Vec::new(),
-        subjects: Vec::new(),
-        subject_digest: verifier::sha256(&[]),
+        subjects: Subjects::none(),
     }
 }
 

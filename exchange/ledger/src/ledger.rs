@@ -6,6 +6,7 @@ use crate::{
     crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
     entry::{self, OpenedEntry},
     epoch::{RotateError, Rotation},
+    followers::Followers,
     frame::Frame,
     guard::Released,
     image::{Feed, Followed, Follower},
@@ -156,6 +157,7 @@ pub struct Space {
 
 type Shared<F> = Option<Arc<F>>;
 type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
+type LaidOutHook = dyn Fn(&mut [u8]) + Send + Sync;
 type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 
 /// Places where a test may step in. All are empty in production.
@@ -176,6 +178,8 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.
     pub before_write: Shared<dyn Fn(u64) -> io::Result<()> + Send + Sync>,
+    /// When a frame's content is laid out in memory, before it is compared with what was admitted: a bit may flip here.
+    pub laid_out: Shared<LaidOutHook>,
     /// Between a frame's sync and the release of its answers, with its number.
     pub after_sync: Shared<dyn Fn(u64) + Send + Sync>,
     /// Before tiles are written; an error stands for a failed write.
@@ -199,6 +203,12 @@ impl Hooks {
 
     pub(crate) fn before_write(&self, frame: u64) -> io::Result<()> {
         self.before_write.as_ref().map_or(Ok(()), |hook| hook(frame))
+    }
+
+    pub(crate) fn laid_out(&self, content: &mut [u8]) {
+        if let Some(hook) = &self.laid_out {
+            hook(content);
+        }
     }
 
     pub(crate) fn tiles_write(&self) -> io::Result<()> {
@@ -543,7 +553,7 @@ impl Ledger {
         let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
         let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
         let (sender, receiver) = bounded(options.queue);
-        let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE_GROUPS);
+        let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE);
         let failing = Arc::new(Failing::new());
         failing.set(Derived::Image, options.image && image.is_none());
         let (feed, fed) = Feed::new(Arc::clone(&failing));
@@ -625,9 +635,12 @@ impl Ledger {
             cursor,
             keeper: Arc::clone(&keeper),
             stop: Arc::clone(&stop),
-            tiles: tiles_sender,
-            image: feed,
-            index: index.is_some().then_some(index_sender),
+            followers: Followers::new(
+                tiles_sender,
+                feed,
+                index.is_some().then_some(index_sender),
+                verifier_key.clone(),
+            ),
             released,
             guard_ends,
             durable: Arc::clone(&durable),
@@ -694,7 +707,7 @@ impl Ledger {
     /// [`Refused`]; nothing was committed, except that `Stopped` leaves it unknown: the disk may hold the entry,
     /// and the next start decides.
     pub async fn commit(&self, command: Command) -> Result<Outcome, Refused> {
-        self.submit(command)?.await.unwrap_or(Err(Refused::Stopped))
+        self.submit(command)?.outcome().await
     }
 
     fn submit(&self, command: Command) -> Result<Reply, Refused> {
@@ -725,11 +738,7 @@ impl Ledger {
     pub fn rotate(&self, entry: impl Fn(&Record) -> Prepared) -> Result<u32, RotateError> {
         let inner = &self.0;
         inner.rotation.run(&inner.crypt, &inner.state, |record| {
-            match self
-                .submit(unconditional(entry(&record)))?
-                .blocking_recv()
-                .unwrap_or(Err(Refused::Stopped))?
-            {
+            match self.submit(unconditional(entry(&record)))?.blocking_outcome()? {
                 Outcome::Committed(_) => Ok(()),
                 Outcome::Changed => Err(Refused::Malformed("a key event that is not the next one")),
             }
@@ -738,8 +747,8 @@ impl Ledger {
 
     /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
     fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
-        match self.submit(unconditional(prepared)).ok()?.blocking_recv() {
-            Ok(Ok(Outcome::Committed(committed))) => Some(committed),
+        match self.submit(unconditional(prepared)).ok()?.blocking_outcome() {
+            Ok(Outcome::Committed(committed)) => Some(committed),
             _ => None,
         }
     }

@@ -23,6 +23,7 @@ mod entry;
 mod epoch;
 #[cfg(debug_assertions)]
 mod failpoint;
+mod followers;
 mod frame;
 mod guard;
 mod image;
@@ -35,6 +36,7 @@ mod sequencer;
 mod snapshot;
 mod state;
 mod store;
+mod subjects;
 mod tally;
 mod tiles;
 mod verify;
@@ -58,6 +60,7 @@ pub use ledger::{
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
+pub use subjects::Subjects;
 pub use verifier::Hash;
 pub use verify::{Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, verify_log};
 

@@ -4,6 +4,7 @@
 use crate::{Hash, Key, Label};
 use flatbuffers::{FlatBufferBuilder, VerifierOptions};
 use schemas::journal as fb;
+use std::cell::RefCell;
 use verifier::leaf::HolderLink;
 
 /// Most holders that one record concerns: as many as a bulk delivery may have subjects.
@@ -15,11 +16,18 @@ pub const NO_BODY_PART: u8 = 255;
 /// Tables in one record; a batch of licenses with a counter each stays far below.
 const MAX_TABLES: usize = 100_000;
 const MAX_DEPTH: usize = 8;
+/// Tables of a record that it has once at most: itself, the bound key, the digest of the state.
+const SINGLE_TABLES: usize = 3;
 /// The links of a completion are in the holders' own sequences, or in their oversight sequences.
 const LAYOUT_OWN: u8 = 1;
 const LAYOUT_OVERSIGHT: u8 = 2;
 const COMPLETION_HEAD_BYTES: usize = 4;
 const LINK_BYTES: usize = HolderLink::BYTES;
+
+thread_local! {
+    /// Makes the records of a thread, so that each but the first finds its memory there. They hold no personal data.
+    static BUILDER: RefCell<FlatBufferBuilder<'static>> = RefCell::default();
+}
 
 /// The bytes are no record, completion or state part of the format; the text says which part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -281,10 +289,35 @@ impl Record {
         Ok(record)
     }
 
+    /// Whether the bytes of the record are read back as it is: what is not within the limits of the format is refused before
+    /// it is encoded.
+    ///
+    /// # Errors
+    /// [`Malformed`]
+    pub(crate) fn check(&self) -> Result<(), Malformed> {
+        let tables = self.new_holders.len()
+            + self.licenses.len()
+            + self.grants.len()
+            + self.documents.len()
+            + self.counters.len()
+            + self.shed.len();
+        let fits = self.concerned.len() <= MAX_LINKS
+            && self.counters.len() <= MAX_COUNTERS
+            && tables <= MAX_TABLES - SINGLE_TABLES
+            && self.grants.iter().all(|grant| grant.grantee.is_ascii());
+        if fits { Ok(()) } else { Err(Malformed("state record")) }
+    }
+
     /// The bytes of the `StateRecord`.
     pub fn encode(&self) -> Vec<u8> {
-        let mut builder = FlatBufferBuilder::with_capacity(512);
-        let b = &mut builder;
+        BUILDER.with_borrow_mut(|builder| {
+            builder.reset();
+            self.build(builder);
+            builder.finished_data().to_vec()
+        })
+    }
+
+    fn build(&self, b: &mut FlatBufferBuilder<'_>) {
         let concerned = (!self.concerned.is_empty()).then(|| {
             let labels: Vec<_> = self.concerned.iter().map(fb::Hash16::new).collect();
             b.create_vector(&labels)
@@ -412,7 +445,6 @@ impl Record {
         };
         let root = fb::StateRecord::create(b, &args);
         fb::finish_state_record_buffer(b, root);
-        builder.finished_data().to_vec()
     }
 }
 
@@ -592,6 +624,28 @@ mod tests {
         for record in [full(), Record::default()] {
             assert_eq!(Record::decode(&record.encode()), Ok(record));
         }
+    }
+
+    #[test]
+    fn a_record_that_would_not_be_read_back_is_refused() {
+        assert_eq!(full().check(), Ok(()));
+        let mut most = full();
+        most.concerned = vec![[0; 16]; MAX_LINKS];
+        most.counters = vec![most.counters[0]; MAX_COUNTERS];
+        let others = MAX_COUNTERS + 1 + 1 + 1 + 1 + SINGLE_TABLES;
+        most.shed = vec![most.shed[0].clone(); MAX_TABLES - others];
+        assert_eq!(most.check(), Ok(()));
+        assert_eq!(Record::decode(&most.encode()), Ok(most.clone()));
+        let refused = |change: &dyn Fn(&mut Record)| {
+            let mut record = most.clone();
+            change(&mut record);
+            assert!(record.check().is_err());
+            assert_ne!(Record::decode(&record.encode()), Ok(record));
+        };
+        refused(&|record| record.concerned.push([1; 16]));
+        refused(&|record| record.counters.push(record.counters[0]));
+        refused(&|record| record.shed.push(record.shed[0].clone()));
+        refused(&|record| record.grants[0].grantee[17] = 0xff);
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::{
     tiles::{self, Tiles},
 };
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use rustc_hash::FxHashSet;
 use std::{
-    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -103,7 +103,7 @@ pub(crate) struct Recovered {
     pub(crate) current: Current,
     pub(crate) cursor: Cursor,
     /// Values that replay changed and the image does not have.
-    pub(crate) slots: HashSet<Slot>,
+    pub(crate) slots: FxHashSet<Slot>,
     pub(crate) opened: Opened,
 }
 
@@ -395,7 +395,7 @@ struct Replayed {
     image: Option<Image>,
     /// Where replay began.
     from: Cursor,
-    slots: HashSet<Slot>,
+    slots: FxHashSet<Slot>,
     end: End,
     replayed: u64,
     base: Base,
@@ -414,7 +414,7 @@ struct Replay<'a> {
 struct Ran {
     end: End,
     /// What the replay changed.
-    slots: HashSet<Slot>,
+    slots: FxHashSet<Slot>,
     replayed: u64,
 }
 
@@ -571,7 +571,7 @@ impl Replay<'_> {
         from: &Cursor,
         visit: &mut VisitApplied<'_, E>,
     ) -> Result<Ran, E> {
-        let (mut slots, mut replayed) = (HashSet::new(), 0);
+        let (mut slots, mut replayed) = (FxHashSet::default(), 0);
         let end = self.found.replay::<E>(self.crypt, state, from, &mut |changes, frame| {
             visit(changes, frame)?;
             slots.extend(changes.changed.iter());

@@ -1,6 +1,7 @@
 //! The sequencer: one thread that owns the end of the journal and the log's key.
 //!
-//! It takes everything queued when the last sync returned (natural group commit, no linger), judges it in order,
+//! It takes everything queued when the last sync returned and whoever shares its processor had a turn (natural group
+//! commit, no timer), judges it in order,
 //! and makes it durable with one write and one `fdatasync`. What a group's earlier members change is seen by its
 //! later members through [`Pending`]; the shared state changes only after the sync. A command that must be decided
 //! again is answered after the group too, so that its next decision sees what got in its way.
@@ -8,16 +9,16 @@
 use crate::{
     Hash, Key, Label, Position,
     clock::Clock,
-    crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of, part_number},
+    crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of},
     disk::{DiskFile, Lock},
+    followers::{Followed, Followers},
     frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
     guard::{Mark, Released},
-    image, index,
     ledger::{Hooks, Stop},
     record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
     segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
     state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
-    tiles,
+    subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ring::signature::Ed25519KeyPair;
@@ -45,11 +46,15 @@ use verifier::{
 
 /// After this time without a group a seal frame is written.
 const IDLE: Duration = Duration::from_millis(10);
+/// Most times that the sequencer lets other threads run before it closes a group.
+const MOST_YIELDS: usize = 4;
 /// Salt and inner salt.
 const SALTS_BYTES: usize = 64;
 /// Where organisation and subject digest stand in an encoded `open`.
 const OPEN_ORGANISATION_OFFSET: usize = 24;
 const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
+/// The length of an entry's subject parts in a frame.
+const SUBJECTS_LENGTH_BYTES: usize = 4;
 /// Most subject parts of an entry: a bulk delivery has one for each holder it concerns.
 const MAX_PARTS: usize = MAX_LINKS;
 /// Longest statement of a leaf that is no entry.
@@ -73,15 +78,13 @@ pub struct Prepared {
     pub kind: LeafKind,
     /// The encoded `open` with index and time zero; the public statement of a leaf that is no entry.
     pub open: Vec<u8>,
-    /// The encoded `StateRecord`; see [`Record::encode`].
-    pub record: Vec<u8>,
+    /// What replay needs of it.
+    pub record: Record,
     /// What each holder concerned is told, as a salted digest ([`verifier::leaf::told_digest`]), in the record's
     /// order; zeros for nothing.
     pub told: Vec<Hash>,
-    /// Sealed subject parts, numbered from 0; see [`crate::Ledger::seal_subject`].
-    pub subjects: Vec<Vec<u8>>,
-    /// Digest of all subject parts, as it stands in `open`.
-    pub subject_digest: Hash,
+    /// Sealed subject parts, whose digest stands in `open`; see [`crate::Ledger::seal_subject`].
+    pub subjects: Subjects,
 }
 
 /// What became of a command.
@@ -135,46 +138,36 @@ pub enum Refused {
     Malformed(&'static str),
 }
 
-/// A prepared entry whose form is checked and whose record is read.
+/// A prepared entry whose form is checked.
 struct Admitted {
     prepared: Prepared,
-    record: Record,
+    /// The `StateRecord`.
+    record_bytes: Vec<u8>,
 }
 
 impl Admitted {
     fn new(prepared: Prepared) -> Result<Self, Refused> {
-        let record = Record::decode(&prepared.record).map_err(|Malformed(what)| Refused::Malformed(what))?;
-        let parts: Vec<&[u8]> = prepared.subjects.iter().map(Vec::as_slice).collect();
-        // The sequencer's comparison with the frame buffer then finds bit flips, not a caller's mistake.
-        if verifier::sha256(&parts) != prepared.subject_digest {
-            return Err(Refused::Malformed("subject digest"));
-        }
+        let record = &prepared.record;
+        record.check().map_err(|Malformed(what)| Refused::Malformed(what))?;
+        let parts = prepared.subjects.count().ok_or(Refused::Malformed("subject parts"))?;
         if prepared.kind == LeafKind::Entry {
             let open = Open::parse(&prepared.open).map_err(|_| Refused::Malformed("open"))?;
-            if open.subject_digest != prepared.subject_digest {
+            // The sequencer's comparison with the frame buffer then finds bit flips, not a caller's mistake.
+            if open.subject_digest != *prepared.subjects.digest() {
                 return Err(Refused::Malformed("subject digest"));
             }
-        } else if record != Record::default()
-            || !parts.is_empty()
-            || prepared.open.len() > MAX_STATEMENT_BYTES
-        {
+        } else if *record != Record::default() || parts != 0 || prepared.open.len() > MAX_STATEMENT_BYTES {
             return Err(Refused::Malformed("a statement with more than its text"));
         }
         if prepared.told.len() != record.concerned.len() {
             return Err(Refused::Malformed("not one digest of what is told for each holder concerned"));
         }
-        let numbered =
-            parts.iter().enumerate().all(|(at, part)| part_number(part).map(usize::from) == Some(at));
-        if parts.len() > MAX_PARTS || !numbered {
+        if parts > MAX_PARTS {
             return Err(Refused::Malformed("subject parts"));
         }
         let bodies = record.licenses.iter().map(|license| license.body_part);
         let answer = record.idempotency.map(|bound| bound.answer_part);
-        if bodies
-            .filter(|part| *part != NO_BODY_PART)
-            .chain(answer)
-            .any(|part| usize::from(part) >= parts.len())
-        {
+        if bodies.filter(|part| *part != NO_BODY_PART).chain(answer).any(|part| usize::from(part) >= parts) {
             return Err(Refused::Malformed("a part that the record names is missing"));
         }
         let distinct = are_distinct(record.concerned.iter())
@@ -190,18 +183,18 @@ impl Admitted {
         if record.release_ms != 0 && record.concerned.is_empty() {
             return Err(Refused::Malformed("a delayed use that concerns nobody"));
         }
-        Ok(Self { prepared, record })
+        let record_bytes = record.encode();
+        Ok(Self { prepared, record_bytes })
     }
 
     /// Bytes of the entry in a frame.
     fn frame_bytes(&self) -> usize {
-        let subjects: usize = self.prepared.subjects.iter().map(Vec::len).sum();
         ENTRY_BYTES
-            + subjects
+            + self.prepared.subjects.bytes().len()
             + EntryPlain::FIXED_BYTES
             + self.prepared.open.len()
-            + self.prepared.record.len()
-            + Completion::encoded_bytes(&self.record)
+            + self.record_bytes.len()
+            + Completion::encoded_bytes(&self.prepared.record)
     }
 }
 
@@ -219,14 +212,52 @@ pub(crate) struct Submission {
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
     inline_proof: bool,
-    reply: oneshot::Sender<Result<Outcome, Refused>>,
 }
 
-pub(crate) type Reply = oneshot::Receiver<Result<Outcome, Refused>>;
+/// A submission where its caller put it, so that it is not copied on its way to the answer.
+pub(crate) struct Queued {
+    submission: Box<Submission>,
+    reply: oneshot::Sender<Settled>,
+}
+
+/// What became of a submission. It goes back to its caller, whose thread frees what it allocated: memory that another
+/// thread frees costs both of them more.
+struct Settled {
+    outcome: Result<Outcome, Refused>,
+    _submission: Box<Submission>,
+}
+
+impl Queued {
+    /// Tells the caller. One that went away has its entry in the log all the same.
+    fn settle(self, outcome: Result<Outcome, Refused>) {
+        let _ = self.reply.send(Settled { outcome, _submission: self.submission });
+    }
+}
+
+/// The caller's end of a submission.
+pub(crate) struct Reply(oneshot::Receiver<Settled>);
+
+impl Reply {
+    /// Waits; stopped when the sequencer has gone without an answer.
+    pub(crate) async fn outcome(self) -> Result<Outcome, Refused> {
+        self.0.await.map_err(|_| Refused::Stopped)?.outcome
+    }
+
+    /// The same on a thread that may block.
+    pub(crate) fn blocking_outcome(self) -> Result<Outcome, Refused> {
+        self.0.blocking_recv().map_err(|_| Refused::Stopped)?.outcome
+    }
+
+    /// What is there already.
+    #[cfg(feature = "sim")]
+    pub(crate) fn settled(mut self) -> Result<Outcome, Refused> {
+        self.0.try_recv().map_err(|_| Refused::Stopped)?.outcome
+    }
+}
 
 impl Submission {
     /// Checks the form of a command, on the caller's thread, so that the sequencer meets only what it can commit.
-    pub(crate) fn admit(command: Command, group_bytes: usize) -> Result<(Box<Self>, Reply), Refused> {
+    pub(crate) fn admit(command: Command, group_bytes: usize) -> Result<(Queued, Reply), Refused> {
         let admitted = Admitted::new(command.permit_or_denial)?;
         let (reply, receiver) = oneshot::channel();
         let submission = Self {
@@ -234,12 +265,15 @@ impl Submission {
             reads: command.reads,
             ends_at_ms: command.ends_at_ms,
             inline_proof: command.inline_proof,
-            reply,
         };
         if submission.frame_bytes() > group_bytes {
             return Err(Refused::Malformed("the entry is longer than a group may be"));
         }
-        Ok((Box::new(submission), receiver))
+        Ok((Queued { submission: Box::new(submission), reply }, Reply(receiver)))
+    }
+
+    fn record(&self) -> &Record {
+        &self.admitted.prepared.record
     }
 
     /// The most bytes that it may take in a frame.
@@ -250,7 +284,7 @@ impl Submission {
 
 /// What the queue carries.
 pub(crate) enum Message {
-    Commit(Box<Submission>),
+    Commit(Queued),
     /// Finish what is queued before it, seal and end.
     Close,
 }
@@ -316,13 +350,7 @@ enum Judgement {
 
 /// A member of the group in the making.
 struct Member {
-    reply: oneshot::Sender<Result<Outcome, Refused>>,
-    kind: LeafKind,
-    open: Vec<u8>,
-    record_bytes: Vec<u8>,
-    subjects: Vec<Vec<u8>>,
-    subject_digest: Hash,
-    record: Record,
+    queued: Queued,
     completion: Completion,
     completion_bytes: Vec<u8>,
     salt: Hash,
@@ -330,7 +358,6 @@ struct Member {
     c: Hash,
     leaf: [u8; LEAF_BYTES],
     leaf_hash: Hash,
-    inline_proof: bool,
 }
 
 /// Where the journal goes on: the state right after a frame. Kept by the restart image for the last seal.
@@ -406,10 +433,7 @@ pub(crate) struct Sequencer {
     pub(crate) cursor: Cursor,
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) stop: Arc<Stop>,
-    pub(crate) tiles: Sender<tiles::Written>,
-    pub(crate) image: image::Feed,
-    /// Unbounded: the follower commits entries itself, so the sequencer must never wait for it.
-    pub(crate) index: Option<Sender<index::Change>>,
+    pub(crate) followers: Followers,
     /// For the guard.
     pub(crate) released: Arc<Released>,
     /// Dropped with the sequencer: the guard is then written once more.
@@ -444,9 +468,10 @@ impl ByHand {
     pub fn step(&mut self) -> usize {
         let mut group = Vec::new();
         while let Ok(Message::Commit(submission)) = self.sequencer.receiver.try_recv() {
-            group.push(*submission);
+            group.push(submission);
         }
-        let (commands, bytes) = (group.len(), group.iter().map(Submission::frame_bytes).sum());
+        let (commands, bytes) =
+            (group.len(), group.iter().map(|queued| queued.submission.frame_bytes()).sum());
         if commands > 0 {
             self.sequencer.commit(group, bytes, &mut self.pending, &mut self.buffer);
         }
@@ -525,18 +550,19 @@ impl Sequencer {
                     }
                 },
             };
-            let mut bytes = first.frame_bytes();
-            let mut group = vec![*first];
+            self.let_others_queue();
+            let mut bytes = first.submission.frame_bytes();
+            let mut group = vec![first];
             while group.len() < self.group_entries && open {
                 match self.receiver.try_recv() {
                     Ok(Message::Commit(next)) => {
-                        let more = next.frame_bytes();
+                        let more = next.submission.frame_bytes();
                         if bytes + more > self.group_bytes {
                             held = Some(next);
                             break;
                         }
                         bytes += more;
-                        group.push(*next);
+                        group.push(next);
                     }
                     Ok(Message::Close) => open = false,
                     Err(_) => break,
@@ -551,8 +577,26 @@ impl Sequencer {
         self.end();
     }
 
+    /// Lets the threads that share the sequencer's processor run first, as long as they queue more.
+    ///
+    /// A group costs a signature, a sync and the switches between threads whatever its size. With a processor of its own
+    /// the sequencer loses less than a microsecond; on a shared one it would otherwise take each command as soon as it
+    /// is queued, and a group would hold a few.
+    fn let_others_queue(&self) {
+        let mut queued = self.receiver.len();
+        for _ in 0..MOST_YIELDS {
+            std::thread::yield_now();
+            let now = self.receiver.len();
+            if now <= queued {
+                break;
+            }
+            queued = now;
+        }
+    }
+
     /// Lets the other threads end, and the journal go.
-    fn end(self) {
+    fn end(mut self) {
+        self.followers.tell();
         // Whoever still waits in the queue learns it from the dropped reply: a queue whose receiver goes keeps what it
         // holds for as long as there is a sender. The lock goes last.
         self.keeper.stop();
@@ -565,8 +609,8 @@ impl Sequencer {
 
     /// One group without the thread, for the simulation. Whether a frame was written.
     #[cfg(feature = "sim")]
-    pub(crate) fn commit_by_hand(&mut self, group: Vec<Submission>) -> bool {
-        let bytes = group.iter().map(Submission::frame_bytes).sum();
+    pub(crate) fn commit_by_hand(&mut self, group: Vec<Queued>) -> bool {
+        let bytes = group.iter().map(|queued| queued.submission.frame_bytes()).sum();
         self.commit(group, bytes, &mut Pending::default(), &mut Vec::new())
     }
 
@@ -589,22 +633,22 @@ impl Sequencer {
     /// Judges a group, makes it durable, applies it and releases its answers. Whether a frame was written.
     fn commit(
         &mut self,
-        group: Vec<Submission>,
+        group: Vec<Queued>,
         bytes: usize,
         pending: &mut Pending,
         buffer: &mut Vec<u8>,
     ) -> bool {
         if self.closed.load(Ordering::Acquire) {
-            for submission in group {
-                let _ = submission.reply.send(Err(Refused::Closed));
+            for queued in group {
+                queued.settle(Err(Refused::Closed));
             }
             return false;
         }
         // Room first: the frame's position is part of what is committed.
         let room = self.make_room(HEADER_BYTES + bytes + NONCE_BYTES + TAG_BYTES + TRAILER_BYTES);
         if let Err(refused) = room {
-            for submission in group {
-                let _ = submission.reply.send(Err(refused));
+            for queued in group {
+                queued.settle(Err(refused));
             }
             return false;
         }
@@ -612,8 +656,8 @@ impl Sequencer {
             Ok(time_ms) => time_ms,
             Err(cause) => {
                 self.stop.fatal(&cause);
-                for submission in group {
-                    let _ = submission.reply.send(Err(Refused::Stopped));
+                for queued in group {
+                    queued.settle(Err(Refused::Stopped));
                 }
                 return false;
             }
@@ -625,28 +669,27 @@ impl Sequencer {
         pending.clear();
         let mut members: Vec<Member> = Vec::with_capacity(group.len());
         let mut changed = Vec::new();
-        for (submission, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
+        for (queued, salts) in group.into_iter().zip(salts.as_chunks::<SALTS_BYTES>().0) {
             if self.closed.load(Ordering::Acquire) {
-                let _ = submission.reply.send(Err(Refused::Closed));
+                queued.settle(Err(Refused::Closed));
                 continue;
             }
-            match self.judge(&submission, pending, time_ms) {
+            match self.judge(&queued.submission, pending, time_ms) {
                 Judgement::Accept(counters) => {
                     let index = self.cursor.frontier.size() + members.len() as u64;
-                    let member =
-                        Member::new(submission, counters, salts, index, time_ms, |delayed, label| {
-                            pending.head(&self.state, delayed, label)
-                        });
+                    let member = Member::new(queued, counters, salts, index, time_ms, |delayed, label| {
+                        pending.head(&self.state, delayed, label)
+                    });
                     // Nothing follows it, not even in its own group.
-                    if member.kind == LeafKind::ShardClose {
+                    if member.kind() == LeafKind::ShardClose {
                         self.closed.store(true, Ordering::Release);
                     }
                     pending.note(&member, index, frame_position);
                     members.push(member);
                 }
-                Judgement::Changed => changed.push(submission.reply),
+                Judgement::Changed => changed.push(queued),
                 Judgement::Malformed(what) => {
-                    let _ = submission.reply.send(Err(Refused::Malformed(what)));
+                    queued.settle(Err(Refused::Malformed(what)));
                 }
             }
         }
@@ -655,15 +698,15 @@ impl Sequencer {
             match self.write_group(&members, time_ms, buffer) {
                 Ok(done) => self.release(members, time_ms, frame_position, done),
                 Err(Fatal) => {
-                    for reply in members.into_iter().map(|member| member.reply).chain(changed) {
-                        let _ = reply.send(Err(Refused::Stopped));
+                    for queued in members.into_iter().map(|member| member.queued).chain(changed) {
+                        queued.settle(Err(Refused::Stopped));
                     }
                     return false;
                 }
             }
         }
-        for reply in changed {
-            let _ = reply.send(Ok(Outcome::Changed));
+        for queued in changed {
+            queued.settle(Ok(Outcome::Changed));
         }
         written
     }
@@ -676,7 +719,7 @@ impl Sequencer {
         if submission.reads.iter().any(|(fact, version)| pending.version(state, fact) != *version) {
             return Judgement::Changed;
         }
-        let record = &submission.admitted.record;
+        let record = submission.record();
         let mut counters: Vec<u32> = Vec::with_capacity(record.counters.len());
         for (at, counter) in record.counters.iter().enumerate() {
             let same =
@@ -702,6 +745,8 @@ impl Sequencer {
         if self.current.offset + (bytes + SEAL_BYTES) as u64 <= self.current.bytes {
             return Ok(());
         }
+        // It may have to be waited for.
+        self.followers.tell();
         // The next segment is taken before the old one is sealed: a journal that is full then stays as it is.
         let number = self.current.number + 1;
         let file = match self.keeper.take(number, &self.stop) {
@@ -751,12 +796,12 @@ impl Sequencer {
             buffer.extend_from_slice(&member.leaf);
         }
         for member in members {
-            let length: usize = member.subjects.iter().map(Vec::len).sum();
+            let length = member.subjects().bytes().len();
             buffer.extend_from_slice(&(length as u32).to_be_bytes());
         }
         let subjects_at = buffer.len();
-        for part in members.iter().flat_map(|member| &member.subjects) {
-            buffer.extend_from_slice(part);
+        for member in members {
+            buffer.extend_from_slice(member.subjects().bytes());
         }
         let state_at = buffer.len();
         buffer.extend_from_slice(&[0; NONCE_BYTES]);
@@ -764,13 +809,14 @@ impl Sequencer {
             let plain = EntryPlain {
                 salt: &member.salt,
                 inner_salt: &member.inner_salt,
-                open: &member.open,
-                record: &member.record_bytes,
+                open: member.open(),
+                record: &member.queued.submission.admitted.record_bytes,
                 completion: &member.completion_bytes,
             };
             plain.write(buffer);
         }
-        if !is_intact(buffer, members, subjects_at, state_at + NONCE_BYTES) {
+        self.hooks.laid_out(buffer);
+        if !is_intact(buffer, &head, members, subjects_at, state_at + NONCE_BYTES) {
             self.stop.fatal("memory changed between admission and the frame: nothing was written");
             return Err(Fatal);
         }
@@ -796,7 +842,7 @@ impl Sequencer {
         self.durable.store(checkpoint.size, Ordering::Release);
         metrics::counter!("miaoxiang_journal_entries_total").increment(members.len() as u64);
         metrics::histogram!("miaoxiang_journal_group_entries").record(members.len() as f64);
-        Ok(Written { before, checkpoint: checkpoint.signed_text(&self.signer.key, &signature), subjects_at })
+        Ok(Written { before, checkpoint, signature, subjects_at })
     }
 
     /// Appends one frame: one write, one sync. After an error nothing is ever written or answered again, because
@@ -821,7 +867,7 @@ impl Sequencer {
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
         self.released.set(self.cursor.mark());
-        self.image.sealed(&self.cursor);
+        self.followers.sealed(&self.cursor);
         Ok(())
     }
 
@@ -833,58 +879,57 @@ impl Sequencer {
         let mut parts = Vec::new();
         for (index, member) in (first..).zip(&members) {
             parts.clear();
-            for part in &member.subjects {
-                parts.push(Position::new(frame.segment(), offset));
-                offset += part.len() as u32;
-            }
+            let positions =
+                member.subjects().offsets().map(|at| Position::new(frame.segment(), offset + at as u32));
+            parts.extend(positions);
+            offset += member.subjects().bytes().len() as u32;
             let entry = Applied {
                 index,
                 time_ms,
-                organisation: organisation(member.kind, &member.open),
+                organisation: organisation(member.kind(), member.open()),
                 leaf_hash: member.leaf_hash,
                 frame,
                 parts: &parts,
-                record: &member.record,
+                record: member.record(),
                 completion: &member.completion,
             };
             self.state.apply(&entry, &mut slots);
         }
-        let told = members.iter().filter(|member| !member.completion.delayed).flat_map(|member| {
-            let links = member.completion.links.iter();
-            links.map(|link| (link.label, link.sequence, member.leaf_hash))
+        let entries = members.iter().map(|member| Followed {
+            leaf: &member.leaf,
+            leaf_hash: &member.leaf_hash,
+            links: if member.completion.delayed { &[] } else { &member.completion.links },
         });
-        let heads: Vec<_> = if self.index.is_some() { told.collect() } else { Vec::new() };
-        let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
-        let tree =
-            members.iter().any(|member| member.inline_proof).then(|| GroupTree::new(&done.before, &hashes));
-        let leaves = members.iter().map(|member| member.leaf).collect();
-        let size = first + members.len() as u64;
+        self.followers.gather(&self.state, &slots, entries, &done.checkpoint, &done.signature);
+        let proofs = members.iter().any(|member| member.queued.submission.inline_proof).then(|| {
+            let hashes: Vec<Hash> = members.iter().map(|member| member.leaf_hash).collect();
+            let text = done.checkpoint.signed_text(&self.signer.key, &done.signature);
+            (GroupTree::new(&done.before, &hashes), text)
+        });
         for (position, member) in members.into_iter().enumerate() {
             let index = first + position as u64;
-            let proof = tree.as_ref().filter(|_| member.inline_proof).map(|tree| TlogProof {
-                extra: Some([&member.salt[..], &member.c, &member.open].concat()),
-                index,
-                path: tree.inclusion(position),
-                checkpoint: done.checkpoint.clone(),
-            });
+            let mut queued = member.queued;
+            let open = std::mem::take(&mut queued.submission.admitted.prepared.open);
+            let proof =
+                proofs.as_ref().filter(|_| queued.submission.inline_proof).map(|(tree, text)| TlogProof {
+                    extra: Some([&member.salt[..], &member.c, &open].concat()),
+                    index,
+                    path: tree.inclusion(position),
+                    checkpoint: text.clone(),
+                });
             let committed = Committed {
                 index,
                 time_ms,
                 leaf_hash: member.leaf_hash,
-                open: member.open,
+                open,
                 salt: member.salt,
                 c: member.c,
                 proof,
             };
-            // A caller that went away has its entry in the log all the same.
-            let _ = member.reply.send(Ok(Outcome::Committed(committed)));
+            queued.settle(Ok(Outcome::Committed(committed)));
         }
-        // Followers last: their bounded queues may make the sequencer wait, the answers are already gone.
-        let _ = self.tiles.send(tiles::Written { leaves, hashes, size, checkpoint: done.checkpoint });
-        self.image.applied(&self.state, slots, size);
-        if let Some(index) = &self.index {
-            let _ = index.send(index::Change { heads, size });
-        }
+        // Followers last: the answers are already gone.
+        self.followers.tell_when_due();
     }
 }
 
@@ -892,8 +937,9 @@ impl Sequencer {
 struct Written {
     /// The tree before it.
     before: Frontier,
-    /// Its signed checkpoint.
-    checkpoint: String,
+    /// Its checkpoint and the signature.
+    checkpoint: Checkpoint,
+    signature: [u8; 64],
     /// Where its subject parts begin in the frame.
     subjects_at: usize,
 }
@@ -918,8 +964,13 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
         .new_holders
         .iter()
         .all(|holder| holder.epoch == epoch && pending.version(state, &Fact::Holder(holder.key)) == 0);
-    let alive = |label: &Label| !pending.erased.contains(label) && !state.is_erased(label);
-    let living = record.concerned.iter().chain(&record.erased).all(alive);
+    let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
+    let (mut living, mut all_known) = (true, true);
+    for label in record.concerned.iter().chain(&record.erased) {
+        let erased = state.erased(label);
+        living &= erased != Some(true) && !pending.erased.contains(label);
+        all_known &= erased.is_some() || is_new(label) || pending.heads.contains_key(label);
+    }
     // One epoch at a time: the next begins when the key of the one before the present is destroyed.
     let epochs = (record.epoch_begun == 0 || (record.epoch_begun == epoch + 1 && destroyed + 1 == epoch))
         && (record.epoch_destroyed == 0
@@ -937,7 +988,6 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
             return Err(Judgement::Malformed("a release that is too early or tells somebody else"));
         }
     }
-    let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
     let known =
         |label: &Label| is_new(label) || pending.heads.contains_key(label) || state.knows_label(label);
     if record
@@ -949,7 +999,7 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
     }
     let of_licenses = record.licenses.iter().flat_map(|license| &license.holders);
     let of_grants = record.grants.iter().map(|grant| &grant.holder);
-    if !record.concerned.iter().chain(&record.erased).chain(of_licenses).chain(of_grants).all(known) {
+    if !all_known || !of_licenses.chain(of_grants).all(known) {
         return Err(Judgement::Malformed("an unknown holder"));
     }
     Ok(())
@@ -962,7 +1012,7 @@ fn kind_of(number: u8) -> Option<DocumentKind> {
 impl Pending {
     /// Takes in what an accepted member changes.
     fn note(&mut self, member: &Member, index: u64, frame: Position) {
-        let record = &member.record;
+        let record = member.record();
         for license in &record.licenses {
             self.versions.insert(Fact::License(license.key), license.version);
             if license.version == 1 {
@@ -1011,16 +1061,16 @@ impl Pending {
 impl Member {
     /// Completes an accepted command: index, time, salts, sequences, leaf.
     fn new(
-        submission: Submission,
+        mut queued: Queued,
         counters: Vec<u32>,
         salts: &[u8; SALTS_BYTES],
         index: u64,
         time_ms: u64,
         head: impl Fn(bool, &Label) -> Option<Head>,
     ) -> Self {
-        let Submission { admitted: Admitted { prepared, record }, inline_proof, reply, .. } = submission;
-        let Prepared { kind, mut open, record: record_bytes, told, subjects, subject_digest } = prepared;
-        if kind == LeafKind::Entry {
+        let Admitted { prepared, record_bytes } = &mut queued.submission.admitted;
+        let Prepared { kind, open, record, told, .. } = prepared;
+        if *kind == LeafKind::Entry {
             open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
             open[OPEN_TIME_OFFSET..OPEN_TIME_OFFSET + 8].copy_from_slice(&time_ms.to_be_bytes());
         }
@@ -1030,7 +1080,7 @@ impl Member {
             let head = head(delayed, label).unwrap_or_default();
             HolderLink {
                 label: *label,
-                told,
+                told: *told,
                 sequence: head.sequence + 1,
                 previous_position: head.frame.0,
                 previous_index: head.index,
@@ -1040,30 +1090,30 @@ impl Member {
         let completion = Completion { delayed, links: links.collect(), counters };
         let completion_bytes = completion.encode();
         let (salt, inner_salt) = split_salts(salts);
-        let c = inner_commitment_of(&inner_salt, &record_bytes, &completion_bytes)
+        let c = inner_commitment_of(&inner_salt, record_bytes, &completion_bytes)
             .expect("a completion that was just encoded is well formed");
         let leaf = match kind {
-            LeafKind::Entry => leaf_bytes(kind, &commitment(&salt, &open, &c)),
-            _ => statement_leaf(kind, &open),
+            LeafKind::Entry => leaf_bytes(*kind, &commitment(&salt, open, &c)),
+            _ => statement_leaf(*kind, open),
         };
         let leaf_hash = leaf_hash(&leaf);
-        Self {
-            reply,
-            kind,
-            open,
-            record_bytes,
-            subjects,
-            subject_digest,
-            record,
-            completion,
-            completion_bytes,
-            salt,
-            inner_salt,
-            c,
-            leaf,
-            leaf_hash,
-            inline_proof,
-        }
+        Self { queued, completion, completion_bytes, salt, inner_salt, c, leaf, leaf_hash }
+    }
+
+    fn kind(&self) -> LeafKind {
+        self.queued.submission.admitted.prepared.kind
+    }
+
+    fn open(&self) -> &[u8] {
+        &self.queued.submission.admitted.prepared.open
+    }
+
+    fn record(&self) -> &Record {
+        self.queued.submission.record()
+    }
+
+    fn subjects(&self) -> &Subjects {
+        &self.queued.submission.admitted.prepared.subjects
     }
 }
 
@@ -1073,21 +1123,38 @@ fn split_salts(salts: &[u8; SALTS_BYTES]) -> (Hash, Hash) {
 }
 
 /// The bit-flip guard. A single flipped bit between admission and signing has ended public logs for good: so the
-/// digest of the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared.
-fn is_intact(buffer: &[u8], members: &[Member], subjects_at: usize, plain_at: usize) -> bool {
+/// digest of the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared. So are
+/// the head and the lengths, which nothing is computed of: the frame would be synced and answered from, and no start
+/// would take it.
+fn is_intact(
+    buffer: &[u8],
+    head: &frame::Head,
+    members: &[Member],
+    subjects_at: usize,
+    plain_at: usize,
+) -> bool {
+    let mut again = Vec::with_capacity(HEADER_BYTES);
+    head.write(&mut again);
+    if !buffer.starts_with(&again) {
+        return false;
+    }
+    let lengths = &buffer[subjects_at - members.len() * SUBJECTS_LENGTH_BYTES..subjects_at];
+    let mut lengths = lengths.as_chunks::<SUBJECTS_LENGTH_BYTES>().0.iter();
     let mut subject = subjects_at;
     let mut plain = &buffer[plain_at..];
     members.iter().enumerate().all(|(at, member)| {
-        let length: usize = member.subjects.iter().map(Vec::len).sum();
+        let length = member.subjects().bytes().len();
+        let told = lengths.next().map(|told| u32::from_be_bytes(*told) as usize);
         let subjects = &buffer[subject..subject + length];
         subject += length;
         let Ok(entry) = EntryPlain::read(&mut plain) else { return false };
         let leaf = &buffer[HEADER_BYTES + at * LEAF_BYTES..HEADER_BYTES + (at + 1) * LEAF_BYTES];
         let digest = verifier::sha256(&[subjects]);
         let said = entry.open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32);
-        digest == member.subject_digest
-            && (member.kind != LeafKind::Entry || said == Some(&digest[..]))
-            && leaf_of(member.kind, &entry).is_some_and(|made| made == leaf)
+        told == Some(length)
+            && digest == *member.subjects().digest()
+            && (member.kind() != LeafKind::Entry || said == Some(&digest[..]))
+            && leaf_of(member.kind(), &entry).is_some_and(|made| made == leaf)
             && leaf_hash(leaf) == member.leaf_hash
     }) && plain.is_empty()
 }

@@ -11,6 +11,7 @@ use crate::{
     crypt::{Crypt, HolderKey},
     disk::{self, Disk, DiskFile, Lock, Stat},
     epoch::{self, Rotation},
+    followers::Followers,
     frame::Frame,
     guard::{Guard, Released},
     image::Feed,
@@ -796,6 +797,7 @@ impl Journal {
         let key = signer.key.clone();
         // Nobody follows: tiles, image and guard thread are not there.
         let (tiles, image, guard_ends) = (bounded(1).0, Feed::new(Arc::new(Failing::new())).0, bounded(1).0);
+        let followers = Followers::new(tiles, image, None, key.clone());
         let sequencer = Sequencer {
             receiver: bounded(1).1,
             crypt: Arc::clone(&crypt),
@@ -805,9 +807,7 @@ impl Journal {
             cursor,
             keeper,
             stop: Arc::clone(&stop),
-            tiles,
-            image,
-            index: None,
+            followers,
             released: Arc::clone(&released),
             guard_ends,
             closed: Arc::default(),
@@ -852,16 +852,14 @@ impl Journal {
         for admitted in admitted {
             match admitted {
                 Ok((submission, reply)) => {
-                    group.push(*submission);
+                    group.push(submission);
                     replies.push(Ok(reply));
                 }
                 Err(refused) => replies.push(Err(refused)),
             }
         }
         self.unsealed |= self.sequencer.commit_by_hand(group);
-        let answer = |reply: Result<crate::sequencer::Reply, Refused>| {
-            reply?.try_recv().unwrap_or(Err(Refused::Stopped))
-        };
+        let answer = |reply: Result<crate::sequencer::Reply, Refused>| reply?.settled();
         replies.into_iter().map(answer).collect()
     }
 

@@ -113,7 +113,7 @@ pub(crate) fn load(path: &Path, origin: &Hash, state: &State) -> Result<(Meta, H
         slots.push(*slot);
         state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
     })?;
-    state.loaded(meta.cursor.frontier.size(), meta.time_ms);
+    state.loaded(&meta.cursor);
     Ok((meta, digest, slots))
 }
 

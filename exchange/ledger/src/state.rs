@@ -9,11 +9,12 @@ use crate::{
     crypt::{Crypt, HolderKey},
     epoch::FIRST_EPOCH,
     record::{Completion, NO_BODY_PART, Record},
+    sequencer::Cursor,
 };
 use dashmap::DashMap;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -440,6 +441,8 @@ pub struct State {
     order: Mutex<Order>,
     /// Day in China Standard Time of the latest entry.
     today: AtomicU32,
+    /// Entries that some values may know of: one more than `applied` while an entry is being applied.
+    begun: AtomicU64,
     /// Entries applied: index of the latest + 1.
     applied: AtomicU64,
     time_ms: AtomicU64,
@@ -471,6 +474,7 @@ impl State {
             idempotency: Map::default(),
             order: Mutex::default(),
             today: AtomicU32::new(0),
+            begun: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             time_ms: AtomicU64::new(0),
             epoch: AtomicU32::new(FIRST_EPOCH),
@@ -626,6 +630,12 @@ impl State {
         self.applied.load(Ordering::Acquire)
     }
 
+    /// Asked after values were read: they know of no later entry than the last one below this, all of them durable. The
+    /// sequencer may be in the middle of that one.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
     /// Journal time of the latest entry, ms since 1970.
     pub fn time_ms(&self) -> u64 {
         self.time_ms.load(Ordering::Acquire)
@@ -663,8 +673,9 @@ impl State {
         self.holders.contains_key(label)
     }
 
-    pub(crate) fn is_erased(&self, label: &Label) -> bool {
-        self.holders.get(label).is_some_and(|cell| cell.erased)
+    /// Whether a holder is erased; `None` for a label that nobody has.
+    pub(crate) fn erased(&self, label: &Label) -> Option<bool> {
+        self.holders.get(label).map(|cell| cell.erased)
     }
 
     /// Applies one entry; used by the sequencer and by replay alike.
@@ -672,6 +683,8 @@ impl State {
     /// Idempotent: every value is set to what the record and the completion say, never to a difference. Replay may
     /// therefore begin before the entry that the restart image was made at and still ends in the same state.
     pub(crate) fn apply(&self, entry: &Applied<'_>, changed: &mut Vec<Slot>) {
+        // Before any value: whoever reads one of them, under its lock, sees this too.
+        self.begun.store(entry.index + 1, Ordering::Release);
         self.turn_day(entry.time_ms, changed);
         self.turn_epoch(entry, changed);
         for holder in &entry.record.new_holders {
@@ -772,6 +785,12 @@ impl State {
         self.bind(entry, changed);
         self.time_ms.store(entry.time_ms, Ordering::Release);
         self.applied.store(entry.index + 1, Ordering::Release);
+    }
+
+    /// Holds up whoever applies an entry, with everything done but the idempotency keys, until it is dropped.
+    #[cfg(test)]
+    pub(crate) fn stop_before_binding(&self) -> impl Sized + '_ {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops counters of days before yesterday when the journal's day changes.
@@ -1058,11 +1077,13 @@ impl State {
         rest.is_empty().then_some(())
     }
 
-    /// Where replay continues after loading the restart image.
-    pub(crate) fn loaded(&self, applied: u64, time_ms: u64) {
-        self.applied.store(applied, Ordering::Release);
-        self.time_ms.store(time_ms, Ordering::Release);
-        self.today.store(cst_day(time_ms), Ordering::Relaxed);
+    /// Where replay continues after loading the restart image. The values may be later, the time must not be: an entry
+    /// behind it drops the counters that end with its day only if it begins that day.
+    pub(crate) fn loaded(&self, at: &Cursor) {
+        self.begun.store(at.frontier.size(), Ordering::Release);
+        self.applied.store(at.frontier.size(), Ordering::Release);
+        self.time_ms.store(at.time_ms, Ordering::Release);
+        self.today.store(cst_day(at.time_ms), Ordering::Relaxed);
     }
 
     /// The digest of the whole state, the same for the same journal however the state came about. See [`Digest`].
@@ -1111,8 +1132,8 @@ impl State {
     }
 
     /// The slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet.
-    pub(crate) fn slots(&self) -> HashSet<Slot> {
-        let mut slots = HashSet::new();
+    pub(crate) fn slots(&self) -> FxHashSet<Slot> {
+        let mut slots = FxHashSet::default();
         slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
         slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
         slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));

@@ -33,10 +33,8 @@ const HASH_BYTES: usize = 32;
 const TREE_LEVELS_PER_TILE: u8 = 8;
 /// How often the public checkpoint moves.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long followers of the sequencer let groups gather before they take them.
-pub(crate) const COALESCE: Duration = Duration::from_millis(10);
-/// Groups on their way to the tiles; beyond it the sequencer waits.
-pub(crate) const QUEUE_GROUPS: usize = 1024;
+/// What is on its way to the tiles, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits.
+pub(crate) const QUEUE: usize = 64;
 /// Rest after a write that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames read back before the queue is looked at again.
@@ -44,11 +42,12 @@ const CATCH_UP_FRAMES: usize = 256;
 /// Read at once of each file that is compared.
 const COMPARE_BYTES: usize = 64 << 10;
 
-/// A group for the tiles.
+/// Some groups for the tiles.
+#[derive(Default)]
 pub(crate) struct Written {
     pub(crate) leaves: Vec<[u8; LEAF_BYTES]>,
     pub(crate) hashes: Vec<Hash>,
-    /// Tree size after it.
+    /// Tree size after them.
     pub(crate) size: u64,
     /// The signed checkpoint of that size.
     pub(crate) checkpoint: String,
@@ -311,9 +310,6 @@ impl Writer {
             };
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             if let Ok(mut written) = received {
-                // Groups come by the thousand a second: taking them together spares the sequencer's processor a
-                // switch of threads for each.
-                std::thread::sleep(COALESCE);
                 for next in receiver.try_iter() {
                     written.leaves.extend(next.leaves);
                     written.hashes.extend(next.hashes);
@@ -514,4 +510,45 @@ fn read_hashes(file: &File, start: u64, count: usize) -> io::Result<Vec<Hash>> {
     let mut bytes = vec![0; count * HASH_BYTES];
     file.read_exact_at(&mut bytes, start * HASH_BYTES as u64)?;
     Ok(bytes.as_chunks().0.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::TempDir;
+
+    #[test]
+    fn a_wrong_item_is_judged_by_the_last_leaf_under_it() {
+        const WIDTH: u64 = TILE_WIDTH as u64;
+        let size = 2 * WIDTH * WIDTH + 3 * WIDTH + 5;
+        let dir = TempDir::new().unwrap();
+        let leaves: Vec<_> = (0..size).map(|n| [n as u8; LEAF_BYTES]).collect();
+        let hashes: Vec<_> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+        let tiles = Arc::new(Tiles::open(dir.path()).unwrap());
+        Writer::restart(tiles).unwrap().append(&leaves, &hashes).unwrap();
+        let wrong = || {
+            let mut comparing = Comparing::open(dir.path()).unwrap();
+            comparing.follow(&leaves, &hashes).unwrap();
+            comparing.wrong(size)
+        };
+        assert_eq!(wrong(), []);
+        for (name, under) in [("leaves", 1), ("0", 1), ("1", WIDTH), ("2", WIDTH * WIDTH)] {
+            let path = dir.path().join(name);
+            let good = fs::read(&path).unwrap();
+            let (item, bytes) = if name == "leaves" { ("leaf", LEAF_BYTES) } else { ("hash", HASH_BYTES) };
+            // The first, and the last there is: the tree goes on behind the leaves under it.
+            for at in [0, size / under - 1] {
+                let last = (at + 1) * under - 1;
+                let mut flipped = good.clone();
+                flipped[at as usize * bytes + 1] ^= 1;
+                fs::write(&path, flipped).unwrap();
+                let told = format!("tiles/{name} is not what the journal says at {item} {at}");
+                assert_eq!(wrong(), [(last, told)]);
+                fs::write(&path, &good[..at as usize * bytes]).unwrap();
+                let told = format!("tiles/{name} is shorter than the published checkpoint");
+                assert_eq!(wrong(), [(last, told)], "{at}");
+                fs::write(&path, &good).unwrap();
+            }
+        }
+    }
 }

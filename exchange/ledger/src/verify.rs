@@ -1,10 +1,10 @@
 //! Checking a journal from the outside, without its lock and without changing it.
 
 use crate::{
-    Hash, LedgerKeys, Options,
+    Hash, LedgerKeys, Options, Position,
     crypt::Crypt,
     disk::RealDisk,
-    frame::Kind,
+    frame::{Frame, Kind},
     image::Image,
     index::Recount,
     ledger::OpenError,
@@ -329,32 +329,48 @@ fn read(
     let crypt = Crypt::new(&options.origin, keys);
     let found = look(options, &signer, None, reading)?;
     let mut closed = false;
-    let end = found.walk(&Cursor::start(), &mut |position, frame, _| -> Result<(), OpenError> {
-        if frame.head.kind == Kind::Seal {
-            return Ok(());
-        }
-        let corrupt =
-            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-        let plain = open_state(&crypt, frame)?;
-        let mut rest = plain.as_slice();
-        for leaf in frame.leaves() {
-            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-            let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
-            if leaf_of(kind, &entry).as_ref() != Some(leaf) {
-                return Err(corrupt("an entry is not what its leaf commits to"));
-            }
+    let end = found.walk(&Cursor::start(), &mut |position, frame, _| {
+        opened_entries::<OpenError>(&crypt, position, frame, &mut |kind, entry, corrupt| {
             closed = kind == LeafKind::ShardClose;
-            if kind != LeafKind::Entry {
-                continue;
+            if kind == LeafKind::Entry {
+                visit(Entry {
+                    open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
+                    record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
+                });
             }
-            visit(Entry {
-                open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
-                record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
-            });
-        }
-        Ok(())
+            Ok(())
+        })
     })?;
     Ok(Tail { size: end.cursor.frontier.size(), root: end.cursor.frontier.root(), closed })
+}
+
+/// Takes an entry of a frame with its leaf's kind; what it finds wrong is an error at the frame.
+type VisitEntry<'a, E> =
+    dyn FnMut(LeafKind, &EntryPlain<'_>, &dyn Fn(&'static str) -> OpenError) -> Result<(), E> + 'a;
+
+/// Opens a frame's state part and gives its entries to `visit`, each of them what its leaf commits to.
+fn opened_entries<E: From<OpenError>>(
+    crypt: &Crypt,
+    position: Position,
+    frame: &Frame<'_>,
+    visit: &mut VisitEntry<'_, E>,
+) -> Result<(), E> {
+    if frame.head.kind == Kind::Seal {
+        return Ok(());
+    }
+    let corrupt =
+        |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
+    let plain = open_state(crypt, frame)?;
+    let mut rest = plain.as_slice();
+    for leaf in frame.leaves() {
+        let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
+        let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
+        if leaf_of(kind, &entry).as_ref() != Some(leaf) {
+            return Err(corrupt("an entry is not what its leaf commits to").into());
+        }
+        visit(kind, &entry, &corrupt)?;
+    }
+    Ok(())
 }
 
 /// Whether an entry behind a cursor has this digest of the state.
@@ -367,22 +383,11 @@ pub(crate) fn is_logged(
     let signer = signer(options, keys)?;
     let crypt = Crypt::new(&options.origin, keys);
     let found = look(options, &signer, None, Reading::Check)?;
-    let walked = found.walk(from, &mut |position, frame, _| -> Result<(), Search> {
-        if frame.head.kind == Kind::Seal {
-            return Ok(());
-        }
-        let corrupt =
-            |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-        let plain = open_state(&crypt, frame)?;
-        let mut rest = plain.as_slice();
-        for _ in 0..frame.head.count {
-            let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
+    let walked = found.walk(from, &mut |position, frame, _| {
+        opened_entries(&crypt, position, frame, &mut |_, entry, corrupt| {
             let record = Record::decode(entry.record).map_err(|error| corrupt(error.0))?;
-            if record.state_digest == Some(digest) {
-                return Err(Search::Found);
-            }
-        }
-        Ok(())
+            if record.state_digest == Some(digest) { Err(Search::Found) } else { Ok(()) }
+        })
     });
     match walked {
         Err(Search::Found) => Ok(true),

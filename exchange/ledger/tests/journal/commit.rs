@@ -344,10 +344,14 @@ fn malformed_commands_are_refused_and_write_nothing() {
     };
     commands.push(broken(&|prepared| prepared.open.truncate(100)));
     commands.push(broken(&|prepared| prepared.open[2] = 0));
-    commands.push(broken(&|prepared| prepared.record.truncate(6)));
-    commands.push(broken(&|prepared| prepared.record.fill(0xff)));
-    commands.push(broken(&|prepared| prepared.subject_digest = [0; 32]));
-    commands.push(broken(&|prepared| prepared.subjects[0][30] ^= 1));
+    commands.push(broken(&|prepared| {
+        let labels = (0..=MAX_LINKS as u128).map(u128::to_be_bytes);
+        prepared.record.concerned = labels.collect();
+        prepared.told = vec![[0; 32]; MAX_LINKS + 1];
+    }));
+    commands.push(broken(&|prepared| prepared.told.push([0; 32])));
+    commands.push(broken(&|prepared| prepared.open[144] ^= 1));
+    commands.push(broken(&|prepared| prepared.subjects = Subjects::none()));
     for (at, command) in commands.into_iter().enumerate() {
         let outcome = outcome(&ledger, command);
         assert!(matches!(outcome, Err(Refused::Malformed(_))), "{at}: {outcome:?}");
@@ -403,8 +407,8 @@ fn subject_parts_open_for_their_holders_only_and_hold_no_plaintext() {
     };
     check(&ledger);
     ledger.close();
-    for number in 0..2 {
-        let bytes = fs::read(segment_path(dir.path(), number)).unwrap();
+    for file in fs::read_dir(dir.path().join("journal")).unwrap() {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
         assert!(!bytes.windows(SECRET.len()).any(|window| window == SECRET));
         assert!(!bytes.windows(64).any(|window| window == &long[..64]));
     }

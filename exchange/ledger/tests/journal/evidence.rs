@@ -2,28 +2,10 @@
 
 use crate::rig::*;
 use ledger::Engine;
-use std::collections::BTreeMap;
 use zeroize::Zeroizing;
 
 const DAY_MS: u64 = 86_400_000;
 const NOW_MS: u64 = 20_000 * DAY_MS;
-
-/// Every file below a folder but the store's own, which its engine may write to when it is only opened.
-fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            match path.is_dir() {
-                true if path != folder.join("store") => folders.push(path),
-                true => drop(found.insert(path, Vec::new())),
-                false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
-            }
-        }
-    }
-    found
-}
 
 fn refused(options: &Options) -> OpenError {
     let before = tree(&options.folder);

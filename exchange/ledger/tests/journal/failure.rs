@@ -146,11 +146,50 @@ fn a_failed_write_stops_the_ledger_for_good() {
         assert!(matches!(refused, Err(Refused::Stopped)), "{refused:?}");
     }
     assert!(matches!(outcome(&ledger, note(&ledger)), Err(Refused::Stopped)));
-    assert_eq!((ledger.size(), FATAL.load(Ordering::Relaxed)), (1, 1));
+    assert_eq!(ledger.size(), 1);
     ledger.close();
+    // The ledger has stopped a moment before it says why.
+    assert_eq!(FATAL.load(Ordering::Relaxed), 1);
     let ledger = open_without_image(dir.path());
     assert_eq!(commit_now(&ledger, note(&ledger)).index, 1);
     ledger.close();
+}
+
+/// Memory is not to be trusted: one flipped bit in what is signed and synced has ended logs for good.
+#[test]
+fn a_bit_that_flips_in_memory_is_never_answered_from() {
+    /// A prime, so that every kind of field is met.
+    const STEP: usize = 11;
+    let dir = TempDir::new().unwrap();
+    let (mut committed, mut stopped) = (0, 0);
+    let laid_out = Arc::new(AtomicU64::new(u64::MAX));
+    for at in (0..).step_by(STEP) {
+        let length = Arc::clone(&laid_out);
+        let flip = move |content: &mut [u8]| {
+            length.store(content.len() as u64, Ordering::Relaxed);
+            content.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 0x10);
+        };
+        let hooks = Hooks { laid_out: Some(Arc::new(flip)), ..Hooks::default() };
+        // Refused if an earlier round answered from a frame that is not whole.
+        let (ledger, _) = open_with(Options { hooks, image: false, ..options(dir.path()) });
+        match outcome(&ledger, note(&ledger)) {
+            Ok(Outcome::Committed(_)) => committed += 1,
+            Err(Refused::Stopped) => {
+                stopped += 1;
+                let cause = ledger.health().stopped.unwrap();
+                assert!(cause.contains("memory changed"), "{cause}");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(ledger.size(), committed, "byte {at}");
+        ledger.close();
+        if at as u64 >= laid_out.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    // Behind the end nothing flips, and in the room for the nonce nothing is yet.
+    assert!((1..=3).contains(&committed) && stopped > 40, "{committed} {stopped}");
+    assert_eq!(verify(dir.path()).unwrap().size, committed);
 }
 
 #[test]
@@ -186,10 +225,12 @@ fn below_the_reserve_it_refuses_and_recovers_by_itself() {
 fn a_full_queue_is_overload() {
     let dir = TempDir::new().unwrap();
     let (release, hold) = mpsc::channel::<()>();
+    let (writing, held) = mpsc::channel();
     let hold = Mutex::new(hold);
     let hooks = Hooks {
         before_write: Some(Arc::new(move |frame| {
             if frame == 0 {
+                writing.send(()).unwrap();
                 hold.lock().unwrap().recv().unwrap();
             }
             Ok(())
@@ -198,13 +239,15 @@ fn a_full_queue_is_overload() {
     };
     let (ledger, _) = open_with(Options { hooks, queue: 4, ..options(dir.path()) });
     let runtime = runtime();
-    let tasks: Vec<_> = (0..20)
-        .map(|_| {
-            let ledger = ledger.clone();
-            runtime.spawn(async move { ledger.commit(note(&ledger)).await })
-        })
-        .collect();
-    while tasks.iter().filter(|task| task.is_finished()).count() < 10 {
+    let submitted = || {
+        let ledger = ledger.clone();
+        runtime.spawn(async move { ledger.commit(note(&ledger)).await })
+    };
+    let mut tasks = vec![submitted()];
+    // From here on the sequencer takes nothing out of the queue.
+    held.recv().unwrap();
+    tasks.extend((0..19).map(|_| submitted()));
+    while tasks.iter().filter(|task| task.is_finished()).count() < 15 {
         std::thread::yield_now();
     }
     release.send(()).unwrap();
@@ -216,7 +259,7 @@ fn a_full_queue_is_overload() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(overloaded >= 10 && committed + overloaded == 20);
+    assert_eq!((committed, overloaded), (5, 15));
     assert_eq!(ledger.size(), committed);
     ledger.close();
 }
@@ -226,25 +269,26 @@ fn a_file_that_goes_under_the_running_journal_stops_it() {
     static CAUSES: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let on_fatal = |cause: &str| CAUSES.lock().unwrap().push(cause.to_owned());
     type Harm = fn(&Path);
-    let harms: [(&str, Harm); 8] = [
-        ("0000000001.mxj was deleted", |folder| fs::remove_file(segment_path(folder, 1)).unwrap()),
-        ("0000000001.mxj was replaced", |folder| {
+    // The next segment may go before the keeper that made it has looked at it.
+    let harms: [(&[&str], Harm); 8] = [
+        (&["0000000001.mxj was deleted"], |folder| fs::remove_file(segment_path(folder, 1)).unwrap()),
+        (&["0000000001.mxj was replaced"], |folder| {
             let copy = folder.join("copy");
             fs::copy(segment_path(folder, 1), &copy).unwrap();
             fs::rename(copy, segment_path(folder, 1)).unwrap();
         }),
-        ("0000000001.mxj was truncated", |folder| cut(&segment_path(folder, 1), 1000)),
-        ("0000000000.mxj was deleted", |folder| fs::remove_file(segment_path(folder, 0)).unwrap()),
-        ("0000000000.mxj was truncated", |folder| cut(&segment_path(folder, 0), 100)),
-        ("0000000002.mxj was deleted", |folder| {
+        (&["0000000001.mxj was truncated"], |folder| cut(&segment_path(folder, 1), 1000)),
+        (&["0000000000.mxj was deleted"], |folder| fs::remove_file(segment_path(folder, 0)).unwrap()),
+        (&["0000000000.mxj was truncated"], |folder| cut(&segment_path(folder, 0), 100)),
+        (&["0000000002.mxj was deleted", "preparing segment 2 failed"], |folder| {
             while !segment_path(folder, 2).exists() {
                 std::thread::yield_now();
             }
             std::thread::sleep(Duration::from_millis(50));
             fs::remove_file(segment_path(folder, 2)).unwrap();
         }),
-        ("guard was deleted", |folder| fs::remove_file(guard_path(folder)).unwrap()),
-        ("lock was deleted", |folder| fs::remove_file(folder.join("journal/lock")).unwrap()),
+        (&["guard was deleted"], |folder| fs::remove_file(guard_path(folder)).unwrap()),
+        (&["lock was deleted"], |folder| fs::remove_file(folder.join("journal/lock")).unwrap()),
     ];
     for (told, harm) in harms {
         let dir = TempDir::new().unwrap();
@@ -268,20 +312,22 @@ fn a_file_that_goes_under_the_running_journal_stops_it() {
         assert!(matches!(outcome(&ledger, note(&ledger)), Err(Refused::Stopped)));
         ledger.close();
         let causes = std::mem::take(&mut *CAUSES.lock().unwrap());
-        assert!(causes.len() == 1 && causes[0].contains(told), "{told}: {causes:?}");
+        let is_told = told.iter().any(|told| causes[0].contains(told));
+        assert!(causes.len() == 1 && is_told, "{told:?}: {causes:?}");
     }
 }
 
 #[test]
 fn nothing_is_answered_from_a_segment_that_is_gone() {
     type Harm = fn(&Path);
-    let harms: [(&str, Harm); 3] = [
-        ("deleted", |folder| fs::remove_file(segment_path(folder, 0)).unwrap()),
-        ("deleted", |folder| {
+    // The keeper's look, once a second, may come before the group.
+    let harms: [(&[&str], Harm); 3] = [
+        (&["deleted"], |folder| fs::remove_file(segment_path(folder, 0)).unwrap()),
+        (&["deleted", "replaced"], |folder| {
             fs::write(folder.join("other"), b"").unwrap();
             fs::rename(folder.join("other"), segment_path(folder, 0)).unwrap();
         }),
-        ("truncated", |folder| cut(&segment_path(folder, 0), 0)),
+        (&["truncated"], |folder| cut(&segment_path(folder, 0), 0)),
     ];
     for (told, harm) in harms {
         let dir = TempDir::new().unwrap();
@@ -292,7 +338,7 @@ fn nothing_is_answered_from_a_segment_that_is_gone() {
         let refused = outcome(&ledger, note(&ledger));
         assert!(matches!(refused, Err(Refused::Stopped)), "{refused:?}");
         let cause = ledger.health().stopped.unwrap();
-        assert!(cause.contains(told), "{told}: {cause}");
+        assert!(told.iter().any(|told| cause.contains(told)), "{told:?}: {cause}");
         assert_eq!(ledger.size(), 1);
         ledger.close();
     }

@@ -4,13 +4,15 @@ pub(crate) use crate::entry::{ORGANISATION, prepared};
 pub(crate) use ledger::{
     Command, Committed, DocumentKind, EpochFile, EpochFiles, EpochsInMemory, Fact, Hooks, Key, Ledger,
     LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
+    Subjects,
     record::{
-        CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
+        CounterUse, DocumentState, GrantState, Idempotency, LicenseState, MAX_LINKS, NO_BODY_PART, NewHolder,
+        Record,
     },
 };
 pub(crate) use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 pub(crate) use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::{
@@ -210,6 +212,27 @@ pub(crate) fn copy(from: &Path, to: &Path) {
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
         }
     }
+}
+
+/// Every file below a data folder but the store's own, which its engine may write to when it is only opened. A file that
+/// goes while its folder is listed is as good as gone before.
+pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true if path != folder.join("store") => folders.push(path),
+                true => drop(found.insert(path, Vec::new())),
+                false => match fs::read(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    bytes => drop(found.insert(path, bytes.unwrap())),
+                },
+            }
+        }
+    }
+    found
 }
 
 /// Frames of a segment: offset, length, kind. Reads the lengths alone: a second, naive reader of the format.

@@ -386,6 +386,56 @@ fn archived_segments_are_found_where_they_are() {
     assert!(matches!(Ledger::open(quiet, keys()), Err(OpenError::Corrupt { segment: 1, .. })));
 }
 
+#[test]
+fn a_journal_is_not_archived_into_itself() {
+    let dir = TempDir::new().unwrap();
+    std::os::unix::fs::symlink("journal", dir.path().join("away")).unwrap();
+    let options = snapshotting(dir.path(), Engine::Sled);
+    let ledger = open_with(options.clone()).0;
+    fill(&ledger, dir.path(), 3);
+    issue(&ledger, 1);
+    log_snapshot(&ledger);
+    ledger.close();
+    let before = tree(dir.path());
+    for archive in ["journal", "away"] {
+        let options = Options { archive: Some(dir.path().join(archive)), ..options.clone() };
+        let refused = ledger::archive(&options, &keys(), 2).unwrap_err().to_string();
+        assert!(refused.contains("the journal's own"), "{refused}");
+        assert!(tree(dir.path()) == before);
+    }
+    assert_eq!(verify(dir.path()).unwrap().problems, Vec::<String>::new());
+}
+
+/// Segments of two logs have the same names: a successor that was given its predecessor's archive would write over it.
+#[test]
+fn the_archive_of_another_log_is_left_alone() {
+    let elsewhere = TempDir::new().unwrap();
+    let grown = |origin: &str| {
+        let dir = TempDir::new().unwrap();
+        let options = Options {
+            origin: origin.to_owned(),
+            archive: Some(elsewhere.path().to_owned()),
+            ..snapshotting(dir.path(), Engine::Sled)
+        };
+        let ledger = open_with(options.clone()).0;
+        fill(&ledger, dir.path(), 3);
+        issue(&ledger, 1);
+        log_snapshot(&ledger);
+        ledger.close();
+        (dir, options)
+    };
+    let (_old, old) = grown(ORIGIN);
+    assert_eq!(ledger::archive(&old, &keys(), 2).unwrap().segments, 2);
+    let before = tree(elsewhere.path());
+    let (new, of_new) = grown("log.example/next");
+    let refused = ledger::archive(&of_new, &keys(), 2).unwrap_err().to_string();
+    assert!(refused.contains("another log's"), "{refused}");
+    assert!(tree(elsewhere.path()) == before && segment_path(new.path(), 0).exists());
+    for options in [old, of_new] {
+        assert_eq!(ledger::verify_log(options, keys(), |_| {}).unwrap().problems, Vec::<String>::new());
+    }
+}
+
 /// Waits for a snapshot of everything, and forgets those before it that nobody logged: they would stay on offer.
 fn whole_snapshot(ledger: &Ledger) -> StateDigest {
     loop {
