@@ -68,7 +68,11 @@ fn add_segment(file: &File, indexes: &Range<u64>, sum: &mut Frames) -> io::Resul
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut head = [0; FRAME_HEADER_BYTES];
     while offset + FRAME_HEADER_BYTES as u64 <= end {
-        file.read_exact_at(&mut head, offset)?;
+        match file.read_exact_at(&mut head, offset) {
+            // The room behind the last frame is given back when a segment is closed, which may happen meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            read => read?,
+        }
         let number = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (length, count) = (u64::from(number(8)), u64::from(number(12)));
         let first_index = u64::from(number(16)) << 32 | u64::from(number(20));

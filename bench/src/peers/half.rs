@@ -72,7 +72,7 @@ pub(super) fn run(
     for share in STEPS {
         let rate = most * share;
         match measure(contender, &pace(rate, plan.duration))? {
-            Measured::Run(run) if run.came_a_second >= KEPT_UP * rate => knee = Some(rate),
+            Measured::Run(run) if run.came_a_second >= KEPT_UP * run.answers_a_second => knee = Some(rate),
             Measured::Run(_) | Measured::Behind(_) => break,
             // Where the generator ends, what the exchange could keep up with is not known.
             Measured::Void(why) => return Ok(Err(format!("void: {why}"))),

@@ -603,8 +603,12 @@ impl Main {
         eprintln!("the knee of {}", Who::Verify.title());
         let verify = self.contenders.iter_mut().find(|contender| contender.who == Who::Verify);
         let half = half::run(verify.context("the exchange")?, &self.folder, most, plan)?;
-        if let Err(why) = &half {
-            eprintln!("  {why}");
+        match &half {
+            Ok(half) => {
+                let (at, p99, bare) = (half.offered, half.p99, half.bare.latency_ms.p99);
+                eprintln!("  at {at:.0}/s: p99 {p99:.2} ms, of bare appends {bare:.2} ms");
+            }
+            Err(why) => eprintln!("  {why}"),
         }
         Ok(Some(half))
     }

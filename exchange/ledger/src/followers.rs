@@ -20,7 +20,7 @@ use verifier::{
 };
 
 /// The followers are told at least this often while groups come.
-const INTERVAL: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(100);
 /// And after so many entries, which bounds a message.
 const MOST_ENTRIES: usize = 8192;
 

@@ -34,7 +34,7 @@ const TREE_LEVELS_PER_TILE: u8 = 8;
 /// How often the public checkpoint moves.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// What is on its way to the tiles, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits.
-pub(crate) const QUEUE: usize = 64;
+pub(crate) const QUEUE: usize = 512;
 /// Rest after a write that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames read back before the queue is looked at again.
