@@ -311,6 +311,7 @@ mod tests {
     use super::*;
     use crate::population::Records;
     use crate::scenario::Scenario;
+    use exchange::machine::Form;
     use exchange::request;
     use schemas::holder::HolderRef;
 
@@ -349,7 +350,7 @@ mod tests {
             let ticket = mix.draw();
             let mut request = Request::default();
             mix.write(ticket, &mut request);
-            request::parse(routes[ticket.kind], request.body()).unwrap();
+            request::parse(routes[ticket.kind], Form::Json, request.body()).unwrap();
             let head = String::from_utf8(request.bytes[..request.head_bytes].to_vec()).unwrap();
             assert!(head.starts_with(&format!("POST {} HTTP/1.1\r\n", routes[ticket.kind].path().unwrap())));
             assert!(head.contains(&format!("content-length: {}\r\n", request.body().len())), "{head}");

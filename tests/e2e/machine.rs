@@ -8,7 +8,7 @@ use schemas::machine as fb;
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::machine::{decode, encode, field};
-use tests::{Call, Setup, draft, flipped, natural, now_ms, shared, use_context};
+use tests::{Call, Setup, draft, natural, now_ms, shared, use_context};
 use verifier::receipt::{Receipt, verify};
 use verifier::report::Verdict;
 
@@ -76,7 +76,6 @@ async fn the_answer_says_what_json_says_and_its_receipt_proves_it() {
             bytes[place] ^= 1;
             assert_eq!(check(&entry.receipt, &bytes).verdict, Verdict::Invalid, "{place}");
         }
-        assert!(flipped(&reply.body).all(|bytes| check(&entry.receipt, &bytes).verdict != Verdict::Valid));
     }
 }
 
