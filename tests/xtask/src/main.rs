@@ -173,7 +173,10 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     })?;
     lint(&mut steps, workspace, &python)?;
     steps.run("build", || {
-        tools::run(&mut workspace.cargo(&["build", "--workspace", "--bins", "--examples", "--locked"]))
+        tools::run(&mut workspace.cargo(&["build", "--workspace", "--bins", "--examples", "--locked"]))?;
+        // As the README has it, without naming one of the package's programs.
+        let first = ["run", "--locked", "--quiet", "-p", "exchange", "--", "--version"];
+        tools::run(&mut workspace.cargo(&first))
     })?;
     steps.run("tests", || {
         let mut command = workspace.cargo(&["test", "--workspace", "--locked"]);
