@@ -117,6 +117,7 @@ fn lint(steps: &mut Steps, workspace: &Workspace, python: &Python) -> anyhow::Re
     steps.run("format", || tools::run(&mut workspace.cargo(&["fmt", "--all", "--check"])))?;
     steps.run("no stubs, no ignored tests", || source::no_stubs(workspace))?;
     steps.run("locked dependencies", || source::locked_dependencies(workspace))?;
+    steps.run("the first command", || source::first_command(workspace))?;
     steps.run("generated code", || source::generated_code(workspace, python))?;
     steps.run("OpenAPI document", || {
         tools::run(
@@ -173,10 +174,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     })?;
     lint(&mut steps, workspace, &python)?;
     steps.run("build", || {
-        tools::run(&mut workspace.cargo(&["build", "--workspace", "--bins", "--examples", "--locked"]))?;
-        // As the README has it, without naming one of the package's programs.
-        let first = ["run", "--locked", "--quiet", "-p", "exchange", "--", "--version"];
-        tools::run(&mut workspace.cargo(&first))
+        tools::run(&mut workspace.cargo(&["build", "--workspace", "--bins", "--examples", "--locked"]))
     })?;
     steps.run("tests", || {
         let mut command = workspace.cargo(&["test", "--workspace", "--locked"]);

@@ -94,6 +94,19 @@ pub(crate) fn no_stubs(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The README's first command, `cargo run -p exchange`, names none of the package's programs.
+pub(crate) fn first_command(workspace: &Workspace) -> anyhow::Result<()> {
+    let told = workspace.cargo(&["metadata", "--no-deps", "--locked", "--format-version", "1"]).output()?;
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).context("cargo metadata")?;
+    let packages = told["packages"].as_array().context("no packages")?;
+    let package = packages.iter().find(|package| package["name"] == "exchange").context("no exchange")?;
+    ensure!(
+        package["default_run"] == "exchange",
+        "`cargo run -p exchange` does not know which program to run"
+    );
+    Ok(())
+}
+
 /// No pre-release and no banned crate is locked.
 pub(crate) fn locked_dependencies(workspace: &Workspace) -> anyhow::Result<()> {
     let path = workspace.root.join("Cargo.lock");
