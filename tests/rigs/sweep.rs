@@ -306,11 +306,11 @@ async fn sweep_one(
 }
 
 /// Whether a run may do without the call: on what is derived, and what the keeper does as far as it comes before the
-/// program ends, which is to make the next segment and to give back a closed one's unused end.
+/// program ends, which is to make the next segment, to watch over it and to give back a closed one's unused end.
 fn is_optional(call: &Call) -> bool {
     DERIVED.iter().any(|derived| call.path.starts_with(derived))
         || call.path.extension().is_some_and(|end| end == "new")
-        || (call.name == "ftruncate" && is_segment(&call.path))
+        || (is_segment(&call.path) && !is_commit(&call.name))
 }
 
 fn is_segment(path: &Path) -> bool {
