@@ -33,8 +33,6 @@ const CALLS: &str = "openat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlin
                      fdatasync,sync_file_range,ftruncate,fallocate";
 /// What of the data folder is swept.
 const SWEPT: [&str; 4] = ["journal", "tiles", "snapshots", "keys"];
-/// What is derived, and written at moments of its own: some of those calls may not happen in another run.
-const DERIVED: [&str; 2] = ["tiles", "snapshots"];
 /// Stands for the process id in a recorded path.
 const PID: &str = "PID";
 /// Licenses of the folder that every run begins with.
@@ -226,7 +224,10 @@ pub(crate) async fn run(program: Program) -> anyhow::Result<()> {
         missed += worker??;
     }
     let optional = cases.iter().filter(|(call, _)| is_optional(call)).count();
-    anyhow::ensure!(missed * 20 <= optional, "{missed} of {optional} optional calls were not reached");
+    anyhow::ensure!(
+        missed * 20 <= optional,
+        "{missed} of {optional} calls that may be missing were not reached"
+    );
     caught("a failed sync is ignored", control(&bench, &calls).await)?;
     if program == ROTATION {
         caught("the old key is destroyed before the new file is durable", rotation_control(&bench).await)?;
@@ -305,12 +306,10 @@ async fn sweep_one(
     Ok(false)
 }
 
-/// Whether a run may do without the call: on what is derived, and what the keeper does as far as it comes before the
-/// program ends, which is to make the next segment, to watch over it and to give back a closed one's unused end.
+/// Whether a run may do without the call. How many frames a segment has, and how far the keeper and the followers come
+/// before the program ends, is another matter in every run. What is done with keys is not.
 fn is_optional(call: &Call) -> bool {
-    DERIVED.iter().any(|derived| call.path.starts_with(derived))
-        || call.path.extension().is_some_and(|end| end == "new")
-        || (is_segment(&call.path) && !is_commit(&call.name))
+    !call.path.starts_with("keys")
 }
 
 fn is_segment(path: &Path) -> bool {
