@@ -673,10 +673,23 @@ mod wire {
         type_code: Option<Text<'a>>,
         certificate_number: Option<Text<'a>>,
         holder: Option<Holder<'a>>,
-        envelope: Option<Text<'a>>,
-        /// The same as it is, from machine peers.
-        #[serde(skip)]
-        bytes: Option<&'a [u8]>,
+        envelope: Option<Envelope<'a>>,
+    }
+
+    /// An envelope as it was sent.
+    #[derive(Deserialize)]
+    #[serde(from = "Text<'a>")]
+    enum Envelope<'a> {
+        /// In JSON, base64.
+        Base64(Text<'a>),
+        /// By a machine peer.
+        Bytes(&'a [u8]),
+    }
+
+    impl<'a> From<Text<'a>> for Envelope<'a> {
+        fn from(text: Text<'a>) -> Self {
+            Self::Base64(text)
+        }
     }
 
     #[derive(Deserialize)]
@@ -990,7 +1003,6 @@ mod wire {
                     certificate_number: None,
                     holder: None,
                     envelope: None,
-                    bytes: None,
                 } => Ok(Named::Identifier { identifier: identifier(&text)?, text: text.0 }),
                 Self {
                     identifier: None,
@@ -998,7 +1010,6 @@ mod wire {
                     certificate_number: Some(certificate_number),
                     holder: Some(holder),
                     envelope: None,
-                    bytes: None,
                 } if bounded(&certificate_number, MAX_CONTEXT_CHARS) => Ok(Named::Number {
                     type_code: type_code(&code)?,
                     certificate_number: certificate_number.0.into_owned(),
@@ -1015,21 +1026,13 @@ mod wire {
                     type_code: None,
                     certificate_number: None,
                     holder: None,
-                    envelope: Some(text),
-                    bytes: None,
-                } => {
-                    let bytes =
-                        BASE64.decode(text.as_bytes()).map_err(|_| Refusal::new(Code::BadEnvelope))?;
-                    Ok(Subject::Envelope(bytes))
-                }
-                Self {
-                    identifier: None,
-                    type_code: None,
-                    certificate_number: None,
-                    holder: None,
-                    envelope: None,
-                    bytes: Some(bytes),
-                } => Ok(Subject::Envelope(bytes.to_vec())),
+                    envelope: Some(envelope),
+                } => Ok(Subject::Envelope(match envelope {
+                    Envelope::Base64(text) => {
+                        BASE64.decode(text.as_bytes()).map_err(|_| Refusal::new(Code::BadEnvelope))?
+                    }
+                    Envelope::Bytes(bytes) => bytes.to_vec(),
+                })),
                 other => Ok(Subject::Named(other.named()?)),
             }
         }
@@ -1080,8 +1083,7 @@ mod wire {
                 type_code: name.type_code().map(Text::from),
                 certificate_number: name.certificate_number().map(Text::from),
                 holder: name.holder().map(Holder::from),
-                envelope: None,
-                bytes: name.envelope().map(|envelope| envelope.bytes()),
+                envelope: name.envelope().map(|envelope| Envelope::Bytes(envelope.bytes())),
             }
         }
     }

@@ -37,8 +37,8 @@ pub struct Archived {
 /// read whole and its digest found in the journal.
 ///
 /// # Errors
-/// [`OpenError::Options`] without an archive folder, with that of another log or the journal's own, [`OpenError::NotYet`], [`OpenError::Locked`] while another
-/// process archives, [`OpenError::Io`], and what is wrong with the journal behind the snapshots. What was moved before stays
+/// [`OpenError::Options`] without an archive folder, with that of another log or the journal's own,
+/// [`OpenError::NotYet`], [`OpenError::Locked`] while another process archives, [`OpenError::Io`], and what is wrong with the journal behind the snapshots. What was moved before stays
 /// moved.
 pub fn archive(options: &Options, keys: &LedgerKeys, before: u32) -> Result<Archived, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);

@@ -675,6 +675,35 @@ pub(crate) fn open_state(crypt: &Crypt, frame: &Frame<'_>) -> Result<Zeroizing<V
         .map_err(|_| OpenError::Keys("the journal key does not open the journal"))
 }
 
+/// Takes an entry of a frame with its leaf's kind; what it finds wrong is an error at the frame.
+pub(crate) type VisitEntry<'a, E> =
+    dyn FnMut(LeafKind, &EntryPlain<'_>, &dyn Fn(&'static str) -> OpenError) -> Result<(), E> + 'a;
+
+/// Opens a frame's state part and gives its entries to `visit`, each of them what its leaf commits to.
+pub(crate) fn opened_entries<E: From<OpenError>>(
+    crypt: &Crypt,
+    position: Position,
+    frame: &Frame<'_>,
+    visit: &mut VisitEntry<'_, E>,
+) -> Result<(), E> {
+    if frame.head.kind == Kind::Seal {
+        return Ok(());
+    }
+    let corrupt =
+        |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
+    let plain = open_state(crypt, frame)?;
+    let mut rest = plain.as_slice();
+    for leaf in frame.leaves() {
+        let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
+        let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
+        if leaf_of(kind, &entry).as_ref() != Some(leaf) {
+            return Err(corrupt("an entry is not what its leaf commits to").into());
+        }
+        visit(kind, &entry, &corrupt)?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err(corrupt("the state part is longer than its entries").into()) }
+}
+
 /// Opens a frame's state part and applies its entries. `position` is where the frame stands from now on.
 pub(crate) fn apply_frame(
     crypt: &Crypt,
@@ -684,21 +713,11 @@ pub(crate) fn apply_frame(
     hashes: &[Hash],
     changes: &mut Changes,
 ) -> Result<(), OpenError> {
-    if frame.head.kind == Kind::Seal {
-        return Ok(());
-    }
-    let corrupt =
-        |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-    let plain = open_state(crypt, frame)?;
-    let mut rest = plain.as_slice();
     let mut parts = Vec::new();
-    let entries = (frame.head.first_index..).zip(frame.leaves().zip(frame.subjects()).zip(hashes));
-    for (index, ((leaf, (offset, length)), hash)) in entries {
-        let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-        let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
-        if leaf_of(kind, &entry).as_ref() != Some(leaf) {
-            return Err(corrupt("an entry is not what its leaf commits to"));
-        }
+    let mut places = (frame.head.first_index..).zip(frame.subjects()).zip(hashes);
+    opened_entries(crypt, position, frame, &mut |kind, entry, corrupt| {
+        let ((index, (offset, length)), hash) =
+            places.next().ok_or_else(|| corrupt("a leaf without its parts"))?;
         if kind == LeafKind::Entry && stamp(entry.open) != Some((index, frame.head.time_ms)) {
             return Err(corrupt("an entry has another index or time than its frame"));
         }
@@ -736,8 +755,8 @@ pub(crate) fn apply_frame(
                 last_leaf: *hash,
             }));
         }
-    }
-    if rest.is_empty() { Ok(()) } else { Err(corrupt("the state part is longer than its entries")) }
+        Ok(())
+    })
 }
 
 impl Cursor {

@@ -1,20 +1,20 @@
 //! Checking a journal from the outside, without its lock and without changing it.
 
 use crate::{
-    Hash, LedgerKeys, Options, Position,
+    Hash, LedgerKeys, Options,
     crypt::Crypt,
     disk::RealDisk,
-    frame::{Frame, Kind},
+    frame::Kind,
     image::Image,
     index::Recount,
     ledger::OpenError,
-    record::{EntryPlain, Record, StateDigest},
+    record::{Record, StateDigest},
     recovery::{
-        Changes, Found, Reading, apply_frame, is_served, lock, open_state, published, signer,
+        Changes, Found, Reading, apply_frame, is_served, lock, opened_entries, published, signer,
         snapshots_folder, store_folder, tiles_folder,
     },
     segment::Folders,
-    sequencer::{Cursor, LogSigner, kind_of_leaf, leaf_of},
+    sequencer::{Cursor, LogSigner},
     snapshot,
     state::State,
     store::StoreError,
@@ -342,35 +342,6 @@ fn read(
         })
     })?;
     Ok(Tail { size: end.cursor.frontier.size(), root: end.cursor.frontier.root(), closed })
-}
-
-/// Takes an entry of a frame with its leaf's kind; what it finds wrong is an error at the frame.
-type VisitEntry<'a, E> =
-    dyn FnMut(LeafKind, &EntryPlain<'_>, &dyn Fn(&'static str) -> OpenError) -> Result<(), E> + 'a;
-
-/// Opens a frame's state part and gives its entries to `visit`, each of them what its leaf commits to.
-fn opened_entries<E: From<OpenError>>(
-    crypt: &Crypt,
-    position: Position,
-    frame: &Frame<'_>,
-    visit: &mut VisitEntry<'_, E>,
-) -> Result<(), E> {
-    if frame.head.kind == Kind::Seal {
-        return Ok(());
-    }
-    let corrupt =
-        |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
-    let plain = open_state(crypt, frame)?;
-    let mut rest = plain.as_slice();
-    for leaf in frame.leaves() {
-        let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
-        let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
-        if leaf_of(kind, &entry).as_ref() != Some(leaf) {
-            return Err(corrupt("an entry is not what its leaf commits to").into());
-        }
-        visit(kind, &entry, &corrupt)?;
-    }
-    Ok(())
 }
 
 /// Whether an entry behind a cursor has this digest of the state.
