@@ -11,8 +11,8 @@ use verifier::note::{CosignerKey, MAX_SIGNATURES};
 use crate::cosign::Prefix;
 use crate::shed;
 
-/// A terabyte in three days.
-const SCRUB_MIB_PER_SECOND: NonZeroU32 = NonZeroU32::new(4).expect("4 is not zero");
+/// A terabyte in twelve days.
+const SCRUB_MIB_PER_SECOND: NonZeroU32 = NonZeroU32::new(1).expect("1 is not zero");
 
 /// Everything `serve` needs; relative paths are relative to the file's folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]

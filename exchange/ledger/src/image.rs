@@ -35,12 +35,16 @@ const QUEUE: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// While many values are written, news are taken in after so many, so that the sequencer need not wait.
 const TAKE_IN_VALUES: usize = 256;
-/// Changes are coalesced this long, unless there are [`MOST_KEYS`] before: a value that changes with every use is then
-/// written once. Longer makes a start replay more.
-const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// Changes are coalesced this long while there is load, or until there are [`MOST_KEYS`], or until a start would have to
+/// replay [`MOST_LAG`] entries (about two seconds): a value that changes with every use is then written once.
+const WRITE_INTERVAL: Duration = Duration::from_secs(30);
 const MOST_KEYS: usize = 100_000;
+const MOST_LAG: u64 = 200_000;
 /// A new image is written in batches of this size.
 const BATCH_KEYS: usize = 10_000;
+/// After so many segments a snapshot waits until the journal has grown by this many times the length of the last one: beside
+/// a large state it would otherwise be most of what is written.
+const SNAPSHOT_SHARE: u64 = 16;
 /// How often the thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
@@ -216,7 +220,10 @@ impl Image {
         guarded(|| {
             let mut batch = Batch::new();
             let mut digest = self.digest;
-            for (at, slot) in slots.iter().enumerate() {
+            // An engine of pages then reads each of them once, from end to end, and not once for each of its values.
+            let mut slots: Vec<&Slot> = slots.iter().collect();
+            slots.sort_unstable_by_key(|slot| slot.encode());
+            for (at, slot) in slots.into_iter().enumerate() {
                 self.put(&mut batch, &mut digest, slot, state.value(slot))?;
                 if at % TAKE_IN_VALUES == 0 {
                     pause();
@@ -241,6 +248,8 @@ impl Image {
         guarded(|| {
             let mut batch = Batch::new();
             let mut digest = self.digest;
+            let mut values: Vec<_> = values.into_iter().collect();
+            values.sort_unstable_by_key(|(slot, _)| slot.encode());
             for (at, (slot, value)) in values.into_iter().enumerate() {
                 self.put(&mut batch, &mut digest, &slot, value)?;
                 if at % TAKE_IN_VALUES == 0 {
@@ -379,6 +388,7 @@ pub(crate) struct Follower {
     origin: String,
     snapshot_segments: u32,
     snapshot_interval: Duration,
+    segment_bytes: u64,
     state: Arc<State>,
     tiles: Arc<Tiles>,
     incoming: Incoming,
@@ -390,6 +400,7 @@ pub(crate) struct Follower {
     covered: Arc<AtomicU64>,
     last_snapshot: Instant,
     last_snapshot_segment: u32,
+    last_snapshot_bytes: u64,
     /// The digest of the newest snapshot, until it is logged.
     digest: Arc<Mutex<Option<StateDigest>>>,
 }
@@ -417,19 +428,24 @@ impl Follower {
         let covered = Arc::new(AtomicU64::new(covered));
         let digest = Arc::new(Mutex::new(None));
         let followed = Followed { covered: Arc::clone(&covered), digest: Arc::clone(&digest) };
+        // Restarts are no reason to put a snapshot off.
+        let listed = snapshot::list(&recovery::snapshots_folder(&options.folder)).unwrap_or_default();
+        let last = listed.last().and_then(|last| {
+            let segment = snapshot::head(&last.path, &origin).ok()?.0.cursor.position.segment();
+            Some((segment, last.path.metadata().ok()?.len()))
+        });
+        let (last_snapshot_segment, last_snapshot_bytes) = last.unwrap_or_default();
         let follower = Self {
             folder: options.folder.clone(),
             engine: options.engine,
             origin: options.origin.clone(),
             snapshot_segments: options.snapshot_segments,
             snapshot_interval: options.snapshot_interval,
+            segment_bytes: options.segment_bytes,
             tiles,
             image: Some(image),
-            // Restarts are no reason to put a snapshot off.
-            last_snapshot_segment: snapshot::list(&recovery::snapshots_folder(&options.folder))
-                .ok()
-                .and_then(|listed| listed.last().and_then(|last| snapshot::head(&last.path, &origin).ok()))
-                .map_or(0, |(meta, _)| meta.cursor.position.segment()),
+            last_snapshot_segment,
+            last_snapshot_bytes,
             incoming: Incoming {
                 feed,
                 cursor,
@@ -457,6 +473,7 @@ impl Follower {
         loop {
             let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
+            let idle = matches!(received, Err(RecvTimeoutError::Timeout));
             // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
             // snapshot takes what comes meanwhile, which must not overtake what came before.
             let mut waiting = self.incoming.feed.receiver.len();
@@ -480,7 +497,10 @@ impl Follower {
                 }
                 let slots = &self.incoming.slots;
                 let clean = slots.is_empty() && self.written_cursor.as_ref() == Some(&self.incoming.cursor);
-                let due = self.last_write.elapsed() >= WRITE_INTERVAL || slots.len() >= MOST_KEYS;
+                let due = idle
+                    || self.last_write.elapsed() >= WRITE_INTERVAL
+                    || slots.len() >= MOST_KEYS
+                    || lag >= MOST_LAG;
                 if !clean && (ended || due) {
                     self.write();
                 }
@@ -548,10 +568,10 @@ impl Follower {
     }
 
     fn snapshot_is_due(&self) -> bool {
-        let segment = self.incoming.cursor.position.segment();
-        self.incoming.changed
-            && (segment.saturating_sub(self.last_snapshot_segment) >= self.snapshot_segments
-                || self.last_snapshot.elapsed() >= self.snapshot_interval)
+        let segments = self.incoming.cursor.position.segment().saturating_sub(self.last_snapshot_segment);
+        let grown = segments >= self.snapshot_segments
+            && u64::from(segments) * self.segment_bytes >= SNAPSHOT_SHARE * self.last_snapshot_bytes;
+        self.incoming.changed && (grown || self.last_snapshot.elapsed() >= self.snapshot_interval)
     }
 
     fn begin_snapshot(&mut self) {
@@ -616,7 +636,8 @@ impl Follower {
         let written =
             guarded(|| snapshot::write(&folder, &*image.store, &meta, &image.origin, &digest, &mut pause));
         match written {
-            Ok(()) => {
+            Ok(bytes) => {
+                self.last_snapshot_bytes = bytes;
                 let logged = StateDigest { size: meta.covers, digest };
                 *self.digest.lock().unwrap_or_else(PoisonError::into_inner) = Some(logged);
                 Ok(())

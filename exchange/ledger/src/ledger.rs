@@ -46,6 +46,8 @@ use verifier::{
 const EXIT_IO: i32 = 74;
 /// Largest segment: offsets in a position have 32 bits.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+/// Priority of the threads that only derive: about a tenth of a processor for each that others want too.
+const DERIVED_NICE: i32 = 10;
 /// Room in a segment beside two full groups.
 const SEGMENT_SLACK_BYTES: u64 = 64 << 10;
 
@@ -78,7 +80,7 @@ pub struct Options {
     pub probe: Shared<Probe>,
     /// Where closed segments are moved by [`crate::archive`]; read too wherever the journal is read.
     pub archive: Option<PathBuf>,
-    /// A snapshot is made after so many closed segments.
+    /// A snapshot is made after so many closed segments, if they are many times as long as the last one.
     pub snapshot_segments: u32,
     /// And after this time. Without a change of the state none is made.
     pub snapshot_interval: Duration,
@@ -117,7 +119,7 @@ impl Options {
             archive: None,
             snapshot_segments: 10,
             snapshot_interval: Duration::from_secs(3600),
-            scrub_bytes_per_second: 4 << 20,
+            scrub_bytes_per_second: 1 << 20,
             idempotency_per_organisation: 1_000_000,
             index_roots: None,
             accept_clock: false,
@@ -1068,10 +1070,13 @@ fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl Fn
     }
 }
 
-/// A panic in a thread that only derives costs what it derives, and is told.
+/// A panic in a thread that only derives costs what it derives, and is told. It runs when no thread that answers wants its
+/// processor: one that is woken must not wait for the end of its time slice, which is milliseconds.
 fn noticed<F: FnOnce()>(failing: &Arc<Failing>, what: Derived, run: F) -> impl FnOnce() + use<F> {
     let failing = Arc::clone(failing);
     move || {
+        // Of this thread alone, on Linux. Where it may not be lowered only latency suffers.
+        let _ = rustix::process::nice(DERIVED_NICE);
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             tracing::error!("the {} thread panicked: what it derives stands still", what.name());
             failing.set(what, true);

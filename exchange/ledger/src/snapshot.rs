@@ -57,6 +57,7 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
 
 /// Writes the image as a snapshot: temporary file, sync, rename, sync of the folder; then only the newest two stay.
 /// `pause` is called for each value. `meta` and `digest` are the image's, which must hold the state at exactly `meta.covers` entries.
+/// The snapshot's length in bytes.
 pub(crate) fn write(
     folder: &Path,
     store: &dyn Store,
@@ -64,7 +65,7 @@ pub(crate) fn write(
     origin: &Hash,
     digest: &Hash,
     pause: &mut dyn FnMut(),
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     fs::create_dir_all(folder)?;
     let temporary = folder.join("snapshot.new");
     let pieces = Pieces { file: File::create(&temporary)?, unsynced: 0, sync: File::sync_data };
@@ -91,13 +92,14 @@ pub(crate) fn write(
     inner.write_all(hash.finish().as_ref())?;
     let pieces = inner.into_inner().map_err(io::IntoInnerError::into_error)?;
     pieces.file.sync_all()?;
+    let bytes = pieces.file.metadata()?.len();
     fs::rename(&temporary, folder.join(format!("{:020}.mxs", meta.covers)))?;
     File::open(folder)?.sync_all()?;
     let listed = list(folder)?;
     for old in listed.iter().take(listed.len().saturating_sub(KEPT)) {
         fs::remove_file(&old.path)?;
     }
-    Ok(())
+    Ok(bytes)
 }
 
 /// Reads only the head of a snapshot. It is checked by its own checksum, the values are not.
