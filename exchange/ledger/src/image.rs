@@ -916,6 +916,27 @@ mod tests {
         assert_eq!(snapshot_made(&follower), Some(StateDigest { size: 2, digest: state.digest() }));
     }
 
+    /// Else a large state would be written over and over by the journal of a busy hour.
+    #[test]
+    fn a_snapshot_waits_until_the_journal_has_grown_by_many_times_the_last_one() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let segments = follower.snapshot_segments;
+        follower.incoming.changed = true;
+        follower.incoming.cursor.position = Position::new(segments - 1, 64);
+        assert!(!follower.snapshot_is_due());
+        follower.incoming.cursor.position = Position::new(segments, 64);
+        assert!(follower.snapshot_is_due());
+        follower.last_snapshot_bytes = u64::from(segments) * follower.segment_bytes / SNAPSHOT_SHARE + 1;
+        assert!(!follower.snapshot_is_due());
+        follower.incoming.cursor.position = Position::new(segments + 1, 64);
+        assert!(follower.snapshot_is_due());
+        follower.last_snapshot_bytes *= 100;
+        assert!(!follower.snapshot_is_due());
+        follower.snapshot_interval = Duration::ZERO;
+        assert!(follower.snapshot_is_due());
+    }
+
     /// A day ends while the image is written, which knows nothing yet of the counters that are dropped with it; and then
     /// the process is killed.
     #[test]

@@ -46,8 +46,8 @@ use verifier::{
 const EXIT_IO: i32 = 74;
 /// Largest segment: offsets in a position have 32 bits.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-/// Priority of the threads that only derive: about a tenth of a processor for each that others want too.
-const DERIVED_NICE: i32 = 10;
+/// Priority of the threads that no answer waits for: a quarter of a processor that another wants too.
+const BEHIND_NICE: i32 = 5;
 /// Room in a segment beside two full groups.
 const SEGMENT_SLACK_BYTES: u64 = 64 << 10;
 
@@ -1070,13 +1070,18 @@ fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl Fn
     }
 }
 
-/// A panic in a thread that only derives costs what it derives, and is told. It runs when no thread that answers wants its
-/// processor: one that is woken must not wait for the end of its time slice, which is milliseconds.
+/// Lets whoever answers take the processor from this thread as soon as it is woken, not at the end of a time slice of
+/// milliseconds.
+pub(crate) fn give_way() {
+    // Of this thread alone, on Linux. Where it may not be lowered only latency suffers.
+    let _ = rustix::process::nice(BEHIND_NICE);
+}
+
+/// A panic in a thread that only derives costs what it derives, and is told.
 fn noticed<F: FnOnce()>(failing: &Arc<Failing>, what: Derived, run: F) -> impl FnOnce() + use<F> {
     let failing = Arc::clone(failing);
     move || {
-        // Of this thread alone, on Linux. Where it may not be lowered only latency suffers.
-        let _ = rustix::process::nice(DERIVED_NICE);
+        give_way();
         if catch_unwind(AssertUnwindSafe(run)).is_err() {
             tracing::error!("the {} thread panicked: what it derives stands still", what.name());
             failing.set(what, true);

@@ -6,7 +6,7 @@ use crate::{
     crypt::ReadError,
     disk::{self, Disk, DiskFile, Lock, Stat},
     frame::Frame,
-    ledger::{Hooks, Options, Stop},
+    ledger::{Hooks, Options, Stop, give_way},
     recovery,
 };
 use dashmap::DashMap;
@@ -30,8 +30,6 @@ const ZERO_BYTES: usize = 256 << 10;
 /// The keeper makes each piece durable by itself and rests after it. Leaves about 80 MiB a second; a sequencer that is
 /// faster than that is served without rest.
 const KEEPER_REST: Duration = Duration::from_millis(2);
-/// Priority of the keeper's thread: the sequencer takes the processor from it as soon as it is woken.
-const KEEPER_NICE: i32 = 5;
 /// Open files kept for reading; beyond it all are closed and opened again as needed.
 const MAX_OPEN_SEGMENTS: usize = 256;
 /// First read of a subject part: most fit, and one `pread` is enough.
@@ -583,8 +581,7 @@ impl Keeper {
 impl KeeperTask {
     pub(crate) fn run(self) {
         let _held = Arc::clone(&self.lock);
-        // Of this thread alone, on Linux. Where it may not be lowered only latency suffers.
-        let _ = rustix::process::nice(KEEPER_NICE);
+        give_way();
         let mut inspected = Instant::now();
         while !self.keeper.slot().stop {
             self.step();
