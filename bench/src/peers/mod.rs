@@ -52,6 +52,12 @@ const RAM_DISK: &str = "/dev/shm";
 const SIGNED_BYTES: usize = 64;
 /// Signatures between two looks at the clock.
 const SIGNATURES: u64 = 256;
+/// What a comparison writes at most; a quick one; and for each license of a large register.
+const DISK_BYTES: u64 = 16 << 30;
+const QUICK_DISK_BYTES: u64 = 1 << 30;
+const LARGE_LICENSE_BYTES: u64 = 7 << 10;
+/// A journal leaves this part of a disk free.
+const RESERVE: u64 = 20;
 /// A step is measured for this part of a run's time.
 const STEP_SHARE: u32 = 10;
 /// Programs that Debian has, and the packages that have them.
@@ -78,7 +84,7 @@ pub struct Options {
     /// Processor of the generator.
     #[arg(long, default_value_t = 1)]
     generator_core: usize,
-    /// Empty folder on a disk with 15 GB [default: a temporary one].
+    /// Empty folder on a disk with 16 GiB [default: a temporary one].
     #[arg(long)]
     pub data: Option<PathBuf>,
     /// JSON output.
@@ -132,8 +138,10 @@ impl Options {
             }
         };
         ensure!(server.is_file(), "no exchange at {}: build it, or name it with --server", server.display());
-        install();
         let Self { quick, large, server_core, generator_core, .. } = *self;
+        let bytes = if quick { QUICK_DISK_BYTES } else { DISK_BYTES };
+        has_room(&folder, bytes + large.unwrap_or(0) * LARGE_LICENSE_BYTES)?;
+        install();
         run(&Plan {
             folder,
             server,
@@ -339,6 +347,21 @@ impl Plan {
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         Ok(folder)
     }
+}
+
+/// Refuses a disk on which an exchange would run into its journal's reserve in the middle of the comparison.
+fn has_room(folder: &Path, bytes: u64) -> anyhow::Result<()> {
+    let disk = rustix::fs::statvfs(folder)?;
+    let (free, total) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+    let least = bytes + total / RESERVE;
+    ensure!(
+        free >= least,
+        "{}: {} GiB are free and {} needed, the journal's reserve with them; name another folder with --data",
+        folder.display(),
+        free >> 30,
+        (least >> 30) + 1
+    );
+    Ok(())
 }
 
 /// Builds the exchange and its ablation build, if cargo runs this program; otherwise what is beside it is taken.
