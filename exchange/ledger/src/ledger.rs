@@ -80,7 +80,7 @@ pub struct Options {
     pub probe: Shared<Probe>,
     /// Where closed segments are moved by [`crate::archive`]; read too wherever the journal is read.
     pub archive: Option<PathBuf>,
-    /// A snapshot is made after so many closed segments, if they are many times as long as the last one.
+    /// A snapshot is made after so many closed segments, if the journal has grown by many times the last one.
     pub snapshot_segments: u32,
     /// And after this time. Without a change of the state none is made.
     pub snapshot_interval: Duration,

@@ -27,8 +27,8 @@ const MAGIC: &[u8; 4] = b"MXS1";
 /// Zeros are written in pieces of this size. While one is written and synced the journal's own write may have to wait:
 /// 64 MiB at once held answers up for 40 ms, 1 MiB for 3.5.
 const ZERO_BYTES: usize = 256 << 10;
-/// The keeper makes each piece durable by itself and rests after it. Leaves about 80 MiB a second; a sequencer that is
-/// faster than that is served without rest.
+/// The keeper makes each piece durable by itself and rests after it, which leaves at most 125 MiB a second. A sequencer
+/// that has to wait for a segment is served without rest.
 const KEEPER_REST: Duration = Duration::from_millis(2);
 /// Open files kept for reading; beyond it all are closed and opened again as needed.
 const MAX_OPEN_SEGMENTS: usize = 256;
