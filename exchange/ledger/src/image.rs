@@ -19,6 +19,8 @@ use crate::{
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
+    collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -42,6 +44,15 @@ const MOST_KEYS: usize = 100_000;
 const MOST_LAG: u64 = 200_000;
 /// A new image is written in batches of this size.
 const BATCH_KEYS: usize = 10_000;
+/// More values than this at once are written as deltas, and merged into their own keys when there is nothing else to do: an
+/// engine takes a twentieth of the time for them (decision 0022). These three are small in tests, which reach them so.
+const FEW_VALUES: usize = if cfg!(test) { 3 } else { 10_000 };
+/// A delta is begun anew when it is this long.
+const DELTA_BYTES: usize = if cfg!(test) { 200 } else { 4 << 10 };
+/// Deltas hold at most twice the values that are the newest of their slots, and these more.
+const DELTA_SLACK: usize = if cfg!(test) { 10 } else { 100_000 };
+/// More slots than this are not kept in deltas, which takes memory: they are merged under load too.
+const MOST_UNMERGED: usize = 1_000_000;
 /// After so many segments a snapshot waits until the journal has grown by this many times the length of the last one: beside
 /// a large state it would otherwise be most of what is written.
 const SNAPSHOT_SHARE: u64 = 16;
@@ -55,6 +66,8 @@ const TILES_PAUSE: Duration = Duration::from_millis(10);
 const REBUILD_REST: Duration = Duration::from_secs(60);
 /// Where the head stands in the store; slots begin with their kind, which is not 0.
 pub(crate) const META_KEY: &[u8] = &[0];
+/// In a delta, in place of the length of a value that is gone.
+const GONE: u32 = u32::MAX;
 const FORMAT: u8 = 1;
 
 /// News for the image.
@@ -135,37 +148,55 @@ pub(crate) struct Meta {
     pub(crate) covers: u64,
 }
 
+/// A value stands under its slot, or in a delta: a list of slots with their values, which go before whatever stands under
+/// the same slots and in the deltas before it. Deltas have consecutive numbers and stand before all slots.
 pub(crate) struct Image {
     store: Box<dyn Store>,
     origin: Hash,
+    /// Of everything in the store but the head: of the state when there is no delta.
     digest: Digest,
+    /// The number of the oldest delta and of the next one.
+    deltas: Range<u64>,
+    /// For each slot with a value in a delta the delta that has the newest.
+    unmerged: FxHashMap<Slot, u64>,
+    /// Values in all deltas.
+    delta_values: usize,
     /// Has no head yet: what is written before the head is of no use and no harm.
     new: bool,
 }
 
+/// An image that was opened.
+pub(crate) struct Loaded {
+    pub(crate) image: Image,
+    /// `None` when it is new.
+    pub(crate) meta: Option<Meta>,
+    /// Of the values, each the newest of its slot: of the state that was loaded.
+    pub(crate) digest: Digest,
+}
+
 impl Image {
-    /// Opens the image in `store` and loads its values into an empty state. `None` for the meta when it is new. `see` gets
-    /// the meta even if the values then prove bad: it has a checksum of its own.
+    /// Opens the image in `store` and loads its values into an empty state. `see` gets the meta even if the values then
+    /// prove bad: it has a checksum of its own.
     pub(crate) fn open(
         store: &Path,
         engine: Engine,
         origin: &str,
         state: &State,
         see: &mut dyn FnMut(&Meta),
-    ) -> Result<(Self, Option<Meta>), StoreError> {
+    ) -> Result<Loaded, StoreError> {
         guarded(|| {
             let opened = engine.open(store)?;
             let origin = verifier::sha256(&[origin.as_bytes()]);
             if let Some(head) = opened.get(META_KEY)? {
                 see(&Meta::decode(&head, &origin)?.0);
             }
-            let (meta, digest) = read(&*opened, &origin, &mut |slot, value| {
+            let contents = read(&*opened, &origin, &mut |slot, value| {
                 state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
             })?;
-            if let Some(meta) = &meta {
+            if let Some(meta) = &contents.meta {
                 state.loaded(&meta.cursor);
             }
-            Ok((Self { store: opened, origin, digest, new: meta.is_none() }, meta))
+            Ok(Self::of(opened, origin, contents))
         })
     }
 
@@ -174,23 +205,40 @@ impl Image {
         guarded(|| {
             let store = engine.open(store)?;
             let origin = verifier::sha256(&[origin.as_bytes()]);
-            match read(&*store, &origin, &mut |_, _| Ok(()))? {
-                (None, digest) => Ok(Self { store, origin, digest, new: true }),
-                (Some(_), _) => Err(StoreError::Doubtful("there already")),
+            let contents = read(&*store, &origin, &mut |_, _| Ok(()))?;
+            match contents.meta {
+                None => Ok(Self::of(store, origin, contents).image),
+                Some(_) => Err(StoreError::Doubtful("there already")),
             }
         })
     }
 
+    fn of(store: Box<dyn Store>, origin: Hash, contents: Contents) -> Loaded {
+        let Contents { meta, pairs, values, deltas, unmerged, delta_values } = contents;
+        let new = meta.is_none();
+        let image = Self { store, origin, digest: pairs, deltas, unmerged, delta_values, new };
+        Loaded { image, meta, digest: values }
+    }
+
     /// The value of a slot, as it was written last.
     pub(crate) fn value(&self, slot: &Slot) -> Result<Option<Vec<u8>>, StoreError> {
-        guarded(|| self.store.get(&slot.encode()))
+        guarded(|| {
+            let Some(number) = self.unmerged.get(slot) else { return self.store.get(&slot.encode()) };
+            let mut found = None;
+            each_in_delta(&self.delta(*number)?, |other, value| {
+                if other == *slot {
+                    found = value.map(<[u8]>::to_vec);
+                }
+            })?;
+            Ok(found)
+        })
     }
 
-    pub(crate) fn digest(&self) -> Digest {
-        self.digest
+    fn delta(&self, number: u64) -> Result<Vec<u8>, StoreError> {
+        self.store.get(&delta_key(number))?.ok_or(StoreError::Doubtful("without one of its deltas"))
     }
 
-    /// Puts the values of slots into a batch and keeps the digest.
+    /// Puts the values of slots into a batch under their own keys and keeps the digest.
     fn put(
         &self,
         batch: &mut Batch,
@@ -220,16 +268,26 @@ impl Image {
         guarded(|| {
             let mut batch = Batch::new();
             let mut digest = self.digest;
-            // An engine of pages then reads each of them once, from end to end, and not once for each of its values.
-            let mut slots: Vec<&Slot> = slots.iter().collect();
-            slots.sort_unstable_by_key(|slot| slot.encode());
-            for (at, slot) in slots.into_iter().enumerate() {
-                self.put(&mut batch, &mut digest, slot, state.value(slot))?;
-                if at % TAKE_IN_VALUES == 0 {
-                    pause();
+            // Beside deltas only another delta is newer.
+            if self.new || (self.deltas.is_empty() && slots.len() <= FEW_VALUES) {
+                // An engine of pages then reads each of them once, from end to end, and not once for each of its values.
+                let mut slots: Vec<&Slot> = slots.iter().collect();
+                slots.sort_unstable_by_key(|slot| slot.encode());
+                for (at, slot) in slots.into_iter().enumerate() {
+                    self.put(&mut batch, &mut digest, slot, state.value(slot))?;
+                    if at % TAKE_IN_VALUES == 0 {
+                        pause();
+                    }
+                    if self.new && batch.len() >= BATCH_KEYS {
+                        self.store.apply(std::mem::take(&mut batch))?;
+                    }
                 }
-                if self.new && batch.len() >= BATCH_KEYS {
-                    self.store.apply(std::mem::take(&mut batch))?;
+            } else {
+                self.put_deltas(&mut batch, &mut digest, state, slots.iter().copied().collect(), pause)?;
+                while self.delta_values > 2 * self.unmerged.len() + DELTA_SLACK {
+                    // Their newest values go to the end, the others go.
+                    let slots = self.take_oldest(&mut batch, &mut digest, BATCH_KEYS)?;
+                    self.put_deltas(&mut batch, &mut digest, state, slots, pause)?;
                 }
             }
             // Read after the values: they know of no later entry than this, half applied ones included.
@@ -238,7 +296,91 @@ impl Image {
         })
     }
 
-    /// Writes given values, which are those of one moment, with the meta of that moment.
+    /// Puts the present values of slots into a batch as deltas.
+    fn put_deltas(
+        &mut self,
+        batch: &mut Batch,
+        digest: &mut Digest,
+        state: &State,
+        slots: Vec<Slot>,
+        pause: &mut dyn FnMut(),
+    ) -> Result<(), StoreError> {
+        let mut slots = slots.into_iter().peekable();
+        while slots.peek().is_some() {
+            let number = self.deltas.end;
+            let mut delta = Vec::with_capacity(DELTA_BYTES + DELTA_BYTES / 8);
+            while delta.len() < DELTA_BYTES
+                && let Some(slot) = slots.next()
+            {
+                let value = state.value(&slot);
+                let length = value.as_ref().map_or(Ok(GONE), |value| u32::try_from(value.len()));
+                let length = length.map_err(|_| StoreError::Doubtful("a value too long"))?;
+                delta.extend_from_slice(&slot.encode());
+                delta.extend_from_slice(&length.to_be_bytes());
+                delta.extend_from_slice(&value.unwrap_or_default());
+                self.unmerged.insert(slot, number);
+                self.delta_values += 1;
+            }
+            let key = delta_key(number);
+            digest.add(&key, &delta);
+            batch.insert(key.to_vec(), Some(delta));
+            self.deltas.end += 1;
+            pause();
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest deltas away, until they had `enough` slots whose newest value they hold, and gives those.
+    fn take_oldest(
+        &mut self,
+        batch: &mut Batch,
+        digest: &mut Digest,
+        enough: usize,
+    ) -> Result<Vec<Slot>, StoreError> {
+        let mut slots = Vec::new();
+        while !self.deltas.is_empty() && slots.len() < enough {
+            let number = self.deltas.start;
+            let key = delta_key(number);
+            // One of this very batch is not in the store yet.
+            let delta = match batch.get(key.as_slice()) {
+                Some(Some(delta)) => delta.clone(),
+                _ => self.delta(number)?,
+            };
+            each_in_delta(&delta, |slot, _| {
+                self.delta_values -= 1;
+                if self.unmerged.get(&slot) == Some(&number) {
+                    slots.push(slot);
+                }
+            })?;
+            digest.remove(&key, &delta);
+            batch.insert(key.to_vec(), None);
+            self.deltas.start += 1;
+        }
+        Ok(slots)
+    }
+
+    /// Writes what the oldest deltas hold under its own keys, with its present values, and removes them: in one batch of a
+    /// bounded length. Whether there are more.
+    fn merge(&mut self, state: &State, cursor: Cursor, pause: &mut dyn FnMut()) -> Result<bool, StoreError> {
+        guarded(|| {
+            let mut batch = Batch::new();
+            let mut digest = self.digest;
+            let mut slots = self.take_oldest(&mut batch, &mut digest, MOST_KEYS)?;
+            slots.sort_unstable_by_key(Slot::encode);
+            for (at, slot) in slots.iter().enumerate() {
+                self.put(&mut batch, &mut digest, slot, state.value(slot))?;
+                self.unmerged.remove(slot);
+                if at % TAKE_IN_VALUES == 0 {
+                    pause();
+                }
+            }
+            let meta = Meta { cursor, covers: state.begun() };
+            self.finish(batch, digest, &meta)?;
+            Ok(!self.deltas.is_empty())
+        })
+    }
+
+    /// Writes given values, which are those of one moment, with the meta of that moment, into an image without deltas.
     fn write_exact(
         &mut self,
         values: FxHashMap<Slot, Option<Vec<u8>>>,
@@ -269,6 +411,34 @@ impl Image {
     }
 }
 
+/// Where a delta stands; as long as a slot, so that the digest sums it up like one.
+fn delta_key(number: u64) -> [u8; Slot::BYTES] {
+    let mut key = [0; Slot::BYTES];
+    key[1..9].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+/// The number of the delta under a key; `None` when the key is another's.
+fn delta_number(key: &[u8]) -> Option<u64> {
+    let number = u64::from_be_bytes(*key.get(1..)?.first_chunk()?);
+    (key == delta_key(number)).then_some(number)
+}
+
+/// Gives every slot of a delta with its value, or that it is gone.
+fn each_in_delta(delta: &[u8], mut take_in: impl FnMut(Slot, Option<&[u8]>)) -> Result<(), StoreError> {
+    const MALFORMED: StoreError = StoreError::Doubtful("malformed");
+    let mut rest = delta;
+    while !rest.is_empty() {
+        let slot = Slot::decode(&take::<{ Slot::BYTES }>(&mut rest).ok_or(MALFORMED)?).ok_or(MALFORMED)?;
+        let value = match u32::from_be_bytes(take(&mut rest).ok_or(MALFORMED)?) {
+            GONE => None,
+            length => Some(rest.split_off(..length as usize).ok_or(MALFORMED)?),
+        };
+        take_in(slot, value);
+    }
+    Ok(())
+}
+
 /// What the image in `store` says about itself; its values are not read.
 pub(crate) fn head(store: &Path, engine: Engine, origin: &str) -> Result<Option<Meta>, StoreError> {
     guarded(|| {
@@ -281,15 +451,32 @@ pub(crate) fn head(store: &Path, engine: Engine, origin: &str) -> Result<Option<
 /// Takes a slot and its value; an error ends the reading.
 pub(crate) type TakeValue<'a> = dyn FnMut(&Slot, &[u8]) -> Result<(), StoreError> + 'a;
 
-/// Reads a whole store: its head and the digest of its values, which is compared with the head's. A store without a
-/// head must be empty.
-fn read(
-    store: &dyn Store,
-    origin: &Hash,
-    take: &mut TakeValue<'_>,
-) -> Result<(Option<Meta>, Digest), StoreError> {
+/// What a store holds.
+#[derive(Default)]
+struct Contents {
+    /// `None` when it is empty.
+    meta: Option<Meta>,
+    /// Of all pairs but the head.
+    pairs: Digest,
+    /// Of the newest value of each slot.
+    values: Digest,
+    deltas: Range<u64>,
+    unmerged: FxHashMap<Slot, u64>,
+    delta_values: usize,
+}
+
+/// Reads a whole store: its head and the digest of what it holds, which is compared with the head's. A store without a
+/// head must be empty. `take` gets the newest value of each slot, by ascending slot.
+fn read(store: &dyn Store, origin: &Hash, take: &mut TakeValue<'_>) -> Result<Contents, StoreError> {
+    const MALFORMED: StoreError = StoreError::Doubtful("malformed");
     let head = store.get(META_KEY)?.map(|meta| Meta::decode(&meta, origin)).transpose()?;
-    let mut digest = Digest::default();
+    let mut contents = Contents::default();
+    // What the deltas hold and was not taken yet.
+    let mut newest: BTreeMap<[u8; Slot::BYTES], Option<Vec<u8>>> = BTreeMap::new();
+    let mut give = |contents: &mut Contents, key: &[u8; Slot::BYTES], value: &[u8]| {
+        contents.values.add(key, value);
+        take(&Slot::decode(key).ok_or(MALFORMED)?, value)
+    };
     store.each(&mut |key, value| {
         if key == META_KEY {
             return Ok(());
@@ -297,16 +484,47 @@ fn read(
         if head.is_none() {
             return Err(StoreError::Doubtful("without its head"));
         }
-        let slot = Slot::decode(key).ok_or(StoreError::Doubtful("malformed"))?;
-        digest.add(&slot.encode(), value);
-        take(&slot, value)
-    })?;
-    match head {
-        Some((_, expected)) if digest.bytes() != expected => {
-            Err(StoreError::Doubtful("not what its digest says"))
+        let key: &[u8; Slot::BYTES] = key.try_into().map_err(|_| MALFORMED)?;
+        contents.pairs.add(key, value);
+        if let Some(number) = delta_number(key) {
+            if contents.deltas.is_empty() {
+                contents.deltas = number..number;
+            }
+            if number != contents.deltas.end {
+                return Err(StoreError::Doubtful("without one of its deltas"));
+            }
+            contents.deltas.end = number.checked_add(1).ok_or(MALFORMED)?;
+            return each_in_delta(value, |slot, value| {
+                contents.delta_values += 1;
+                contents.unmerged.insert(slot, number);
+                newest.insert(slot.encode(), value.map(<[u8]>::to_vec));
+            });
         }
-        head => Ok((head.map(|(meta, _)| meta), digest)),
+        while let Some(first) = newest.first_entry()
+            && first.key() < key
+        {
+            if let (key, Some(value)) = first.remove_entry() {
+                give(&mut contents, &key, &value)?;
+            }
+        }
+        match newest.remove(key) {
+            Some(Some(newer)) => give(&mut contents, key, &newer),
+            Some(None) => Ok(()),
+            None => give(&mut contents, key, value),
+        }
+    })?;
+    for (key, value) in newest {
+        if let Some(value) = value {
+            give(&mut contents, &key, &value)?;
+        }
     }
+    if let Some((meta, expected)) = head {
+        if contents.pairs.bytes() != expected {
+            return Err(StoreError::Doubtful("not what its digest says"));
+        }
+        contents.meta = Some(meta);
+    }
+    Ok(contents)
 }
 
 /// Opens the restart image of a data folder and reads all of it: what a probe does in a process of its own, before
@@ -504,6 +722,10 @@ impl Follower {
                 if !clean && (ended || due) {
                     self.write();
                 }
+                let crowded = |image: &Image| image.unmerged.len() > MOST_UNMERGED;
+                if !ended && (idle || self.image.as_ref().is_some_and(crowded)) {
+                    self.merge();
+                }
                 if !ended && self.snapshot_is_due() {
                     self.begin_snapshot();
                 }
@@ -528,6 +750,18 @@ impl Follower {
             }
             Err(error) => self.fail(&error),
         }
+    }
+
+    /// Merges some deltas, if there are any. Whether there are more.
+    fn merge(&mut self) -> bool {
+        let Some(image) = self.image.as_mut().filter(|image| !image.deltas.is_empty()) else { return false };
+        // The values may know of more than was written with this cursor; replay from it sets them once more.
+        let Some(cursor) = self.written_cursor.clone() else { return false };
+        let incoming = &mut self.incoming;
+        image.merge(&self.state, cursor, &mut || incoming.take_all()).unwrap_or_else(|error| {
+            self.fail(&error);
+            false
+        })
     }
 
     /// Gives the image up for a while. Nothing waits for it.
@@ -590,6 +824,7 @@ impl Follower {
             // A seal may have come in between: what it covers must be in the image, whatever becomes of the snapshot.
             self.incoming.slots.extend(values.keys());
             self.write();
+            while self.merge() {}
             let known = self.state.begun();
             if let Some(capture) = &mut self.incoming.capture {
                 capture.known = Some(known);
@@ -607,7 +842,7 @@ impl Follower {
         }
     }
 
-    /// The image becomes exactly the state at the last seal, and is copied to a snapshot.
+    /// The image, which has no deltas, becomes exactly the state at the last seal, and is copied to a snapshot.
     fn snapshot(&mut self, values: FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
         let incoming = &mut self.incoming;
@@ -962,11 +1197,89 @@ mod tests {
 
         let store = recovery::store_folder(dir.path());
         let again = made(&TempDir::new().unwrap()).state;
-        let (_, meta) = Image::open(&store, Engine::default(), ORIGIN, &again, &mut |_| {}).unwrap();
-        assert_eq!(meta.unwrap().cursor.frontier.size(), 2);
+        let opened = Image::open(&store, Engine::default(), ORIGIN, &again, &mut |_| {}).unwrap();
+        assert_eq!(opened.meta.unwrap().cursor.frontier.size(), 2);
         assert_eq!(again.counter(&counter.key, old), 1);
         apply(&again, 2, after, &version(3));
         assert_eq!((again.counter(&counter.key, old), again.digest()), (0, state.digest()));
+    }
+
+    /// Values in deltas and under their own keys, rewritten, merged a few at a time and gone: whoever opens the image finds the
+    /// newest of each.
+    #[test]
+    fn whatever_is_merged_the_newest_value_of_each_slot_is_found() {
+        const DAY_MS: u64 = 86_400_000;
+        for engine in Engine::ALL {
+            let dir = TempDir::new().unwrap();
+            let store = recovery::store_folder(dir.path());
+            let state = made(&TempDir::new().unwrap()).state;
+            let mut image = Image::create(&store, engine, ORIGIN).unwrap();
+            image.write(&state, &state.slots(), Cursor::start(), &mut || {}).unwrap();
+            let mut versions = [0; 20];
+            let (mut deltas, mut merged) = (0, 0);
+            for step in 0..80_u64 {
+                let mut changed = FxHashSet::default();
+                for change in 0..1 + step * 7 % 13 {
+                    let number = (step * 5 + change * 3) % 20;
+                    versions[number as usize] += 1;
+                    let mut record = document(number as u8);
+                    record.documents[0].version = versions[number as usize];
+                    // Dropped with its day.
+                    let day = 20_000 + step as u32 / 8;
+                    record.counters = vec![CounterUse { key: [number as u8; 16], day, amount: 1, limit: 9 }];
+                    let index = state.applied();
+                    changed.extend(apply(&state, index, u64::from(day) * DAY_MS, &record));
+                }
+                image.write(&state, &changed, Cursor::start(), &mut || {}).unwrap();
+                deltas = deltas.max(image.deltas.end - image.deltas.start);
+                assert!(image.delta_values <= 2 * image.unmerged.len() + DELTA_SLACK, "{step}");
+                if step % 9 == 8 {
+                    while image.merge(&state, Cursor::start(), &mut || {}).unwrap() {}
+                    assert!(image.deltas.is_empty() && image.unmerged.is_empty() && image.delta_values == 0);
+                    assert_eq!(image.digest.bytes(), state.digest(), "{step}");
+                    merged += 1;
+                }
+                for slot in state.slots().iter().chain(&changed) {
+                    assert_eq!(image.value(slot).unwrap(), state.value(slot), "{step}");
+                }
+                let counts = (image.deltas.clone(), image.unmerged.clone(), image.delta_values);
+                drop(image);
+                let again = made(&TempDir::new().unwrap()).state;
+                let opened = Image::open(&store, engine, ORIGIN, &again, &mut |_| {}).unwrap();
+                image = opened.image;
+                assert_eq!(
+                    (opened.digest.bytes(), again.digest()),
+                    (state.digest(), state.digest()),
+                    "{} {step}",
+                    engine.name()
+                );
+                assert_eq!((image.deltas.is_empty(), image.delta_values), (counts.0.is_empty(), counts.2));
+                assert_eq!(image.unmerged, counts.1);
+            }
+            assert!(deltas > 3 && merged == 8, "{deltas} {merged}");
+        }
+    }
+
+    #[test]
+    fn a_delta_that_is_changed_or_missing_is_noticed() {
+        let dir = TempDir::new().unwrap();
+        let store = recovery::store_folder(dir.path());
+        let state = made(&TempDir::new().unwrap()).state;
+        let mut image = Image::create(&store, Engine::Sled, ORIGIN).unwrap();
+        image.write(&state, &state.slots(), Cursor::start(), &mut || {}).unwrap();
+        let changed = (0..9).flat_map(|number| apply(&state, number.into(), 1, &document(number))).collect();
+        image.write(&state, &changed, Cursor::start(), &mut || {}).unwrap();
+        assert!(image.deltas.end > 2);
+        let whole = image.store.get(&delta_key(1)).unwrap().unwrap();
+        let origin = image.origin;
+        let mut other = whole.clone();
+        *other.last_mut().unwrap() ^= 1;
+        for damaged in [None, Some(other), Some(whole[..whole.len() - 1].to_vec())] {
+            image.store.apply(Batch::from([(delta_key(1).to_vec(), damaged)])).unwrap();
+            assert!(matches!(read(&*image.store, &origin, &mut |_, _| Ok(())), Err(StoreError::Doubtful(_))));
+        }
+        image.store.apply(Batch::from([(delta_key(1).to_vec(), Some(whole))])).unwrap();
+        assert!(read(&*image.store, &origin, &mut |_, _| Ok(())).is_ok());
     }
 
     #[test]

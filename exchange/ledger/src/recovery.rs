@@ -12,7 +12,7 @@ use crate::{
     epoch,
     frame::{self, Frame, Kind},
     guard::{self, Guard, Mark},
-    image::{self, Image, Meta},
+    image::{self, Image, Loaded, Meta},
     index::Grown,
     ledger::{OpenError, Opened},
     record::{Completion, EntryPlain, Record, StateDigest},
@@ -510,9 +510,9 @@ impl Replay<'_> {
             return Ok(None);
         }
         let state = self.state();
-        let (image, meta) = Image::open(&store, options.engine, &options.origin, &state, &mut see)?;
-        let Some(meta) = meta else { return Ok(None) };
-        let mut tally = Tally::of_image(&image, meta.covers);
+        let opened = Image::open(&store, options.engine, &options.origin, &state, &mut see)?;
+        let Loaded { image, meta: Some(meta), digest } = opened else { return Ok(None) };
+        let mut tally = Tally::of_image(&image, digest, meta.covers);
         let Ran { end, slots, replayed } =
             self.run::<Doubt>(&state, &meta.cursor, &mut |applied, frame| {
                 let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);

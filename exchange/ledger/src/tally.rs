@@ -43,15 +43,10 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Of a state that was loaded from an image, which is right once `covers` entries are applied.
-    pub(crate) fn of_image(image: &'a Image, covers: u64) -> Self {
-        Self {
-            digest: image.digest(),
-            terms: HashMap::new(),
-            base: Some(image),
-            from: covers,
-            seals: Vec::new(),
-        }
+    /// Of a state that was loaded from an image whose values have this digest, which is right once `covers` entries are
+    /// applied.
+    pub(crate) fn of_image(image: &'a Image, digest: Digest, covers: u64) -> Self {
+        Self { digest, terms: HashMap::new(), base: Some(image), from: covers, seals: Vec::new() }
     }
 
     /// Takes in what a frame changed. `seal` is the size at which it is a seal.

@@ -5,7 +5,7 @@ use crate::{
     crypt::Crypt,
     disk::RealDisk,
     frame::Kind,
-    image::Image,
+    image::{Image, Loaded},
     index::Recount,
     ledger::OpenError,
     record::{Record, StateDigest},
@@ -256,7 +256,7 @@ fn image(
     if covers > journal {
         return Err(OpenError::RolledBack { published: covers, journal }.into());
     }
-    let (_image, Some(meta)) = opened? else { return Ok(ImageFound::Absent) };
+    let Loaded { meta: Some(meta), .. } = opened? else { return Ok(ImageFound::Absent) };
     let mut changes = Changes::default();
     found.walk(&meta.cursor, &mut |position, frame, hashes| {
         changes.clear();
