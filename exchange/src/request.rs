@@ -552,7 +552,8 @@ fn bounded(value: &str, max_chars: usize) -> bool {
     let suspicious = |byte: u8| byte < 0x20 || byte == 0x7f || byte == 0xc2;
     let may_control = value.bytes().fold(false, |found, byte| found | suspicious(byte));
     value.chars().any(|c| !c.is_whitespace())
-        && value.chars().count() <= max_chars
+        // No text has more characters than bytes.
+        && (value.len() <= max_chars || value.chars().count() <= max_chars)
         && !(may_control && value.chars().any(char::is_control))
 }
 

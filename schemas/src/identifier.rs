@@ -30,6 +30,8 @@ const NO_VALUE: u8 = u8::MAX;
 /// Values of all bytes: two identifiers and more are read for every use, and a look-up costs less than a search.
 const USCC_VALUES: [u8; 256] = values(USCC_ALPHABET);
 const CHECK_VALUES: [u8; 256] = values(CHECK_ALPHABET);
+/// What MOD 37,36 makes of each sum of a product and a value, which is at most 36 + 35.
+const PRODUCTS: [u8; 256] = products();
 /// GB 32100 weights of the first seventeen characters.
 const USCC_WEIGHTS: [u32; 17] = [1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28];
 /// GB 11714 weights of the first eight characters of an organisation code.
@@ -150,6 +152,17 @@ const fn values(alphabet: &[u8]) -> [u8; 256] {
     values
 }
 
+/// The remainder of 36 of each sum, 36 in place of 0, doubled, and of that the remainder of 37.
+const fn products() -> [u8; 256] {
+    let mut products = [0; 256];
+    let mut sum = 1;
+    while sum <= 36 + 35 {
+        products[sum] = (((sum - 1) % 36 + 1) * 2 % 37) as u8;
+        sum += 1;
+    }
+    products
+}
+
 impl IdentifierError {
     /// Whether the form is right and only a check character is wrong, which is what a typing error looks like.
     pub const fn is_check_error(self) -> bool {
@@ -257,10 +270,11 @@ impl FromStr for CertificateIdentifier {
         }
         let rest =
             text.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(IdentifierError::Root)?;
-        let mut parts = rest.split('.');
-        let mut part = || parts.next().ok_or(IdentifierError::Parts);
-        let (type_code, issuer, serial, version, check) = (part()?, part()?, part()?, part()?, part()?);
-        if parts.next().is_some() {
+        let (type_code, rest) = split_at_dot(rest)?;
+        let (issuer, rest) = split_at_dot(rest)?;
+        let (serial, rest) = split_at_dot(rest)?;
+        let (version, check) = split_at_dot(rest)?;
+        if split_at_dot(check).is_ok() {
             return Err(IdentifierError::Parts);
         }
         let identifier =
@@ -286,6 +300,13 @@ impl fmt::Display for CertificateIdentifier {
         f.write_char('.')?;
         f.write_char(self.check_character())
     }
+}
+
+/// What stands before the first dot, and behind it.
+fn split_at_dot(text: &str) -> Result<(&str, &str), IdentifierError> {
+    // The bytes are looked at one by one: parts are too short for the search of `split`.
+    let dot = text.bytes().position(|byte| byte == b'.').ok_or(IdentifierError::Parts)?;
+    Ok((&text[..dot], &text[dot + 1..]))
 }
 
 fn check_version(version: u16) -> Result<(), IdentifierError> {
@@ -314,24 +335,20 @@ fn digit(number: u16) -> u8 {
 /// # Errors
 /// [`IdentifierError::CheckAlphabet`] for a byte that is not 0-9A-Z.
 pub fn mod_37_36(parts: &[&[u8]]) -> Result<u8, IdentifierError> {
-    let mut product = 36;
+    let mut product: u8 = 36;
     for part in parts {
         for byte in *part {
-            // The remainders of 36 and 37, without a division for each character: each stays below twice its modulus.
-            let sum = product + check_value(*byte)?;
-            let sum = if sum > 36 { sum - 36 } else { sum };
-            product = if sum > 18 { sum * 2 - 37 } else { sum * 2 };
+            product = PRODUCTS[usize::from(product + check_value(*byte)?)];
         }
     }
-    let check = usize::try_from((37 - product) % 36).expect("less than 36");
-    Ok(CHECK_ALPHABET[check])
+    Ok(CHECK_ALPHABET[usize::from((37 - product) % 36)])
 }
 
 /// The value of a character: 0-9 are 0 to 9, A-Z are 10 to 35 (ISO/IEC 7064, and GB 11714).
-fn check_value(byte: u8) -> Result<u32, IdentifierError> {
+fn check_value(byte: u8) -> Result<u8, IdentifierError> {
     match CHECK_VALUES[usize::from(byte)] {
         NO_VALUE => Err(IdentifierError::CheckAlphabet { found: char::from(byte) }),
-        value => Ok(value.into()),
+        value => Ok(value),
     }
 }
 
@@ -414,7 +431,7 @@ pub(crate) fn organisation_check(body: &[u8; 8]) -> u8 {
     let sum: u32 = body
         .iter()
         .zip(ORGANISATION_WEIGHTS)
-        .map(|(&byte, weight)| check_value(byte).unwrap_or(0) * weight)
+        .map(|(&byte, weight)| u32::from(check_value(byte).unwrap_or(0)) * weight)
         .sum();
     match 11 - sum % 11 {
         11 => b'0',
