@@ -373,7 +373,7 @@ impl FromStr for Uscc {
     type Err = IdentifierError;
 
     fn from_str(text: &str) -> Result<Self, IdentifierError> {
-        let bytes: [u8; USCC_LENGTH] = text
+        let bytes: &[u8; USCC_LENGTH] = text
             .as_bytes()
             .try_into()
             .map_err(|_| IdentifierError::UsccLength { found: text.chars().count() })?;
@@ -387,16 +387,16 @@ impl FromStr for Uscc {
             return Err(IdentifierError::UsccCharacter { found, place: place + 1 });
         }
         let [body @ .., check] = bytes;
-        let (found, right) = (char::from(check), char::from(uscc_check(&body)));
+        let (found, right) = (char::from(*check), char::from(uscc_check(body)));
         if found != right {
             return Err(IdentifierError::UsccCheck { found, right });
         }
         let [_, _, _, _, _, _, _, _, organisation @ .., check] = body;
-        let (found, right) = (char::from(check), char::from(organisation_check(&organisation)));
+        let (found, right) = (char::from(*check), char::from(organisation_check(organisation)));
         if found != right {
             return Err(IdentifierError::OrganisationCheck { found, right });
         }
-        Ok(Self(bytes))
+        Ok(Self(*bytes))
     }
 }
 
@@ -597,7 +597,7 @@ impl FromStr for Serial {
         if text.len() > MAX_SERIAL_LENGTH {
             return Err(IdentifierError::SerialTooLong { found: text.chars().count() });
         }
-        let misfit = |byte: u8| !byte.is_ascii_digit() && !byte.is_ascii_uppercase();
+        let misfit = |byte: u8| CHECK_VALUES[usize::from(byte)] == NO_VALUE;
         let Some(place) = text.bytes().position(misfit) else { return Ok(Self(text.into())) };
         // What stands before is ASCII, so the byte's place is the character's.
         match text.chars().nth(place).unwrap_or_default() {
