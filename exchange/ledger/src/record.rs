@@ -2,7 +2,7 @@
 //! frame's state part (section 6 of the formats). One place reads and writes each of them.
 
 use crate::{Hash, Key, Label};
-use flatbuffers::{FlatBufferBuilder, VerifierOptions};
+use flatbuffers::{FlatBufferBuilder, Vector, VerifierOptions, WIPOffset};
 use schemas::journal as fb;
 use std::cell::RefCell;
 use verifier::leaf::HolderLink;
@@ -318,10 +318,7 @@ impl Record {
     }
 
     fn build(&self, b: &mut FlatBufferBuilder<'_>) {
-        let concerned = (!self.concerned.is_empty()).then(|| {
-            let labels: Vec<_> = self.concerned.iter().map(fb::Hash16::new).collect();
-            b.create_vector(&labels)
-        });
+        let concerned = (!self.concerned.is_empty()).then(|| create_labels(b, &self.concerned));
         let new_holders: Vec<_> = self
             .new_holders
             .iter()
@@ -338,8 +335,7 @@ impl Record {
             .licenses
             .iter()
             .map(|license| {
-                let holders: Vec<_> = license.holders.iter().map(fb::Hash16::new).collect();
-                let holders = Some(b.create_vector(&holders));
+                let holders = Some(create_labels(b, &license.holders));
                 let args = fb::LicenseStateArgs {
                     key: Some(&fb::Hash16::new(&license.key)),
                     version: license.version,
@@ -418,10 +414,7 @@ impl Record {
             .collect();
         let shed = (!shed.is_empty()).then(|| b.create_vector(&shed));
         let released = (!self.released.is_empty()).then(|| b.create_vector(&self.released));
-        let erased = (!self.erased.is_empty()).then(|| {
-            let erased: Vec<_> = self.erased.iter().map(fb::Hash16::new).collect();
-            b.create_vector(&erased)
-        });
+        let erased = (!self.erased.is_empty()).then(|| create_labels(b, &self.erased));
         let state_digest = self.state_digest.map(|state| {
             let digest = fb::Hash32::new(&state.digest);
             fb::StateDigest::create(b, &fb::StateDigestArgs { size: state.size, digest: Some(&digest) })
@@ -446,6 +439,11 @@ impl Record {
         let root = fb::StateRecord::create(b, &args);
         fb::finish_state_record_buffer(b, root);
     }
+}
+
+/// A vector of labels, written from where they stand.
+fn create_labels<'a>(b: &mut FlatBufferBuilder<'a>, labels: &[Label]) -> WIPOffset<Vector<'a, fb::Hash16>> {
+    b.create_vector_from_iter(labels.iter().map(fb::Hash16::new))
 }
 
 /// What only the sequencer knows of an entry.
