@@ -2,6 +2,7 @@
 //! state, ready to be committed together.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -42,6 +43,11 @@ use crate::request::{
     Action, Draft, GrantTarget, LinkKind, Mode, Named, Proposed, Request, Subject, UseContext,
 };
 use crate::signer::Signers;
+
+thread_local! {
+    /// Makes the plaintexts of a thread, so that each but the first finds its memory there.
+    static PLAINTEXT: RefCell<FlatBufferBuilder<'static>> = RefCell::default();
+}
 
 /// How long an annotated copy (加注件) may be used, seconds.
 const COPY_SECONDS: u64 = 30 * 24 * 3_600;
@@ -832,7 +838,7 @@ impl Builder<'_> {
 
     /// One part for all whom the entry concerns.
     fn seal_once(&self, salt: &Hash, concerned: &[Label], keys: &[HolderKey], text: &Text<'_>) -> Sealed {
-        let part = self.ledger.seal_subject(0, keys, subject_record(text, salt).finished_data());
+        let part = with_subject_record(text, salt, |plaintext| self.ledger.seal_subject(0, keys, plaintext));
         let told = concerned.iter().map(|label| told_digest(salt, label, text.told)).collect();
         Sealed { told, subjects: Subjects::one(part) }
     }
@@ -842,12 +848,9 @@ impl Builder<'_> {
         let (mut told, mut subjects) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
         for (part, key) in (0..).zip(keys) {
             let salt = self.ledger.random();
-            let plaintext = subject_record(text, &salt);
-            subjects.push(self.ledger.seal_subject(
-                part,
-                std::slice::from_ref(key),
-                plaintext.finished_data(),
-            ));
+            subjects.push(with_subject_record(text, &salt, |plaintext| {
+                self.ledger.seal_subject(part, std::slice::from_ref(key), plaintext)
+            }));
             told.push(told_digest(&salt, &key.label, text.told));
         }
         Sealed { told, subjects: Subjects::of(&subjects) }
@@ -1098,17 +1101,22 @@ struct Sealed {
     subjects: Subjects,
 }
 
-/// The finished buffer of a `SubjectRecord`.
-fn subject_record(text: &Text<'_>, told_salt: &Hash) -> FlatBufferBuilder<'static> {
-    let mut builder = FlatBufferBuilder::with_capacity(1_024);
-    let told = Some(builder.create_vector(text.told));
-    let told_salt = Some(builder.create_vector(told_salt));
-    let user_name = text.user_name.map(|name| builder.create_string(name));
-    let envelope = text.envelope.map(|bytes| builder.create_vector(bytes));
-    let answer = text.answer.map(|bytes| builder.create_vector(bytes));
-    let detail = (!text.detail.is_empty()).then(|| builder.create_string(text.detail));
-    let args = fb::SubjectRecordArgs { told, told_salt, user_name, envelope, answer, detail };
-    let record = fb::SubjectRecord::create(&mut builder, &args);
-    builder.finish(record, None);
-    builder
+/// What `seal` makes of the finished buffer of a `SubjectRecord`. The buffer is overwritten when it is sealed.
+fn with_subject_record<T>(text: &Text<'_>, told_salt: &Hash, seal: impl FnOnce(&[u8]) -> T) -> T {
+    PLAINTEXT.with_borrow_mut(|builder| {
+        // Of a seal that panicked something may be left.
+        builder.reset();
+        let told = Some(builder.create_vector(text.told));
+        let told_salt = Some(builder.create_vector(told_salt));
+        let user_name = text.user_name.map(|name| builder.create_string(name));
+        let envelope = text.envelope.map(|bytes| builder.create_vector(bytes));
+        let answer = text.answer.map(|bytes| builder.create_vector(bytes));
+        let detail = (!text.detail.is_empty()).then(|| builder.create_string(text.detail));
+        let args = fb::SubjectRecordArgs { told, told_salt, user_name, envelope, answer, detail };
+        let record = fb::SubjectRecord::create(builder, &args);
+        builder.finish(record, None);
+        let sealed = seal(builder.finished_data());
+        builder.reset();
+        sealed
+    })
 }
