@@ -81,8 +81,8 @@ pub(crate) enum Granted<'a> {
         current: bool,
         /// Content of the envelope presented.
         content: Option<LicenseContent>,
-        /// Today, where failed matches are counted.
-        day: u32,
+        /// Key and day of the counter of failed matches, where fields of a license looked up by name are to match.
+        mismatches: Option<(Key, u32)>,
     },
     /// Make a grant.
     GrantCreate { create: &'a GrantCreate, holder: Label, target: Key, fields: u64 },
@@ -747,12 +747,10 @@ fn verify_named<'a>(
         Err(reason) if needs_right => return Err(Refusal::not_permitted(reason)),
         Err(_) => Right::Open,
     };
-    let day = facts.today();
-    if let Some(found) = resolved.found.as_ref().filter(|_| !verify.expect.is_empty()) {
-        let key = mismatch_key(context.ledger, caller, &found.key);
-        if context.ledger.state().counter(&key, day) >= MISMATCHES_A_DAY {
-            return Err(Refusal::new(Code::TooManyMismatches));
-        }
+    let expected = resolved.found.as_ref().filter(|_| !verify.expect.is_empty());
+    let mismatches = expected.map(|found| (mismatch_key(context.ledger, caller, &found.key), facts.today()));
+    if mismatches.is_some_and(|(key, day)| context.ledger.state().counter(&key, day) >= MISMATCHES_A_DAY) {
+        return Err(Refusal::new(Code::TooManyMismatches));
     }
     let concerned = resolved.concerned();
     let names_holder =
@@ -767,7 +765,7 @@ fn verify_named<'a>(
         current: state.is_some(),
         state,
         content: None,
-        day,
+        mismatches,
     };
     let permit = Permit { names_holder, ..plain(granted, concerned) };
     Ok(used(permit, right, caller, facts))
@@ -784,7 +782,7 @@ fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
 }
 
 /// Key of the counter of failed matches: organisation and license.
-pub(crate) fn mismatch_key(ledger: &Ledger, caller: &Participant, license: &Key) -> Key {
+fn mismatch_key(ledger: &Ledger, caller: &Participant, license: &Key) -> Key {
     ledger.keyed().key("match", &[caller.organisation.as_bytes(), license])
 }
 
@@ -872,8 +870,8 @@ fn verify_envelope<'a>(
         }
     }
     let concerned = found.iter().flat_map(|found| found.license.holders.iter().copied()).collect();
-    let day = facts.today();
-    let granted = Granted::Verify { verify, found, verdict, reasons, state, current: true, content, day };
+    let granted =
+        Granted::Verify { verify, found, verdict, reasons, state, current: true, content, mismatches: None };
     used(plain(granted, concerned), Right::Open, caller, facts)
 }
 

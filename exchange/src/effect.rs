@@ -487,15 +487,14 @@ impl Builder<'_> {
                 state: shown,
                 current,
                 content,
-                day,
+                mismatches,
             } => {
                 let presented = content.as_ref().map(|content| content.identifier.to_string().into());
                 private.identifiers.extend(presented);
-                let matches = match (&verify.subject, &found) {
+                let matches = match (&verify.subject, &found, mismatches) {
                     _ if verify.expect.is_empty() || !current => None,
-                    (Subject::Envelope(_), _) => content.map(|content| all_match(&content, &verify.expect)),
-                    (Subject::Named(_), None) => None,
-                    (Subject::Named(_), Some(found)) => {
+                    (Subject::Envelope(_), ..) => content.map(|content| all_match(&content, &verify.expect)),
+                    (Subject::Named(_), Some(found), Some((key, day))) => {
                         match facts::read_envelope(self.ledger, &found.license) {
                             Err(refusal) if refusal.code == Code::RecordUnavailable => {
                                 // What was to match cannot be compared now; what is invalid is so all the same.
@@ -514,7 +513,6 @@ impl Builder<'_> {
                                 } else {
                                     (1, decide::MISMATCHES_A_DAY)
                                 };
-                                let key = decide::mismatch_key(self.ledger, caller, &found.key);
                                 let counter = CounterUse { key, day, amount, limit };
                                 let refusal = || Refusal::new(Code::TooManyMismatches);
                                 state.counters.push(self.unspent(counter, refusal)?);
@@ -522,6 +520,7 @@ impl Builder<'_> {
                             }
                         }
                     }
+                    (Subject::Named(_), ..) => None,
                 };
                 let (verdict, state) = (verdict_name(verdict), shown.map(Standing::code));
                 match entry.form {
