@@ -5,8 +5,6 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use flatbuffers::FlatBufferBuilder;
 use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record, Shed,
@@ -21,7 +19,7 @@ use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::journal as fb;
 use schemas::routes::Route;
 use schemas::state::LicenseState as Standing;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use verifier::leaf::{Labels, LeafKind, Open, told_digest};
 use verifier::license::{BodyHolder, LicenseContent};
 use verifier::receipt::request_digest;
@@ -233,14 +231,6 @@ fn next(found: &Found) -> LicenseState {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct IssueAnswer<'a> {
-    identifier: &'a str,
-    state: &'a str,
-    envelope: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct StateAnswer<'a> {
     identifier: &'a str,
     state: &'a str,
@@ -267,24 +257,45 @@ struct Listed {
     valid_until: Option<String>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 pub(crate) struct RetrieveAnswer<'a> {
     pub(crate) identifier: String,
     pub(crate) mode: &'static str,
     pub(crate) state: &'static str,
     pub(crate) in_force: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) fields: Option<BTreeMap<String, String>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "base64_if_any")]
     pub(crate) envelope: Option<Vec<u8>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) annotation: Option<Annotation<'a>>,
     pub(crate) as_of: String,
 }
 
-fn base64_if_any<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
-    bytes.as_ref().map(|bytes| BASE64.encode(bytes)).serialize(serializer)
+impl RetrieveAnswer<'_> {
+    fn json(&self) -> Vec<u8> {
+        let mut answer = Object::for_bytes(self.envelope.as_deref().unwrap_or_default());
+        answer.text("identifier", &self.identifier);
+        answer.text("mode", self.mode);
+        answer.text("state", self.state);
+        answer.flag("inForce", self.in_force);
+        if let Some(fields) = &self.fields {
+            answer.other("fields", fields);
+        }
+        if let Some(envelope) = &self.envelope {
+            answer.base64("envelope", envelope);
+        }
+        if let Some(annotation) = &self.annotation {
+            answer.other("annotation", annotation);
+        }
+        answer.text("asOf", &self.as_of);
+        answer.end()
+    }
+}
+
+/// The answer to whoever had a license signed: what follows from its envelope alone, so that it can be given again.
+pub(crate) fn issue_answer(identifier: &str, envelope: &[u8]) -> Vec<u8> {
+    let mut answer = Object::for_bytes(envelope);
+    answer.text("identifier", identifier);
+    answer.text("state", Standing::Valid.code());
+    answer.base64("envelope", envelope);
+    answer.end()
 }
 
 /// 加注: who had the copy made, for what, and until when it may be used.
@@ -369,7 +380,7 @@ impl Builder<'_> {
         }
         let answer = match permit.granted {
             Granted::Issue { draft, identifier, key, predecessor } => {
-                let (envelope, text) = self.sign(entry, caller, draft, &identifier.to_string()).await?;
+                let envelope = self.sign(entry, caller, draft, &identifier.to_string()).await?;
                 let (labels, keys) = self.holders(draft, &mut state)?;
                 state.licenses.push(LicenseState {
                     key,
@@ -389,14 +400,14 @@ impl Builder<'_> {
                 }
                 state.concerned = labels;
                 sealed_for = Some(keys);
-                private.envelope = Some(envelope);
                 let identifier = identifier.to_string();
-                let answer = json(&IssueAnswer { identifier: &identifier, state: "01", envelope: &text });
+                let answer = issue_answer(&identifier, &envelope);
+                private.envelope = Some(envelope);
                 private.identifiers.push(identifier.into());
                 answer
             }
             Granted::NewVersion { draft, identifier, found } => {
-                let (envelope, text) = self.sign(entry, caller, draft, &identifier.to_string()).await?;
+                let envelope = self.sign(entry, caller, draft, &identifier.to_string()).await?;
                 state.licenses.push(LicenseState {
                     state: Standing::Valid.number(),
                     certificate_version: identifier.version(),
@@ -407,9 +418,9 @@ impl Builder<'_> {
                     body_part: 0,
                     ..next(&found)
                 });
-                private.envelope = Some(envelope);
                 let identifier = identifier.to_string();
-                let answer = json(&IssueAnswer { identifier: &identifier, state: "01", envelope: &text });
+                let answer = issue_answer(&identifier, &envelope);
+                private.envelope = Some(envelope);
                 private.identifiers.push(identifier.into());
                 answer
             }
@@ -426,7 +437,7 @@ impl Builder<'_> {
                         truncated = true;
                         break;
                     }
-                    let (_, content) = facts::read_envelope(self.ledger, &found.license)?;
+                    let content = facts::read_content(self.ledger, &found.license)?;
                     let identifier = &content.identifier;
                     let wanted_type =
                         search.type_code.as_ref().is_none_or(|code| *code == identifier.type_code());
@@ -448,14 +459,15 @@ impl Builder<'_> {
                 json(&SearchAnswer { licenses: listed, truncated, as_of })
             }
             Granted::Retrieve { retrieve, found } => {
-                let (envelope, content) = facts::read_envelope(self.ledger, &found.license)?;
-                let identifier = content.identifier.to_string();
-                let fields = match retrieve.mode {
-                    Mode::Fields => {
-                        Some(disclose(&content, |name| retrieve.fields.iter().any(|f| f == name)))
+                let envelope = facts::stored_envelope(self.ledger, &found.license)?;
+                let (identifier, fields) = match retrieve.mode {
+                    Mode::Envelope | Mode::Verify | Mode::Search => (facts::identifier_in(&envelope)?, None),
+                    Mode::Fields | Mode::Face | Mode::Copy => {
+                        let all = retrieve.mode != Mode::Fields;
+                        let content = facts::content_of(&envelope)?;
+                        let wanted = |name: &str| all || retrieve.fields.iter().any(|field| field == name);
+                        (content.identifier.to_string(), Some(disclose(&content, wanted)))
                     }
-                    Mode::Face | Mode::Copy => Some(disclose(&content, |_| true)),
-                    Mode::Envelope | Mode::Verify | Mode::Search => None,
                 };
                 private.fields = match &fields {
                     Some(fields) => fields.keys().cloned().map(Cow::from).collect(),
@@ -475,7 +487,7 @@ impl Builder<'_> {
                     as_of,
                 };
                 match entry.form {
-                    Form::Json => json(&answer),
+                    Form::Json => answer.json(),
                     Form::Machine => machine::retrieve_answer(&answer),
                 }
             }
@@ -495,7 +507,7 @@ impl Builder<'_> {
                     _ if verify.expect.is_empty() || !current => None,
                     (Subject::Envelope(_), ..) => content.map(|content| all_match(&content, &verify.expect)),
                     (Subject::Named(_), Some(found), Some((key, day))) => {
-                        match facts::read_envelope(self.ledger, &found.license) {
+                        match facts::read_content(self.ledger, &found.license) {
                             Err(refusal) if refusal.code == Code::RecordUnavailable => {
                                 // What was to match cannot be compared now; what is invalid is so all the same.
                                 if verdict == Verdict::Valid {
@@ -504,7 +516,7 @@ impl Builder<'_> {
                                 None
                             }
                             read => {
-                                let matches = all_match(&read?.1, &verify.expect);
+                                let matches = all_match(&read?, &verify.expect);
                                 // Only a license looked up by name can be probed: a failed match is counted, and a good one
                                 // commits only while guesses are left, also beside others under way. Whoever holds the
                                 // envelope has its fields.
@@ -715,7 +727,7 @@ impl Builder<'_> {
         caller: &Participant,
         draft: &Draft,
         identifier: &str,
-    ) -> Result<(Vec<u8>, String), Refusal> {
+    ) -> Result<Vec<u8>, Refusal> {
         let internal = || Refusal::new(Code::Internal);
         let mut nonce = [0; 16];
         SystemRandom::new().fill(&mut nonce).map_err(|_| internal())?;
@@ -741,9 +753,7 @@ impl Builder<'_> {
         };
         let body = envelope::encode_body(&content, &nonce);
         let signatures = self.signers.sign(&caller.organisation, &draft.type_code, &body, issued_at).await?;
-        let envelope = envelope::encode_envelope(&body, &signatures);
-        let text = BASE64.encode(&envelope);
-        Ok((envelope, text))
+        Ok(envelope::encode_envelope(&body, &signatures))
     }
 
     /// Labels and keys of a license's holders; who appears for the first time gets both here.
@@ -801,7 +811,8 @@ impl Builder<'_> {
         keys: &[HolderKey],
         answer: &[u8],
     ) -> (Prepared, Hash) {
-        let bound_answer = state.idempotency.is_some().then_some(answer);
+        // What the key of a new version is bound to follows from its envelope.
+        let is_bound = state.idempotency.is_some() && private.envelope.is_none();
         let salt = self.ledger.random();
         let document = self.told(entry, private, &state.concerned);
         let user_name = private.context.map(|context| &*context.user_name);
@@ -810,7 +821,7 @@ impl Builder<'_> {
             user_name: user_name.or(private.audit.map(|(_, user_name)| user_name)),
             envelope: private.envelope.as_deref(),
             detail: &self.detail(private, &state.concerned),
-            answer: bound_answer,
+            answer: is_bound.then_some(answer),
         };
         let Sealed { told, subjects } = if private.audit.is_some() && !keys.is_empty() {
             self.seal_each(keys, &text)

@@ -288,24 +288,38 @@ pub fn missing(segment: u32) -> Refusal {
     Refusal::new(Code::RecordUnavailable)
 }
 
-/// Reads and opens a license's envelope where the journal holds it.
-pub fn read_envelope(ledger: &Ledger, license: &License) -> Result<(Vec<u8>, LicenseContent), Refusal> {
-    let fault = |what: &str| {
-        // A body that the journal holds but that cannot be read is our fault, never a verdict on the license.
-        tracing::error!(what, "a journaled license body cannot be read");
-        Refusal::new(Code::Internal)
-    };
+/// A body that the journal holds but that cannot be read is our fault, never a verdict on the license.
+fn unreadable(what: &str) -> Refusal {
+    tracing::error!(what, "a journaled license body cannot be read");
+    Refusal::new(Code::Internal)
+}
+
+/// A license's envelope as the journal holds it.
+pub fn stored_envelope(ledger: &Ledger, license: &License) -> Result<Vec<u8>, Refusal> {
     let plaintext = ledger.open_subject(license.body).map_err(|error| match error {
         ReadError::KeyGone => Refusal::new(Code::Erased),
         ReadError::Missing(segment) => missing(segment),
-        _ => fault("part"),
+        _ => unreadable("part"),
     })?;
-    let subject =
-        flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&plaintext).map_err(|_| fault("record"))?;
-    let envelope = subject.envelope().ok_or_else(|| fault("envelope"))?.bytes().to_vec();
-    let opened = OpenedEnvelope::open(&envelope).map_err(|_| fault("buffer"))?;
-    let content = verifier::license::read_body(opened.body()).map_err(|_| fault("body"))?;
-    Ok((envelope, content))
+    let subject = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&plaintext)
+        .map_err(|_| unreadable("record"))?;
+    Ok(subject.envelope().ok_or_else(|| unreadable("envelope"))?.bytes().to_vec())
+}
+
+/// The identifier in an envelope that the journal holds.
+pub fn identifier_in(envelope: &[u8]) -> Result<String, Refusal> {
+    verifier::license::identifier_in(envelope).map_err(|_| unreadable("buffer"))
+}
+
+/// What an envelope that the journal holds says.
+pub fn content_of(envelope: &[u8]) -> Result<LicenseContent, Refusal> {
+    let opened = OpenedEnvelope::open(envelope).map_err(|_| unreadable("buffer"))?;
+    verifier::license::read_body(opened.body()).map_err(|_| unreadable("body"))
+}
+
+/// What a license says.
+pub fn read_content(ledger: &Ledger, license: &License) -> Result<LicenseContent, Refusal> {
+    content_of(&stored_envelope(ledger, license)?)
 }
 
 /// Key of a license: type, issuer and serial, the same for all its versions.

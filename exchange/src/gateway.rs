@@ -15,6 +15,7 @@
 //! takes what the ledger gives back after its sync. What decides nothing (overload, journal full, time-out) is
 //! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +33,7 @@ use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use verifier::Hash;
+use verifier::leaf::Open;
 use verifier::receipt::Receipt;
 use verifier::trust::Trust;
 
@@ -477,13 +479,29 @@ impl Gateway {
         if request.inline_proof {
             committed.proof = self.ledger.proof(bound.index).ok().flatten();
         }
-        let record = flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).ok();
-        let found = record.and_then(|record| Some((record.answer()?.bytes(), record.told_salt()?.bytes())));
-        let (answer, told_salt) = found.ok_or_else(|| Refusal::new(Code::Internal))?;
-        let request_salt = effect::request_salt(told_salt);
+        let lost = || Refusal::new(Code::Internal);
+        let record =
+            flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).map_err(|_| lost())?;
+        let answer = match (record.answer(), record.envelope()) {
+            (Some(answer), _) => Cow::from(answer.bytes()),
+            (None, Some(envelope)) => {
+                let identifier = facts::identifier_in(envelope.bytes())?;
+                effect::issue_answer(&identifier, envelope.bytes()).into()
+            }
+            (None, None) => return Err(lost()),
+        };
+        // The receipt is of these very bytes.
+        if Open::parse(&committed.open).map_err(|_| lost())?.answer_digest != sha256(&answer) {
+            tracing::error!(
+                index = bound.index,
+                "the original answer is another than the one that was given"
+            );
+            return Err(lost());
+        }
+        let request_salt = effect::request_salt(record.told_salt().ok_or_else(lost)?.bytes());
         let status = route.success_status();
         // The same body is of the same form.
-        Ok(self.committed(status, Code::Ok, request.form, answer, request_salt, committed))
+        Ok(self.committed(status, Code::Ok, request.form, &answer, request_salt, committed))
     }
 
     /// An answer that says something: possible only with what the ledger gives back after its sync.

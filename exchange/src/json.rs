@@ -1,7 +1,11 @@
 //! Writes the JSON of documents that every use pays for: the verdict, and what the holders are told.
 //!
 //! serde's writer looks at each character of each text for what must be escaped. Nearly no text has any of it, so here
-//! the bytes are looked at several at once, and serde writes only the text that has some.
+//! the bytes are looked at several at once, and serde writes only the text that has some. Base64 has none.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
 
 /// Answers and what holders are told are seldom longer.
 pub(crate) const USUAL_DOCUMENT_BYTES: usize = 512;
@@ -12,7 +16,12 @@ pub(crate) struct Object(Vec<u8>);
 impl Object {
     /// An object without members.
     pub(crate) fn new() -> Self {
-        let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES);
+        Self::for_bytes(&[])
+    }
+
+    /// The same, that will have a member of these bytes.
+    pub(crate) fn for_bytes(large: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES + base64_length(large));
         bytes.push(b'{');
         Self(bytes)
     }
@@ -44,6 +53,23 @@ impl Object {
         self.0.resize(start + 2 * value.len(), 0);
         hex::encode_to_slice(value, &mut self.0[start..]).expect("two digits for each byte");
         self.0.push(b'"');
+    }
+
+    /// A member whose value is bytes in base64.
+    pub(crate) fn base64(&mut self, name: &'static str, value: &[u8]) {
+        self.name(name);
+        self.0.push(b'"');
+        let start = self.0.len();
+        self.0.resize(start + base64_length(value), 0);
+        BASE64.encode_slice(value, &mut self.0[start..]).expect("four characters for each three bytes begun");
+        self.0.push(b'"');
+    }
+
+    /// A member whose value serde writes.
+    pub(crate) fn other(&mut self, name: &'static str, value: &impl Serialize) {
+        self.name(name);
+        serde_json::to_writer(&mut self.0, value)
+            .expect("answers have only text, numbers, lists and text maps");
     }
 
     /// A member whose value is a list of texts.
@@ -84,6 +110,10 @@ impl Object {
     }
 }
 
+fn base64_length(bytes: &[u8]) -> usize {
+    bytes.len().div_ceil(3) * 4
+}
+
 fn quoted(out: &mut Vec<u8>, text: &str) {
     let escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
     if text.bytes().fold(false, |found, byte| found | escaped(byte)) {
@@ -119,13 +149,16 @@ mod tests {
         object.text_if_any("here", Some("值"));
         object.texts("two", ["a\nb", "c"]);
         object.hex("bytes", &[0, 0x1f, 0xa0, 0xff]);
+        object.base64("more bytes", &[0, 0x1f, 0xa0, 0xff]);
+        object.base64("no bytes", &[]);
+        object.other("map", &std::collections::BTreeMap::from([("\"", 1)]));
         object.object("inner", |inner| inner.flag("first", true));
         object.object("empty", |_| {});
         object.flag("last", false);
         let written = object.end();
         assert_eq!(
             String::from_utf8_lossy(&written),
-            r#"{"none":[],"ends in a brace":"{","here":"值","two":["a\nb","c"],"bytes":"001fa0ff","inner":{"first":true},"empty":{},"last":false}"#
+            r#"{"none":[],"ends in a brace":"{","here":"值","two":["a\nb","c"],"bytes":"001fa0ff","more bytes":"AB+g/w==","no bytes":"","map":{"\"":1},"inner":{"first":true},"empty":{},"last":false}"#
         );
         let value: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
         assert_eq!(value["inner"], json!({ "first": true }));

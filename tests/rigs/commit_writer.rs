@@ -124,7 +124,7 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
     }
     for identifier in std::fs::read_to_string(folder.join(LICENSES))?.lines() {
         let license = ledger.state().license(&facts::license_key(&ledger, &identifier.parse()?));
-        let opens = license.is_some_and(|license| facts::read_envelope(&ledger, &license).is_ok());
+        let opens = license.is_some_and(|license| facts::read_content(&ledger, &license).is_ok());
         must(opens, || format!("license {identifier} is gone or does not open"))?;
     }
     let identifier = std::fs::read_to_string(folder.join(ERASED))?.parse()?;
@@ -132,7 +132,7 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
     let Some(license) = license else {
         return must(false, || "the license of the erased holder is gone".to_owned());
     };
-    let refused = facts::read_envelope(&ledger, &license).err().map(|refusal| refusal.code);
+    let refused = facts::read_content(&ledger, &license).err().map(|refusal| refusal.code);
     must(refused == Some(Code::Erased), || format!("the erased holder's license gives {refused:?}"))?;
     // The file in which a change of epoch takes the living along.
     let file = app::key_folder(&Config::load(&folder.join("config.toml"))?)?.load("epoch")?;

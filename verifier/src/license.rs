@@ -163,6 +163,19 @@ pub fn read_body(body: &[u8]) -> Result<LicenseContent, Reason> {
     })
 }
 
+/// The identifier in an envelope of one's own. Looks only at what it needs: whether the envelope has the one form that is
+/// accepted, [`OpenedEnvelope::open`] says.
+///
+/// # Errors
+/// [`Reason::MalformedEnvelope`], [`Reason::MalformedBody`]
+pub fn identifier_in(envelope: &[u8]) -> Result<String, Reason> {
+    let read = wire::size_prefixed_root_as_envelope_with_opts(&reader_limits(), envelope)
+        .map_err(|_| Reason::MalformedEnvelope)?;
+    let body = wire::root_as_license_body_with_opts(&reader_limits(), read.body().bytes())
+        .map_err(|_| Reason::MalformedBody)?;
+    Ok(body.identifier().to_owned())
+}
+
 /// Writes an envelope.
 pub fn encode_envelope(body: &[u8], signatures: &[SignatureParts]) -> Vec<u8> {
     let mut fbb = FlatBufferBuilder::new();

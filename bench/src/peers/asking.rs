@@ -12,9 +12,9 @@ const DIGITS: usize = 16;
 pub(super) const NUMBER: &str = "NUMBERNUMBERNUMB";
 /// How many are popular among those asked for: the exponent of Zipf's law.
 const POPULARITY: f64 = 1.0;
-/// Requests and answers that are kept for a check of their receipts.
+/// Requests and answers that are kept for a check of their receipts, of all runs: each candidate is as likely to be among them.
 const MAX_KEPT: usize = 512;
-/// One of so many is kept.
+/// One of so many is a candidate.
 const KEEP_EVERY: u64 = 97;
 
 /// A request that is written once and given a number each time it is sent.
@@ -92,6 +92,8 @@ pub(super) struct Asking {
     /// Each request has its own, over all runs.
     number: u64,
     kept: Option<KeptList>,
+    /// Draws which are kept.
+    sample: Random,
     answers: u64,
 }
 
@@ -99,7 +101,8 @@ impl Asking {
     /// Templates by popularity, most popular first; at least one.
     pub(super) fn new(templates: Vec<Template>, status: u16, right: Right) -> Self {
         let zipf = Zipf::new(templates.len() as u64, POPULARITY);
-        Self { templates, status, right, zipf, random: Random::new(1), number: 0, kept: None, answers: 0 }
+        let (random, sample) = (Random::new(1), Random::new(2));
+        Self { templates, status, right, zipf, random, number: 0, kept: None, sample, answers: 0 }
     }
 
     /// Keeps some answers for a check of their receipts.
@@ -149,8 +152,12 @@ impl Workload for Asking {
         self.answers += 1;
         if let Some(kept) = self.kept.as_ref().filter(|_| self.answers % KEEP_EVERY == 1) {
             let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let new = || Kept { request: request.body().to_vec(), answer: answer.body.to_vec() };
+            let candidates = self.answers / KEEP_EVERY + 1;
             if kept.len() < MAX_KEPT {
-                kept.push(Kept { request: request.body().to_vec(), answer: answer.body.to_vec() });
+                kept.push(new());
+            } else if let Some(place) = kept.get_mut((self.sample.bits() % candidates) as usize) {
+                *place = new();
             }
         }
         Ok(())
@@ -181,6 +188,23 @@ mod tests {
         for wrong in [&b"{\"verdict\":\"invalid\"}"[..], b"", b"{"] {
             assert_eq!(judged(&mut asking(Right::Begins), 200, wrong), Err("body".into()));
         }
+    }
+
+    #[test]
+    fn answers_of_the_whole_time_are_kept() {
+        let list = KeptList::default();
+        let mut asking = asking(Right::Begins).keeping(&list);
+        let answers = MAX_KEPT as u64 * KEEP_EVERY * 4;
+        for number in 0..answers {
+            judged(&mut asking, 200, format!("{{\"verdict\":\"valid\",{number:08}").as_bytes()).unwrap();
+        }
+        let kept = list.lock().unwrap();
+        let early = |kept: &&Kept| {
+            kept.answer.as_slice() < format!("{{\"verdict\":\"valid\",{:08}", answers / 4).as_bytes()
+        };
+        let early = kept.iter().filter(early).count();
+        assert_eq!(kept.len(), MAX_KEPT);
+        assert!((MAX_KEPT / 8..MAX_KEPT / 2).contains(&early), "{early} of the first quarter");
     }
 
     #[test]

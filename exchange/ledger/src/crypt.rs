@@ -426,7 +426,7 @@ impl Crypt {
             }
             _ => return Err(MALFORMED),
         };
-        opened.map(|plain| plain.to_vec()).ok_or(ReadError::Sealed("subject part"))
+        opened.map(|mut plain| std::mem::take(&mut *plain)).ok_or(ReadError::Sealed("subject part"))
     }
 
     fn aad(&self, purpose: &[u8], content: &[u8]) -> Vec<u8> {

@@ -56,6 +56,8 @@ const MOST_UNMERGED: usize = 1_000_000;
 /// After so many segments a snapshot waits until the journal has grown by this many times the length of the last one: beside
 /// a large state it would otherwise be most of what is written.
 const SNAPSHOT_SHARE: u64 = 16;
+/// While there is load: an engine takes 20 µs to read a value.
+const SNAPSHOT_SHARE_UNDER_LOAD: u64 = 64;
 /// How often the thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
@@ -726,7 +728,7 @@ impl Follower {
                 if !ended && (idle || self.image.as_ref().is_some_and(crowded)) {
                     self.merge();
                 }
-                if !ended && self.snapshot_is_due() {
+                if !ended && self.snapshot_is_due(idle) {
                     self.begin_snapshot();
                 }
             }
@@ -801,10 +803,11 @@ impl Follower {
         }
     }
 
-    fn snapshot_is_due(&self) -> bool {
+    fn snapshot_is_due(&self, idle: bool) -> bool {
+        let share = if idle { SNAPSHOT_SHARE } else { SNAPSHOT_SHARE_UNDER_LOAD };
         let segments = self.incoming.cursor.position.segment().saturating_sub(self.last_snapshot_segment);
         let grown = segments >= self.snapshot_segments
-            && u64::from(segments) * self.segment_bytes >= SNAPSHOT_SHARE * self.last_snapshot_bytes;
+            && u64::from(segments) * self.segment_bytes >= share * self.last_snapshot_bytes;
         self.incoming.changed && (grown || self.last_snapshot.elapsed() >= self.snapshot_interval)
     }
 
@@ -1159,17 +1162,19 @@ mod tests {
         let segments = follower.snapshot_segments;
         follower.incoming.changed = true;
         follower.incoming.cursor.position = Position::new(segments - 1, 64);
-        assert!(!follower.snapshot_is_due());
+        assert!(!follower.snapshot_is_due(true));
         follower.incoming.cursor.position = Position::new(segments, 64);
-        assert!(follower.snapshot_is_due());
+        assert!(follower.snapshot_is_due(true));
         follower.last_snapshot_bytes = u64::from(segments) * follower.segment_bytes / SNAPSHOT_SHARE + 1;
-        assert!(!follower.snapshot_is_due());
+        assert!(!follower.snapshot_is_due(true));
         follower.incoming.cursor.position = Position::new(segments + 1, 64);
-        assert!(follower.snapshot_is_due());
+        assert!(follower.snapshot_is_due(true) && !follower.snapshot_is_due(false));
+        follower.incoming.cursor.position = Position::new(4 * segments + 4, 64);
+        assert!(follower.snapshot_is_due(false));
         follower.last_snapshot_bytes *= 100;
-        assert!(!follower.snapshot_is_due());
+        assert!(!follower.snapshot_is_due(true));
         follower.snapshot_interval = Duration::ZERO;
-        assert!(follower.snapshot_is_due());
+        assert!(follower.snapshot_is_due(true));
     }
 
     /// A day ends while the image is written, which knows nothing yet of the counters that are dropped with it; and then
