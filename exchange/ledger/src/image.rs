@@ -285,12 +285,16 @@ impl Image {
                     }
                 }
             } else {
-                self.put_deltas(&mut batch, &mut digest, state, slots.iter().copied().collect(), pause)?;
-                while self.delta_values > 2 * self.unmerged.len() + DELTA_SLACK {
-                    // Their newest values go to the end, the others go.
-                    let slots = self.take_oldest(&mut batch, &mut digest, BATCH_KEYS)?;
-                    self.put_deltas(&mut batch, &mut digest, state, slots, pause)?;
+                for slot in slots {
+                    self.unmerged.insert(*slot, self.deltas.end);
                 }
+                let mut slots: Vec<Slot> = slots.iter().copied().collect();
+                let most = 2 * self.unmerged.len() + DELTA_SLACK;
+                while !self.deltas.is_empty() && self.delta_values + slots.len() > most {
+                    // Their newest values go to the end, the others go.
+                    slots.extend(self.take_oldest(&mut batch, &mut digest, BATCH_KEYS)?);
+                }
+                self.put_deltas(&mut batch, &mut digest, state, slots, pause)?;
             }
             // Read after the values: they know of no later entry than this, half applied ones included.
             let meta = Meta { cursor, covers: state.begun() };
@@ -342,12 +346,7 @@ impl Image {
         let mut slots = Vec::new();
         while !self.deltas.is_empty() && slots.len() < enough {
             let number = self.deltas.start;
-            let key = delta_key(number);
-            // One of this very batch is not in the store yet.
-            let delta = match batch.get(key.as_slice()) {
-                Some(Some(delta)) => delta.clone(),
-                _ => self.delta(number)?,
-            };
+            let (key, delta) = (delta_key(number), self.delta(number)?);
             each_in_delta(&delta, |slot, _| {
                 self.delta_values -= 1;
                 if self.unmerged.get(&slot) == Some(&number) {
@@ -728,7 +727,8 @@ impl Follower {
                 if !ended && (idle || self.image.as_ref().is_some_and(crowded)) {
                     self.merge();
                 }
-                if !ended && self.snapshot_is_due(idle) {
+                // Not beside an image that failed just now.
+                if !ended && self.image.is_some() && self.snapshot_is_due(idle) {
                     self.begin_snapshot();
                 }
             }

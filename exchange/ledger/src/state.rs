@@ -1134,8 +1134,9 @@ impl State {
     /// The slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet.
     pub(crate) fn slots(&self) -> FxHashSet<Slot> {
         let mut slots = FxHashSet::default();
-        slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
+        // Entries are applied meanwhile, the holders of a license before it: so each license comes with its holders.
         slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
+        slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
         slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));
         slots.extend(self.documents.iter().map(|document| {
             let (kind, key) = *document.key();
