@@ -12,13 +12,14 @@ use crate::drive::{Arrivals, Protocol, Rate};
 use crate::population::Size;
 
 /// The scenarios that are part of this program, by name.
-const SHIPPED: [(&str, &str); 6] = [
+const SHIPPED: [(&str, &str); 7] = [
     ("verify", include_str!("../scenarios/verify.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),
     ("knee", include_str!("../scenarios/knee.toml")),
     ("ramp", include_str!("../scenarios/ramp.toml")),
     ("soak", include_str!("../scenarios/soak.toml")),
     ("connections", include_str!("../scenarios/connections.toml")),
+    ("train", include_str!("../scenarios/train.toml")),
 ];
 /// Largest population.
 const MAX_POPULATION: u64 = 10_000_000;

@@ -72,7 +72,8 @@ pub struct Options {
     /// Everything once and shortly, with few licenses: shows that it works, and its numbers mean nothing.
     #[arg(long)]
     quick: bool,
-    /// The exchange [default: the one beside this program; under `cargo run` built first].
+    /// The exchange, its ablation build beside it [default: under `cargo run` built first, as it is shipped; otherwise the one
+    /// beside this program].
     #[arg(long)]
     server: Option<PathBuf>,
     /// Also compares a register of so many licenses with one of 1,000: about 7 kB of disk and half a millisecond for each.
@@ -96,8 +97,10 @@ pub struct Options {
 struct Plan {
     /// An empty folder on a disk.
     folder: PathBuf,
-    /// The `exchange` binary; `exchange-ablation` is looked for beside it.
+    /// The `exchange` binary.
     server: PathBuf,
+    /// The one that is compared with `exchange-ablation` beside it, built as that is.
+    plain: PathBuf,
     /// Where the Node peer is installed.
     cache: PathBuf,
     /// Licenses in the register.
@@ -130,12 +133,10 @@ impl Options {
     /// wrong is in the report.
     pub fn run(&self, folder: PathBuf) -> anyhow::Result<Report> {
         let own = std::env::current_exe()?;
+        let plain = self.server.clone().unwrap_or_else(|| own.with_file_name("exchange"));
         let server = match &self.server {
+            None => build()?.unwrap_or_else(|| plain.clone()),
             Some(server) => server.clone(),
-            None => {
-                build()?;
-                own.with_file_name("exchange")
-            }
         };
         ensure!(server.is_file(), "no exchange at {}: build it, or name it with --server", server.display());
         let Self { quick, large, server_core, generator_core, .. } = *self;
@@ -145,6 +146,7 @@ impl Options {
         run(&Plan {
             folder,
             server,
+            plain,
             cache: own.with_file_name("bench-peers"),
             licenses: if quick { 200 } else { 100_000 },
             entries: if quick { 0 } else { 1_000_000 },
@@ -364,25 +366,38 @@ fn has_room(folder: &Path, bytes: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds the exchange and its ablation build, if cargo runs this program; otherwise what is beside it is taken.
-fn build() -> anyhow::Result<()> {
+/// Builds the exchange as it is shipped, and plainly with its ablation build, if cargo runs this program in its release
+/// profile; gives the shipped one. Otherwise what is beside this program is taken.
+fn build() -> anyhow::Result<Option<PathBuf>> {
     let (Some(cargo), Some(manifest)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR"))
     else {
-        return Ok(());
+        return Ok(None);
     };
     // Set by whatever cargo runs: only `cargo run -p bench` means this program.
     if Path::new(&manifest).file_name() != Some("bench".as_ref()) {
-        return Ok(());
+        return Ok(None);
     }
+    let cargo = |words: &[&str]| {
+        let mut command = Command::new(&cargo);
+        command.current_dir(&manifest).args(words);
+        command
+    };
     let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
     // Beside this program, so that all that both need is built as it is for this one.
     let packages = ["build", "--locked", "-p", "bench", "-p", "exchange"];
     for words in [&["--bin", "exchange"][..], &["--bin", ABLATION, "--features", "exchange/bench-ablation"]] {
-        let built =
-            Command::new(&cargo).current_dir(&manifest).args(packages).args(words).args(profile).status()?;
+        let built = cargo(&packages).args(words).args(profile).status()?;
         ensure!(built.success(), "the exchange was not built ({built})");
     }
-    Ok(())
+    if cfg!(debug_assertions) {
+        return Ok(None);
+    }
+    let shipped = cargo(&["run", "--quiet", "--locked", "--package", "xtask", "--", "release"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    ensure!(shipped.status.success(), "the exchange was not built as it is shipped ({})", shipped.status);
+    let said = String::from_utf8(shipped.stdout)?;
+    Ok(said.lines().last().map(PathBuf::from))
 }
 
 /// Installs the programs that are missing and that Debian has; what cannot be had is skipped later, with the reason.
@@ -794,8 +809,8 @@ fn answer_bytes(probe: &mut Probe, templates: &[Template]) -> anyhow::Result<usi
 
 /// States what each property costs, on exchanges with few licenses.
 fn ablations(plan: &Plan, runtime: &Runtime, results: &mut Results) -> anyhow::Result<()> {
-    let ablation = plan.server.with_file_name(ABLATION);
-    let product = (plan.server.as_path(), vec!["serve", "--development"]);
+    let ablation = plan.plain.with_file_name(ABLATION);
+    let product = (plan.plain.as_path(), vec!["serve", "--development"]);
     let without = |what| (ablation.as_path(), vec!["--without", what]);
     let ram_disk = tempfile::Builder::new().prefix("miaoxiang-bench-").tempdir_in(RAM_DISK);
     let variants = [
@@ -869,6 +884,7 @@ mod tests {
         Plan {
             folder: folder.to_owned(),
             server: PathBuf::new(),
+            plain: PathBuf::new(),
             cache: PathBuf::new(),
             licenses: 2,
             entries: 0,

@@ -8,7 +8,7 @@ use crate::Workspace;
 use crate::tools;
 
 /// Exit status of a run whose generator was too busy to measure anything but itself.
-const VOID: i32 = 3;
+pub(crate) const VOID: i32 = 3;
 
 /// Runs every operation once closed and once open, and checks what is left of it.
 pub(crate) fn short_run(workspace: &Workspace) -> anyhow::Result<()> {
