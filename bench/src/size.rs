@@ -38,10 +38,8 @@ pub struct Coefficients {
     syncs_per_group: Measured,
     /// Time of one of them, ms.
     sync_millis: Measured,
-    /// Resident bytes for one license.
+    /// Resident bytes for one license, with its holder, grants and whatever else is kept for it.
     hot_bytes_per_license: Measured,
-    /// Resident bytes for one holder.
-    hot_bytes_per_holder: Measured,
 }
 
 impl Coefficients {
@@ -66,7 +64,7 @@ impl Coefficients {
         Ok(coefficients)
     }
 
-    fn all(&self) -> [(&'static str, &Measured); 7] {
+    fn all(&self) -> [(&'static str, &Measured); 6] {
         [
             ("answersPerCore", &self.answers_per_core),
             ("sequencerShare", &self.sequencer_share),
@@ -74,7 +72,6 @@ impl Coefficients {
             ("syncsPerGroup", &self.syncs_per_group),
             ("syncMillis", &self.sync_millis),
             ("hotBytesPerLicense", &self.hot_bytes_per_license),
-            ("hotBytesPerHolder", &self.hot_bytes_per_holder),
         ]
     }
 }
@@ -89,9 +86,6 @@ pub struct Assumptions {
     /// How busy a processor may be at the peak: latency is stated at half of the knee.
     #[arg(long, default_value_t = 0.5, value_parser = share)]
     busy: f64,
-    /// Licenses of one holder.
-    #[arg(long, default_value_t = 6.0, value_parser = above_zero)]
-    licenses_per_holder: f64,
     /// Cores of a machine.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
     cores: u32,
@@ -169,18 +163,14 @@ pub struct Sizing {
 impl Sizing {
     /// Sizes a load.
     pub fn of(demand: &Demand, coefficients: &Coefficients) -> Self {
-        let Assumptions { peak_to_mean, busy, licenses_per_holder, cores: cores_each, memory_gib, disk_tib } =
-            demand.assumptions;
+        let Assumptions { peak_to_mean, busy, cores: cores_each, memory_gib, disk_tib } = demand.assumptions;
         let of = |measured: &Measured| measured.value;
         let mean_rps = demand.rps / peak_to_mean;
         let core_seconds = 1.0 / of(&coefficients.answers_per_core);
         let sequencer_seconds = core_seconds * of(&coefficients.sequencer_share);
         let cores = demand.rps * core_seconds / busy;
         let logs = (demand.rps * sequencer_seconds / busy).ceil().max(1.0);
-        let holders = demand.licenses / licenses_per_holder;
-        let hot_gib = (demand.licenses * of(&coefficients.hot_bytes_per_license)
-            + holders * of(&coefficients.hot_bytes_per_holder))
-            / GIB;
+        let hot_gib = demand.licenses * of(&coefficients.hot_bytes_per_license) / GIB;
         let needs = [
             ("cores", (cores / f64::from(cores_each)).ceil()),
             ("sequencers", logs),
@@ -257,11 +247,10 @@ impl fmt::Display for Sizing {
         for (name, figure) in self.figures() {
             writeln!(f, "{name:<32} {figure}")?;
         }
-        let Assumptions { peak_to_mean, busy, licenses_per_holder, cores, memory_gib, disk_tib } =
-            self.assumptions;
+        let Assumptions { peak_to_mean, busy, cores, memory_gib, disk_tib } = self.assumptions;
         writeln!(
             f,
-            "\nassuming a peak of {peak_to_mean} × the mean, cores {:.0} % busy at it, {licenses_per_holder} licenses a holder, \
+            "\nassuming a peak of {peak_to_mean} × the mean, cores {:.0} % busy at it, \
              machines of {cores} cores and {memory_gib} GiB, disks of {disk_tib} TiB\n\nfrom",
             busy * 100.0
         )?;
@@ -286,14 +275,7 @@ mod tests {
     ];
 
     fn assumptions() -> Assumptions {
-        Assumptions {
-            peak_to_mean: 10.0,
-            busy: 0.5,
-            licenses_per_holder: 6.0,
-            cores: 16,
-            memory_gib: 256,
-            disk_tib: 7.0,
-        }
+        Assumptions { peak_to_mean: 10.0, busy: 0.5, cores: 16, memory_gib: 256, disk_tib: 7.0 }
     }
 
     fn sized(rps: f64, licenses: f64) -> Sizing {
@@ -326,7 +308,7 @@ mod tests {
         let coefficients = Coefficients::parse(
             r#"{"answersPerCore":{"value":20000,"from":"x"},"sequencerShare":{"value":0.2,"from":"x"},
             "entryBytes":{"value":1000,"from":"x"},"syncsPerGroup":{"value":1,"from":"x"},"syncMillis":{"value":0.1,"from":"x"},
-            "hotBytesPerLicense":{"value":64,"from":"x"},"hotBytesPerHolder":{"value":256,"from":"x"}}"#,
+            "hotBytesPerLicense":{"value":1000,"from":"x"}}"#,
         )
         .unwrap();
         let demand = |rps, licenses| Demand { rps, licenses, assumptions: assumptions(), json: false };
@@ -341,7 +323,7 @@ mod tests {
         assert!((busy.syncs_a_second - 5_000.0).abs() < 1e-6);
         let large = Sizing::of(&demand(1_000.0, 10e9), &coefficients);
         assert_eq!(large.bound, "memory");
-        assert!((large.hot_gib - (10e9 * 64.0 + 10e9 / 6.0 * 256.0) / GIB).abs() < 1e-6);
+        assert!((large.hot_gib - 10e12 / GIB).abs() < 1e-6);
     }
 
     #[test]

@@ -1327,7 +1327,8 @@ mod tests {
             drop(image);
 
             let again = made(&TempDir::new().unwrap()).state;
-            let meta = Image::open(&path, Engine::default(), ORIGIN, &again, &mut |_| {}).unwrap().meta.unwrap();
+            let meta =
+                Image::open(&path, Engine::default(), ORIGIN, &again, &mut |_| {}).unwrap().meta.unwrap();
             if written.is_ok() {
                 assert_eq!((meta.cursor, meta.covers), (cursor, documents.into()));
                 assert!(killed_after > 1, "several batches");
