@@ -379,6 +379,13 @@ fn build() -> anyhow::Result<Option<PathBuf>> {
     }
     let cargo = |words: &[&str]| {
         let mut command = Command::new(&cargo);
+        // What cargo says to us of our own package is news to ring's build script: it and all above it would be built again.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&name);
+            }
+        }
         command.current_dir(&manifest).args(words);
         command
     };

@@ -695,8 +695,12 @@ impl Follower {
     /// Values are taken from the state as it is when a batch is made, which may be ahead of the changes received; both
     /// are durable already, and replay from the cursor sets every such value once more.
     pub(crate) fn run(mut self) {
+        let mut more_to_merge = false;
         loop {
-            let received = self.incoming.feed.receiver.recv_timeout(TICK);
+            // One batch follows another until there is news; then the journal must rest again.
+            let patience = if more_to_merge { Duration::ZERO } else { TICK };
+            let received = self.incoming.feed.receiver.recv_timeout(patience);
+            more_to_merge = false;
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             let idle = matches!(received, Err(RecvTimeoutError::Timeout));
             // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
@@ -735,7 +739,7 @@ impl Follower {
                     let snapshot = self.snapshot_is_due(idle);
                     if !image.deltas.is_empty() {
                         if idle || snapshot || image.unmerged.len() > MOST_UNMERGED {
-                            self.merge();
+                            more_to_merge = self.merge() && idle;
                         }
                     } else if snapshot {
                         self.begin_snapshot();

@@ -80,6 +80,14 @@ impl Workspace {
     /// A cargo command on the whole workspace with the lock file as it is, so that all of them share what is built.
     fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.cargo);
+        // What cargo says to us of our own package is news to ring's build script: it and all above it would be built again.
+        let ours = |name: &OsString| {
+            let name = name.to_string_lossy();
+            name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+            command.env_remove(name);
+        }
         command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target).args(arguments);
         command
     }
