@@ -42,7 +42,7 @@ const TAKE_IN_VALUES: usize = 256;
 const WRITE_INTERVAL: Duration = Duration::from_secs(30);
 const MOST_KEYS: usize = 100_000;
 const MOST_LAG: u64 = 200_000;
-/// Most values of a batch. An engine keeps all that a batch replaces until its end: sled took a gigabyte for 100,000 values.
+/// Most values of a batch. An engine keeps all that a batch replaces until its end: with 100,000 values sled took twice the memory.
 const BATCH_KEYS: usize = if cfg!(test) { 4 } else { 10_000 };
 /// More values than this at once are written as deltas, and merged into their own keys when there is nothing else to do, which
 /// takes an engine far longer (decision 0022). This and the others are small in tests, which reach them so.

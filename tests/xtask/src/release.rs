@@ -1,7 +1,5 @@
 //! The exchange as it is shipped: built twice, the second time for what the first did under load (profile-guided
-//! optimization, rustc book). An answer's path is spread thin over some hundred functions of a dozen crates, none above
-//! 5 % of it, and most of what it costs is fetching their code; the profile puts together what runs
-//! (bench/README.md has the pairs).
+//! optimization, rustc book). Decision 0024 has the reason and what was measured.
 //!
 //! The profile is made where the program is built and is not kept in the tree: it fits one compiler and one state of
 //! the code, and whatever it does not fit is built as if it had never run.
