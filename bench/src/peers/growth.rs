@@ -44,16 +44,22 @@ impl Grown {
     }
 }
 
-/// Measures both in turn, checks the receipts that were kept, and takes the folders away; gives how many receipts were good.
+/// Measures both in turn, checks the receipts that were kept, and takes the folders away; gives how many receipts were good. If
+/// one of the two does not come about, both are skipped.
 ///
 /// # Errors
-/// An exchange does not come about, or a receipt is not good.
+/// A receipt is not good.
 pub(super) fn measure(plan: &Plan, large: u64, results: &mut Results) -> anyhow::Result<usize> {
     eprintln!("{large} licenses beside {FEW}");
-    let mut both = [
-        Grown::start(plan, Who::Few, "few", FEW)?,
-        Grown::start(plan, Who::Many, "many", large).context("the exchange with many licenses")?,
-    ];
+    let started = Grown::start(plan, Who::Few, "few", FEW)
+        .and_then(|few| Ok([few, Grown::start(plan, Who::Many, "many", large)?]));
+    let mut both = match started {
+        Ok(both) => both,
+        Err(error) => {
+            results.skip(&[Who::Few, Who::Many], &error);
+            return Ok(0);
+        }
+    };
     let pace = plan.pace(Arrivals::Closed);
     for round in 0..plan.rounds {
         for grown in super::in_turn(&mut both, round) {

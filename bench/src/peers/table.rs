@@ -174,8 +174,8 @@ pub struct Report {
     pub half: Option<Result<Half, String>>,
     /// Verify, thread by thread, and the bare server as a whole.
     pub waterfall: Vec<Share>,
-    /// Steps of a verify on one thread, and their time, µs.
-    pub steps: Vec<Step>,
+    /// Steps of a verify on one thread, and their time, µs, or why there are no numbers.
+    pub steps: Result<Vec<Step>, String>,
     /// The exchange as it is and with properties taken away, or why there is no number.
     pub ablations: Vec<Result<Side, String>>,
     /// Seconds of a run, and how many each server was given.
@@ -208,7 +208,7 @@ impl Report {
         half: Option<Result<Half, String>>,
         sizes: Sizes,
         receipts: usize,
-        steps: Vec<Step>,
+        steps: Result<Vec<Step>, String>,
         took: Duration,
     ) -> Self {
         let rows = COMPARISONS.iter().enumerate().map(|(row, comparison)| Row {
@@ -228,9 +228,11 @@ impl Report {
         });
         let ablations = [Who::AsItIs, Who::RamDisk, Who::NoTls, Who::NoClientCertificates, Who::NoFloor];
         let ablations = ablations.into_iter().filter_map(|who| side_of(who, results)).collect();
-        let named = |kind: fn(&Missing) -> bool| {
+        let named = |kind: fn(&Missing) -> bool| -> Vec<&str> {
             results.missing.iter().filter(|(_, why)| kind(why)).map(|(who, _)| who.title()).collect()
         };
+        let mut skipped = named(|why| matches!(why, Missing::Skipped(_)));
+        skipped.extend(steps.is_err().then_some(super::STEPS));
         Self {
             rows: rows.collect(),
             half,
@@ -246,7 +248,7 @@ impl Report {
             answer_bytes: sizes,
             receipts,
             took: took.as_secs_f64(),
-            skipped: named(|why| matches!(why, Missing::Skipped(_))),
+            skipped,
             wrong: named(|why| matches!(why, Missing::Wrong(_))),
         }
     }
@@ -400,12 +402,15 @@ impl fmt::Display for Report {
         for share in &self.waterfall {
             writeln!(f, "| {} | {:.1} | {:.1} |", share.name, share.user_micros, share.system_micros)?;
         }
-        if !self.steps.is_empty() {
-            writeln!(f, "\n| steps of it, on one thread without a server | µs |")?;
-            writeln!(f, "|---|---|")?;
-        }
-        for (name, micros) in &self.steps {
-            writeln!(f, "| {name} | {micros:.2} |")?;
+        writeln!(f, "\n| steps of it, on one thread without a server | µs |")?;
+        writeln!(f, "|---|---|")?;
+        match &self.steps {
+            Ok(steps) => {
+                for (name, micros) in steps {
+                    writeln!(f, "| {name} | {micros:.2} |")?;
+                }
+            }
+            Err(why) => writeln!(f, "| {why} | |")?,
         }
         if !self.ablations.is_empty() {
             writeln!(f, "\n| what a property costs | answers/s | server µs an answer |")?;
