@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -15,6 +16,44 @@ pub fn cpu_seconds(process: Option<u32>) -> anyhow::Result<f64> {
     let stat = std::fs::read_to_string(path(process, "stat"))?;
     let ticks = ticks(&stat).context("an unknown form of /proc/…/stat")?;
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// What is looked at to tell whether processes rest: an exchange begins to put its house in order when it had nothing to do
+/// for a second.
+const REST: Duration = Duration::from_millis(1_250);
+/// How long a server may take to rest after its start: an exchange merges the restart image of a large register.
+const START_PATIENCE: Duration = Duration::from_secs(1_200);
+/// A process that uses less of a processor rests.
+const RESTING: f64 = 0.02;
+
+/// Waits until processes rest; whether they did within `patience`.
+///
+/// # Errors
+/// One is gone.
+pub fn rest(processes: &[u32], patience: Duration) -> anyhow::Result<bool> {
+    let used = || processes.iter().map(|process| cpu_seconds(Some(*process))).sum::<anyhow::Result<f64>>();
+    let begun = Instant::now();
+    let (mut since, mut before) = (begun, used()?);
+    while begun.elapsed() < patience {
+        std::thread::sleep(REST);
+        let now = used()?;
+        if now - before < RESTING * since.elapsed().as_secs_f64() {
+            return Ok(true);
+        }
+        (since, before) = (Instant::now(), now);
+    }
+    Ok(false)
+}
+
+/// Waits until servers have done what their start and their population left to do, and says it if they do not end.
+///
+/// # Errors
+/// One is gone.
+pub fn rest_after_start(processes: &[u32]) -> anyhow::Result<()> {
+    if !rest(processes, START_PATIENCE)? {
+        eprintln!("not at rest {} s after the start", START_PATIENCE.as_secs());
+    }
+    Ok(())
 }
 
 /// Resident memory of a process, bytes; `None` is this process.
@@ -113,6 +152,20 @@ mod tests {
         assert!(cpu_seconds(None).unwrap() >= 0.0);
         assert!(resident_bytes(None).unwrap() > 0);
         assert!(cpu_seconds(Some(u32::MAX)).is_err());
+    }
+
+    #[test]
+    fn who_sleeps_rests_and_who_works_does_not() {
+        let resting = |program: &str| {
+            let mut child = Command::new("sh").args(["-c", program]).spawn().unwrap();
+            let rests = rest(&[child.id()], REST);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            rests.unwrap()
+        };
+        assert!(resting("exec sleep 60"));
+        assert!(!resting("while :; do :; done"));
+        assert!(rest(&[u32::MAX], REST).is_err());
     }
 
     #[test]

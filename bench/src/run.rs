@@ -92,6 +92,7 @@ fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Pla
     let population = Arc::new(Population::load(&place.folder, folder::organisation("issuer")?)?);
     let environment = Environment::found(Some(&place.server));
     let server = Server::start(&place.server, &place.folder, place.server_core)?;
+    server.rest()?;
     let entries = server.log_size()?;
     let mut mix = Mix::new(exchange, Arc::clone(&population), &server.data.to_string())?;
     let load = &scenario.load;

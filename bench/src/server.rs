@@ -49,6 +49,14 @@ impl Server {
         Ok(Self { child, stdout, data, public, admin })
     }
 
+    /// Waits until it has done what its start left to do.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn rest(&self) -> anyhow::Result<()> {
+        process::rest_after_start(&[self.child.id()])
+    }
+
     /// What the server used and counted so far.
     ///
     /// # Errors

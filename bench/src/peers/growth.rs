@@ -60,6 +60,9 @@ pub(super) fn measure(plan: &Plan, large: u64, results: &mut Results) -> anyhow:
             return Ok(0);
         }
     };
+    for grown in &both {
+        super::rest(std::slice::from_ref(&grown.server))?;
+    }
     let pace = plan.pace(Arrivals::Closed);
     for round in 0..plan.rounds {
         for grown in super::in_turn(&mut both, round) {

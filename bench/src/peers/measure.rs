@@ -47,6 +47,8 @@ pub(super) struct Pace {
     pub(super) warm_up: Duration,
     pub(super) duration: Duration,
     pub(super) generator_core: usize,
+    /// How long the server may work on afterwards.
+    pub(super) patience: Duration,
 }
 
 /// What came of a run.
@@ -78,6 +80,8 @@ pub(super) struct Run {
     pub(super) p99: f64,
     /// Processor time by thread of the server, for one answer.
     pub(super) threads: BTreeMap<String, Micros>,
+    /// What the server did after the run until it rested, for one answer of the run: no part of `server_micros`.
+    pub(super) later: Micros,
 }
 
 /// Processor time, µs.
@@ -130,12 +134,16 @@ pub(super) fn drive_one(
         Ok(())
     })?;
     let (Some(before), Some(after)) = (before, after) else { anyhow::bail!("the run did not begin") };
-    Ok(judge(&outcome, &before, &after))
+    // What one server leaves for later is not done on the processor of the next.
+    if !process::rest(processes, pace.patience)? {
+        eprintln!("  not at rest {} s after the run", pace.patience.as_secs());
+    }
+    Ok(judge(&outcome, &before, &after, &Used::by(processes)?))
 }
 
 /// What a run is worth. What the server used is taken over the moments at which it was looked at, and the answers over the
 /// measured time, so both are made rates.
-fn judge(outcome: &Outcome, before: &Used, after: &Used) -> Measured {
+fn judge(outcome: &Outcome, before: &Used, after: &Used, rested: &Used) -> Measured {
     let wrong = outcome.errors.iter().filter(|(cause, _)| !TOO_FAST.contains(&cause.as_str()));
     let wrong: Vec<String> = wrong.map(|(cause, count)| format!("{count} × {cause}")).collect();
     if !wrong.is_empty() {
@@ -154,14 +162,20 @@ fn judge(outcome: &Outcome, before: &Used, after: &Used) -> Measured {
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let answers = outcome.answers_a_second() * seconds;
     let ms = |quantile| outcome.latency.value_at_quantile(quantile) as f64 / 1e3;
-    let threads = after.threads.iter().map(|(name, used)| {
-        let earlier = before.threads.get(name).copied().unwrap_or_default();
-        // Threads of one name may have ended meanwhile.
-        let micros = |now: f64, then: f64| (now - then).max(0.0) * 1e6 / answers;
-        (
-            name.clone(),
-            Micros { user: micros(used.user, earlier.user), system: micros(used.system, earlier.system) },
-        )
+    let between = |then: &Used, now: &Used| -> BTreeMap<String, Micros> {
+        let threads = now.threads.iter().map(|(name, used)| {
+            let earlier = then.threads.get(name).copied().unwrap_or_default();
+            // Threads of one name may have ended meanwhile.
+            let micros = |now: f64, then: f64| (now - then).max(0.0) * 1e6 / answers;
+            let user = micros(used.user, earlier.user);
+            (name.clone(), Micros { user, system: micros(used.system, earlier.system) })
+        });
+        threads.collect()
+    };
+    let later = between(after, rested);
+    let later = later.values().fold(Micros::default(), |sum, thread| Micros {
+        user: sum.user + thread.user,
+        system: sum.system + thread.system,
     });
     Measured::Run(Box::new(Run {
         answers_a_second: outcome.answers_a_second(),
@@ -170,7 +184,8 @@ fn judge(outcome: &Outcome, before: &Used, after: &Used) -> Measured {
         generator: outcome.core_busy.unwrap_or(outcome.generator_cpu),
         p50: ms(0.5),
         p99: ms(0.99),
-        threads: threads.collect(),
+        threads: between(before, after),
+        later,
     }))
 }
 
@@ -246,7 +261,8 @@ mod tests {
         let threads = |user| BTreeMap::from([("sequencer".to_owned(), Micros { user, system: 0.0 })]);
         let before = Used { at, seconds: 1.0, threads: threads(0.0) };
         let after = Used { at: at + Duration::from_secs(1), seconds: 1.5, threads: threads(0.25) };
-        judge(outcome, &before, &after)
+        let rested = Used { at: at + Duration::from_secs(3), seconds: 1.6, threads: threads(0.35) };
+        judge(outcome, &before, &after, &rested)
     }
 
     #[test]
@@ -270,6 +286,7 @@ mod tests {
                 warm_up: Duration::from_millis(1),
                 duration: Duration::from_millis(200),
                 generator_core: core,
+                patience: Duration::ZERO,
             };
             measure(&mut contender, &pace).unwrap()
         };
@@ -292,6 +309,7 @@ mod tests {
             warm_up: Duration::ZERO,
             duration: Duration::from_millis(1),
             generator_core: core,
+            patience: Duration::ZERO,
         };
         assert!(measure(&mut contender, &pace).is_err());
     }
@@ -301,6 +319,7 @@ mod tests {
         let Measured::Run(run) = judged(&outcome(1_000, &[])) else { panic!("numbers") };
         assert!((run.server_micros - 500.0).abs() < 1e-6 && (run.answers_a_second - 1_000.0).abs() < 1e-6);
         assert!((run.threads["sequencer"].user - 250.0).abs() < 1e-6);
+        assert!((run.later.user - 100.0).abs() < 1e-6 && run.later.system.abs() < 1e-6);
     }
 
     #[test]

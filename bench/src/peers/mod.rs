@@ -117,6 +117,8 @@ struct Plan {
     warm_up: Duration,
     /// The measured time.
     duration: Duration,
+    /// How long a server may work on after a run.
+    patience: Duration,
     /// The measured time at half of the knee.
     long: Duration,
     /// Licenses of the large register, if there is to be one.
@@ -156,6 +158,7 @@ impl Options {
             rounds: if quick { 1 } else { 5 },
             warm_up: Duration::from_millis(if quick { 100 } else { 1_000 }),
             duration: Duration::from_secs(if quick { 1 } else { 10 }),
+            patience: Duration::from_secs(if quick { 2 } else { 60 }),
             long: Duration::from_secs(if quick { 2 } else { 120 }),
             // Everything once.
             large: large.or(quick.then_some(QUICK_LARGE)),
@@ -248,7 +251,7 @@ pub(crate) const COMPARISONS: [Comparison; 9] = [
     compare(Who::Verify, Who::NginxVerify, Some(0.7), Some(1.0), true),
     compare(Who::Inline, Who::NginxInline, Some(0.4), Some(0.8), true),
     compare(Who::Retrieve, Who::NginxRetrieve, Some(0.6), Some(1.0), true),
-    compare(Who::Verify, Who::Redis, None, Some(0.8), true),
+    compare(Who::Verify, Who::Redis, None, Some(0.8), false),
     compare(Who::Verify, Who::Bare, None, None, false),
     compare(Who::Verify, Who::NodeVerify, Some(5.0), Some(10.0), false),
     compare(Who::Issue, Who::Signatures, Some(0.3), Some(0.5), false),
@@ -343,6 +346,7 @@ impl Plan {
             warm_up: self.warm_up,
             duration: self.duration,
             generator_core: self.generator_core,
+            patience: self.patience,
         }
     }
 
@@ -447,6 +451,7 @@ fn run(plan: &Plan) -> anyhow::Result<Report> {
     let mut main = Main::start(plan, &runtime)?;
     main.add_peers(plan, &mut results);
     main.compare_ciphers(&mut results);
+    rest(&main.servers)?;
 
     eprintln!("closed loop, {} rounds of {} servers", plan.rounds, main.contenders.len());
     for round in 0..plan.rounds {
@@ -471,6 +476,12 @@ fn run(plan: &Plan) -> anyhow::Result<Report> {
         receipts += growth::measure(plan, large, &mut results)?;
     }
     Ok(Report::of(plan, &results, half, sizes, receipts, steps, begun.elapsed()))
+}
+
+/// Waits until servers have done what their start and their population left to do.
+fn rest(servers: &[Running]) -> anyhow::Result<()> {
+    let processes: Vec<u32> = servers.iter().flat_map(Running::processes).collect();
+    process::rest_after_start(&processes)
 }
 
 /// The order of odd rounds is the other way round, so that a machine that slows down favours nobody.
@@ -575,6 +586,7 @@ fn signatures(plan: &Plan) -> anyhow::Result<Run> {
         p50: micros / 1e3,
         p99: micros / 1e3,
         threads: BTreeMap::from([("ring".to_owned(), Micros { user: micros, system: 0.0 })]),
+        later: Micros::default(),
     })
 }
 
@@ -855,6 +867,9 @@ fn ablations(plan: &Plan, runtime: &Runtime, results: &mut Results) {
             Err(error) => results.skip(&[who], &error),
         }
     }
+    if let Err(error) = rest(&servers) {
+        eprintln!("{error:#}");
+    }
     for round in 0..plan.rounds {
         for contender in in_turn(&mut contenders, round) {
             closed(contender, plan, results);
@@ -904,6 +919,7 @@ mod tests {
             rounds: 2,
             warm_up: Duration::from_millis(1),
             duration: Duration::from_millis(50),
+            patience: Duration::ZERO,
             long: Duration::from_millis(50),
             large: None,
             server_core: core,
@@ -935,6 +951,7 @@ mod tests {
                 p50: 1.0,
                 p99: 1.0,
                 threads: BTreeMap::new(),
+                later: Micros::default(),
             };
             results.note(who, At::Most, Ok(Measured::Run(Box::new(run))));
         }

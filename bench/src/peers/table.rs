@@ -269,6 +269,9 @@ fn side_of(who: Who, results: &Results) -> Option<Result<Side, String>> {
 
 fn waterfall(results: &Results) -> Vec<Share> {
     let mut shares = threads(results, Who::Verify);
+    if !shares.is_empty() {
+        shares.push(later(results, Who::Verify));
+    }
     let bare = threads(results, Who::Bare);
     if !shares.is_empty() && !bare.is_empty() {
         shares.push(Share {
@@ -278,6 +281,18 @@ fn waterfall(results: &Results) -> Vec<Share> {
         });
     }
     shares
+}
+
+/// Median of what was left for after the closed loop.
+fn later(results: &Results, who: Who) -> Share {
+    let runs =
+        || results.series.get(&(who, At::Most)).into_iter().flat_map(|series| series.runs.iter().flatten());
+    let middle = |part: fn(&Run) -> f64| median(runs().map(part)).unwrap_or(0.0);
+    Share {
+        name: "and after the run, until it rests".to_owned(),
+        user_micros: middle(|run| run.later.user),
+        system_micros: middle(|run| run.later.system),
+    }
 }
 
 /// Median time of each thread in the closed loop, the busiest first, small ones together.
@@ -462,6 +477,7 @@ mod tests {
             p50: 1.0,
             p99: 2.0,
             threads,
+            later: Micros::default(),
         }
     }
 
