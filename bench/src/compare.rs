@@ -48,7 +48,9 @@ pub struct Compared {
 pub struct RunComparison {
     /// Name of the run in the first report of A.
     pub name: String,
-    /// The numbers.
+    /// What was no right answer in all runs of A, and of B.
+    pub errors: [u64; 2],
+    /// The numbers, of right answers.
     pub values: Vec<Compared>,
 }
 
@@ -66,6 +68,9 @@ impl fmt::Display for Comparison {
         writeln!(f, "B over A, {} alternating pairs", self.pairs)?;
         for run in &self.runs {
             writeln!(f, "\n{}", run.name)?;
+            if run.errors != [0, 0] {
+                writeln!(f, "  {:<20} A {:>10}  B {:>10}", "errors", run.errors[0], run.errors[1])?;
+            }
             for value in &run.values {
                 let [low, high] = value.spread;
                 writeln!(
@@ -127,7 +132,12 @@ pub fn compare(a: &[Report], b: &[Report]) -> anyhow::Result<Comparison> {
                 };
                 Some(pairs(name, of(a)?, of(b)?))
             });
-            RunComparison { name: name.unwrap_or_default(), values: values.collect() }
+            let errors = |reports: &[Report]| -> u64 {
+                let measured = reports.iter().filter_map(|report| report.runs().nth(at)?.measured.as_ref());
+                measured.flat_map(|measured| measured.errors.values()).sum()
+            };
+            let errors = [errors(a), errors(b)];
+            RunComparison { name: name.unwrap_or_default(), errors, values: values.collect() }
         })
         .collect();
     Ok(Comparison { pairs: a.len(), runs: compared })

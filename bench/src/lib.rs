@@ -16,6 +16,7 @@ pub mod html;
 pub mod http;
 pub mod journal;
 pub mod live;
+pub mod machine;
 pub mod mix;
 pub mod peers;
 pub mod population;

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::drive::{Answer, Cause, Request, Ticket, Workload};
 use crate::folder;
+use crate::machine;
 use crate::population::{
     Drafts, IDENTIFIER_BYTES, Plan, Population, grant, now_ms, serial, use_context, verify_value,
 };
@@ -76,6 +77,7 @@ impl Keep {
 struct Ready {
     operation: Operation,
     share: f64,
+    machine: bool,
     lane: usize,
     /// Of `verify` with the holder's grant and without; of `issue` one for each draft; else one.
     templates: Vec<Template>,
@@ -154,7 +156,8 @@ impl Mix {
                 let participant = share.operation.participant();
                 let lane = lanes.iter().position(|lane| *lane == participant).context("a lane")?;
                 let templates = templates(share, exchange, host)?;
-                anyhow::Ok(Ready { operation: share.operation, share: share.share, lane, templates })
+                let Share { operation, share, machine, .. } = *share;
+                anyhow::Ok(Ready { operation, share, machine, lane, templates })
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
@@ -170,7 +173,12 @@ impl Mix {
 
     /// Names of the kinds that are counted apart.
     pub fn names(&self) -> Vec<&'static str> {
-        self.operations.iter().map(|ready| ready.operation.name()).collect()
+        let name = |ready: &Ready| match (ready.operation, ready.machine) {
+            (Operation::Verify, true) => "verify, machine",
+            (Operation::Retrieve, true) => "retrieve, machine",
+            (operation, _) => operation.name(),
+        };
+        self.operations.iter().map(name).collect()
     }
 
     /// Mean bytes of the bodies of each kind.
@@ -187,6 +195,10 @@ fn templates(share: &Share, exchange: &Exchange, host: &str) -> anyhow::Result<V
     let proof: &[_] = if share.inline_proof { &[("receipt", "inline")] } else { &[] };
     let letters = Place::letters;
     Ok(match share.operation {
+        Operation::Verify if share.machine => [true, false]
+            .map(|with_grant| machine::verify(with_grant).post(Route::Verify, host, proof))
+            .to_vec(),
+        Operation::Retrieve if share.machine => vec![machine::retrieve().post(Route::Retrieve, host, proof)],
         Operation::Verify => [true, false]
             .map(|with_grant| Template::body(&verify_value(with_grant)).post(Route::Verify, host, proof))
             .to_vec(),
@@ -278,19 +290,24 @@ impl Workload for Mix {
     }
 
     fn judge(&mut self, ticket: Ticket, request: &Request, answer: Answer<'_>) -> Result<(), Cause> {
-        let operation = self.operations[ticket.kind].operation;
+        let Ready { operation, machine, .. } = self.operations[ticket.kind];
         if answer.status != operation.status() {
             self.keep.wrong(request, answer);
             return Err(answer.status.to_string().into());
         }
         let right = match operation {
+            Operation::Verify if machine => machine::is_valid(answer.body),
             Operation::Verify => answer.body.starts_with(br#"{"verdict":"valid","#),
             Operation::Retrieve => {
                 let mut identifier = [0; IDENTIFIER_BYTES];
                 self.population.identifier(ticket.subject, &mut identifier);
-                let rest =
-                    answer.body.strip_prefix(br#"{"identifier":""#).and_then(|b| b.strip_prefix(&identifier));
-                rest.is_some_and(|rest| rest.starts_with(br#"","mode":"envelope","#))
+                if machine {
+                    machine::is_envelope_of(answer.body, &identifier)
+                } else {
+                    let rest = answer.body.strip_prefix(br#"{"identifier":""#);
+                    rest.and_then(|rest| rest.strip_prefix(&identifier))
+                        .is_some_and(|rest| rest.starts_with(br#"","mode":"envelope","#))
+                }
             }
             Operation::Search => answer.body.starts_with(br#"{"licenses":[{"identifier":"#),
             Operation::Issue => answer.body.starts_with(br#"{"identifier":"1.2.156.3005.2."#),
@@ -371,6 +388,31 @@ mod tests {
             "{:?}",
             mix.body_bytes()
         );
+    }
+
+    #[test]
+    fn machine_peers_ask_the_same_in_their_form() {
+        let mut mix = mix(r#"mix = [
+            {operation = "verify", share = 1, machine = true},
+            {operation = "retrieve", share = 1, machine = true, inline_proof = true},
+        ]"#);
+        let mut requests = std::collections::HashSet::new();
+        for _ in 0..200 {
+            let ticket = mix.draw();
+            let mut request = Request::default();
+            mix.write(ticket, &mut request);
+            let route = [Route::Verify, Route::Retrieve][ticket.kind];
+            request::parse(route, Form::Machine, request.body()).unwrap();
+            let head = String::from_utf8(request.bytes[..request.head_bytes].to_vec()).unwrap();
+            assert!(head.contains(&format!("content-type: {}\r\n", schemas::machine::MEDIA_TYPE)), "{head}");
+            assert!(requests.insert(request.bytes), "no two requests are the same");
+        }
+        assert_eq!(mix.names(), ["verify, machine", "retrieve, machine"]);
+        for kind in 0..2 {
+            let answer = Answer { status: 200, body: br#"{"verdict":"valid","identifier":"1.2.156"}"# };
+            let ticket = Ticket { lane: 0, kind, subject: 2 };
+            assert!(mix.judge(ticket, &Request::default(), answer).is_err(), "JSON is no answer to it");
+        }
     }
 
     #[test]

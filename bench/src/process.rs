@@ -50,6 +50,10 @@ pub fn rest(processes: &[u32], patience: Duration) -> anyhow::Result<bool> {
 /// # Errors
 /// One is gone.
 pub fn rest_after_start(processes: &[u32]) -> anyhow::Result<()> {
+    if rest(processes, REST)? {
+        return Ok(());
+    }
+    eprintln!("waiting until the server has done what its start left to do");
     if !rest(processes, START_PATIENCE)? {
         eprintln!("not at rest {} s after the start", START_PATIENCE.as_secs());
     }

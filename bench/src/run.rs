@@ -447,7 +447,7 @@ mod tests {
 
     fn measured(rate: f64, errors: u64) -> Measured {
         let text = format!(
-            r#"{{"answersASecond": {rate}, "answers": 10, "scheduled": 10, "missed": 0,
+            r#"{{"answersASecond": {rate}, "answers": {rate}, "scheduled": {rate}, "missed": 0,
             "errors": {{}}, "latencyMs": {{"p50": 1, "p90": 2, "p99": 3, "p999": 4, "max": 5}}, "curve": [],
             "kinds": [], "rows": [], "handshakes": [1, 0], "generatorCpu": 0.5}}"#
         );

@@ -12,8 +12,9 @@ use crate::drive::{Arrivals, Protocol, Rate};
 use crate::population::Size;
 
 /// The scenarios that are part of this program, by name.
-const SHIPPED: [(&str, &str); 7] = [
+const SHIPPED: [(&str, &str); 8] = [
     ("verify", include_str!("../scenarios/verify.toml")),
+    ("machine", include_str!("../scenarios/machine.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),
     ("knee", include_str!("../scenarios/knee.toml")),
     ("ramp", include_str!("../scenarios/ramp.toml")),
@@ -209,6 +210,9 @@ pub struct Share {
     /// Ask for the inclusion proof in the receipt.
     #[serde(default)]
     pub inline_proof: bool,
+    /// Ask as machine peers do, in FlatBuffers: `verify` and `retrieve` only.
+    #[serde(default)]
+    pub machine: bool,
 }
 
 /// What is asked of an exchange.
@@ -399,6 +403,11 @@ impl Exchange {
         ensure!((2..=MAX_POPULATION).contains(&self.licenses), "licenses: from 2 to {MAX_POPULATION}");
         ensure!((0.0..=5.0).contains(&self.zipf), "zipf: from 0 to 5");
         ensure!(!self.mix.is_empty(), "a mix has an operation");
+        let in_either_form = |operation| matches!(operation, Operation::Verify | Operation::Retrieve);
+        ensure!(
+            self.mix.iter().all(|share| !share.machine || in_either_form(share.operation)),
+            "machine: of verify and retrieve only"
+        );
         let shares = self.mix.iter().map(|share| share.share).chain(self.sizes.iter().map(|size| size.share));
         ensure!(shares.into_iter().all(|share| share.is_finite() && share > 0.0), "share: above 0");
         Ok(())

@@ -81,9 +81,7 @@ impl Server {
     /// # Errors
     /// The server is gone or not ready.
     pub fn log_size(&self) -> anyhow::Result<u64> {
-        let ready: serde_json::Value =
-            serde_json::from_str(&http::get_clear(self.admin, "/ready").context("readiness")?)?;
-        ready["size"].as_u64().context("readiness without a size")
+        log_size(self.admin)
     }
 
     /// Asks it to stop and waits until it has.
@@ -109,8 +107,18 @@ impl Drop for Server {
     }
 }
 
+/// Durable entries of the log of an exchange with this admin listener.
+///
+/// # Errors
+/// It is gone or not ready.
+pub(crate) fn log_size(admin: SocketAddr) -> anyhow::Result<u64> {
+    let ready: serde_json::Value =
+        serde_json::from_str(&http::get_clear(admin, "/ready").context("readiness")?)?;
+    ready["size"].as_u64().context("readiness without a size")
+}
+
 /// The addresses in the line `serving log … data A  public B  admin C`.
-fn addresses(line: &str) -> Option<[SocketAddr; 3]> {
+pub(crate) fn addresses(line: &str) -> Option<[SocketAddr; 3]> {
     let mut words = line.split_whitespace();
     let mut after = |name: &str| {
         words.find(|word| *word == name)?;

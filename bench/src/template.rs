@@ -1,7 +1,10 @@
 //! Requests that are written once and given new values each time they are sent.
 
+use schemas::machine::MEDIA_TYPE;
 use schemas::routes::Route;
 use serde_json::Value;
+
+const JSON: &str = "application/json";
 
 /// Letters that stand for a value until it is known, with the value's length; they occur nowhere else in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ impl Place {
 pub struct Template {
     bytes: Vec<u8>,
     head_bytes: usize,
+    media_type: &'static str,
     /// What stands where, with its length.
     places: Vec<(Place, usize, usize)>,
 }
@@ -64,15 +68,21 @@ impl Template {
 
     /// A body as it is; the letters of places in it become places.
     pub fn text(text: String) -> Self {
-        Self::found(text, 0)
+        Self::found(text.into_bytes(), 0, JSON)
+    }
+
+    /// A body in the form for machine peers; the letters of places in it become places.
+    pub fn machine(body: Vec<u8>) -> Self {
+        Self::found(body, 0, MEDIA_TYPE)
     }
 
     /// The same as a POST to a route.
     #[must_use]
     pub fn post(&self, route: Route, host: &str, headers: &[(&str, &str)]) -> Self {
         let mut head = format!(
-            "POST {} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+            "POST {} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {}\r\ncontent-length: {}\r\n",
             route.path().unwrap_or_default(),
+            self.media_type,
             self.bytes.len()
         );
         for (name, value) in headers {
@@ -80,16 +90,23 @@ impl Template {
         }
         head.push_str("\r\n");
         let head_bytes = head.len();
-        Self::found(head + &String::from_utf8_lossy(&self.bytes), head_bytes)
+        Self::found([head.as_bytes(), &self.bytes].concat(), head_bytes, self.media_type)
     }
 
-    fn found(text: String, head_bytes: usize) -> Self {
+    fn found(bytes: Vec<u8>, head_bytes: usize, media_type: &'static str) -> Self {
         let mut places = Vec::new();
         for place in Place::ALL {
             let letters = place.letters();
-            places.extend(text.match_indices(&letters).map(|(at, _)| (place, at, letters.len())));
+            let mut from = 0;
+            let next = |from: usize| {
+                bytes[from..].windows(letters.len()).position(|window| window == letters.as_bytes())
+            };
+            while let Some(at) = next(from) {
+                places.push((place, from + at, letters.len()));
+                from += at + letters.len();
+            }
         }
-        Self { bytes: text.into_bytes(), head_bytes, places }
+        Self { bytes, head_bytes, media_type, places }
     }
 
     /// Length of the head.

@@ -1,11 +1,10 @@
 //! The exchange in a comparison: its folder, its licenses, and what it is asked.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::PoisonError;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,16 +15,19 @@ use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use schemas::synthetic::Synthetic;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use verifier::receipt;
-use verifier::report::{Reason, Verdict};
+use verifier::report::Verdict;
 use verifier::trust::Trust;
 
-use super::asking::{KeptList, NUMBER, Template};
+use super::asking::{NUMBER, Template};
 use super::child::Running;
+use crate::check;
 use crate::folder::organisation;
 use crate::mix::Kept;
 use crate::population::{self, Draft, Population, now_ms};
 use crate::run;
+use crate::server;
 
 /// Who verifies and retrieves.
 pub(super) const RELYING: &str = "approval";
@@ -55,18 +57,33 @@ pub(super) fn prepare(folder: &Path, licenses: u64, entries: u64) -> anyhow::Res
     Ok(app::trust_bundle(&config)?.1)
 }
 
+/// A running exchange.
+pub(super) struct Exchange {
+    /// Its `address` is that of the data listener.
+    pub(super) running: Running,
+    folder: PathBuf,
+    public: SocketAddr,
+    admin: SocketAddr,
+    /// Entries in its log when it was started.
+    entries: u64,
+}
+
 /// Starts an exchange on a folder; `words` stand between the binary and what every exchange is told.
 ///
 /// # Errors
 /// It does not serve.
-pub(super) fn start(binary: &Path, words: &[&str], folder: &Path, core: usize) -> anyhow::Result<Running> {
+pub(super) fn start(binary: &Path, words: &[&str], folder: &Path, core: usize) -> anyhow::Result<Exchange> {
     let mut command = Command::new(binary);
     command.args(words).args(["--listen", "127.0.0.1:0", "--data"]).arg(folder);
-    Running::speaking(&mut command, core, |line| {
-        let mut words = line.split_whitespace();
-        words.find(|word| *word == "data").context("it does not say where it serves")?;
-        Ok(words.next().context("no address")?.parse::<SocketAddr>()?)
-    })
+    let mut others = None;
+    let running = Running::speaking(&mut command, core, |line| {
+        let [data, public, admin] = server::addresses(line).context("it does not say where it serves")?;
+        others = Some((public, admin));
+        Ok(data)
+    })?;
+    let (public, admin) = others.context("it does not say where it serves")?;
+    let entries = server::log_size(admin)?;
+    Ok(Exchange { running, folder: folder.to_owned(), public, admin, entries })
 }
 
 /// What is asked of an exchange.
@@ -193,23 +210,39 @@ async fn post(client: &mut Client, route: Route, body: Vec<u8>, key: &str) -> an
     Ok(answer)
 }
 
-/// Checks receipts that were kept: each fits its request and answer, and an inline one leads to the signed checkpoint. Gives
-/// their number.
+impl Exchange {
+    /// Checks answers that were kept as those of any run are: each has a receipt of its own that fits it, some are led to the
+    /// signed checkpoint, and the log grew by as many entries as there were right answers. Gives their number.
+    ///
+    /// # Errors
+    /// None was kept, or something is not good.
+    pub(super) fn check(
+        &self,
+        runtime: &Runtime,
+        kept: &[Kept],
+        answers: u64,
+        trust: &Trust,
+    ) -> anyhow::Result<usize> {
+        let mut checks = runtime.block_on(async {
+            let mut public = Identity::of_participant(&self.folder, RELYING)?.connect(self.public).await?;
+            check::check(kept, &[], trust, &mut public).await
+        })?;
+        checks.log_grew(server::log_size(self.admin)?.saturating_sub(self.entries), answers);
+        ensure!(checks.passed(), "{checks}");
+        Ok(checks.receipts)
+    }
+}
+
+/// Checks that each of these receipts holds a proof that leads to the signed checkpoint.
 ///
 /// # Errors
-/// None was kept, or one is not good.
-pub(super) fn check(what: &str, kept: &KeptList, inline: bool, trust: &Trust) -> anyhow::Result<usize> {
-    let kept = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
-    ensure!(!kept.is_empty(), "{what}: no answer was kept to be checked");
+/// One does not.
+pub(super) fn check_inline(kept: &[Kept], trust: &Trust) -> anyhow::Result<()> {
     let at = now_ms() / 1_000;
-    for Kept { request, answer } in &kept {
-        let (_, cut) = receipt::cut(answer).map_err(|error| anyhow::anyhow!("{what}: {error}"))?;
+    for Kept { request, answer } in kept {
+        let (_, cut) = receipt::cut(answer)?;
         let report = receipt::verify(&cut, Some(request), Some(answer), trust, at);
-        let fault = report.reasons.iter().find(|finding| inline || finding.reason != Reason::NoProof);
-        if let Some(finding) = fault {
-            bail!("{what}: the receipt of entry {}: {}", cut.index, finding.code());
-        }
-        ensure!(!inline || report.verdict == Verdict::Valid, "{what}: a proof that is not valid");
+        ensure!(report.verdict == Verdict::Valid, "the inline proof of entry {} is not valid", cut.index);
     }
-    Ok(kept.len())
+    Ok(())
 }

@@ -1,11 +1,12 @@
 //! The exchange with few licenses and with many, asked the same in turn.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::runtime::Runtime;
 
-use super::child::Running;
+use super::exchange::Exchange as RunningExchange;
 use super::measure::drive_one;
 use super::{At, Plan, Results, Who, exchange};
 use crate::drive::{Arrivals, Endpoint, Protocol};
@@ -24,7 +25,7 @@ const POPULARITY: f64 = 1.0;
 struct Grown {
     who: Who,
     folder: PathBuf,
-    server: Running,
+    server: RunningExchange,
     endpoint: Endpoint,
     mix: Mix,
     trust: verifier::trust::Trust,
@@ -35,38 +36,42 @@ impl Grown {
         let folder = plan.folder(name)?;
         let trust = exchange::prepare(&folder, licenses, 0)?;
         let server = exchange::start(&plan.server, &["serve", "--development"], &folder, plan.server_core)?;
-        let endpoint = run::endpoint(&folder, exchange::RELYING, server.address, Protocol::Http1, false)?;
+        let endpoint =
+            run::endpoint(&folder, exchange::RELYING, server.running.address, Protocol::Http1, false)?;
         let population = Arc::new(Population::load(&folder, organisation(exchange::ISSUER)?)?);
-        let verify = Share { operation: Operation::Verify, share: 1.0, inline_proof: false };
+        let verify = Share { operation: Operation::Verify, share: 1.0, inline_proof: false, machine: false };
         let asked = Exchange { licenses, zipf: POPULARITY, mix: vec![verify], sizes: Vec::new() };
-        let mix = Mix::new(&asked, population, &server.address.to_string())?;
+        let mix = Mix::new(&asked, population, &server.running.address.to_string())?;
         Ok(Self { who, folder, server, endpoint, mix, trust })
     }
 }
 
 /// Measures both in turn, checks the receipts that were kept, and takes the folders away; gives how many receipts were good. If
-/// one of the two does not come about, both are skipped.
+/// one of the two does not come about, neither has numbers.
 ///
 /// # Errors
 /// A receipt is not good.
-pub(super) fn measure(plan: &Plan, large: u64, results: &mut Results) -> anyhow::Result<usize> {
+pub(super) fn measure(
+    plan: &Plan,
+    runtime: &Runtime,
+    large: u64,
+    results: &mut Results,
+) -> anyhow::Result<usize> {
     eprintln!("{large} licenses beside {FEW}");
     let started = Grown::start(plan, Who::Few, "few", FEW)
         .and_then(|few| Ok([few, Grown::start(plan, Who::Many, "many", large)?]));
     let mut both = match started {
         Ok(both) => both,
         Err(error) => {
-            results.skip(&[Who::Few, Who::Many], &error);
+            results.fail(&[Who::Few, Who::Many], &error);
             return Ok(0);
         }
     };
-    for grown in &both {
-        super::rest(std::slice::from_ref(&grown.server))?;
-    }
+    super::rest(both.iter().map(|grown| &grown.server.running));
     let pace = plan.pace(Arrivals::Closed);
     for round in 0..plan.rounds {
         for grown in super::in_turn(&mut both, round) {
-            let processes = grown.server.processes();
+            let processes = grown.server.running.processes();
             let measured = drive_one(&grown.endpoint, Protocol::Http1, &processes, &mut grown.mix, &pace);
             super::say(grown.who, &measured);
             results.note(grown.who, At::Most, measured);
@@ -74,12 +79,14 @@ pub(super) fn measure(plan: &Plan, large: u64, results: &mut Results) -> anyhow:
     }
     let mut receipts = 0;
     for Grown { who, folder, server, mix, trust, .. } in both {
-        let kept = Arc::new(Mutex::new(mix.keep.right));
         if !results.missing.contains_key(&who) {
-            receipts += exchange::check(who.title(), &kept, false, &trust)?;
+            let kept = mix.keep.right;
+            let checked = server.check(runtime, &kept, results.answers(&[who]), &trust);
+            receipts += checked.with_context(|| who.title().to_owned())?;
         }
         drop(server);
-        std::fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        // Its room is wanted now; what is left of it goes with the comparison's folder.
+        let _ = std::fs::remove_dir_all(&folder);
     }
     Ok(receipts)
 }

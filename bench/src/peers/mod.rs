@@ -22,6 +22,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -32,6 +33,7 @@ use verifier::trust::Trust;
 
 use self::asking::{Asking, KeptList, Right, Template};
 use self::child::Running;
+use self::exchange::Exchange;
 use self::half::Half;
 use self::measure::{Contender, Measured, Micros, Pace, Run, measure};
 use self::pki::{Pki, Probe};
@@ -58,7 +60,7 @@ const QUICK_DISK_BYTES: u64 = 1 << 30;
 const LARGE_LICENSE_BYTES: u64 = 7 << 10;
 /// A journal leaves this part of a disk free.
 const RESERVE: u64 = 20;
-/// What is named as skipped when the single steps cannot be measured.
+/// What has no number when the single steps cannot be measured.
 pub(crate) const STEPS: &str = "steps of a verify";
 /// A step is measured for this part of a run's time.
 const STEP_SHARE: u32 = 10;
@@ -101,6 +103,10 @@ struct Plan {
     folder: PathBuf,
     /// The `exchange` binary.
     server: PathBuf,
+    /// Whether that is built as it is shipped.
+    shipped: bool,
+    /// Everything once and shortly.
+    quick: bool,
     /// The one that is compared with `exchange-ablation` beside it, built as that is.
     plain: PathBuf,
     /// Where the Node peer is installed.
@@ -138,10 +144,8 @@ impl Options {
     pub fn run(&self, folder: PathBuf) -> anyhow::Result<Report> {
         let own = std::env::current_exe()?;
         let plain = self.server.clone().unwrap_or_else(|| own.with_file_name("exchange"));
-        let server = match &self.server {
-            None => build()?.unwrap_or_else(|| plain.clone()),
-            Some(server) => server.clone(),
-        };
+        let shipped = if self.server.is_none() { build()? } else { None };
+        let (is_shipped, server) = (shipped.is_some(), shipped.unwrap_or_else(|| plain.clone()));
         ensure!(server.is_file(), "no exchange at {}: build it, or name it with --server", server.display());
         let Self { quick, large, server_core, generator_core, .. } = *self;
         let bytes = if quick { QUICK_DISK_BYTES } else { DISK_BYTES };
@@ -150,6 +154,7 @@ impl Options {
         run(&Plan {
             folder,
             server,
+            shipped: is_shipped,
             plain,
             cache: own.with_file_name("bench-peers"),
             licenses: if quick { 200 } else { 100_000 },
@@ -158,10 +163,11 @@ impl Options {
             rounds: if quick { 1 } else { 5 },
             warm_up: Duration::from_millis(if quick { 100 } else { 1_000 }),
             duration: Duration::from_secs(if quick { 1 } else { 10 }),
-            patience: Duration::from_secs(if quick { 2 } else { 60 }),
+            patience: Duration::from_secs(60),
             long: Duration::from_secs(if quick { 2 } else { 120 }),
             // Everything once.
             large: large.or(quick.then_some(QUICK_LARGE)),
+            quick,
             server_core,
             generator_core,
         })
@@ -275,9 +281,9 @@ pub(crate) enum At {
 /// What came of the runs of one server at one pace.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Series {
-    /// By round; `None` where the run was void.
+    /// By round; `None` where the run was void or not kept up with.
     runs: Vec<Option<Run>>,
-    /// Why the last void run was.
+    /// Why the last of those has no numbers.
     void: Option<String>,
 }
 
@@ -295,7 +301,7 @@ pub(crate) struct Results {
 pub(crate) enum Missing {
     /// It is not here.
     Skipped(String),
-    /// It gave a wrong answer.
+    /// It gave a wrong answer, or something of ours failed.
     Wrong(String),
 }
 
@@ -311,13 +317,30 @@ impl Results {
         }
     }
 
+    fn fail(&mut self, who: &[Who], error: &anyhow::Error) {
+        for who in who {
+            eprintln!("no number: {}: {error:#}", who.title());
+            self.missing.insert(*who, Missing::Wrong(format!("{error:#}")));
+        }
+    }
+
+    /// Right answers of the runs that have numbers.
+    fn answers(&self, who: &[Who]) -> u64 {
+        let series = self.series.iter().filter(|((one, _), _)| who.contains(one));
+        series.flat_map(|(_, series)| series.runs.iter().flatten()).map(|run| run.answers).sum()
+    }
+
     fn note(&mut self, who: Who, at: At, measured: anyhow::Result<Measured>) {
         let series = self.series.entry((who, at)).or_default();
         match measured {
             Ok(Measured::Run(run)) => series.runs.push(Some(*run)),
-            Ok(Measured::Void(why) | Measured::Behind(why)) => {
+            Ok(Measured::Void(why)) => {
                 series.runs.push(None);
-                series.void = Some(why);
+                series.void = Some(format!("void: {why}"));
+            }
+            Ok(Measured::Behind(why)) => {
+                series.runs.push(None);
+                series.void = Some(format!("not kept up with: {why}"));
             }
             Ok(Measured::Wrong(why)) => {
                 self.missing.insert(who, Missing::Wrong(why));
@@ -451,37 +474,47 @@ fn run(plan: &Plan) -> anyhow::Result<Report> {
     let mut main = Main::start(plan, &runtime)?;
     main.add_peers(plan, &mut results);
     main.compare_ciphers(&mut results);
-    rest(&main.servers)?;
+    rest(main.servers.iter().chain([&main.exchange.running]));
 
     eprintln!("closed loop, {} rounds of {} servers", plan.rounds, main.contenders.len());
     for round in 0..plan.rounds {
+        let signed = |results: &mut Results| {
+            let run = signatures(plan).map(|run| Measured::Run(Box::new(run)));
+            results.note(Who::Signatures, At::Most, run);
+        };
+        if round % 2 == 1 {
+            signed(&mut results);
+        }
         for contender in in_turn(&mut main.contenders, round) {
             closed(contender, plan, &mut results);
         }
-        results.note(Who::Signatures, At::Most, signatures(plan).map(|run| Measured::Run(Box::new(run))));
+        if round % 2 == 0 {
+            signed(&mut results);
+        }
     }
     open_loops(&mut main.contenders, plan, &mut results);
     let half = main.half(plan, &mut results)?;
     let sizes = main.sizes;
-    let mut receipts = main.check(&results)?;
+    let mut receipts = main.check(&runtime, &results)?;
     drop(main);
 
     // What fails from here on takes away only its own rows.
     ablations(plan, &runtime, &mut results);
     let steps = steps(plan).map_err(|error| format!("{error:#}"));
     if let Err(why) = &steps {
-        eprintln!("skipped: {STEPS}: {why}");
+        eprintln!("no number: {STEPS}: {why}");
     }
     if let Some(large) = plan.large {
-        receipts += growth::measure(plan, large, &mut results)?;
+        receipts += growth::measure(plan, &runtime, large, &mut results)?;
     }
     Ok(Report::of(plan, &results, half, sizes, receipts, steps, begun.elapsed()))
 }
 
-/// Waits until servers have done what their start and their population left to do.
-fn rest(servers: &[Running]) -> anyhow::Result<()> {
-    let processes: Vec<u32> = servers.iter().flat_map(Running::processes).collect();
-    process::rest_after_start(&processes)
+/// Waits until servers have done what their start and their population left to do. One that is gone says so when it is measured.
+fn rest<'a>(servers: impl IntoIterator<Item = &'a Running>) {
+    for server in servers {
+        let _ = process::rest_after_start(&server.processes());
+    }
 }
 
 /// The order of odd rounds is the other way round, so that a machine that slows down favours nobody.
@@ -503,7 +536,7 @@ fn closed(contender: &mut Contender, plan: &Plan, results: &mut Results) {
     results.note(who, At::Most, measured);
 }
 
-/// Says what came of a closed loop.
+/// Says what came of a run.
 fn say(who: Who, measured: &anyhow::Result<Measured>) {
     match measured {
         Ok(Measured::Run(run)) => eprintln!(
@@ -513,7 +546,8 @@ fn say(who: Who, measured: &anyhow::Result<Measured>) {
             run.server_micros,
             run.generator * 100.0
         ),
-        Ok(Measured::Void(why) | Measured::Behind(why)) => eprintln!("  {}: void: {why}", who.title()),
+        Ok(Measured::Void(why)) => eprintln!("  {}: void: {why}", who.title()),
+        Ok(Measured::Behind(why)) => eprintln!("  {}: not kept up with: {why}", who.title()),
         Ok(Measured::Wrong(why)) => eprintln!("  {}: wrong: {why}", who.title()),
         Err(error) => eprintln!("  {}: {error:#}", who.title()),
     }
@@ -539,6 +573,7 @@ fn open_loops(contenders: &mut [Contender], plan: &Plan, results: &mut Results) 
                 for contender in in_turn(contenders, round).filter(|one| both.contains(&one.who)) {
                     if !results.missing.contains_key(&contender.who) {
                         let measured = measure(contender, &pace);
+                        say(contender.who, &measured);
                         results.note(contender.who, at, measured);
                     }
                 }
@@ -579,14 +614,14 @@ fn signatures(plan: &Plan) -> anyhow::Result<Run> {
     let (count, seconds, used) = signing.join().map_err(|_| anyhow::anyhow!("signing failed"))??;
     let micros = used * 1e6 / count as f64;
     Ok(Run {
+        answers: count,
         answers_a_second: count as f64 / seconds,
-        came_a_second: count as f64 / seconds,
         server_micros: micros,
         generator: 0.0,
         p50: micros / 1e3,
         p99: micros / 1e3,
         threads: BTreeMap::from([("ring".to_owned(), Micros { user: micros, system: 0.0 })]),
-        later: Micros::default(),
+        later_micros: 0.0,
     })
 }
 
@@ -604,11 +639,12 @@ struct Main {
     /// The exchange's.
     folder: PathBuf,
     pki: Pki,
+    exchange: Exchange,
     trust: Trust,
     sizes: Sizes,
     contenders: Vec<Contender>,
     kept: [(Who, KeptList); 4],
-    /// Ended when dropped.
+    /// The peers; ended when dropped.
     servers: Vec<Running>,
     keys: usize,
 }
@@ -617,7 +653,8 @@ impl Main {
     fn start(plan: &Plan, runtime: &Runtime) -> anyhow::Result<Self> {
         let folder = plan.folder("exchange")?;
         let trust = exchange::prepare(&folder, plan.licenses, plan.entries)?;
-        let server = exchange::start(&plan.server, &["serve", "--development"], &folder, plan.server_core)?;
+        let exchange = exchange::start(&plan.server, &["serve", "--development"], &folder, plan.server_core)?;
+        let server = &exchange.running;
         let mut requests = runtime.block_on(exchange::requests(&folder, server.address))?;
         let pki = Pki::of(&folder);
         let (relying, issuer) = (pki.client(exchange::RELYING)?, pki.client(exchange::ISSUER)?);
@@ -651,11 +688,12 @@ impl Main {
         Ok(Self {
             folder,
             pki,
+            exchange,
             trust,
             sizes,
             contenders,
             kept,
-            servers: vec![server],
+            servers: Vec::new(),
             keys: usize::try_from(plan.licenses)?,
         })
     }
@@ -793,12 +831,21 @@ impl Main {
     }
 
     /// Checks the receipts that were kept of who has numbers. How many they were.
-    fn check(&self, results: &Results) -> anyhow::Result<usize> {
-        let mut receipts = 0;
+    fn check(&self, runtime: &Runtime, results: &Results) -> anyhow::Result<usize> {
+        let (mut all, mut checked) = (Vec::new(), Vec::new());
         for (who, kept) in self.kept.iter().filter(|(who, _)| !results.missing.contains_key(who)) {
-            receipts += exchange::check(who.title(), kept, *who == Who::Inline, &self.trust)?;
+            let kept = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+            ensure!(!kept.is_empty(), "{}: no answer was kept to be checked", who.title());
+            if *who == Who::Inline {
+                exchange::check_inline(&kept, &self.trust)?;
+            }
+            all.extend(kept);
+            checked.push(*who);
         }
-        Ok(receipts)
+        if all.is_empty() {
+            return Ok(0);
+        }
+        self.exchange.check(runtime, &all, results.answers(&checked), &self.trust)
     }
 }
 
@@ -867,9 +914,7 @@ fn ablations(plan: &Plan, runtime: &Runtime, results: &mut Results) {
             Err(error) => results.skip(&[who], &error),
         }
     }
-    if let Err(error) = rest(&servers) {
-        eprintln!("{error:#}");
-    }
+    rest(&servers);
     for round in 0..plan.rounds {
         for contender in in_turn(&mut contenders, round) {
             closed(contender, plan, results);
@@ -889,9 +934,9 @@ fn ablated(
     exchange::prepare(folder, plan.licenses.min(ABLATION_LICENSES), 0)?;
     // Asked of the exchange as it is: who issues and who grants is known from certificates.
     let server = exchange::start(&plan.server, &["serve", "--development"], folder, plan.server_core)?;
-    let requests = runtime.block_on(exchange::requests(folder, server.address))?;
+    let requests = runtime.block_on(exchange::requests(folder, server.running.address))?;
     drop(server);
-    let server = exchange::start(binary, words, folder, plan.server_core)?;
+    let server = exchange::start(binary, words, folder, plan.server_core)?.running;
     let tls = if who == Who::NoTls { None } else { Some(Pki::of(folder).client(exchange::RELYING)?) };
     let asking = Asking::new(requests.verify, 200, Right::Begins);
     let contender =
@@ -911,6 +956,8 @@ mod tests {
         Plan {
             folder: folder.to_owned(),
             server: PathBuf::new(),
+            shipped: false,
+            quick: true,
             plain: PathBuf::new(),
             cache: PathBuf::new(),
             licenses: 2,
@@ -944,14 +991,14 @@ mod tests {
             let own = vec![std::process::id()];
             contenders.push(Contender::new(who, address, own, Some(&tls), Protocol::Http1, asking));
             let run = Run {
+                answers: 1,
                 answers_a_second: most,
-                came_a_second: most,
                 server_micros: 1.0,
                 generator: 0.1,
                 p50: 1.0,
                 p99: 1.0,
                 threads: BTreeMap::new(),
-                later: Micros::default(),
+                later_micros: 0.0,
             };
             results.note(who, At::Most, Ok(Measured::Run(Box::new(run))));
         }

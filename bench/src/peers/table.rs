@@ -10,6 +10,7 @@ use super::half::Half;
 use super::measure::{Micros, Run};
 use super::steps::Step;
 use super::{At, COMPARISONS, Comparison, Missing, OPEN_SHARES, Plan, Results, Sizes, Who};
+use crate::environment::Environment;
 
 /// Threads that use less than this for one answer are summed up, µs.
 const SMALL_MICROS: f64 = 0.2;
@@ -54,6 +55,8 @@ impl Spread {
 pub struct Side {
     /// Its name.
     pub name: &'static str,
+    /// Rounds that have numbers.
+    pub rounds: usize,
     /// Right answers a second.
     pub answers_a_second: Spread,
     /// Processor time of the server for one answer, µs.
@@ -71,6 +74,7 @@ impl Side {
         let of = |value: fn(&Run) -> f64| Spread::of(runs.iter().map(move |run| value(run)));
         Some(Self {
             name: who.title(),
+            rounds: runs.len(),
             answers_a_second: of(|run| run.answers_a_second)?,
             server_micros: of(|run| run.server_micros)?,
             p50: of(|run| run.p50)?.median,
@@ -88,7 +92,7 @@ pub struct Pair {
     pub ours: Side,
     /// The peer.
     pub theirs: Side,
-    /// Rounds.
+    /// Rounds in which both have numbers.
     pub rounds: usize,
     /// Ratio of answers a second, ours ÷ theirs, round by round.
     pub answers_ratio: Spread,
@@ -116,7 +120,7 @@ impl Pair {
         let (our_runs, their_runs) = (all(|(a, _)| (*a).clone()), all(|(_, b)| (*b).clone()));
         let void = || {
             let why = [ours, theirs].into_iter().find_map(|series| series.void.clone());
-            format!("void: {}", why.unwrap_or_else(|| "no run".to_owned()))
+            why.unwrap_or_else(|| "no run".to_owned())
         };
         let side = |who, runs: &[Run]| Side::of(who, &runs.iter().collect::<Vec<_>>()).ok_or_else(void);
         Ok(Self {
@@ -178,7 +182,13 @@ pub struct Report {
     pub steps: Result<Vec<Step>, String>,
     /// The exchange as it is and with properties taken away, or why there is no number.
     pub ablations: Vec<Result<Side, String>>,
-    /// Seconds of a run, and how many each server was given.
+    /// The machine, and the exchange's program.
+    pub environment: Environment,
+    /// Whether that is built as it is shipped.
+    pub shipped: bool,
+    /// Whether everything was done once and shortly.
+    pub quick: bool,
+    /// Seconds of a run.
     pub seconds: f64,
     /// Runs of each server at each pace.
     pub rounds: usize,
@@ -197,7 +207,7 @@ pub struct Report {
     pub took: f64,
     /// Servers that were not here.
     pub skipped: Vec<&'static str>,
-    /// Servers that answered wrong.
+    /// What has no numbers because an answer was wrong or something of ours failed.
     pub wrong: Vec<&'static str>,
 }
 
@@ -231,14 +241,17 @@ impl Report {
         let named = |kind: fn(&Missing) -> bool| -> Vec<&str> {
             results.missing.iter().filter(|(_, why)| kind(why)).map(|(who, _)| who.title()).collect()
         };
-        let mut skipped = named(|why| matches!(why, Missing::Skipped(_)));
-        skipped.extend(steps.is_err().then_some(super::STEPS));
+        let mut wrong = named(|why| matches!(why, Missing::Wrong(_)));
+        wrong.extend(steps.is_err().then_some(super::STEPS));
         Self {
             rows: rows.collect(),
             half,
             waterfall: waterfall(results),
             steps,
             ablations,
+            environment: Environment::found(Some(&plan.server)),
+            shipped: plan.shipped,
+            quick: plan.quick,
             seconds: plan.duration.as_secs_f64(),
             rounds: plan.rounds,
             connections: plan.connections,
@@ -248,8 +261,8 @@ impl Report {
             answer_bytes: sizes,
             receipts,
             took: took.as_secs_f64(),
-            skipped,
-            wrong: named(|why| matches!(why, Missing::Wrong(_))),
+            skipped: named(|why| matches!(why, Missing::Skipped(_))),
+            wrong,
         }
     }
 }
@@ -270,7 +283,7 @@ fn side_of(who: Who, results: &Results) -> Option<Result<Side, String>> {
 fn waterfall(results: &Results) -> Vec<Share> {
     let mut shares = threads(results, Who::Verify);
     if !shares.is_empty() {
-        shares.push(later(results, Who::Verify));
+        shares.extend(later(results, Who::Verify));
     }
     let bare = threads(results, Who::Bare);
     if !shares.is_empty() && !bare.is_empty() {
@@ -283,16 +296,16 @@ fn waterfall(results: &Results) -> Vec<Share> {
     shares
 }
 
-/// Median of what was left for after the closed loop.
-fn later(results: &Results, who: Who) -> Share {
-    let runs =
-        || results.series.get(&(who, At::Most)).into_iter().flat_map(|series| series.runs.iter().flatten());
-    let middle = |part: fn(&Run) -> f64| median(runs().map(part)).unwrap_or(0.0);
-    Share {
-        name: "and after the run, until it rests".to_owned(),
-        user_micros: middle(|run| run.later.user),
-        system_micros: middle(|run| run.later.system),
-    }
+/// What was put off until after the closed loop; the mean, for it comes now and then.
+fn later(results: &Results, who: Who) -> Option<Share> {
+    let runs = &results.series.get(&(who, At::Most))?.runs;
+    let later: Vec<f64> = runs.iter().flatten().map(|run| run.later_micros).collect();
+    let name = "after the run, until it rests (mean, all of it)".to_owned();
+    Some(Share {
+        name,
+        user_micros: later.iter().sum::<f64>() / later.len().max(1) as f64,
+        system_micros: 0.0,
+    })
 }
 
 /// Median time of each thread in the closed loop, the busiest first, small ones together.
@@ -329,6 +342,15 @@ fn threads(results: &Results, who: Who) -> Vec<Share> {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Sizes { verify, inline, retrieve } = self.answer_bytes;
+        if self.quick {
+            writeln!(f, "--quick: this shows that everything works, and the numbers mean nothing\n")?;
+        }
+        let Environment { processor, processors, kernel, commit, .. } = &self.environment;
+        let built = if self.shipped { "as it is shipped" } else { "not as it is shipped" };
+        writeln!(
+            f,
+            "{processors} × {processor}, Linux {kernel}; commit {commit}, the exchange built {built}"
+        )?;
         writeln!(
             f,
             "{} connections, {} s a run, {} alternating runs; {} licenses, at least {} entries; answers of {verify}, {inline} and \
@@ -346,8 +368,9 @@ impl fmt::Display for Report {
             match &row.closed {
                 Ok(pair) => writeln!(
                     f,
-                    "| {} | {} | {} | {} | {} | {} | {} | **{:.2}** | {floor} | {goal} |",
+                    "| {}{} | {} | {} | {} | {} | {} | {} | **{:.2}** | {floor} | {goal} |",
                     row.name,
+                    self.fewer(pair.rounds),
                     whole(pair.ours.answers_a_second),
                     tenths(pair.ours.server_micros),
                     whole(pair.theirs.answers_a_second),
@@ -371,8 +394,9 @@ impl fmt::Display for Report {
                 match pair {
                     Ok(pair) => writeln!(
                         f,
-                        "| {} | {rate:.0}/s | {} | {:.2} / {:.2} | {} | {:.2} / {:.2} | {} |",
+                        "| {}{} | {rate:.0}/s | {} | {:.2} / {:.2} | {} | {:.2} / {:.2} | {} |",
                         row.name,
+                        self.fewer(pair.rounds),
                         tenths(pair.ours.server_micros),
                         pair.ours.p50,
                         pair.ours.p99,
@@ -435,8 +459,9 @@ impl fmt::Display for Report {
             match side {
                 Ok(side) => writeln!(
                     f,
-                    "| {} | {} | {} |",
+                    "| {}{} | {} | {} |",
                     side.name,
+                    self.fewer(side.rounds),
                     whole(side.answers_a_second),
                     tenths(side.server_micros)
                 )?,
@@ -445,7 +470,14 @@ impl fmt::Display for Report {
         }
         let named = |who: &[&str]| if who.is_empty() { "none".to_owned() } else { who.join("; ") };
         let (skipped, wrong) = (named(&self.skipped), named(&self.wrong));
-        writeln!(f, "\n{:.0} s in all; skipped: {skipped}; answered wrong: {wrong}", self.took)
+        writeln!(f, "\n{:.0} s in all; skipped: {skipped}; wrong: {wrong}", self.took)
+    }
+}
+
+impl Report {
+    /// Says so where some rounds have no numbers.
+    fn fewer(&self, rounds: usize) -> String {
+        if rounds == self.rounds { String::new() } else { format!(" ({rounds} of {} rounds)", self.rounds) }
     }
 }
 
@@ -470,14 +502,14 @@ mod tests {
         let micros = Micros { user: server_micros, system: 0.0 };
         let threads = BTreeMap::from([("main".to_owned(), micros), ("idle".to_owned(), Micros::default())]);
         Run {
+            answers: 1,
             answers_a_second,
-            came_a_second: answers_a_second,
             server_micros,
             generator: 0.5,
             p50: 1.0,
             p99: 2.0,
             threads,
-            later: Micros::default(),
+            later_micros: 0.0,
         }
     }
 
@@ -488,7 +520,7 @@ mod tests {
         for (who, runs) in [(Who::Verify, ours), (Who::NginxVerify, theirs)] {
             results
                 .series
-                .insert((who, At::Most), Series { runs: runs.to_vec(), void: Some("busy".to_owned()) });
+                .insert((who, At::Most), Series { runs: runs.to_vec(), void: Some("void: busy".to_owned()) });
         }
         results
     }

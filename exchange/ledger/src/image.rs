@@ -51,13 +51,13 @@ const FEW_VALUES: usize = if cfg!(test) { 3 } else { 10_000 };
 const DELTA_BYTES: usize = if cfg!(test) { 200 } else { 4 << 10 };
 /// Deltas hold at most twice the values that are the newest of their slots, and these more.
 const DELTA_SLACK: usize = if cfg!(test) { 10 } else { 100_000 };
+/// So many slots stay in deltas while there is nothing else to do: those that change again and again need not be merged each time.
+const FEW_UNMERGED: usize = if cfg!(test) { 0 } else { 100_000 };
 /// More slots than this are not kept in deltas, which takes memory: they are merged under load too.
 const MOST_UNMERGED: usize = 1_000_000;
 /// After so many segments a snapshot waits until the journal has grown by this many times the length of the last one: beside
 /// a large state it would otherwise be most of what is written.
-const SNAPSHOT_SHARE: u64 = 16;
-/// While there is load, whose processor time it takes.
-const SNAPSHOT_SHARE_UNDER_LOAD: u64 = 64;
+const SNAPSHOT_SHARE: u64 = 64;
 /// How often the thread looks whether something is due.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a snapshot waits for the tiles, which are behind by some milliseconds.
@@ -736,9 +736,10 @@ impl Follower {
                 // None beside an image that failed just now.
                 if let Some(image) = self.image.as_ref().filter(|_| !ended) {
                     // Before a snapshot, and not within it: what changes meanwhile would have to be kept.
-                    let snapshot = self.snapshot_is_due(idle);
+                    let snapshot = self.snapshot_is_due();
                     if !image.deltas.is_empty() {
-                        if idle || snapshot || image.unmerged.len() > MOST_UNMERGED {
+                        let most = if idle { FEW_UNMERGED } else { MOST_UNMERGED };
+                        if snapshot || image.unmerged.len() >= most {
                             more_to_merge = self.merge() && idle;
                         }
                     } else if snapshot {
@@ -817,11 +818,10 @@ impl Follower {
         }
     }
 
-    fn snapshot_is_due(&self, idle: bool) -> bool {
-        let share = if idle { SNAPSHOT_SHARE } else { SNAPSHOT_SHARE_UNDER_LOAD };
+    fn snapshot_is_due(&self) -> bool {
         let segments = self.incoming.cursor.position.segment().saturating_sub(self.last_snapshot_segment);
         let grown = segments >= self.snapshot_segments
-            && u64::from(segments) * self.segment_bytes >= share * self.last_snapshot_bytes;
+            && u64::from(segments) * self.segment_bytes >= SNAPSHOT_SHARE * self.last_snapshot_bytes;
         self.incoming.changed && (grown || self.last_snapshot.elapsed() >= self.snapshot_interval)
     }
 
@@ -1176,19 +1176,17 @@ mod tests {
         let segments = follower.snapshot_segments;
         follower.incoming.changed = true;
         follower.incoming.cursor.position = Position::new(segments - 1, 64);
-        assert!(!follower.snapshot_is_due(true));
+        assert!(!follower.snapshot_is_due());
         follower.incoming.cursor.position = Position::new(segments, 64);
-        assert!(follower.snapshot_is_due(true));
+        assert!(follower.snapshot_is_due());
         follower.last_snapshot_bytes = u64::from(segments) * follower.segment_bytes / SNAPSHOT_SHARE + 1;
-        assert!(!follower.snapshot_is_due(true));
+        assert!(!follower.snapshot_is_due());
         follower.incoming.cursor.position = Position::new(segments + 1, 64);
-        assert!(follower.snapshot_is_due(true) && !follower.snapshot_is_due(false));
-        follower.incoming.cursor.position = Position::new(4 * segments + 4, 64);
-        assert!(follower.snapshot_is_due(false));
+        assert!(follower.snapshot_is_due());
         follower.last_snapshot_bytes *= 100;
-        assert!(!follower.snapshot_is_due(true));
+        assert!(!follower.snapshot_is_due());
         follower.snapshot_interval = Duration::ZERO;
-        assert!(follower.snapshot_is_due(true));
+        assert!(follower.snapshot_is_due());
     }
 
     /// A day ends while the image is written, which knows nothing yet of the counters that are dropped with it; and then
