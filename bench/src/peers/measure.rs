@@ -135,10 +135,13 @@ pub(super) fn drive_one(
     })?;
     let (Some(before), Some(after)) = (before, after) else { anyhow::bail!("the run did not begin") };
     // What one server puts off is not done on the processor of the next, and is charged to it.
-    if !pace.patience.is_zero() && !process::rest(processes, pace.patience)? {
-        return Ok(Measured::Void(format!("the server did not rest {} s after it", pace.patience.as_secs())));
-    }
-    Ok(judge(&outcome, &before, &after, &Used::by(processes)?))
+    let rested = pace.patience.is_zero() || process::rest(processes, pace.patience)?;
+    Ok(match judge(&outcome, &before, &after, &Used::by(processes)?) {
+        Measured::Run(_) if !rested => {
+            Measured::Void(format!("the server did not rest {} s after it", pace.patience.as_secs()))
+        }
+        measured => measured,
+    })
 }
 
 /// What a run is worth. What the server used is taken over the moments at which it was looked at, and the answers over the
