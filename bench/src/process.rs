@@ -21,6 +21,8 @@ pub fn cpu_seconds(process: Option<u32>) -> anyhow::Result<f64> {
 /// What is looked at to tell whether processes rest: an exchange begins to put its house in order when it had nothing to do
 /// for a second.
 const REST: Duration = Duration::from_millis(1_250);
+/// Nothing is said of a rest that does not take longer.
+const SILENT: Duration = Duration::from_secs(10);
 /// How long a server may take to rest after its start: an exchange merges the restart image of a large register.
 const START_PATIENCE: Duration = Duration::from_secs(1_200);
 /// A process that uses less of a processor rests.
@@ -50,7 +52,7 @@ pub fn rest(processes: &[u32], patience: Duration) -> anyhow::Result<bool> {
 /// # Errors
 /// One is gone.
 pub fn rest_after_start(processes: &[u32]) -> anyhow::Result<()> {
-    if rest(processes, REST)? {
+    if rest(processes, SILENT)? {
         return Ok(());
     }
     eprintln!("waiting until the server has done what its start left to do");
