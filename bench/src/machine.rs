@@ -64,3 +64,39 @@ pub fn is_envelope_of(answer: &[u8], identifier: &[u8]) -> bool {
     flatbuffers::root::<wire::RetrieveAnswer<'_>>(&body)
         .is_ok_and(|answer| answer.identifier().as_bytes() == identifier && answer.envelope().is_some())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verifier::receipt::Receipt;
+
+    fn answer(verdict: &str) -> Vec<u8> {
+        let mut fbb = FlatBufferBuilder::new();
+        let args = wire::VerifyAnswerArgs {
+            verdict: Some(fbb.create_string(verdict)),
+            reasons: Some(fbb.create_vector::<WIPOffset<&str>>(&[])),
+            as_of: Some(fbb.create_string("2026-01-05T00:00:00Z")),
+            ..Default::default()
+        };
+        let root = wire::VerifyAnswer::create(&mut fbb, &args);
+        fbb.finish(root, None);
+        let receipt = Receipt {
+            log: "bench/1".to_owned(),
+            index: 1,
+            leaf_hash: [1; 32],
+            open: vec![2],
+            salt: [3; 32],
+            c: [4; 32],
+            request_salt: None,
+            proof: None,
+        };
+        verifier::machine::attach(fbb.finished_data(), &receipt)
+    }
+
+    #[test]
+    fn only_a_valid_verdict_with_a_receipt_is_right() {
+        assert!(is_valid(&answer("valid")));
+        assert!(!is_valid(&answer("invalid")) && !is_valid(b"") && !is_valid(br#"{"verdict":"valid"}"#));
+        assert!(!is_envelope_of(&answer("valid"), b"1.2.156"), "another table");
+    }
+}

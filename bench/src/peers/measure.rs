@@ -338,6 +338,19 @@ mod tests {
         let busy = Outcome { core_busy: Some(0.8), ..outcome(10, &[]) };
         assert!(matches!(judged(&busy), Measured::Void(_)));
         assert!(matches!(judged(&outcome(10, &[("unsent", 3)])), Measured::Behind(_)));
+        // Each answer came in the end, but not within the time.
+        let row = |answers_a_second| drive::Row {
+            at: 1.0,
+            answers_a_second,
+            errors: 0,
+            p50: 1.0,
+            p99: 1.0,
+            max: 1.0,
+        };
+        let piled = |came| Outcome { scheduled: 1_000, rows: vec![row(came)], ..outcome(1_000, &[]) };
+        assert!(matches!(judged(&piled(970.0)), Measured::Behind(_)));
+        let Measured::Run(run) = judged(&piled(990.0)) else { panic!("numbers") };
+        assert!((run.answers_a_second - 990.0).abs() < 1e-6);
     }
 
     #[test]
