@@ -52,9 +52,9 @@ const DELTA_BYTES: usize = if cfg!(test) { 200 } else { 4 << 10 };
 /// Deltas hold at most twice the values that are the newest of their slots, and these more.
 const DELTA_SLACK: usize = if cfg!(test) { 10 } else { 100_000 };
 /// So many slots stay in deltas while there is nothing else to do: those that change again and again need not be merged each time.
-const FEW_UNMERGED: usize = if cfg!(test) { 0 } else { 100_000 };
+const FEW_UNMERGED: usize = if cfg!(test) { 6 } else { 100_000 };
 /// More slots than this are not kept in deltas, which takes memory: they are merged under load too.
-const MOST_UNMERGED: usize = 1_000_000;
+const MOST_UNMERGED: usize = if cfg!(test) { 12 } else { 1_000_000 };
 /// After so many segments a snapshot waits until the journal has grown by this many times the length of the last one: beside
 /// a large state it would otherwise be most of what is written.
 const SNAPSHOT_SHARE: u64 = 64;
@@ -735,14 +735,9 @@ impl Follower {
                 }
                 // None beside an image that failed just now.
                 if let Some(image) = self.image.as_ref().filter(|_| !ended) {
-                    // Before a snapshot, and not within it: what changes meanwhile would have to be kept.
-                    let snapshot = self.snapshot_is_due();
-                    if !image.deltas.is_empty() {
-                        let most = if idle { FEW_UNMERGED } else { MOST_UNMERGED };
-                        if snapshot || image.unmerged.len() >= most {
-                            more_to_merge = self.merge() && idle;
-                        }
-                    } else if snapshot {
+                    if self.merge_is_due(image, idle) {
+                        more_to_merge = self.merge() && idle;
+                    } else if image.deltas.is_empty() && self.snapshot_is_due() {
                         self.begin_snapshot();
                     }
                 }
@@ -767,6 +762,13 @@ impl Follower {
             }
             Err(error) => self.fail(&error),
         }
+    }
+
+    /// Whether some deltas are merged now: all before a snapshot, not within it, when what changes meanwhile would have to be
+    /// kept; else until few slots are left in them, or fewer than the most under load.
+    fn merge_is_due(&self, image: &Image, idle: bool) -> bool {
+        let most = if idle { FEW_UNMERGED } else { MOST_UNMERGED };
+        !image.deltas.is_empty() && (image.unmerged.len() >= most || self.snapshot_is_due())
     }
 
     /// Merges some deltas, if there are any. Whether there are more.
@@ -1187,6 +1189,40 @@ mod tests {
         assert!(!follower.snapshot_is_due());
         follower.snapshot_interval = Duration::ZERO;
         assert!(follower.snapshot_is_due());
+    }
+
+    /// Slots that change again and again are not merged each time; a snapshot is made of merged ones alone.
+    #[test]
+    fn deltas_are_merged_when_they_hold_many_slots_or_before_a_snapshot() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        follower.write();
+        let due = |follower: &Follower, idle| follower.merge_is_due(follower.image.as_ref().unwrap(), idle);
+        let (mut slots, mut size) = (FxHashSet::default(), 0);
+        let mut write = |follower: &mut Follower, unmerged: usize| {
+            let mut changed = Vec::new();
+            while slots.len() < unmerged {
+                let news = apply(&follower.state, size, 1, &document(size as u8));
+                slots.extend(news.iter().copied());
+                changed.extend(news);
+                size += 1;
+            }
+            take(follower, news(&follower.state, changed, size, false));
+            follower.write();
+            assert_eq!(follower.image.as_ref().unwrap().unmerged.len(), unmerged);
+        };
+        assert!(!due(&follower, true) && !due(&follower, false));
+        write(&mut follower, FEW_UNMERGED - 1);
+        assert!(!due(&follower, true) && !due(&follower, false));
+        follower.snapshot_interval = Duration::ZERO;
+        assert!(due(&follower, true) && due(&follower, false));
+        follower.snapshot_interval = Duration::MAX;
+        write(&mut follower, FEW_UNMERGED + FEW_VALUES);
+        assert!(due(&follower, true) && !due(&follower, false));
+        write(&mut follower, MOST_UNMERGED + FEW_VALUES);
+        assert!(due(&follower, true) && due(&follower, false));
+        while follower.merge() {}
+        assert!(!due(&follower, true) && !due(&follower, false));
     }
 
     /// A day ends while the image is written, which knows nothing yet of the counters that are dropped with it; and then

@@ -901,7 +901,8 @@ impl Journal {
     pub fn keep(&mut self) {
         if !self.stop.is_stopped() {
             self.keeper.keeper.hurry();
-            self.keeper.step();
+            self.keeper.watch();
+            self.keeper.step(|| {});
         }
     }
 
