@@ -352,7 +352,7 @@ impl Found {
         }
         let offset = content.len() as u64;
         let bytes = segment_bytes.max(offset);
-        let file = segment::create(&**disk, folder, *number, &content, bytes, |_, _| Ok(()))
+        let file = segment::create(&**disk, folder, *number, &content, bytes, |_| Ok(()))
             .map_err(OpenError::io("writing the tail into a new segment"))?;
         cursor.position = Position::new(*number, offset as u32);
         if let Some(last) = self.journal.segments.last().filter(|last| last.number != *number) {

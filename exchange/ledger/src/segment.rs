@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,11 +28,9 @@ const MAGIC: &[u8; 4] = b"MXS1";
 /// Zeros are written in pieces of this size. While one is written and synced the journal's own write may have to wait:
 /// 64 MiB at once held answers up for 40 ms, 1 MiB for 3.5.
 const ZERO_BYTES: usize = 256 << 10;
-/// The keeper makes each piece durable by itself, and rests after it until twice as much of the present segment is written as of
-/// the next is made, but never longer than so many of these. Made at once, the next one was in the journal's way for a seventh of the
-/// time (decision 0021). A sequencer that has to wait for a segment is served without rest.
-const KEEPER_REST: Duration = Duration::from_millis(5);
-const KEEPER_RESTS: usize = 4;
+/// The keeper makes each piece durable by itself and rests after it, which leaves at most 125 MiB a second. A sequencer
+/// that has to wait for a segment is served without rest.
+const KEEPER_REST: Duration = Duration::from_millis(2);
 /// Open files kept for reading; beyond it all are closed and opened again as needed.
 const MAX_OPEN_SEGMENTS: usize = 256;
 /// First read of a subject part: most fit, and one `pread` is enough.
@@ -177,14 +175,14 @@ fn look(disk: &dyn Disk, folder: &Path, number: u32) -> io::Result<Option<Listed
 ///
 /// Durable when it returns: written under a temporary name, synced, renamed, folder synced. A crash before the
 /// rename leaves a `.new` file, which nobody reads and the next start removes. `pace` is called between pieces of
-/// zeros, with the length that is made; its error ends the attempt.
+/// zeros; its error ends the attempt.
 pub(crate) fn create(
     disk: &dyn Disk,
     folder: &Path,
     number: u32,
     content: &[u8],
     length: u64,
-    mut pace: impl FnMut(&dyn DiskFile, u64) -> io::Result<()>,
+    mut pace: impl FnMut(&dyn DiskFile) -> io::Result<()>,
 ) -> io::Result<Arc<dyn DiskFile>> {
     let temporary = folder.join(format!("{number:010}.new"));
     let file = disk.create(&temporary)?;
@@ -197,7 +195,7 @@ pub(crate) fn create(
             file.write_all_at(&zeros[..piece as usize], at)?;
             at += piece;
             if at < length {
-                pace(&*file, at)?;
+                pace(&*file)?;
             }
         }
         file.sync()
@@ -435,8 +433,6 @@ pub(crate) struct Keeper {
     changed: Condvar,
     /// Below the reserve.
     full: AtomicBool,
-    /// Bytes of the present segment that are written.
-    written: AtomicU64,
     watched: Mutex<WatchedFiles>,
 }
 
@@ -498,7 +494,6 @@ impl Keeper {
             slot: Mutex::new(slot),
             changed: Condvar::new(),
             full: AtomicBool::new(false),
-            written: AtomicU64::new(0),
             watched: Mutex::default(),
         }
     }
@@ -575,11 +570,6 @@ impl Keeper {
         }
     }
 
-    /// So many bytes of the present segment are written.
-    pub(crate) fn written(&self, bytes: u64) {
-        self.written.store(bytes, Ordering::Relaxed);
-    }
-
     /// A segment is sealed for good and used to this length.
     pub(crate) fn close(&self, number: u32, used: u64) {
         self.slot().closed = Some((number, used));
@@ -592,18 +582,12 @@ impl Keeper {
         self.slot().hurry = true;
     }
 
-    /// Rests when so much of the next segment is made, unless the sequencer waits; an error when the keeper is to stop.
-    fn rest(&self, made: u64) -> io::Result<()> {
+    /// Rests, unless the sequencer waits; an error when the keeper is to stop.
+    fn rest(&self) -> io::Result<()> {
         let may_rest = |slot: &mut KeeperSlot| !slot.stop && !slot.hurry;
-        let mut slot = self.slot();
-        for _ in 0..KEEPER_RESTS {
-            if !may_rest(&mut slot) || made <= 2 * self.written.load(Ordering::Relaxed) {
-                break;
-            }
-            let waited = self.changed.wait_timeout_while(slot, KEEPER_REST, may_rest);
-            slot = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        if slot.stop { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        let waited = self.changed.wait_timeout_while(self.slot(), KEEPER_REST, may_rest);
+        let stop = waited.unwrap_or_else(PoisonError::into_inner).0.stop;
+        if stop { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
     pub(crate) fn stop(&self) {
@@ -617,19 +601,12 @@ impl KeeperTask {
         let _held = Arc::clone(&self.lock);
         give_way();
         let mut inspected = Instant::now();
-        let mut inspect = || {
+        while !self.keeper.slot().stop {
+            self.step();
             if inspected.elapsed() >= INSPECT_INTERVAL {
                 self.inspect();
                 inspected = Instant::now();
             }
-        };
-        while !self.keeper.slot().stop {
-            self.watch();
-            self.step(|| {
-                self.watch();
-                inspect();
-            });
-            inspect();
             let slot = self.keeper.slot();
             let idle = slot.wanted.is_none() || self.keeper.is_full();
             if !slot.stop && idle && slot.closed.is_none() {
@@ -638,8 +615,9 @@ impl KeeperTask {
         }
     }
 
-    /// Cuts a closed segment and makes the one that is wanted, which may take seconds; `meanwhile` is called again and again.
-    pub(crate) fn step(&self, meanwhile: impl FnMut()) {
+    /// Looks at the free space, cuts a closed segment and makes the one that is wanted.
+    pub(crate) fn step(&self) {
+        self.watch();
         let (wanted, closed) = {
             let mut slot = self.keeper.slot();
             (slot.wanted, slot.closed.take())
@@ -655,7 +633,7 @@ impl KeeperTask {
             }
         }
         if let Some(number) = wanted.filter(|_| !self.keeper.is_full()) {
-            self.prepare(number, meanwhile);
+            self.prepare(number);
         }
     }
 
@@ -668,12 +646,10 @@ impl KeeperTask {
         }
     }
 
-    fn prepare(&self, number: u32, mut meanwhile: impl FnMut()) {
-        let pace = |file: &dyn DiskFile, made| {
+    fn prepare(&self, number: u32) {
+        let pace = |file: &dyn DiskFile| {
             file.sync()?;
-            self.keeper.rest(made)?;
-            meanwhile();
-            Ok(())
+            self.keeper.rest()
         };
         let made =
             create(&*self.disk, &self.folder, number, &[], self.segment_bytes, pace).and_then(|file| {

@@ -771,7 +771,6 @@ impl Sequencer {
         };
         self.current = Current { number, file, offset: SEGMENT_HEADER_BYTES as u64, bytes };
         self.cursor.position = Position::new(number, SEGMENT_HEADER_BYTES as u32);
-        self.keeper.written(self.current.offset);
         Ok(())
     }
 
@@ -858,7 +857,6 @@ impl Sequencer {
         metrics::histogram!("miaoxiang_journal_sync_seconds").record(started.elapsed().as_secs_f64());
         self.hooks.after_sync(self.cursor.frame);
         self.current.offset += bytes.len() as u64;
-        self.keeper.written(self.current.offset);
         self.cursor.previous = verifier::sha256(&[bytes]);
         self.cursor.frame += 1;
         self.cursor.position = Position::new(self.current.number, self.current.offset as u32);

@@ -901,8 +901,7 @@ impl Journal {
     pub fn keep(&mut self) {
         if !self.stop.is_stopped() {
             self.keeper.keeper.hurry();
-            self.keeper.watch();
-            self.keeper.step(|| {});
+            self.keeper.step();
         }
     }
 
