@@ -23,7 +23,7 @@ pub fn cpu_seconds(process: Option<u32>) -> anyhow::Result<f64> {
 const REST: Duration = Duration::from_millis(1_250);
 /// Nothing is said of a rest that does not take longer.
 const SILENT: Duration = Duration::from_secs(10);
-/// How long a server may take to rest after its start: an exchange merges the restart image of a large register.
+/// How long a server may take to rest after its start: an exchange that began without its restart image writes all of it.
 const START_PATIENCE: Duration = Duration::from_secs(1_200);
 /// A process that uses less of a processor rests.
 const RESTING: f64 = 0.02;

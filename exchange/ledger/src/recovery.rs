@@ -516,10 +516,12 @@ impl Replay<'_> {
         let Ran { end, slots, replayed } =
             self.run::<Doubt>(&state, &meta.cursor, &mut |applied, frame| {
                 let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);
-                tally.follow(&state, &applied.changed, seal)?;
+                tally.follow(&state, &applied.changed, seal);
                 // A digest of a moment before the image says nothing about the image.
-                if applied.logged.iter().any(|logged| tally.compare(logged) == Comparison::Different) {
-                    return Err(StoreError::Doubtful("not the state whose digest the journal has").into());
+                for logged in &applied.logged {
+                    if tally.compare(logged)? == Comparison::Different {
+                        return Err(StoreError::Doubtful("not the state whose digest the journal has").into());
+                    }
                 }
                 Ok(())
             })?;
@@ -541,18 +543,16 @@ impl Replay<'_> {
     fn of_snapshot(&self, path: &Path) -> Result<Replayed, Doubt> {
         let origin = verifier::sha256(&[self.options.origin.as_bytes()]);
         let state = self.state();
-        let (meta, digest, loaded) = snapshot::load(path, &origin, &state)?;
+        let (meta, digest) = snapshot::load(path, &origin, &state)?;
         let expected = StateDigest { size: meta.covers, digest };
         let mut confirmed = false;
-        let Ran { end, mut slots, replayed } =
-            self.run::<Doubt>(&state, &meta.cursor, &mut |applied, _| {
-                confirmed |= applied.logged.contains(&expected);
-                Ok(())
-            })?;
+        let Ran { end, slots, replayed } = self.run::<Doubt>(&state, &meta.cursor, &mut |applied, _| {
+            confirmed |= applied.logged.contains(&expected);
+            Ok(())
+        })?;
         if !confirmed {
             return Err(StoreError::Doubtful("not confirmed by the journal").into());
         }
-        slots.extend(loaded);
         let base = Base::Snapshot(meta.covers);
         Ok(Replayed { state, image: None, from: meta.cursor, slots, end, replayed, base })
     }

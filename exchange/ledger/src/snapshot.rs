@@ -8,7 +8,7 @@ use crate::{
     Hash,
     image::{Meta, TakeValue},
     state::{Digest, Slot, State},
-    store::{Store, StoreError},
+    store::StoreError,
 };
 use ring::digest::{Context, SHA256};
 use std::{
@@ -55,34 +55,36 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<Listed>> {
     Ok(found)
 }
 
-/// Writes the image as a snapshot: temporary file, sync, rename, sync of the folder; then only the newest two stay.
-/// `pause` is called for each value. `meta` and `digest` are the image's, which must hold the state at exactly `meta.covers` entries.
-/// The snapshot's length in bytes.
+/// Gives each value of a snapshot, holders before what names them, the same ones each time.
+pub(crate) type EachValue<'a> = dyn FnMut(&mut TakeValue<'_>) -> Result<(), StoreError> + 'a;
+
+/// Writes a snapshot: temporary file, sync, rename, sync of the folder; then only the newest two stay. `each` gives the
+/// values of the state at exactly `meta.covers` entries, and is called twice: the digest stands before them. The snapshot's
+/// length in bytes, and that digest.
 pub(crate) fn write(
     folder: &Path,
-    store: &dyn Store,
     meta: &Meta,
     origin: &Hash,
-    digest: &Hash,
-    pause: &mut dyn FnMut(),
-) -> Result<u64, StoreError> {
+    each: &mut EachValue<'_>,
+) -> Result<(u64, Hash), StoreError> {
     fs::create_dir_all(folder)?;
+    let mut digest = Digest::default();
+    each(&mut |slot, value| {
+        digest.add(&slot.encode(), value);
+        Ok(())
+    })?;
     let temporary = folder.join("snapshot.new");
     let pieces = Pieces { file: File::create(&temporary)?, unsynced: 0, sync: File::sync_data };
     let mut out =
         Hashing { inner: BufWriter::with_capacity(PIECE_BYTES, pieces), hash: Context::new(&SHA256) };
-    let head = meta.encode(origin, digest);
+    let head = meta.encode(origin, &digest.bytes());
     out.write_all(MAGIC)?;
     out.write_all(&(head.len() as u32).to_be_bytes())?;
     out.write_all(&head)?;
     let mut count = 0u64;
-    store.each(&mut |key, value| {
-        if key == crate::image::META_KEY {
-            return Ok(());
-        }
-        pause();
+    each(&mut |slot, value| {
         count += 1;
-        out.write_all(key)?;
+        out.write_all(&slot.encode())?;
         out.write_all(&(value.len() as u32).to_be_bytes())?;
         Ok(out.write_all(value)?)
     })?;
@@ -99,7 +101,7 @@ pub(crate) fn write(
     for old in listed.iter().take(listed.len().saturating_sub(KEPT)) {
         fs::remove_file(&old.path)?;
     }
-    Ok(bytes)
+    Ok((bytes, digest.bytes()))
 }
 
 /// Reads only the head of a snapshot. It is checked by its own checksum, the values are not.
@@ -107,16 +109,14 @@ pub(crate) fn head(path: &Path, origin: &Hash) -> Result<(Meta, Hash), StoreErro
     read_head(&mut BufReader::new(File::open(path)?), origin)
 }
 
-/// Loads a snapshot into an empty state: its head, the digest of its values, and their slots. Nothing of the state
+/// Loads a snapshot into an empty state: its head and the digest of its values. Nothing of the state
 /// may be used when this fails.
-pub(crate) fn load(path: &Path, origin: &Hash, state: &State) -> Result<(Meta, Hash, Vec<Slot>), StoreError> {
-    let mut slots = Vec::new();
+pub(crate) fn load(path: &Path, origin: &Hash, state: &State) -> Result<(Meta, Hash), StoreError> {
     let (meta, digest) = read(path, origin, &mut |slot, value| {
-        slots.push(*slot);
         state.load(slot, value).ok_or(StoreError::Doubtful("malformed"))
     })?;
     state.loaded(&meta.cursor);
-    Ok((meta, digest, slots))
+    Ok((meta, digest))
 }
 
 /// Reads a whole snapshot and checks it against itself: its head and the digest of its values.

@@ -12,7 +12,7 @@ use crate::{
     sequencer::Cursor,
 };
 use dashmap::DashMap;
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use rustc_hash::FxBuildHasher;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
@@ -357,6 +357,9 @@ enum Kind {
     HolderKey = 17,
 }
 
+/// A license's value without the labels of its holders, which stand behind it: see [`State::encode_license`].
+const LICENSE_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1 + 1;
+
 /// Names one value of the state in the restart image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Slot {
@@ -391,6 +394,18 @@ impl Slot {
         bytes[1..17].copy_from_slice(&self.key);
         bytes[17..].copy_from_slice(&self.sub.to_be_bytes());
         bytes
+    }
+
+    /// Whether it is a holder's, which is loaded before all that names it.
+    pub(crate) fn is_holder(&self) -> bool {
+        self.kind == Kind::Holder
+    }
+
+    /// The slots of the holders that a value under this slot names so that it cannot be loaded without them.
+    pub(crate) fn named<'a>(&self, value: &'a [u8]) -> impl Iterator<Item = Self> + 'a {
+        let labels = if self.kind == Kind::License { value.get(LICENSE_BYTES..) } else { None };
+        let labels = labels.unwrap_or_default().as_chunks::<16>().0;
+        labels.iter().map(|label| Self::new(Kind::Holder, *label, 0))
     }
 
     /// Whether the digest of the state holds it.
@@ -854,11 +869,8 @@ impl State {
             (known.key, known.epoch, known.erased) = (key, epoch, erased);
             return;
         }
-        let index = {
-            let mut labels = self.labels.write().unwrap_or_else(PoisonError::into_inner);
-            labels.push(label);
-            (labels.len() - 1) as u32
-        };
+        // The writer alone makes it longer. A label that stands in it has its holder: see `walk`.
+        let index = self.labels.read().unwrap_or_else(PoisonError::into_inner).len() as u32;
         let cell = HolderCell {
             key,
             index,
@@ -870,6 +882,7 @@ impl State {
             licenses: Vec::new(),
         };
         self.holders.insert(label, cell);
+        self.labels.write().unwrap_or_else(PoisonError::into_inner).push(label);
     }
 
     fn put_license(&self, key: Key, cell: LicenseCell) {
@@ -1131,31 +1144,71 @@ impl State {
         .concat()
     }
 
-    /// The slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet.
-    pub(crate) fn slots(&self) -> FxHashSet<Slot> {
-        let mut slots = FxHashSet::default();
-        // Entries are applied meanwhile, the holders of a license before it: so each license comes with its holders.
-        slots.extend(self.licenses.iter().map(|license| Slot::new(Kind::License, *license.key(), 0)));
-        slots.extend(self.holders.iter().map(|holder| Slot::new(Kind::Holder, *holder.key(), 0)));
-        slots.extend(self.grants.iter().map(|grant| Slot::new(Kind::Grant, *grant.key(), 0)));
-        slots.extend(self.documents.iter().map(|document| {
-            let (kind, key) = *document.key();
-            Slot::new(Kind::Document, key, kind.into())
-        }));
-        slots.extend(self.counters.iter().map(|counter| {
-            let (key, day) = *counter.key();
-            Slot::new(Kind::Counter, key, day)
-        }));
-        slots.extend(self.idempotency.iter().map(|bound| Slot::new(Kind::Idempotency, *bound.key(), 0)));
-        slots.extend(self.oversight.iter().map(|head| Slot::new(Kind::Oversight, *head.key(), 0)));
-        slots.extend(self.delayed.iter().map(|delayed| Slot::of_delayed(delayed.index)));
-        if self.epoch_since_ms() != 0 {
-            slots.insert(EPOCH_SLOT);
+    /// Visits the slots of everything that [`State::digest`] sums up, and of the keys that no table holds yet. Entries are
+    /// applied meanwhile: what they change may be missing, but a license whose value is read when it is visited comes with
+    /// all holders that the value names. Nothing is locked while `visit` runs.
+    pub(crate) fn walk<E>(&self, visit: &mut dyn FnMut(&Slot) -> Result<(), E>) -> Result<(), E> {
+        let before = self.walk_holders(0, visit)?;
+        let keys: Vec<Key> = self.licenses.iter().map(|license| *license.key()).collect();
+        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::License, key, 0)))?;
+        // Holders come into the state before the licenses that name them.
+        self.walk_holders(before, visit)?;
+        let keys: Vec<Key> = self.grants.iter().map(|grant| *grant.key()).collect();
+        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Grant, key, 0)))?;
+        let keys: Vec<(u8, Key)> = self.documents.iter().map(|document| *document.key()).collect();
+        keys.into_iter().try_for_each(|(kind, key)| visit(&Slot::new(Kind::Document, key, kind.into())))?;
+        let keys: Vec<(Key, u32)> = self.counters.iter().map(|counter| *counter.key()).collect();
+        keys.into_iter().try_for_each(|(key, day)| visit(&Slot::new(Kind::Counter, key, day)))?;
+        let keys: Vec<Key> = self.idempotency.iter().map(|bound| *bound.key()).collect();
+        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Idempotency, key, 0)))?;
+        let keys: Vec<Key> = self.oversight.iter().map(|head| *head.key()).collect();
+        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Oversight, key, 0)))?;
+        let keys: Vec<u64> = self.delayed.iter().map(|delayed| *delayed.key()).collect();
+        keys.into_iter().try_for_each(|index| visit(&Slot::of_delayed(index)))?;
+        if self.epoch_since_ms() != 0 { visit(&EPOCH_SLOT) } else { Ok(()) }
+    }
+
+    /// Visits the holders from the `from`-th on, and their keys that no table holds yet. How many holders there are.
+    fn walk_holders<E>(
+        &self,
+        mut from: usize,
+        visit: &mut dyn FnMut(&Slot) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        const AT_ONCE: usize = 1024;
+        loop {
+            let labels = self.labels_from(from, AT_ONCE);
+            if labels.is_empty() {
+                return Ok(from);
+            }
+            from += labels.len();
+            let tabled = if self.is_rotating() { self.epoch() - 1 } else { self.epoch() };
+            for label in labels {
+                visit(&Slot::new(Kind::Holder, label, 0))?;
+                let untabled =
+                    self.holders.get(&label).is_some_and(|holder| holder.epoch >= tabled && !holder.erased);
+                if untabled {
+                    visit(&Slot::new(Kind::HolderKey, label, 0))?;
+                }
+            }
         }
-        let tabled = if self.is_rotating() { self.epoch() - 1 } else { self.epoch() };
-        let untabled = self.holders.iter().filter(|holder| holder.epoch >= tabled && !holder.erased);
-        slots.extend(untabled.map(|holder| Slot::new(Kind::HolderKey, *holder.key(), 0)));
-        slots
+    }
+
+    /// Whether a value was loaded for a slot; also that of a key which is not to be loaded any more.
+    pub(crate) fn holds(&self, slot: &Slot) -> bool {
+        match slot.kind {
+            Kind::Holder => self.holders.contains_key(&slot.key),
+            Kind::License => self.licenses.contains_key(&slot.key),
+            Kind::Grant => self.grants.contains_key(&slot.key),
+            Kind::Document => {
+                u8::try_from(slot.sub).is_ok_and(|kind| self.documents.contains_key(&(kind, slot.key)))
+            }
+            Kind::Counter => self.counters.contains_key(&(slot.key, slot.sub)),
+            Kind::Idempotency => self.idempotency.contains_key(&slot.key),
+            Kind::Oversight => self.oversight.contains_key(&slot.key),
+            Kind::Delayed => self.delayed.contains_key(&slot.delayed_index()),
+            Kind::Epoch => self.epoch_since_ms() != 0,
+            Kind::HolderKey => self.holders.get(&slot.key).is_none_or(|holder| holder.secret.is_some()),
+        }
     }
 
     fn encode_license(&self, cell: &LicenseCell) -> Vec<u8> {
@@ -1245,8 +1298,9 @@ impl Digest {
         self.replace(None, Some(Self::term(key, value)));
     }
 
-    pub(crate) fn remove(&mut self, key: &[u8; Slot::BYTES], value: &[u8]) {
-        self.replace(Some(Self::term(key, value)), None);
+    /// Takes all that another one sums up out.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        self.replace(Some(other.0), None);
     }
 
     /// Takes the term of an old pair out and the term of a new one in.

@@ -11,15 +11,27 @@ use std::collections::HashMap;
 /// The digest of a state, kept up to date while entries are applied to it. Needs 32 bytes and the map's own for each
 /// value that is changed meanwhile.
 pub(crate) struct Tally<'a> {
+    /// Of the state, and of what `base` holds under the slots that were changed.
     digest: Digest,
-    /// What stands in the digest for each slot that was changed; for all others see `base`.
+    /// What stands in the digest for each slot that was changed.
     terms: HashMap<Slot, Option<Term>>,
     /// Holds what the state held before the first change; `None` when that was nothing.
     base: Option<&'a Image>,
+    /// The slots that were changed, in the order of their first change, if there is a base.
+    changed: Vec<Slot>,
     /// The state is that of one moment from this size on.
     from: u64,
-    /// Size and digest at each seal since the last logged digest.
-    seals: Vec<(u64, Digest)>,
+    /// At each seal since the last logged digest.
+    seals: Vec<Seal>,
+}
+
+/// What is kept of a seal until a digest is logged.
+#[derive(Clone, Copy)]
+struct Seal {
+    size: u64,
+    digest: Digest,
+    /// How many slots were changed by then.
+    changed: usize,
 }
 
 /// How a logged digest compares.
@@ -34,61 +46,61 @@ pub(crate) enum Comparison {
 impl<'a> Tally<'a> {
     /// Of an empty state.
     pub(crate) fn empty() -> Self {
-        Self {
-            digest: Digest::default(),
-            terms: HashMap::new(),
-            base: None,
-            from: 0,
-            seals: vec![(0, Digest::default())],
-        }
+        let mut tally = Self::new(None, Digest::default(), 0);
+        tally.seal(0);
+        tally
     }
 
     /// Of a state that was loaded from an image whose values have this digest, which is right once `covers` entries are
     /// applied.
     pub(crate) fn of_image(image: &'a Image, digest: Digest, covers: u64) -> Self {
-        Self { digest, terms: HashMap::new(), base: Some(image), from: covers, seals: Vec::new() }
+        Self::new(Some(image), digest, covers)
+    }
+
+    fn new(base: Option<&'a Image>, digest: Digest, from: u64) -> Self {
+        Self { digest, terms: HashMap::new(), base, changed: Vec::new(), from, seals: Vec::new() }
     }
 
     /// Takes in what a frame changed. `seal` is the size at which it is a seal.
-    pub(crate) fn follow(
-        &mut self,
-        state: &State,
-        changed: &[Slot],
-        seal: Option<u64>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn follow(&mut self, state: &State, changed: &[Slot], seal: Option<u64>) {
         for slot in changed.iter().filter(|slot| slot.is_digested()) {
             let new = state.value(slot).map(|value| Digest::term(&slot.encode(), &value));
-            let old = match self.terms.insert(*slot, new) {
-                Some(old) => old,
-                None => match self.base {
-                    Some(image) => image.value(slot)?.map(|value| Digest::term(&slot.encode(), &value)),
-                    None => None,
-                },
-            };
-            self.digest.replace(old, new);
+            let old = self.terms.insert(*slot, new);
+            if old.is_none() && self.base.is_some() {
+                self.changed.push(*slot);
+            }
+            self.digest.replace(old.flatten(), new);
         }
         if let Some(size) = seal.filter(|size| *size >= self.from)
-            && self.seals.last().is_none_or(|(last, _)| *last < size)
+            && self.seals.last().is_none_or(|last| last.size < size)
         {
-            self.seals.push((size, self.digest));
+            self.seal(size);
         }
-        Ok(())
     }
 
-    /// Compares a logged digest, and forgets the seals before it: digests are logged in order.
-    pub(crate) fn compare(&mut self, logged: &StateDigest) -> Comparison {
-        let found = self.at(logged.size);
-        self.seals.retain(|(size, _)| *size >= logged.size);
-        match found {
+    fn seal(&mut self, size: u64) {
+        self.seals.push(Seal { size, digest: self.digest, changed: self.changed.len() });
+    }
+
+    /// Compares a logged digest, and forgets the seals before it: digests are logged in order. Reads the whole base: it is
+    /// asked once for a snapshot.
+    pub(crate) fn compare(&mut self, logged: &StateDigest) -> Result<Comparison, StoreError> {
+        let found = self.at(logged.size)?;
+        self.seals.retain(|seal| seal.size >= logged.size);
+        Ok(match found {
             Some(digest) if digest == logged.digest => Comparison::Same,
             Some(_) => Comparison::Different,
             None => Comparison::Unknown,
-        }
+        })
     }
 
     /// The digest at a seal that is not forgotten.
-    pub(crate) fn at(&self, size: u64) -> Option<crate::Hash> {
-        let at = self.seals.binary_search_by_key(&size, |(size, _)| *size).ok()?;
-        self.seals.get(at).map(|(_, digest)| digest.bytes())
+    pub(crate) fn at(&self, size: u64) -> Result<Option<crate::Hash>, StoreError> {
+        let Ok(at) = self.seals.binary_search_by_key(&size, |seal| seal.size) else { return Ok(None) };
+        let Seal { mut digest, changed, .. } = self.seals[at];
+        if let Some(base) = self.base {
+            digest.subtract(&base.digest_of(&self.changed[..changed])?);
+        }
+        Ok(Some(digest.bytes()))
     }
 }

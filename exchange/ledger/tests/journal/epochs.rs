@@ -216,25 +216,6 @@ fn living_holders_keep_their_keys_from_epoch_to_epoch() {
 }
 
 #[test]
-fn an_image_without_a_holders_key_is_made_anew() {
-    let dir = TempDir::new().unwrap();
-    let ledger = open_plain(dir.path());
-    issue(&ledger, 1);
-    ledger.close();
-    let store = sled::open(dir.path().join("store/sled")).unwrap();
-    let keys: Vec<_> = store.iter().keys().map(Result::unwrap).filter(|key| key[0] == 17).collect();
-    assert_eq!(keys.len(), 1);
-    store.remove(&keys[0]).unwrap();
-    store.flush().unwrap();
-    drop(store);
-    let files = Arc::new(PlainEpochs::new(dir.path()));
-    let (ledger, opened) = Ledger::open(options(dir.path()), keys_with(files)).unwrap();
-    assert!(!opened.from_image);
-    assert_eq!(body(&ledger, 1).unwrap(), SECRET);
-    ledger.close();
-}
-
-#[test]
 fn the_erased_are_gone_and_everything_else_stays() {
     let dir = TempDir::new().unwrap();
     let ledger = open_plain(dir.path());
