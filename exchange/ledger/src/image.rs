@@ -144,7 +144,7 @@ pub(crate) struct Meta {
 
 /// A log of blocks: lists of slots with their values, numbered one after another. Of a slot the value in the last block that
 /// has one counts. The head says from which block to which; what else the store holds is of a writing that did not come to
-/// its head, or of before a rewriting.
+/// its head, or of before a rewriting. Blocks without any head are in doubt.
 pub(crate) struct Image {
     store: Box<dyn Store>,
     origin: Hash,
@@ -155,6 +155,8 @@ pub(crate) struct Image {
     values: usize,
     /// Those that counted when it was rewritten or opened.
     newest: usize,
+    /// The blocks that were written when it was rewritten last, which have each slot once and none that is gone; their sum.
+    whole: (Range<u64>, Digest),
     /// Blocks in the store that do not count. Removed before a block is written, which may get the number of one.
     stale: Vec<u64>,
     /// Has no head yet.
@@ -210,8 +212,9 @@ impl Image {
 
     /// What is in a store, before it is checked.
     fn found(store: Box<dyn Store>, origin: Hash) -> Self {
-        let (digest, stale) = (Digest::default(), Vec::new());
-        Self { store, origin, blocks: 0..0, digest, values: 0, newest: 0, stale, new: true }
+        let digest = Digest::default();
+        let (whole, stale) = ((0..0, digest), Vec::new());
+        Self { store, origin, blocks: 0..0, digest, values: 0, newest: 0, whole, stale, new: true }
     }
 
     /// Reads the whole store and compares its blocks with its head. `None` when it is empty.
@@ -277,8 +280,11 @@ impl Image {
         Ok(digest)
     }
 
-    /// The digest of the values that `slots` have here. Reads the whole image.
+    /// The digest of the values that `slots` have here. Reads the whole image if there are any.
     pub(crate) fn digest_of(&self, slots: &[Slot]) -> Result<Digest, StoreError> {
+        if slots.is_empty() {
+            return Ok(Digest::default());
+        }
         guarded(|| {
             let mut digest = Digest::default();
             let mut wanted: FxHashSet<&Slot> = slots.iter().collect();
@@ -294,16 +300,30 @@ impl Image {
         })
     }
 
-    /// Gives what the blocks hold, the last block first.
+    /// Gives what the blocks hold, the last block first; an error at the end if they are not what they should be.
     fn each_from_the_last(
         &self,
         mut take_in: impl FnMut(Slot, Option<&[u8]>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.blocks.clone().rev().try_for_each(|number| each_in_block(&self.block(number)?, &mut take_in))
+        self.each_in(self.blocks.clone().rev(), &self.digest, &mut take_in)
     }
 
-    fn block(&self, number: u64) -> Result<Vec<u8>, StoreError> {
-        self.store.get(&block_key(number))?.ok_or(StoreError::Doubtful("without one of its blocks"))
+    /// Gives what some blocks hold; an error at the end if this is not their sum. What was given may then be wrong: an engine
+    /// is not trusted to read twice the same.
+    fn each_in(
+        &self,
+        numbers: impl Iterator<Item = u64>,
+        expected: &Digest,
+        mut take_in: impl FnMut(Slot, Option<&[u8]>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut digest = Digest::default();
+        for number in numbers {
+            let key = block_key(number);
+            let block = self.store.get(&key)?.ok_or(StoreError::Doubtful("without one of its blocks"))?;
+            digest.add(&key, &block);
+            each_in_block(&block, &mut take_in)?;
+        }
+        if digest == *expected { Ok(()) } else { Err(StoreError::Doubtful("not what its digest says")) }
     }
 
     /// Whether so many values more are too many beside those that count.
@@ -350,6 +370,7 @@ impl Image {
             let meta = Meta { cursor, covers: state.begun() };
             self.finish(out, before.end, &meta)?;
             self.newest = self.values;
+            self.whole = (self.blocks.clone(), self.digest);
             self.stale = before.collect();
             self.remove_stale(pause)
         })
@@ -398,11 +419,22 @@ impl Image {
         Ok(())
     }
 
-    /// Gives the values of a snapshot, holders before what names them: those of an image that was rewritten into the blocks
-    /// `base`, but for the slots in `newer` those.
+    /// What was written since the image was rewritten, the newest value of each slot.
+    fn since_rewritten(&self) -> Result<FxHashMap<Slot, Option<Vec<u8>>>, StoreError> {
+        let (whole, mut digest) = (&self.whole.0, self.digest);
+        digest.subtract(&self.whole.1);
+        let mut values = FxHashMap::default();
+        self.each_in(whole.end..self.blocks.end, &digest, |slot, value| {
+            values.insert(slot, value.map(<[u8]>::to_vec));
+            Ok(())
+        })?;
+        Ok(values)
+    }
+
+    /// Gives the values of a snapshot, holders before what names them: those that were written when the image was rewritten,
+    /// but for the slots in `newer` those.
     fn each_of(
         &self,
-        base: Range<u64>,
         newer: &FxHashMap<Slot, Option<Vec<u8>>>,
         take: &mut TakeValue<'_>,
     ) -> Result<(), StoreError> {
@@ -412,12 +444,11 @@ impl Image {
             newer.try_for_each(|(slot, value)| take(slot, value))
         };
         give(true, take)?;
-        for number in base {
-            each_in_block(&self.block(number)?, |slot, value| match value {
-                Some(value) if !newer.contains_key(&slot) => take(&slot, value),
-                _ => Ok(()),
-            })?;
-        }
+        let (blocks, digest) = &self.whole;
+        self.each_in(blocks.clone(), digest, |slot, value| match value {
+            Some(value) if !newer.contains_key(&slot) => take(&slot, value),
+            _ => Ok(()),
+        })?;
         give(false, take)
     }
 }
@@ -729,11 +760,10 @@ impl Follower {
                     || self.last_write.elapsed() >= WRITE_INTERVAL
                     || slots.len() >= MOST_KEYS
                     || lag >= MOST_LAG;
-                if !clean && (ended || due) {
-                    self.write(ended);
-                }
-                if !ended && self.image.is_some() && self.snapshot_is_due() {
+                if !ended && self.snapshot_is_due() {
                     self.begin_snapshot();
+                } else if !clean && (ended || due) {
+                    self.write(ended);
                 }
             }
             if ended {
@@ -813,7 +843,12 @@ impl Follower {
         self.incoming.changed && (grown || self.last_snapshot.elapsed() >= self.snapshot_interval)
     }
 
+    /// All of the image is written anew before the sequencer is asked for values, which it sends along only for a short while then.
     fn begin_snapshot(&mut self) {
+        self.put(true);
+        if self.image.is_none() {
+            return;
+        }
         self.incoming.feed.wanted.store(true, Ordering::Relaxed);
         // Pairs with the fence in `Feed::wants_values`.
         fence(Ordering::SeqCst);
@@ -823,10 +858,12 @@ impl Follower {
     }
 
     fn go_on_with_snapshot(&mut self) {
-        if let Some(Capture { without, known: None, .. }) = &self.incoming.capture
+        if let Some(Capture { without, known: None, values }) = &self.incoming.capture
             && self.incoming.size >= *without
         {
-            self.put(true);
+            // A seal may have come in between: what it covers must be in the image, whatever becomes of the snapshot.
+            self.incoming.slots.extend(values.keys());
+            self.put(false);
             let known = self.state.begun();
             if let Some(capture) = &mut self.incoming.capture {
                 capture.known = Some(known);
@@ -845,13 +882,12 @@ impl Follower {
     }
 
     /// The image, which was rewritten, becomes exactly the state at the last seal, and is copied to a snapshot.
-    fn snapshot(&mut self, newer: &FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
+    fn snapshot(&mut self, exact: &FxHashMap<Slot, Option<Vec<u8>>>) -> Result<(), StoreError> {
         let Some(image) = &mut self.image else { return Ok(()) };
         let incoming = &mut self.incoming;
         let meta = Meta { cursor: incoming.cursor.clone(), covers: incoming.size };
         incoming.changed = false;
-        let base = image.blocks.clone();
-        image.write_exact(newer, &meta, &mut || incoming.take_all())?;
+        image.write_exact(exact, &meta, &mut || incoming.take_all())?;
         self.covered.store(meta.covers, Ordering::Release);
         self.written_cursor = Some(meta.cursor.clone());
         (self.last_write, self.last_snapshot) = (Instant::now(), Instant::now());
@@ -870,8 +906,9 @@ impl Follower {
         }
         let folder = recovery::snapshots_folder(&self.folder);
         let written = guarded(|| {
+            let newer = image.since_rewritten()?;
             snapshot::write(&folder, &meta, &image.origin, &mut |take| {
-                image.each_of(base.clone(), newer, &mut |slot, value| {
+                image.each_of(&newer, &mut |slot, value| {
                     incoming.take_all();
                     take(slot, value)
                 })
@@ -956,9 +993,9 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 mod tests {
     use super::*;
     use crate::{
-        Command, DocumentKind, EpochsInMemory, Fact, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
+        Command, DocumentKind, EpochsInMemory, Fact, Label, Ledger, LedgerKeys, Outcome, Prepared, Subjects,
         crypt::Crypt,
-        record::{Completion, CounterUse, DocumentState, NewHolder, Record},
+        record::{Completion, CounterUse, DocumentState, LicenseState, NO_BODY_PART, NewHolder, Record},
         state::Applied,
     };
     use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
@@ -1052,12 +1089,49 @@ mod tests {
         ledger.close();
     }
 
+    /// One with the same keys each time, in the first epoch.
+    fn crypt() -> Crypt {
+        let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
+        let crypt = Crypt::new(
+            ORIGIN,
+            &LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: Vec::new(), epochs },
+        );
+        crypt.install_epoch(1, &[4; 32]);
+        crypt.begin_epoch(1);
+        crypt
+    }
+
+    /// An entry that makes a holder, with its label.
+    fn born(number: u8) -> (Record, Label) {
+        let holder = crypt().new_holder([number; 16]);
+        let wrapped = holder.wrapped.as_slice().try_into().unwrap();
+        let new = NewHolder { key: [number; 16], label: holder.label, epoch: holder.epoch, wrapped };
+        let record = Record { concerned: vec![holder.label], new_holders: vec![new], ..Record::default() };
+        (record, holder.label)
+    }
+
+    /// An entry that makes a holder and writes a license that names it.
+    fn licensed(number: u8, version: u32) -> (Record, Label) {
+        let (mut record, label) = born(number);
+        record.licenses = vec![LicenseState {
+            key: [99; 16],
+            version,
+            state: 1,
+            certificate_version: 1,
+            valid_from_day: 0,
+            valid_until_day: i32::MAX,
+            taken_over: false,
+            written_by_04: false,
+            number_tag: 7,
+            holders: vec![label],
+            body_part: NO_BODY_PART,
+        }];
+        (record, label)
+    }
+
     /// What an image is made of, without the thread and without the sequencer.
     fn made(dir: &TempDir) -> Follower {
-        let log = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-        let epochs = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
-        let keys = LedgerKeys { journal: [1; 32], index: [2; 32], log_pkcs8: log.as_ref().to_vec(), epochs };
-        let state = Arc::new(State::new(Arc::new(Crypt::new(ORIGIN, &keys)), 10));
+        let state = Arc::new(State::new(Arc::new(crypt()), 10));
         let options = Options::new(dir.path(), ORIGIN);
         let image = Image::create(&recovery::store_folder(dir.path()), Engine::default(), ORIGIN).unwrap();
         let tiles = Arc::new(Tiles::open(&recovery::tiles_folder(dir.path())).unwrap());
@@ -1348,6 +1422,142 @@ mod tests {
         }
     }
 
+    /// The image reads the living state, where a license may have got a holder of whom the image was not told.
+    #[test]
+    fn a_license_is_written_with_the_holders_that_it_names_by_then() {
+        for all in [false, true] {
+            let dir = TempDir::new().unwrap();
+            let mut follower = made(&dir);
+            let state = Arc::clone(&follower.state);
+            let (first, before) = licensed(1, 1);
+            let slots = FxHashSet::from_iter(apply(&state, 0, 1, &first));
+            let (second, after) = licensed(2, 2);
+            let mut image = follower.image.take().unwrap();
+            if all {
+                // Comes when the walk has passed the holders.
+                let mut second = Some(second);
+                let mut seen = Vec::new();
+                let mut visit = |slot: &Slot| {
+                    if !slot.is_holder()
+                        && slot.is_digested()
+                        && let Some(second) = second.take()
+                    {
+                        apply(&state, 1, 1, &second);
+                    }
+                    seen.push(*slot);
+                    Ok::<_, StoreError>(())
+                };
+                state.walk(&mut visit).unwrap();
+                let seen = |label: Label| {
+                    seen.iter().position(|slot| slot.is_holder() && slot.encode()[1..17] == label)
+                };
+                assert!(seen(before) < seen(after) && seen(before).is_some());
+                continue;
+            }
+            apply(&state, 1, 1, &second);
+            image.write(&state, &slots, Cursor::start(), &mut || {}).unwrap();
+            drop(image);
+            let again = opened(&recovery::store_folder(dir.path()), Engine::default()).1;
+            assert_eq!(again.license(&[99; 16]).unwrap().holders, [after]);
+            assert_eq!(again.digest(), state.digest());
+        }
+    }
+
+    #[test]
+    fn whoever_is_erased_does_not_come_back_with_an_older_block() {
+        let dir = TempDir::new().unwrap();
+        let mut follower = made(&dir);
+        let state = Arc::clone(&follower.state);
+        let mut image = follower.image.take().unwrap();
+        let (first, erased) = born(1);
+        let (second, again) = born(1);
+        let erasure = Record { erased: vec![erased], ..Record::default() };
+        for (index, record) in [first, erasure, second].iter().enumerate() {
+            let slots = FxHashSet::from_iter(apply(&state, index as u64, 1, record));
+            image.write(&state, &slots, Cursor::start(), &mut || {}).unwrap();
+            assert_eq!(state.holder_key(&erased).is_some(), index == 0);
+        }
+        drop(image);
+        let loaded = opened(&recovery::store_folder(dir.path()), Engine::default()).1;
+        assert_eq!((loaded.holder(&[1; 16]).unwrap().label, loaded.digest()), (again, state.digest()));
+        assert!(loaded.holder_by_label(&erased).unwrap().erased);
+        assert!(loaded.holder_key(&erased).is_none() && loaded.holder_key(&again).is_some());
+    }
+
+    /// A store that gives other bytes than it was given, after some readings.
+    struct Lying {
+        store: Box<dyn Store>,
+        readings: std::cell::Cell<usize>,
+    }
+
+    impl Store for Lying {
+        fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            let mut value = self.store.get(key)?;
+            let readings = self.readings.get();
+            if readings == 0
+                && let Some(last) = value.as_mut().and_then(|value| value.last_mut())
+            {
+                *last ^= 1;
+            }
+            self.readings.set(readings.wrapping_sub(1));
+            Ok(value)
+        }
+
+        fn each(&self, visit: &mut store::Visit<'_>) -> Result<(), StoreError> {
+            self.store.each(visit)
+        }
+
+        fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+            self.store.apply(batch)
+        }
+
+        fn flush(&mut self) -> Result<(), StoreError> {
+            self.store.flush()
+        }
+    }
+
+    /// A digest that is logged must be of what was written and not of what the engine says.
+    #[test]
+    fn a_store_that_reads_something_else_makes_no_snapshot_and_no_state() {
+        let (mut lied, mut snapshots) = (0, 0);
+        for readings in (0..40).step_by(5) {
+            let dir = TempDir::new().unwrap();
+            let mut follower = made(&dir);
+            let mut slots = Vec::new();
+            for number in 0..20 {
+                slots.extend(apply(&follower.state, number.into(), 1, &document(number)));
+            }
+            let all = news(&follower.state, slots, 20, false);
+            take(&mut follower, all);
+            follower.begin_snapshot();
+            let more = apply(&follower.state, 20, 1, &version(2));
+            let more = news(&follower.state, more, 21, true);
+            take(&mut follower, more);
+            let image = follower.image.take().unwrap();
+            let store = Lying { store: image.store, readings: readings.into() };
+            follower.image = Some(Image { store: Box::new(store), ..image });
+            take(&mut follower, seal(21, 1));
+            match snapshot_made(&follower) {
+                Some(made) => {
+                    assert_eq!(made, StateDigest { size: 21, digest: follower.state.digest() });
+                    let image = follower.image.as_mut().unwrap();
+                    let state = self::made(&TempDir::new().unwrap()).state;
+                    snapshots += 1;
+                    if image.load(&state).is_ok() {
+                        assert_eq!(state.digest(), follower.state.digest());
+                    } else {
+                        lied += 1;
+                    }
+                }
+                None => {
+                    assert!(follower.image.is_none());
+                    lied += 1;
+                }
+            }
+        }
+        assert!(lied > 3 && snapshots > 1, "{lied} {snapshots}");
+    }
+
     /// A store whose process is killed after some batches.
     struct Killed {
         store: Box<dyn Store>,
@@ -1442,7 +1652,7 @@ mod tests {
         image.write(&state, &changed, Cursor::start(), &mut || {}).unwrap();
         assert!(image.blocks.end > 2);
         for number in [0, 1, image.blocks.end - 1] {
-            let whole = image.block(number).unwrap();
+            let whole = image.store.get(&block_key(number)).unwrap().unwrap();
             let mut other = whole.clone();
             *other.last_mut().unwrap() ^= 1;
             for damaged in [None, Some(other), Some(whole[..whole.len() - 1].to_vec())] {
@@ -1490,7 +1700,9 @@ mod tests {
 
                 let busy = Options { snapshot_interval: Duration::ZERO, ..quiet.clone() };
                 let (ledger, _) = Ledger::open(busy, keys()).unwrap();
-                commit(&ledger, &document(2));
+                // Of a value that the image has and of one that it lacks.
+                let documents = [version(2).documents, document(2).documents].concat();
+                commit(&ledger, &Record { documents, ..Record::default() });
                 let logged = loop {
                     match ledger.snapshot_to_log() {
                         Some(digest) if digest.size == 2 => break digest,

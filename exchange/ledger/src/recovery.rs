@@ -512,7 +512,7 @@ impl Replay<'_> {
         let state = self.state();
         let opened = Image::open(&store, options.engine, &options.origin, &state, &mut see)?;
         let Loaded { image, meta: Some(meta), digest } = opened else { return Ok(None) };
-        let mut tally = Tally::of_image(&image, digest, meta.covers);
+        let mut tally = Tally::of_image(&image, digest, &meta);
         let Ran { end, slots, replayed } =
             self.run::<Doubt>(&state, &meta.cursor, &mut |applied, frame| {
                 let seal = (frame.head.kind == Kind::Seal).then_some(frame.size);

@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use rustc_hash::FxBuildHasher;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::Hash as Hashed,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -435,6 +436,23 @@ impl Slot {
 /// Keys are keyed hashes and random labels, which nobody outside can choose: a fast hash is enough.
 type Map<K, V> = DashMap<K, V, FxBuildHasher>;
 
+/// Shards of a map. The sequencer waits for whoever reads one from end to end, and moves all of it when it grows: of 5,000,000
+/// licenses 20,000.
+const SHARDS: usize = 256;
+
+fn map<K: Eq + Hashed, V>() -> Map<K, V> {
+    Map::with_hasher_and_shard_amount(FxBuildHasher, SHARDS)
+}
+
+/// The keys of a map; each shard is locked while its own are copied.
+fn keys<K: Eq + Hashed + Copy, V>(map: &Map<K, V>) -> Vec<K> {
+    let count = map.len();
+    // It may grow meanwhile, and growing the list would take long under a lock.
+    let mut keys = Vec::with_capacity(count + count / 16 + 1024);
+    keys.extend(map.iter().map(|pair| *pair.key()));
+    keys
+}
+
 /// The state. See the module's page for who writes and who reads.
 pub struct State {
     crypt: Arc<Crypt>,
@@ -477,16 +495,16 @@ impl State {
         Self {
             crypt,
             idempotency_per_organisation,
-            licenses: Map::default(),
-            grants: Map::default(),
-            documents: Map::default(),
-            holders: Map::default(),
-            labels_by_key: Map::default(),
-            oversight: Map::default(),
-            delayed: Map::default(),
+            licenses: map(),
+            grants: map(),
+            documents: map(),
+            holders: map(),
+            labels_by_key: map(),
+            oversight: map(),
+            delayed: map(),
             labels: RwLock::default(),
-            counters: Map::default(),
-            idempotency: Map::default(),
+            counters: map(),
+            idempotency: map(),
             order: Mutex::default(),
             today: AtomicU32::new(0),
             begun: AtomicU64::new(0),
@@ -1149,22 +1167,21 @@ impl State {
     /// all holders that the value names. Nothing is locked while `visit` runs.
     pub(crate) fn walk<E>(&self, visit: &mut dyn FnMut(&Slot) -> Result<(), E>) -> Result<(), E> {
         let before = self.walk_holders(0, visit)?;
-        let keys: Vec<Key> = self.licenses.iter().map(|license| *license.key()).collect();
-        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::License, key, 0)))?;
+        keys(&self.licenses).into_iter().try_for_each(|key| visit(&Slot::new(Kind::License, key, 0)))?;
         // Holders come into the state before the licenses that name them.
         self.walk_holders(before, visit)?;
-        let keys: Vec<Key> = self.grants.iter().map(|grant| *grant.key()).collect();
-        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Grant, key, 0)))?;
-        let keys: Vec<(u8, Key)> = self.documents.iter().map(|document| *document.key()).collect();
-        keys.into_iter().try_for_each(|(kind, key)| visit(&Slot::new(Kind::Document, key, kind.into())))?;
-        let keys: Vec<(Key, u32)> = self.counters.iter().map(|counter| *counter.key()).collect();
-        keys.into_iter().try_for_each(|(key, day)| visit(&Slot::new(Kind::Counter, key, day)))?;
-        let keys: Vec<Key> = self.idempotency.iter().map(|bound| *bound.key()).collect();
-        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Idempotency, key, 0)))?;
-        let keys: Vec<Key> = self.oversight.iter().map(|head| *head.key()).collect();
-        keys.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Oversight, key, 0)))?;
-        let keys: Vec<u64> = self.delayed.iter().map(|delayed| *delayed.key()).collect();
-        keys.into_iter().try_for_each(|index| visit(&Slot::of_delayed(index)))?;
+        keys(&self.grants).into_iter().try_for_each(|key| visit(&Slot::new(Kind::Grant, key, 0)))?;
+        let documents = keys(&self.documents).into_iter();
+        documents
+            .map(|(kind, key)| Slot::new(Kind::Document, key, kind.into()))
+            .try_for_each(|slot| visit(&slot))?;
+        let counters = keys(&self.counters).into_iter();
+        counters.map(|(key, day)| Slot::new(Kind::Counter, key, day)).try_for_each(|slot| visit(&slot))?;
+        keys(&self.idempotency)
+            .into_iter()
+            .try_for_each(|key| visit(&Slot::new(Kind::Idempotency, key, 0)))?;
+        keys(&self.oversight).into_iter().try_for_each(|key| visit(&Slot::new(Kind::Oversight, key, 0)))?;
+        keys(&self.delayed).into_iter().try_for_each(|index| visit(&Slot::of_delayed(index)))?;
         if self.epoch_since_ms() != 0 { visit(&EPOCH_SLOT) } else { Ok(()) }
     }
 
@@ -1181,7 +1198,9 @@ impl State {
                 return Ok(from);
             }
             from += labels.len();
-            let tabled = if self.is_rotating() { self.epoch() - 1 } else { self.epoch() };
+            // In this order: an epoch that begins in between is not taken for one whose table is durable.
+            let (epoch, destroyed) = (self.epoch(), self.epoch_destroyed());
+            let tabled = if destroyed + 1 < epoch { epoch - 1 } else { epoch };
             for label in labels {
                 visit(&Slot::new(Kind::Holder, label, 0))?;
                 let untabled =

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// An engine keeps several times this in memory; the image is read once, at start.
+/// An engine keeps several times this in memory; the image is read from end to end, at a start and for a snapshot.
 const CACHE_BYTES: u64 = 16 << 20;
 /// The least that fjall allows; what is older than this in its own journal is written to its tables.
 const FJALL_JOURNAL_BYTES: u64 = 64 << 20;

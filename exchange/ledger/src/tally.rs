@@ -1,7 +1,7 @@
 //! Compares the digests that the journal logged with the state that its entries make.
 
 use crate::{
-    image::Image,
+    image::{Image, Meta},
     record::StateDigest,
     state::{Digest, Slot, State, Term},
     store::StoreError,
@@ -9,7 +9,7 @@ use crate::{
 use std::collections::HashMap;
 
 /// The digest of a state, kept up to date while entries are applied to it. Needs 32 bytes and the map's own for each
-/// value that is changed meanwhile.
+/// value that is changed meanwhile, and its slot besides if there is a base.
 pub(crate) struct Tally<'a> {
     /// Of the state, and of what `base` holds under the slots that were changed.
     digest: Digest,
@@ -51,10 +51,14 @@ impl<'a> Tally<'a> {
         tally
     }
 
-    /// Of a state that was loaded from an image whose values have this digest, which is right once `covers` entries are
-    /// applied.
-    pub(crate) fn of_image(image: &'a Image, digest: Digest, covers: u64) -> Self {
-        Self::new(Some(image), digest, covers)
+    /// Of a state that was loaded from an image whose values have this digest, which is right once the entries that it covers
+    /// are applied.
+    pub(crate) fn of_image(image: &'a Image, digest: Digest, meta: &Meta) -> Self {
+        let mut tally = Self::new(Some(image), digest, meta.covers);
+        if meta.cursor.frontier.size() == meta.covers {
+            tally.seal(meta.covers);
+        }
+        tally
     }
 
     fn new(base: Option<&'a Image>, digest: Digest, from: u64) -> Self {
