@@ -66,6 +66,8 @@ pub(crate) trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn stat(&self) -> io::Result<Stat>;
+    /// What is durable of it need not be kept in memory: a hint, which changes nothing that is read.
+    fn forget(&self);
 }
 
 /// Reads until `bytes` is full or the file ends; how many bytes were read.
@@ -191,6 +193,10 @@ impl DiskFile for File {
 
     fn stat(&self) -> io::Result<Stat> {
         Ok(stat_of(&self.metadata()?))
+    }
+
+    fn forget(&self) {
+        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed);
     }
 }
 

@@ -31,6 +31,10 @@ const ZERO_BYTES: usize = 256 << 10;
 /// The keeper makes each piece durable by itself and rests after it, which leaves at most 125 MiB a second. A sequencer
 /// that has to wait for a segment is served without rest.
 const KEEPER_REST: Duration = Duration::from_millis(2);
+/// Of so many segments, the one that is prepared and the newest before it, the system keeps the pages in memory as it likes; an older
+/// one gives its pages to the zeros of the next. Pages that this machine never used cost up to eight times as much to write to
+/// (`bench/README.md`), and one read of the disk brings back what is asked for again.
+const CACHED_SEGMENTS: u32 = 4;
 /// Open files kept for reading; beyond it all are closed and opened again as needed.
 const MAX_OPEN_SEGMENTS: usize = 256;
 /// First read of a subject part: most fit, and one `pread` is enough.
@@ -647,6 +651,12 @@ impl KeeperTask {
     }
 
     fn prepare(&self, number: u32) {
+        // First, so that the pages are there when they are wanted. It may be archived, and nothing depends on it.
+        if let Some(old) = number.checked_sub(CACHED_SEGMENTS)
+            && let Ok(file) = self.disk.open(&path(&self.folder, old), false)
+        {
+            file.forget();
+        }
         let pace = |file: &dyn DiskFile| {
             file.sync()?;
             self.keeper.rest()
