@@ -20,7 +20,7 @@ use crate::facts::{self, Facts, Found, Link, Validity};
 use crate::floor::{self, Ask};
 use crate::participant::{Participant, Role};
 use crate::proposal::{self, Approved, Proposal};
-use crate::refusal::Refusal;
+use crate::refusal::{Fault, Refusal};
 use crate::request::{
     Action, Draft, GrantCreate, GrantRevoke, GrantTarget, LinkEnd, LinkKind, LinkMake, LogQuery, Mode, Named,
     Propose, Proposed, Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
@@ -346,7 +346,7 @@ fn issue<'a>(
     check_draft(&license_type, draft)?;
     let identifier =
         CertificateIdentifier::new(draft.type_code, caller.organisation, draft.serial.clone(), 1)
-            .map_err(Refusal::identifier)?;
+            .map_err(|_| Refusal::new(Code::BadIdentifier))?;
     let key = facts::license_key(context.ledger, &identifier);
     if facts.license(key).is_some() {
         return Err(Refusal::new(Code::IdentifierExists));
@@ -368,9 +368,10 @@ fn entitled_type(
 
 fn check_draft(license_type: &LicenseType, draft: &Draft) -> Result<(), Refusal> {
     let holders: Vec<HolderRef> = draft.holders.iter().map(|(_, holder)| holder.clone()).collect();
-    license_type
-        .check(&holders, &draft.fields, draft.valid_until, draft.valid_from)
-        .map_err(|_| Refusal::new(Code::BadFields))
+    license_type.check(&holders, &draft.fields, draft.valid_until, draft.valid_from).map_err(|errors| {
+        let faults = errors.into_iter().map(|error| Fault::field(license_type, &draft.fields, error));
+        Refusal::all(Code::BadFields, faults.collect()).under("license")
+    })
 }
 
 fn decide_transition<'a>(
@@ -421,7 +422,8 @@ fn decide_transition<'a>(
     if !same || identifier.version() >= LAST_VERSION {
         return Err(refused());
     }
-    let identifier = identifier.with_version(identifier.version() + 1).map_err(Refusal::identifier)?;
+    let identifier =
+        identifier.with_version(identifier.version() + 1).map_err(|_| Refusal::new(Code::BadIdentifier))?;
     Ok(plain(Granted::NewVersion { draft, identifier, found }, concerned))
 }
 

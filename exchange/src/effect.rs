@@ -733,7 +733,7 @@ impl Builder<'_> {
         SystemRandom::new().fill(&mut nonce).map_err(|_| internal())?;
         let issued_at = entry.now_ms / 1_000;
         let content = LicenseContent {
-            identifier: identifier.parse().map_err(Refusal::identifier)?,
+            identifier: Refusal::parse(identifier)?,
             certificate_number: draft.certificate_number.clone(),
             issuer_name: caller.name.clone(),
             holders: draft

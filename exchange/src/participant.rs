@@ -120,9 +120,11 @@ impl Wire {
         {
             return Err(bad());
         }
-        let issues = self.issues.iter().map(|code| code.parse().map_err(Refusal::identifier));
+        let issues = self.issues.iter().zip(0..).map(|(code, place)| {
+            Refusal::parse(code).map_err(|refusal| refusal.under(place).under("issues"))
+        });
         let participant = Participant {
-            organisation: self.organisation.parse().map_err(Refusal::identifier)?,
+            organisation: Refusal::parse(&self.organisation).map_err(|e| e.under("organisation"))?,
             name: self.name,
             roles,
             issues: issues.collect::<Result<_, _>>()?,

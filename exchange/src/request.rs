@@ -514,7 +514,7 @@ fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
         Route::ParticipantSuspend => {
             let suspend = json::<wire::ParticipantSuspend>(text)?;
             Action::ParticipantSuspend(ParticipantSuspend {
-                organisation: suspend.organisation.parse().map_err(Refusal::identifier)?,
+                organisation: Refusal::parse(&suspend.organisation).map_err(|e| e.under("organisation"))?,
                 suspended: suspend.suspended,
                 reason: reason(suspend.reason)?,
             })
@@ -541,7 +541,7 @@ fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
         } else {
             Code::MalformedRequest
         };
-        Refusal::new(code).at(error.line(), error.column())
+        Refusal::new(code).line(error.line(), error.column())
     })
 }
 
@@ -871,7 +871,7 @@ mod wire {
                 to_ms: self.to.map(moment).transpose()?,
                 organisation: self
                     .organisation
-                    .map(|text| text.parse().map_err(Refusal::identifier))
+                    .map(|text| Refusal::parse(&text).map_err(|e| e.under("organisation")))
                     .transpose()?,
                 license: self.license.as_deref().map(identifier).transpose()?,
                 holder: self.holder.map(Holder::typed).transpose()?,
@@ -917,7 +917,8 @@ mod wire {
                 if !bounded(&holder.name, MAX_CONTEXT_CHARS) {
                     return Err(Refusal::new(Code::BadHolder));
                 }
-                let reference = HolderRef::new(&holder.type_code, &holder.number).map_err(Refusal::holder)?;
+                let reference = HolderRef::new(&holder.type_code, &holder.number)
+                    .map_err(|error| Refusal::holder(&holder.number, error))?;
                 if holders.iter().any(|(_, other)| *other == reference) {
                     return Err(Refusal::new(Code::BadHolder));
                 }
@@ -959,7 +960,8 @@ mod wire {
 
     impl Holder<'_> {
         fn typed(self) -> Result<HolderRef, Refusal> {
-            HolderRef::new(&self.type_code, &self.number).map_err(Refusal::holder)
+            HolderRef::new(&self.type_code, &self.number)
+                .map_err(|error| Refusal::holder(&self.number, error))
         }
     }
 
@@ -1174,7 +1176,7 @@ mod wire {
             }
             Ok(super::GrantCreate {
                 holder: self.holder.typed()?,
-                grantee: self.grantee.parse().map_err(Refusal::identifier)?,
+                grantee: Refusal::parse(&self.grantee).map_err(|e| e.under("grantee"))?,
                 target,
                 modes,
                 fields: names(self.fields)?,
@@ -1227,7 +1229,7 @@ mod wire {
     }
 
     fn identifier(text: &str) -> Result<CertificateIdentifier, Refusal> {
-        text.parse().map_err(Refusal::identifier)
+        Refusal::parse(text)
     }
 
     fn type_code(text: &str) -> Result<LicenseTypeCode, Refusal> {

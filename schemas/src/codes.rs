@@ -248,6 +248,48 @@ impl Code {
 }
 
 numbered! {
+    /// What a part of a request broke: the `rule` of an entry in a problem's `errors`.
+    Rule: u8 {
+        /// The member has to be there.
+        Required = 1 "required",
+        /// The object has no such member.
+        UnknownMember = 2 "unknown-member",
+        /// The member stands twice.
+        DuplicateMember = 3 "duplicate-member",
+        /// The value is of another JSON type.
+        Type = 4 "type",
+        /// The text has too few or too many characters.
+        Length = 5 "length",
+        /// The list or the object has too few or too many members.
+        Count = 6 "count",
+        /// The number is too small or too great.
+        Range = 7 "range",
+        /// The text is not of the form that is allowed.
+        Pattern = 8 "pattern",
+        /// The value is not one of the list.
+        OneOf = 9 "one-of",
+        /// The form is right and the check character wrong.
+        CheckDigit = 10 "check-digit",
+        /// Not a day that there is, in the form `YYYY-MM-DD`.
+        Date = 11 "date",
+        /// The text holds a character that no text of people and places has.
+        Text = 12 "text",
+        /// The value may not stand here.
+        NotAllowed = 13 "not-allowed",
+        /// The members cannot stand together, or not without each other.
+        Combination = 14 "combination",
+        /// The moment or the day is before another one that it has to follow.
+        Order = 15 "order",
+        /// The value stands twice where each may stand once.
+        Distinct = 16 "distinct",
+        /// Nothing with this name is registered.
+        Unknown = 17 "unknown",
+        /// Two members that say the same fact differ.
+        Disagrees = 18 "disagrees",
+    }
+}
+
+numbered! {
     /// Why, for insiders: stands in the journal's sealed part only.
     Reason: u16 {
         /// Nothing more than the public code.

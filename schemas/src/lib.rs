@@ -11,6 +11,7 @@ pub mod license_type;
 pub mod routes;
 pub mod state;
 pub mod synthetic;
+pub mod text;
 
 /// Code made by flatc from `fbs/*.fbs`; the only place in the workspace that may hold `unsafe`.
 #[rustfmt::skip]

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use crate::date::Date;
-use crate::holder::{HolderRef, HolderTypeCode, is_printable};
+use crate::holder::{HolderRef, HolderTypeCode};
 use crate::identifier::{LicenseTypeCode, Uscc};
+use crate::text::{self, TextError, is_text};
 
 /// Facts of the face that every license has, whatever its type. A grant names them by the bits from 63 down.
 pub const BASE_FIELDS: [&str; 7] =
@@ -253,13 +254,13 @@ pub enum FieldError {
         /// Key in the definition.
         key: String,
     },
-    /// A value that is too long.
-    #[error("field {key} has more than {max} characters")]
-    TooLong {
+    /// A value that is no text of people and places, or too long.
+    #[error("field {key}: {error}")]
+    Text {
         /// Key in the definition.
         key: String,
-        /// Most characters.
-        max: usize,
+        /// What is wrong with it.
+        error: TextError,
     },
     /// A value that the field's kind does not allow.
     #[error("the value of field {key} is not of its kind")]
@@ -332,71 +333,76 @@ impl LicenseType {
         matches!(self.holders, HolderKind::Natural | HolderKind::Both)
     }
 
+    /// Whether a holder with this kind of number may hold such a license.
+    pub const fn may_hold(&self, code: HolderTypeCode) -> bool {
+        match self.holders {
+            HolderKind::Natural => code.is_natural(),
+            HolderKind::Legal => !code.is_natural(),
+            HolderKind::Both => true,
+        }
+    }
+
     /// Checks a license against the definition: holders, fields, dates.
     ///
     /// # Errors
-    /// [`FieldError`], the first that applies in that order.
+    /// Every [`FieldError`] that applies, in that order; at least one.
     pub fn check(
         &self,
         holders: &[HolderRef],
         fields: &[(String, String)],
         valid_until: Option<Date>,
         valid_from: Date,
-    ) -> Result<(), FieldError> {
-        self.check_holders(holders)?;
-        self.check_fields(fields)?;
+    ) -> Result<(), Vec<FieldError>> {
+        let mut errors = Vec::new();
+        self.check_holders(holders, &mut errors);
+        self.check_fields(fields, &mut errors);
         match (self.validity, valid_until) {
-            (Validity::Required, None) => Err(FieldError::EndMissing),
-            (Validity::None, Some(_)) => Err(FieldError::EndNotAllowed),
-            (_, Some(end)) if end < valid_from => Err(FieldError::EndBeforeStart),
-            _ => Ok(()),
+            (Validity::Required, None) => errors.push(FieldError::EndMissing),
+            (Validity::None, Some(_)) => errors.push(FieldError::EndNotAllowed),
+            (_, Some(end)) if end < valid_from => errors.push(FieldError::EndBeforeStart),
+            _ => {}
         }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn check_holders(&self, holders: &[HolderRef]) -> Result<(), FieldError> {
+    fn check_holders(&self, holders: &[HolderRef], errors: &mut Vec<FieldError>) {
         let (min, max, found) = (self.min_holders, self.max_holders, holders.len());
         if !(min..=max).contains(&found) {
-            return Err(FieldError::HolderCount { found, min, max });
+            errors.push(FieldError::HolderCount { found, min, max });
         }
         let mut seen = HashSet::new();
         for (holder, position) in holders.iter().zip(1..) {
-            let fits = match self.holders {
-                HolderKind::Natural => holder.type_code().is_natural(),
-                HolderKind::Legal => !holder.type_code().is_natural(),
-                HolderKind::Both => true,
-            };
-            if !fits {
-                return Err(FieldError::HolderKind { position });
+            if !self.may_hold(holder.type_code()) {
+                errors.push(FieldError::HolderKind { position });
             }
             if !seen.insert(holder) {
-                return Err(FieldError::DuplicateHolder { position });
+                errors.push(FieldError::DuplicateHolder { position });
             }
         }
-        Ok(())
     }
 
-    fn check_fields(&self, fields: &[(String, String)]) -> Result<(), FieldError> {
-        // The mask bounds the loop: a field beyond the 64th is unknown or stands twice.
+    fn check_fields(&self, fields: &[(String, String)], errors: &mut Vec<FieldError>) {
         let mut seen = 0_u64;
-        for ((key, _), position) in fields.iter().zip(1..) {
-            let index = self.field_index(key).ok_or(FieldError::UnknownField { position })?;
+        for ((key, value), position) in fields.iter().zip(1..) {
+            let Some(index) = self.field_index(key) else {
+                errors.push(FieldError::UnknownField { position });
+                continue;
+            };
             let bit = 1 << index;
             if seen & bit != 0 {
-                return Err(FieldError::DuplicateField { key: key.clone() });
+                errors.push(FieldError::DuplicateField { key: key.clone() });
+                continue;
             }
             seen |= bit;
+            if let Some(field) = self.field(key) {
+                errors.extend(field.check(value).err());
+            }
         }
         for (field, index) in self.fields.iter().zip(0_u32..) {
             if field.required && seen & (1 << index) == 0 {
-                return Err(FieldError::MissingField { key: field.key.clone() });
+                errors.push(FieldError::MissingField { key: field.key.clone() });
             }
         }
-        for (key, value) in fields {
-            if let Some(field) = self.field(key) {
-                field.check(value)?;
-            }
-        }
-        Ok(())
     }
 
     fn well_formed(&self) -> Result<(), LicenseTypeError> {
@@ -424,10 +430,14 @@ impl Field {
     fn check(&self, value: &str) -> Result<(), FieldError> {
         let key = || self.key.clone();
         if value.chars().count() > self.max_length {
-            return Err(FieldError::TooLong { key: key(), max: self.max_length });
+            let error = TextError::TooLong { max: self.max_length };
+            return Err(FieldError::Text { key: key(), error });
         }
         let good = match &self.kind {
-            FieldKind::Text | FieldKind::Address => is_text(value),
+            FieldKind::Text | FieldKind::Address => {
+                text::read(value, self.max_length).map_err(|error| FieldError::Text { key: key(), error })?;
+                true
+            }
             FieldKind::Date => value.parse::<Date>().is_ok(),
             FieldKind::Number => is_number(value),
             FieldKind::Code { values } => values.iter().any(|known| known == value),
@@ -485,11 +495,6 @@ impl<'de> Deserialize<'de> for LicenseType {
         definition.well_formed().map_err(serde::de::Error::custom)?;
         Ok(definition)
     }
-}
-
-/// Not empty, printable, no space at either end.
-fn is_text(value: &str) -> bool {
-    !value.is_empty() && value.trim() == value && value.chars().all(is_printable)
 }
 
 fn is_name(name: &str) -> bool {
@@ -559,7 +564,7 @@ mod tests {
         HolderRef::new("111", number).unwrap()
     }
 
-    fn check(fields: &[(&str, &str)]) -> Result<(), FieldError> {
+    fn check(fields: &[(&str, &str)]) -> Result<(), Vec<FieldError>> {
         let fields: Vec<_> = fields.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
         parse(&definition()).unwrap().check(&[person(CITIZEN)], &fields, None, Date::MIN)
     }
@@ -663,11 +668,39 @@ mod tests {
     #[test]
     fn refuses_bad_fields() {
         use FieldError as E;
-        assert_eq!(check(&[]), Err(E::MissingField { key: "text".into() }));
-        assert_eq!(check(&[("text", "a"), ("other", "b")]), Err(E::UnknownField { position: 2 }));
-        assert_eq!(check(&[("text", "a"), ("text", "a")]), Err(E::DuplicateField { key: "text".into() }));
+        assert_eq!(check(&[]), Err(vec![E::MissingField { key: "text".into() }]));
+        assert_eq!(check(&[("text", "a"), ("other", "b")]), Err(vec![E::UnknownField { position: 2 }]));
+        assert_eq!(
+            check(&[("text", "a"), ("text", "a")]),
+            Err(vec![E::DuplicateField { key: "text".into() }])
+        );
         let long = "长".repeat(21);
-        assert_eq!(check(&[("text", &long)]), Err(E::TooLong { key: "text".into(), max: 20 }));
+        let text = |key: &str, error| E::Text { key: key.into(), error };
+        let unfit = |key, class, place| text(key, TextError::Character { class, place });
+        for key in ["text", "date"] {
+            let found = check(&[("text", "a"), (key, &long)][usize::from(key == "text")..]);
+            assert_eq!(found, Err(vec![text(key, TextError::TooLong { max: 20 })]));
+        }
+        for (value, error) in [
+            ("", text("address", TextError::Empty)),
+            (" a", unfit("address", text::Class::EdgeBlank, 1)),
+            ("a\nb", unfit("address", text::Class::Control, 2)),
+            ("a\u{200b}b", unfit("address", text::Class::ZeroWidth, 2)),
+        ] {
+            assert_eq!(check(&[("text", "a"), ("address", value)]), Err(vec![error]));
+        }
+        let all = [("date", "1"), ("other", "b"), ("code", "丙"), ("number", "x")];
+        let wrong = |key: &str| E::BadValue { key: key.into() };
+        assert_eq!(
+            check(&all),
+            Err(vec![
+                wrong("date"),
+                E::UnknownField { position: 2 },
+                wrong("code"),
+                wrong("number"),
+                E::MissingField { key: "text".into() }
+            ])
+        );
         let bad = [
             ("date", "2024-02-30"),
             ("date", "20240229"),
@@ -685,20 +718,12 @@ mod tests {
             ("citizen", " 11010519491231002X"),
             ("uscc", "91350100"),
             ("uscc", "91350100m000100Y43"),
-            ("address", ""),
-            ("address", " a"),
-            ("address", "a\nb"),
-            ("address", "a\u{200b}b"),
         ];
         for (key, value) in bad {
-            assert_eq!(
-                check(&[("text", "a"), (key, value)]),
-                Err(E::BadValue { key: key.into() }),
-                "{value:?}"
-            );
+            assert_eq!(check(&[("text", "a"), (key, value)]), Err(vec![wrong(key)]), "{value:?}");
         }
         for (key, value) in [("citizen", "110105194912310021"), ("uscc", "91350100M000100Y4A")] {
-            let error = check(&[("text", "a"), (key, value)]).unwrap_err();
+            let error = check(&[("text", "a"), (key, value)]).unwrap_err().remove(0);
             assert!(error.is_check_error() && !error.to_string().contains(value), "{error}");
         }
     }
@@ -713,15 +738,15 @@ mod tests {
         let with = |license_type: &LicenseType, holders: &[HolderRef]| {
             license_type.check(holders, &fields, None, Date::MIN)
         };
-        assert_eq!(with(&license_type, &[]), Err(E::HolderCount { found: 0, min: 1, max: 2 }));
-        let three = [one.clone(), two.clone(), one.clone()];
-        assert_eq!(with(&license_type, &three), Err(E::HolderCount { found: 3, min: 1, max: 2 }));
+        assert_eq!(with(&license_type, &[]), Err(vec![E::HolderCount { found: 0, min: 1, max: 2 }]));
+        let three = [one.clone(), two.clone(), person("110105194912310003")];
+        assert_eq!(with(&license_type, &three), Err(vec![E::HolderCount { found: 3, min: 1, max: 2 }]));
         let twice = [one.clone(), one.clone()];
-        assert_eq!(with(&license_type, &twice), Err(E::DuplicateHolder { position: 2 }));
+        assert_eq!(with(&license_type, &twice), Err(vec![E::DuplicateHolder { position: 2 }]));
         let mixed = [one.clone(), company.clone()];
-        assert_eq!(with(&license_type, &mixed), Err(E::HolderKind { position: 2 }));
+        assert_eq!(with(&license_type, &mixed), Err(vec![E::HolderKind { position: 2 }]));
         license_type.holders = HolderKind::Legal;
-        assert_eq!(with(&license_type, &mixed), Err(E::HolderKind { position: 1 }));
+        assert_eq!(with(&license_type, &mixed), Err(vec![E::HolderKind { position: 1 }]));
         license_type.holders = HolderKind::Both;
         assert_eq!(with(&license_type, &mixed), Ok(()));
 
@@ -729,11 +754,11 @@ mod tests {
         let until = |license_type: &LicenseType, end: Option<&str>| {
             license_type.check(&mixed, &fields, end.map(|end| end.parse().unwrap()), from)
         };
-        assert_eq!(until(&license_type, Some("2025-12-31")), Err(E::EndBeforeStart));
+        assert_eq!(until(&license_type, Some("2025-12-31")), Err(vec![E::EndBeforeStart]));
         assert_eq!(until(&license_type, Some("2026-01-01")), Ok(()));
         license_type.validity = Validity::Required;
-        assert_eq!(until(&license_type, None), Err(E::EndMissing));
+        assert_eq!(until(&license_type, None), Err(vec![E::EndMissing]));
         license_type.validity = Validity::None;
-        assert_eq!(until(&license_type, Some("2027-01-01")), Err(E::EndNotAllowed));
+        assert_eq!(until(&license_type, Some("2027-01-01")), Err(vec![E::EndNotAllowed]));
     }
 }
