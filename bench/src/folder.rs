@@ -51,7 +51,7 @@ pub async fn prepare(folder: &Path, own: bool) -> anyhow::Result<Config> {
     let config = init::development(folder, None)?;
     let keys = app::ledger_keys(&app::key_folder(&config)?)?;
     let (ledger, _) = Ledger::open(app::ledger_options(&config), keys)?;
-    init::register(&ledger, &init::development_register()).await?;
+    init::register_development(&ledger, &init::development_register()).await?;
     tokio::task::spawn_blocking(move || ledger.close()).await?;
     Ok(config)
 }
@@ -94,7 +94,7 @@ impl InProcess {
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let keys = app::ledger_keys(&app::key_folder(config)?)?;
         let (ledger, _) = Ledger::open(app::ledger_options(config), keys)?;
-        init::register(&ledger, &init::development_register()).await?;
+        init::register_development(&ledger, &init::development_register()).await?;
         Self::over(config, ledger)
     }
 

@@ -26,7 +26,15 @@ pub fn retrieve() -> Template {
     let mode = Some(fbb.create_string("envelope"));
     let grant = Some(fbb.create_string(&Place::Grant.letters()));
     let use_ = Some(context(&mut fbb));
-    let args = wire::RetrieveRequestArgs { license, mode, fields: None, holder: None, grant, use_ };
+    let args = wire::RetrieveRequestArgs {
+        license,
+        mode,
+        fields: None,
+        holder: None,
+        grant,
+        use_,
+        include_ended: false,
+    };
     let root = wire::RetrieveRequest::create(&mut fbb, &args);
     fbb.finish(root, None);
     Template::machine(fbb.finished_data().to_vec())

@@ -227,6 +227,7 @@ impl Workload {
                 item_tag: 0,
                 until_ms: u64::MAX,
                 max_uses: 0,
+                portal: ORGANISATION,
             }],
             ..Record::default()
         };
@@ -246,7 +247,7 @@ impl Workload {
             let read = |fact| (fact, self.ledger.state().version(&fact));
             let reads = vec![
                 read(Fact::License(subject.license)),
-                read(Fact::Grant(subject.grant)),
+                read(Fact::Grant(self.ledger.state().grant_id(&subject.grant))),
                 read(Fact::Holder(subject.holder)),
             ];
             match commit(&self.ledger, command(&record, reads, vec![part])).await {

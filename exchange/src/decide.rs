@@ -22,8 +22,8 @@ use crate::participant::{Participant, Role};
 use crate::proposal::{self, Approved, Proposal};
 use crate::refusal::{Fault, Refusal};
 use crate::request::{
-    Action, Draft, GrantCreate, GrantRevoke, GrantTarget, LinkEnd, LinkKind, LinkMake, LogQuery, Mode, Named,
-    Propose, Proposed, Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
+    Action, Draft, GrantCreate, GrantRevoke, GrantSearch, GrantTarget, LinkEnd, LinkKind, LinkMake, LogQuery,
+    Mode, Named, Paging, Propose, Proposed, Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
 };
 
 /// Failed matches an organisation may make on one license a day.
@@ -95,13 +95,28 @@ pub(crate) enum Granted<'a> {
     /// Carry a proposal out.
     Approve(Approved),
     /// Show a holder's trace, to an agent by a link.
-    Trace { trace: &'a Trace<'a>, link: Option<LinkKind> },
+    Trace { trace: &'a Trace<'a>, link: Option<LinkKind>, delay_days_max: u16 },
     /// Answer an auditor; with the label of the holder asked for, `None` for one that the log does not know.
     LogQuery { query: &'a LogQuery, holder: Option<Option<Label>> },
     /// Make a link; an agent whom the log does not know gets a label by it.
     LinkMake { key: Key, version: u32, make: &'a LinkMake, holder: Label },
     /// End a link.
     LinkEnd { key: Key, version: u32, link: Link },
+    /// Show a page of a list.
+    List { list: List, paging: Paging },
+}
+
+/// A list, of what the caller may see.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum List {
+    /// The register, or one registration.
+    Participants { only: Option<Uscc> },
+    /// What was proposed.
+    Proposals,
+    /// A holder's grants; none of a holder whom the log does not know.
+    GrantsOf { holder: Option<Label> },
+    /// The live grants that an organisation may use.
+    GrantsTo { grantee: Uscc },
 }
 
 impl Granted<'_> {
@@ -174,6 +189,30 @@ pub fn decide<'a>(
         Action::Propose(propose) => proposal::propose(context, facts, caller, propose),
         Action::Approve(approve) => proposal::approve(context, facts, caller, approve),
         Action::Trace(trace) => decide_trace(context, facts, caller, trace),
+        Action::ParticipantList(paging) => {
+            let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
+            let only = (!all).then_some(caller.organisation);
+            Ok(plain(Granted::List { list: List::Participants { only }, paging: *paging }, Vec::new()))
+        }
+        Action::ProposalList(paging) => {
+            need(caller, Role::Operator)?;
+            Ok(plain(Granted::List { list: List::Proposals, paging: *paging }, Vec::new()))
+        }
+        Action::GrantSearch(GrantSearch { holder: Some(holder), paging }) => {
+            // As a search: the portal vouches for the holder, whom the log may not know.
+            need(caller, Role::Portal)?;
+            let holder = facts.holder(holder).map(|holder| holder.label);
+            let concerned = holder.into_iter().collect();
+            Ok(plain(Granted::List { list: List::GrantsOf { holder }, paging: *paging }, concerned))
+        }
+        Action::GrantSearch(GrantSearch { holder: None, paging }) => {
+            need(caller, Role::Relying).or_else(|_| need(caller, Role::Peer))?;
+            let grantee = caller.organisation;
+            // The holders whose grants a page shows learn nothing of each other, not even a label.
+            let permit =
+                plain(Granted::List { list: List::GrantsTo { grantee }, paging: *paging }, Vec::new());
+            Ok(Permit { names_holder: false, ..permit })
+        }
         Action::LogQuery(query) => {
             need(caller, Role::Auditor)?;
             let holder = query.holder.as_ref().map(|holder| facts.holder(holder).map(|holder| holder.label));
@@ -254,17 +293,68 @@ pub fn concerned(
             holder.iter().collect()
         }
         Action::LogQuery(query) => query.holder.iter().collect(),
+        Action::GrantSearch(search) => search.holder.iter().collect(),
         Action::Propose(Propose { what: Proposed::Holder(_, holder), .. }) => vec![holder],
         Action::Approve(approve) => {
             let (_, proposal) = facts.proposal(&approve.proposal);
             return proposal.and_then(|proposal| proposal.label()).into_iter().collect();
         }
-        Action::Propose(Propose { what: Proposed::RotateEpoch | Proposed::Participant(_), .. }) => Vec::new(),
+        Action::Propose(_) | Action::ParticipantList(_) | Action::ProposalList(_) => Vec::new(),
         Action::ParticipantAdd(_) | Action::ParticipantChange(_) | Action::ParticipantSuspend(_) => {
             Vec::new()
         }
     };
     named.into_iter().filter_map(|holder| facts.holder(holder)).map(|holder| holder.label).collect()
+}
+
+/// Fills up whom a denial concerns with holders that are nobody, as far as there may be real ones: whether a license or a
+/// holder exists is told by no work that is done or left out for them, from here to the journal.
+pub fn level(
+    context: &Context<'_>,
+    facts: &mut Facts<'_>,
+    action: &Action<'_>,
+    concerned: &mut Vec<Label>,
+    nobodies: &[Label],
+) {
+    let named_type = |named: &Named<'_>| match named {
+        Named::Identifier { identifier, .. } => identifier.type_code(),
+        Named::Number { type_code, .. } => *type_code,
+    };
+    let (license_type, holders) = match action {
+        Action::Issue(draft) => (None, draft.holders.len()),
+        Action::Transition(transition) => (Some(transition.identifier.type_code()), 1),
+        Action::Retrieve(Retrieve { license: named, .. })
+        | Action::Verify(Verify { subject: Subject::Named(named), .. }) => (Some(named_type(named)), 1),
+        Action::GrantCreate(GrantCreate { target: GrantTarget::License(identifier), .. }) => {
+            (Some(identifier.type_code()), 1)
+        }
+        Action::LogQuery(query) => (None, usize::from(query.holder.is_some())),
+        Action::GrantSearch(search) => (None, usize::from(search.holder.is_some())),
+        Action::ParticipantList(_) | Action::ProposalList(_) => (None, 0),
+        Action::ParticipantAdd(_)
+        | Action::ParticipantChange(_)
+        | Action::ParticipantSuspend(_)
+        | Action::Propose(Propose {
+            what: Proposed::RotateEpoch | Proposed::Participant(_) | Proposed::Type(_),
+            ..
+        })
+        | Action::Approve(_) => (None, 0),
+        Action::Verify(Verify { subject: Subject::Envelope(_), .. })
+        | Action::Search(_)
+        | Action::GrantCreate(_)
+        | Action::GrantRevoke(_)
+        | Action::Trace(_)
+        | Action::LinkMake(_)
+        | Action::LinkEnd(_)
+        | Action::Propose(_) => (None, 1),
+    };
+    let license_type = license_type.and_then(|code| facts.license_type(&code));
+    let most = license_type.map_or(0, |license_type| license_type.max_holders).max(holders);
+    // The erased are concerned by nothing any more.
+    let state = context.ledger.state();
+    concerned.retain(|label| state.holder_by_label(label).is_some_and(|holder| !holder.erased));
+    let missing = most.saturating_sub(concerned.len());
+    concerned.extend(nobodies.iter().take(missing));
 }
 
 /// A portal's link between two persons.
@@ -319,7 +409,8 @@ fn decide_trace<'a>(
         }
     };
     let concerned = holder.iter().map(|holder| holder.label).collect();
-    Ok(plain(Granted::Trace { trace, link }, concerned))
+    let delay_days_max = facts.rules().delay_days_max;
+    Ok(plain(Granted::Trace { trace, link, delay_days_max }, concerned))
 }
 
 /// A permit without counters. The holders it concerns are known by their labels; whether the receipt shows the labels
@@ -474,8 +565,8 @@ enum Right {
     Holder,
     /// The license's own issuing authority.
     Issuer,
-    /// A grant, with its limit of uses.
-    Grant(Key, u32),
+    /// A grant, by its key, with its limit of uses and its modes.
+    Grant { key: Key, limit: u32, modes: u8 },
 }
 
 /// What a use is about, for [`right`].
@@ -498,12 +589,13 @@ fn right(context: &Context<'_>, facts: &mut Facts<'_>, ask: &Use<'_>) -> Result<
     if crate::ablation::is_without(crate::ablation::Without::Floor) {
         return Ok(Right::Open);
     }
-    let grant = ask.grant.map(|id| (id, facts.grant(&id)));
+    let grant = ask.grant.map(|id| facts.grant(&id));
     let no_license = if ask.found.is_none() { Reason::NoSuchLicense } else { Reason::NoGrant };
     let organisation = &ask.caller.organisation;
-    if let Some((id, grant)) = grant {
+    if let Some(grant) = grant {
         let for_one_item = grant.as_ref().is_some_and(|grant| grant.item_tag != 0);
         let item_tag = if for_one_item { facts::item_tag(context.ledger, &ask.context.item_code) } else { 0 };
+        let vouched = grant.as_ref().is_some_and(|grant| facts.portal_vouches(grant));
         let question = Ask {
             organisation: organisation.as_str(),
             license: ask.found.map(|found| &found.key),
@@ -512,14 +604,16 @@ fn right(context: &Context<'_>, facts: &mut Facts<'_>, ask: &Use<'_>) -> Result<
             mode: ask.mode,
             fields: ask.fields,
             item_tag,
+            vouched,
             now_ms: facts.now_ms,
         };
         let covered = floor::covers(grant.as_ref(), &question);
-        let limit = grant.as_ref().map_or(0, |grant| grant.max_uses);
-        if !ask.caller.has(Role::Relying) {
+        let (key, limit, modes) =
+            grant.as_ref().map_or(([0; 16], 0, 0), |grant| (grant.key, grant.max_uses, grant.modes));
+        if !ask.caller.has(Role::Relying) && !ask.caller.has(Role::Peer) {
             return Err(Reason::OtherGrantee);
         }
-        return covered.map(|()| Right::Grant(id, limit)).map_err(|reason| {
+        return covered.map(|()| Right::Grant { key, limit, modes }).map_err(|reason| {
             if ask.holders.is_empty() && reason == Reason::OtherHolder { no_license } else { reason }
         });
     }
@@ -541,11 +635,11 @@ fn right(context: &Context<'_>, facts: &mut Facts<'_>, ask: &Use<'_>) -> Result<
 /// Counts a use, and shows labels only to whom a right, or the license itself, has told who the holder is.
 fn used<'a>(permit: Permit<'a>, right: Right, caller: &Participant, facts: &mut Facts<'_>) -> Permit<'a> {
     let names_holder = match right {
-        Right::Holder | Right::Grant(..) => permit.names_holder,
+        Right::Holder | Right::Grant { .. } => permit.names_holder,
         Right::Issuer | Right::Open => permit.names_holder && permit.granted.has_license(),
     };
     let grant = match right {
-        Right::Grant(key, limit) => Some((key, limit)),
+        Right::Grant { key, limit, .. } => Some((key, limit)),
         Right::Open | Right::Holder | Right::Issuer => None,
     };
     let quota = caller.daily_quota.map(|limit| (limit, facts.today()));
@@ -627,7 +721,18 @@ fn decide_retrieve<'a>(
     if named.version.is_some_and(|version| version != found.license.certificate_version) {
         return Err(denied(Reason::NoSuchLicense));
     }
-    facts.validity(&found.license);
+    let ended = facts.validity(&found.license) == Validity::Ended
+        || found.license.state != LicenseState::Valid.number();
+    if ended && retrieve.mode == Mode::Envelope {
+        // The bytes say nothing of it themselves. Only who has the right to them learns why they are not given.
+        let granted = match right {
+            Right::Grant { modes, .. } => modes & Mode::Ended.bit() != 0,
+            Right::Open | Right::Holder | Right::Issuer => true,
+        };
+        if !granted || !retrieve.include_ended {
+            return Err(Refusal::new(Code::LicenseEnded));
+        }
+    }
     let concerned = found.license.holders.clone();
     Ok(used(plain(Granted::Retrieve { retrieve, found }, concerned), right, caller, facts))
 }
@@ -904,7 +1009,9 @@ fn decide_grant<'a>(
     let fields =
         floor::field_mask(Some(&license_type), create.fields.iter().map(String::as_str)).ok_or_else(bad)?;
     let grantee = facts.participant(&create.grantee).ok_or_else(bad)?;
-    if create.until_ms <= facts.now_ms || !grantee.has(Role::Relying) {
+    let may_hold = grantee.has(Role::Relying) || grantee.has(Role::Peer);
+    // A portal that vouches for a holder would grant itself what it likes.
+    if create.until_ms <= facts.now_ms || !may_hold || create.grantee == caller.organisation {
         return Err(bad());
     }
     Ok(plain(Granted::GrantCreate { create, holder: holder.label, target, fields }, concerned))
@@ -940,9 +1047,9 @@ fn registered(
 }
 
 /// Whether one operator may write a registration alone, given how it was and how it is to be. Else one could make a second
-/// of itself, and two operators would be nobody's check. To suspend, which only takes away, one is always enough.
+/// of itself, or a portal that reads whom it likes. To suspend, which only takes away, one is always enough.
 fn by_one_operator(registrations: &[&Participant]) -> Result<(), Refusal> {
-    if registrations.iter().any(|registration| registration.oversees()) {
+    if registrations.iter().any(|registration| registration.takes_two()) {
         return Err(Refusal::new(Code::NeedsTwoOperators));
     }
     Ok(())

@@ -28,10 +28,11 @@ use verifier::trace::Label as PageLabel;
 use verifier::{Hash, license as envelope};
 
 use crate::cosign::Cosigning;
-use crate::decide::{self, Denial, Granted, Permit};
+use crate::decide::{self, Denial, Granted, List, Permit};
 use crate::facts::{self, Found, Link};
 use crate::floor;
 use crate::json::{Object, USUAL_DOCUMENT_BYTES};
+use crate::lists;
 use crate::machine::{self, Form};
 use crate::pages;
 use crate::participant::Participant;
@@ -122,6 +123,8 @@ struct Private<'a> {
     link: Option<LinkKind>,
     /// An auditor's purpose and user.
     audit: Option<(&'a str, &'a str)>,
+    /// The holders concerned have nothing to do with each other.
+    apart: bool,
 }
 
 impl<'a> Private<'a> {
@@ -194,8 +197,11 @@ impl<'a> Private<'a> {
                 }
                 asked.reason = &propose.reason;
             }
+            Action::GrantSearch(search) => {
+                asked.persons.extend(search.holder.as_ref().map(|holder| (HOLDER, holder)));
+            }
             // The proposal stands in the state part, as a document.
-            Action::Approve(_) => {}
+            Action::Approve(_) | Action::ParticipantList(_) | Action::ProposalList(_) => {}
         }
         asked
     }
@@ -308,7 +314,9 @@ pub(crate) struct Annotation<'a> {
     pub(crate) item_name: &'a str,
     pub(crate) business_code: &'a str,
     pub(crate) created_at: String,
-    pub(crate) expires_at: String,
+    /// `None` where the license is not in force: such a copy is good for no use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_at: Option<String>,
     pub(crate) watermark: String,
 }
 
@@ -461,7 +469,9 @@ impl Builder<'_> {
             Granted::Retrieve { retrieve, found } => {
                 let envelope = facts::stored_envelope(self.ledger, &found.license)?;
                 let (identifier, fields) = match retrieve.mode {
-                    Mode::Envelope | Mode::Verify | Mode::Search => (facts::identifier_in(&envelope)?, None),
+                    Mode::Envelope | Mode::Verify | Mode::Search | Mode::Ended => {
+                        (facts::identifier_in(&envelope)?, None)
+                    }
                     Mode::Fields | Mode::Face | Mode::Copy => {
                         let all = retrieve.mode != Mode::Fields;
                         let content = facts::content_of(&envelope)?;
@@ -475,7 +485,7 @@ impl Builder<'_> {
                 };
                 private.identifiers = vec![identifier.clone().into()];
                 let annotation =
-                    (retrieve.mode == Mode::Copy).then(|| annotate(entry, caller, &retrieve.context));
+                    (retrieve.mode == Mode::Copy).then(|| annotate(entry, caller, &retrieve.context, &found));
                 let answer = RetrieveAnswer {
                     identifier,
                     mode: retrieve.mode.name(),
@@ -553,6 +563,7 @@ impl Builder<'_> {
             Granted::GrantCreate { create, holder, target, fields } => {
                 let mut key = [0; 16];
                 SystemRandom::new().fill(&mut key).map_err(|_| Refusal::new(Code::Internal))?;
+                let id = self.ledger.state().grant_id(&key);
                 state.grants.push(GrantState {
                     key,
                     version: 1,
@@ -569,13 +580,14 @@ impl Builder<'_> {
                         .map_or(0, |code| facts::item_tag(self.ledger, code)),
                     until_ms: create.until_ms,
                     max_uses: create.max_uses,
+                    portal: *entry.organisation.as_bytes(),
                 });
-                private.grant = Some(key);
-                json(&GrantAnswer { grant: hex::encode(key), state: "active" })
+                private.grant = Some(id);
+                json(&GrantAnswer { grant: hex::encode(id), state: "active" })
             }
             Granted::GrantRevoke { revoke, grant } => {
                 state.grants.push(GrantState {
-                    key: revoke.grant,
+                    key: grant.key,
                     version: grant.version + 1,
                     state: floor::GRANT_REVOKED,
                     holder: grant.holder,
@@ -587,6 +599,7 @@ impl Builder<'_> {
                     item_tag: grant.item_tag,
                     until_ms: grant.until_ms,
                     max_uses: grant.max_uses,
+                    portal: grant.portal,
                 });
                 json(&GrantAnswer { grant: hex::encode(revoke.grant), state: "revoked" })
             }
@@ -611,7 +624,7 @@ impl Builder<'_> {
                     complete: None,
                 })
             }
-            Granted::Approve(Approved { id, version, proposal, holder, links }) => {
+            Granted::Approve(Approved { id, version, proposal, definition, holder, links }) => {
                 let mut document = |kind: ledger::DocumentKind, key, version, value| {
                     state.documents.push(DocumentState { kind: kind.number(), key, version, value });
                 };
@@ -646,6 +659,12 @@ impl Builder<'_> {
                         let value = new.participant.document();
                         document(ledger::DocumentKind::Participant, key, new.version, value);
                     }
+                    (proposal::Kind::PublishType, _) => {
+                        let new = proposal.publication.as_ref().zip(definition);
+                        let (new, value) = new.ok_or_else(|| Refusal::new(Code::Internal))?;
+                        let key = facts::type_key(self.ledger, &new.code);
+                        document(ledger::DocumentKind::LicenseType, key, new.version, value);
+                    }
                     // A proposal about a holder that names none is not written.
                     (_, None) => return Err(Refusal::new(Code::Internal)),
                 }
@@ -656,16 +675,24 @@ impl Builder<'_> {
                     complete,
                 })
             }
-            Granted::Trace { trace, link } => {
+            Granted::Trace { trace, link, delay_days_max } => {
                 private.link = link;
                 let label = state.concerned.first().copied();
-                json(&pages::trace(self.cosigning, label, trace.before, trace.limit).await?)
+                json(&pages::trace(self.cosigning, label, trace.before, trace.limit, delay_days_max).await?)
             }
             Granted::LogQuery { query, holder } => {
                 let (page, concerned, release_ms) = pages::audit(self.cosigning, query, holder).await?;
                 // Nobody tells the erased.
                 (state.concerned, keys) = self.living(&concerned)?;
                 state.release_ms = if state.concerned.is_empty() { 0 } else { release_ms };
+                json(&page)
+            }
+            Granted::List { list, paging } => {
+                let (page, shown) = lists::page(self.ledger, list, paging, entry.now_ms).await?;
+                if matches!(list, List::GrantsTo { .. }) {
+                    private.apart = true;
+                    (state.concerned, keys) = self.living(&shown)?;
+                }
                 json(&page)
             }
             Granted::LinkMake { key, version, make, holder } => {
@@ -823,7 +850,8 @@ impl Builder<'_> {
             detail: &self.detail(private, &state.concerned),
             answer: is_bound.then_some(answer),
         };
-        let Sealed { told, subjects } = if private.audit.is_some() && !keys.is_empty() {
+        let apart = private.apart || private.audit.is_some();
+        let Sealed { told, subjects } = if apart && !keys.is_empty() {
             self.seal_each(keys, &text)
         } else {
             self.seal_once(&salt, &state.concerned, keys, &text)
@@ -1058,8 +1086,27 @@ fn all_match(content: &LicenseContent, expect: &[(String, String)]) -> bool {
     expect.iter().all(|(name, value)| face.iter().any(|(have, is)| have == name && is == value))
 }
 
-fn annotate<'a>(entry: &Entry<'_>, caller: &'a Participant, context: &'a UseContext<'_>) -> Annotation<'a> {
-    let expires_ms = entry.now_ms + COPY_SECONDS * 1_000;
+/// What marks a copy. One of a license that is not in force says so where everybody looks, with the day it is said of.
+fn annotate<'a>(
+    entry: &Entry<'_>,
+    caller: &'a Participant,
+    context: &'a UseContext<'_>,
+    found: &Found,
+) -> Annotation<'a> {
+    let in_force = in_force(entry, found);
+    let used = format!("仅供{}办理{}使用", caller.name, context.item_name);
+    let watermark = if in_force {
+        used
+    } else {
+        let today = Date::at(i64::try_from(entry.now_ms / 1_000).unwrap_or(i64::MAX));
+        let license = &found.license;
+        let why = match Standing::from_number(license.state).unwrap_or(Standing::Other) {
+            Standing::Valid if today.days() < license.valid_from_day => "尚未生效",
+            Standing::Valid => "有效期已届满",
+            other => other.name(),
+        };
+        format!("本证照截至{today}不在有效状态（{why}），不得作为有效证照使用；{used}")
+    };
     Annotation {
         creator: caller.organisation.as_str(),
         creator_name: &caller.name,
@@ -1067,8 +1114,8 @@ fn annotate<'a>(entry: &Entry<'_>, caller: &'a Participant, context: &'a UseCont
         item_name: &context.item_name,
         business_code: &context.business_code,
         created_at: schemas::date::rfc3339(entry.now_ms),
-        expires_at: schemas::date::rfc3339(expires_ms),
-        watermark: format!("仅供{}办理{}使用", caller.name, context.item_name),
+        expires_at: in_force.then(|| schemas::date::rfc3339(entry.now_ms + COPY_SECONDS * 1_000)),
+        watermark,
     }
 }
 

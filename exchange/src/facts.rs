@@ -8,13 +8,13 @@ use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
-use schemas::license_type::LicenseType;
+use schemas::license_type::{LicenseType, MAX_HOLDERS};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use verifier::license::{LicenseContent, OpenedEnvelope};
 
-use crate::participant::{Documents, Participant};
+use crate::participant::{Documents, Participant, Rules};
 use crate::proposal::{Hold, Proposal};
 use crate::refusal::Refusal;
 use crate::request::{LinkKind, Named};
@@ -114,6 +114,13 @@ impl<'a> Facts<'a> {
         self.keyed_type(code).1
     }
 
+    /// The definition of a license type with its fact version.
+    pub fn published(&mut self, code: &LicenseTypeCode) -> (u32, Option<Arc<LicenseType>>) {
+        let (key, version, license_type) = self.types.get(self.ledger, code, type_key);
+        self.read(Fact::Document(DocumentKind::LicenseType, key), version);
+        (version, license_type)
+    }
+
     /// The definition of a license type, and its key, which grants name a type by.
     pub fn keyed_type(&mut self, code: &LicenseTypeCode) -> (Key, Option<Arc<LicenseType>>) {
         let (key, version, license_type) = self.types.get(self.ledger, code, type_key);
@@ -207,6 +214,19 @@ impl<'a> Facts<'a> {
     /// The proposal with an id, and its fact version.
     pub fn proposal(&mut self, id: &Key) -> (u32, Option<Proposal>) {
         self.document(DocumentKind::Proposal, *id)
+    }
+
+    /// What was fixed when the log was made; a log without it allows no delay.
+    pub fn rules(&mut self) -> Rules {
+        self.document(DocumentKind::Rules, rules_key(self.ledger)).1.unwrap_or(Rules { delay_days_max: 0 })
+    }
+
+    /// Whether the portal that made a grant still vouches for holders; its registration's end ends the decision.
+    pub fn portal_vouches(&mut self, grant: &Grant) -> bool {
+        // The gateway wrote the code itself; one that cannot be read vouches for nobody.
+        let portal = std::str::from_utf8(&grant.portal).ok().and_then(|code| code.parse::<Uscc>().ok());
+        let portal = portal.and_then(|portal| self.participant(&portal));
+        portal.is_some_and(|portal| portal.vouches_at(self.now_ms))
     }
 
     /// Whether a holder is under legal hold, and the fact version of that.
@@ -348,6 +368,19 @@ pub fn link_key(ledger: &Ledger, portal: &Uscc, holder: &HolderRef, agent: &Hold
 /// Key of a license type's document.
 pub fn type_key(ledger: &Ledger, code: &LicenseTypeCode) -> Key {
     ledger.keyed().key("type", &[code.as_bytes()])
+}
+
+/// Holders that are nobody: a denial concerns them in place of those whom there are not, so that it is the same work.
+pub const NOBODIES: u8 = MAX_HOLDERS as u8;
+
+/// Keys of the holders that are nobody. No request names one of them: there is no such holder type.
+pub fn nobody_keys(ledger: &Ledger) -> impl Iterator<Item = Key> + '_ {
+    (0..NOBODIES).map(|number| ledger.keyed().key("nobody", &[&[number]]))
+}
+
+/// Key of the document with what was fixed when the log was made.
+pub fn rules_key(ledger: &Ledger) -> Key {
+    ledger.keyed().key("rules", &[])
 }
 
 /// Tag of a service item code.

@@ -7,10 +7,12 @@ use schemas::license_type::{BASE_FIELDS, LicenseType};
 use crate::request::Mode;
 
 /// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
-pub const POLICY: &str = "miaoxiang floor v1: default deny; issuers act on their own types and licenses; portals vouch for the \
+pub const POLICY: &str = "miaoxiang floor v2: default deny; issuers act on their own types and licenses; portals vouch for the \
 holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
-holder for this organisation, license or type, mode, fields and item; portals read the trace of the holder they name, for an \
-agent with a live link; auditors read the log for a purpose; a use is delayed by the classes of its participant";
+holder for this organisation, license or type, mode, fields and item, whose portal still vouches for holders; no portal grants \
+itself anything; the signed bytes of a license that is not in force are given on express request only, by a grant in a mode of \
+its own; portals read the trace of the holder they name, for an agent with a live link; auditors read the log for a purpose; a \
+use is delayed by the classes of its participant";
 
 /// Grant state: active.
 pub const GRANT_ACTIVE: u8 = 1;
@@ -34,6 +36,8 @@ pub struct Ask<'a> {
     pub fields: u64,
     /// Tag of the service item in the use context; looked at for a grant that is for one item only.
     pub item_tag: u64,
+    /// Whether the portal that made the grant still vouches for holders.
+    pub vouched: bool,
     /// Now, ms since 1970.
     pub now_ms: u64,
 }
@@ -55,6 +59,9 @@ pub fn covers(grant: Option<&Grant>, ask: &Ask<'_>) -> Result<(), Reason> {
     }
     if ask.now_ms > grant.until_ms {
         return Err(Reason::GrantExpired);
+    }
+    if !ask.vouched {
+        return Err(Reason::PortalInactive);
     }
     let on_target = if grant.target_is_type {
         grant.target == *ask.license_type
@@ -102,6 +109,7 @@ mod tests {
 
     fn grant() -> Grant {
         Grant {
+            key: [4; 16],
             version: 1,
             state: GRANT_ACTIVE,
             holder: HOLDER,
@@ -113,6 +121,7 @@ mod tests {
             item_tag: 5,
             until_ms: 1_000,
             max_uses: 0,
+            portal: *b"91350100M000100Y43",
         }
     }
 
@@ -125,6 +134,7 @@ mod tests {
             mode: Mode::Verify,
             fields: 0b01,
             item_tag: 5,
+            vouched: true,
             now_ms: 1_000,
         }
     }
@@ -142,6 +152,7 @@ mod tests {
         let paused = Grant { state: 2, ..grant() };
         assert_eq!(covers(Some(&paused), &ask()), Err(Reason::GrantPaused));
         assert_eq!(covers(Some(&grant()), &Ask { now_ms: 1_001, ..ask() }), Err(Reason::GrantExpired));
+        assert_eq!(covers(Some(&grant()), &Ask { vouched: false, ..ask() }), Err(Reason::PortalInactive));
         let other = Ask { license: Some(&TYPE), ..ask() };
         assert_eq!(covers(Some(&grant()), &other), Err(Reason::GrantOtherTarget));
         let type_grant = Grant { target: LICENSE, target_is_type: true, ..grant() };

@@ -16,7 +16,7 @@
 //! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use ledger::{
-    Bound, Command, Committed, DocumentKind, Key, Ledger, Outcome, ReadError, Refused, RotateError,
+    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, ReadError, Refused, RotateError,
 };
 use schemas::codes::Code;
 use schemas::identifier::{LicenseTypeCode, Uscc};
@@ -87,6 +87,8 @@ pub struct Gateway {
     bodies_kib: Semaphore,
     /// How long a holder is kept after the last license ended, ms.
     retention_ms: u64,
+    /// Labels of the holders that are nobody, once they are in the journal.
+    nobodies: OnceLock<Vec<Label>>,
     /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
     rotate: Notify,
 }
@@ -182,6 +184,7 @@ impl Gateway {
             in_flight: DashMap::new(),
             bodies_kib: Semaphore::new(MAX_BODIES_KIB),
             retention_ms,
+            nobodies: OnceLock::new(),
             rotate: Notify::new(),
         }
     }
@@ -190,6 +193,20 @@ impl Gateway {
     #[must_use]
     pub fn cosigned(self, cosigning: Arc<Cosigning>) -> Self {
         Self { cosigning, ..self }
+    }
+
+    /// Labels of the holders that are nobody, which never change. A log is made with them.
+    fn nobodies(&self) -> &[Label] {
+        if let Some(known) = self.nobodies.get() {
+            return known;
+        }
+        let keys = facts::nobody_keys(&self.ledger);
+        let labels: Option<Vec<Label>> =
+            keys.map(|key| self.ledger.state().holder(&key).map(|holder| holder.label)).collect();
+        match labels {
+            Some(labels) => self.nobodies.get_or_init(|| labels),
+            None => &[],
+        }
     }
 
     /// Resolves when two operators have asked for a change of epoch since the last call.
@@ -313,7 +330,9 @@ impl Gateway {
                         let action = request.as_ref().ok().map(|request| &request.action);
                         let context = self.context();
                         let concerned = action.map_or_else(Vec::new, |action| {
-                            decide::concerned(&context, &mut facts, organisation, action)
+                            let mut concerned = decide::concerned(&context, &mut facts, organisation, action);
+                            decide::level(&context, &mut facts, action, &mut concerned, self.nobodies());
+                            concerned
                         });
                         let denial = Denial { refusal, concerned };
                         self.builder().denied(&entry, action, &denial).map_err(|refusal| refusal.code)?
@@ -448,8 +467,9 @@ impl Gateway {
         organisation: &Uscc,
         request: &Request<'_>,
     ) -> Result<Fresh, Refusal> {
-        // An auditor's page is made of many holders' records: it is sealed under no holder's key to be given again.
-        let key = request.idempotency_key.filter(|_| route != Route::LogQuery);
+        // A page of many holders' records is sealed under no holder's key to be given again.
+        let apart = matches!(route, Route::LogQuery | Route::GrantSearch);
+        let key = request.idempotency_key.filter(|_| !apart);
         let Some(text) = key else { return Ok(Fresh::New(None)) };
         let key = self.idempotency_key(organisation, text);
         let asked = self.ledger.keyed().key("request", &[&[route.number()], request.body]);

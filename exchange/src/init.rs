@@ -10,8 +10,8 @@ use certs::keys::{
 };
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
 use certs::sealed::{EPOCH, Kek, KeyFolder};
-use ledger::record::{DocumentState, Record};
-use ledger::{DocumentKind, Ledger};
+use ledger::record::{DocumentState, NewHolder, Record};
+use ledger::{DocumentKind, Key, Ledger};
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::identifier::Uscc;
@@ -25,7 +25,7 @@ use crate::config::{Config, Listen};
 use crate::effect::{self, sha256};
 use crate::facts;
 use crate::floor;
-use crate::participant::{self, Participant, Role};
+use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
 
 /// How long development keys and bundles are good.
 const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
@@ -105,8 +105,14 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
     Ok(config)
 }
 
-/// Makes a folder without development keys and registers the first operators from their certificates.
-pub async fn production(folder: &Path, origin: &str, operators: &[PathBuf]) -> anyhow::Result<Config> {
+/// Makes a folder without development keys and registers the first operators from their certificates. It has no license
+/// type: those are published by two operators. Its log allows no delay class of more than `delay_days_max` days, for good.
+pub async fn production(
+    folder: &Path,
+    origin: &str,
+    operators: &[PathBuf],
+    delay_days_max: u16,
+) -> anyhow::Result<Config> {
     let mut participants = Vec::new();
     for path in operators {
         let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
@@ -138,7 +144,7 @@ pub async fn production(folder: &Path, origin: &str, operators: &[PathBuf]) -> a
     let ledger_keys = app::ledger_keys(&keys)?;
     let options = app::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
-    register(&ledger, &participants).await?;
+    register(&ledger, Rules { delay_days_max }, &[], &participants).await?;
     tokio::task::spawn_blocking(move || ledger.close()).await?;
     Ok(config)
 }
@@ -334,7 +340,11 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
     app::first_round(config, &ledger, witnesses).await?;
     let key = facts::participant_key(&ledger, &participant.organisation);
     let version = ledger.state().document(DocumentKind::Participant, &key).map_or(0, |found| found.version);
-    let written = if (version != 0) == change {
+    let rules = ledger.state().document(DocumentKind::Rules, &facts::rules_key(&ledger));
+    let rules: Option<Rules> = rules.and_then(|rules| serde_json::from_slice(&rules.value).ok());
+    let written = if !rules.unwrap_or(Rules { delay_days_max: 0 }).allow(&participant) {
+        Err(anyhow::anyhow!("the registration: a delay class is longer than the log allows"))
+    } else if (version != 0) == change {
         let (kind, value) = (DocumentKind::Participant.number(), participant.document());
         let document = DocumentState { kind, key, version: version + 1, value };
         let record = Record { documents: vec![document], ..Record::default() };
@@ -349,24 +359,59 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
     written
 }
 
-/// Journals the built-in types and the participants that are not there yet, as entries of the exchange itself.
-pub async fn register(ledger: &Ledger, participants: &[Participant]) -> anyhow::Result<usize> {
-    let policy = sha256(floor::POLICY.as_bytes());
-    let mut documents = Vec::new();
-    for license_type in LicenseType::builtin() {
+/// Journals what a log begins with, as far as it is not there yet, as an entry of the exchange itself. How many documents
+/// that were.
+pub async fn register(
+    ledger: &Ledger,
+    rules: Rules,
+    types: &[LicenseType],
+    participants: &[Participant],
+) -> anyhow::Result<usize> {
+    let mut documents = vec![(DocumentKind::Rules, facts::rules_key(ledger), serde_json::to_vec(&rules)?)];
+    for license_type in types {
         let key = facts::type_key(ledger, &license_type.code);
-        documents.push((DocumentKind::LicenseType, key, serde_json::to_vec(&license_type)?));
+        documents.push((DocumentKind::LicenseType, key, serde_json::to_vec(license_type)?));
     }
     for participant in participants {
         let key = facts::participant_key(ledger, &participant.organisation);
         documents.push((DocumentKind::Participant, key, participant.document()));
     }
+    found(ledger, documents).await
+}
+
+/// Writes the documents that are not there yet, and the holders that are nobody, as one entry.
+pub(crate) async fn found(
+    ledger: &Ledger,
+    mut documents: Vec<(DocumentKind, Key, Vec<u8>)>,
+) -> anyhow::Result<usize> {
     documents.retain(|(kind, key, _)| ledger.state().document(*kind, key).is_none());
     let written = documents.len();
-    if written > 0 {
-        crate::gateway::write_system_documents(ledger, &policy, documents)
+    let missing = facts::nobody_keys(ledger).filter(|key| ledger.state().holder(key).is_none());
+    let mut new_holders = Vec::new();
+    for key in missing {
+        let new = ledger.new_holder(key);
+        let wrapped = new.wrapped.as_slice().try_into().context("a wrapped key has one length")?;
+        new_holders.push(NewHolder { key, label: new.label, epoch: new.epoch, wrapped });
+    }
+    if written > 0 || !new_holders.is_empty() {
+        let documents = documents.into_iter();
+        let documents = documents
+            .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
+            .collect();
+        let record = Record { documents, new_holders, ..Record::default() };
+        let prepared = effect::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
+        crate::gateway::commit_system(ledger, prepared)
             .await
             .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))?;
     }
     Ok(written)
+}
+
+/// What a development log begins with: the types that come with the program, and the usual rules.
+///
+/// # Errors
+/// The journal takes no entry.
+pub async fn register_development(ledger: &Ledger, participants: &[Participant]) -> anyhow::Result<usize> {
+    let rules = Rules { delay_days_max: USUAL_DELAY_DAYS };
+    register(ledger, rules, &LicenseType::builtin(), participants).await
 }

@@ -70,7 +70,7 @@ pub(crate) fn retrieve_answer(answer: &RetrieveAnswer<'_>) -> Vec<u8> {
             item_name: Some(fbb.create_string(annotation.item_name)),
             business_code: Some(fbb.create_string(annotation.business_code)),
             created_at: Some(fbb.create_string(&annotation.created_at)),
-            expires_at: Some(fbb.create_string(&annotation.expires_at)),
+            expires_at: annotation.expires_at.as_ref().map(|at| fbb.create_string(at)),
             watermark: Some(fbb.create_string(&annotation.watermark)),
         };
         fb::Annotation::create(&mut fbb, &args)

@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand};
 use exchange::app::{self, App, EXIT_USAGE, Exit};
 use exchange::client::{Client, Identity};
 use exchange::config::{Config, ConfigError};
-use exchange::{export, init, probe, quickstart, succession};
+use exchange::participant::{MAX_DELAY_DAYS, USUAL_DELAY_DAYS};
+use exchange::{export, init, operate, probe, quickstart, succession};
 use indicatif::ProgressBar;
 use ledger::{ImageFound, OpenError, RebuildFrom};
 use schemas::routes::Route;
@@ -61,6 +62,14 @@ enum Command {
         /// Data folder of a closed log: the new log is its successor, with its register, types and issuers' keys.
         #[arg(long)]
         continues: Option<PathBuf>,
+        /// Longest time for which a delay class may keep uses from their holders, days: fixed for the whole log. 0 = none.
+        #[arg(
+            long,
+            default_value_t = USUAL_DELAY_DAYS,
+            value_parser = clap::value_parser!(u16).range(0..=i64::from(MAX_DELAY_DAYS)),
+            conflicts_with = "continues"
+        )]
+        delay_days_max: u16,
         /// The old log went back, so that it can neither be served nor closed.
         #[arg(long, requires = "continues")]
         lost: bool,
@@ -136,9 +145,16 @@ enum Command {
         #[command(flatten)]
         operator: Caller,
     },
-    /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch, register-participant.
+    /// License types: what an authority has drafted is published by two operators.
+    #[command(subcommand)]
+    Type(TypeCommand),
+    /// What operators have proposed.
+    #[command(subcommand)]
+    Proposals(ProposalsCommand),
+    /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch, register-participant,
+    /// publish-type.
     Propose {
-        /// The proposal, JSON: kind, holder or participant, reason.
+        /// The proposal, JSON: kind, holder, participant or licenseType, reason.
         file: PathBuf,
         #[command(flatten)]
         operator: Caller,
@@ -150,6 +166,44 @@ enum Command {
         /// The registration that it proposes, JSON; with register-participant only.
         #[arg(long)]
         participant: Option<PathBuf>,
+        /// The definition that it proposes, JSON; with publish-type only.
+        #[arg(long = "type", conflicts_with = "participant")]
+        license_type: Option<PathBuf>,
+        #[command(flatten)]
+        operator: Caller,
+    },
+}
+
+#[derive(Subcommand)]
+enum TypeCommand {
+    /// Proposes a definition, new or with more fields than the one there is; another operator approves: `exchange approve`.
+    Add {
+        /// The definition, JSON.
+        file: PathBuf,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        operator: Caller,
+    },
+    /// Lists the types that are published: code and name, one a line.
+    List {
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Prints the definition of a type.
+    Show {
+        /// Its code, 21 characters.
+        code: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+}
+
+#[derive(Subcommand)]
+enum ProposalsCommand {
+    /// Lists the proposals, JSON, one a line.
+    List {
         #[command(flatten)]
         operator: Caller,
     },
@@ -185,15 +239,22 @@ enum LogCommand {
 
 #[derive(Subcommand)]
 enum ParticipantCommand {
-    /// Registers a participant. An operator or auditor takes two operators: `exchange propose`, or --offline.
+    /// Registers a participant. A portal, auditor or operator, or a delay class, takes two operators: `exchange propose`, or
+    /// --offline.
     Add {
         #[command(flatten)]
         registration: Registration,
     },
-    /// Changes a registration. Of an operator or auditor it takes two operators: `exchange propose`, or --offline.
+    /// Changes a registration. Of a portal, auditor or operator, or of a delay class, it takes two operators: `exchange
+    /// propose`, or --offline.
     Change {
         #[command(flatten)]
         registration: Registration,
+    },
+    /// Lists the register, JSON, one registration a line; who is no operator or auditor sees its own.
+    List {
+        #[command(flatten)]
+        operator: Caller,
     },
     /// Suspends a participant.
     Suspend {
@@ -302,9 +363,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             );
             println!("next: exchange/docs/operations/close-a-log.md, from step 3 on");
         }
-        Command::Init { data, origin, operator, .. } => {
+        Command::Init { data, origin, operator, delay_days_max, .. } => {
             let origin = origin.context("--origin is needed")?;
-            let config = runtime()?.block_on(init::production(&data, &origin, &operator))?;
+            let config = runtime()?.block_on(init::production(&data, &origin, &operator, delay_days_max))?;
             println!("made {} with log {}", data.display(), config.origin);
             println!(
                 "next: put the server certificate, its key and the client authorities where config.toml names them, then `exchange serve`"
@@ -383,10 +444,17 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Propose { file, operator } => {
             runtime()?.block_on(operate(Route::Propose, &json_file(&file)?, operator))?;
         }
-        Command::Approve { proposal, participant, operator } => {
+        Command::Type(command) => runtime()?.block_on(license_type(command))?,
+        Command::Proposals(ProposalsCommand::List { operator }) => {
+            runtime()?.block_on(list(Route::ProposalList, "proposals", operator))?;
+        }
+        Command::Approve { proposal, participant, license_type, operator } => {
             let mut body = serde_json::json!({"proposal": proposal});
             if let Some(file) = participant {
                 body["participant"] = json_file(&file)?;
+            }
+            if let Some(file) = license_type {
+                body["licenseType"] = json_file(&file)?;
             }
             runtime()?.block_on(operate(Route::Approve, &body, operator))?;
         }
@@ -527,12 +595,48 @@ async fn participant(command: ParticipantCommand) -> anyhow::Result<()> {
     match command {
         ParticipantCommand::Add { registration } => register(registration, false).await,
         ParticipantCommand::Change { registration } => register(registration, true).await,
+        ParticipantCommand::List { operator } => list(Route::ParticipantList, "participants", operator).await,
         ParticipantCommand::Suspend { organisation, reason, lift, operator } => {
             let body =
                 serde_json::json!({"organisation": organisation, "suspended": !lift, "reason": reason});
             operate(Route::ParticipantSuspend, &body, operator).await
         }
     }
+}
+
+async fn license_type(command: TypeCommand) -> anyhow::Result<()> {
+    match command {
+        TypeCommand::Add { file, reason, operator } => {
+            let body = serde_json::json!({
+                "kind": "publish-type", "licenseType": json_file(&file)?, "reason": reason,
+            });
+            operate(Route::Propose, &body, operator).await
+        }
+        TypeCommand::List { caller } => {
+            for one in operate::types::published(&mut caller.connect_public("operator").await?).await? {
+                println!(
+                    "{} {}",
+                    one["code"].as_str().unwrap_or_default(),
+                    one["name"].as_str().unwrap_or_default()
+                );
+            }
+            Ok(())
+        }
+        TypeCommand::Show { code, caller } => {
+            let types = operate::types::published(&mut caller.connect_public("operator").await?).await?;
+            let found = types.iter().find(|one| one["code"].as_str() == Some(&code));
+            println!("{}", serde_json::to_string_pretty(found.context("no such type is published")?)?);
+            Ok(())
+        }
+    }
+}
+
+/// Prints all rows of a list, one a line.
+async fn list(route: Route, member: &str, operator: Caller) -> anyhow::Result<()> {
+    for row in operate::lists::all(&mut operator.connect("operator").await?, route, member).await? {
+        println!("{row}");
+    }
+    Ok(())
 }
 
 /// Adds or changes a registration, through a serving exchange or in its folder.
@@ -550,11 +654,23 @@ impl Caller {
     /// A connection to the exchange; `name` is the development participant whose certificate is taken unless told.
     async fn connect(&self, name: &str) -> anyhow::Result<Client> {
         let config = self.place.load()?;
+        self.connect_to(&config, self.server.unwrap_or(config.listen.data), name).await
+    }
+
+    /// The same to the public listener, which is where it follows the data listener unless the configuration says.
+    async fn connect_public(&self, name: &str) -> anyhow::Result<Client> {
+        let config = self.place.load()?;
+        let address =
+            self.server.map_or(config.listen.public, |data| exchange::config::Listen::at(data).public);
+        self.connect_to(&config, address, name).await
+    }
+
+    async fn connect_to(&self, config: &Config, address: SocketAddr, name: &str) -> anyhow::Result<Client> {
         let default = |end: &str| config.path(Path::new("pki/clients")).join(format!("{name}.{end}"));
         let cert = self.cert.clone().unwrap_or_else(|| default("pem"));
         let key = self.key.clone().unwrap_or_else(|| default("key"));
         let identity = Identity::load(&config.path(&config.tls.client_ca), &cert, &key)?;
-        identity.connect(self.server.unwrap_or(config.listen.data)).await
+        identity.connect(address).await
     }
 }
 

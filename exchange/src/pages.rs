@@ -14,8 +14,8 @@ use verifier::index::Terminal;
 use verifier::leaf::{HolderLink, LeafKind, Open};
 use verifier::receipt::Receipt;
 use verifier::trace::{
-    AuditEntry, AuditPage, Bytes, Digest, IndexProof, Label as PageLabel, Place, Proven, Told, TraceEntry,
-    TracePage, completeness, insider, reason_name,
+    AuditEntry, AuditPage, Bytes, DelayedUses, Digest, IndexProof, Label as PageLabel, Place, Proven, Told,
+    TraceEntry, TracePage, completeness, insider, reason_name,
 };
 
 use crate::cosign::{Cosigning, Served};
@@ -112,8 +112,10 @@ pub async fn trace(
     label: Option<Label>,
     before: Option<u64>,
     limit: usize,
+    delay_days_max: u16,
 ) -> Result<TracePage, Refusal> {
     let ledger = cosigning.ledger().clone();
+    let delayed = DelayedUses { uses: ledger.state().delayed_uses() as u64, days_max: delay_days_max };
     let mut proof = None;
     let mut served = cosigning.served();
     for _ in 0..PUBLISHED_LOOKS {
@@ -126,10 +128,10 @@ pub async fn trace(
         tokio::time::sleep(PUBLISHED_PAUSE).await;
     }
     let proof = proof.filter(|proof| proof.root.index < served.size);
-    blocking(move || trace_page(&ledger, &served, proof, label, before, limit)).await
+    blocking(move || trace_page(&ledger, &served, proof, label, before, limit, delayed)).await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     run: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| Err(Refusal::new(Code::Internal)))
@@ -142,6 +144,7 @@ fn trace_page(
     label: Option<Label>,
     before: Option<u64>,
     limit: usize,
+    delayed: DelayedUses,
 ) -> Result<TracePage, Refusal> {
     let size = served.size;
     let mut page = TracePage {
@@ -152,6 +155,7 @@ fn trace_page(
         next: None,
         index_root: None,
         completeness: completeness(proof.as_ref().map_or(0, |proof| proof.root.size)),
+        delayed,
         checkpoint: served.text.to_string(),
     };
     let Some(label) = label else { return Ok(page) };

@@ -22,12 +22,41 @@ const MAX_TYPES: usize = 1_000;
 
 /// Most delay classes of one participant.
 const MAX_DELAYS: usize = 16;
-/// Longest delay, days.
-const MAX_DELAY_DAYS: u16 = 3_660;
+/// Longest text of a legal basis, characters.
+const MAX_BASIS_CHARS: usize = 200;
+/// Longest delay that any log may allow, days.
+pub const MAX_DELAY_DAYS: u16 = 3_660;
+/// Longest delay that a log allows unless it is made with another, days.
+pub const USUAL_DELAY_DAYS: u16 = 180;
 const MS_PER_DAY: u64 = 86_400_000;
 
 /// Most roles of one participant.
 const MAX_ROLES: usize = 7;
+
+/// What was fixed when the log was made. A document of journaled state that nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Rules {
+    /// Longest delay of a class, days; 0 = none may be registered.
+    pub delay_days_max: u16,
+}
+
+impl Rules {
+    /// Whether the delay classes of a registration are within the log's bound.
+    pub fn allow(&self, participant: &Participant) -> bool {
+        participant.delays.values().all(|class| class.days <= self.delay_days_max)
+    }
+}
+
+/// A class of uses that the law keeps from their holders for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DelayClass {
+    /// For how long, days.
+    pub days: u16,
+    /// The law that says so.
+    pub legal_basis: String,
+}
 
 /// What an organisation does in the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +100,9 @@ pub struct Participant {
     /// Most permitted uses a day (China Standard Time); `None` = without limit.
     #[serde(default)]
     pub daily_quota: Option<u32>,
-    /// Classes of uses that the law keeps from their holders for a time, with the days.
+    /// Classes of uses that the law keeps from their holders for a time, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub delays: BTreeMap<String, u16>,
+    pub delays: BTreeMap<String, DelayClass>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
@@ -98,7 +127,7 @@ pub(crate) struct Wire {
     contract: Option<String>,
     daily_quota: Option<u32>,
     #[serde(default)]
-    delays: BTreeMap<String, u16>,
+    delays: BTreeMap<String, DelayClass>,
     valid_from: String,
     valid_until: Option<String>,
 }
@@ -107,7 +136,13 @@ impl Wire {
     pub(crate) fn typed(self) -> Result<Participant, Refusal> {
         let bad = || Refusal::new(Code::BadParticipant);
         let date = |text: &str| text.parse::<Date>().map_err(|_| bad());
-        let short = |text: &String| !text.is_empty() && text.chars().count() <= MAX_NAME_CHARS;
+        let within = |text: &str, most| !text.trim().is_empty() && text.chars().count() <= most;
+        let short = |text: &String| within(text, MAX_NAME_CHARS);
+        let is_class = |(name, class): (&String, &DelayClass)| {
+            short(name)
+                && (1..=MAX_DELAY_DAYS).contains(&class.days)
+                && within(&class.legal_basis, MAX_BASIS_CHARS)
+        };
         let mut roles = self.roles;
         roles.dedup();
         if roles.len() > MAX_ROLES
@@ -116,7 +151,7 @@ impl Wire {
             || !self.purposes.iter().all(short)
             || self.purposes.len() > MAX_TYPES
             || self.delays.len() > MAX_DELAYS
-            || !self.delays.iter().all(|(class, days)| short(class) && (1..=MAX_DELAY_DAYS).contains(days))
+            || !self.delays.iter().all(is_class)
         {
             return Err(bad());
         }
@@ -151,9 +186,16 @@ impl Participant {
         self.roles.contains(&role)
     }
 
-    /// Whether the participant watches over the others, as operator or auditor: what two operators decide (decision 0013).
-    pub fn oversees(&self) -> bool {
-        self.has(Role::Operator) || self.has(Role::Auditor)
+    /// Whether the registration opens holders or the log to the participant, or keeps uses from their holders: what two
+    /// operators decide (decision 0013).
+    pub fn takes_two(&self) -> bool {
+        [Role::Portal, Role::Auditor, Role::Operator].iter().any(|role| self.has(*role))
+            || !self.delays.is_empty()
+    }
+
+    /// Whether the participant vouches for holders at this moment, ms since 1970: what it vouched for holds as long.
+    pub fn vouches_at(&self, now_ms: u64) -> bool {
+        self.has(Role::Portal) && self.active_at(now_ms)
     }
 
     /// Whether the participant may act at this moment, ms since 1970.
@@ -170,8 +212,8 @@ impl Participant {
     /// [`Code::DelayNotAllowed`] for a class that the participant does not hold.
     pub fn release_ms(&self, class: Option<&str>, now_ms: u64) -> Result<u64, Refusal> {
         let Some(class) = class else { return Ok(0) };
-        let days = self.delays.get(class).ok_or_else(|| Refusal::new(Code::DelayNotAllowed))?;
-        Ok(now_ms.saturating_add(u64::from(*days).saturating_mul(MS_PER_DAY)))
+        let class = self.delays.get(class).ok_or_else(|| Refusal::new(Code::DelayNotAllowed))?;
+        Ok(now_ms.saturating_add(u64::from(class.days).saturating_mul(MS_PER_DAY)))
     }
 
     /// The first moment at which the registration has ended, ms since 1970; `u64::MAX` without end.

@@ -1,14 +1,16 @@
 //! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
-//! of epoch before its time, and who is operator or auditor (decision 0013).
+//! of epoch before its time, license types, and registrations that open holders or the log (decision 0013).
 //!
 //! A proposal is a document of journaled state. It names the holder by label.
 
 use ledger::{DocumentKind, Key, Label, Ledger};
 use schemas::codes::{Code, Reason};
-use schemas::identifier::Uscc;
+use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::license_type::LicenseType;
 use serde::{Deserialize, Serialize};
 
 use crate::decide::{Context, Granted, Permit, need, plain};
+use crate::effect::sha256;
 use crate::facts::{Facts, Link};
 use crate::participant::{Participant, Role};
 use crate::refusal::Refusal;
@@ -31,6 +33,8 @@ pub enum Kind {
     RotateEpoch,
     /// Write a registration, which is then not suspended.
     RegisterParticipant,
+    /// Publish a license type's definition, or one that takes the place of the one there is.
+    PublishType,
 }
 
 /// A proposal as journaled.
@@ -45,6 +49,9 @@ pub struct Proposal {
     /// The registration, where one is to be written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registration: Option<Registration>,
+    /// The license type, where one is to be published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
     /// Who proposed it.
     pub by: Uscc,
     /// When, ms since 1970.
@@ -67,7 +74,36 @@ pub struct Registration {
     pub version: u32,
 }
 
+/// A license type to be published. The definition comes with the approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Publication {
+    /// Its code.
+    pub code: LicenseTypeCode,
+    /// SHA-256 of the definition as it is journaled, as hex.
+    pub digest: String,
+    /// Its version, one more than the present one's.
+    pub version: u32,
+}
+
+impl Publication {
+    fn new(license_type: &LicenseType, version: u32) -> Self {
+        let digest = hex::encode(sha256(&definition(license_type)));
+        Self { code: license_type.code, digest, version }
+    }
+}
+
+/// The definition of a license type as it is journaled.
+pub(crate) fn definition(license_type: &LicenseType) -> Vec<u8> {
+    serde_json::to_vec(license_type).expect("a license type has only text, numbers and lists")
+}
+
 impl Proposal {
+    /// Whether it may still be approved, but for what it is about.
+    pub fn is_open(&self, now_ms: u64) -> bool {
+        self.approved_by.is_none() && now_ms < self.at_ms.saturating_add(OPEN_MS)
+    }
+
     /// The document as journaled.
     pub fn document(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a proposal has only text and numbers")
@@ -95,6 +131,8 @@ pub(crate) struct Approved {
     /// The document's next version.
     pub(crate) version: u32,
     pub(crate) proposal: Proposal,
+    /// The license type's definition to be published, as journaled.
+    pub(crate) definition: Option<Vec<u8>>,
     /// The holder it is about, with the version that a hold on it has now.
     pub(crate) holder: Option<(Label, u32)>,
     /// The links that end with the holder, with their keys and versions now.
@@ -124,12 +162,22 @@ pub(crate) fn propose<'a>(
     propose: &'a Propose,
 ) -> Result<Permit<'a>, Refusal> {
     need(caller, Role::Operator)?;
-    let (mut label, mut registration) = (None, None);
+    let (mut label, mut registration, mut publication) = (None, None, None);
     match &propose.what {
         Proposed::RotateEpoch => {}
         Proposed::Participant(participant) => {
+            if !facts.rules().allow(participant) {
+                return Err(Refusal::new(Code::BadParticipant));
+            }
             let (version, _) = facts.registration(&participant.organisation);
             registration = Some(Registration { participant: participant.clone(), version: version + 1 });
+        }
+        Proposed::Type(license_type) => {
+            let (version, existing) = facts.published(&license_type.code);
+            if existing.is_some_and(|existing| !license_type.may_follow(&existing)) {
+                return Err(Refusal::new(Code::BadType));
+            }
+            publication = Some(Publication::new(license_type, version + 1));
         }
         Proposed::Holder(kind, holder) => {
             let holder = facts.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
@@ -141,6 +189,7 @@ pub(crate) fn propose<'a>(
         kind: propose.what.kind(),
         holder: label.map(hex::encode),
         registration,
+        publication,
         by: caller.organisation,
         at_ms: facts.now_ms,
         approved_by: None,
@@ -164,7 +213,7 @@ pub(crate) fn approve<'a>(
         return Err(refused(Reason::OwnProposal));
     }
     let end_ms = proposal.at_ms.saturating_add(OPEN_MS);
-    if proposal.approved_by.is_some() || facts.now_ms >= end_ms {
+    if !proposal.is_open(facts.now_ms) {
         return Err(refused(Reason::ProposalClosed));
     }
     facts.ends_at(end_ms);
@@ -176,6 +225,15 @@ pub(crate) fn approve<'a>(
     }
     if approve.participant.as_ref() != proposal.registration.as_ref().map(|new| &new.participant) {
         return Err(refused(Reason::OtherRegistration));
+    }
+    match (&approve.license_type, &proposal.publication) {
+        (None, None) => {}
+        (Some(named), Some(new)) if Publication::new(named, new.version) == *new => {
+            if facts.published(&new.code).0.checked_add(1) != Some(new.version) {
+                return Err(refused(Reason::ProposalClosed));
+            }
+        }
+        _ => return Err(refused(Reason::OtherDefinition)),
     }
     if let Some(new) = &proposal.registration {
         let (version, _) = facts.registration(&new.participant.organisation);
@@ -196,7 +254,9 @@ pub(crate) fn approve<'a>(
     }
     let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| context.ledger.state().epoch());
     let proposal = Proposal { approved_by: Some(caller.organisation), ends_epoch, ..proposal };
-    let approved = Approved { id: approve.proposal, version: version + 1, proposal, holder, links };
+    let definition = approve.license_type.as_ref().map(definition);
+    let approved =
+        Approved { id: approve.proposal, version: version + 1, proposal, definition, holder, links };
     // The request names the proposal alone; who approves need not know the holder.
     let permit = plain(Granted::Approve(approved), label.into_iter().collect());
     Ok(Permit { names_holder: false, ..permit })
@@ -209,7 +269,11 @@ fn applies(context: &Context<'_>, facts: &mut Facts<'_>, kind: Kind, label: &Lab
         Kind::EraseHolder => erasable(context, facts, label, held),
         Kind::HoldHolder if held => Err(refused(Reason::LegalHold)),
         Kind::ReleaseHold if !held => Err(refused(Reason::NoLegalHold)),
-        Kind::HoldHolder | Kind::ReleaseHold | Kind::RotateEpoch | Kind::RegisterParticipant => Ok(()),
+        Kind::HoldHolder
+        | Kind::ReleaseHold
+        | Kind::RotateEpoch
+        | Kind::RegisterParticipant
+        | Kind::PublishType => Ok(()),
     }
 }
 

@@ -68,7 +68,7 @@ pub async fn run(
     let mut config = tokio::task::block_in_place(|| init::development(folder, listen))?;
     config.program = std::env::current_exe().ok();
     let app = App::open(&config, metrics).await?;
-    let written = init::register(app.gateway.ledger(), &init::development_register()).await?;
+    let written = init::register_development(app.gateway.ledger(), &init::development_register()).await?;
     println!(
         "  log {} holds {} entries ({written} new in the register)",
         config.origin,

@@ -13,7 +13,7 @@ use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
-use schemas::license_type::MAX_VALUE_LENGTH;
+use schemas::license_type::{LicenseType, MAX_VALUE_LENGTH};
 use schemas::machine as fb;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
@@ -96,6 +96,30 @@ pub enum Action<'a> {
     LinkMake(LinkMake),
     /// `POST /v1/links/end`
     LinkEnd(LinkEnd),
+    /// `POST /v1/participants/list`
+    ParticipantList(Paging),
+    /// `POST /v1/admin/proposals/list`
+    ProposalList(Paging),
+    /// `POST /v1/grants/search`
+    GrantSearch(GrantSearch),
+}
+
+/// Which page of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Paging {
+    /// It begins behind this, which the page before ended with.
+    pub after: Option<[u8; 16]>,
+    /// Most that it lists.
+    pub limit: usize,
+}
+
+/// A question for grants.
+#[derive(Debug)]
+pub struct GrantSearch {
+    /// Whose, as a portal vouches; `None` = those that the caller may use.
+    pub holder: Option<HolderRef>,
+    /// Which page.
+    pub paging: Paging,
 }
 
 impl<'a> Action<'a> {
@@ -262,9 +286,15 @@ pub enum Mode {
     Copy,
     /// The index.
     Search,
+    /// Of a grant only, beside envelope: the signed bytes of a license that is not in force too.
+    Ended,
 }
 
 impl Mode {
+    /// Every mode, in the order of its bit.
+    pub const ALL: [Self; 7] =
+        [Self::Verify, Self::Fields, Self::Face, Self::Envelope, Self::Copy, Self::Search, Self::Ended];
+
     /// Bit in a grant's `modes`.
     pub const fn bit(self) -> u8 {
         match self {
@@ -274,6 +304,7 @@ impl Mode {
             Self::Envelope => 8,
             Self::Copy => 16,
             Self::Search => 32,
+            Self::Ended => 64,
         }
     }
 
@@ -286,6 +317,7 @@ impl Mode {
             Self::Envelope => "envelope",
             Self::Copy => "copy",
             Self::Search => "search",
+            Self::Ended => "ended",
         }
     }
 }
@@ -303,6 +335,8 @@ pub struct Retrieve<'a> {
     pub holder: Option<HolderRef>,
     /// Grant used.
     pub grant: Option<[u8; 16]>,
+    /// The signed bytes are wanted although the license is not in force.
+    pub include_ended: bool,
     /// Use context.
     pub context: UseContext<'a>,
 }
@@ -420,6 +454,8 @@ pub enum Proposed {
     RotateEpoch,
     /// A registration, new or in place of the one there is.
     Participant(Participant),
+    /// A license type, new or in place of the one there is.
+    Type(LicenseType),
     /// One of the kinds about a holder.
     Holder(Kind, HolderRef),
 }
@@ -430,6 +466,7 @@ impl Proposed {
         match self {
             Self::RotateEpoch => Kind::RotateEpoch,
             Self::Participant(_) => Kind::RegisterParticipant,
+            Self::Type(_) => Kind::PublishType,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -442,6 +479,8 @@ pub struct Approve {
     pub proposal: [u8; 16],
     /// The registration, where one is proposed: nobody approves one without knowing it.
     pub participant: Option<Participant>,
+    /// The definition, where a license type is proposed.
+    pub license_type: Option<LicenseType>,
 }
 
 /// Who uses a license, for what and in which case (用证信息): all six are required.
@@ -525,6 +564,9 @@ fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
         Route::LinkEnd => Action::LinkEnd(json::<wire::LinkEnd<'_>>(text)?.typed()?),
         Route::Propose => Action::Propose(json::<wire::Propose<'_>>(text)?.typed()?),
         Route::Approve => Action::Approve(json::<wire::Approve>(text)?.typed()?),
+        Route::ParticipantList => Action::ParticipantList(json::<wire::Paging>(text)?.typed()?),
+        Route::ProposalList => Action::ProposalList(json::<wire::Paging>(text)?.typed()?),
+        Route::GrantSearch => Action::GrantSearch(json::<wire::GrantSearch<'_>>(text)?.typed()?),
         Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
     })
 }
@@ -703,6 +745,8 @@ mod wire {
         fields: Vec<String>,
         holder: Option<Holder<'a>>,
         grant: Option<Text<'a>>,
+        #[serde(default)]
+        include_ended: bool,
         #[serde(rename = "use")]
         context: Option<ContextValue<'a>>,
     }
@@ -766,6 +810,7 @@ mod wire {
         #[serde(borrow)]
         holder: Option<Holder<'a>>,
         participant: Option<crate::participant::Wire>,
+        license_type: Option<serde_json::Value>,
         reason: String,
     }
 
@@ -774,6 +819,23 @@ mod wire {
     pub(super) struct Approve {
         proposal: String,
         participant: Option<crate::participant::Wire>,
+        license_type: Option<serde_json::Value>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct Paging {
+        after: Option<String>,
+        limit: Option<usize>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct GrantSearch<'a> {
+        #[serde(borrow)]
+        holder: Option<Holder<'a>>,
+        after: Option<String>,
+        limit: Option<usize>,
     }
 
     /// The use context's object; a missing member is a bad use context, not a malformed request.
@@ -1053,7 +1115,8 @@ mod wire {
         pub(super) fn typed(self) -> Result<super::Retrieve<'a>, Refusal> {
             let context = context(self.context)?;
             let wants_fields = self.mode == Mode::Fields;
-            if matches!(self.mode, Mode::Verify | Mode::Search) || wants_fields == self.fields.is_empty() {
+            let no_mode = matches!(self.mode, Mode::Verify | Mode::Search | Mode::Ended);
+            if no_mode || wants_fields == self.fields.is_empty() {
                 return Err(Refusal::new(Code::MalformedRequest));
             }
             Ok(super::Retrieve {
@@ -1062,6 +1125,7 @@ mod wire {
                 fields: names(self.fields)?,
                 holder: self.holder.map(Holder::typed).transpose()?,
                 grant: self.grant.as_deref().map(id).transpose()?,
+                include_ended: self.include_ended,
                 context,
             })
         }
@@ -1120,6 +1184,7 @@ mod wire {
                 fields: fields.into_iter().flatten().map(str::to_owned).collect(),
                 holder: request.holder().map(Holder::from),
                 grant: request.grant().map(Text::from),
+                include_ended: request.include_ended(),
                 context: request.use_().map(ContextValue::from),
             })
         }
@@ -1171,7 +1236,9 @@ mod wire {
                 Some(code) if !bounded(&code, MAX_CONTEXT_CHARS) => return Err(bad()),
                 code => code,
             };
-            if modes == 0 || self.max_uses == Some(0) {
+            // Without the signed bytes there is nothing that mode `ended` would give.
+            let alone = modes & Mode::Ended.bit() != 0 && modes & Mode::Envelope.bit() == 0;
+            if modes == 0 || alone || self.max_uses == Some(0) {
                 return Err(bad());
             }
             Ok(super::GrantCreate {
@@ -1199,14 +1266,20 @@ mod wire {
 
     impl Propose<'_> {
         pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
-            let what = match (self.kind, self.holder, self.participant) {
-                (Kind::RotateEpoch, None, None) => Proposed::RotateEpoch,
-                (Kind::RegisterParticipant, None, Some(participant)) => {
+            let what = match (self.kind, self.holder, self.participant, self.license_type) {
+                (Kind::RotateEpoch, None, None, None) => Proposed::RotateEpoch,
+                (Kind::RegisterParticipant, None, Some(participant), None) => {
                     Proposed::Participant(participant.typed()?)
                 }
-                (kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold), Some(holder), None) => {
-                    Proposed::Holder(kind, holder.typed()?)
+                (Kind::PublishType, None, None, Some(definition)) => {
+                    Proposed::Type(license_type(definition)?)
                 }
+                (
+                    kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold),
+                    Some(holder),
+                    None,
+                    None,
+                ) => Proposed::Holder(kind, holder.typed()?),
                 _ => return Err(Refusal::new(Code::MalformedRequest)),
             };
             Ok(super::Propose { what, reason: reason(self.reason)? })
@@ -1218,8 +1291,28 @@ mod wire {
             Ok(super::Approve {
                 proposal: id(&self.proposal)?,
                 participant: self.participant.map(|participant| participant.typed()).transpose()?,
+                license_type: self.license_type.map(license_type).transpose()?,
             })
         }
+    }
+
+    impl Paging {
+        pub(super) fn typed(self) -> Result<super::Paging, Refusal> {
+            Ok(super::Paging { after: self.after.as_deref().map(id).transpose()?, limit: page(self.limit)? })
+        }
+    }
+
+    impl GrantSearch<'_> {
+        pub(super) fn typed(self) -> Result<super::GrantSearch, Refusal> {
+            Ok(super::GrantSearch {
+                holder: self.holder.map(Holder::typed).transpose()?,
+                paging: Paging { after: self.after, limit: self.limit }.typed()?,
+            })
+        }
+    }
+
+    fn license_type(definition: serde_json::Value) -> Result<LicenseType, Refusal> {
+        serde_json::from_value(definition).map_err(|_| Refusal::new(Code::BadType))
     }
 
     impl ParticipantBody {

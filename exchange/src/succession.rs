@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::effect::{self, sha256};
 use crate::facts;
 use crate::floor;
-use crate::gateway::{commit_system, write_system_documents};
+use crate::gateway::commit_system;
 use crate::init;
 use crate::participant::Participant;
 
@@ -210,7 +210,7 @@ fn trust_bundle(config: &Config, old: &Config, keys: &certs::sealed::KeyFolder) 
     init::write_new(&path, &text)
 }
 
-/// The first entries: which log it continues, then the register and the types.
+/// The first entries: which log it continues, then the rules, the register and the types.
 async fn fill(
     ledger: &Ledger,
     opening: &str,
@@ -229,14 +229,12 @@ async fn fill(
         } else if kind == DocumentKind::LicenseType.number() {
             let license_type: LicenseType = serde_json::from_slice(&value).context("a license type")?;
             Some((DocumentKind::LicenseType, facts::type_key(ledger, &license_type.code)))
+        } else if kind == DocumentKind::Rules.number() {
+            Some((DocumentKind::Rules, facts::rules_key(ledger)))
         } else {
             None
         };
         carried.extend(kept.map(|(kind, key)| (kind, key, value)));
     }
-    carried.retain(|(kind, key, _)| ledger.state().document(*kind, key).is_none());
-    if carried.is_empty() {
-        return Ok(());
-    }
-    write_system_documents(ledger, &sha256(floor::POLICY.as_bytes()), carried).await.map_err(refused)
+    init::found(ledger, carried).await.map(|_| ())
 }

@@ -135,6 +135,10 @@ numbered! {
         Internal = 56 "internal",
         /// The part of the journal that holds the record is archived and not at hand.
         RecordUnavailable = 57 "record-unavailable",
+        /// The license is not in force: its signed bytes are given on express request only.
+        LicenseEnded = 76 "license-ended",
+        /// The definition is no license type's, or changes more of the one there is than licenses and grants allow.
+        BadType = 77 "bad-type",
     }
 }
 
@@ -170,13 +174,15 @@ impl Code {
             | Self::BadGrant
             | Self::BadParticipant
             | Self::BadEnvelope
-            | Self::BadLink => 422,
+            | Self::BadLink
+            | Self::BadType => 422,
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
             | Self::ParticipantConflict
             | Self::ErasureRefused
-            | Self::ProposalRefused => 409,
+            | Self::ProposalRefused
+            | Self::LicenseEnded => 409,
             Self::Erased => 410,
             Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed | Self::NeedsTwoOperators => {
                 403
@@ -235,6 +241,10 @@ impl Code {
             Self::ProposalRefused => "The proposal cannot be made or approved.",
             Self::Erased => "The content was erased with its holder's key.",
             Self::NeedsTwoOperators => "This takes a proposal that another operator approves.",
+            Self::BadType => "The license type cannot be published as asked.",
+            Self::LicenseEnded => {
+                "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
+            }
             Self::Overloaded => "The exchange is busy; try again.",
             Self::TooManyRefusals => "Too many refused requests; try again later.",
             Self::RequestTimeout => "The request did not arrive in time.",
@@ -346,6 +356,10 @@ numbered! {
         ProposerInactive = 28 "proposer-inactive",
         /// The approval does not name the registration that was proposed.
         OtherRegistration = 29 "other-registration",
+        /// The portal that made the grant no longer vouches for holders.
+        PortalInactive = 40 "portal-inactive",
+        /// The approval does not name the definition that was proposed.
+        OtherDefinition = 41 "other-definition",
     }
 }
 

@@ -316,6 +316,25 @@ impl LicenseType {
         Ok(definition)
     }
 
+    /// Whether this definition may take the place of one that licenses and grants rest on: of the same code and the same kind
+    /// of holders, with every field where it was, of the same kind and guarded as well, and new ones behind them. A list of
+    /// values may have grown.
+    pub fn may_follow(&self, before: &Self) -> bool {
+        let kept = |(now, then): (&Field, &Field)| {
+            let kind = match (&now.kind, &then.kind) {
+                (FieldKind::Code { values }, FieldKind::Code { values: known }) => {
+                    known.iter().all(|value| values.contains(value))
+                }
+                (now, then) => now == then,
+            };
+            now.key == then.key && kind && now.sensitivity >= then.sensitivity
+        };
+        self.code == before.code
+            && self.holders == before.holders
+            && self.fields.len() >= before.fields.len()
+            && self.fields.iter().zip(&before.fields).all(kept)
+    }
+
     /// The index of a field: its bit in a grant's mask.
     pub fn field_index(&self, key: &str) -> Option<u32> {
         let index = self.fields.iter().position(|field| field.key == key)?;

@@ -49,6 +49,12 @@ pub enum Route {
     LinkMake = 15,
     /// End a link.
     LinkEnd = 16,
+    /// The register, as far as the caller may see it.
+    ParticipantList = 17,
+    /// The proposals of two operators' decisions.
+    ProposalList = 18,
+    /// A holder's grants, or the caller's.
+    GrantSearch = 19,
     /// Entries of the exchange itself: initial register and types, shed counts, key events.
     System = 128,
 }
@@ -73,6 +79,9 @@ impl Route {
         Self::LinkEnd,
         Self::Propose,
         Self::Approve,
+        Self::ParticipantList,
+        Self::ProposalList,
+        Self::GrantSearch,
         Self::System,
     ];
 
@@ -96,6 +105,9 @@ impl Route {
             Self::LinkEnd => 16,
             Self::Propose => 13,
             Self::Approve => 14,
+            Self::ParticipantList => 17,
+            Self::ProposalList => 18,
+            Self::GrantSearch => 19,
             Self::System => 128,
         }
     }
@@ -120,6 +132,9 @@ impl Route {
             Self::LinkEnd => "link-end",
             Self::Propose => "propose",
             Self::Approve => "approve",
+            Self::ParticipantList => "participant-list",
+            Self::ProposalList => "proposal-list",
+            Self::GrantSearch => "grant-search",
             Self::System => "system",
         }
     }
@@ -154,6 +169,9 @@ impl Route {
             Self::LinkEnd => Some("/v1/links/end"),
             Self::Propose => Some("/v1/admin/proposals"),
             Self::Approve => Some("/v1/admin/approve"),
+            Self::ParticipantList => Some("/v1/participants/list"),
+            Self::ProposalList => Some("/v1/admin/proposals/list"),
+            Self::GrantSearch => Some("/v1/grants/search"),
         }
     }
 
@@ -169,7 +187,15 @@ impl Route {
     pub const fn changes_state(self) -> bool {
         !matches!(
             self,
-            Self::None | Self::Search | Self::Retrieve | Self::Verify | Self::Trace | Self::LogQuery
+            Self::None
+                | Self::Search
+                | Self::Retrieve
+                | Self::Verify
+                | Self::Trace
+                | Self::LogQuery
+                | Self::ParticipantList
+                | Self::ProposalList
+                | Self::GrantSearch
         )
     }
 }

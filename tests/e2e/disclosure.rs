@@ -461,9 +461,97 @@ async fn a_suspended_or_expired_license_is_listed_and_shown_as_not_in_force() {
                         body.as_object_mut().unwrap().remove("fields");
                     }
                 });
+                if mode == "envelope" && !in_force {
+                    server.refused(&mut bank, &call, Code::LicenseEnded).await;
+                    continue;
+                }
                 let (reply, _) = server.permitted(&mut bank, &call).await;
                 assert_eq!((&reply.json["state"], &reply.json["inForce"]), expected, "{mode}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_in_force_says_so_in_the_bytes_that_leave() {
+    let server = shared(setup).await;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let retrieve = |license: &Issued, mode: &str, right: (&str, Value)| {
+        with(&license.retrieve(&["holderName"], None), |body| {
+            body["mode"] = json!(mode);
+            body.as_object_mut().unwrap().remove("fields");
+            body[right.0] = right.1;
+        })
+    };
+    let ended_too = |call: &Call| with(call, |body| body["includeEnded"] = json!(true));
+    let mut rows = Vec::new();
+    for (operations, state, word) in [
+        (&[][..], "01", None),
+        (&[("03", None)], "02", Some("暂扣")),
+        (&[("05", Some("07"))], "07", Some("吊销")),
+    ] {
+        let license = draft(&natural()).issue(&mut issuer).await;
+        for (operation, to) in operations {
+            issuer.send(&license.operation(operation, *to)).await.expect(200);
+        }
+        rows.push((license, state, word));
+    }
+    rows.push((draft_ended(&natural()).issue(&mut issuer).await, "01", Some("有效期已届满")));
+    for (license, state, word) in &rows {
+        let of = license.draft.holder();
+        let plain = granted(&mut portal, of, &bank, Target::License(license)).await;
+        let mut body = grant(of, &bank, Target::License(license));
+        body["modes"] = json!(["envelope", "ended"]);
+        let made = portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
+        let with_ended = ("grant", made.json["grant"].clone());
+        let plain = ("grant", json!(plain));
+        let vouched = ("holder", holder(of));
+
+        for mode in ["face", "copy"] {
+            let (reply, _) = server.permitted(&mut bank, &retrieve(license, mode, plain.clone())).await;
+            assert_eq!(
+                (&reply.json["state"], &reply.json["inForce"]),
+                (&json!(state), &json!(word.is_none()))
+            );
+            let annotation = &reply.json["annotation"];
+            if mode == "copy" {
+                assert_eq!(annotation["expiresAt"].is_string(), word.is_none(), "{annotation}");
+                let mark = annotation["watermark"].as_str().unwrap();
+                assert_eq!(mark.contains("不在有效状态"), word.is_some(), "{mark}");
+                assert!(word.is_none_or(|word| mark.contains(word) && mark.contains("截至20")), "{mark}");
+            }
+        }
+        // The signed bytes say nothing of it themselves.
+        let envelope = |right: &(&'static str, Value)| retrieve(license, "envelope", right.clone());
+        let mut given = vec![(&mut bank, ended_too(&envelope(&with_ended)))];
+        let mut kept = Vec::new();
+        let asked = [envelope(&plain), ended_too(&envelope(&plain)), envelope(&with_ended)];
+        match word {
+            None => {
+                for call in asked {
+                    server.permitted(given[0].0, &call).await;
+                }
+            }
+            Some(_) => kept.extend(asked),
+        }
+        for call in kept {
+            server.refused(given[0].0, &call, Code::LicenseEnded).await;
+        }
+        if word.is_some() {
+            server.refused(&mut portal, &envelope(&vouched), Code::LicenseEnded).await;
+        }
+        given.push((&mut portal, ended_too(&envelope(&vouched))));
+        for (party, call) in given {
+            let (reply, _) = server.permitted(party, &call).await;
+            assert!(reply.json["envelope"].is_string());
+        }
+        // Without a right nobody is told that the license has ended.
+        let nobody = ("grant", json!("ab".repeat(16)));
+        server.refused(&mut bank, &ended_too(&envelope(&nobody)), Code::NotPermitted).await;
+        let mut alone = grant(of, &bank, Target::License(license));
+        alone["modes"] = json!(["copy", "ended"]);
+        server.refused(&mut portal, &Call::new(Route::GrantCreate, &alone), Code::BadGrant).await;
+        let no_mode = retrieve(license, "ended", plain);
+        server.refused(&mut bank, &no_mode, Code::MalformedRequest).await;
     }
 }

@@ -639,7 +639,7 @@ async fn a_number_stands_in_nothing_that_is_kept_for_others() {
 async fn what_was_shared_or_delayed_is_told_to_those_who_stay() {
     let mut server = at_once()
         .config(|config| config.journal.index_root_seconds = 1)
-        .participant("police", |police| police.delays = [("investigation".to_owned(), 30)].into())
+        .participant("police", |police| police.delays = tests::delay_class("investigation", 30))
         .start()
         .await;
     let [mut issuer, mut portal, mut bank, mut police, mut auditor] =

@@ -418,7 +418,7 @@ async fn nothing_personal_stands_in_a_file_a_log_line_or_a_metric() {
     let mut draft = draft(&natural());
     draft.license.holders[0].0 = "测试绝不外传".to_owned();
     let a = draft.issue(&mut issuer).await;
-    let right = granted(&server, &mut portal, &a, "bank", |_| {}).await;
+    let right = granted(&server, &mut portal, &a, "bank", |g| g["maxUses"] = json!(9)).await;
     let with_user = |call: Call| with(&call, |body| body["use"]["userName"] = json!("经办绝不外传"));
     for call in [
         a.verify(Some(&right)),
@@ -458,7 +458,15 @@ async fn nothing_personal_stands_in_a_file_a_log_line_or_a_metric() {
     silent(&metrics, "a metric");
     for folder in ["journal", "store", "tiles"] {
         for path in files(&server.folder.join(folder)) {
-            silent(&std::fs::read(&path).unwrap(), &path.display().to_string());
+            let bytes = std::fs::read(&path).unwrap();
+            silent(&bytes, &path.display().to_string());
+            // A grant's id is no name of anything on the disk, neither of the grant nor of its counter.
+            let id = hex::decode(&right).unwrap();
+            assert!(
+                !bytes.windows(id.len()).any(|window| window == id),
+                "{} has a grant's id",
+                path.display()
+            );
         }
     }
 }

@@ -27,7 +27,7 @@ const MS_PER_DAY: u64 = 86_400_000;
 fn setup() -> Setup {
     Setup::new()
         .config(|config| config.journal.index_root_seconds = 1)
-        .participant("police", |police| police.delays = [("investigation".to_owned(), 30)].into())
+        .participant("police", |police| police.delays = tests::delay_class("investigation", 30))
         .participant("portal2", |portal| portal.roles = vec![Role::Portal])
 }
 
@@ -461,7 +461,15 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let suspended = police.send(&secret(&license.verify(None))).await.expect(403);
     assert_eq!(suspended.code(), Code::ParticipantSuspended.name());
     let suspended_loud = police.send(&license.verify(None)).await.expect(403);
-    operator.send(&suspend(false)).await.expect(200);
+    // Two operators let it in again.
+    let again = json!({
+        "organisation": server.organisation("police").as_str(), "name": "测试公安", "roles": ["relying"],
+        "validFrom": "2026-01-01", "delays": tests::delay_class("investigation", 30),
+    });
+    let body = json!({"kind": "register-participant", "participant": again, "reason": "测试"});
+    let proposed = operator.send(&Call::new(Route::Propose, &body)).await.expect(201);
+    let body = json!({"proposal": proposed.json["proposal"], "participant": again});
+    server.party("operator2").send(&Call::new(Route::Approve, &body)).await.expect(200);
     // An auditor who sees the quiet ones is as quiet; who sees the others is told of.
     server.proof(suspended_loud.receipt().index).await;
     let mut auditor = server.party("auditor");
@@ -515,7 +523,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let label = ledger.state().holder(&facts::holder_key(&ledger, &of)).unwrap().label;
     let head = ledger.state().holder_by_label(&label).unwrap().head;
     let page = eventually("an index root", || async {
-        let page = pages::trace(&cosigning, Some(label), None, 100).await.unwrap();
+        let page = pages::trace(&cosigning, Some(label), None, 100, 180).await.unwrap();
         let covered = page.index_root.as_ref().is_some_and(|root| root.count == head.sequence);
         covered.then_some(page)
     })

@@ -75,7 +75,7 @@ pub(crate) async fn write(folder: &Path, run: u64, rotates: bool) -> anyhow::Res
         }
         let participant = participant(run, number);
         let begun = Instant::now();
-        while let Err(error) = init::register(&ledger, std::slice::from_ref(&participant)).await {
+        while let Err(error) = init::register_development(&ledger, std::slice::from_ref(&participant)).await {
             // A full journal has room again by itself.
             if !ledger.health().journal_full || begun.elapsed() > FULL {
                 return Err(error);
@@ -142,7 +142,7 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
         "the epoch's key file has the erased holder's key".to_owned()
     })?;
     let next = participant(run, ENTRIES);
-    let registered = init::register(&ledger, std::slice::from_ref(&next)).await;
+    let registered = init::register_development(&ledger, std::slice::from_ref(&next)).await;
     must(registered.is_ok() && ledger.size() == size + 1, || {
         format!("the log cannot go on: {registered:?}")
     })?;

@@ -17,8 +17,8 @@ pub use client::{Call, Entry, Party, Reply, flipped};
 pub use server::{Finished, Later, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;
 pub use world::{
-    Draft, Issued, Target, all_types, draft, draft_ended, grant, holder, in_one_hour, key, legal, natural,
-    now_ms, revoke, use_context,
+    Draft, Issued, Target, all_types, delay_class, draft, draft_ended, grant, holder, in_one_hour, key,
+    legal, natural, now_ms, revoke, use_context,
 };
 
 use std::time::{Duration, Instant};

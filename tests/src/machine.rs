@@ -40,7 +40,8 @@ pub fn encode(route: Route, body: &Value) -> Vec<u8> {
             let names: Vec<_> = names.iter().map(|name| fbb.create_string(name.as_str().unwrap())).collect();
             fbb.create_vector(&names)
         });
-        let args = fb::RetrieveRequestArgs { license, mode, fields, holder, grant, use_ };
+        let include_ended = body["includeEnded"].as_bool().unwrap_or(false);
+        let args = fb::RetrieveRequestArgs { license, mode, fields, holder, grant, use_, include_ended };
         let root = fb::RetrieveRequest::create(&mut fbb, &args);
         fbb.finish(root, None);
     } else {

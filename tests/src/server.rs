@@ -200,7 +200,7 @@ impl Setup {
 
         let ledger_keys = app::ledger_keys(&keys).unwrap();
         let (ledger, _) = Ledger::open(app::ledger_options(&config), ledger_keys).unwrap();
-        init::register(&ledger, &register).await.unwrap();
+        init::register_development(&ledger, &register).await.unwrap();
         tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
 
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 9));
@@ -534,7 +534,7 @@ impl Server {
         let (ledger, _) = opened.await.unwrap();
         // The gateway reads the time of the journal, which moves with an entry.
         let key = u128::from(crate::now_ms() + ms).to_be_bytes();
-        let later = vec![(DocumentKind::Policy, key, b"later".to_vec())];
+        let later = vec![(DocumentKind::Rules, key, b"later".to_vec())];
         write_system_documents(&ledger, &[0; 32], later).await.unwrap();
         let signers = Signers::start(Vec::new(), &self.trust).unwrap();
         let shed = Shed::new(std::num::NonZeroU32::MAX, std::num::NonZeroU32::MAX);

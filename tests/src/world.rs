@@ -1,10 +1,12 @@
 //! Licenses, holders and grants of nobody, and the requests that make them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use exchange::participant::DelayClass;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::license_type::LicenseType;
@@ -209,6 +211,11 @@ pub fn grant(of: &HolderRef, grantee: &Party, target: Target<'_>) -> Value {
         Target::Type(license_type) => value["typeCode"] = json!(license_type.code.as_str()),
     }
     value
+}
+
+/// One delay class, as a registration has it.
+pub fn delay_class(name: &str, days: u16) -> BTreeMap<String, DelayClass> {
+    [(name.to_owned(), DelayClass { days, legal_basis: "测试法第一条".to_owned() })].into()
 }
 
 /// The request that ends a grant.

@@ -318,6 +318,13 @@ fn render(report: &Report) -> String {
         if let Some(completeness) = &pages.completeness {
             text.push_str(&format!("  trace        {completeness}\n"));
         }
+        if let Some(delayed) = pages.delayed {
+            let (uses, days) = (delayed.uses, delayed.days_max);
+            let told = "as the exchange says, of all holders";
+            text.push_str(&format!(
+                "  delayed      {uses} uses now, {told}; each is told within {days} days\n"
+            ));
+        }
         if let Some(witnesses) = pages.witnesses {
             text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
         }

@@ -334,8 +334,21 @@ pub struct TracePage {
     pub index_root: Option<IndexProof>,
     /// [`completeness`] of the index root.
     pub completeness: String,
+    /// What is not told yet, of all holders together.
+    pub delayed: DelayedUses,
     /// The signed checkpoint that all proofs of the page lead to.
     pub checkpoint: String,
+}
+
+/// Uses that the law keeps from their holders now: of all holders together, so that nobody learns from it whether a use
+/// of the own licenses is among them. It is what the exchange says, and no proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct DelayedUses {
+    /// How many.
+    pub uses: u64,
+    /// After how many days at most each is told, fixed when the log was made.
+    pub days_max: u16,
 }
 
 /// What a whole trace is complete for, given the size that the index root covers; the same whether there are delayed
@@ -469,6 +482,7 @@ pub fn verify_trace(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64
         log: first.log.clone(),
         entries: entries.len(),
         completeness: None,
+        delayed: Some(first.delayed),
         witnesses: witnesses.fewest,
     });
     let oldest = entries.last().and_then(|entry| entry.number());
@@ -605,8 +619,13 @@ pub fn verify_audit(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64
     // Nobody but the exchange can say that no other entry matches, and what is sealed is not committed to by itself.
     report.not_checked.extend(["matches", "user-names"]);
     witnesses.checked(&mut report);
-    report.pages =
-        Some(PageFacts { log: first.log.clone(), entries, completeness: None, witnesses: witnesses.fewest });
+    report.pages = Some(PageFacts {
+        log: first.log.clone(),
+        entries,
+        completeness: None,
+        delayed: None,
+        witnesses: witnesses.fewest,
+    });
     report
 }
 
@@ -846,6 +865,7 @@ mod tests {
             next: None,
             index_root: None,
             completeness: String::new(),
+            delayed: DelayedUses { uses: 0, days_max: 0 },
             checkpoint: String::new(),
         };
         let mut report = Report::failed(Reason::NoIndexRoot, "", 0);

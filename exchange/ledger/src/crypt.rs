@@ -203,6 +203,7 @@ pub(crate) struct Crypt {
     origin: String,
     random: SystemRandom,
     journal: hkdf::Prk,
+    keyed: KeyedHash,
     epochs: RwLock<Epochs>,
     days: DashMap<u32, Arc<LessSafeKey>>,
 }
@@ -213,9 +214,15 @@ impl Crypt {
             origin: origin.to_owned(),
             random: SystemRandom::new(),
             journal: hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&keys.journal),
+            keyed: KeyedHash::new(&keys.index),
             epochs: RwLock::new(Epochs { current: FIRST_EPOCH, keys: Vec::new() }),
             days: DashMap::new(),
         }
+    }
+
+    /// The id of the grant with a key. What lies unsealed on the disk has the key alone, which is no id.
+    pub(crate) fn grant_id(&self, key: &Key) -> Key {
+        self.keyed.key("grant", &[key])
     }
 
     pub(crate) fn fill_random(&self, bytes: &mut [u8]) {

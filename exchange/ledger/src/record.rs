@@ -121,7 +121,7 @@ pub struct LicenseState {
 /// A grant as it stands after the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GrantState {
-    /// The grant's key.
+    /// Random; the grant's id is a keyed hash of it: [`crate::State::grant_id`].
     pub key: Key,
     /// Fact version, one more than before; 1 = first.
     pub version: u32,
@@ -145,12 +145,14 @@ pub struct GrantState {
     pub until_ms: u64,
     /// Uses allowed; 0 = without limit.
     pub max_uses: u32,
+    /// USCC of the portal that vouched for the holder.
+    pub portal: [u8; 18],
 }
 
 /// A document as it stands after the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentState {
-    /// 1 participant, 2 license type, 3 policy, 5 proposal, 6 legal hold.
+    /// 1 participant, 2 license type, 3 rules, 4 link, 5 proposal, 6 legal hold.
     pub kind: u8,
     /// The document's key.
     pub key: Key,
@@ -247,6 +249,7 @@ impl Record {
                 item_tag: grant.item_tag(),
                 until_ms: grant.until_ms(),
                 max_uses: grant.max_uses(),
+                portal: grant.portal().as_bytes().try_into().map_err(|_| BAD)?,
             });
         }
         for document in table.documents().iter().flatten() {
@@ -304,7 +307,7 @@ impl Record {
         let fits = self.concerned.len() <= MAX_LINKS
             && self.counters.len() <= MAX_COUNTERS
             && tables <= MAX_TABLES - SINGLE_TABLES
-            && self.grants.iter().all(|grant| grant.grantee.is_ascii());
+            && self.grants.iter().all(|grant| grant.grantee.is_ascii() && grant.portal.is_ascii());
         if fits { Ok(()) } else { Err(Malformed("state record")) }
     }
 
@@ -358,6 +361,7 @@ impl Record {
             .iter()
             .map(|grant| {
                 let grantee = Some(b.create_string(&String::from_utf8_lossy(&grant.grantee)));
+                let portal = Some(b.create_string(&String::from_utf8_lossy(&grant.portal)));
                 let args = fb::GrantStateArgs {
                     key: Some(&fb::Hash16::new(&grant.key)),
                     version: grant.version,
@@ -371,6 +375,7 @@ impl Record {
                     item_tag: grant.item_tag,
                     until_ms: grant.until_ms,
                     max_uses: grant.max_uses,
+                    portal,
                 };
                 fb::GrantState::create(b, &args)
             })
@@ -604,6 +609,7 @@ mod tests {
                 item_tag: 1,
                 until_ms: 2,
                 max_uses: 3,
+                portal: *b"91310000000000001X",
             }],
             documents: vec![DocumentState { kind: 1, key: [9; 16], version: 2, value: vec![1, 2, 3] }],
             counters: vec![CounterUse { key: [8; 16], day: 1, amount: 2, limit: 3 }],

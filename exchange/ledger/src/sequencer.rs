@@ -684,7 +684,7 @@ impl Sequencer {
                     if member.kind() == LeafKind::ShardClose {
                         self.closed.store(true, Ordering::Release);
                     }
-                    pending.note(&member, index, frame_position);
+                    pending.note(&self.state, &member, index, frame_position);
                     members.push(member);
                 }
                 Judgement::Changed => changed.push(queued),
@@ -952,7 +952,8 @@ struct Written {
 fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Result<(), Judgement> {
     let next = |fact: Fact, version: u32| pending.version(state, &fact).checked_add(1) == Some(version);
     let licenses = record.licenses.iter().all(|license| next(Fact::License(license.key), license.version));
-    let grants = record.grants.iter().all(|grant| next(Fact::Grant(grant.key), grant.version));
+    let grants =
+        record.grants.iter().all(|grant| next(Fact::Grant(state.grant_id(&grant.key)), grant.version));
     let mut documents = true;
     for document in &record.documents {
         let kind = kind_of(document.kind).ok_or(Judgement::Malformed("an unknown document kind"))?;
@@ -1011,7 +1012,7 @@ fn kind_of(number: u8) -> Option<DocumentKind> {
 
 impl Pending {
     /// Takes in what an accepted member changes.
-    fn note(&mut self, member: &Member, index: u64, frame: Position) {
+    fn note(&mut self, state: &State, member: &Member, index: u64, frame: Position) {
         let record = member.record();
         for license in &record.licenses {
             self.versions.insert(Fact::License(license.key), license.version);
@@ -1022,7 +1023,7 @@ impl Pending {
             }
         }
         for grant in &record.grants {
-            self.versions.insert(Fact::Grant(grant.key), grant.version);
+            self.versions.insert(Fact::Grant(state.grant_id(&grant.key)), grant.version);
         }
         for document in &record.documents {
             if let Some(kind) = kind_of(document.kind) {

@@ -39,8 +39,8 @@ pub enum DocumentKind {
     Participant,
     /// A license type's definition.
     LicenseType,
-    /// A policy set.
-    Policy,
+    /// What was fixed when the log was made.
+    Rules,
     /// A link between a holder and a guardian or agent.
     Link,
     /// What an operator proposes and another one approves.
@@ -52,14 +52,14 @@ pub enum DocumentKind {
 impl DocumentKind {
     /// Every kind.
     pub(crate) const ALL: [Self; 6] =
-        [Self::Participant, Self::LicenseType, Self::Policy, Self::Link, Self::Proposal, Self::Hold];
+        [Self::Participant, Self::LicenseType, Self::Rules, Self::Link, Self::Proposal, Self::Hold];
 
     /// The number in the record.
     pub const fn number(self) -> u8 {
         match self {
             Self::Participant => 1,
             Self::LicenseType => 2,
-            Self::Policy => 3,
+            Self::Rules => 3,
             Self::Link => 4,
             Self::Proposal => 5,
             Self::Hold => 6,
@@ -72,7 +72,7 @@ impl DocumentKind {
 pub enum Fact {
     /// A license.
     License(Key),
-    /// A grant.
+    /// A grant, by its id.
     Grant(Key),
     /// A living holder, by keyed hash: a number made of the label, so that who is erased and appears again, under a
     /// new label, is another fact.
@@ -168,6 +168,8 @@ impl Holders {
 /// A grant as it stands; the fields are those of [`crate::record::GrantState`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
+    /// The key that its id is a keyed hash of: its name on the disk.
+    pub key: Key,
     /// Fact version.
     pub version: u32,
     /// 1 active, 2 paused, 3 revoked.
@@ -190,6 +192,8 @@ pub struct Grant {
     pub until_ms: u64,
     /// Uses allowed; 0 = without limit.
     pub max_uses: u32,
+    /// USCC of the portal that vouched for the holder.
+    pub portal: [u8; 18],
 }
 
 /// A document as it stands.
@@ -446,11 +450,31 @@ fn map<K: Eq + Hashed, V>() -> Map<K, V> {
 
 /// The keys of a map; each shard is locked while its own are copied.
 fn keys<K: Eq + Hashed + Copy, V>(map: &Map<K, V>) -> Vec<K> {
+    gathered(map, |key, _| *key)
+}
+
+/// Something of each pair of a map; each shard is locked while its own are visited.
+fn gathered<K: Eq + Hashed, V, T>(map: &Map<K, V>, take: impl Fn(&K, &V) -> T) -> Vec<T> {
     let count = map.len();
     // It may grow meanwhile, and growing the list would take long under a lock.
-    let mut keys = Vec::with_capacity(count + count / 16 + 1024);
-    keys.extend(map.iter().map(|pair| *pair.key()));
-    keys
+    let mut gathered = Vec::with_capacity(count + count / 16 + 1024);
+    gathered.extend(map.iter().map(|pair| take(pair.key(), pair.value())));
+    gathered
+}
+
+/// What an owner has in an index, from behind `after` on.
+fn page_of<O: Copy + Ord>(
+    index: &RwLock<BTreeSet<(O, Key)>>,
+    owner: &O,
+    after: Option<&Key>,
+    count: usize,
+) -> Vec<Key> {
+    let from = after.map_or(std::ops::Bound::Included((*owner, [0; 16])), |after| {
+        std::ops::Bound::Excluded((*owner, *after))
+    });
+    let index = index.read().unwrap_or_else(PoisonError::into_inner);
+    let owned = index.range((from, std::ops::Bound::Included((*owner, [255; 16]))));
+    owned.take(count).map(|(_, id)| *id).collect()
 }
 
 /// The state. See the module's page for who writes and who reads.
@@ -458,8 +482,14 @@ pub struct State {
     crypt: Arc<Crypt>,
     idempotency_per_organisation: usize,
     licenses: Map<Key, LicenseCell>,
+    /// By id.
     grants: Map<Key, Grant>,
-    documents: Map<(u8, Key), Document>,
+    /// Ids of grants by the label of the holder who made them.
+    grants_of: RwLock<BTreeSet<(Label, Key)>>,
+    /// Ids of grants by who may use them.
+    grants_to: RwLock<BTreeSet<([u8; 18], Key)>>,
+    /// By kind, at the kind's number less one.
+    documents: [Map<Key, Document>; DocumentKind::ALL.len()],
     holders: Map<Label, HolderCell>,
     labels_by_key: Map<Key, Label>,
     /// Latest entry of each oversight sequence. Few holders have one, so it is no part of the holder's cell.
@@ -497,7 +527,9 @@ impl State {
             idempotency_per_organisation,
             licenses: map(),
             grants: map(),
-            documents: map(),
+            grants_of: RwLock::default(),
+            grants_to: RwLock::default(),
+            documents: std::array::from_fn(|_| map()),
             holders: map(),
             labels_by_key: map(),
             oversight: map(),
@@ -533,20 +565,49 @@ impl State {
         })
     }
 
-    /// A grant by its key.
-    pub fn grant(&self, key: &Key) -> Option<Grant> {
-        self.grants.get(key).map(|grant| grant.clone())
+    /// A grant by its id.
+    pub fn grant(&self, id: &Key) -> Option<Grant> {
+        self.grants.get(id).map(|grant| grant.clone())
+    }
+
+    /// At most `count` ids of the grants that a holder made, ascending, behind `after`.
+    pub fn grants_of(&self, holder: &Label, after: Option<&Key>, count: usize) -> Vec<Key> {
+        page_of(&self.grants_of, holder, after, count)
+    }
+
+    /// At most `count` ids of the grants that an organisation may use, ascending, behind `after`.
+    pub fn grants_to(&self, grantee: &[u8; 18], after: Option<&Key>, count: usize) -> Vec<Key> {
+        page_of(&self.grants_to, grantee, after, count)
+    }
+
+    fn put_grant(&self, grant: Grant) {
+        let (id, holder, grantee) = (self.grant_id(&grant.key), grant.holder, grant.grantee);
+        // Whose it is never changes.
+        if self.grants.insert(id, grant).is_none() {
+            self.grants_of.write().unwrap_or_else(PoisonError::into_inner).insert((holder, id));
+            self.grants_to.write().unwrap_or_else(PoisonError::into_inner).insert((grantee, id));
+        }
+    }
+
+    /// The id of the grant with a key.
+    pub fn grant_id(&self, key: &Key) -> Key {
+        self.crypt.grant_id(key)
+    }
+
+    /// The documents of a kind; `None` for a number that no kind has.
+    fn of_kind(&self, number: u8) -> Option<&Map<Key, Document>> {
+        self.documents.get(usize::from(number).checked_sub(1)?)
     }
 
     /// A document by kind and key.
     pub fn document(&self, kind: DocumentKind, key: &Key) -> Option<Document> {
-        self.documents.get(&(kind.number(), *key)).map(|document| document.clone())
+        self.of_kind(kind.number())?.get(key).map(|document| document.clone())
     }
 
     /// All documents of a kind, in no particular order.
     pub fn documents(&self, kind: DocumentKind) -> Vec<(Key, Document)> {
-        let of_kind = self.documents.iter().filter(|document| document.key().0 == kind.number());
-        of_kind.map(|document| (document.key().1, document.value().clone())).collect()
+        let of_kind = self.of_kind(kind.number()).into_iter().flatten();
+        of_kind.map(|document| (*document.key(), document.value().clone())).collect()
     }
 
     /// A living holder by the keyed hash of type code and number.
@@ -634,14 +695,15 @@ impl State {
     pub fn version(&self, fact: &Fact) -> u32 {
         match fact {
             Fact::License(key) => self.licenses.get(key).map_or(0, |license| license.version),
-            Fact::Grant(key) => self.grants.get(key).map_or(0, |grant| grant.version),
+            Fact::Grant(id) => self.grants.get(id).map_or(0, |grant| grant.version),
             Fact::Holder(key) => self.labels_by_key.get(key).map_or(0, |label| label_version(&label)),
             Fact::Licenses(label) => {
                 let licenses = self.holders.get(label).map_or(0, |holder| holder.licenses.len());
                 u32::try_from(licenses).unwrap_or(u32::MAX)
             }
             Fact::Document(kind, key) => {
-                self.documents.get(&(kind.number(), *key)).map_or(0, |document| document.version)
+                let document = self.of_kind(kind.number()).and_then(|documents| documents.get(key));
+                document.map_or(0, |document| document.version)
             }
             Fact::Idempotency(key) => u32::from(self.idempotency.contains_key(key)),
         }
@@ -653,7 +715,7 @@ impl State {
             licenses: self.licenses.len(),
             grants: self.grants.len(),
             holders: self.holders.len(),
-            documents: self.documents.len(),
+            documents: self.documents.iter().map(|of_kind| of_kind.len()).sum(),
             idempotency: self.idempotency.len(),
         }
     }
@@ -681,6 +743,11 @@ impl State {
     /// Latest entry of a holder's oversight sequence.
     pub(crate) fn oversight_head(&self, label: &Label) -> Option<Head> {
         self.oversight.get(label).map(|head| *head)
+    }
+
+    /// Delayed uses of all holders that are not released.
+    pub fn delayed_uses(&self) -> usize {
+        self.delayed.len()
     }
 
     /// The use with an index, if it is delayed and not released.
@@ -760,6 +827,7 @@ impl State {
         }
         for grant in &entry.record.grants {
             let value = Grant {
+                key: grant.key,
                 version: grant.version,
                 state: grant.state,
                 holder: grant.holder,
@@ -771,13 +839,16 @@ impl State {
                 item_tag: grant.item_tag,
                 until_ms: grant.until_ms,
                 max_uses: grant.max_uses,
+                portal: grant.portal,
             };
-            self.grants.insert(grant.key, value);
+            self.put_grant(value);
             changed.push(Slot::new(Kind::Grant, grant.key, 0));
         }
         for document in &entry.record.documents {
+            // Admission refuses a kind that there is not.
+            let Some(of_kind) = self.of_kind(document.kind) else { continue };
             let value = Document { version: document.version, value: document.value.as_slice().into() };
-            self.documents.insert((document.kind, document.key), value);
+            of_kind.insert(document.key, value);
             changed.push(Slot::new(Kind::Document, document.key, document.kind.into()));
         }
         for (counter, value) in entry.record.counters.iter().zip(&entry.completion.counters) {
@@ -988,10 +1059,10 @@ impl State {
                 let cell = self.licenses.get(&slot.key)?.value().clone();
                 Some(self.encode_license(&cell))
             }
-            Kind::Grant => self.grants.get(&slot.key).map(|grant| grant.encode()),
+            Kind::Grant => self.grants.get(&self.grant_id(&slot.key)).map(|grant| grant.encode()),
             Kind::Document => {
                 let kind = u8::try_from(slot.sub).ok()?;
-                self.documents.get(&(kind, slot.key)).map(|document| document.encode())
+                self.of_kind(kind)?.get(&slot.key).map(|document| document.encode())
             }
             Kind::Counter => {
                 self.counters.get(&(slot.key, slot.sub)).map(|value| value.to_be_bytes().to_vec())
@@ -1046,6 +1117,7 @@ impl State {
             }
             Kind::Grant => {
                 let grant = Grant {
+                    key: slot.key,
                     version: u32::from_be_bytes(take(r)?),
                     state: u8::from_be_bytes(take(r)?),
                     holder: take(r)?,
@@ -1057,13 +1129,14 @@ impl State {
                     item_tag: u64::from_be_bytes(take(r)?),
                     until_ms: u64::from_be_bytes(take(r)?),
                     max_uses: u32::from_be_bytes(take(r)?),
+                    portal: take(r)?,
                 };
-                self.grants.insert(slot.key, grant);
+                self.put_grant(grant);
             }
             Kind::Document => {
                 let version = u32::from_be_bytes(take(r)?);
                 let kind = u8::try_from(slot.sub).ok()?;
-                self.documents.insert((kind, slot.key), Document { version, value: rest.into() });
+                self.of_kind(kind)?.insert(slot.key, Document { version, value: rest.into() });
                 return Some(());
             }
             Kind::Counter => {
@@ -1128,11 +1201,13 @@ impl State {
             digest.add(&Slot::new(Kind::License, *license.key(), 0).encode(), &value);
         }
         for grant in &self.grants {
-            digest.add(&Slot::new(Kind::Grant, *grant.key(), 0).encode(), &grant.encode());
+            digest.add(&Slot::new(Kind::Grant, grant.key, 0).encode(), &grant.encode());
         }
-        for document in &self.documents {
-            let (kind, key) = *document.key();
-            digest.add(&Slot::new(Kind::Document, key, kind.into()).encode(), &document.encode());
+        for kind in DocumentKind::ALL.map(DocumentKind::number) {
+            for document in self.of_kind(kind).into_iter().flatten() {
+                let slot = Slot::new(Kind::Document, *document.key(), kind.into());
+                digest.add(&slot.encode(), &document.encode());
+            }
         }
         for counter in &self.counters {
             let (key, day) = *counter.key();
@@ -1170,11 +1245,14 @@ impl State {
         keys(&self.licenses).into_iter().try_for_each(|key| visit(&Slot::new(Kind::License, key, 0)))?;
         // Holders come into the state before the licenses that name them.
         self.walk_holders(before, visit)?;
-        keys(&self.grants).into_iter().try_for_each(|key| visit(&Slot::new(Kind::Grant, key, 0)))?;
-        let documents = keys(&self.documents).into_iter();
-        documents
-            .map(|(kind, key)| Slot::new(Kind::Document, key, kind.into()))
-            .try_for_each(|slot| visit(&slot))?;
+        let grants = gathered(&self.grants, |_, grant| grant.key);
+        grants.into_iter().try_for_each(|key| visit(&Slot::new(Kind::Grant, key, 0)))?;
+        for kind in DocumentKind::ALL.map(DocumentKind::number) {
+            let documents = self.of_kind(kind).map(keys).unwrap_or_default().into_iter();
+            documents
+                .map(|key| Slot::new(Kind::Document, key, kind.into()))
+                .try_for_each(|slot| visit(&slot))?;
+        }
         let counters = keys(&self.counters).into_iter();
         counters.map(|(key, day)| Slot::new(Kind::Counter, key, day)).try_for_each(|slot| visit(&slot))?;
         keys(&self.idempotency)
@@ -1217,9 +1295,10 @@ impl State {
         match slot.kind {
             Kind::Holder => self.holders.contains_key(&slot.key),
             Kind::License => self.licenses.contains_key(&slot.key),
-            Kind::Grant => self.grants.contains_key(&slot.key),
+            Kind::Grant => self.grants.contains_key(&self.grant_id(&slot.key)),
             Kind::Document => {
-                u8::try_from(slot.sub).is_ok_and(|kind| self.documents.contains_key(&(kind, slot.key)))
+                let of_kind = u8::try_from(slot.sub).ok().and_then(|kind| self.of_kind(kind));
+                of_kind.is_some_and(|documents| documents.contains_key(&slot.key))
             }
             Kind::Counter => self.counters.contains_key(&(slot.key, slot.sub)),
             Kind::Idempotency => self.idempotency.contains_key(&slot.key),
@@ -1277,6 +1356,7 @@ impl Grant {
             &self.item_tag.to_be_bytes(),
             &self.until_ms.to_be_bytes(),
             &self.max_uses.to_be_bytes(),
+            &self.portal,
         ]
         .concat()
     }

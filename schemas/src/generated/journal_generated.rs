@@ -618,6 +618,7 @@ impl<'a> GrantState<'a> {
   pub const VT_ITEM_TAG: ::flatbuffers::VOffsetT = 22;
   pub const VT_UNTIL_MS: ::flatbuffers::VOffsetT = 24;
   pub const VT_MAX_USES: ::flatbuffers::VOffsetT = 26;
+  pub const VT_PORTAL: ::flatbuffers::VOffsetT = 28;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -632,6 +633,7 @@ impl<'a> GrantState<'a> {
     builder.add_until_ms(args.until_ms);
     builder.add_item_tag(args.item_tag);
     builder.add_fields(args.fields);
+    if let Some(x) = args.portal { builder.add_portal(x); }
     builder.add_max_uses(args.max_uses);
     if let Some(x) = args.target { builder.add_target(x); }
     if let Some(x) = args.grantee { builder.add_grantee(x); }
@@ -729,6 +731,13 @@ impl<'a> GrantState<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(GrantState::VT_MAX_USES, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn portal(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(GrantState::VT_PORTAL, None).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GrantState<'_> {
@@ -749,6 +758,7 @@ impl ::flatbuffers::Verifiable for GrantState<'_> {
      .visit_field::<u64>("item_tag", Self::VT_ITEM_TAG, false)?
      .visit_field::<u64>("until_ms", Self::VT_UNTIL_MS, false)?
      .visit_field::<u32>("max_uses", Self::VT_MAX_USES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("portal", Self::VT_PORTAL, true)?
      .finish();
     Ok(())
   }
@@ -766,6 +776,7 @@ pub struct GrantStateArgs<'a> {
     pub item_tag: u64,
     pub until_ms: u64,
     pub max_uses: u32,
+    pub portal: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for GrantStateArgs<'a> {
   #[inline]
@@ -783,6 +794,7 @@ impl<'a> Default for GrantStateArgs<'a> {
       item_tag: 0,
       until_ms: 0,
       max_uses: 0,
+      portal: None, // required field
     }
   }
 }
@@ -841,6 +853,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GrantStateBuilder<'a, 'b, A> 
     self.fbb_.push_slot::<u32>(GrantState::VT_MAX_USES, max_uses, 0);
   }
   #[inline]
+  pub fn add_portal(&mut self, portal: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GrantState::VT_PORTAL, portal);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GrantStateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GrantStateBuilder {
@@ -855,6 +871,7 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GrantStateBuilder<'a, 'b, A> 
     self.fbb_.required(o, GrantState::VT_HOLDER,"holder");
     self.fbb_.required(o, GrantState::VT_GRANTEE,"grantee");
     self.fbb_.required(o, GrantState::VT_TARGET,"target");
+    self.fbb_.required(o, GrantState::VT_PORTAL,"portal");
     ::flatbuffers::WIPOffset::new(o.value())
   }
 }
@@ -874,6 +891,7 @@ impl ::core::fmt::Debug for GrantState<'_> {
       ds.field("item_tag", &self.item_tag());
       ds.field("until_ms", &self.until_ms());
       ds.field("max_uses", &self.max_uses());
+      ds.field("portal", &self.portal());
       ds.finish()
   }
 }

@@ -870,6 +870,7 @@ impl<'a> RetrieveRequest<'a> {
   pub const VT_HOLDER: ::flatbuffers::VOffsetT = 10;
   pub const VT_GRANT: ::flatbuffers::VOffsetT = 12;
   pub const VT_USE_: ::flatbuffers::VOffsetT = 14;
+  pub const VT_INCLUDE_ENDED: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -887,6 +888,7 @@ impl<'a> RetrieveRequest<'a> {
     if let Some(x) = args.fields { builder.add_fields(x); }
     if let Some(x) = args.mode { builder.add_mode(x); }
     if let Some(x) = args.license { builder.add_license(x); }
+    builder.add_include_ended(args.include_ended);
     builder.finish()
   }
 
@@ -933,6 +935,13 @@ impl<'a> RetrieveRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<UseContext>>(RetrieveRequest::VT_USE_, None)}
   }
+  #[inline]
+  pub fn include_ended(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(RetrieveRequest::VT_INCLUDE_ENDED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RetrieveRequest<'_> {
@@ -947,6 +956,7 @@ impl ::flatbuffers::Verifiable for RetrieveRequest<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<Holder>>("holder", Self::VT_HOLDER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("grant", Self::VT_GRANT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<UseContext>>("use_", Self::VT_USE_, false)?
+     .visit_field::<bool>("include_ended", Self::VT_INCLUDE_ENDED, false)?
      .finish();
     Ok(())
   }
@@ -958,6 +968,7 @@ pub struct RetrieveRequestArgs<'a> {
     pub holder: Option<::flatbuffers::WIPOffset<Holder<'a>>>,
     pub grant: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub use_: Option<::flatbuffers::WIPOffset<UseContext<'a>>>,
+    pub include_ended: bool,
 }
 impl<'a> Default for RetrieveRequestArgs<'a> {
   #[inline]
@@ -969,6 +980,7 @@ impl<'a> Default for RetrieveRequestArgs<'a> {
       holder: None,
       grant: None,
       use_: None,
+      include_ended: false,
     }
   }
 }
@@ -1003,6 +1015,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RetrieveRequestBuilder<'a, 'b
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<UseContext>>(RetrieveRequest::VT_USE_, use_);
   }
   #[inline]
+  pub fn add_include_ended(&mut self, include_ended: bool) {
+    self.fbb_.push_slot::<bool>(RetrieveRequest::VT_INCLUDE_ENDED, include_ended, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RetrieveRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RetrieveRequestBuilder {
@@ -1028,6 +1044,7 @@ impl ::core::fmt::Debug for RetrieveRequest<'_> {
       ds.field("holder", &self.holder());
       ds.field("grant", &self.grant());
       ds.field("use_", &self.use_());
+      ds.field("include_ended", &self.include_ended());
       ds.finish()
   }
 }
@@ -1288,11 +1305,11 @@ impl<'a> Annotation<'a> {
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Annotation::VT_CREATED_AT, None).unwrap()}
   }
   #[inline]
-  pub fn expires_at(&self) -> &'a str {
+  pub fn expires_at(&self) -> Option<&'a str> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Annotation::VT_EXPIRES_AT, None).unwrap()}
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Annotation::VT_EXPIRES_AT, None)}
   }
   #[inline]
   pub fn watermark(&self) -> &'a str {
@@ -1315,7 +1332,7 @@ impl ::flatbuffers::Verifiable for Annotation<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("item_name", Self::VT_ITEM_NAME, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("business_code", Self::VT_BUSINESS_CODE, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("created_at", Self::VT_CREATED_AT, true)?
-     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("expires_at", Self::VT_EXPIRES_AT, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("expires_at", Self::VT_EXPIRES_AT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("watermark", Self::VT_WATERMARK, true)?
      .finish();
     Ok(())
@@ -1341,7 +1358,7 @@ impl<'a> Default for AnnotationArgs<'a> {
       item_name: None, // required field
       business_code: None, // required field
       created_at: None, // required field
-      expires_at: None, // required field
+      expires_at: None,
       watermark: None, // required field
     }
   }
@@ -1401,7 +1418,6 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AnnotationBuilder<'a, 'b, A> 
     self.fbb_.required(o, Annotation::VT_ITEM_NAME,"item_name");
     self.fbb_.required(o, Annotation::VT_BUSINESS_CODE,"business_code");
     self.fbb_.required(o, Annotation::VT_CREATED_AT,"created_at");
-    self.fbb_.required(o, Annotation::VT_EXPIRES_AT,"expires_at");
     self.fbb_.required(o, Annotation::VT_WATERMARK,"watermark");
     ::flatbuffers::WIPOffset::new(o.value())
   }
