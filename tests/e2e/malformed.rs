@@ -39,6 +39,11 @@ async fn what_is_not_the_routes_json_is_refused_on_every_route() {
     ];
     for route in routes() {
         for (body, code) in rows {
+            // Of a list nothing needs to be said.
+            let is_list = matches!(route, Route::ParticipantList | Route::ProposalList | Route::GrantSearch);
+            if is_list && body == b"{}" {
+                continue;
+            }
             // A question to the log needs nothing but who asks and why.
             let no_context = route == Route::LogQuery && body == b"{}";
             let code = if no_context { Code::BadUseContext } else { code };

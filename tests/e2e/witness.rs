@@ -210,7 +210,8 @@ async fn pages_are_held_against_the_policy_like_receipts() {
             short.then_some(())
         })
         .await;
-        assert_eq!(check(&world, command, &[]).await.status, Some(0), "nobody asked for witnesses");
+        let said = check(&world, command, &[]).await;
+        assert_eq!(said.status, Some(0), "nobody asked for witnesses: {command} {said:?}");
     }
     fs::write(world.server.folder.join("policy"), "quorum all\n").unwrap();
     assert_eq!(check(&world, "trace", &policy).await.status, Some(64), "a policy that cannot be read");
