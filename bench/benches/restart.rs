@@ -4,6 +4,11 @@
 //! `cargo bench -p bench --bench restart -- ENTRIES [sled|fjall]`, by default 1,000,000 and sled. Set `TMPDIR` to a folder on
 //! the disk to be measured.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is run by hand and prints what it measures"
+)]
 
 use std::fs::{self, File};
 use std::path::Path;

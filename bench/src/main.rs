@@ -16,13 +16,12 @@ use bench::submit::{self, JournalReport};
 use bench::{compare, html, sign};
 use clap::{Args, Parser, Subcommand};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use verifier::command::{self, EXIT_DONE, EXIT_NO};
 
 /// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit status: wrong usage (sysexits.h).
-const EXIT_USAGE: u8 = 64;
 /// Exit status: peers were skipped, each named in the report; all others answered right.
 const EXIT_SKIPPED: u8 = 77;
 /// Exit status: the generator measured itself, so that there are no numbers.
@@ -187,39 +186,36 @@ struct Populate {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match command::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(status) => return status,
     };
     let ended = match &cli.command {
         Command::Run(run) => measure(run),
         Command::Populate(plan) => populate(plan),
         Command::Peers(options) => peers(options),
-        Command::BareServer(plan) => peers::bare::serve(plan).map(|()| ExitCode::SUCCESS),
+        Command::BareServer(plan) => peers::bare::serve(plan).map(|()| EXIT_DONE),
         Command::Size(demand) => Coefficients::committed().map(|coefficients| {
             print(&Sizing::of(demand, &coefficients), demand.json);
-            ExitCode::SUCCESS
+            EXIT_DONE
         }),
         Command::Compare(compare) => compared(compare),
         Command::Report(ReportCommand::Verify { file, key }) => verify(file, key.as_deref()),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
-            ExitCode::SUCCESS
+            EXIT_DONE
         }),
     };
-    ended.unwrap_or_else(|error| {
-        eprintln!("bench: {error:#}");
-        ExitCode::FAILURE
-    })
+    command::end(ended.unwrap_or_else(|error| {
+        command::note(format_args!("bench: {}", command::why(&*error)));
+        EXIT_NO
+    }))
 }
 
 fn print(report: &(impl serde::Serialize + std::fmt::Display), json: bool) {
     match serde_json::to_string_pretty(report) {
-        Ok(text) if json => println!("{text}"),
-        _ => print!("{report}"),
+        Ok(text) if json => command::line(text),
+        _ => command::print(report),
     }
 }
 
@@ -241,14 +237,14 @@ fn folder(named: Option<&Path>) -> anyhow::Result<(PathBuf, Option<tempfile::Tem
     Ok((folder, temporary))
 }
 
-fn peers(options: &peers::Options) -> anyhow::Result<ExitCode> {
+fn peers(options: &peers::Options) -> anyhow::Result<u8> {
     let (folder, _temporary) = folder(options.data.as_deref())?;
     let report = options.run(folder)?;
     print(&report, options.json);
     Ok(match (report.wrong.is_empty(), report.skipped.is_empty()) {
-        (true, true) => ExitCode::SUCCESS,
-        (true, false) => ExitCode::from(EXIT_SKIPPED),
-        (false, _) => ExitCode::FAILURE,
+        (true, true) => EXIT_DONE,
+        (true, false) => EXIT_SKIPPED,
+        (false, _) => EXIT_NO,
     })
 }
 
@@ -266,23 +262,23 @@ fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
     tokio::runtime::Runtime::new()?.block_on(submit::run(&plan))
 }
 
-fn populate(plan: &Populate) -> anyhow::Result<ExitCode> {
+fn populate(plan: &Populate) -> anyhow::Result<u8> {
     let (folder, _temporary) = folder(Some(&plan.out))?;
     anyhow::ensure!(!Population::exists(&folder), "{} is populated already", folder.display());
     let sizes = plan.bytes.map(|bytes| Size { bytes, share: 1.0 }).into_iter().collect();
     let licenses = population::Plan { licenses: plan.licenses, seed: plan.seed, sizes };
     let started = Instant::now();
     let config = run::populate(&folder, &licenses, plan.entries, false)?;
-    println!(
+    command::line(format_args!(
         "log {} has {} licenses after {:.1} s",
         config.origin,
         plan.licenses,
         started.elapsed().as_secs_f64()
-    );
-    Ok(ExitCode::SUCCESS)
+    ));
+    Ok(EXIT_DONE)
 }
 
-fn measure(run: &Run) -> anyhow::Result<ExitCode> {
+fn measure(run: &Run) -> anyhow::Result<u8> {
     let (scenario, base) = scenario(run)?;
     let name = Path::new(&run.scenario).file_stem().unwrap_or_default().to_string_lossy();
     match once(&name, &scenario, &base, &run.place)? {
@@ -293,13 +289,13 @@ fn measure(run: &Run) -> anyhow::Result<ExitCode> {
                 std::fs::write(prefix.with_added_extension("html"), html::page(&report, &signer))?;
             }
             print(&*report, run.json);
-            let Some(void) = report.void() else { return Ok(ExitCode::SUCCESS) };
-            eprintln!("bench: void, {void}");
-            Ok(ExitCode::from(EXIT_VOID))
+            let Some(void) = report.void() else { return Ok(EXIT_DONE) };
+            command::note(format_args!("bench: void, {void}"));
+            Ok(EXIT_VOID)
         }
         (Ended::NotChecked(checks), _) => {
-            eprintln!("bench: no numbers, for the checks did not pass: {checks}");
-            Ok(ExitCode::FAILURE)
+            command::note(format_args!("bench: no numbers, for the checks did not pass: {checks}"));
+            Ok(EXIT_NO)
         }
     }
 }
@@ -333,7 +329,7 @@ fn once(
     Ok((ended, key))
 }
 
-fn compared(plan: &Compare) -> anyhow::Result<ExitCode> {
+fn compared(plan: &Compare) -> anyhow::Result<u8> {
     let comparison = match (plan.a.is_dir(), plan.b.is_dir()) {
         (true, true) => compare::compare(&compare::reports(&plan.a)?, &compare::reports(&plan.b)?)?,
         (false, false) => {
@@ -341,7 +337,7 @@ fn compared(plan: &Compare) -> anyhow::Result<ExitCode> {
             let mut reports = [Vec::new(), Vec::new()];
             for pair in 1..=plan.runs {
                 for ((name, scenario, base, place), reports) in sides.iter().zip(&mut reports) {
-                    eprintln!("pair {pair} of {}: {name}", plan.runs);
+                    command::note(format_args!("pair {pair} of {}: {name}", plan.runs));
                     match once(name, scenario, base, place)? {
                         (Ended::Checked(report), _) => reports.push(*report),
                         (Ended::NotChecked(checks), _) => anyhow::bail!("the checks did not pass: {checks}"),
@@ -354,7 +350,7 @@ fn compared(plan: &Compare) -> anyhow::Result<ExitCode> {
         _ => anyhow::bail!("a folder of reports is compared with another one"),
     };
     print(&comparison, plan.json);
-    Ok(ExitCode::SUCCESS)
+    Ok(EXIT_DONE)
 }
 
 /// What one side of a comparison runs.
@@ -376,7 +372,7 @@ fn side(named: &Path, plan: &Compare) -> anyhow::Result<(String, Scenario, PathB
     Ok((name, scenario, base, place))
 }
 
-fn verify(file: &Path, key: Option<&str>) -> anyhow::Result<ExitCode> {
+fn verify(file: &Path, key: Option<&str>) -> anyhow::Result<u8> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let (report, signer) = sign::verify(&text).with_context(|| file.display().to_string())?;
     anyhow::ensure!(
@@ -384,9 +380,9 @@ fn verify(file: &Path, key: Option<&str>) -> anyhow::Result<ExitCode> {
         "{} is signed with another key: {signer}",
         file.display()
     );
-    println!("good, signed with {signer}\n");
-    print!("{report}");
-    Ok(ExitCode::SUCCESS)
+    command::line(format_args!("good, signed with {signer}\n"));
+    command::print(report);
+    Ok(EXIT_DONE)
 }
 
 /// The scenario as the command line changes it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
+use verifier::command;
 
 /// User and system time of a process with all its threads, ended ones too, seconds; `None` is this process.
 ///
@@ -55,9 +56,9 @@ pub fn rest_after_start(processes: &[u32]) -> anyhow::Result<()> {
     if rest(processes, SILENT)? {
         return Ok(());
     }
-    eprintln!("waiting until the server has done what its start left to do");
+    command::note("waiting until the server has done what its start left to do");
     if !rest(processes, START_PATIENCE)? {
-        eprintln!("not at rest {} s after the start", START_PATIENCE.as_secs());
+        command::note(format_args!("not at rest {} s after the start", START_PATIENCE.as_secs()));
     }
     Ok(())
 }

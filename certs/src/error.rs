@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use verifier::command::{EXIT_DATA, EXIT_IO, EXIT_USAGE};
+
 /// Why a key or a certificate could not be read, made or used. `what` is the role of a file, such as
 /// "key-encryption key"; no variant ever holds key bytes.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +79,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The exit status of a command that this ended: what it was given, what lies in its folder, or the system.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Io { source, .. } if source.kind() != io::ErrorKind::NotFound => EXIT_IO,
+            Self::Randomness => EXIT_IO,
+            Self::Permissions { .. } | Self::Malformed { .. } | Self::Unsealing { .. } => EXIT_DATA,
+            _ => EXIT_USAGE,
+        }
+    }
+
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { what, path, source }

@@ -1,24 +1,21 @@
-//! Command line of the PKI and trust tools. Exit 0 done, 1 failed (one line says why), 64 usage.
+//! Command line of the PKI and trust tools. Exit statuses: [`command`].
 
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
 use certs::pki::{DevelopmentPki, Validity};
 use certs::sealed::{Kek, KeyFolder};
-use certs::{inspect, keys, trust};
+use certs::{Error, inspect, keys, trust};
 use clap::{Parser, Subcommand, ValueEnum};
 use schemas::identifier::Uscc;
 use serde_json::Value;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use verifier::command::{self, EXIT_DONE, EXIT_USAGE};
 use verifier::trust::TrustBundle;
 
-/// Exit code for a command line that cannot be carried out (`EX_USAGE`).
-const EXIT_USAGE: u8 = 64;
-const EXIT_FAILED: u8 = 1;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// Development PKI, sealed keys and signed trust bundles.
@@ -81,21 +78,19 @@ enum Output {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match command::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no errors.
-            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(status) => return status,
     };
-    let outcome = run(&cli).and_then(|text| Ok(std::io::stdout().write_all(text.as_bytes())?));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(&cli) {
+        Ok(text) => {
+            command::print(text);
+            command::end(EXIT_DONE)
+        }
         Err(error) => {
-            eprintln!("certs: {error:#}");
-            ExitCode::from(EXIT_FAILED)
+            command::note(format_args!("certs: {}", command::why(&*error)));
+            // What else can be wrong is what the command line names.
+            ExitCode::from(error.downcast_ref().map_or(EXIT_USAGE, Error::exit_status))
         }
     }
 }

@@ -1,21 +1,19 @@
 //! Puts the gateway together: opens the folder, binds the three listeners, runs them, stops them in order.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use certs::keys::load_issuer_keys;
 use certs::sealed::{EPOCH, EPOCH_NEXT, Kek, KeyFolder};
-use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options};
+use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options, Refused};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use verifier::command::{EXIT_IO, why};
 use verifier::note::VerifierKey;
 use verifier::trust::Trust;
 use zeroize::Zeroizing;
@@ -32,25 +30,35 @@ use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::tls;
 
-/// A process exit that is not a bug: status and one line for the operator (sysexits.h).
+pub use crate::signals::{Event, Signals};
+pub use verifier::command::{EXIT_DATA, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE};
+
+/// A process exit that is not a bug: status and one line for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Exit {
-    /// 64 usage or configuration, 65 the data is not the log's, 69 unavailable, 74 input or output.
+    /// One of the table in [`verifier::command`].
     pub status: u8,
     /// One line.
     pub message: String,
 }
 
-/// Exit status: what has no status of its own.
-const EXIT_OTHER: u8 = 1;
-/// Exit status: wrong usage or configuration.
-pub const EXIT_USAGE: u8 = 64;
-/// Exit status: the data is not the log's. The journal is damaged, older than or another than what was seen of it, or the
-/// guard, a key or the clock does not fit it (`EX_DATAERR`).
-pub const EXIT_DATA: u8 = 65;
-/// Exit status: an address is taken.
-pub const EXIT_UNAVAILABLE: u8 = 69;
+impl Exit {
+    /// Wrong usage or configuration.
+    pub fn usage(message: impl ToString) -> anyhow::Error {
+        Self { status: EXIT_USAGE, message: message.to_string() }.into()
+    }
+
+    /// Not available now.
+    pub fn unavailable(message: impl ToString) -> anyhow::Error {
+        Self { status: EXIT_UNAVAILABLE, message: message.to_string() }.into()
+    }
+}
+
+/// The same error as one of usage or configuration.
+pub fn as_usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    Exit::usage(why(&*error.into()))
+}
 
 /// The exit status of a command that an error ended.
 pub fn exit_status(error: &anyhow::Error) -> u8 {
@@ -60,16 +68,24 @@ pub fn exit_status(error: &anyhow::Error) -> u8 {
     if error.is::<ConfigError>() {
         return EXIT_USAGE;
     }
+    if let Some(error) = error.downcast_ref::<certs::Error>() {
+        return error.exit_status();
+    }
     match error.downcast_ref() {
+        Some(OpenError::Options(_) | OpenError::NotYet { .. }) => EXIT_USAGE,
         Some(
             OpenError::RolledBack { .. }
             | OpenError::CutShort { .. }
             | OpenError::Guard(_)
             | OpenError::Corrupt { .. }
+            | OpenError::Missing { .. }
             | OpenError::Clock { .. }
             | OpenError::Keys(_),
         ) => EXIT_DATA,
-        _ => EXIT_OTHER,
+        Some(OpenError::Locked) => EXIT_UNAVAILABLE,
+        Some(OpenError::Io { .. }) => EXIT_IO,
+        None if error.chain().any(|cause| cause.is::<io::Error>()) => EXIT_IO,
+        None => EXIT_INTERNAL,
     }
 }
 
@@ -103,7 +119,7 @@ pub fn key_folder(config: &Config) -> anyhow::Result<KeyFolder> {
     Ok(KeyFolder::new(config.path(&config.keys.folder), kek))
 }
 
-fn unusable(error: impl std::fmt::Display) -> anyhow::Error {
+pub(crate) fn unusable(error: impl std::fmt::Display) -> anyhow::Error {
     Exit { status: EXIT_DATA, message: error.to_string() }.into()
 }
 
@@ -160,19 +176,34 @@ impl EpochFiles for SealedEpochs {
 }
 
 /// Reads and checks the signed trust bundle.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_USAGE`]
 pub fn trust_bundle(config: &Config) -> anyhow::Result<(String, Trust)> {
     let text = read(&config.path(&config.keys.trust_bundle))?;
     let anchor: VerifierKey = read(&config.path(&config.keys.trust_anchor))?
         .trim()
         .parse()
-        .map_err(|error| anyhow::anyhow!("the trust anchor cannot be read: {error}"))?;
+        .map_err(|error| Exit::usage(format_args!("the trust anchor cannot be read: {error}")))?;
     let bundle = Trust::parse_note(&text, Some(&anchor), 0)
-        .map_err(|error| anyhow::anyhow!("the trust bundle is not good: {error}"))?;
+        .map_err(|error| Exit::usage(format_args!("the trust bundle is not good: {error}")))?;
     Ok((text, bundle))
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| path.display().to_string())
+/// Starts the signers with the issuing authorities' keys.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_DATA`]: a key cannot be used, or is not the bundle's.
+pub fn signers(folder: &KeyFolder, trust: &Trust) -> anyhow::Result<Signers> {
+    Signers::start(load_issuer_keys(folder).map_err(unusable)?, trust).map_err(unusable)
+}
+
+/// Reads a file that the configuration or the command line names.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_USAGE`]
+pub fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).map_err(|error| Exit::usage(format_args!("{}: {error}", path.display())))
 }
 
 /// Installs the process-wide metrics recorder; call once, before anything else is opened.
@@ -205,7 +236,12 @@ pub struct App {
 impl App {
     /// Opens everything that `config` names. Ports are bound before the ledger is opened, so a second process on the
     /// same ports changes no file.
+    ///
+    /// # Errors
+    /// [`exit_status`] says what kind: what the configuration says and names, an address that is taken, the journal.
     pub async fn open(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+        // What is served is what counts, whatever it came from.
+        config.check()?;
         let certificate = read(&config.path(&config.tls.certificate))?;
         let key = read(&config.path(&config.tls.key))?;
         let client_ca = read(&config.path(&config.tls.client_ca))?;
@@ -215,11 +251,11 @@ impl App {
             crate::ablation::only_a_bench(&config.origin)?;
             client_ca.filter(|_| !crate::ablation::is_without(crate::ablation::Without::ClientCertificates))
         };
-        let data_tls = tls::server_config(&certificate, &key, client_ca)?;
-        let public_tls = tls::server_config(&certificate, &key, None)?;
+        let data_tls = tls::server_config(&certificate, &key, client_ca).map_err(as_usage)?;
+        let public_tls = tls::server_config(&certificate, &key, None).map_err(as_usage)?;
         let folder = key_folder(config)?;
         let (trust_text, trust) = trust_bundle(config)?;
-        let signers = Signers::start(load_issuer_keys(&folder)?, &trust).map_err(anyhow::Error::msg)?;
+        let signers = signers(&folder, &trust)?;
         let data = bind(config.listen.data).await?;
         let public = bind(config.listen.public).await?;
         let admin = bind(config.listen.admin).await?;
@@ -265,8 +301,8 @@ impl App {
         })
     }
 
-    /// Answers until `stop` resolves, then finishes what is under way and closes the ledger.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    /// Answers until it is to stop, then finishes what is under way and closes the ledger.
+    pub async fn run(self, mut signals: Signals) -> anyhow::Result<()> {
         let (stopping, stopped) = watch::channel(false);
         let [data, public, admin] = self.listeners;
         let [data_tls, public_tls] = self.tls;
@@ -323,7 +359,14 @@ impl App {
                 }
             }
         });
-        stop.await;
+        loop {
+            match signals.next().await {
+                Event::Stop => break,
+                Event::Reload => tracing::warn!("nothing of the configuration can change while serving"),
+                Event::State => self.shared.log_state(),
+            }
+        }
+        drop(signals);
         // Listeners first, then what they feed: nothing is accepted that could not be answered.
         let _ = stopping.send(true);
         for task in serving {
@@ -421,6 +464,17 @@ pub(crate) async fn first_round(
     }
 }
 
+/// Why the journal takes no entry, and what makes it take one again.
+pub(crate) fn not_taken(ledger: &Ledger, refused: &Refused) -> anyhow::Error {
+    let (status, how) = match refused {
+        Refused::Full => (EXIT_IO, format!(": {}", ledger.room())),
+        Refused::Malformed(_) => (EXIT_INTERNAL, String::new()),
+        Refused::Closed => (EXIT_USAGE, String::new()),
+        Refused::Overloaded | Refused::Stopped => (EXIT_IO, String::new()),
+    };
+    Exit { status, message: format!("the journal takes no entry: {refused}{how}") }.into()
+}
+
 fn rolled_back(found: &str) -> anyhow::Error {
     let message = format!(
         "the log went back: {found}. It must not be served under this key again: close it and open its successor \
@@ -429,7 +483,11 @@ fn rolled_back(found: &str) -> anyhow::Error {
     Exit { status: EXIT_DATA, message }.into()
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Binds a listener.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_UNAVAILABLE`]
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let message = match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -437,28 +495,6 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
             }
             _ => format!("{address}: {error}"),
         };
-        Exit { status: EXIT_UNAVAILABLE, message }.into()
+        Exit::unavailable(message)
     })
-}
-
-/// Ctrl-C and SIGTERM, caught from the moment this is made: make it before anything is said to be served.
-pub struct StopSignal {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl StopSignal {
-    /// Catches both signals from now on; within a runtime.
-    pub fn new() -> anyhow::Result<Self> {
-        let catch = |kind| signal(kind).context("signals cannot be caught");
-        Ok(Self { interrupt: catch(SignalKind::interrupt())?, terminate: catch(SignalKind::terminate())? })
-    }
-
-    /// Resolves when one of them has come since this was made or last asked.
-    pub async fn received(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }

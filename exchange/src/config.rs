@@ -1,7 +1,7 @@
 //! The configuration: one TOML file into one struct, checked before any port opens. Unknown keys are errors; secrets are
 //! paths, never values.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -172,21 +172,51 @@ pub struct WitnessAddress {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self::at(SocketAddr::from(([127, 0, 0, 1], 8443)))
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { data: at(8443), public: at(8444), admin: at(9464) }
     }
 }
 
 impl Listen {
     /// The data listener at an address, public and admin where the commands promise them: 8443 → 8444, 9464; any other
-    /// port p → p + 1, p + 2; port 0 → 0, 0.
-    pub fn at(data: SocketAddr) -> Self {
-        let port = |plus: u16| match data.port() {
-            0 => 0,
-            port => port.saturating_add(plus),
+    /// port p → p + 1, p + 2; port 0 → 0, 0. Public is on the same host. Admin is on loopback whatever the host is: it
+    /// speaks in clear and without identity.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`]: there are no two ports behind this one.
+    pub fn at(data: SocketAddr) -> Result<Self, ConfigError> {
+        let [public, admin] = match data.port() {
+            0 => [0, 0],
+            8443 => [8444, 9464],
+            port @ ..=MAX_DATA_PORT => [port + 1, port + 2],
+            port => {
+                let why =
+                    format!("{port} leaves no port for public (+1) and admin (+2): at most {MAX_DATA_PORT}");
+                return Err(ConfigError::Value { field: "--listen", why, place: None });
+            }
         };
-        let admin = if data.port() == 8443 { 9464 } else { port(2) };
-        Self { data, public: SocketAddr::new(data.ip(), port(1)), admin: SocketAddr::new(data.ip(), admin) }
+        let loopback = match data.ip() {
+            own if own.is_loopback() => own,
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        Ok(Self { data, public: SocketAddr::new(data.ip(), public), admin: SocketAddr::new(loopback, admin) })
     }
+}
+
+/// The highest data port with two more behind it.
+const MAX_DATA_PORT: u16 = u16::MAX - 2;
+
+/// An address of the command line: an address and a port, or the name of a host and a port. Of a name's addresses the
+/// first of version 4 counts, if there is one.
+///
+/// # Errors
+/// One line: it is neither, or the name has no address.
+pub fn resolved(text: &str) -> Result<SocketAddr, String> {
+    let found: Vec<_> =
+        text.to_socket_addrs().map_err(|error| format!("HOST:PORT is needed: {error}"))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| "the name has no address".to_owned())
 }
 
 impl Default for Tls {
@@ -236,11 +266,11 @@ impl Default for Limits {
     }
 }
 
-/// Why a configuration cannot be used: the operator's fault, one line.
+/// Why a configuration cannot be used: the operator's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{}: {source}", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -248,41 +278,56 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML of this shape.
-    #[error("{path}: {message}")]
+    #[error("{}: {error}", path.display())]
     Malformed {
         /// Which file.
         path: PathBuf,
-        /// Where and why.
-        message: String,
+        /// Where, with the line, and why.
+        error: String,
     },
     /// A value is out of range.
-    #[error("{path}: {field}: {why}")]
+    #[error("{field}: {why}{}", place.as_deref().unwrap_or_default())]
     Value {
-        /// Which file.
-        path: PathBuf,
-        /// Which key.
+        /// Which key, or option.
         field: &'static str,
         /// Why.
         why: String,
+        /// The file and the line, when it stands in one.
+        place: Option<String>,
     },
 }
 
 impl Config {
     /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// [`ConfigError`]; what is wrong in the file with its line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| {
-            let message = error.to_string().trim_end().replace('\n', "; ");
-            ConfigError::Malformed { path: path.to_owned(), message }
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        // Once, so that it means the same whatever the working folder is later.
+        let path = std::path::absolute(path).map_err(unreadable)?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| ConfigError::Malformed {
+            path: path.clone(),
+            error: error.to_string().trim_end().to_owned(),
         })?;
-        config.folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-        config.check(path)?;
+        config.folder = path.parent().unwrap_or(&path).to_owned();
+        config.check().map_err(|error| match error {
+            ConfigError::Value { field, why, .. } => {
+                ConfigError::Value { field, why, place: Some(place(&path, &text, field)) }
+            }
+            error => error,
+        })?;
         Ok(config)
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let bad = |field, why: &str| ConfigError::Value { path: path.to_owned(), field, why: why.to_owned() };
+    /// Checks the values, whatever they came from: the file, an option, a caller.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`]
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bad = |field, why: &str| ConfigError::Value { field, why: why.to_owned(), place: None };
         let origin_fits = !self.origin.is_empty()
             && self.origin.len() <= 128
             && self.origin.bytes().all(|b| b.is_ascii_graphic() && b != b'+')
@@ -337,6 +382,40 @@ impl Config {
     }
 }
 
+/// Where a key stands in a file: the line with a caret below its value. A key that is not there is named by the file.
+fn place(path: &Path, text: &str, field: &str) -> String {
+    let file = path.display();
+    let Some(at) = span(text, field) else { return format!("\n in {file}") };
+    let before = text.get(..at.start).unwrap_or_default();
+    let number = before.matches('\n').count() + 1;
+    let begin = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = text.get(begin..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let indent = before.get(begin..).unwrap_or_default().chars().count();
+    let carets = text.get(at).unwrap_or_default().lines().next().unwrap_or_default().chars().count().max(1);
+    let margin = " ".repeat(number.to_string().len());
+    format!(
+        "\n{margin}--> {file}, line {number}, column {}\n{margin} |\n{number} | {line}\n{margin} | {}{}",
+        indent + 1,
+        " ".repeat(indent),
+        "^".repeat(carets)
+    )
+}
+
+/// The bytes of a key's value; of a list of tables its first.
+fn span(text: &str, field: &str) -> Option<std::ops::Range<usize>> {
+    let table = toml::de::DeTable::parse(text).ok()?;
+    let mut keys = field.split('.');
+    let mut value = table.get_ref().get(keys.next()?)?;
+    for key in keys {
+        let table = match value.get_ref() {
+            toml::de::DeValue::Array(list) => list.first()?.get_ref(),
+            one => one,
+        };
+        value = table.get(key)?;
+    }
+    Some(value.span())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,8 +450,58 @@ mod tests {
             std::fs::write(&path, text).expect("written");
             let error = Config::load(&path).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
-            assert!(!error.contains('\n'), "one line: {error}");
+            assert!(error.contains(&*path.to_string_lossy()), "the file: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_shown_with_its_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("config.toml");
+        for (text, line, caret) in [
+            (
+                "origin = \"a\"\n[journal]\n  segment_mib = 3\n",
+                "3 |   segment_mib = 3\n",
+                "  |                 ^",
+            ),
+            (
+                "origin = \"a\"\n[listen]\nadmin = \"0.0.0.0:1\"\n",
+                "3 | admin = \"0.0.0.0:1\"\n",
+                "  |         ^^^^^^^^^^^",
+            ),
+            ("origin = \"a b\"", "1 | origin = \"a b\"\n", "  |          ^^^^^"),
+            ("origin = \"a\"\nsurprise = 1", "2 | surprise = 1\n", "  | ^^^^^^^^"),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let error = Config::load(&path).expect_err("refused").to_string();
+            assert!(error.contains(&format!("{line}{caret}")), "{error}");
+            assert!(error.contains("line ") && error.contains("column "), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_admin_listener_stays_on_loopback() {
+        for (data, public, admin) in [
+            ("0.0.0.0:9000", "0.0.0.0:9001", "127.0.0.1:9002"),
+            ("192.0.2.1:8443", "192.0.2.1:8444", "127.0.0.1:9464"),
+            ("127.0.0.2:9000", "127.0.0.2:9001", "127.0.0.2:9002"),
+            ("[::]:9000", "[::]:9001", "[::1]:9002"),
+            ("0.0.0.0:0", "0.0.0.0:0", "127.0.0.1:0"),
+            ("127.0.0.1:65533", "127.0.0.1:65534", "127.0.0.1:65535"),
+        ] {
+            let listen = Listen::at(resolved(data).expect("an address")).expect("ports");
+            assert_eq!(
+                (listen.public.to_string(), listen.admin.to_string()),
+                (public.to_owned(), admin.to_owned())
+            );
+        }
+        for port in [65534, 65535] {
+            let refused =
+                Listen::at(SocketAddr::from(([127, 0, 0, 1], port))).expect_err("no ports").to_string();
+            assert!(refused.contains("--listen") && refused.contains("65533"), "{refused}");
+        }
+        assert_eq!(resolved("localhost:9000").expect("an address").port(), 9000);
+        assert!(resolved("nowhere").is_err());
     }
 
     #[test]

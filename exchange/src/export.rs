@@ -8,7 +8,8 @@ use schemas::routes::Route;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::app::Exit;
+use crate::client::{self, Client};
 
 /// What the export needs of a page to ask for the next one.
 #[derive(Deserialize)]
@@ -32,7 +33,7 @@ pub async fn pages(
     out: &mut impl Write,
 ) -> anyhow::Result<(usize, usize)> {
     let path = Route::LogQuery.path().context("a data route has a path")?;
-    let members = query.as_object_mut().context("a query is a JSON object")?;
+    let members = query.as_object_mut().ok_or_else(|| Exit::usage("a query is a JSON object"))?;
     if !members.contains_key("to") {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
         members.insert("to".to_owned(), schemas::date::rfc3339(u64::try_from(now)?).into());
@@ -41,7 +42,9 @@ pub async fn pages(
     loop {
         let (status, answer) =
             client.post(path, serde_json::to_vec(&query)?, &[("receipt", "inline")]).await?;
-        anyhow::ensure!(status == 200, "refused with status {status}: {}", String::from_utf8_lossy(&answer));
+        if status != 200 {
+            return Err(client::refused(status, &answer));
+        }
         let page: Page = serde_json::from_slice(&answer).context("the answer is no page")?;
         anyhow::ensure!(!answer.contains(&b'\n'), "the answer is more than one line");
         out.write_all(&answer)?;

@@ -17,10 +17,11 @@ use schemas::date::Date;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
 use schemas::synthetic::Synthetic;
+use verifier::command::EXIT_NO;
 use verifier::note::VerifierKey;
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLog};
 
-use crate::app;
+use crate::app::{self, Exit};
 use crate::config::{Config, Listen};
 use crate::effect::{self, sha256};
 use crate::facts;
@@ -90,17 +91,17 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
         if !issuer_keys.iter().any(|key| key.organisation == issuer && key.suite == suite) {
             if config.path(&config.keys.trust_bundle).exists() {
                 // The bundle lists the keys that are lost; new ones would sign nothing that verifies.
-                bail!(
+                return Err(app::unusable(format_args!(
                     "{} has a trust bundle but not all issuers' keys; restore the keys folder",
                     folder.display()
-                );
+                )));
             }
             issuer_keys.push(create_issuer_key(&keys, issuer, suite)?);
         }
     }
     trust_bundle(&config, &keys, issuer, &issuer_keys)?;
     if let Some(listen) = listen {
-        config.listen = Listen::at(listen);
+        config.listen = Listen::at(listen)?;
     }
     Ok(config)
 }
@@ -115,14 +116,14 @@ pub async fn production(
 ) -> anyhow::Result<Config> {
     let mut participants = Vec::new();
     for path in operators {
-        let pem = std::fs::read(path).with_context(|| path.display().to_string())?;
-        let certificate = certificate(&pem).with_context(|| path.display().to_string())?;
-        let organisation = certs::pki::organisation(&certificate)
-            .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+        let wrong = |why: &dyn std::fmt::Display| Exit::usage(format_args!("{}: {why}", path.display()));
+        let pem = app::read(path)?;
+        let certificate = certificate(pem.as_bytes()).map_err(|error| wrong(&error))?;
+        let organisation = certs::pki::organisation(&certificate).map_err(|error| wrong(&error))?;
         participants.push(registration(organisation, organisation.as_str(), Role::Operator, Vec::new()));
     }
     if participants.is_empty() {
-        bail!("at least one operator certificate is needed");
+        return Err(Exit::usage("at least one operator certificate is needed"));
     }
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let config = configuration(folder, origin)?;
@@ -136,7 +137,7 @@ pub async fn production(
             operators |= entry.record.documents.iter().any(|document| document.kind == participant);
         })?;
         if operators {
-            bail!("{} is a data folder already", folder.display());
+            return Err(Exit::usage(format_args!("{} is a data folder already", folder.display())));
         }
     }
     std::fs::create_dir_all(folder.join("pki"))?;
@@ -161,7 +162,10 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
     let path = folder.join("config.toml");
     if !path.exists() {
         if folder_has_journal(folder) {
-            bail!("{} has a journal but no config.toml, which names its log; restore it", folder.display());
+            let folder = folder.display();
+            return Err(app::unusable(format_args!(
+                "{folder} has a journal but no config.toml, which names its log; restore it"
+            )));
         }
         let config = Config {
             origin: new_shard(origin)?,
@@ -203,7 +207,10 @@ pub(crate) fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let complete = kek.exists() && certs::sealed::NAMES.iter().all(|name| folder.join(name).exists());
     if folder_has_journal(&config.folder) && !complete {
         // New keys would open nothing of it, and a new log key must never sign under an old origin.
-        bail!("{} has a journal but not all of its keys; restore the keys folder", config.folder.display());
+        return Err(app::unusable(format_args!(
+            "{} has a journal but not all of its keys; restore the keys folder",
+            config.folder.display()
+        )));
     }
     std::fs::create_dir_all(config.path(&config.keys.folder))?;
     let kek = if kek.exists() { Kek::load(&kek)? } else { Kek::create(&kek)? };
@@ -331,9 +338,9 @@ pub fn development_register() -> Vec<Participant> {
 /// # Errors
 /// The registration cannot be read; `change` and there is none, or not and there is one; the folder cannot be opened.
 pub async fn register_offline(config: &Config, registration: &str, change: bool) -> anyhow::Result<()> {
-    let wire: participant::Wire = serde_json::from_str(registration).context("the registration")?;
-    let participant =
-        wire.typed().map_err(|refusal| anyhow::anyhow!("the registration: {}", refusal.code.sentence()))?;
+    let wrong = |why: &dyn std::fmt::Display| Exit::usage(format_args!("the registration: {why}"));
+    let wire: participant::Wire = serde_json::from_str(registration).map_err(|error| wrong(&error))?;
+    let participant = wire.typed().map_err(|refusal| wrong(&refusal.code.sentence()))?;
     let keys = app::ledger_keys(&app::key_folder(config)?)?;
     let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
     // What the witnesses have must be this log before anything is added to it.
@@ -343,7 +350,7 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
     let rules = ledger.state().document(DocumentKind::Rules, &facts::rules_key(&ledger));
     let rules: Option<Rules> = rules.and_then(|rules| serde_json::from_slice(&rules.value).ok());
     let written = if !rules.unwrap_or(Rules { delay_days_max: 0 }).allow(&participant) {
-        Err(anyhow::anyhow!("the registration: a delay class is longer than the log allows"))
+        Err(Exit::usage("the registration: a delay class is longer than the log allows"))
     } else if (version != 0) == change {
         let (kind, value) = (DocumentKind::Participant.number(), participant.document());
         let document = DocumentState { kind, key, version: version + 1, value };
@@ -351,9 +358,9 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
         let prepared = effect::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(&ledger, prepared)
             .await
-            .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))
+            .map_err(|refused| app::not_taken(&ledger, &refused))
     } else {
-        Err(anyhow::anyhow!("{}", Code::ParticipantConflict.sentence()))
+        Err(Exit { status: EXIT_NO, message: Code::ParticipantConflict.sentence().to_owned() }.into())
     };
     tokio::task::spawn_blocking(move || ledger.close()).await?;
     written
@@ -402,7 +409,7 @@ pub(crate) async fn found(
         let prepared = effect::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(ledger, prepared)
             .await
-            .map_err(|refused| anyhow::anyhow!("the journal takes no entry: {refused:?}"))?;
+            .map_err(|refused| app::not_taken(ledger, &refused))?;
     }
     Ok(written)
 }

@@ -23,7 +23,7 @@ use verifier::proof::{TlogProof, nodes_text};
 
 use crate::cosign::{Cosigning, Served};
 use crate::gateway::{Answer, Certified, Gateway};
-use crate::server::Peer;
+use crate::server::{CONNECTIONS, Peer};
 
 /// How long a caller that was shed should wait, seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -44,6 +44,28 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// The checkpoints with their cosignatures.
     pub cosigning: Arc<Cosigning>,
+}
+
+impl Shared {
+    /// Says in the operator's log how things stand, for an operator who asks by a signal.
+    pub fn log_state(&self) {
+        let ledger = self.gateway.ledger();
+        let health = ledger.health();
+        let metrics = self.metrics.render();
+        let connections: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix(CONNECTIONS)).collect();
+        tracing::info!(
+            size = ledger.size(),
+            published = ledger.published().0,
+            queue = health.queue,
+            image_lag = health.image_lag,
+            journal_full = health.journal_full,
+            epoch = ledger.state().epoch(),
+            epoch_destroyed = ledger.state().epoch_destroyed(),
+            connections = connections.join(" "),
+            health = health_text(&health).trim_end().replace('\n', "; "),
+            "state"
+        );
+    }
 }
 
 /// The data listener's handler: a method and a path make a route, or a journaled refusal of what is none; everything

@@ -15,11 +15,12 @@ use schemas::date::Date;
 use schemas::license_type::LicenseType;
 use schemas::synthetic::{Synthetic, SyntheticLicense};
 use serde_json::{Value, json};
+use verifier::command::{EXIT_NO, line};
 use verifier::license::RootCache;
 use verifier::report::Verdict;
 use verifier::trust::Trust;
 
-use crate::app::{self, App};
+use crate::app::{self, App, Event, Exit, Signals};
 use crate::client::{Client, Identity};
 use crate::gateway::now_ms;
 use crate::init;
@@ -64,32 +65,34 @@ pub async fn run(
     once: bool,
     metrics: PrometheusHandle,
 ) -> anyhow::Result<()> {
-    println!("秒享 quickstart in {}", folder.display());
+    // Caught before the journal is open.
+    let signals = Signals::catch()?;
+    let stop = signals.sender();
+    line(format_args!("秒享 quickstart in {}", folder.display()));
     let mut config = tokio::task::block_in_place(|| init::development(folder, listen))?;
     config.program = std::env::current_exe().ok();
     let app = App::open(&config, metrics).await?;
     let written = init::register_development(app.gateway.ledger(), &init::development_register()).await?;
-    println!(
+    line(format_args!(
         "  log {} holds {} entries ({written} new in the register)",
         config.origin,
         app.gateway.ledger().size()
-    );
+    ));
     let addresses = app.addresses.clone();
     let gateway = std::sync::Arc::clone(&app.gateway);
     let (_, trust) = app::trust_bundle(&config)?;
-    let mut signals = app::StopSignal::new()?;
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(app.run(async move {
-        let _ = stopped.await;
-    }));
+    let serving = tokio::spawn(app.run(signals));
     let round = tokio::select! {
         round = round(folder, addresses.data, &trust) => round,
-        () = signals.received() => Err(anyhow::anyhow!("stopped before the round was complete; start again to continue")),
+        () = stop.closed() => {
+            let message = "stopped before the round was complete; start again to continue".to_owned();
+            Err(Exit { status: EXIT_NO, message }.into())
+        }
     };
     let summary = match round {
         Ok(summary) => summary,
         Err(error) => {
-            let _ = stop.send(());
+            let _ = stop.send(Event::Stop);
             drop(gateway);
             serving.await??;
             return Err(error);
@@ -105,14 +108,12 @@ pub async fn run(
         summary.issued, summary.retrieved, summary.verified, summary.refused, summary.receipts
     );
     if once {
-        let _ = stop.send(());
+        let _ = stop.send(Event::Stop);
         serving.await??;
-        println!("{last}");
+        line(last);
     } else {
-        println!("{last}");
-        signals.received().await;
-        eprintln!("stopping: finishing what is under way");
-        let _ = stop.send(());
+        line(last);
+        stop.closed().await;
         serving.await??;
     }
     Ok(())
@@ -141,7 +142,7 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
     // 1 issue: the seed differs with every run, so a run on an existing folder adds licenses.
     let issued = issue_all(folder, address, &mut kept).await?;
     summary.issued = issued.len();
-    println!("  issued     {} licenses of {} types", issued.len(), LicenseType::builtin().len());
+    line(format_args!("  issued     {} licenses of {} types", issued.len(), LicenseType::builtin().len()));
 
     // 2 search, retrieve and verify with the holder's grant
     let bar = progress(issued.len() / EVERY, "retrieve and verify");
@@ -195,7 +196,7 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("  retrieved  {} with the holder's grant, and verified them", summary.retrieved);
+    line(format_args!("  retrieved  {} with the holder's grant, and verified them", summary.retrieved));
 
     // 3 refuse: no grant, another's grant, no such license, a transition that the table does not have
     let natural = issued.iter().filter(|one| one.natural).step_by(EVERY);
@@ -217,7 +218,7 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
             .expect(409)?;
         summary.refused += 1;
     }
-    println!("  refused    {} requests, each journaled like a permit", summary.refused);
+    line(format_args!("  refused    {} requests, each journaled like a permit", summary.refused));
 
     // 4 revoke, and verify again
     let mut revoked = 0;
@@ -239,7 +240,7 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
         summary.verified += 2;
         revoked += 1;
     }
-    println!("  revoked    {revoked} and verified them before and after");
+    line(format_args!("  revoked    {revoked} and verified them before and after"));
 
     // 5 offline, from bytes alone
     for party in [portal, approval, bank, issuer] {
@@ -262,7 +263,10 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
         bar.inc(1);
     }
     bar.finish_and_clear();
-    println!("  checked    {licenses} licenses and {} receipts offline with the verifier", summary.receipts);
+    line(format_args!(
+        "  checked    {licenses} licenses and {} receipts offline with the verifier",
+        summary.receipts
+    ));
     Ok(summary)
 }
 
@@ -392,9 +396,16 @@ impl Reply {
 
 fn print_how_to_go_on(folder: &Path, addresses: &crate::config::Listen) {
     let pki = folder.join("pki");
-    println!("  serving    data {}  public {}  admin {}", addresses.data, addresses.public, addresses.admin);
-    println!("  go on with:");
-    println!("    curl --cacert {0}/ca.pem https://{1}/v1/log/checkpoint", pki.display(), addresses.public);
-    println!("    curl http://{}/metrics", addresses.admin);
-    println!("    the README's section «curl» issues, grants, verifies and revokes a license; Ctrl-C stops");
+    line(format_args!(
+        "  serving    data {}  public {}  admin {}",
+        addresses.data, addresses.public, addresses.admin
+    ));
+    line("  go on with:");
+    line(format_args!(
+        "    curl --cacert {0}/ca.pem https://{1}/v1/log/checkpoint",
+        pki.display(),
+        addresses.public
+    ));
+    line(format_args!("    curl http://{}/metrics", addresses.admin));
+    line("    the README's section «curl» issues, grants, verifies and revokes a license; Ctrl-C stops");
 }

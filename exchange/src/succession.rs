@@ -15,7 +15,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use certs::file;
@@ -27,7 +27,7 @@ use verifier::leaf::LeafKind;
 use verifier::note::VerifierKey;
 use verifier::trust::TrustLog;
 
-use crate::app;
+use crate::app::{self, Exit};
 use crate::config::Config;
 use crate::effect::{self, sha256};
 use crate::facts;
@@ -84,7 +84,7 @@ pub async fn close(config: &Config) -> anyhow::Result<String> {
         })
         .await??;
         let leaf = statement(LeafKind::ShardClose, close_statement(&config.origin));
-        commit_system(&ledger, leaf).await.map_err(|refused| anyhow::anyhow!("not closed: {refused}"))?;
+        commit_system(&ledger, leaf).await.map_err(|refused| app::not_taken(&ledger, &refused))?;
     }
     let deadline = Instant::now() + PUBLISH_WAIT;
     while ledger.published().0 < ledger.size() {
@@ -125,10 +125,10 @@ pub async fn open_successor(folder: &Path, old: &Path, lost: bool) -> anyhow::Re
         false => ledger::entries(options, keys, take)?,
     };
     if !tail.closed && !lost {
-        bail!(
+        return Err(Exit::usage(format_args!(
             "log {} is not closed: run `exchange log close` first, or --lost when it went back",
             old.origin
-        );
+        )));
     }
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let config = configuration(folder, &old)?;
@@ -150,7 +150,7 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
     let path = folder.join("config.toml");
     if !path.exists() {
         if init::folder_has_journal(folder) {
-            bail!("{} has a journal already", folder.display());
+            return Err(Exit::usage(format_args!("{} has a journal already", folder.display())));
         }
         let name = old.origin.rsplit_once('/').map_or(old.origin.as_str(), |(name, _)| name);
         let mut config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
@@ -216,7 +216,7 @@ async fn fill(
     opening: &str,
     documents: BTreeMap<(u8, ledger::Key), Vec<u8>>,
 ) -> anyhow::Result<()> {
-    let refused = |refused| anyhow::anyhow!("the journal takes no entry: {refused}");
+    let refused = |refused| app::not_taken(ledger, &refused);
     if ledger.size() == 0 {
         commit_system(ledger, statement(LeafKind::ShardOpen, opening.to_owned())).await.map_err(refused)?;
     }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use certs::file;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -30,9 +30,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use verifier::Hash;
 use verifier::checkpoint::{Checkpoint, decimal};
+use verifier::command::why;
 use verifier::merkle::{EMPTY_ROOT, verify_consistency};
 use verifier::note::{CosignerKey, SignedNote, VerifierKey, cosignature_line, cosigned_message};
 use verifier::proof::{nodes_text, parse_nodes};
+
+use crate::app::{EXIT_DATA, EXIT_INTERNAL, Exit, exit_status, unusable};
 
 /// Most lines of a consistency proof.
 const MAX_PROOF_LINES: usize = 63;
@@ -134,7 +137,10 @@ impl Witness {
         let vkey = vkey_path(folder);
         if vkey.exists() {
             let found = load_key(folder)?;
-            ensure!(found == key, "{} is of witness {} already", folder.display(), found.name());
+            if found != key {
+                let folder = folder.display();
+                return Err(Exit::usage(format_args!("{folder} is of witness {} already", found.name())));
+            }
         } else {
             file::create("witness vkey", &vkey, format!("{key}\n").as_bytes(), file::PUBLIC)?;
         }
@@ -155,7 +161,9 @@ impl Witness {
         let path = folder.join("log.vkey");
         if path.exists() {
             let found = file::read_text("log vkey", &path)?;
-            ensure!(found.trim_end() == key.to_string(), "{} is known with another key", key.name());
+            if found.trim_end() != key.to_string() {
+                return Err(Exit::usage(format_args!("{} is known with another key", key.name())));
+            }
             return Ok(());
         }
         Ok(file::create("log vkey", &path, format!("{key}\n").as_bytes(), file::PUBLIC)?)
@@ -174,13 +182,20 @@ impl Witness {
         let lock = File::create(&path).with_context(|| path.display().to_string())?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => bail!("{} is open in another process", folder.display()),
+            Err(fs::TryLockError::WouldBlock) => {
+                let folder = folder.display();
+                return Err(Exit::unavailable(format_args!("{folder} is open in another process")));
+            }
             Err(fs::TryLockError::Error(error)) => return Err(error).context(path.display().to_string()),
         }
         let mut logs = BTreeMap::new();
         let path = folder.join("logs");
         for entry in fs::read_dir(&path).with_context(|| path.display().to_string())? {
-            let log = Log::open(&entry?.path(), &key)?;
+            // What no file system says of a folder is wrong with what lies in it.
+            let log = Log::open(&entry?.path(), &key).map_err(|error| match exit_status(&error) {
+                EXIT_INTERNAL => Exit { status: EXIT_DATA, message: why(&*error) }.into(),
+                _ => error,
+            })?;
             if let Some(log) = log {
                 logs.insert(log.key.name().to_owned(), log);
             }
@@ -191,6 +206,12 @@ impl Witness {
     /// Name and key.
     pub fn key(&self) -> &CosignerKey {
         &self.key
+    }
+
+    /// The newest cosigned size of each log it knows, by origin.
+    pub fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
+        let size = |log: &Log| log.latest.lock().unwrap_or_else(PoisonError::into_inner).size;
+        self.logs.iter().map(move |(origin, log)| (origin.as_str(), size(log)))
     }
 
     /// Origins of the logs it knows.
@@ -321,7 +342,7 @@ fn load_pair(folder: &Path) -> anyhow::Result<(Ed25519KeyPair, [u8; 32])> {
     let path = folder.join("key");
     let pkcs8 = file::read_private("witness key", &path)?;
     let pair = Ed25519KeyPair::from_pkcs8(&pkcs8)
-        .map_err(|_| anyhow::anyhow!("{} is not an Ed25519 key in PKCS#8", path.display()))?;
+        .map_err(|_| unusable(format_args!("{} is not an Ed25519 key in PKCS#8", path.display())))?;
     let public = pair.public_key().as_ref().try_into()?;
     Ok((pair, public))
 }

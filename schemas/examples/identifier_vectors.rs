@@ -6,6 +6,8 @@
 //! The parts of each number whose rules the two libraries do not share stay as they are: only check characters are
 //! compared. So a citizen number is corrupted in region, sequence or check character and not in its birth date.
 
+#![allow(clippy::print_stdout, reason = "it prints into a pipe, for a test")]
+
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, ROOT, Uscc};
 use schemas::license_type::LicenseType;

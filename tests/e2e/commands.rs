@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
@@ -22,6 +24,8 @@ const DATA: Option<i32> = Some(65);
 const GUARD_RESTS: Duration = Duration::from_millis(1_200);
 /// An address is taken.
 const UNAVAILABLE: Option<i32> = Some(69);
+/// Input or output failed.
+const IO: Option<i32> = Some(74);
 
 fn run(words: &[&str]) -> Finished {
     let output = command().args(words).output().unwrap();
@@ -105,7 +109,8 @@ async fn a_configuration_is_checked_before_anything_is_opened() {
         for words in [&["check-config"][..], &["serve", "--development"], &["log", "verify"], &["rebuild"]] {
             let finished = server.run(words);
             assert_eq!(finished.status, USAGE, "{word} {words:?}: {finished:?}");
-            assert!(one_line(&finished).contains(word), "{word}: {finished:?}");
+            assert!(finished.stderr.contains(word), "{word}: {finished:?}");
+            assert!(finished.stderr.contains(path.to_str().unwrap()), "the file: {finished:?}");
         }
     }
     fs::remove_file(&path).unwrap();
@@ -157,7 +162,7 @@ async fn a_second_process_on_one_folder_changes_nothing() {
     }
     for words in [&["serve", "--development", "--listen", "127.0.0.1:0"][..], &["rebuild"]] {
         let finished = server.run(words);
-        assert_eq!(finished.status, Some(1), "{words:?}: {finished:?}");
+        assert_eq!(finished.status, UNAVAILABLE, "{words:?}: {finished:?}");
         assert!(one_line(&finished).contains("another process has the journal open"), "{finished:?}");
     }
     assert_eq!(files(&journal), before);
@@ -243,7 +248,7 @@ async fn a_damaged_journal_is_told_and_not_served() {
     fs::remove_dir_all(server.folder.join("store")).unwrap();
     let refused = |why: &str| {
         let serve = ["serve", "--development", "--listen", "127.0.0.1:0"];
-        for words in [&serve[..], &["rebuild"], &["log", "close"]] {
+        for words in [&serve[..], &["rebuild"], &["log", "close", "--yes"]] {
             let finished = server.run(words);
             assert_eq!(finished.status, DATA, "{words:?}: {finished:?}");
             assert!(one_line(&finished).contains(why), "{words:?}: {finished:?}");
@@ -286,7 +291,7 @@ async fn the_register_is_changed_from_the_command_line() {
     server.refused(&mut late, &verify, Code::UnknownParticipant).await;
     let finished = participant(&["change", name]);
     assert_eq!(finished.status, Some(1), "{finished:?}");
-    assert!(finished.stdout.contains("participant-conflict"));
+    assert!(one_line(&finished).contains("refused (409 participant-conflict)"), "{finished:?}");
     assert_eq!(participant(&["add", name]).status, Some(0));
     server.refused(&mut late, &verify, Code::NotPermitted).await;
     write("测试改名");
@@ -315,4 +320,488 @@ async fn a_production_folder_begins_with_its_operators() {
     assert_eq!(report["size"], json!(1));
     let again = command().args(words).arg(&fresh).output().unwrap();
     assert_ne!(again.status.code(), Some(0), "a folder is made once");
+}
+
+/// A started command whose standard error is read back; killed when dropped.
+struct Running {
+    child: Child,
+    stderr: tempfile::NamedTempFile,
+}
+
+impl Running {
+    fn start(mut command: Command, stdout: Stdio) -> Self {
+        let stderr = tempfile::NamedTempFile::new().unwrap();
+        let child = command.stdout(stdout).stderr(stderr.reopen().unwrap()).spawn().unwrap();
+        Self { child, stderr }
+    }
+
+    fn stderr(&self) -> String {
+        fs::read_to_string(self.stderr.path()).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    /// Waits until standard error holds this.
+    async fn says(&self, words: &str) {
+        tests::eventually(words, || async { self.stderr().contains(words).then_some(()) }).await;
+    }
+
+    async fn ends(&mut self) -> Option<i32> {
+        let child = std::cell::RefCell::new(&mut self.child);
+        tests::eventually("the end of the process", || async { child.borrow_mut().try_wait().unwrap() })
+            .await
+            .code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `exchange serve` with these words, logging what an operator sees.
+fn serve(folder: &Path, words: &[&str]) -> Command {
+    let mut command = command();
+    command.env_remove("RUST_LOG").args(["serve", "--development", "--data"]).arg(folder).args(words);
+    command
+}
+
+/// What a process prints when it serves: the addresses of data, public and admin.
+fn addresses(running: &mut Running) -> [SocketAddr; 3] {
+    let mut line = String::new();
+    BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    ["data", "public", "admin"].map(|name| {
+        let at = words.iter().position(|word| *word == name);
+        at.and_then(|at| words.get(at + 1)?.parse().ok())
+            .unwrap_or_else(|| panic!("{line} {}", running.stderr()))
+    })
+}
+
+const FULL: &str = "/dev/full";
+
+fn into_full(mut command: Command) -> Finished {
+    let full = fs::OpenOptions::new().write(true).open(FULL).unwrap();
+    let output = command.stdout(full).stderr(Stdio::piped()).output().unwrap();
+    Finished {
+        status: output.status.code(),
+        stdout: String::new(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Into a pipe that nobody reads.
+fn into_nothing(mut command: Command) -> Finished {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    Finished {
+        status: output.status.code(),
+        stdout: String::new(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn no_print_ends_a_command_or_changes_its_verdict() {
+    let server = Setup::new().prepare().await;
+    let junk = server.folder.join("junk");
+    fs::write(&junk, "no license").unwrap();
+    let folder = &server.folder;
+    let in_folder = |name: &str, words: &[&str]| {
+        let mut command = tests::binary(name);
+        command.args(words).arg("--data").arg(folder);
+        command
+    };
+    let verifier = |file: &Path| {
+        let mut command = tests::binary("verifier");
+        let trust = server.config.path(&server.config.keys.trust_bundle);
+        command.args(["license", "--trust"]).arg(trust).arg(file);
+        command
+    };
+    let mut log = in_folder("exchange", &["log", "verify"]);
+    let mut inspect = tests::binary("certs");
+    inspect.arg("inspect").arg(folder.join("pki/ca.pem"));
+    let witness = in_folder("witness", &["init", "--name", "witness.example"]);
+    let mut help = command();
+    help.arg("--help");
+    let mut none = command();
+    none.arg("surprise");
+    // Success that nobody could read is none; a verdict stays what it is.
+    for (name, command, full) in [
+        ("log verify", log, IO),
+        ("inspect", inspect, IO),
+        ("witness", witness, IO),
+        ("check-config", in_folder("exchange", &["check-config"]), IO),
+        ("help", help, IO),
+        ("an invalid license", verifier(&junk), Some(1)),
+        ("usage", none, USAGE),
+    ] {
+        let finished = into_full(command);
+        assert_eq!(finished.status, full, "{name}: {finished:?}");
+        if full == IO {
+            assert!(one_line(&finished).contains("No space left on device"), "{name}: {finished:?}");
+        }
+        assert!(!finished.stderr.contains("panicked"), "{name}: {finished:?}");
+    }
+    log = in_folder("exchange", &["log", "verify"]);
+    inspect = tests::binary("certs");
+    inspect.arg("inspect").arg(folder.join("pki/ca.pem"));
+    for (name, command, status) in [
+        ("log verify", log, Some(0)),
+        ("inspect", inspect, Some(0)),
+        ("an invalid license", verifier(&junk), Some(1)),
+    ] {
+        let finished = into_nothing(command);
+        assert_eq!((finished.status, finished.stderr.as_str()), (status, ""), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_hears_serves_and_logs_json_for_machines() {
+    let server = Setup::new().prepare().await;
+    // Neither its lines nor its log can be written.
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open(FULL).unwrap());
+    let mut mute = serve(&server.folder, &["--listen", "127.0.0.1:0"]);
+    let mut mute = mute.stdout(Stdio::piped()).stderr(full()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(mute.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.starts_with("serving log "), "{first}");
+    let id = Pid::from_raw(i32::try_from(mute.id()).unwrap()).unwrap();
+    for signal in [Signal::USR1, Signal::USR2, Signal::HUP, Signal::TERM] {
+        kill_process(id, signal).unwrap();
+    }
+    assert_eq!(mute.wait().unwrap().code(), Some(0), "drained");
+
+    let mut deaf =
+        Running::start(serve(&server.folder, &["--listen", "127.0.0.1:0", "--log-format", "json"]), full());
+    deaf.says("No space left on device").await;
+    deaf.signal(Signal::USR1);
+    deaf.says("epoch_destroyed").await;
+    deaf.signal(Signal::TERM);
+    assert_eq!(deaf.ends().await, IO, "it served to its end, and says that it was not heard");
+    let said = deaf.stderr();
+    let state: Value = said.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap();
+    assert!(state["message"].is_string() && state["level"] == "INFO", "{state}");
+    for line in said.lines().filter(|line| !line.starts_with("standard output: ")) {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+
+    let mut text = Running::start(serve(&server.folder, &["--listen", "127.0.0.1:0"]), Stdio::null());
+    text.signal(Signal::USR1);
+    text.says("SIGUSR1").await;
+    text.signal(Signal::TERM);
+    assert_eq!(text.ends().await, Some(0));
+    assert!(!text.stderr().contains('\u{1b}'), "colors in a file: {}", text.stderr());
+}
+
+#[tokio::test]
+async fn nothing_that_a_supervisor_sends_ends_a_server_without_a_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let hold = folder.path().join("hold");
+    let mut server =
+        Setup::new().env("MIAOXIANG_HOLD", hold.to_str().unwrap()).env("RUST_LOG", "info").start().await;
+    let license = draft(&natural()).issue(&mut server.party("issuer")).await;
+    for (name, signal) in [
+        ("SIGHUP", Signal::HUP),
+        ("SIGUSR1", Signal::USR1),
+        ("SIGUSR2", Signal::USR2),
+        ("SIGALRM", Signal::ALARM),
+        ("SIGVTALRM", Signal::VTALARM),
+        ("SIGPROF", Signal::PROF),
+        ("SIGIO", Signal::IO),
+        ("SIGSTKFLT", Signal::STKFLT),
+        ("SIGXFSZ", Signal::XFSZ),
+    ] {
+        server.signal(signal);
+        tests::eventually(name, || async { server.stderr().contains(name).then_some(()) }).await;
+    }
+    server.signal(Signal::PIPE);
+    let state = server.stderr();
+    let state =
+        state.lines().find(|line| line.contains("epoch_destroyed=")).unwrap_or_else(|| panic!("{state}"));
+    for word in ["size=", "queue=", "epoch=", "connections=", "listener=\"data\"", "health=\"ok\""] {
+        assert!(state.contains(word), "{word}: {state}");
+    }
+    // A second signal does not cut off what the first one lets finish.
+    fs::write(&hold, "").unwrap();
+    let mut bank = server.party("bank");
+    let held = license.verify_envelope().header("x-miaoxiang-hold", "1");
+    let answer = tokio::spawn(async move { bank.send(&held).await });
+    let arrived = hold.with_extension("arrived");
+    tests::eventually("the held request", || async { arrived.exists().then_some(()) }).await;
+    for (signal, words) in [
+        (Signal::QUIT, "SIGQUIT: finishing"),
+        (Signal::TERM, "SIGTERM: ending already"),
+        (Signal::INT, "SIGINT: ending already"),
+        (Signal::HUP, "SIGHUP: ending already"),
+    ] {
+        server.signal(signal);
+        tests::eventually(words, || async { server.stderr().contains(words).then_some(()) }).await;
+    }
+    fs::remove_file(&hold).unwrap();
+    answer.await.unwrap().expect(200);
+    assert_eq!(server.exit_status(), Some(0), "{}", server.stderr());
+    assert_eq!(server.log_verify()["tornTail"], json!(false));
+}
+
+#[tokio::test]
+async fn nothing_that_a_supervisor_sends_ends_a_witness_without_a_drain() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("witness");
+    exchange::witness::Witness::init(&data, "witness.example").unwrap();
+    let mut command = tests::binary("witness");
+    command.env_remove("RUST_LOG").args(["serve", "--listen", "localhost:0", "--data"]).arg(&data);
+    let mut witness = Running::start(command, Stdio::piped());
+    let mut line = String::new();
+    BufReader::new(witness.child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    for (name, signal) in [
+        ("SIGHUP", Signal::HUP),
+        ("SIGUSR1", Signal::USR1),
+        ("SIGUSR2", Signal::USR2),
+        ("SIGALRM", Signal::ALARM),
+        ("SIGPROF", Signal::PROF),
+    ] {
+        witness.signal(signal);
+        witness.says(name).await;
+    }
+    witness.signal(Signal::QUIT);
+    assert_eq!(witness.ends().await, Some(0), "{}", witness.stderr());
+}
+
+#[tokio::test]
+async fn the_admin_listener_stays_on_loopback_wherever_the_data_listener_is() {
+    let mut server = Setup::new().prepare().await;
+    for (listen, host) in [("0.0.0.0:0", "0.0.0.0"), ("localhost:0", "127.0.0.1")] {
+        let mut running = Running::start(serve(&server.folder, &["--listen", listen]), Stdio::piped());
+        let [data, public, admin] = addresses(&mut running);
+        assert_eq!([data.ip().to_string(), public.ip().to_string()], [host, host], "{listen}");
+        assert!(admin.ip().is_loopback(), "{listen}: admin at {admin}");
+        running.signal(Signal::TERM);
+        assert_eq!(running.ends().await, Some(0));
+    }
+    // The file alone is held to the same rule.
+    server.config.listen.admin = "0.0.0.0:0".parse().unwrap();
+    fs::write(server.folder.join("config.toml"), server.config.to_toml()).unwrap();
+    let finished = server.run(&["serve", "--development"]);
+    assert_eq!(finished.status, USAGE, "{finished:?}");
+    assert!(finished.stderr.contains("listen.admin") && finished.stderr.contains("^^^"), "{finished:?}");
+}
+
+#[tokio::test]
+async fn paths_mean_what_they_mean_at_the_start() {
+    let server = Setup::new().prepare().await;
+    let beside = |words: &[&str]| {
+        let mut command = command();
+        command.current_dir(&server.folder).args(words);
+        command
+    };
+    for words in [&["check-config", "--config", "config.toml"][..], &["log", "verify", "--data", "."]] {
+        let output = beside(words).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let words = ["serve", "--development", "--listen", "127.0.0.1:0", "--config", "config.toml"];
+    let mut running = Running::start(beside(&words), Stdio::piped());
+    addresses(&mut running);
+    running.signal(Signal::TERM);
+    assert_eq!(running.ends().await, Some(0), "{}", running.stderr());
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_is_asked_for() {
+    let server = Setup::new().prepare().await;
+    let lost = server.folder.with_file_name("successor");
+    let close = |stdin: Stdio| {
+        let mut command = command();
+        command.args(["log", "close", "--data"]).arg(&server.folder).stdin(stdin);
+        command.output().unwrap()
+    };
+    let give_up = || {
+        let mut command = command();
+        command.args(["init", "--lost", "--continues"]).arg(&server.folder).arg("--data").arg(&lost);
+        command.output().unwrap()
+    };
+    let before = files(&server.folder);
+    for (what, output) in [("close", close(Stdio::null())), ("lost", give_up())] {
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), USAGE, "{what}: {stderr}");
+        assert!(stderr.contains("cannot be undone") && stderr.contains("--yes"), "{what}: {stderr}");
+    }
+    // On a terminal it asks, and only one word means yes.
+    let terminal = |typed: &str| {
+        let master =
+            rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        rustix::pty::grantpt(&master).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+        let slave = fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        rustix::io::write(&master, typed.as_bytes()).unwrap();
+        let output = close(Stdio::from(slave));
+        drop(master);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (status, stderr) = terminal("y\n");
+    assert_eq!(status, USAGE, "{stderr}");
+    assert!(stderr.contains("nothing was done"), "{stderr}");
+    assert_eq!(files(&server.folder), before, "nothing was said to be meant");
+    assert!(!lost.exists());
+    let (status, stderr) = terminal("yes\n");
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(server.folder.join("closed.checkpoint").exists());
+    // The help tells them apart.
+    for words in [&["--help"][..], &["log", "--help"]] {
+        let help = run(words).stdout;
+        let (commands, apart) = help.split_once("Cannot be undone").unwrap_or_else(|| panic!("{help}"));
+        assert!(!commands.contains("for good") && apart.contains("close"), "{help}");
+    }
+}
+
+#[tokio::test]
+async fn what_could_not_be_looked_at_is_no_damage() {
+    let mut server = Setup::new().start().await;
+    draft(&natural()).issue(&mut server.party("issuer")).await;
+    assert_eq!(server.stop(), Some(0));
+    assert!(server.folder.join("store").exists(), "a restart image");
+    // The lock cannot be taken, as on a file system that is read only.
+    let lock = server.folder.join("journal/lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let finished = server.run(&["log", "verify"]);
+    assert_eq!(finished.status, Some(2), "{finished:?}");
+    assert!(finished.stdout.contains("not looked at: the restart image"), "{finished:?}");
+    let finished = server.run(&["log", "verify", "--json"]);
+    let report: Value = serde_json::from_str(&finished.stdout).unwrap();
+    assert_eq!(
+        (&report["verdict"], &report["image"], &report["problems"]),
+        (&json!("unknown"), &json!("not-looked-at"), &json!([]))
+    );
+}
+
+/// The table in `verifier::command`, row by row: what each kind of command says when it ends so.
+#[tokio::test]
+async fn exit_statuses_are_those_of_the_table() {
+    let server = Setup::new().prepare().await;
+    let nowhere = server.folder.with_file_name("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    let folder = server.folder.to_str().unwrap();
+    let proposal = server.folder.join("proposal.json");
+    fs::write(&proposal, r#"{"kind":"rotate-epoch","reason":"测试"}"#).unwrap();
+    let proposal = proposal.to_str().unwrap();
+    let bad = server.folder.join("bad.json");
+    fs::write(&bad, "{").unwrap();
+    let bad = bad.to_str().unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let told = |program: &str, words: &[&str], status: Option<i32>, word: &str| {
+        let output = tests::binary(program).args(words).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), status, "{program} {words:?}: {stderr}");
+        assert!(stderr.contains(word), "{program} {words:?}: {stderr}");
+        assert!(stderr.matches("No such file").count() <= 1, "a cause is said once: {stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    };
+    // 64: what the command line or the configuration says or names.
+    for words in [
+        &["serve", "--development", "--data", nowhere][..],
+        &["check-config", "--config", nowhere],
+        &["log", "verify", "--data", nowhere],
+        &["log", "close", "--yes", "--data", nowhere],
+        &["rebuild", "--data", nowhere],
+        &["archive", "--before", "1", "--data", nowhere],
+        &["propose", proposal, "--data", nowhere],
+        &["propose", nowhere, "--data", folder],
+        &["approve", "00", "--participant", nowhere, "--data", folder],
+        &["participant", "add", nowhere, "--data", folder],
+        &["participant", "add", "--offline", nowhere, "--data", folder],
+        &["keys", "--rotate-now", "--reason", "测试", "--data", nowhere],
+        &["log", "export", "--query", nowhere, "--out", nowhere, "--data", folder],
+        &["init", "--origin", "a.example", "--operator", nowhere, "--data", nowhere],
+        &["init", "--continues", nowhere, "--data", nowhere],
+    ] {
+        told("exchange", words, USAGE, "No such file");
+    }
+    told("exchange", &["propose", bad, "--data", folder], USAGE, "line 1");
+    told("exchange", &["archive", "--before", "1", "--data", folder], USAGE, "");
+    told("exchange", &["init", "--continues", folder, "--data", nowhere], USAGE, "is not closed");
+    for listen in ["127.0.0.1:65535", "localhost:65534"] {
+        let words = ["serve", "--development", "--data", folder, "--listen", listen];
+        told("exchange", &words, USAGE, "--listen");
+        told("exchange", &["quickstart", "--data", folder, "--listen", listen], USAGE, "65533");
+    }
+    told("witness", &["serve", "--data", nowhere], USAGE, "No such file");
+    told("witness", &["add-log", "--data", nowhere, "no key"], USAGE, "");
+    told("certs", &["inspect", nowhere], USAGE, "No such file");
+    told("certs", &["bundle", "--name", "a", nowhere, "--data", folder], USAGE, "No such file");
+    told("verifier", &["license", nowhere, "--trust", nowhere], USAGE, "No such file");
+    told("verifier", &["license"], USAGE, "");
+    // 69: not now.
+    told("exchange", &["propose", proposal, "--data", folder, "--server", &closed], UNAVAILABLE, &closed);
+    told(
+        "exchange",
+        &["propose", proposal, "--data", folder, "--server", "nowhere.invalid:1"],
+        UNAVAILABLE,
+        "nowhere.invalid",
+    );
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let witness = server.folder.with_file_name("witness");
+    let witness = witness.to_str().unwrap();
+    told("witness", &["init", "--name", "w.example", "--data", witness], Some(0), "");
+    told("witness", &["init", "--name", "v.example", "--data", witness], USAGE, "w.example already");
+    told("witness", &["serve", "--data", witness, "--listen", &address], UNAVAILABLE, &address);
+    // 65: the data is not the log's, a key is not the data's.
+    fs::write(Path::new(witness).join("key"), "junk").unwrap();
+    told("witness", &["serve", "--data", witness], DATA, "key");
+    let key = server.folder.join("keys/log");
+    let sealed = fs::read(&key).unwrap();
+    fs::remove_file(&key).unwrap();
+    let serve = ["serve", "--development", "--data", folder, "--listen", "127.0.0.1:0"];
+    for words in [
+        &serve[..],
+        &["check-config", "--data", folder],
+        &["log", "verify", "--data", folder],
+        &["log", "close", "--yes", "--data", folder],
+        &["rebuild", "--data", folder],
+        &["quickstart", "--data", folder, "--listen", "127.0.0.1:0"],
+    ] {
+        told("exchange", words, DATA, "keys");
+    }
+    fs::write(&key, sealed).unwrap();
+    // 74: the system.
+    let journal = server.folder.join("journal");
+    let aside = server.folder.join("aside");
+    fs::rename(&journal, &aside).unwrap();
+    fs::write(&journal, "no folder").unwrap();
+    for words in [&serve[..], &["rebuild", "--data", folder]] {
+        told("exchange", words, IO, "journal");
+    }
+    // A check says that it cannot tell.
+    told("exchange", &["log", "verify", "--data", folder], Some(2), "");
+    fs::remove_file(&journal).unwrap();
+    fs::rename(&aside, &journal).unwrap();
+    told("exchange", &["log", "verify", "--data", folder], Some(0), "");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_is_told_with_figures() {
+    let mut server = Setup::new().stranger("late").prepare().await;
+    server.configure(|config| config.journal.reserve_segments = u32::MAX);
+    let registration = server.folder.join("participant.json");
+    let body = json!({
+        "organisation": server.organisation("late").to_string(), "name": "测试后来者", "roles": ["relying"],
+        "validFrom": "2026-01-01",
+    });
+    fs::write(&registration, body.to_string()).unwrap();
+    let finished = server.run(&["participant", "add", "--offline", registration.to_str().unwrap()]);
+    assert_eq!(finished.status, IO, "{finished:?}");
+    let last = finished.stderr.trim_end().lines().last().unwrap();
+    assert!(last.contains("MiB are free") && last.contains("are the reserve"), "{finished:?}");
+    assert!(last.contains("exchange archive") && last.contains("reserve_segments"), "{finished:?}");
+    // At a start, too.
+    server.start();
+    assert!(server.stderr().contains("MiB are free"), "{}", server.stderr());
 }

@@ -2,6 +2,7 @@
 //! a rig (`tests/rigs`).
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the last line says which kill it was")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -75,10 +76,10 @@ async fn a_use_whose_answer_was_lost_counts_once() {
     server.refused(&mut bank, &issued.verify(Some(&right)), Code::NotPermitted).await;
 }
 
-/// `exchange quickstart` on a folder, at ports of its own.
+/// `exchange quickstart` on a folder, at ports of its own on all addresses: it reaches itself by a name of its certificate.
 fn quickstart(folder: &Path) -> Child {
     let mut command = command();
-    command.args(["quickstart", "--once", "--listen", "127.0.0.1:0", "--data"]).arg(folder);
+    command.args(["quickstart", "--once", "--listen", "0.0.0.0:0", "--data"]).arg(folder);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

@@ -199,7 +199,7 @@ async fn a_key_of_another_log_is_refused_and_left_alone() {
     // A log under the same key-encryption key: its sealed keys open here.
     let other = server.folder.with_file_name("other");
     let old = server.folder.to_str().unwrap();
-    let made = run(&["init", "--lost", "--continues", old], &other);
+    let made = run(&["init", "--lost", "--yes", "--continues", old], &other);
     assert_eq!(made.status, Some(0), "{made:?}");
     for (name, why) in [
         ("journal", "the journal key does not open the journal"),
@@ -211,7 +211,7 @@ async fn a_key_of_another_log_is_refused_and_left_alone() {
         let own = fs::read(&key).unwrap();
         fs::copy(other.join("keys").join(name), &key).unwrap();
         assert!(server.folder.join("store").exists(), "a restart image");
-        for words in [SERVE, &["log", "close"]] {
+        for words in [SERVE, &["log", "close", "--yes"]] {
             let before = files(&server.folder);
             let finished = run(words, &server.folder);
             assert_eq!(finished.status, Some(DATA), "{name} {words:?}: {finished:?}");

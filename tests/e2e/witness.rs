@@ -265,14 +265,14 @@ async fn a_closed_log_takes_nothing_more_and_its_successor_goes_on() {
     let mut world = World::new().await;
     let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
     world.use_one(&license, "kept").await;
-    let locked = world.server.run(&["log", "close"]);
-    assert_eq!(locked.status, Some(1), "not beside a serving process: {locked:?}");
+    let locked = world.server.run(&["log", "close", "--yes"]);
+    assert_eq!(locked.status, Some(69), "not beside a serving process: {locked:?}");
     let early = world.server.folder.with_file_name("early");
     let refused = successor(&world.server.folder, &early, &[]);
-    assert!(refused.status == Some(1) && refused.stderr.contains("is not closed"), "{refused:?}");
+    assert!(refused.status == Some(64) && refused.stderr.contains("is not closed"), "{refused:?}");
     assert_eq!(world.server.stop(), Some(0));
 
-    let closed = world.server.run(&["log", "close"]);
+    let closed = world.server.run(&["log", "close", "--yes"]);
     assert_eq!(closed.status, Some(0), "{closed:?}");
     let last = fs::read_to_string(world.server.folder.join("closed.checkpoint")).unwrap();
     assert_eq!(closed.stdout, last);
@@ -280,7 +280,7 @@ async fn a_closed_log_takes_nothing_more_and_its_successor_goes_on() {
     let old = Checkpoint::parse(&note.verify(&[world.server.log_key()]).unwrap()).unwrap();
     let known = world.witnesses.each_ref().map(|witness| witness.key.clone());
     assert_eq!(note.cosignatures(&known).unwrap().len(), 2);
-    let again = world.server.run(&["log", "close"]);
+    let again = world.server.run(&["log", "close", "--yes"]);
     let size = old.size.to_string();
     assert!(again.status == Some(0) && again.stdout.lines().nth(1) == Some(size.as_str()), "{again:?}");
     assert_eq!(world.server.log_verify()["size"], old.size);
@@ -334,7 +334,7 @@ async fn a_log_that_went_back_is_given_up_for_a_successor() {
     let mut server = Setup::new().prepare().await;
     let (one, two) = (server.folder.with_file_name("one"), server.folder.with_file_name("two"));
     let (journal, newer) = (server.folder.join("journal"), server.folder.with_file_name("newer"));
-    assert_eq!(successor(&server.folder, &one, &[]).status, Some(1));
+    assert_eq!(successor(&server.folder, &one, &[]).status, Some(64));
     // A disk that came back without its last segments, and with the guard that knows of them.
     let before = server.folder.with_file_name("before");
     copy(&journal, &before);
@@ -346,7 +346,7 @@ async fn a_log_that_went_back_is_given_up_for_a_successor() {
     fs::copy(newer.join("guard"), journal.join("guard")).unwrap();
     let refused = successor(&server.folder, &one, &[]);
     assert!(refused.status != Some(0) && refused.stderr.contains("rolled back"), "{refused:?}");
-    let made = successor(&server.folder, &two, &["--lost"]);
+    let made = successor(&server.folder, &two, &["--lost", "--yes"]);
     assert_eq!(made.status, Some(0), "{made:?}");
     let mut command = binary("exchange");
     assert_said(&finished(command.args(["log", "verify", "--data"]).arg(&two)), 0, &["log good"]);

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig says what is wrong by panicking")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a rig says what it does")]
 
 mod commit_writer;
 mod cut_disk;

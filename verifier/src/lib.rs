@@ -2,13 +2,14 @@
 //!
 //! The library has no I/O, clock, threads or randomness: the caller passes bytes, the time and the trust
 //! bundle, and gets one of three answers: valid, invalid (why) or cannot tell (why). The formats are those of
-//! `schemas/README.md`; a section number in these pages refers to it.
+//! `schemas/README.md`; a section number in these pages refers to it. Only [`command`] prints: commands share it.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
 pub mod checkpoint;
+pub mod command;
 mod encoding;
 pub mod index;
 pub mod leaf;

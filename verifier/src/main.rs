@@ -7,12 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use schemas::date::parse_rfc3339;
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
 use verifier::{
+    command::{self, EXIT_CANNOT_TELL, EXIT_DONE, EXIT_NO, EXIT_USAGE},
     license::{self, RootCache},
     note::VerifierKey,
     policy::Policy,
@@ -22,9 +22,6 @@ use verifier::{
     same_holder, trace,
     trust::Trust,
 };
-
-/// Exit code for a command line that cannot be carried out (`EX_USAGE`).
-const EXIT_USAGE: u8 = 64;
 
 /// Where the file identifier stands in an envelope, behind size prefix and root offset.
 const ENVELOPE_IDENTIFIER_OFFSET: usize = 8;
@@ -127,35 +124,27 @@ fn read_time(text: &str) -> Result<Seconds, String> {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match command::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come here too, and are no misuse.
-            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
-            let _ = error.print();
-            return ExitCode::from(code);
-        }
+        Err(status) => return status,
     };
     let report = match run(&cli) {
         Ok(report) => report,
         Err(message) => {
-            eprintln!("verifier: {message}");
+            command::note(format_args!("verifier: {message}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let text = match cli.options.output {
-        Output::Text => render(&report),
+    match cli.options.output {
+        Output::Text => command::print(render(&report)),
         Output::Json => {
-            let json = serde_json::to_string_pretty(&report).expect("a report is strings and numbers");
-            format!("{json}\n")
+            command::line(serde_json::to_string_pretty(&report).expect("a report is strings and numbers"));
         }
-    };
-    // A reader that has gone away still gets the exit code.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    ExitCode::from(match report.verdict {
-        Verdict::Valid => 0,
-        Verdict::Invalid => 1,
-        Verdict::Unknown => 2,
+    }
+    command::end(match report.verdict {
+        Verdict::Valid => EXIT_DONE,
+        Verdict::Invalid => EXIT_NO,
+        Verdict::Unknown => EXIT_CANNOT_TELL,
     })
 }
 

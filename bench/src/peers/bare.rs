@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::child::Running;
 use super::pki::Pki;
+use verifier::command;
 
 /// The hidden command of the `bench` binary that serves.
 pub const COMMAND: &str = "bare-server";
@@ -62,7 +63,7 @@ pub fn serve(plan: &Plan) -> anyhow::Result<()> {
     // The runtime of the exchange.
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        println!("{}", listener.local_addr()?);
+        command::line(listener.local_addr()?);
         accept(listener, tls, body).await
     })
 }

@@ -15,6 +15,7 @@ use crate::mix::Mix;
 use crate::population::Population;
 use crate::run;
 use crate::scenario::{Exchange, Operation, Share};
+use verifier::command;
 
 /// Licenses of the small one.
 const FEW: u64 = 1_000;
@@ -57,7 +58,7 @@ pub(super) fn measure(
     large: u64,
     results: &mut Results,
 ) -> anyhow::Result<usize> {
-    eprintln!("{large} licenses beside {FEW}");
+    command::note(format_args!("{large} licenses beside {FEW}"));
     let started = Grown::start(plan, Who::Few, "few", FEW)
         .and_then(|few| Ok([few, Grown::start(plan, Who::Many, "many", large)?]));
     let mut both = match started {

@@ -12,6 +12,7 @@ use crate::drive::{Arrivals, Rate};
 use crate::journal;
 use crate::process;
 use crate::report::BareReport;
+use verifier::command;
 
 /// Shares of the closed loop's maximum that are tried one after another, up to the first that is not kept up with.
 const STEPS: [f64; 8] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
@@ -80,7 +81,7 @@ pub(super) fn run(
             Measured::Void(why) => return Ok(Err(format!("void: {why}"))),
             Measured::Wrong(why) => return Ok(Err(format!("no number: {why}"))),
         }
-        eprintln!("  {rate:.0}/s is kept up with");
+        command::note(format_args!("  {rate:.0}/s is kept up with"));
     }
     let Some(knee) = knee else { return Ok(Err("not even the first step is kept up with".to_owned())) };
     let (journal, offered) = (folder.join("journal"), knee / 2.0);
@@ -112,7 +113,7 @@ pub(super) fn run(
 fn measured(contender: &mut Contender, pace: &Pace) -> anyhow::Result<Measured> {
     for _ in 0..VOID_RUNS {
         match measure(contender, pace)? {
-            Measured::Void(why) => eprintln!("  void: {why}"),
+            Measured::Void(why) => command::note(format_args!("  void: {why}")),
             other => return Ok(other),
         }
     }

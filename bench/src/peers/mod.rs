@@ -39,6 +39,7 @@ use self::measure::{Contender, Measured, Micros, Pace, Run, measure};
 use self::pki::{Pki, Probe};
 use crate::drive::{Arrivals, Endpoint, Protocol, Rate};
 use crate::process;
+use verifier::command;
 
 pub use table::Report;
 
@@ -312,14 +313,14 @@ impl Results {
 
     fn skip(&mut self, who: &[Who], error: &anyhow::Error) {
         for who in who {
-            eprintln!("skipped: {}: {error:#}", who.title());
+            command::note(format_args!("skipped: {}: {error:#}", who.title()));
             self.missing.insert(*who, Missing::Skipped(format!("{error:#}")));
         }
     }
 
     fn fail(&mut self, who: &[Who], error: &anyhow::Error) {
         for who in who {
-            eprintln!("no number: {}: {error:#}", who.title());
+            command::note(format_args!("no number: {}: {error:#}", who.title()));
             self.missing.insert(*who, Missing::Wrong(format!("{error:#}")));
         }
     }
@@ -447,10 +448,13 @@ fn install() {
         return;
     }
     if child::program("apt-get").is_none() || !rustix::process::geteuid().is_root() {
-        eprintln!("not installed, and only root with apt-get can install: {}", missing.join(" "));
+        command::note(format_args!(
+            "not installed, and only root with apt-get can install: {}",
+            missing.join(" ")
+        ));
         return;
     }
-    eprintln!("installing with apt-get: {}", missing.join(" "));
+    command::note(format_args!("installing with apt-get: {}", missing.join(" ")));
     for words in [&["update"][..], &["install", "--yes", "--no-install-recommends"]] {
         let mut command = Command::new("apt-get");
         command.arg("--quiet").args(words).stdin(Stdio::null()).stdout(Stdio::null());
@@ -460,7 +464,7 @@ fn install() {
             command.args(&missing);
         }
         if !command.status().is_ok_and(|status| status.success()) {
-            eprintln!("apt-get {} does not work", words[0]);
+            command::note(format_args!("apt-get {} does not work", words[0]));
             return;
         }
     }
@@ -476,7 +480,7 @@ fn run(plan: &Plan) -> anyhow::Result<Report> {
     main.compare_ciphers(&mut results);
     rest(main.servers.iter().chain([&main.exchange.running]));
 
-    eprintln!("closed loop, {} rounds of {} servers", plan.rounds, main.contenders.len());
+    command::note(format_args!("closed loop, {} rounds of {} servers", plan.rounds, main.contenders.len()));
     for round in 0..plan.rounds {
         let signed = |results: &mut Results| {
             let run = signatures(plan).map(|run| Measured::Run(Box::new(run)));
@@ -502,7 +506,7 @@ fn run(plan: &Plan) -> anyhow::Result<Report> {
     ablations(plan, &runtime, &mut results);
     let steps = steps(plan).map_err(|error| format!("{error:#}"));
     if let Err(why) = &steps {
-        eprintln!("no number: {STEPS}: {why}");
+        command::note(format_args!("no number: {STEPS}: {why}"));
     }
     if let Some(large) = plan.large {
         receipts += growth::measure(plan, &runtime, large, &mut results)?;
@@ -539,17 +543,19 @@ fn closed(contender: &mut Contender, plan: &Plan, results: &mut Results) {
 /// Says what came of a run.
 fn say(who: Who, measured: &anyhow::Result<Measured>) {
     match measured {
-        Ok(Measured::Run(run)) => eprintln!(
+        Ok(Measured::Run(run)) => command::note(format_args!(
             "  {}: {:.0}/s, {:.1} µs, generator {:.0} %",
             who.title(),
             run.answers_a_second,
             run.server_micros,
             run.generator * 100.0
-        ),
-        Ok(Measured::Void(why)) => eprintln!("  {}: void: {why}", who.title()),
-        Ok(Measured::Behind(why)) => eprintln!("  {}: not kept up with: {why}", who.title()),
-        Ok(Measured::Wrong(why)) => eprintln!("  {}: wrong: {why}", who.title()),
-        Err(error) => eprintln!("  {}: {error:#}", who.title()),
+        )),
+        Ok(Measured::Void(why)) => command::note(format_args!("  {}: void: {why}", who.title())),
+        Ok(Measured::Behind(why)) => {
+            command::note(format_args!("  {}: not kept up with: {why}", who.title()))
+        }
+        Ok(Measured::Wrong(why)) => command::note(format_args!("  {}: wrong: {why}", who.title())),
+        Err(error) => command::note(format_args!("  {}: {error:#}", who.title())),
     }
 }
 
@@ -561,11 +567,11 @@ fn open_loops(contenders: &mut [Contender], plan: &Plan, results: &mut Results) 
         };
         for (at, share) in OPEN_SHARES.iter().enumerate() {
             let (at, rate) = (At::Share(row, at), ours.min(theirs) * share);
-            eprintln!(
+            command::note(format_args!(
                 "open loop at {rate:.0}/s: {} and {}",
                 comparison.ours.title(),
                 comparison.theirs.title()
-            );
+            ));
             results.rates.insert(at, rate);
             let pace = plan.pace(Arrivals::Open { rate: Rate::Constant(rate), poisson: true });
             for round in 0..plan.rounds {
@@ -701,15 +707,15 @@ impl Main {
     /// The exchange at half of its knee; `None` if it has no maximum.
     fn half(&mut self, plan: &Plan, results: &mut Results) -> anyhow::Result<Option<Result<Half, String>>> {
         let Some(most) = results.most(Who::Verify) else { return Ok(None) };
-        eprintln!("the knee of {}", Who::Verify.title());
+        command::note(format_args!("the knee of {}", Who::Verify.title()));
         let verify = self.contenders.iter_mut().find(|contender| contender.who == Who::Verify);
         let half = half::run(verify.context("the exchange")?, &self.folder, most, plan)?;
         match &half {
             Ok(half) => {
                 let (at, p99, bare) = (half.offered, half.p99, half.bare.latency_ms.p99);
-                eprintln!("  at {at:.0}/s: p99 {p99:.2} ms, of bare appends {bare:.2} ms");
+                command::note(format_args!("  at {at:.0}/s: p99 {p99:.2} ms, of bare appends {bare:.2} ms"));
             }
-            Err(why) => eprintln!("  {why}"),
+            Err(why) => command::note(format_args!("  {why}")),
         }
         Ok(Some(half))
     }
@@ -903,7 +909,7 @@ fn ablations(plan: &Plan, runtime: &Runtime, results: &mut Results) {
         ),
         (Who::NoFloor, without("floor"), plan.folder("without-floor")),
     ];
-    eprintln!("what each property costs");
+    command::note("what each property costs");
     let (mut servers, mut contenders) = (Vec::new(), Vec::new());
     for (who, (binary, words), folder) in variants {
         match folder.and_then(|folder| ablated(plan, runtime, who, binary, &words, &folder)) {

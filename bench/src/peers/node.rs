@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::child::{self, Running};
 use super::pki::Pki;
+use verifier::command;
 
 /// Program and lock file; they lie beside each other in the cache, where npm puts what they need.
 const FILES: [(&str, &str); 3] = [
@@ -78,7 +79,7 @@ fn install(cache: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     let npm = child::program("npm").context("npm is not installed")?;
-    eprintln!("installing the Node peer with npm");
+    command::note("installing the Node peer with npm");
     let installed = Command::new(npm)
         .current_dir(cache)
         .args(["ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])

@@ -25,7 +25,7 @@ use crate::{
 };
 use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
-    io,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -155,6 +155,29 @@ pub struct Space {
     pub free_bytes: u64,
     /// Bytes in all.
     pub total_bytes: u64,
+}
+
+/// The free space of the journal beside its reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that may still be used.
+    pub free_bytes: u64,
+    /// Below this, requests are refused.
+    pub needed_bytes: u64,
+}
+
+impl fmt::Display for Room {
+    /// The figures, and what can be done.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(
+            f,
+            "{} MiB are free and {} MiB are the reserve; delete what is not the exchange's, `exchange archive`, a larger disk, \
+             or a lower journal.reserve_percent and reserve_segments",
+            self.free_bytes >> 20,
+            mib(self.needed_bytes)
+        )
+    }
 }
 
 type Shared<F> = Option<Arc<F>>;
@@ -753,6 +776,11 @@ impl Ledger {
             Ok(Outcome::Committed(committed)) => Some(committed),
             _ => None,
         }
+    }
+
+    /// The free space as it was last looked at, within the last seconds.
+    pub fn room(&self) -> Room {
+        self.0.keeper.room()
     }
 
     /// Seals a subject part: without a holder under the key of today, for one under the holder's key, for several

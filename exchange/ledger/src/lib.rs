@@ -55,7 +55,8 @@ pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch}
 pub use image::check_store;
 pub use index::{HolderProof, IndexRoot};
 pub use ledger::{
-    Counts, Derived, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Space, rebuild,
+    Counts, Derived, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Room, Space,
+    rebuild,
 };
 pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
 pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};

@@ -6,7 +6,7 @@ use crate::{
     crypt::ReadError,
     disk::{self, Disk, DiskFile, Lock, Stat},
     frame::Frame,
-    ledger::{Hooks, Options, Stop, give_way},
+    ledger::{Hooks, Options, Room, Stop, give_way},
     recovery,
 };
 use dashmap::DashMap;
@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -437,6 +437,9 @@ pub(crate) struct Keeper {
     changed: Condvar,
     /// Below the reserve.
     full: AtomicBool,
+    /// What was free when it was last looked at, and the reserve, bytes.
+    free: AtomicU64,
+    needed: AtomicU64,
     watched: Mutex<WatchedFiles>,
 }
 
@@ -498,6 +501,8 @@ impl Keeper {
             slot: Mutex::new(slot),
             changed: Condvar::new(),
             full: AtomicBool::new(false),
+            free: AtomicU64::new(0),
+            needed: AtomicU64::new(0),
             watched: Mutex::default(),
         }
     }
@@ -544,6 +549,14 @@ impl Keeper {
 
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
+    }
+
+    /// The free space as it was last looked at, beside the reserve.
+    pub(crate) fn room(&self) -> Room {
+        Room {
+            free_bytes: self.free.load(Ordering::Relaxed),
+            needed_bytes: self.needed.load(Ordering::Relaxed),
+        }
     }
 
     fn slot(&self) -> MutexGuard<'_, KeeperSlot> {
@@ -699,7 +712,10 @@ impl KeeperTask {
             Ok(space) => {
                 let percent = space.total_bytes / 100 * u64::from(self.reserve_percent);
                 let segments = u64::from(self.reserve_segments).saturating_mul(self.segment_bytes);
-                self.set_full(space.free_bytes < percent.max(segments));
+                let needed = percent.max(segments);
+                self.keeper.free.store(space.free_bytes, Ordering::Relaxed);
+                self.keeper.needed.store(needed, Ordering::Relaxed);
+                self.set_full(space.free_bytes < needed);
             }
             // An unknown amount of space is no space.
             Err(error) => {
@@ -712,7 +728,11 @@ impl KeeperTask {
     fn set_full(&self, full: bool) {
         if self.keeper.full.swap(full, Ordering::AcqRel) != full {
             if full {
-                tracing::error!("the journal is below its reserve: refusing until there is room");
+                let room = self.keeper.room();
+                tracing::error!(
+                    "the journal in {} is below its reserve, refusing until there is room: {room}",
+                    self.folder.display()
+                );
             } else {
                 tracing::info!("the journal has room again");
             }

@@ -62,6 +62,8 @@ pub struct LogReport {
     pub image: ImageFound,
     /// What is derived from the journal and is not what the journal says. Deleting it makes it right.
     pub problems: Vec<String>,
+    /// What is derived from the journal and could not be looked at, and why: nothing is said of it.
+    pub not_looked_at: Vec<String>,
 }
 
 /// How a restart image compares with the journal.
@@ -71,6 +73,8 @@ pub enum ImageFound {
     Absent,
     /// A gateway has it open; only one process can.
     InUse,
+    /// It cannot be opened here: an engine opens for writing only.
+    NotLookedAt,
     /// It gives the state that the journal makes.
     Good,
     /// It does not; see the problems.
@@ -112,11 +116,11 @@ pub fn verify_log(
     let signer = signer(&options, &keys)?;
     let crypt = Arc::new(Crypt::new(&options.origin, &keys));
     let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
-    let mut problems = Vec::new();
+    let (mut problems, mut not_looked_at) = (Vec::new(), Vec::new());
     // Read before the journal: a gateway that runs beside may only be ahead of them.
     let served = is_served(&options.folder);
     let published = published(&options.folder, &signer.key);
-    let mut snapshots = snapshots(&options, &mut problems)?;
+    let mut snapshots = snapshots(&options, &mut problems, &mut not_looked_at)?;
     let mut tiles = Comparing::open(&tiles_folder(&options.folder)).map_err(OpenError::io(TILES))?;
     let found = look(&options, &signer, published.as_ref(), Reading::Check)?;
     let mut changes = Changes::default();
@@ -179,6 +183,10 @@ pub fn verify_log(
     let image = match image(&options, &crypt, &signer, &end.cursor, state_digest) {
         Ok(found) => found,
         Err(ImageProblem::Journal(error @ OpenError::RolledBack { .. })) => return Err(error),
+        Err(ImageProblem::Journal(OpenError::Io { error, .. })) | Err(ImageProblem::Closed(error)) => {
+            not_looked_at.push(format!("the restart image: {error}"));
+            ImageFound::NotLookedAt
+        }
         Err(error) => {
             problems.push(format!("the restart image: {error}"));
             ImageFound::Bad
@@ -198,11 +206,16 @@ pub fn verify_log(
         snapshots: good_snapshots,
         image,
         problems,
+        not_looked_at,
     })
 }
 
 /// Reads the snapshots: size and digest of those that are whole.
-fn snapshots(options: &Options, problems: &mut Vec<String>) -> Result<BTreeMap<u64, Hash>, OpenError> {
+fn snapshots(
+    options: &Options,
+    problems: &mut Vec<String>,
+    not_looked_at: &mut Vec<String>,
+) -> Result<BTreeMap<u64, Hash>, OpenError> {
     let origin = verifier::sha256(&[options.origin.as_bytes()]);
     let listed =
         snapshot::list(&snapshots_folder(&options.folder)).map_err(OpenError::io("listing the snapshots"))?;
@@ -213,6 +226,9 @@ fn snapshots(options: &Options, problems: &mut Vec<String>) -> Result<BTreeMap<u
             Ok(_) => problems.push(format!("the snapshot of size {} has another name", listed.size)),
             // Two are kept: this one was the third.
             Err(StoreError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(StoreError::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                not_looked_at.push(format!("the snapshot of size {}: {error}", listed.size));
+            }
             Err(error) => problems.push(format!("the snapshot of size {}: {error}", listed.size)),
         }
     }
@@ -228,7 +244,8 @@ fn image(
     expected: Hash,
 ) -> Result<ImageFound, ImageProblem> {
     let store = store_folder(&options.folder);
-    if !store.join(options.engine.name()).exists() {
+    let engine = store.join(options.engine.name());
+    if !engine.exists() {
         return Ok(ImageFound::Absent);
     }
     // Asked before the lock, which is waited for.
@@ -240,6 +257,8 @@ fn image(
         Err(OpenError::Locked) => return Ok(ImageFound::InUse),
         lock => lock?,
     };
+    rustix::fs::access(&engine, rustix::fs::Access::WRITE_OK)
+        .map_err(|error| ImageProblem::Closed(error.into()))?;
     if let Some(probe) = &options.probe {
         probe(&options.folder, options.engine).map_err(StoreError::Probe)?;
     }
@@ -275,6 +294,9 @@ enum ImageProblem {
     Journal(#[from] OpenError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Nothing may be written there.
+    #[error(transparent)]
+    Closed(io::Error),
 }
 
 /// One entry as the journal holds it, read with the journal key.

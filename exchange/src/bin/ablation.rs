@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use exchange::ablation::{self, Without};
-use exchange::app::{self, App, EXIT_USAGE};
+use exchange::app::{self, App, Signals};
 use exchange::config::{Config, Listen};
+use verifier::command::{self, EXIT_DONE};
 
 /// As in `exchange`, whose numbers this one's stand beside.
 #[global_allocator]
@@ -33,17 +34,14 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match command::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(status) => return status,
     };
     match serve(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => command::end(EXIT_DONE),
         Err(error) => {
-            eprintln!("exchange-ablation: {error:#}");
+            command::note(format_args!("exchange-ablation: {}", command::why(&*error)));
             ExitCode::from(app::exit_status(&error))
         }
     }
@@ -55,19 +53,19 @@ fn serve(cli: &Cli) -> anyhow::Result<()> {
         ablation::take_away(without);
     }
     let mut config = Config::load(&cli.data.join("config.toml"))?;
-    config.listen = Listen::at(cli.listen);
+    config.listen = Listen::at(cli.listen)?;
     let metrics = app::install_metrics()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let mut stop = app::StopSignal::new()?;
+        let signals = Signals::catch()?;
         let app = App::open(&config, metrics).await?;
-        println!(
+        command::line(format_args!(
             "serving log {} with {} entries: data {}  public {}  admin {}",
             config.origin,
             app.gateway.ledger().size(),
             app.addresses.data,
             app.addresses.public,
             app.addresses.admin
-        );
-        app.run(async move { stop.received().await }).await
+        ));
+        app.run(signals).await
     })
 }

@@ -3,17 +3,18 @@
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use exchange::app::{EXIT_USAGE, StopSignal};
+use exchange::app::{self, Event, Signals};
+use exchange::config::resolved;
+use exchange::logging::{self, LogFormat};
 use exchange::server::{self, Limits};
 use exchange::witness::{Witness, respond};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
+use verifier::command::{self, EXIT_DONE};
 use verifier::note::VerifierKey;
 
 /// Cosigns checkpoints of logs that only ever grow.
@@ -22,6 +23,9 @@ use verifier::note::VerifierKey;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// How the log on standard error is written.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log_format: LogFormat,
 }
 
 #[derive(Subcommand)]
@@ -49,35 +53,30 @@ enum Command {
         /// The witness's folder.
         #[arg(long)]
         data: PathBuf,
-        /// Address of the listener.
-        #[arg(long, default_value = "127.0.0.1:7380")]
+        /// Address of the listener: a host or an address, and a port.
+        #[arg(long, default_value = "127.0.0.1:7380", value_parser = resolved)]
         listen: SocketAddr,
     },
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match command::parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
-        }
+        Err(status) => return status,
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    logging::start(cli.log_format);
     match run(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => command::end(EXIT_DONE),
         Err(error) => {
-            eprintln!("witness: {error:#}");
-            ExitCode::FAILURE
+            command::note(format_args!("witness: {}", command::why(&*error)));
+            ExitCode::from(app::exit_status(&error))
         }
     }
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Init { data, name } => println!("{}", Witness::init(&data, &name)?),
+        Command::Init { data, name } => command::line(Witness::init(&data, &name)?),
         Command::AddLog { data, keys } => {
             for key in keys {
                 Witness::add_log(&data, &key)?;
@@ -85,28 +84,40 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Serve { data, listen } => {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(serve(&Arc::new(Witness::open(&data)?), listen))?;
+            runtime.block_on(serve(&data, listen))?;
         }
     }
     Ok(())
 }
 
-async fn serve(witness: &Arc<Witness>, listen: SocketAddr) -> anyhow::Result<()> {
-    let mut stop = StopSignal::new()?;
-    let listener = TcpListener::bind(listen).await.with_context(|| listen.to_string())?;
-    println!("witness {} serves {}", witness.key().name(), listener.local_addr()?);
+async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    let mut signals = Signals::catch()?;
+    let witness = Arc::new(Witness::open(data)?);
+    let listener = app::bind(listen).await?;
+    command::line(format_args!("witness {} serves {}", witness.key().name(), listener.local_addr()?));
     for origin in witness.origins() {
-        println!("  log {origin}");
+        command::line(format_args!("  log {origin}"));
     }
     let (stopping, stopped) = watch::channel(false);
     let handler = {
-        let witness = Arc::clone(witness);
+        let witness = Arc::clone(&witness);
         move |_, request| respond(Arc::clone(&witness), request)
     };
     let serving = tokio::spawn(server::serve(listener, "witness", None, Limits::default(), handler, stopped));
-    stop.received().await;
+    loop {
+        match signals.next().await {
+            Event::Stop => break,
+            Event::Reload => tracing::warn!("nothing can change while serving; logs are taken in at a start"),
+            Event::State => {
+                for (origin, size) in witness.sizes() {
+                    tracing::info!(origin, size, "state");
+                }
+            }
+        }
+    }
+    drop(signals);
     let _ = stopping.send(true);
     serving.await?;
-    println!("stopped");
+    command::line("stopped");
     Ok(())
 }

@@ -3,8 +3,10 @@
 use anyhow::Context as _;
 use schemas::routes::Route;
 use serde_json::{Value, json};
+use verifier::command;
 
-use crate::client::Client;
+use crate::client::{self, Client};
+use crate::operate::{Caller, runtime};
 
 /// All rows of a list that the caller may see. Each page is an entry of the log.
 ///
@@ -15,7 +17,9 @@ pub async fn all(client: &mut Client, route: Route, member: &str) -> anyhow::Res
     let (mut rows, mut asked) = (Vec::new(), json!({}));
     loop {
         let (status, answer) = client.post(path, serde_json::to_vec(&asked)?, &[]).await?;
-        anyhow::ensure!(status == 200, "refused with status {status}: {}", String::from_utf8_lossy(&answer));
+        if status != 200 {
+            return Err(client::refused(status, &answer));
+        }
         let mut page: Value = serde_json::from_slice(&answer).context("the answer is no page")?;
         let Some(Value::Array(more)) = page.get_mut(member).map(Value::take) else {
             anyhow::bail!("the answer has no {member}");
@@ -27,4 +31,17 @@ pub async fn all(client: &mut Client, route: Route, member: &str) -> anyhow::Res
             None => return Ok(rows),
         }
     }
+}
+
+/// Prints all rows of a list, one a line.
+///
+/// # Errors
+/// As [`all`].
+pub fn print(route: Route, member: &str, operator: &Caller) -> anyhow::Result<()> {
+    let rows =
+        runtime()?.block_on(async { all(&mut operator.connect("operator").await?, route, member).await })?;
+    for row in rows {
+        command::line(row);
+    }
+    Ok(())
 }

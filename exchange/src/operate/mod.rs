@@ -1,4 +1,172 @@
-//! Bodies of commands that speak to a serving exchange.
+//! What each command does, a file each, and what several of them share.
 
+pub mod archive;
+pub mod check_config;
+pub mod init;
 pub mod lists;
+pub mod log_close;
+pub mod log_export;
+pub mod log_verify;
+pub mod participant;
+pub mod propose;
+pub mod rebuild;
+pub mod serve;
+pub mod store_check;
 pub mod types;
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::app::{self, Exit};
+use crate::client::{self, Client, Endpoint, Identity};
+use crate::config::{Config, ConfigError};
+use anyhow::Context as _;
+use clap::Args;
+use schemas::routes::Route;
+use serde_json::Value;
+use verifier::command::{self, EXIT_DONE};
+
+/// Where the data lies.
+#[derive(Args)]
+pub struct Place {
+    /// Data folder with a config.toml.
+    #[arg(long, default_value = "data")]
+    data: PathBuf,
+    /// Configuration file, instead of the data folder's.
+    #[arg(long, conflicts_with = "data")]
+    config: Option<PathBuf>,
+}
+
+impl Place {
+    /// The configuration as it stands in the file.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path),
+            None => Config::load(&self.data.join("config.toml")),
+        }?;
+        config.program = std::env::current_exe().ok();
+        Ok(config)
+    }
+}
+
+/// A registration, and how it is written.
+#[derive(Args)]
+pub struct Registration {
+    /// The registration, JSON.
+    file: PathBuf,
+    /// Into the data folder, which nobody serves: also an operator or auditor, and not suspended from then on.
+    #[arg(long, conflicts_with_all = ["server", "cert", "key"])]
+    offline: bool,
+    #[command(flatten)]
+    operator: Caller,
+}
+
+/// Whether what cannot be undone is meant.
+#[derive(Args)]
+pub struct Sure {
+    /// It is meant: do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Sure {
+    /// Asks on a terminal whether what cannot be undone is meant.
+    ///
+    /// # Errors
+    /// [`Exit`] with [`app::EXIT_USAGE`]: it is not, or there is nobody to ask.
+    pub fn of(&self, what: &str) -> anyhow::Result<()> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(Exit::usage(format_args!(
+                "{what}. This cannot be undone: say --yes when it is meant"
+            )));
+        }
+        let _ = write!(io::stderr().lock(), "{what}. This cannot be undone. Type yes to go on: ");
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if answer.trim() != "yes" {
+            return Err(Exit::usage("nothing was done"));
+        }
+        Ok(())
+    }
+}
+
+/// As whom a command speaks to a serving exchange: as an operator, or as an auditor to export.
+#[derive(Args)]
+pub struct Caller {
+    #[command(flatten)]
+    place: Place,
+    /// Host or address and port of the data listener, instead of the configuration's.
+    #[arg(long)]
+    server: Option<Endpoint>,
+    /// Own certificate, PEM [default: pki/clients/operator.pem or auditor.pem in the data folder].
+    #[arg(long, requires = "key")]
+    cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, requires = "cert")]
+    key: Option<PathBuf>,
+    /// Print the answer as it came, with its receipt.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Caller {
+    /// A connection to the exchange; `name` is the development participant whose certificate is taken unless told.
+    async fn connect(&self, name: &str) -> anyhow::Result<Client> {
+        let config = self.place.load()?;
+        let endpoint = self.server.clone().unwrap_or_else(|| config.listen.data.into());
+        self.connect_to(&config, endpoint, name).await
+    }
+
+    /// The same to the public listener, which is where it follows the data listener unless the configuration says.
+    async fn connect_public(&self, name: &str) -> anyhow::Result<Client> {
+        let config = self.place.load()?;
+        let endpoint = match &self.server {
+            Some(data) => data.followed_by_public()?,
+            None => config.listen.public.into(),
+        };
+        self.connect_to(&config, endpoint, name).await
+    }
+
+    async fn connect_to(&self, config: &Config, endpoint: Endpoint, name: &str) -> anyhow::Result<Client> {
+        let default = |end: &str| config.path(Path::new("pki/clients")).join(format!("{name}.{end}"));
+        let cert = self.cert.clone().unwrap_or_else(|| default("pem"));
+        let key = self.key.clone().unwrap_or_else(|| default("key"));
+        let identity = Identity::load(&config.path(&config.tls.client_ca), &cert, &key)?;
+        identity.connect(endpoint).await
+    }
+
+    /// Sends a request to a serving exchange as an operator, and prints the answer.
+    fn send(&self, route: Route, body: &Value) -> anyhow::Result<u8> {
+        let path = route.path().context("a data route has a path")?;
+        let (status, answer) = runtime()?.block_on(async {
+            let mut client = self.connect("operator").await?;
+            let mut random = [0; 16];
+            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
+                .map_err(|_| anyhow::anyhow!("no randomness"))?;
+            let key = hex::encode(random);
+            client.post(path, serde_json::to_vec(body)?, &[("idempotency-key", &key)]).await
+        })?;
+        if self.json {
+            command::line(String::from_utf8_lossy(&answer));
+        }
+        if status >= 300 {
+            return Err(client::refused(status, &answer));
+        }
+        if !self.json {
+            command::print(client::in_words(&answer));
+        }
+        Ok(EXIT_DONE)
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}
+
+fn json_file(file: &Path) -> anyhow::Result<Value> {
+    serde_json::from_str(&app::read(file)?)
+        .map_err(|error| Exit::usage(format_args!("{}: {error}", file.display())))
+}

@@ -1,9 +1,15 @@
-//! `exchange type list`, `exchange type show`: the license types that are published.
+//! `exchange type`: the license types that are published, and the proposal of another one.
+
+use std::path::Path;
 
 use anyhow::Context as _;
-use serde_json::Value;
+use schemas::routes::Route;
+use serde_json::{Value, json};
+use verifier::command;
 
+use crate::app::Exit;
 use crate::client::Client;
+use crate::operate::{Caller, json_file, runtime};
 
 /// The definitions that the public listener shows to anyone.
 ///
@@ -17,4 +23,42 @@ pub async fn published(public: &mut Client) -> anyhow::Result<Vec<Value>> {
         Value::Array(types) => Ok(types),
         _ => anyhow::bail!("the answer has no types"),
     }
+}
+
+fn fetched(caller: &Caller) -> anyhow::Result<Vec<Value>> {
+    runtime()?.block_on(async { published(&mut caller.connect_public("operator").await?).await })
+}
+
+/// Proposes a definition.
+///
+/// # Errors
+/// As [`Caller::send`].
+pub fn add(file: &Path, reason: &str, operator: &Caller) -> anyhow::Result<u8> {
+    let definition = json_file(file)?;
+    let body = json!({"kind": "publish-type", "licenseType": definition, "reason": reason});
+    operator.send(Route::Propose, &body)
+}
+
+/// Prints code and name of each type, one a line.
+///
+/// # Errors
+/// As [`published`].
+pub fn list(caller: &Caller) -> anyhow::Result<()> {
+    for one in fetched(caller)? {
+        let [code, name] = ["code", "name"].map(|member| one[member].as_str().unwrap_or_default());
+        command::line(format_args!("{code} {name}"));
+    }
+    Ok(())
+}
+
+/// Prints the definition of a type.
+///
+/// # Errors
+/// As [`published`]; no such type is.
+pub fn show(code: &str, caller: &Caller) -> anyhow::Result<()> {
+    let types = fetched(caller)?;
+    let found = types.iter().find(|one| one["code"].as_str() == Some(code));
+    let found = found.ok_or_else(|| Exit::usage("no such type is published"))?;
+    command::line(serde_json::to_string_pretty(found)?);
+    Ok(())
 }

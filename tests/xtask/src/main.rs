@@ -1,6 +1,11 @@
 //! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release` and `generate`.
 
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it says what it does, to whoever runs the tests"
+)]
 
 mod foreign;
 mod independent;

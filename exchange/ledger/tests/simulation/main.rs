@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test ends where something is not as it should be")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a simulation tells its story")]
 
 #[path = "../shared/entry.rs"]
 mod entry;

@@ -1,0 +1,19 @@
+//! `exchange archive`.
+
+use crate::app;
+use verifier::command;
+
+use super::Place;
+
+/// Moves closed segments to the archive folder.
+pub fn run(place: &Place, before: u32, json: bool) -> anyhow::Result<()> {
+    let config = place.load()?;
+    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let done = ledger::archive(&app::ledger_options(&config), &keys, before)?;
+    if json {
+        command::line(serde_json::json!({"segments": done.segments, "bytes": done.bytes}));
+    } else {
+        command::line(format_args!("archived {} segments, {} bytes", done.segments, done.bytes));
+    }
+    Ok(())
+}

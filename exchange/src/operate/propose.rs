@@ -1,0 +1,37 @@
+//! `exchange propose`, `exchange approve`, `exchange keys`.
+
+use std::path::Path;
+
+use schemas::routes::Route;
+use serde_json::json;
+
+use super::{Caller, json_file};
+
+/// Proposes what a file says.
+pub fn file(file: &Path, operator: &Caller) -> anyhow::Result<u8> {
+    operator.send(Route::Propose, &json_file(file)?)
+}
+
+/// Proposes a change of epoch.
+pub fn rotation(reason: &str, operator: &Caller) -> anyhow::Result<u8> {
+    operator.send(Route::Propose, &json!({"kind": "rotate-epoch", "reason": reason}))
+}
+
+/// Approves a proposal, with the registration or the definition that it is of.
+///
+/// # Errors
+/// As [`Caller::send`].
+pub fn approve(
+    proposal: &str,
+    participant: Option<&Path>,
+    license_type: Option<&Path>,
+    operator: &Caller,
+) -> anyhow::Result<u8> {
+    let mut body = json!({"proposal": proposal});
+    for (member, file) in [("participant", participant), ("licenseType", license_type)] {
+        if let Some(file) = file {
+            body[member] = json_file(file)?;
+        }
+    }
+    operator.send(Route::Approve, &body)
+}

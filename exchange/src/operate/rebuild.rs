@@ -1,0 +1,34 @@
+//! `exchange rebuild`.
+
+use crate::app;
+use indicatif::ProgressBar;
+use ledger::RebuildFrom;
+use verifier::command;
+
+use super::Place;
+
+/// Makes the restart image anew.
+pub fn run(place: &Place, from_zero: bool, json: bool) -> anyhow::Result<()> {
+    let config = place.load()?;
+    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let from = if from_zero { RebuildFrom::Zero } else { RebuildFrom::Snapshot };
+    let bar = ProgressBar::new_spinner();
+    let report = ledger::rebuild(app::ledger_options(&config), keys, from, &|entries| {
+        bar.set_message(format!("{entries} entries"));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let digest = hex::encode(report.state_digest);
+    if json {
+        command::line(serde_json::json!({
+            "size": report.size, "replayed": report.replayed, "snapshot": report.from_snapshot,
+            "stateDigest": digest,
+        }));
+    } else {
+        let from =
+            report.from_snapshot.map_or("the first entry".to_owned(), |size| format!("snapshot {size}"));
+        command::line(format_args!("rebuilt {} entries from {from}, state digest {digest}", report.size));
+    }
+    Ok(())
+}

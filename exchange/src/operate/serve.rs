@@ -1,0 +1,66 @@
+//! `exchange serve` and `exchange quickstart`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::app::{self, App, Exit, Signals};
+use crate::config::{Config, Listen};
+use crate::quickstart;
+use metrics_exporter_prometheus::PrometheusHandle;
+use verifier::command;
+
+use super::{Place, runtime};
+
+/// Makes a development exchange, performs the whole round, and serves.
+pub fn quickstart(data: &Path, listen: Option<SocketAddr>, once: bool) -> anyhow::Result<()> {
+    let metrics = app::install_metrics()?;
+    runtime()?.block_on(quickstart::run(data, listen, once, metrics))
+}
+
+/// Serves what the configuration says, as the options change it.
+pub fn serve(
+    place: &Place,
+    development: bool,
+    listen: Option<SocketAddr>,
+    accept_clock: bool,
+) -> anyhow::Result<()> {
+    let mut config = place.load()?;
+    config.accept_clock = accept_clock;
+    if let Some(listen) = listen {
+        config.listen = Listen::at(listen)?;
+    }
+    if !development {
+        refuse_development_keys(&config)?;
+    }
+    let metrics = app::install_metrics()?;
+    runtime()?.block_on(run(&config, metrics))
+}
+
+fn refuse_development_keys(config: &Config) -> anyhow::Result<()> {
+    for path in [&config.tls.certificate, &config.tls.client_ca] {
+        let path = config.path(path);
+        if certs::pki::is_development(&app::read(&path)?) {
+            let path = path.display();
+            return Err(Exit::usage(format_args!(
+                "{path} is of the development PKI; serve it with --development only"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn run(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<()> {
+    let signals = Signals::catch()?;
+    let app = App::open(config, metrics).await?;
+    command::line(format_args!(
+        "serving log {} with {} entries: data {}  public {}  admin {}",
+        config.origin,
+        app.gateway.ledger().size(),
+        app.addresses.data,
+        app.addresses.public,
+        app.addresses.admin
+    ));
+    app.run(signals).await?;
+    command::line("stopped");
+    Ok(())
+}

@@ -1,0 +1,11 @@
+//! The hidden command that opens a restart image in a process of its own ([`crate::probe`]).
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+/// Opens and reads the restart image.
+pub fn run(data: &Path, engine: &str, origin: &str) -> anyhow::Result<()> {
+    let known = ledger::Engine::ALL.into_iter().find(|known| known.name() == engine);
+    Ok(ledger::check_store(data, known.context("there is no such engine")?, origin)?)
+}
