@@ -1,9 +1,24 @@
 //! License holders (持证主体): a type code of GB/T 36903 annex A and a number.
 //!
-//! A number is normalised once, here, before it is checked, compared or hashed, so that one person has one
-//! spelling. It is personal data: no error, no `Debug` and no other text of this module shows any part of it.
+//! A number is brought into one form, here, before it is checked, compared or hashed, so that one person is one
+//! holder. It is personal data: no error, no `Debug` and no other text of this module shows any part of it.
+//!
+//! | type | form | source |
+//! |---|---|---|
+//! | 001 | 18 characters, both check characters right | GB 32100, GB 11714 |
+//! | 099 | as written; a right USCC is a holder of type 001 | |
+//! | 111 | 18 characters with a right check character; 15 digits of before 1999 become 18 | GB 11643-1989, GB 11643-1999 |
+//! | 551, 552 | as 111, beginning with 81 or 82, and with 83; such a number under 111 is one of these | residence permit rules, State Council 2018 |
+//! | 516 | H or M and eight digits for life; two digits that count renewals are cut off | National Immigration Administration, card of 2013 |
+//! | 511 | eight digits for life; two digits and a letter of the older booklet are cut off | National Immigration Administration, card of 2015 |
+//! | 999 | as written; a right number of 18 characters is a holder of type 111, 551 or 552 | |
+//! | others | as written | |
+//!
+//! Everywhere white space inside goes; in 411 to 414, 511 and 516 hyphens and brackets too.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use unicode_normalization::UnicodeNormalization;
@@ -52,6 +67,9 @@ pub enum HolderError {
     /// The citizen number's check character is wrong.
     #[error("the citizen number's check character is wrong")]
     CitizenCheck,
+    /// A residence permit's number that does not begin with 81 or 82 (551), or with 83 (552).
+    #[error("a residence permit's number begins with 81 or 82 for Hong Kong and Macao, with 83 for Taiwan")]
+    ResidenceRegion,
 }
 
 impl HolderError {
@@ -175,32 +193,92 @@ impl fmt::Display for HolderTypeCode {
 
 serde_as_string!(HolderTypeCode);
 
-/// A holder: type code and normalised number. Has no `Display`, and its `Debug` shows the type code only.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A holder: type code and number in its one form. Has no `Display`, and its `Debug` shows the type code only.
+///
+/// Two holders are equal when type code and number are; the registrar's mark is no part of who it is.
+#[derive(Clone)]
 pub struct HolderRef {
     type_code: HolderTypeCode,
     number: Box<str>,
+    as_registered: bool,
 }
 
 impl HolderRef {
-    /// Normalises a number (white space at its ends, NFKC, upper case) and checks it. The region in a citizen
-    /// number is not compared with a table: tables differ, and old regions stay in the numbers given out there.
+    /// Brings a number into its one form and checks it. The region in a citizen number is not compared with a table:
+    /// tables differ, and old regions stay in the numbers given out there.
     ///
     /// # Errors
     /// [`HolderError`] for a type code outside the set; a number that is empty, longer than 64 characters or not
-    /// printable; for 001 one that is no USCC; for 111 one without the form, a possible birth date or the right
-    /// check character.
+    /// printable; for 001 one that is no USCC; for 111, 551 and 552 one without the form, a possible birth date or the
+    /// right check character.
     pub fn new(type_code: &str, number: &str) -> Result<Self, HolderError> {
-        let type_code = type_code.parse()?;
+        Self::read(type_code.parse()?, number, false)
+    }
+
+    /// The same, and a wrong check character is taken: a registrar gave the number out like this (按登记).
+    ///
+    /// # Errors
+    /// [`HolderError`] for anything else that is wrong.
+    pub fn as_registered(type_code: &str, number: &str) -> Result<Self, HolderError> {
+        Self::read(type_code.parse()?, number, true)
+    }
+
+    fn read(type_code: HolderTypeCode, number: &str, lenient: bool) -> Result<Self, HolderError> {
         let number = normalise(number)?;
-        match type_code {
+        let check = |checked: Result<(), HolderError>| match checked {
+            Err(error) if lenient && error.is_check_error() => Ok(true),
+            checked => checked.map(|()| false),
+        };
+        let uscc = |number: &str| number.parse::<Uscc>().map(drop).map_err(HolderError::Uscc);
+        let (type_code, number, as_registered) = match type_code {
             HolderTypeCode::Uscc => {
-                number.parse::<Uscc>().map_err(HolderError::Uscc)?;
+                let deviates = check(uscc(&number))?;
+                (type_code, number, deviates)
             }
-            HolderTypeCode::CitizenNumber => check_citizen_number(&number)?,
-            _ => {}
-        }
-        Ok(Self { type_code, number: number.into() })
+            HolderTypeCode::OtherOrganisation if uscc(&number).is_ok() => {
+                (HolderTypeCode::Uscc, number, false)
+            }
+            HolderTypeCode::CitizenNumber => {
+                let number = eighteen(&number).unwrap_or(number);
+                let deviates = check(check_citizen_number(&number))?;
+                (citizen_kind(&number), number, deviates)
+            }
+            HolderTypeCode::HongKongMacaoResidence | HolderTypeCode::TaiwanResidence => {
+                let deviates = check(check_citizen_number(&number))?;
+                if citizen_kind(&number) != type_code {
+                    return Err(HolderError::ResidenceRegion);
+                }
+                (type_code, number, deviates)
+            }
+            HolderTypeCode::OtherPerson if check_citizen_number(&number).is_ok() => {
+                (citizen_kind(&number), number, false)
+            }
+            HolderTypeCode::HongKongMacaoPermit => (type_code, hong_kong_macao(compact(&number)), false),
+            HolderTypeCode::TaiwanPermit => (type_code, taiwan(compact(&number)), false),
+            HolderTypeCode::DiplomaticPassport
+            | HolderTypeCode::ServicePassport
+            | HolderTypeCode::PublicAffairsPassport
+            | HolderTypeCode::OrdinaryPassport => (type_code, compact(&number), false),
+            _ => (type_code, number, false),
+        };
+        Ok(Self { type_code, number: number.into(), as_registered })
+    }
+
+    /// Whether the check character is wrong and a registrar answers for it.
+    pub const fn is_as_registered(&self) -> bool {
+        self.as_registered
+    }
+
+    /// The person's birth date as `YYYY-MM-DD`, where the number says one: 111, 551 and 552.
+    pub fn birth_date(&self) -> Option<String> {
+        let dated = matches!(
+            self.type_code,
+            HolderTypeCode::CitizenNumber
+                | HolderTypeCode::HongKongMacaoResidence
+                | HolderTypeCode::TaiwanResidence
+        );
+        let date = self.number.get(6..14).filter(|_| dated)?;
+        Some(format!("{}-{}-{}", &date[..4], &date[4..6], &date[6..]))
     }
 
     /// What kind of number it is.
@@ -208,9 +286,35 @@ impl HolderRef {
         self.type_code
     }
 
-    /// The normalised number. Personal data.
+    /// The number in its one form. Personal data.
     pub fn number(&self) -> &str {
         &self.number
+    }
+}
+
+impl PartialEq for HolderRef {
+    fn eq(&self, other: &Self) -> bool {
+        (self.type_code, &self.number) == (other.type_code, &other.number)
+    }
+}
+
+impl Eq for HolderRef {}
+
+impl Hash for HolderRef {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.type_code, &self.number).hash(state);
+    }
+}
+
+impl PartialOrd for HolderRef {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for HolderRef {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.type_code, &self.number).cmp(&(other.type_code, &other.number))
     }
 }
 
@@ -228,7 +332,9 @@ fn normalise(number: &str) -> Result<String, HolderError> {
     }
     // Upper case can undo NFKC, and NFKC makes spaces out of other white space at the ends.
     let upper = number.nfkc().collect::<String>().to_uppercase();
-    let number = upper.nfkc().collect::<String>().trim().to_owned();
+    // A space inside tells nobody from somebody else.
+    let number: String = upper.nfkc().filter(|character| *character != ' ').collect();
+    let number = number.trim().to_owned();
     if number.is_empty() {
         return Err(HolderError::Empty);
     }
@@ -236,6 +342,62 @@ fn normalise(number: &str) -> Result<String, HolderError> {
         return Err(HolderError::TooLong);
     }
     if number.chars().all(is_printable) { Ok(number) } else { Err(HolderError::NotPrintable) }
+}
+
+/// Without what only separates: hyphens and brackets, unless nothing else is there.
+fn compact(number: &str) -> String {
+    let compact: String =
+        number.chars().filter(|character| !matches!(character, '-' | '(' | ')' | '\u{2010}'..='\u{2015}')).collect();
+    if compact.is_empty() { number.to_owned() } else { compact }
+}
+
+/// 516: the letter and the eight digits that stay for life.
+fn hong_kong_macao(mut number: String) -> String {
+    let bytes = number.as_bytes();
+    let counted = bytes.len() == 11
+        && matches!(bytes[0], b'H' | b'M')
+        && bytes.iter().skip(1).all(u8::is_ascii_digit);
+    if counted {
+        number.truncate(9);
+    }
+    number
+}
+
+/// 511: the eight digits that stay for life.
+fn taiwan(mut number: String) -> String {
+    let digits = number.strip_suffix(|last: char| last.is_ascii_uppercase()).unwrap_or(&number);
+    if digits.len() == 10 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        number.truncate(8);
+    }
+    number
+}
+
+/// What a number of a citizen number's form identifies, by its first two digits.
+fn citizen_kind(number: &str) -> HolderTypeCode {
+    match number.get(..2) {
+        Some("81" | "82") => HolderTypeCode::HongKongMacaoResidence,
+        Some("83") => HolderTypeCode::TaiwanResidence,
+        _ => HolderTypeCode::CitizenNumber,
+    }
+}
+
+/// The number of 18 characters that a number of 15 digits became: the century, and the check character. The sequences
+/// 996 to 999 were kept for people born in the nineteenth century.
+fn eighteen(number: &str) -> Option<String> {
+    let old = number.as_bytes();
+    if old.len() != 15 || !old.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let century = if matches!(old.get(12..)?, b"996" | b"997" | b"998" | b"999") { "18" } else { "19" };
+    let body = format!("{}{century}{}", number.get(..6)?, number.get(6..)?);
+    let check = citizen_check(body.as_bytes().try_into().ok()?);
+    Some(format!("{body}{}", char::from(check)))
+}
+
+/// Whether a right citizen number stands anywhere in a text of digits and capitals.
+pub(crate) fn holds_citizen_number(text: &str) -> bool {
+    let numbers = text.as_bytes().windows(CITIZEN_NUMBER_LENGTH);
+    numbers.filter_map(|window| std::str::from_utf8(window).ok()).any(|text| check_citizen_number(text).is_ok())
 }
 
 /// Whether a character shows as itself: no control character, no white space but the space, none of the
@@ -317,7 +479,7 @@ mod tests {
             assert_eq!(number("111", spelling).as_deref(), Ok(CITIZEN), "{spelling}");
         }
         assert_eq!(number("001", "91350100m000100y43\n").as_deref(), Ok(USCC));
-        assert_eq!(number("414", "e12 345").as_deref(), Ok("E12 345"));
+        assert_eq!(number("414", "e12 345").as_deref(), Ok("E12345"));
         assert_eq!(number("114", "军字第ａ001号").as_deref(), Ok("军字第A001号"));
     }
 
@@ -328,7 +490,8 @@ mod tests {
             ("110105194912310021", HolderError::CitizenCheck),
             ("110105194912310020", HolderError::CitizenCheck),
             ("11010519491231002", HolderError::CitizenNumber),
-            ("110105491231002", HolderError::CitizenNumber),
+            ("11010549123100", HolderError::CitizenNumber),
+            ("110105491331002", HolderError::BirthDate),
             ("11010519491231002Y", HolderError::CitizenNumber),
             ("1101051949123100XX", HolderError::CitizenNumber),
             ("11010519490229002X", HolderError::BirthDate),
@@ -342,6 +505,99 @@ mod tests {
         assert!(HolderError::CitizenCheck.is_check_error() && !HolderError::BirthDate.is_check_error());
         // Another type code says nothing of check characters.
         assert!(number("999", "110105194912310021").is_ok());
+    }
+
+    fn holder(type_code: &str, number: &str) -> (HolderTypeCode, String) {
+        let holder = HolderRef::new(type_code, number).unwrap();
+        (holder.type_code(), holder.number().to_owned())
+    }
+
+    #[test]
+    fn one_person_is_one_holder() {
+        // Generated: the sequence 000, and right check characters.
+        let hong_kong = "810000199001010000";
+        let taiwan = "830000199001010004";
+        assert!(check_citizen_number(hong_kong).is_ok() && check_citizen_number(taiwan).is_ok());
+        for (spellings, one) in [
+            (
+                vec![("516", "H12345678"), ("516", "H1234567800"), ("516", "h12345678(00)"), ("516", "H12345678-02")],
+                (HolderTypeCode::HongKongMacaoPermit, "H12345678"),
+            ),
+            (
+                vec![("511", "12345678"), ("511", "1234567801"), ("511", "1234567801(B)"), ("511", "1234 5678")],
+                (HolderTypeCode::TaiwanPermit, "12345678"),
+            ),
+            (
+                vec![("551", hong_kong), ("111", hong_kong), ("999", hong_kong)],
+                (HolderTypeCode::HongKongMacaoResidence, hong_kong),
+            ),
+            (
+                vec![("552", taiwan), ("111", taiwan), ("999", taiwan)],
+                (HolderTypeCode::TaiwanResidence, taiwan),
+            ),
+            (
+                vec![("111", CITIZEN), ("111", "110105491231002"), ("999", CITIZEN), ("111", "110105 19491231 002X")],
+                (HolderTypeCode::CitizenNumber, CITIZEN),
+            ),
+            (vec![("001", USCC), ("099", USCC)], (HolderTypeCode::Uscc, USCC)),
+            (
+                vec![("414", "E12345678"), ("414", "E-1234 5678"), ("414", "ｅ12345678")],
+                (HolderTypeCode::OrdinaryPassport, "E12345678"),
+            ),
+        ] {
+            for (type_code, number) in spellings {
+                assert_eq!(holder(type_code, number), (one.0, one.1.to_owned()), "{type_code} {number}");
+            }
+        }
+        // The centenarians of the old numbers.
+        assert_eq!(&holder("111", "110105991231999").1[6..10], "1899");
+        // Another form is somebody else's number, and stays.
+        assert_eq!(holder("516", "C12345678").1, "C12345678");
+        assert_eq!(holder("511", "T123456").1, "T123456");
+        assert_eq!(holder("516", "(-)").1, "(-)");
+    }
+
+    #[test]
+    fn residence_permits_have_their_region_and_their_check_character() {
+        assert_eq!(number("552", "810000199001010000"), Err(HolderError::ResidenceRegion));
+        assert_eq!(number("551", "830000199001010004"), Err(HolderError::ResidenceRegion));
+        assert_eq!(number("551", CITIZEN), Err(HolderError::ResidenceRegion));
+        assert_eq!(number("552", "830000199001010005"), Err(HolderError::CitizenCheck));
+        assert_eq!(number("551", "H12345678"), Err(HolderError::CitizenNumber));
+    }
+
+    #[test]
+    fn a_registrars_deviation_takes_an_explicit_mark() {
+        for (type_code, text) in [
+            ("001", "91350100M000100Y4A"),
+            ("111", "110105194912310021"),
+            ("552", "830000199001010005"),
+        ] {
+            assert!(number(type_code, text).unwrap_err().is_check_error());
+            let marked = HolderRef::as_registered(type_code, text).unwrap();
+            assert!(marked.is_as_registered());
+            assert_eq!(marked.number(), text);
+        }
+        // Nothing but a check character deviates, and a right number has no mark.
+        assert!(!HolderRef::as_registered("001", USCC).unwrap().is_as_registered());
+        assert_eq!(HolderRef::as_registered("001", USCC).unwrap(), HolderRef::new("001", USCC).unwrap());
+        for (type_code, text) in [("001", "91350100"), ("111", "11010519491331002X"), ("552", CITIZEN)] {
+            assert!(HolderRef::as_registered(type_code, text).is_err());
+        }
+    }
+
+    #[test]
+    fn finds_citizen_numbers_in_a_text() {
+        assert!(holds_citizen_number(CITIZEN) && holds_citizen_number(&format!("A{CITIZEN}7")));
+        assert!(!holds_citizen_number("110105194912310021") && !holds_citizen_number("20230000403"));
+    }
+
+    #[test]
+    fn birth_dates_are_those_of_the_number() {
+        let born = |type_code, number| HolderRef::new(type_code, number).unwrap().birth_date();
+        assert_eq!(born("111", CITIZEN).as_deref(), Some("1949-12-31"));
+        assert_eq!(born("551", "810000199001010000").as_deref(), Some("1990-01-01"));
+        assert_eq!((born("414", "E12345678"), born("001", USCC)), (None, None));
     }
 
     #[test]
@@ -362,7 +618,7 @@ mod tests {
         assert_eq!(number("999", &"A".repeat(65)), Err(HolderError::TooLong));
         assert_eq!(number("999", &"A".repeat(1 << 20)), Err(HolderError::TooLong));
         // One character that NFKC makes eighteen of.
-        assert_eq!(number("999", &"\u{fdfa}".repeat(4)), Err(HolderError::TooLong));
+        assert_eq!(number("999", &"\u{fdfa}".repeat(5)), Err(HolderError::TooLong));
         for hidden in
             ["A\0B", "A\nB", "A\u{200b}B", "A\u{202e}B", "A\u{feff}B", "A\u{7f}", "\u{e000}", "A\u{2028}B"]
         {
