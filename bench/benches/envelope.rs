@@ -46,6 +46,7 @@ fn content(number: usize) -> LicenseContent {
             name: "测试甲".to_owned(),
             type_code: "999".to_owned(),
             number: "TEST-HOLDER-1".to_owned(),
+            as_registered: false,
         }],
         issue_date: "2026-09-01".parse().expect("a date"),
         valid_from: "2026-09-01".parse().expect("a date"),

@@ -272,6 +272,7 @@ pub(crate) struct RetrieveAnswer<'a> {
     pub(crate) envelope: Option<Vec<u8>>,
     pub(crate) annotation: Option<Annotation<'a>>,
     pub(crate) as_of: String,
+    pub(crate) same_number: Option<u32>,
 }
 
 impl RetrieveAnswer<'_> {
@@ -291,6 +292,9 @@ impl RetrieveAnswer<'_> {
             answer.other("annotation", annotation);
         }
         answer.text("asOf", &self.as_of);
+        if let Some(same_number) = self.same_number {
+            answer.other("sameNumber", &same_number);
+        }
         answer.end()
     }
 }
@@ -495,6 +499,7 @@ impl Builder<'_> {
                     envelope: (retrieve.mode == Mode::Envelope).then_some(envelope),
                     annotation,
                     as_of,
+                    same_number: several(found.same_number),
                 };
                 match entry.form {
                     Form::Json => answer.json(),
@@ -545,6 +550,7 @@ impl Builder<'_> {
                     (Subject::Named(_), ..) => None,
                 };
                 let (verdict, state) = (verdict_name(verdict), shown.map(Standing::code));
+                let same_number = found.as_ref().and_then(|found| several(found.same_number));
                 match entry.form {
                     Form::Json => {
                         let mut answer = Object::new();
@@ -555,9 +561,14 @@ impl Builder<'_> {
                             answer.flag("matches", matches);
                         }
                         answer.text("asOf", &as_of);
+                        if let Some(same_number) = same_number {
+                            answer.other("sameNumber", &same_number);
+                        }
                         answer.end()
                     }
-                    Form::Machine => machine::verify_answer(verdict, state, &reasons, matches, &as_of),
+                    Form::Machine => {
+                        machine::verify_answer(verdict, state, &reasons, matches, &as_of, same_number)
+                    }
                 }
             }
             Granted::GrantCreate { create, holder, target, fields } => {
@@ -770,6 +781,7 @@ impl Builder<'_> {
                     name: name.clone(),
                     type_code: holder.type_code().as_str().to_owned(),
                     number: holder.number().to_owned(),
+                    as_registered: holder.is_as_registered(),
                 })
                 .collect(),
             issue_date: draft.issue_date,
@@ -1042,6 +1054,11 @@ fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
 
 fn state_code(found: &Found) -> &'static str {
     Standing::from_number(found.license.state).unwrap_or(Standing::Other).code()
+}
+
+/// How many licenses have the number looked up, where that is worth saying.
+fn several(same_number: u32) -> Option<u32> {
+    (same_number > 1).then_some(same_number)
 }
 
 /// Whether the license is valid now: state 01 and within its days.

@@ -9,6 +9,7 @@ use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::{LicenseType, MAX_HOLDERS};
+use schemas::state::LicenseState;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Found {
     pub key: Key,
     /// Hot state.
     pub license: License,
+    /// Licenses of the holder and type that have the certificate number looked up; 1 where none was.
+    pub same_number: u32,
 }
 
 impl<'a> Facts<'a> {
@@ -132,7 +135,7 @@ impl<'a> Facts<'a> {
     pub fn license(&mut self, key: Key) -> Option<Found> {
         let license = self.ledger.state().license(&key);
         self.read(Fact::License(key), license.as_ref().map_or(0, |license| license.version));
-        license.map(|license| Found { key, license })
+        license.map(|license| Found { key, license, same_number: 1 })
     }
 
     /// The license a request names.
@@ -142,19 +145,22 @@ impl<'a> Facts<'a> {
             Named::Number { type_code, certificate_number, holder } => {
                 let tag = number_tag(self.ledger, type_code, certificate_number);
                 let holder = self.holder(holder)?;
-                // The newest of several, as the journal orders them: an authority may have replaced a license under
-                // the same number. A license that joins them meanwhile is a fact too.
-                let mut newest: Option<Found> = None;
+                // An authority may have replaced a license under the same number: the one in force answers for all, else
+                // the newest as the journal orders them. A license that joins them meanwhile is a fact too.
+                let mut best: Option<(bool, Found)> = None;
+                let mut same_number = 0;
                 for key in self.licenses_of(&holder.label) {
                     if self.ledger.state().license(&key).is_none_or(|license| license.number_tag != tag) {
                         continue;
                     }
                     let Some(found) = self.license(key) else { continue };
-                    if newest.as_ref().is_none_or(|newest| found.license.body > newest.license.body) {
-                        newest = Some(found);
+                    same_number += 1;
+                    let rank = (self.in_force(&found.license), found.license.body);
+                    if best.as_ref().is_none_or(|(in_force, best)| rank > (*in_force, best.license.body)) {
+                        best = Some((rank.0, found));
                     }
                 }
-                newest
+                best.map(|(_, found)| Found { same_number, ..found })
             }
         }
     }
@@ -287,6 +293,14 @@ impl<'a> Facts<'a> {
             }
             Validity::Current
         }
+    }
+}
+
+impl Facts<'_> {
+    /// Whether a license is valid and within its time; the moment at which that changes ends the decision.
+    pub fn in_force(&mut self, license: &License) -> bool {
+        let current = self.validity(license) == Validity::Current;
+        current && license.state == LicenseState::Valid.number()
     }
 }
 

@@ -33,6 +33,7 @@ pub(crate) fn verify_answer(
     reasons: &[&'static str],
     matches: Option<bool>,
     as_of: &str,
+    same_number: Option<u32>,
 ) -> Vec<u8> {
     let mut fbb = FlatBufferBuilder::with_capacity(USUAL_DOCUMENT_BYTES);
     let reasons: Vec<_> = reasons.iter().map(|reason| fbb.create_string(reason)).collect();
@@ -42,6 +43,7 @@ pub(crate) fn verify_answer(
         reasons: Some(fbb.create_vector(&reasons)),
         matches,
         as_of: Some(fbb.create_string(as_of)),
+        same_number,
     };
     let answer = fb::VerifyAnswer::create(&mut fbb, &args);
     fbb.finish(answer, None);
@@ -84,6 +86,7 @@ pub(crate) fn retrieve_answer(answer: &RetrieveAnswer<'_>) -> Vec<u8> {
         envelope: answer.envelope.as_ref().map(|envelope| fbb.create_vector(envelope)),
         annotation,
         as_of: Some(fbb.create_string(&answer.as_of)),
+        same_number: answer.same_number,
     };
     let answer = fb::RetrieveAnswer::create(&mut fbb, &args);
     fbb.finish(answer, None);

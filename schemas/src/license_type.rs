@@ -46,6 +46,9 @@ pub struct LicenseType {
     pub authority_name: String,
     /// Who may hold such a license.
     pub holders: HolderKind,
+    /// Holder type codes that may hold one; empty: all of that kind.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holder_types: Vec<HolderTypeCode>,
     /// Least number of holders, from 1.
     pub min_holders: usize,
     /// Greatest number of holders, at most [`MAX_HOLDERS`].
@@ -99,6 +102,48 @@ pub struct Field {
     pub sensitivity: Sensitivity,
     /// Most characters of a value, 1 to [`MAX_VALUE_LENGTH`].
     pub max_length: usize,
+    /// The fact of a holder that stands here once more: both must agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Repeats>,
+    /// Why the person or organisation whose number stands here is no holder of the license. A field of a number's kind
+    /// has this or repeats a holder's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_holder: Option<String>,
+}
+
+/// A fact of a holder that a face repeats. Example: `{"fact": "name", "of": "mother"}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Repeats {
+    /// Which fact.
+    pub fact: HolderFact,
+    /// Part that the holder plays: the fields with one part are about one holder, whom the number among them finds.
+    /// Absent: the license's only holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<String>,
+}
+
+/// A fact of a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HolderFact {
+    /// The holder's name.
+    Name,
+    /// The holder's number, in any spelling of its one form.
+    Number,
+    /// The birth date that the holder's number says, if it says one.
+    BirthDate,
+    /// The names of all holders, in any order and with anything between.
+    AllNames,
+}
+
+/// A holder as [`LicenseType::check`] compares it with the face.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedHolder<'a> {
+    /// The name that the license shows.
+    pub name: &'a str,
+    /// Who it is.
+    pub holder: &'a HolderRef,
 }
 
 /// What values a field takes.
@@ -109,6 +154,8 @@ pub enum FieldKind {
     Text,
     /// `YYYY-MM-DD`.
     Date,
+    /// `YYYY-MM-DD`, or as much of it as is known: `YYYY-MM`, `YYYY`.
+    PartialDate,
     /// A decimal number: an optional minus, digits, optionally a point and digits.
     Number,
     /// One of a list.
@@ -120,6 +167,8 @@ pub enum FieldKind {
     CitizenNumber,
     /// A USCC (GB 32100).
     Uscc,
+    /// A number of any kind that identifies a person or an organisation, as printed.
+    HolderNumber,
     /// A postal address: printable text of one line.
     Address,
 }
@@ -197,6 +246,16 @@ pub enum LicenseTypeError {
         /// Index of the second such field.
         index: usize,
     },
+    /// A number that repeats no holder's and does not say why, or the reverse: both; or a repetition that does not fit
+    /// the field's kind or the number of holders.
+    #[error("field {index} must repeat a holder's fact in a fitting way, or say why its number is no holder's")]
+    Repeats {
+        /// Index of the field.
+        index: usize,
+    },
+    /// A holder type code that stands twice or is of a kind that cannot hold such a license.
+    #[error("the holder types do not fit the kind of holders")]
+    HolderTypes,
     /// A `maxLength` that is out of bounds or too small for the field's kind.
     #[error("the maxLength of field {index} does not fit")]
     MaxLength {
@@ -274,6 +333,12 @@ pub enum FieldError {
         /// Key in the definition.
         key: String,
     },
+    /// A value that says another thing of a holder than the holder's entry.
+    #[error("field {key} does not agree with the holder that it is about")]
+    HolderDiffers {
+        /// Key in the definition.
+        key: String,
+    },
     /// No end date, though each license of the type has one.
     #[error("a license of this type has an end date")]
     EndMissing,
@@ -283,6 +348,15 @@ pub enum FieldError {
     /// An end before the start.
     #[error("the license ends before it starts")]
     EndBeforeStart,
+}
+
+impl NamedHolder<'_> {
+    /// Whether a number, as spelled on a face, is this holder's.
+    fn has_number(&self, spelled: &str) -> bool {
+        let code = self.holder.type_code().as_str();
+        let read = if self.holder.is_as_registered() { HolderRef::as_registered } else { HolderRef::new };
+        read(code, spelled).is_ok_and(|read| read == *self.holder)
+    }
 }
 
 impl FieldError {
@@ -424,6 +498,69 @@ impl LicenseType {
         }
     }
 
+    /// Parts that holders play on the face, in the order of the fields.
+    pub fn parts(&self) -> Vec<&str> {
+        let mut parts: Vec<&str> = Vec::new();
+        for repeats in self.fields.iter().filter_map(|field| field.repeats.as_ref()) {
+            if let Some(of) = repeats.of.as_deref().filter(|of| !parts.contains(of)) {
+                parts.push(of);
+            }
+        }
+        parts
+    }
+
+    /// What the face says of a holder is what the holder's entry says.
+    fn check_repeats(
+        &self,
+        holders: &[NamedHolder<'_>],
+        fields: &[(String, String)],
+        errors: &mut Vec<FieldError>,
+    ) {
+        let mut taken = HashSet::new();
+        for part in std::iter::once(None).chain(self.parts().into_iter().map(Some)) {
+            let about: Vec<(HolderFact, &String, &str)> = self
+                .fields
+                .iter()
+                .filter_map(|field| {
+                    let repeats = field.repeats.as_ref().filter(|repeats| repeats.of.as_deref() == part)?;
+                    let (_, value) = fields.iter().find(|(key, _)| *key == field.key)?;
+                    Some((repeats.fact, &field.key, value.as_str()))
+                })
+                .collect();
+            let differs = |key: &String| FieldError::HolderDiffers { key: key.clone() };
+            let holder = match about.iter().find(|(fact, ..)| *fact == HolderFact::Number) {
+                Some((_, key, number)) => {
+                    // Two parts are two holders.
+                    let found = holders.iter().find(|holder| {
+                        holder.has_number(number) && (part.is_none() || !taken.contains(holder.holder))
+                    });
+                    let Some(found) = found else {
+                        errors.push(differs(key));
+                        continue;
+                    };
+                    taken.insert(found.holder);
+                    Some(found)
+                }
+                // Without a number a part's holder is not known; the only holder always is.
+                None if part.is_none() && holders.len() == 1 => holders.first(),
+                None => None,
+            };
+            for (fact, key, value) in about {
+                let agrees = match fact {
+                    HolderFact::Number => true,
+                    HolderFact::AllNames => holders.iter().all(|holder| value.contains(holder.name)),
+                    HolderFact::Name => holder.is_none_or(|holder| holder.name == value),
+                    HolderFact::BirthDate => holder
+                        .and_then(|holder| holder.holder.birth_date())
+                        .is_none_or(|born| born.starts_with(value)),
+                };
+                if !agrees {
+                    errors.push(differs(key));
+                }
+            }
+        }
+    }
+
     fn well_formed(&self) -> Result<(), LicenseTypeError> {
         if ![&self.name, &self.name_en, &self.authority_name].into_iter().all(|name| is_name(name)) {
             return Err(LicenseTypeError::Name);
@@ -434,8 +571,17 @@ impl LicenseType {
         if !(1..=MAX_FIELDS).contains(&self.fields.len()) {
             return Err(LicenseTypeError::FieldCount { found: self.fields.len() });
         }
+        let (mut codes, mut numbered) = (HashSet::new(), HashSet::new());
+        if !self.holder_types.iter().all(|code| self.of_kind(*code) && codes.insert(code)) {
+            return Err(LicenseTypeError::HolderTypes);
+        }
         let mut keys = HashSet::new();
         for (index, field) in self.fields.iter().enumerate() {
+            let finds = |repeats: &&Repeats| repeats.fact == HolderFact::Number;
+            let twice = field.repeats.as_ref().filter(finds).is_some_and(|found| !numbered.insert(&found.of));
+            if twice || !field.repeats_well(self.max_holders) {
+                return Err(LicenseTypeError::Repeats { index });
+            }
             if BASE_FIELDS.contains(&field.key.as_str()) || !keys.insert(&field.key) {
                 return Err(LicenseTypeError::DuplicateKey { index });
             }
@@ -458,6 +604,7 @@ impl Field {
                 true
             }
             FieldKind::Date => value.parse::<Date>().is_ok(),
+            FieldKind::PartialDate => is_partial_date(value),
             FieldKind::Number => is_number(value),
             FieldKind::Code { values } => values.iter().any(|known| known == value),
             FieldKind::CitizenNumber => match HolderRef::new(HolderTypeCode::CitizenNumber.as_str(), value) {
@@ -473,6 +620,27 @@ impl Field {
         if good { Ok(()) } else { Err(FieldError::BadValue { key: key() }) }
     }
 
+    /// Whether what it repeats fits its kind and the number of holders, and a number of somebody else says why.
+    fn repeats_well(&self, max_holders: usize) -> bool {
+        let is_number =
+            matches!(self.kind, FieldKind::CitizenNumber | FieldKind::Uscc | FieldKind::HolderNumber);
+        if let Some(reason) = &self.not_holder {
+            return is_number && self.repeats.is_none() && is_name(reason);
+        }
+        let Some(Repeats { fact, of }) = &self.repeats else { return !is_number };
+        let fits = match fact {
+            HolderFact::Name => self.kind == FieldKind::Text,
+            HolderFact::AllNames => self.kind == FieldKind::Text && of.is_none(),
+            HolderFact::Number => is_number,
+            HolderFact::BirthDate => matches!(self.kind, FieldKind::Date | FieldKind::PartialDate),
+        };
+        let found = match of {
+            Some(part) => is_key(part),
+            None => max_holders == 1 || *fact == HolderFact::AllNames,
+        };
+        fits && found
+    }
+
     fn well_formed(&self, index: usize) -> Result<(), LicenseTypeError> {
         if !is_key(&self.key) {
             return Err(LicenseTypeError::Key { index });
@@ -481,8 +649,8 @@ impl Field {
             return Err(LicenseTypeError::Name);
         }
         let least = match &self.kind {
-            FieldKind::Text | FieldKind::Address | FieldKind::Number => 1,
-            FieldKind::Date => DATE_LENGTH,
+            FieldKind::Text | FieldKind::Address | FieldKind::Number | FieldKind::HolderNumber => 1,
+            FieldKind::Date | FieldKind::PartialDate => DATE_LENGTH,
             FieldKind::CitizenNumber | FieldKind::Uscc => NUMBER_LENGTH,
             FieldKind::Code { values } => {
                 let different: HashSet<_> = values.iter().collect();
@@ -524,6 +692,16 @@ fn is_key(key: &str) -> bool {
     key.starts_with(|first: char| first.is_ascii_lowercase())
         && key.len() <= MAX_NAME_LENGTH
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// `YYYY`, `YYYY-MM` or `YYYY-MM-DD`, and a day that there is.
+fn is_partial_date(value: &str) -> bool {
+    let completed = match value.len() {
+        4 => format!("{value}-01-01"),
+        7 => format!("{value}-01"),
+        _ => value.to_owned(),
+    };
+    completed.parse::<Date>().is_ok()
 }
 
 /// `-?[0-9]+(\.[0-9]+)?`

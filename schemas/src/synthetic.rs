@@ -5,9 +5,9 @@
 //! begin with `XX`, and names begin with 测试.
 
 use crate::date::Date;
-use crate::holder::{HolderRef, citizen_check};
+use crate::holder::{HolderRef, HolderTypeCode, citizen_check};
 use crate::identifier::{LicenseTypeCode, Serial, USCC_ALPHABET, Uscc, organisation_check, uscc_check};
-use crate::license_type::{Field, FieldKind, HolderKind, LicenseType, Validity};
+use crate::license_type::{Field, FieldKind, HolderFact, HolderKind, LicenseType, Validity};
 use serde_json::{Map, Value, json};
 
 /// Regions at county level (GB/T 2260) and the names that addresses use.
@@ -139,11 +139,7 @@ impl Synthetic {
     /// different numbers, so that a large population has several licenses per holder.
     pub fn citizen_number(&mut self) -> String {
         let (region, _) = self.pick(&REGIONS);
-        let day = FIRST_BIRTH_DAY + i32::try_from(self.below(BIRTH_DAYS)).expect("a bounded number of days");
-        let (year, month, day) = Date::from_days(day).expect("between 1940 and 2005").civil();
-        let body = format!("{region}{year:04}{month:02}{day:02}000");
-        let bytes: &[u8; 17] = body.as_bytes().try_into().expect("6 + 8 + 3 ASCII digits");
-        format!("{body}{}", char::from(citizen_check(bytes)))
+        self.number_of_region(region)
     }
 
     /// A USCC (GB 32100) of an enterprise (91) in a true region, both check characters right, whose organisation
@@ -180,21 +176,70 @@ impl Synthetic {
         self.text(SERIAL_LENGTH).parse().expect("20 of 0-9A-Z")
     }
 
+    /// A holder of a kind, whose number is nobody's.
+    pub fn holder(&mut self, code: HolderTypeCode) -> HolderRef {
+        use HolderTypeCode as Code;
+        let digits = format!("{:08}", self.below(100_000_000));
+        let number = match code {
+            Code::Uscc => self.uscc().to_string(),
+            Code::OtherOrganisation => format!("CS{digits}"),
+            Code::CitizenNumber => self.citizen_number(),
+            Code::HongKongMacaoResidence => self.number_of_region("810000"),
+            Code::TaiwanResidence => self.number_of_region("830000"),
+            Code::HongKongMacaoPermit => format!("H{digits}"),
+            Code::TaiwanPermit => digits,
+            Code::DiplomaticPassport
+            | Code::ServicePassport
+            | Code::PublicAffairsPassport
+            | Code::OrdinaryPassport => format!("E{digits}"),
+            Code::MilitaryOfficer
+            | Code::ArmedPoliceOfficer
+            | Code::Soldier
+            | Code::ArmedPoliceSoldier
+            | Code::MilitaryCivilian
+            | Code::ArmedPoliceCivilian
+            | Code::OtherPerson => format!("测字第{digits}号"),
+        };
+        HolderRef::new(code.as_str(), &number).expect("a generated number is valid")
+    }
+
     /// Everything needed to issue a license of a type that is valid on `today`; always passes
-    /// [`LicenseType::check`]. Fields that a holder determines (names, numbers, birth dates) agree with the holders.
+    /// [`LicenseType::check`].
     pub fn license(&mut self, license_type: &LicenseType, today: Date) -> SyntheticLicense {
         let holders = self.holders(license_type);
+        self.license_of(license_type, holders, today)
+    }
+
+    /// The same for these holders, which the type must admit. Fields that repeat a holder agree with the holders.
+    pub fn license_of(
+        &mut self,
+        license_type: &LicenseType,
+        holders: Vec<(String, HolderRef)>,
+        today: Date,
+    ) -> SyntheticLicense {
         let valid_from = shift(today, -self.days(PAST_DAYS));
         let valid_until = match license_type.validity {
             Validity::None => None,
             Validity::Optional if self.below(2) == 0 => None,
             Validity::Required | Validity::Optional => Some(shift(today, self.days(FUTURE_DAYS) + 1)),
         };
+        let parts = license_type.parts();
         let mut fields = Vec::with_capacity(license_type.fields.len());
         for field in &license_type.fields {
-            // Optional fields are there three times out of four.
-            if field.required || self.below(4) > 0 {
-                fields.push((field.key.clone(), self.value(field, &holders, valid_from)));
+            let about = field.repeats.as_ref().map(|repeats| {
+                let index = repeats.of.as_ref().and_then(|of| parts.iter().position(|part| *part == of));
+                (repeats.fact, holders.get(index.unwrap_or(0)))
+            });
+            // Optional fields are there three times out of four; a part that nobody plays has none.
+            let played = !matches!(about, Some((_, None)));
+            if field.required || (played && self.below(4) > 0) {
+                let value = match about {
+                    Some((fact, Some(holder))) => repeated(fact, holder, &holders),
+                    _ => None,
+                };
+                let value = value.unwrap_or_else(|| self.value(field, valid_from));
+                // Only text and addresses can be longer than their bound; the definition leaves room for the others.
+                fields.push((field.key.clone(), value.chars().take(field.max_length).collect()));
             }
         }
         let certificate_number = format!("CS{}", self.text(14));
@@ -219,37 +264,33 @@ impl Synthetic {
                 HolderKind::Legal => false,
                 HolderKind::Both => self.below(4) > 0,
             };
-            let (name, type_code, number) = if natural {
-                (self.person_name(), "111", self.citizen_number())
+            let holder = if natural {
+                (self.person_name(), self.holder(HolderTypeCode::CitizenNumber))
             } else {
-                (self.organisation_name(), "001", self.uscc().to_string())
+                (self.organisation_name(), self.holder(HolderTypeCode::Uscc))
             };
-            let holder = HolderRef::new(type_code, &number).expect("a generated number is valid");
-            if holders.iter().all(|(_, other)| *other != holder) {
-                holders.push((name, holder));
+            if holders.iter().all(|(_, other)| *other != holder.1) {
+                holders.push(holder);
             }
         }
         holders
     }
 
-    fn value(&mut self, field: &Field, holders: &[(String, HolderRef)], valid_from: Date) -> String {
-        let about =
-            Subject::of(&field.key).and_then(|subject| Some((subject, holders.get(subject.index())?)));
-        let holder = about.map(|(_, holder)| holder);
-        let number = holder.map(|(_, holder)| holder.number());
-        let value = match &field.kind {
-            FieldKind::CitizenNumber => match holder {
-                Some((_, holder)) if holder.type_code().is_natural() => holder.number().to_owned(),
-                _ => self.citizen_number(),
-            },
-            FieldKind::Uscc => match holder {
-                Some((_, holder)) if !holder.type_code().is_natural() => holder.number().to_owned(),
-                _ => self.uscc().to_string(),
-            },
-            FieldKind::Date => {
-                let birth = field.key.to_ascii_lowercase().contains("birth");
-                let born = number.filter(|_| birth).and_then(birth_date);
-                born.unwrap_or_else(|| shift(valid_from, -self.days(PAST_DAYS))).to_string()
+    fn number_of_region(&mut self, region: &str) -> String {
+        let day = FIRST_BIRTH_DAY + i32::try_from(self.below(BIRTH_DAYS)).expect("a bounded number of days");
+        let (year, month, day) = Date::from_days(day).expect("between 1940 and 2005").civil();
+        let body = format!("{region}{year:04}{month:02}{day:02}000");
+        let bytes: &[u8; 17] = body.as_bytes().try_into().expect("6 + 8 + 3 ASCII digits");
+        format!("{body}{}", char::from(citizen_check(bytes)))
+    }
+
+    /// A value that no holder determines.
+    fn value(&mut self, field: &Field, valid_from: Date) -> String {
+        match &field.kind {
+            FieldKind::CitizenNumber | FieldKind::HolderNumber => self.citizen_number(),
+            FieldKind::Uscc => self.uscc().to_string(),
+            FieldKind::Date | FieldKind::PartialDate => {
+                shift(valid_from, -self.days(PAST_DAYS)).to_string()
             }
             FieldKind::Number => (self.below(9) + 1).to_string(),
             // The sequence 000 is even, which says female.
@@ -263,16 +304,8 @@ impl Synthetic {
                 let (_, region) = self.pick(&REGIONS);
                 format!("{region}测试路{}号", self.below(999) + 1)
             }
-            FieldKind::Text => match about {
-                Some((Subject::All, _)) => {
-                    holders.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("、")
-                }
-                Some((_, (name, _))) => name.clone(),
-                None => self.free_text(field),
-            },
-        };
-        // Only text and addresses can be longer than their bound; the definition leaves room for the others.
-        value.chars().take(field.max_length).collect()
+            FieldKind::Text => self.free_text(field),
+        }
     }
 
     fn free_text(&mut self, field: &Field) -> String {
@@ -321,50 +354,20 @@ impl Synthetic {
     }
 }
 
-/// Which holder a field speaks of, by the keys that the built-in types use.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Subject {
-    First,
-    Second,
-    All,
-}
-
-impl Subject {
-    fn of(key: &str) -> Option<Self> {
-        match key {
-            "name"
-            | "citizenNumber"
-            | "socialSecurityNumber"
-            | "childName"
-            | "headName"
-            | "headNumber"
-            | "maleName"
-            | "maleNumber"
-            | "maleBirthDate"
-            | "birthDate"
-            | "enterpriseName"
-            | "producerName"
-            | "uscc" => Some(Self::First),
-            "femaleName" | "femaleNumber" | "femaleBirthDate" | "motherName" | "motherNumber" => {
-                Some(Self::Second)
-            }
-            "obligee" => Some(Self::All),
-            _ => None,
+/// The value of a fact that a face repeats; `None` where the holder's number says no birth date.
+fn repeated(
+    fact: HolderFact,
+    (name, holder): &(String, HolderRef),
+    holders: &[(String, HolderRef)],
+) -> Option<String> {
+    Some(match fact {
+        HolderFact::Name => name.clone(),
+        HolderFact::Number => holder.number().to_owned(),
+        HolderFact::BirthDate => holder.birth_date()?,
+        HolderFact::AllNames => {
+            holders.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("、")
         }
-    }
-
-    const fn index(self) -> usize {
-        match self {
-            Self::First | Self::All => 0,
-            Self::Second => 1,
-        }
-    }
-}
-
-/// The birth date in a citizen number; `None` for another number.
-fn birth_date(number: &str) -> Option<Date> {
-    let (year, month, day) = (number.get(6..10)?, number.get(10..12)?, number.get(12..14)?);
-    format!("{year}-{month}-{day}").parse().ok()
+    })
 }
 
 /// A date some days away, or the date itself where the calendar of licenses ends.

@@ -144,6 +144,7 @@ fn body_of(draft: &Draft, type_code: LicenseTypeCode, issuer: Uscc, issued_at: u
                 name: name.clone(),
                 type_code: holder.type_code().as_str().to_owned(),
                 number: holder.number().to_owned(),
+                as_registered: holder.is_as_registered(),
             })
             .collect(),
         issue_date: license.issue_date,

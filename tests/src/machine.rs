@@ -136,6 +136,7 @@ pub fn decode(route: Route, answer: &[u8]) -> Value {
             }),
         );
         put("asOf", Some(json!(read.as_of())));
+        put("sameNumber", read.same_number().map(|count| json!(count)));
     } else {
         let read = flatbuffers::root::<fb::VerifyAnswer<'_>>(body).unwrap();
         put("verdict", Some(json!(read.verdict())));
@@ -143,6 +144,7 @@ pub fn decode(route: Route, answer: &[u8]) -> Value {
         put("reasons", Some(json!(read.reasons().iter().collect::<Vec<_>>())));
         put("matches", read.matches().map(|matches| json!(matches)));
         put("asOf", Some(json!(read.as_of())));
+        put("sameNumber", read.same_number().map(|count| json!(count)));
     }
     Value::Object(json)
 }

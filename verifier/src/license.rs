@@ -60,8 +60,10 @@ pub struct BodyHolder {
     pub name: String,
     /// Type code of the number.
     pub type_code: String,
-    /// The number, normalised.
+    /// The number in its one form.
     pub number: String,
+    /// The number's check character is wrong, and the registrar gave it out like this.
+    pub as_registered: bool,
 }
 
 /// One signature of an envelope, in parts.
@@ -92,6 +94,7 @@ pub fn encode_body(content: &LicenseContent, nonce: &[u8; 16]) -> Vec<u8> {
                 name: Some(fbb.create_string(&holder.name)),
                 type_code: Some(fbb.create_string(&holder.type_code)),
                 number: Some(fbb.create_string(&holder.number)),
+                as_registered: holder.as_registered,
             };
             wire::BodyHolder::create(&mut fbb, &args)
         })
@@ -149,6 +152,7 @@ pub fn read_body(body: &[u8]) -> Result<LicenseContent, Reason> {
                 name: holder.name().to_owned(),
                 type_code: holder.type_code().to_owned(),
                 number: holder.number().to_owned(),
+                as_registered: holder.as_registered(),
             })
             .collect(),
         issue_date: date(read.issue_date())?,
@@ -330,6 +334,7 @@ pub fn verify(envelope: &[u8], trust: &Trust, at: u64, warm: &mut RootCache) -> 
         valid_from: content.valid_from,
         valid_until: content.valid_until,
         signed_at: content.issued_at,
+        as_registered: content.holders.iter().any(|holder| holder.as_registered),
     });
     check_signatures(&mut report, &opened, &content, trust, warm);
     check_time(&mut report, &content, at);

@@ -289,6 +289,9 @@ fn render(report: &Report) -> String {
         text.push_str(&format!("  issuer       {}\n", plain(&license.issuer_name)));
         text.push_str(&format!("  days         {} to {until}\n", license.valid_from));
         text.push_str(&format!("  signed       {}\n", seconds(license.signed_at)));
+        if license.as_registered {
+            text.push_str("  number       as registered: its check character is wrong\n");
+        }
     }
     if let Some(receipt) = &report.receipt {
         text.push_str(&format!("  entry        {} of {}\n", receipt.index, plain(&receipt.log)));

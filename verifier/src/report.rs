@@ -237,6 +237,13 @@ pub struct LicenseFacts {
     /// When it was signed, seconds since 1970; RFC 3339 in JSON.
     #[serde(serialize_with = "as_rfc3339")]
     pub signed_at: u64,
+    /// A holder's number has a wrong check character, and the issuer says that the registrar gave it out like this.
+    #[serde(skip_serializing_if = "is_false")]
+    pub as_registered: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What a receipt says; believed only under the verdict `valid`.

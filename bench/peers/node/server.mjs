@@ -101,7 +101,7 @@ server.post('/issue', async (request, reply) => {
 server.post('/verify', async (request) => ({ verdict: await verdict(request.body.sdJwt) }));
 
 const CLAIMS = {
-  name: '测试甲', sex: '女', citizenNumber: '350102194604220001', profession: '电工', level: '三级/高级工',
+  name: '测试甲', sex: '女', idNumber: '350102194604220001', profession: '电工', level: '三级/高级工',
   approvalDate: '2026-01-05', institutionName: '示例评价机构',
 };
 await server.listen({ host: '127.0.0.1', port: 0 });

@@ -805,7 +805,7 @@ impl Main {
         let found = Probe::open(running.address, &tls)?.call(&verify(&revoked, b"").written(0))?;
         ensure!(found.ends_with(br#"{"verdict":"invalid"}"#), "a revoked credential is not found invalid");
         let claims = serde_json::json!({"claims": {
-            "name": "测试甲", "sex": "女", "citizenNumber": "350102194604220001", "profession": "电工",
+            "name": "测试甲", "sex": "女", "idNumber": "350102194604220001", "profession": "电工",
             "level": "三级/高级工", "approvalDate": "2026-01-05", "institutionName": "示例评价机构",
         }});
         let issue = Template::post("/issue", "", &claims.to_string(), br#"{"sdJwt":"ey"#);

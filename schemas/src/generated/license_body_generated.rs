@@ -29,6 +29,7 @@ impl<'a> BodyHolder<'a> {
   pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
   pub const VT_TYPE_CODE: ::flatbuffers::VOffsetT = 6;
   pub const VT_NUMBER: ::flatbuffers::VOffsetT = 8;
+  pub const VT_AS_REGISTERED: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -43,6 +44,7 @@ impl<'a> BodyHolder<'a> {
     if let Some(x) = args.number { builder.add_number(x); }
     if let Some(x) = args.type_code { builder.add_type_code(x); }
     if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_as_registered(args.as_registered);
     builder.finish()
   }
 
@@ -68,6 +70,13 @@ impl<'a> BodyHolder<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(BodyHolder::VT_NUMBER, None).unwrap()}
   }
+  #[inline]
+  pub fn as_registered(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(BodyHolder::VT_AS_REGISTERED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for BodyHolder<'_> {
@@ -79,6 +88,7 @@ impl ::flatbuffers::Verifiable for BodyHolder<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("type_code", Self::VT_TYPE_CODE, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("number", Self::VT_NUMBER, true)?
+     .visit_field::<bool>("as_registered", Self::VT_AS_REGISTERED, false)?
      .finish();
     Ok(())
   }
@@ -87,6 +97,7 @@ pub struct BodyHolderArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub type_code: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub number: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub as_registered: bool,
 }
 impl<'a> Default for BodyHolderArgs<'a> {
   #[inline]
@@ -95,6 +106,7 @@ impl<'a> Default for BodyHolderArgs<'a> {
       name: None, // required field
       type_code: None, // required field
       number: None, // required field
+      as_registered: false,
     }
   }
 }
@@ -115,6 +127,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> BodyHolderBuilder<'a, 'b, A> 
   #[inline]
   pub fn add_number(&mut self, number: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(BodyHolder::VT_NUMBER, number);
+  }
+  #[inline]
+  pub fn add_as_registered(&mut self, as_registered: bool) {
+    self.fbb_.push_slot::<bool>(BodyHolder::VT_AS_REGISTERED, as_registered, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> BodyHolderBuilder<'a, 'b, A> {
@@ -140,6 +156,7 @@ impl ::core::fmt::Debug for BodyHolder<'_> {
       ds.field("name", &self.name());
       ds.field("type_code", &self.type_code());
       ds.field("number", &self.number());
+      ds.field("as_registered", &self.as_registered());
       ds.finish()
   }
 }

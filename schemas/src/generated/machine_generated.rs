@@ -109,6 +109,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Holder<'a> {
 impl<'a> Holder<'a> {
   pub const VT_TYPE_CODE: ::flatbuffers::VOffsetT = 4;
   pub const VT_NUMBER: ::flatbuffers::VOffsetT = 6;
+  pub const VT_AS_REGISTERED: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -122,6 +123,7 @@ impl<'a> Holder<'a> {
     let mut builder = HolderBuilder::new(_fbb);
     if let Some(x) = args.number { builder.add_number(x); }
     if let Some(x) = args.type_code { builder.add_type_code(x); }
+    builder.add_as_registered(args.as_registered);
     builder.finish()
   }
 
@@ -140,6 +142,13 @@ impl<'a> Holder<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Holder::VT_NUMBER, None).unwrap()}
   }
+  #[inline]
+  pub fn as_registered(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Holder::VT_AS_REGISTERED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Holder<'_> {
@@ -150,6 +159,7 @@ impl ::flatbuffers::Verifiable for Holder<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("type_code", Self::VT_TYPE_CODE, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("number", Self::VT_NUMBER, true)?
+     .visit_field::<bool>("as_registered", Self::VT_AS_REGISTERED, false)?
      .finish();
     Ok(())
   }
@@ -157,6 +167,7 @@ impl ::flatbuffers::Verifiable for Holder<'_> {
 pub struct HolderArgs<'a> {
     pub type_code: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub number: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub as_registered: bool,
 }
 impl<'a> Default for HolderArgs<'a> {
   #[inline]
@@ -164,6 +175,7 @@ impl<'a> Default for HolderArgs<'a> {
     HolderArgs {
       type_code: None, // required field
       number: None, // required field
+      as_registered: false,
     }
   }
 }
@@ -180,6 +192,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HolderBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_number(&mut self, number: ::flatbuffers::WIPOffset<&'b  str>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Holder::VT_NUMBER, number);
+  }
+  #[inline]
+  pub fn add_as_registered(&mut self, as_registered: bool) {
+    self.fbb_.push_slot::<bool>(Holder::VT_AS_REGISTERED, as_registered, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HolderBuilder<'a, 'b, A> {
@@ -203,6 +219,7 @@ impl ::core::fmt::Debug for Holder<'_> {
     let mut ds = f.debug_struct("Holder");
       ds.field("type_code", &self.type_code());
       ds.field("number", &self.number());
+      ds.field("as_registered", &self.as_registered());
       ds.finish()
   }
 }
@@ -1069,6 +1086,7 @@ impl<'a> VerifyAnswer<'a> {
   pub const VT_REASONS: ::flatbuffers::VOffsetT = 8;
   pub const VT_MATCHES: ::flatbuffers::VOffsetT = 10;
   pub const VT_AS_OF: ::flatbuffers::VOffsetT = 12;
+  pub const VT_SAME_NUMBER: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1080,6 +1098,7 @@ impl<'a> VerifyAnswer<'a> {
     args: &'args VerifyAnswerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<VerifyAnswer<'bldr>> {
     let mut builder = VerifyAnswerBuilder::new(_fbb);
+    if let Some(x) = args.same_number { builder.add_same_number(x); }
     if let Some(x) = args.as_of { builder.add_as_of(x); }
     if let Some(x) = args.reasons { builder.add_reasons(x); }
     if let Some(x) = args.state { builder.add_state(x); }
@@ -1124,6 +1143,13 @@ impl<'a> VerifyAnswer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(VerifyAnswer::VT_AS_OF, None).unwrap()}
   }
+  #[inline]
+  pub fn same_number(&self) -> Option<u32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(VerifyAnswer::VT_SAME_NUMBER, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for VerifyAnswer<'_> {
@@ -1137,6 +1163,7 @@ impl ::flatbuffers::Verifiable for VerifyAnswer<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("reasons", Self::VT_REASONS, true)?
      .visit_field::<bool>("matches", Self::VT_MATCHES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("as_of", Self::VT_AS_OF, true)?
+     .visit_field::<u32>("same_number", Self::VT_SAME_NUMBER, false)?
      .finish();
     Ok(())
   }
@@ -1147,6 +1174,7 @@ pub struct VerifyAnswerArgs<'a> {
     pub reasons: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub matches: Option<bool>,
     pub as_of: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub same_number: Option<u32>,
 }
 impl<'a> Default for VerifyAnswerArgs<'a> {
   #[inline]
@@ -1157,6 +1185,7 @@ impl<'a> Default for VerifyAnswerArgs<'a> {
       reasons: None, // required field
       matches: None,
       as_of: None, // required field
+      same_number: None,
     }
   }
 }
@@ -1187,6 +1216,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> VerifyAnswerBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(VerifyAnswer::VT_AS_OF, as_of);
   }
   #[inline]
+  pub fn add_same_number(&mut self, same_number: u32) {
+    self.fbb_.push_slot_always::<u32>(VerifyAnswer::VT_SAME_NUMBER, same_number);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> VerifyAnswerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     VerifyAnswerBuilder {
@@ -1212,6 +1245,7 @@ impl ::core::fmt::Debug for VerifyAnswer<'_> {
       ds.field("reasons", &self.reasons());
       ds.field("matches", &self.matches());
       ds.field("as_of", &self.as_of());
+      ds.field("same_number", &self.same_number());
       ds.finish()
   }
 }
@@ -1461,6 +1495,7 @@ impl<'a> RetrieveAnswer<'a> {
   pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 14;
   pub const VT_ANNOTATION: ::flatbuffers::VOffsetT = 16;
   pub const VT_AS_OF: ::flatbuffers::VOffsetT = 18;
+  pub const VT_SAME_NUMBER: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1472,6 +1507,7 @@ impl<'a> RetrieveAnswer<'a> {
     args: &'args RetrieveAnswerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RetrieveAnswer<'bldr>> {
     let mut builder = RetrieveAnswerBuilder::new(_fbb);
+    if let Some(x) = args.same_number { builder.add_same_number(x); }
     if let Some(x) = args.as_of { builder.add_as_of(x); }
     if let Some(x) = args.annotation { builder.add_annotation(x); }
     if let Some(x) = args.envelope { builder.add_envelope(x); }
@@ -1540,6 +1576,13 @@ impl<'a> RetrieveAnswer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RetrieveAnswer::VT_AS_OF, None).unwrap()}
   }
+  #[inline]
+  pub fn same_number(&self) -> Option<u32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(RetrieveAnswer::VT_SAME_NUMBER, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RetrieveAnswer<'_> {
@@ -1556,6 +1599,7 @@ impl ::flatbuffers::Verifiable for RetrieveAnswer<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("envelope", Self::VT_ENVELOPE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Annotation>>("annotation", Self::VT_ANNOTATION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("as_of", Self::VT_AS_OF, true)?
+     .visit_field::<u32>("same_number", Self::VT_SAME_NUMBER, false)?
      .finish();
     Ok(())
   }
@@ -1569,6 +1613,7 @@ pub struct RetrieveAnswerArgs<'a> {
     pub envelope: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub annotation: Option<::flatbuffers::WIPOffset<Annotation<'a>>>,
     pub as_of: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub same_number: Option<u32>,
 }
 impl<'a> Default for RetrieveAnswerArgs<'a> {
   #[inline]
@@ -1582,6 +1627,7 @@ impl<'a> Default for RetrieveAnswerArgs<'a> {
       envelope: None,
       annotation: None,
       as_of: None, // required field
+      same_number: None,
     }
   }
 }
@@ -1624,6 +1670,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RetrieveAnswerBuilder<'a, 'b,
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RetrieveAnswer::VT_AS_OF, as_of);
   }
   #[inline]
+  pub fn add_same_number(&mut self, same_number: u32) {
+    self.fbb_.push_slot_always::<u32>(RetrieveAnswer::VT_SAME_NUMBER, same_number);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RetrieveAnswerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RetrieveAnswerBuilder {
@@ -1653,6 +1703,7 @@ impl ::core::fmt::Debug for RetrieveAnswer<'_> {
       ds.field("envelope", &self.envelope());
       ds.field("annotation", &self.annotation());
       ds.field("as_of", &self.as_of());
+      ds.field("same_number", &self.same_number());
       ds.finish()
   }
 }

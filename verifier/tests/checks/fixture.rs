@@ -164,6 +164,7 @@ pub fn content() -> LicenseContent {
             name: "测试甲".to_owned(),
             type_code: "999".to_owned(),
             number: "TEST-HOLDER-1".to_owned(),
+            as_registered: false,
         }],
         issue_date: "2026-09-01".parse().unwrap(),
         valid_from: "2026-09-01".parse().unwrap(),
