@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::date::Date;
+use crate::date::{Date, is_day};
 use crate::holder::{HolderRef, HolderTypeCode};
 use crate::identifier::{LicenseTypeCode, Uscc};
 use crate::text::{self, TextError, is_text};
@@ -427,7 +427,11 @@ impl LicenseType {
     }
 
     /// Whether a holder with this kind of number may hold such a license.
-    pub const fn may_hold(&self, code: HolderTypeCode) -> bool {
+    pub fn may_hold(&self, code: HolderTypeCode) -> bool {
+        self.of_kind(code) && (self.holder_types.is_empty() || self.holder_types.contains(&code))
+    }
+
+    const fn of_kind(&self, code: HolderTypeCode) -> bool {
         match self.holders {
             HolderKind::Natural => code.is_natural(),
             HolderKind::Legal => !code.is_natural(),
@@ -441,14 +445,15 @@ impl LicenseType {
     /// Every [`FieldError`] that applies, in that order; at least one.
     pub fn check(
         &self,
-        holders: &[HolderRef],
+        holders: &[NamedHolder<'_>],
         fields: &[(String, String)],
         valid_until: Option<Date>,
         valid_from: Date,
     ) -> Result<(), Vec<FieldError>> {
         let mut errors = Vec::new();
         self.check_holders(holders, &mut errors);
-        self.check_fields(fields, &mut errors);
+        self.check_fields(holders, fields, &mut errors);
+        self.check_repeats(holders, fields, &mut errors);
         match (self.validity, valid_until) {
             (Validity::Required, None) => errors.push(FieldError::EndMissing),
             (Validity::None, Some(_)) => errors.push(FieldError::EndNotAllowed),
@@ -458,13 +463,13 @@ impl LicenseType {
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn check_holders(&self, holders: &[HolderRef], errors: &mut Vec<FieldError>) {
+    fn check_holders(&self, holders: &[NamedHolder<'_>], errors: &mut Vec<FieldError>) {
         let (min, max, found) = (self.min_holders, self.max_holders, holders.len());
         if !(min..=max).contains(&found) {
             errors.push(FieldError::HolderCount { found, min, max });
         }
         let mut seen = HashSet::new();
-        for (holder, position) in holders.iter().zip(1..) {
+        for (NamedHolder { holder, .. }, position) in holders.iter().zip(1..) {
             if !self.may_hold(holder.type_code()) {
                 errors.push(FieldError::HolderKind { position });
             }
@@ -474,7 +479,12 @@ impl LicenseType {
         }
     }
 
-    fn check_fields(&self, fields: &[(String, String)], errors: &mut Vec<FieldError>) {
+    fn check_fields(
+        &self,
+        holders: &[NamedHolder<'_>],
+        fields: &[(String, String)],
+        errors: &mut Vec<FieldError>,
+    ) {
         let mut seen = 0_u64;
         for ((key, value), position) in fields.iter().zip(1..) {
             let Some(index) = self.field_index(key) else {
@@ -488,7 +498,15 @@ impl LicenseType {
             }
             seen |= bit;
             if let Some(field) = self.field(key) {
-                errors.extend(field.check(value).err());
+                let error = field.check(value).err();
+                // A holder's number that deviates as registered stands on the face as it is.
+                let registered = |holder: &NamedHolder<'_>| {
+                    holder.holder.is_as_registered() && holder.holder.number() == value
+                };
+                let deviates = error.as_ref().is_some_and(FieldError::is_check_error)
+                    && field.repeats.is_some()
+                    && holders.iter().any(registered);
+                errors.extend(error.filter(|_| !deviates));
             }
         }
         for (field, index) in self.fields.iter().zip(0_u32..) {
@@ -599,7 +617,7 @@ impl Field {
             return Err(FieldError::Text { key: key(), error });
         }
         let good = match &self.kind {
-            FieldKind::Text | FieldKind::Address => {
+            FieldKind::Text | FieldKind::Address | FieldKind::HolderNumber => {
                 text::read(value, self.max_length).map_err(|error| FieldError::Text { key: key(), error })?;
                 true
             }
@@ -694,14 +712,17 @@ fn is_key(key: &str) -> bool {
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// `YYYY`, `YYYY-MM` or `YYYY-MM-DD`, and a day that there is.
+/// `YYYY`, `YYYY-MM` or `YYYY-MM-DD`, and a day that there is. Births lie before the calendar of licenses too.
 fn is_partial_date(value: &str) -> bool {
-    let completed = match value.len() {
-        4 => format!("{value}-01-01"),
-        7 => format!("{value}-01"),
-        _ => value.to_owned(),
+    let mut parts = value.split('-');
+    let mut part = |digits: usize| {
+        let Some(text) = parts.next() else { return Some(None) };
+        let good = text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit());
+        good.then(|| text.parse::<u16>().ok())
     };
-    completed.parse::<Date>().is_ok()
+    let (Some(Some(year)), Some(month), Some(day)) = (part(4), part(2), part(2)) else { return false };
+    let small = |part: Option<u16>| u8::try_from(part.unwrap_or(1)).unwrap_or(0);
+    parts.next().is_none() && is_day(i32::from(year), small(month), small(day))
 }
 
 /// `-?[0-9]+(\.[0-9]+)?`
@@ -742,10 +763,17 @@ mod tests {
                 field("text", json!("text"), true), field("date", json!("date"), false),
                 field("number", json!("number"), false),
                 field("code", json!({"code": {"values": ["甲", "乙"]}}), false),
-                field("citizen", json!("citizen-number"), false), field("uscc", json!("uscc"), false),
+                elsewhere("citizen", json!("citizen-number")), elsewhere("uscc", json!("uscc")),
                 field("address", json!("address"), false),
             ],
         })
+    }
+
+    /// A number of somebody who is no holder.
+    fn elsewhere(key: &str, kind: Value) -> Value {
+        let mut field = field(key, kind, false);
+        field["notHolder"] = json!("测试用，非持证主体");
+        field
     }
 
     fn field(key: &str, kind: Value, required: bool) -> Value {
@@ -761,9 +789,14 @@ mod tests {
         HolderRef::new("111", number).unwrap()
     }
 
+    /// Holders as a check takes them, all of one name.
+    fn named(holders: &[HolderRef]) -> Vec<NamedHolder<'_>> {
+        holders.iter().map(|holder| NamedHolder { name: "测试甲", holder }).collect()
+    }
+
     fn check(fields: &[(&str, &str)]) -> Result<(), Vec<FieldError>> {
         let fields: Vec<_> = fields.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
-        parse(&definition()).unwrap().check(&[person(CITIZEN)], &fields, None, Date::MIN)
+        parse(&definition()).unwrap().check(&named(&[person(CITIZEN)]), &fields, None, Date::MIN)
     }
 
     #[test]
@@ -845,6 +878,162 @@ mod tests {
         assert!(matches!(refused(&|d| d["holders"] = json!("everyone")), E::Json(_)));
         assert!(matches!(LicenseType::parse(&format!("{} x", definition())), Err(E::Json(_))));
         assert!(matches!(LicenseType::parse(&" ".repeat(MAX_DEFINITION_BYTES + 1)), Err(E::TooLong)));
+    }
+
+    fn builtin(name: &str) -> LicenseType {
+        LicenseType::builtin().into_iter().find(|license_type| license_type.name == name).unwrap()
+    }
+
+    fn differs(keys: &[&str]) -> Result<(), Vec<FieldError>> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        Err(keys.iter().map(|key| FieldError::HolderDiffers { key: (*key).into() }).collect())
+    }
+
+    /// The face of a license with some of its fields changed.
+    fn changed(
+        license_type: &LicenseType,
+        holders: &[(&str, &HolderRef)],
+        changes: &[(&str, &str)],
+    ) -> Result<(), Vec<FieldError>> {
+        let today: Date = "2026-11-21".parse().unwrap();
+        let of = holders.iter().map(|(name, holder)| ((*name).to_owned(), (*holder).clone())).collect();
+        let mut license = crate::synthetic::Synthetic::new(7).license_of(license_type, of, today);
+        for (key, value) in changes {
+            license.fields.retain(|(other, _)| other != key);
+            license.fields.push(((*key).into(), (*value).into()));
+        }
+        let holders: Vec<_> = holders.iter().map(|(name, holder)| NamedHolder { name, holder }).collect();
+        license_type.check(&holders, &license.fields, license.valid_until, license.valid_from)
+    }
+
+    #[test]
+    fn what_stands_twice_agrees() {
+        let (one, two) = (person(CITIZEN), person("440524188001010014"));
+        let qualification = builtin("职业资格证");
+        let of_one = |changes: &[(&str, &str)]| changed(&qualification, &[("测试甲", &one)], changes);
+        assert_eq!(of_one(&[]), Ok(()));
+        // The number of somebody else, the name, the birth date.
+        assert_eq!(of_one(&[("idNumber", two.number())]), differs(&["idNumber"]));
+        assert_eq!(of_one(&[("name", "测试乙")]), differs(&["name"]));
+        assert_eq!(of_one(&[("birthDate", "1949-12-30")]), differs(&["birthDate"]));
+        for known in ["1949", "1949-12", "1949-12-31"] {
+            assert_eq!(of_one(&[("birthDate", known)]), Ok(()));
+        }
+        // A number may be spelled as printed.
+        let permit = HolderRef::new("516", "H12345678").unwrap();
+        let of_permit = |changes: &[(&str, &str)]| changed(&qualification, &[("测试甲", &permit)], changes);
+        assert_eq!(of_permit(&[("idNumber", "H12345678(02)"), ("birthDate", "1949")]), Ok(()));
+        assert_eq!(of_permit(&[("idNumber", "H12345679")]), differs(&["idNumber"]));
+
+        let marriage = builtin("结婚证");
+        let married = |changes: &[(&str, &str)]| {
+            changed(&marriage, &[("测试甲", &one), ("测试乙", &two)], changes)
+        };
+        assert_eq!(married(&[]), Ok(()));
+        let swapped = [
+            ("maleNumber", two.number()),
+            ("maleName", "测试乙"),
+            ("maleBirthDate", "1880-01-01"),
+            ("femaleNumber", one.number()),
+            ("femaleName", "测试甲"),
+            ("femaleBirthDate", "1949"),
+        ];
+        assert_eq!(married(&swapped), Ok(()));
+        // One number under another name, and one person as both.
+        assert_eq!(married(&[("maleName", "测试乙")]), differs(&["maleName"]));
+        assert_eq!(married(&[("femaleNumber", one.number())]), differs(&["femaleNumber"]));
+        assert_eq!(married(&[("femaleNumber", "E12345678")]), differs(&["femaleNumber"]));
+
+        let estate = builtin("不动产权证");
+        let owned = |obligee: &str| {
+            changed(&estate, &[("测试甲", &one), ("测试乙", &two)], &[("obligee", obligee)])
+        };
+        assert_eq!(owned("测试乙 测试甲"), Ok(()));
+        assert_eq!(owned("测试甲"), differs(&["obligee"]));
+
+        let business = builtin("营业执照");
+        let deviating = HolderRef::as_registered("001", "91350100M000100Y4A").unwrap();
+        assert_eq!(changed(&business, &[("测试合作社", &deviating)], &[]), Ok(()));
+        let other = [("uscc", "91350100M000100Y4B")];
+        let errors = changed(&business, &[("测试合作社", &deviating)], &other).unwrap_err();
+        assert!(errors.iter().any(FieldError::is_check_error));
+        assert!(changed(&business, &[("测试合作社", &deviating)], &[("uscc", USCC)]).is_err());
+    }
+
+    #[test]
+    fn every_type_fits_every_kind_of_holder_that_it_admits() {
+        let today: Date = "2026-11-21".parse().unwrap();
+        for license_type in LicenseType::builtin() {
+            let admitted = HolderTypeCode::ALL.iter().filter(|code| license_type.may_hold(**code));
+            let mut count = 0;
+            for code in admitted {
+                count += 1;
+                let mut synthetic = crate::synthetic::Synthetic::new(count);
+                let mut holders: Vec<(String, HolderRef)> = Vec::new();
+                while holders.len() < license_type.min_holders {
+                    let holder = synthetic.holder(*code);
+                    if holders.iter().all(|(_, other)| *other != holder) {
+                        holders.push((format!("测试{}", holders.len()), holder));
+                    }
+                }
+                let license = synthetic.license_of(&license_type, holders, today);
+                let holders: Vec<_> =
+                    license.holders.iter().map(|(name, holder)| NamedHolder { name, holder }).collect();
+                let checked =
+                    license_type.check(&holders, &license.fields, license.valid_until, license.valid_from);
+                assert_eq!(checked, Ok(()), "{} {code}", license_type.name);
+            }
+            let wanted = match license_type.name.as_str() {
+                "居民身份证" | "户口簿" | "营业执照" | "食品生产许可证" => 1,
+                "不动产权证" => 18,
+                _ => 16,
+            };
+            assert_eq!(count, wanted, "{}", license_type.name);
+        }
+    }
+
+    #[test]
+    fn a_definition_says_whose_numbers_stand_on_the_face() {
+        let refused = |change: &dyn Fn(&mut Value)| {
+            let mut changed = definition();
+            change(&mut changed);
+            parse(&changed).unwrap_err()
+        };
+        use LicenseTypeError as E;
+        let at = |error: E, place| assert!(matches!(error, E::Repeats { index } if index == place), "{error:?}");
+        let number = json!({"fact": "number", "of": "owner"});
+        // A number of nobody, of a holder and of nobody at once; what is no number.
+        at(refused(&|d| drop(d["fields"][4].as_object_mut().unwrap().remove("notHolder"))), 4);
+        at(refused(&|d| d["fields"][4]["repeats"] = number.clone()), 4);
+        at(refused(&|d| d["fields"][0]["notHolder"] = json!("无")), 0);
+        at(refused(&|d| d["fields"][0]["repeats"] = number.clone()), 0);
+        at(refused(&|d| d["fields"][1]["repeats"] = json!({"fact": "name", "of": "owner"})), 1);
+        // Which of several holders.
+        at(refused(&|d| d["fields"][0]["repeats"] = json!({"fact": "name"})), 0);
+        // One part has one number.
+        let twice = |d: &mut Value| {
+            for index in [4, 5] {
+                drop(d["fields"][index].as_object_mut().unwrap().remove("notHolder"));
+                d["fields"][index]["repeats"] = number.clone();
+            }
+        };
+        at(refused(&twice), 5);
+        for types in [json!(["111", "111"]), json!(["001"])] {
+            assert!(matches!(refused(&|d| d["holderTypes"] = types.clone()), E::HolderTypes));
+        }
+        assert!(matches!(refused(&|d| d["holderTypes"] = json!(["112"])), E::Json(_)));
+    }
+
+    #[test]
+    fn partial_dates_are_years_months_or_days() {
+        for good in ["1949", "1949-10", "1949-10-01", "2024-02-29"] {
+            assert!(is_partial_date(good), "{good}");
+        }
+        for bad in ["", "49", "1949-", "1949-13", "1949-1", "194910", "1949-02-30", "1949-10-1", "１９４９"] {
+            assert!(!is_partial_date(bad), "{bad}");
+        }
     }
 
     #[test]
@@ -933,7 +1122,7 @@ mod tests {
         let (one, two, company) =
             (person(CITIZEN), person("440524188001010014"), HolderRef::new("001", USCC).unwrap());
         let with = |license_type: &LicenseType, holders: &[HolderRef]| {
-            license_type.check(holders, &fields, None, Date::MIN)
+            license_type.check(&named(holders), &fields, None, Date::MIN)
         };
         assert_eq!(with(&license_type, &[]), Err(vec![E::HolderCount { found: 0, min: 1, max: 2 }]));
         let three = [one.clone(), two.clone(), person("110105194912310003")];
@@ -949,7 +1138,7 @@ mod tests {
 
         let from: Date = "2026-01-01".parse().unwrap();
         let until = |license_type: &LicenseType, end: Option<&str>| {
-            license_type.check(&mixed, &fields, end.map(|end| end.parse().unwrap()), from)
+            license_type.check(&named(&mixed), &fields, end.map(|end| end.parse().unwrap()), from)
         };
         assert_eq!(until(&license_type, Some("2025-12-31")), Err(vec![E::EndBeforeStart]));
         assert_eq!(until(&license_type, Some("2026-01-01")), Ok(()));

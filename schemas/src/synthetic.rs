@@ -378,6 +378,7 @@ fn shift(date: Date, days: i32) -> Date {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::license_type::NamedHolder;
     use std::collections::HashSet;
 
     fn today() -> Date {
@@ -390,7 +391,8 @@ mod tests {
             let mut synthetic = Synthetic::new(seed);
             for _ in 0..500 {
                 let license = synthetic.license(license_type, today());
-                let holders: Vec<_> = license.holders.iter().map(|(_, holder)| holder.clone()).collect();
+                let holders: Vec<_> =
+                    license.holders.iter().map(|(name, holder)| NamedHolder { name, holder }).collect();
                 let SyntheticLicense { fields, valid_from, valid_until, .. } = &license;
                 assert_eq!(license_type.check(&holders, fields, *valid_until, *valid_from), Ok(()));
                 assert!(*valid_from <= today() && valid_until.is_none_or(|end| end > today()));
@@ -418,7 +420,8 @@ mod tests {
         let license_type = LicenseType::parse(&json.to_string()).unwrap();
         for (day, seed) in [Date::MIN, today(), Date::MAX].into_iter().zip(0..) {
             let license = Synthetic::new(seed).license(&license_type, day);
-            let holders: Vec<_> = license.holders.into_iter().map(|(_, holder)| holder).collect();
+            let holders: Vec<_> =
+                license.holders.iter().map(|(name, holder)| NamedHolder { name, holder }).collect();
             assert_eq!(
                 license_type.check(&holders, &license.fields, license.valid_until, license.valid_from),
                 Ok(())

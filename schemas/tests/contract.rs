@@ -7,7 +7,7 @@ use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, Uscc};
-use schemas::license_type::LicenseType;
+use schemas::license_type::{LicenseType, NamedHolder};
 use schemas::routes::{ADMIN, PUBLIC, Route};
 use schemas::state::{LicenseState, Operation};
 use serde_json::Value;
@@ -247,6 +247,11 @@ fn license(types: &[LicenseType], license: &Value) {
         .iter()
         .map(|one| holder(&one["typeCode"], &one["number"]))
         .collect();
+    let names = license["holders"].as_array().expect("a list").iter();
+    let named: Vec<NamedHolder<'_>> = names
+        .zip(&holders)
+        .map(|(one, holder)| NamedHolder { name: one["name"].as_str().expect("text"), holder })
+        .collect();
     let fields: Vec<(String, String)> = license["fields"]
         .as_object()
         .expect("an object")
@@ -256,6 +261,6 @@ fn license(types: &[LicenseType], license: &Value) {
     let date = |key: &str| license[key].as_str().map(|text| text.parse::<Date>().expect("a date"));
     let valid_from = date("validFrom").expect("a first day");
     license_type
-        .check(&holders, &fields, date("validUntil"), valid_from)
+        .check(&named, &fields, date("validUntil"), valid_from)
         .expect("an example's license fits its type");
 }
