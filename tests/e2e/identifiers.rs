@@ -3,9 +3,17 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
 use schemas::codes::Code;
+use schemas::date::Date;
+use schemas::holder::{HolderRef, HolderTypeCode};
+use schemas::license_type::LicenseType;
 use schemas::routes::Route;
+use schemas::synthetic::Synthetic;
 use serde_json::{Value, json};
-use tests::{Call, Setup, Target, draft, grant, holder, legal, natural, shared, use_context};
+use tests::{
+    Call, Draft, Issued, Setup, Target, all_types, draft, grant, holder, legal, natural, now_ms, shared,
+    use_context,
+};
+use verifier::report::Verdict;
 
 /// Identifiers of real systems (GB/T 36904 samples), the last with an issuer of six digits.
 const REAL: [&str; 5] = [
@@ -261,4 +269,179 @@ async fn a_holder_is_the_same_however_the_number_is_written() {
         .permitted(&mut portal, &Call::new(Route::Search, &json!({"holder": absent, "use": use_context()})))
         .await;
     assert_eq!(reply.json["licenses"], json!([]));
+}
+
+/// A draft for holders of a kind, as many as the type needs.
+fn draft_for(license_type: &LicenseType, code: HolderTypeCode, seed: u64) -> Draft {
+    let mut synthetic = Synthetic::new(seed);
+    let mut holders: Vec<(String, HolderRef)> = Vec::new();
+    while holders.len() < license_type.min_holders {
+        let holder = synthetic.holder(code);
+        if holders.iter().all(|(_, other)| *other != holder) {
+            holders.push((format!("测试{}", holders.len() + 1), holder));
+        }
+    }
+    let today = Date::at(i64::try_from(now_ms() / 1_000).unwrap());
+    let license = synthetic.license_of(license_type, holders, today);
+    Draft { license_type: license_type.clone(), serial: synthetic.serial().as_str().to_owned(), license }
+}
+
+#[tokio::test]
+async fn each_type_is_issued_to_every_kind_of_holder_that_it_admits() {
+    let server = shared(Setup::new).await;
+    let (mut issuer, mut portal) = (server.party("issuer"), server.party("portal"));
+    let mut seed = 9_000;
+    for license_type in all_types() {
+        for code in HolderTypeCode::ALL {
+            seed += 1;
+            let draft = draft_for(&license_type, *code, seed);
+            if !license_type.may_hold(*code) {
+                server.refused(&mut issuer, &draft.call(), Code::BadFields).await;
+                continue;
+            }
+            let issued = draft.issue(&mut issuer).await;
+            let body = json!({"holder": holder(draft.holder()), "use": use_context()});
+            let found = portal.send(&Call::new(Route::Search, &body)).await.expect(200);
+            let listed = found.json["licenses"].as_array().unwrap();
+            assert!(listed.iter().any(|one| one["identifier"] == json!(issued.identifier)), "{code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_face_says_nothing_of_somebody_who_is_no_holder() {
+    let server = shared(Setup::new).await;
+    let mut issuer = server.party("issuer");
+    let base = draft(&natural()).value();
+    let other = draft(&natural());
+    for (field, value) in [
+        ("citizenNumber", other.holder().number()),
+        ("name", "测试另一人"),
+        ("birthDate", "1939-01-01"),
+    ] {
+        let mut license = base.clone();
+        license["fields"][field] = json!(value);
+        let call = Call::new(Route::Issue, &json!({"license": license}));
+        let (reply, _) = server.refused(&mut issuer, &call, Code::BadFields).await;
+        let fault = &reply.json["errors"][0];
+        assert_eq!(fault["pointer"], json!(format!("/license/fields/{field}")), "{}", reply.json);
+        assert!(!reply.json.to_string().contains(value), "a value is given back");
+    }
+}
+
+#[tokio::test]
+async fn no_personal_number_stands_in_a_public_identifier() {
+    let server = shared(Setup::new).await;
+    let mut issuer = server.party("issuer");
+    let license_type = all_types().into_iter().find(|one| one.name == "社会保障卡").unwrap();
+    let passport = draft_for(&license_type, HolderTypeCode::OrdinaryPassport, 9_900);
+    let citizen = draft(&natural());
+    for (draft, serial) in [
+        (&citizen, format!("A{}B", citizen.holder().number())),
+        (&citizen, format!("7{}", draft(&natural()).holder().number())),
+        (&passport, format!("2026{}", passport.holder().number())),
+    ] {
+        let mut license = draft.value();
+        license["serial"] = json!(serial);
+        let call = Call::new(Route::Issue, &json!({"license": license}));
+        server.refused(&mut issuer, &call, Code::BadSerial).await;
+    }
+}
+
+#[tokio::test]
+async fn one_person_is_one_holder_whatever_card_was_shown() {
+    let server = shared(Setup::new).await;
+    let (mut issuer, mut portal) = (server.party("issuer"), server.party("portal"));
+    let license_type = all_types().into_iter().find(|one| one.name == "职业资格证").unwrap();
+    let issued = draft_for(&license_type, HolderTypeCode::HongKongMacaoPermit, 9_910).issue(&mut issuer).await;
+    let permit = issued.draft.holder().number().to_owned();
+    let residence = draft_for(&license_type, HolderTypeCode::TaiwanResidence, 9_911).issue(&mut issuer).await;
+    let resident = residence.draft.holder().number().to_owned();
+    for (one, code, number) in [
+        (&issued, "516", permit.clone()),
+        (&issued, "516", format!("{permit}00")),
+        (&issued, "516", format!("{permit}(02)")),
+        (&residence, "552", resident.clone()),
+        (&residence, "111", resident),
+    ] {
+        let body = json!({"holder": {"typeCode": code, "number": number}, "use": use_context()});
+        let (reply, _) = server.permitted(&mut portal, &Call::new(Route::Search, &body)).await;
+        let listed = reply.json["licenses"].as_array().unwrap();
+        assert!(listed.iter().any(|found| found["identifier"] == json!(one.identifier)), "{code} {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_registrars_deviation_takes_a_mark_that_the_verifier_shows() {
+    let server = shared(Setup::new).await;
+    let (mut issuer, mut portal) = (server.party("issuer"), server.party("portal"));
+    let draft = draft(&legal());
+    let right = draft.holder().number();
+    let last = if right.ends_with('0') { '1' } else { '0' };
+    let wrong = format!("{}{last}", &right[..17]);
+    let mut license = draft.value();
+    license["holders"][0]["number"] = json!(wrong);
+    license["fields"]["uscc"] = json!(wrong);
+    let call = |license: &Value| Call::new(Route::Issue, &json!({"license": license}));
+    server.refused(&mut issuer, &call(&license), Code::WrongCheckDigit).await;
+    license["holders"][0]["asRegistered"] = json!(true);
+    let (reply, _) = server.permitted(&mut issuer, &call(&license)).await;
+    let issued = Issued::new(draft, &reply.json);
+    let report = verifier::license::verify(
+        &issued.envelope,
+        &server.trust,
+        now_ms() / 1_000,
+        &mut verifier::license::RootCache::new(),
+    );
+    assert_eq!(report.verdict, Verdict::Valid);
+    assert!(report.license.unwrap().as_registered);
+
+    // Found under the mark, and refused without it; a right number under the mark is who it is.
+    let search = |number: &str, marked: bool| {
+        let mut holder = json!({"typeCode": "001", "number": number});
+        if marked {
+            holder["asRegistered"] = json!(true);
+        }
+        Call::new(Route::Search, &json!({"holder": holder, "use": use_context()}))
+    };
+    let (reply, _) = server.permitted(&mut portal, &search(&wrong, true)).await;
+    assert_eq!(reply.json["licenses"][0]["identifier"], json!(issued.identifier));
+    server.refused(&mut portal, &search(&wrong, false), Code::WrongCheckDigit).await;
+    let (reply, _) = server.permitted(&mut portal, &search(right, true)).await;
+    assert_eq!(reply.json["licenses"], json!([]));
+}
+
+#[tokio::test]
+async fn of_several_licenses_with_one_number_the_one_in_force_answers() {
+    let server = shared(Setup::new).await;
+    let mut issuer = server.party("issuer");
+    let (mut portal, mut bank) = (server.party("portal"), server.party("bank"));
+    let older = draft(&natural()).issue(&mut issuer).await;
+    let mut again = older.draft.clone();
+    again.serial = draft(&natural()).serial;
+    let newer = again.issue(&mut issuer).await;
+    let by_type = grant(older.draft.holder(), &bank, Target::Type(&natural()));
+    let reply = portal.send(&Call::new(Route::GrantCreate, &by_type)).await.expect(201);
+    let ask = json!({
+        "license": {
+            "typeCode": natural().code.as_str(), "certificateNumber": older.draft.license.certificate_number,
+            "holder": holder(older.draft.holder()),
+        },
+        "grant": reply.json["grant"], "use": use_context(),
+    });
+    let verify = Call::new(Route::Verify, &ask);
+    let mut retrieve = ask.clone();
+    retrieve["mode"] = json!("face");
+    let retrieve = Call::new(Route::Retrieve, &retrieve);
+    let (reply, _) = server.permitted(&mut bank, &retrieve).await;
+    assert_eq!((&reply.json["identifier"], &reply.json["sameNumber"]), (&json!(newer.identifier), &json!(2)));
+    issuer.send(&newer.operation("05", Some("07"))).await.expect(200);
+    let (reply, _) = server.permitted(&mut bank, &verify).await;
+    assert_eq!((&reply.json["verdict"], &reply.json["sameNumber"]), (&json!("valid"), &json!(2)));
+    let (reply, _) = server.permitted(&mut bank, &retrieve).await;
+    assert_eq!((&reply.json["identifier"], &reply.json["inForce"]), (&json!(older.identifier), &json!(true)));
+    // None in force: the newest says why.
+    issuer.send(&older.operation("03", None)).await.expect(200);
+    let (reply, _) = server.permitted(&mut bank, &verify).await;
+    assert_eq!((&reply.json["verdict"], &reply.json["reasons"]), (&json!("invalid"), &json!(["revoked"])));
 }
