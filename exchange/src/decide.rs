@@ -10,7 +10,7 @@ use ledger::{Grant, Holder, Key, Label, Ledger, License};
 use schemas::codes::{Code, Reason};
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
-use schemas::license_type::{LicenseType, Sensitivity};
+use schemas::license_type::{LicenseType, NamedHolder, Sensitivity};
 use schemas::state::{LicenseState, Operation};
 use verifier::license::{LicenseContent, OpenedEnvelope, RootCache};
 use verifier::report::Verdict;
@@ -458,7 +458,8 @@ fn entitled_type(
 }
 
 fn check_draft(license_type: &LicenseType, draft: &Draft) -> Result<(), Refusal> {
-    let holders: Vec<HolderRef> = draft.holders.iter().map(|(_, holder)| holder.clone()).collect();
+    let holders: Vec<NamedHolder<'_>> =
+        draft.holders.iter().map(|(name, holder)| NamedHolder { name, holder }).collect();
     license_type.check(&holders, &draft.fields, draft.valid_until, draft.valid_from).map_err(|errors| {
         let faults = errors.into_iter().map(|error| Fault::field(license_type, &draft.fields, error));
         Refusal::all(Code::BadFields, faults.collect()).under("license")

@@ -161,6 +161,7 @@ impl Fault {
             HolderError::Uscc(error) => Self::identifier("/number", number, error),
             HolderError::CitizenCheck => at(Rule::CheckDigit),
             HolderError::CitizenNumber => at(Rule::Pattern).form(CITIZEN_FORM),
+            HolderError::ResidenceRegion => at(Rule::Pattern).form("551: from 81 or 82; 552: from 83"),
             HolderError::BirthDate => at(Rule::Date).form("YYYYMMDD at places 7 to 14"),
             HolderError::Empty | HolderError::TooLong => {
                 at(Rule::Length).bounds(1, schemas::holder::MAX_NUMBER_LENGTH)
@@ -204,6 +205,7 @@ impl Fault {
                 let got = length(&key);
                 match license_type.field(&key).map(|field| &field.kind) {
                     Some(FieldKind::Date) => at(&key, Rule::Date).form(DATE_FORM),
+                    Some(FieldKind::PartialDate) => at(&key, Rule::Date).form("YYYY, YYYY-MM or YYYY-MM-DD"),
                     Some(FieldKind::Number) => at(&key, Rule::Pattern).form("-?[0-9]+(\\.[0-9]+)?"),
                     Some(FieldKind::Code { values }) => at(&key, Rule::OneOf).one_of(values.clone()),
                     Some(FieldKind::CitizenNumber) => at(&key, Rule::Pattern).form(CITIZEN_FORM),
@@ -211,6 +213,10 @@ impl Fault {
                     _ => at(&key, Rule::NotAllowed),
                 }
                 .got(got)
+            }
+            E::HolderDiffers { key } => {
+                let got = length(&key);
+                at(&key, Rule::Disagrees).form("what the entry in holders says").got(got)
             }
             E::Check { key } => at(&key, Rule::CheckDigit).got(length(&key)),
             E::EndMissing => Self::at("/validUntil", Rule::Required).form(DATE_FORM),

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use flatbuffers::VerifierOptions;
 use schemas::codes::Code;
 use schemas::date::Date;
-use schemas::holder::HolderRef;
+use schemas::holder::{HolderError, HolderRef, gives_away};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
 use schemas::license_type::{LicenseType, MAX_VALUE_LENGTH};
 use schemas::machine as fb;
@@ -677,6 +677,8 @@ mod wire {
         name: String,
         type_code: String,
         number: String,
+        #[serde(default)]
+        as_registered: bool,
     }
 
     #[derive(Deserialize)]
@@ -685,6 +687,8 @@ mod wire {
         #[serde(borrow)]
         type_code: Text<'a>,
         number: Text<'a>,
+        #[serde(default)]
+        as_registered: bool,
     }
 
     #[derive(Deserialize)]
@@ -979,7 +983,7 @@ mod wire {
                 if !bounded(&holder.name, MAX_CONTEXT_CHARS) {
                     return Err(Refusal::new(Code::BadHolder));
                 }
-                let reference = HolderRef::new(&holder.type_code, &holder.number)
+                let reference = holder_of(&holder.type_code, &holder.number, holder.as_registered)
                     .map_err(|error| Refusal::holder(&holder.number, error))?;
                 if holders.iter().any(|(_, other)| *other == reference) {
                     return Err(Refusal::new(Code::BadHolder));
@@ -987,7 +991,7 @@ mod wire {
                 holders.push((holder.name, reference));
             }
             // A serial stands in every identifier, so a holder's number there would publish it.
-            if holders.iter().any(|(_, holder)| holder.number() == serial.as_str()) {
+            if gives_away(serial.as_str(), holders.iter().map(|(_, holder)| holder)) {
                 return Err(Refusal::new(Code::BadSerial));
             }
             if !bounded(&self.certificate_number, MAX_CONTEXT_CHARS)
@@ -1020,9 +1024,15 @@ mod wire {
         }
     }
 
+    /// A wrong check character is taken where the request says that a registrar gave the number out like this.
+    fn holder_of(type_code: &str, number: &str, as_registered: bool) -> Result<HolderRef, HolderError> {
+        let read = if as_registered { HolderRef::as_registered } else { HolderRef::new };
+        read(type_code, number)
+    }
+
     impl Holder<'_> {
         fn typed(self) -> Result<HolderRef, Refusal> {
-            HolderRef::new(&self.type_code, &self.number)
+            holder_of(&self.type_code, &self.number, self.as_registered)
                 .map_err(|error| Refusal::holder(&self.number, error))
         }
     }
@@ -1139,7 +1149,11 @@ mod wire {
 
     impl<'a> From<fb::Holder<'a>> for Holder<'a> {
         fn from(holder: fb::Holder<'a>) -> Self {
-            Self { type_code: holder.type_code().into(), number: holder.number().into() }
+            Self {
+                type_code: holder.type_code().into(),
+                number: holder.number().into(),
+                as_registered: holder.as_registered(),
+            }
         }
     }
 

@@ -346,17 +346,18 @@ fn normalise(number: &str) -> Result<String, HolderError> {
 
 /// Without what only separates: hyphens and brackets, unless nothing else is there.
 fn compact(number: &str) -> String {
-    let compact: String =
-        number.chars().filter(|character| !matches!(character, '-' | '(' | ')' | '\u{2010}'..='\u{2015}')).collect();
+    let compact: String = number
+        .chars()
+        .filter(|character| !matches!(character, '-' | '(' | ')' | '\u{2010}'..='\u{2015}'))
+        .collect();
     if compact.is_empty() { number.to_owned() } else { compact }
 }
 
 /// 516: the letter and the eight digits that stay for life.
 fn hong_kong_macao(mut number: String) -> String {
     let bytes = number.as_bytes();
-    let counted = bytes.len() == 11
-        && matches!(bytes[0], b'H' | b'M')
-        && bytes.iter().skip(1).all(u8::is_ascii_digit);
+    let counted =
+        bytes.len() == 11 && matches!(bytes[0], b'H' | b'M') && bytes.iter().skip(1).all(u8::is_ascii_digit);
     if counted {
         number.truncate(9);
     }
@@ -394,10 +395,26 @@ fn eighteen(number: &str) -> Option<String> {
     Some(format!("{body}{}", char::from(check)))
 }
 
-/// Whether a right citizen number stands anywhere in a text of digits and capitals.
-pub(crate) fn holds_citizen_number(text: &str) -> bool {
+/// Shortest number of a natural person that is looked for inside a text: shorter ones stand there by chance.
+const SHORTEST_SOUGHT: usize = 6;
+
+/// Whether a public text of digits and capitals, such as a serial, gives a number away: it is a holder's number, has a
+/// natural holder's in it, or anybody's right citizen number.
+pub fn gives_away<'a>(text: &str, holders: impl IntoIterator<Item = &'a HolderRef>) -> bool {
+    let of_holder = |holder: &HolderRef| {
+        let number: String = holder.number.chars().filter(char::is_ascii_alphanumeric).collect();
+        let sought = holder.type_code.is_natural() && number.len() >= SHORTEST_SOUGHT;
+        number == text || (sought && text.contains(&number))
+    };
+    holders.into_iter().any(of_holder) || holds_citizen_number(text)
+}
+
+/// Whether a right citizen number stands anywhere in a text.
+fn holds_citizen_number(text: &str) -> bool {
     let numbers = text.as_bytes().windows(CITIZEN_NUMBER_LENGTH);
-    numbers.filter_map(|window| std::str::from_utf8(window).ok()).any(|text| check_citizen_number(text).is_ok())
+    numbers
+        .filter_map(|window| std::str::from_utf8(window).ok())
+        .any(|text| check_citizen_number(text).is_ok())
 }
 
 /// Whether a character shows as itself: no control character, no white space but the space, none of the
@@ -520,11 +537,21 @@ mod tests {
         assert!(check_citizen_number(hong_kong).is_ok() && check_citizen_number(taiwan).is_ok());
         for (spellings, one) in [
             (
-                vec![("516", "H12345678"), ("516", "H1234567800"), ("516", "h12345678(00)"), ("516", "H12345678-02")],
+                vec![
+                    ("516", "H12345678"),
+                    ("516", "H1234567800"),
+                    ("516", "h12345678(00)"),
+                    ("516", "H12345678-02"),
+                ],
                 (HolderTypeCode::HongKongMacaoPermit, "H12345678"),
             ),
             (
-                vec![("511", "12345678"), ("511", "1234567801"), ("511", "1234567801(B)"), ("511", "1234 5678")],
+                vec![
+                    ("511", "12345678"),
+                    ("511", "1234567801"),
+                    ("511", "1234567801(B)"),
+                    ("511", "1234 5678"),
+                ],
                 (HolderTypeCode::TaiwanPermit, "12345678"),
             ),
             (
@@ -536,7 +563,12 @@ mod tests {
                 (HolderTypeCode::TaiwanResidence, taiwan),
             ),
             (
-                vec![("111", CITIZEN), ("111", "110105491231002"), ("999", CITIZEN), ("111", "110105 19491231 002X")],
+                vec![
+                    ("111", CITIZEN),
+                    ("111", "110105491231002"),
+                    ("999", CITIZEN),
+                    ("111", "110105 19491231 002X"),
+                ],
                 (HolderTypeCode::CitizenNumber, CITIZEN),
             ),
             (vec![("001", USCC), ("099", USCC)], (HolderTypeCode::Uscc, USCC)),
@@ -568,11 +600,9 @@ mod tests {
 
     #[test]
     fn a_registrars_deviation_takes_an_explicit_mark() {
-        for (type_code, text) in [
-            ("001", "91350100M000100Y4A"),
-            ("111", "110105194912310021"),
-            ("552", "830000199001010005"),
-        ] {
+        for (type_code, text) in
+            [("001", "91350100M000100Y4A"), ("111", "110105194912310021"), ("552", "830000199001010005")]
+        {
             assert!(number(type_code, text).unwrap_err().is_check_error());
             let marked = HolderRef::as_registered(type_code, text).unwrap();
             assert!(marked.is_as_registered());

@@ -248,7 +248,9 @@ pub enum LicenseTypeError {
     },
     /// A number that repeats no holder's and does not say why, or the reverse: both; or a repetition that does not fit
     /// the field's kind or the number of holders.
-    #[error("field {index} must repeat a holder's fact in a fitting way, or say why its number is no holder's")]
+    #[error(
+        "field {index} must repeat a holder's fact in a fitting way, or say why its number is no holder's"
+    )]
     Repeats {
         /// Index of the field.
         index: usize,
@@ -928,9 +930,8 @@ mod tests {
         assert_eq!(of_permit(&[("idNumber", "H12345679")]), differs(&["idNumber"]));
 
         let marriage = builtin("结婚证");
-        let married = |changes: &[(&str, &str)]| {
-            changed(&marriage, &[("测试甲", &one), ("测试乙", &two)], changes)
-        };
+        let married =
+            |changes: &[(&str, &str)]| changed(&marriage, &[("测试甲", &one), ("测试乙", &two)], changes);
         assert_eq!(married(&[]), Ok(()));
         let swapped = [
             ("maleNumber", two.number()),
@@ -947,9 +948,8 @@ mod tests {
         assert_eq!(married(&[("femaleNumber", "E12345678")]), differs(&["femaleNumber"]));
 
         let estate = builtin("不动产权证");
-        let owned = |obligee: &str| {
-            changed(&estate, &[("测试甲", &one), ("测试乙", &two)], &[("obligee", obligee)])
-        };
+        let owned =
+            |obligee: &str| changed(&estate, &[("测试甲", &one), ("测试乙", &two)], &[("obligee", obligee)]);
         assert_eq!(owned("测试乙 测试甲"), Ok(()));
         assert_eq!(owned("测试甲"), differs(&["obligee"]));
 
@@ -1002,7 +1002,8 @@ mod tests {
             parse(&changed).unwrap_err()
         };
         use LicenseTypeError as E;
-        let at = |error: E, place| assert!(matches!(error, E::Repeats { index } if index == place), "{error:?}");
+        let at =
+            |error: E, place| assert!(matches!(error, E::Repeats { index } if index == place), "{error:?}");
         let number = json!({"fact": "number", "of": "owner"});
         // A number of nobody, of a holder and of nobody at once; what is no number.
         at(refused(&|d| drop(d["fields"][4].as_object_mut().unwrap().remove("notHolder"))), 4);
@@ -1031,7 +1032,8 @@ mod tests {
         for good in ["1949", "1949-10", "1949-10-01", "2024-02-29"] {
             assert!(is_partial_date(good), "{good}");
         }
-        for bad in ["", "49", "1949-", "1949-13", "1949-1", "194910", "1949-02-30", "1949-10-1", "１９４９"] {
+        for bad in ["", "49", "1949-", "1949-13", "1949-1", "194910", "1949-02-30", "1949-10-1", "１９４９"]
+        {
             assert!(!is_partial_date(bad), "{bad}");
         }
     }

@@ -289,9 +289,7 @@ impl Synthetic {
         match &field.kind {
             FieldKind::CitizenNumber | FieldKind::HolderNumber => self.citizen_number(),
             FieldKind::Uscc => self.uscc().to_string(),
-            FieldKind::Date | FieldKind::PartialDate => {
-                shift(valid_from, -self.days(PAST_DAYS)).to_string()
-            }
+            FieldKind::Date | FieldKind::PartialDate => shift(valid_from, -self.days(PAST_DAYS)).to_string(),
             FieldKind::Number => (self.below(9) + 1).to_string(),
             // The sequence 000 is even, which says female.
             FieldKind::Code { values } => {
@@ -364,9 +362,7 @@ fn repeated(
         HolderFact::Name => name.clone(),
         HolderFact::Number => holder.number().to_owned(),
         HolderFact::BirthDate => holder.birth_date()?,
-        HolderFact::AllNames => {
-            holders.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("、")
-        }
+        HolderFact::AllNames => holders.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("、"),
     })
 }
 

@@ -70,7 +70,8 @@ fn text<'a>(fbb: &mut FlatBufferBuilder<'a>, value: &Value) -> Option<WIPOffset<
 fn holder<'a>(fbb: &mut FlatBufferBuilder<'a>, value: &Value) -> Option<WIPOffset<fb::Holder<'a>>> {
     value.as_object()?;
     let (type_code, number) = (text(fbb, &value["typeCode"]), text(fbb, &value["number"]));
-    Some(fb::Holder::create(fbb, &fb::HolderArgs { type_code, number }))
+    let as_registered = value["asRegistered"].as_bool().unwrap_or(false);
+    Some(fb::Holder::create(fbb, &fb::HolderArgs { type_code, number, as_registered }))
 }
 
 fn license<'a>(fbb: &mut FlatBufferBuilder<'a>, value: &Value) -> WIPOffset<fb::LicenseName<'a>> {
