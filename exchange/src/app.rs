@@ -25,7 +25,7 @@ use crate::listeners::{self, Shared};
 use crate::meters;
 use crate::probe;
 use crate::rotation;
-use crate::server::{self, Limits};
+use crate::server::{self, Descriptors, Limits};
 use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::tls;
@@ -227,7 +227,7 @@ pub struct App {
     pub addresses: crate::config::Listen,
     listeners: [TcpListener; 3],
     tls: [Arc<rustls::ServerConfig>; 2],
-    limits: Limits,
+    limits: [Limits; 3],
     rotation_hour: u8,
     shared: Shared,
     witnesses: Vec<Link>,
@@ -242,6 +242,7 @@ impl App {
     pub async fn open(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
         // What is served is what counts, whatever it came from.
         config.check()?;
+        let connections = connections(config.limits.connections)?;
         let certificate = read(&config.path(&config.tls.certificate))?;
         let key = read(&config.path(&config.tls.key))?;
         let client_ca = read(&config.path(&config.tls.client_ca))?;
@@ -281,11 +282,22 @@ impl App {
         if gateway.ledger().state().is_rotating() {
             rotation::rotate(&gateway).await;
         }
-        let limits = Limits {
-            max_connections: config.limits.connections,
-            max_connections_per_organisation: config.limits.connections_per_organisation,
-            ..Limits::default()
-        };
+        let [of_data, of_public, of_admin] = connections;
+        let mut of_organisation = config.limits.connections_per_organisation;
+        if of_data < config.limits.connections {
+            // Of fewer connections than configured one organisation must not have all.
+            of_organisation = of_organisation.min((of_data / 4).max(1));
+        }
+        let limits = [
+            Limits {
+                max_connections: of_data,
+                max_connections_per_organisation: of_organisation,
+                ..Limits::default()
+            },
+            Limits::anonymous(of_public),
+            // Everybody there is on this machine.
+            Limits { max_connections: of_admin, ..Limits::default() },
+        ];
         let shared =
             Shared { gateway: Arc::clone(&gateway), trust_bundle: trust_text.into(), metrics, cosigning };
         Ok(Self {
@@ -306,6 +318,7 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let [data, public, admin] = self.listeners;
         let [data_tls, public_tls] = self.tls;
+        let [data_limits, public_limits, admin_limits] = self.limits;
         let data_tls = Some(data_tls);
         #[cfg(feature = "bench-ablation")]
         let data_tls = data_tls.filter(|_| !crate::ablation::is_without(crate::ablation::Without::Tls));
@@ -317,19 +330,12 @@ impl App {
         let public_router = listeners::public(self.shared.clone());
         let admin_router = listeners::admin(self.shared.clone());
         let serving = [
-            tokio::spawn(server::serve(
-                data,
-                "data",
-                data_tls,
-                self.limits.clone(),
-                data_handler,
-                stopped.clone(),
-            )),
+            tokio::spawn(server::serve(data, "data", data_tls, data_limits, data_handler, stopped.clone())),
             tokio::spawn(server::serve(
                 public,
                 "public",
                 Some(public_tls),
-                self.limits.clone(),
+                public_limits,
                 listeners::routed(public_router),
                 stopped.clone(),
             )),
@@ -337,7 +343,7 @@ impl App {
                 admin,
                 "admin",
                 None,
-                self.limits,
+                admin_limits,
                 listeners::routed(admin_router),
                 stopped.clone(),
             )),
@@ -384,6 +390,27 @@ impl App {
         tokio::task::spawn_blocking(move || ledger.close()).await?;
         Ok(())
     }
+}
+
+/// Raises the limit of open files and connections as far as it goes.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_USAGE`]: the process may open too few.
+pub fn descriptors() -> anyhow::Result<Descriptors> {
+    Descriptors::raise().map_err(|error| Exit { status: EXIT_USAGE, message: error.to_string() }.into())
+}
+
+/// Connections of the data, the public and the admin listener: what the journal does not need of the descriptors.
+fn connections(configured: usize) -> anyhow::Result<[usize; 3]> {
+    let shared = descriptors()?.three(configured);
+    if shared[0] < configured {
+        tracing::warn!(
+            connections = shared[0],
+            configured,
+            "the process may open too few files for all connections that are configured: raise LimitNOFILE"
+        );
+    }
+    Ok(shared)
 }
 
 /// Asks every witness at once which size of the log it has cosigned. Gives the links, and who has seen the most.

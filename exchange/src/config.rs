@@ -149,7 +149,8 @@ impl From<Engine> for ledger::Engine {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Open connections of the data listener. Default 4,096.
+    /// Connections of the data listener, a quarter of them for handshakes; fewer where the process may open too few files,
+    /// and of the public and the admin listener never more. Default 4,096.
     pub connections: usize,
     /// Open connections of one organisation. Default 1,024.
     pub connections_per_organisation: usize,

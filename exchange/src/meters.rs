@@ -9,6 +9,8 @@
 //! | `miaoxiang_connections` | `listener` | open connections (`server.rs`) |
 //! | `miaoxiang_panics_total` | `listener` | panics in handlers (`server.rs`) |
 //! | `miaoxiang_connections_refused_total` | `listener`, `reason` | connections over a cap (`server.rs`) |
+//! | `miaoxiang_connections_closed_total` | `listener`, `reason` | connections that the server closed: answers not taken, floods, GOAWAYs (`server.rs`) |
+//! | `miaoxiang_requests_turned_away_total` | `listener`, `reason` | requests that a listener answers by itself (`server.rs`) |
 //! | `miaoxiang_witness_submissions_total` | `witness`, `result` | checkpoints submitted (`cosign.rs`) |
 //! | `miaoxiang_witness_cosigned_size` | `witness` | size that a witness cosigned last (`cosign.rs`) |
 //! | `miaoxiang_journal_…`, `miaoxiang_image_…` | | the ledger |

@@ -3,30 +3,41 @@
 //! Who the peer is gets settled here, once per connection, and is handed to the handler with each request. What
 //! is closed or refused here is counted and never journaled: it carries no answer.
 
+mod drive;
+mod failed;
+mod limits;
+mod slots;
+mod taking;
+mod wire;
+
+pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
+
+use crate::refusal::undecided;
 use crate::tls;
 use bytes::Bytes;
-use certs::pki::OrganisationError;
+use drive::{End, drive};
+use failed::{Failure, Lines};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::{http1, http2};
-use hyper::service::{HttpService, service_fn};
-use hyper::{Request, Response, StatusCode};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::{counter, gauge};
-use rustls::{CertificateError, ServerConfig};
+use rustls::ServerConfig;
+use schemas::codes::Code;
 use schemas::identifier::Uscc;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::convert::Infallible;
+use slots::{Arrival, Slots};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use taking::{Activity, Answer, Share};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -34,35 +45,25 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use wire::Wire;
 
 /// Counter of TLS handshakes; labels `listener`, `result` (`ok`, `no-certificate`, `bad-certificate`,
 /// `bad-organisation`, `timeout`, `error`).
 pub const HANDSHAKES: &str = "miaoxiang_handshakes_total";
 /// Gauge of connections past their handshake; label `listener`.
 pub const CONNECTIONS: &str = "miaoxiang_connections";
-/// Counter of connections closed unserved; labels `listener`, `reason` (`connections`, `organisation`, `accept`).
+/// Counter of connections closed unserved; labels `listener`, `reason`: `connections`, `organisation` and `source` over
+/// a cap, `gave-way` to a newer one before its handshake was over, `accept`.
 pub const REFUSED: &str = "miaoxiang_connections_refused_total";
+/// Counter of connections that the server closed; labels `listener`, `reason`: `stalled`, `too-slow` and
+/// `too-much-untaken` for answers that are not taken, `control-flood`, `http2-…` for a GOAWAY with that error.
+pub const CLOSED: &str = "miaoxiang_connections_closed_total";
+/// Counter of requests that the listener answers by itself, without a decision; labels `listener`, `reason`:
+/// `malformed-http`, `head-too-large`, `bad-host`, `untaken`.
+pub const TURNED_AWAY: &str = "miaoxiang_requests_turned_away_total";
 /// Counter of panics in handlers and connections; label `listener`.
 pub const PANICS: &str = "miaoxiang_panics_total";
 
-/// Connections of a listener, handshaking ones included.
-const MAX_CONNECTIONS: usize = 8_192;
-/// Connections of one organisation.
-const MAX_CONNECTIONS_PER_ORGANISATION: usize = 1_024;
-/// Handshakes at work at once; more wait. A handshake costs about a millisecond of processor time.
-const MAX_HANDSHAKES: usize = 256;
-/// From the first byte of TCP to the last of the handshake, the wait for a turn included.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the end of the handshake to the end of the first request's headers.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two requests.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// For answers in flight when the server stops or a connection is closed.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Streams of one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
-/// Request line and headers together. Ours need less than 1 KiB.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Read and write buffer of an HTTP/1.1 connection.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
 /// HTTP/2 flow control: what a client may send ahead on a stream and on a connection, in bytes.
@@ -75,50 +76,17 @@ const MAX_ERROR_RESET_STREAMS: usize = 256;
 /// HTTP/2 ping: every so often, answered within.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// h2 takes so many times the longest head, and answers a longer one with an empty body; up to it a problem is told.
+const HTTP2_HEADER_SHARE: usize = 4;
+/// What HTTP/2 reckons a header with beside its bytes (RFC 9113 6.5.2).
+const HEADER_OVERHEAD: usize = 32;
 /// Rest after a failed accept: the usual cause is that file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Longest wait for a connection that gives way to a new one: it ends as soon as a thread has time for it.
+const GIVE_WAY_PATIENCE: Duration = Duration::from_secs(1);
 /// How long, and for how many reads, a failed handshake waits for the peer to take the alert.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 const ALERT_READS: usize = 16;
-
-/// Bounds of a listener. `Default` has the values that serve the data listener.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Connections in all, handshaking ones included.
-    pub max_connections: usize,
-    /// Connections of one organisation.
-    pub max_connections_per_organisation: usize,
-    /// Handshakes at work at once; more wait within their timeout.
-    pub max_handshakes: usize,
-    /// From accept to the end of the handshake.
-    pub handshake_timeout: Duration,
-    /// From the end of the handshake to the end of the first request's headers.
-    pub header_timeout: Duration,
-    /// From one request to the end of the next one's headers, to within `header_timeout`.
-    pub idle_timeout: Duration,
-    /// For answers in flight when the server stops or a connection is closed for idleness.
-    pub drain_timeout: Duration,
-    /// Streams of one HTTP/2 connection.
-    pub max_streams: u32,
-    /// Request line and headers together, in bytes.
-    pub max_header_bytes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_connections: MAX_CONNECTIONS,
-            max_connections_per_organisation: MAX_CONNECTIONS_PER_ORGANISATION,
-            max_handshakes: MAX_HANDSHAKES,
-            handshake_timeout: HANDSHAKE_TIMEOUT,
-            header_timeout: HEADER_TIMEOUT,
-            idle_timeout: IDLE_TIMEOUT,
-            drain_timeout: DRAIN_TIMEOUT,
-            max_streams: MAX_STREAMS,
-            max_header_bytes: MAX_HEADER_BYTES,
-        }
-    }
-}
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -136,9 +104,10 @@ pub struct Peer {
 /// Then no connection is accepted, idle ones are closed, requests in flight are answered, and after
 /// `drain_timeout` whatever is left is cut off; when this returns, no connection is open.
 ///
-/// The handler's future is dropped when the client goes away, at any `.await`; work that must be finished belongs
-/// in a task of its own. A handler that panics is counted, its request is answered 500 with an empty body, and
-/// its connection lives on. The handler bounds the time it spends reading a body.
+/// The handler's future may be dropped when the client goes away, at any `.await`; work that must be finished belongs
+/// in a task of its own. A client that only ends its own sending gets its answer. A handler that panics is counted, its
+/// request is answered 500 with an empty body, and its connection lives on. The handler bounds the time it spends
+/// reading a body.
 pub async fn serve<H, F>(
     listener: TcpListener,
     name: &'static str,
@@ -164,14 +133,10 @@ pub async fn serve<H, F>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, address)) => match Arc::clone(&server.slots).try_acquire_owned() {
-                Ok(slot) => {
-                    let connection =
-                        Connection { server: Arc::clone(&server), address, stop: stop.clone(), _slot: slot };
-                    connections.spawn(connection.run(tcp, handler.clone()));
-                }
-                Err(_) => server.refused("connections"),
-            },
+            Ok((tcp, address)) => {
+                let Some(connection) = Connection::admit(&server, address, &stop).await else { continue };
+                connections.spawn(connection.run(tcp, handler.clone()));
+            }
             Err(error) => {
                 server.refused("accept");
                 tracing::warn!(listener = name, %error, "accept failed");
@@ -200,12 +165,12 @@ struct Server {
     name: &'static str,
     tls: Option<TlsAcceptor>,
     limits: Limits,
-    /// One for each connection.
-    slots: Arc<Semaphore>,
+    /// One for each connection whose descriptor is open.
+    open: Arc<Semaphore>,
+    slots: Arc<Slots>,
     /// One for each handshake at work.
     handshakes: Semaphore,
-    /// Connections per organisation; an organisation without any has no entry, so this is bounded by `slots`.
-    organisations: Mutex<HashMap<Uscc, usize>>,
+    lines: Lines,
 }
 
 impl Server {
@@ -213,15 +178,20 @@ impl Server {
         Self {
             name,
             tls: tls.map(TlsAcceptor::from),
-            slots: Arc::new(Semaphore::new(limits.max_connections)),
+            open: Arc::new(Semaphore::new(limits.max_connections)),
+            slots: Arc::new(Slots::new(&limits)),
             handshakes: Semaphore::new(limits.max_handshakes),
-            organisations: Mutex::default(),
+            lines: Lines::new(),
             limits,
         }
     }
 
     fn refused(&self, reason: &'static str) {
         counter!(REFUSED, "listener" => self.name, "reason" => reason).increment(1);
+    }
+
+    fn turned_away(&self, reason: &'static str) {
+        counter!(TURNED_AWAY, "listener" => self.name, "reason" => reason).increment(1);
     }
 
     fn panicked(&self) {
@@ -234,145 +204,180 @@ impl Server {
             self.panicked();
         }
     }
-
-    /// Takes one of an organisation's connections, if there is one left.
-    fn admit(self: &Arc<Self>, organisation: Uscc) -> Option<OrganisationSlot> {
-        let mut organisations = self.organisations.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = organisations.entry(organisation).or_insert(0);
-        if *count >= self.limits.max_connections_per_organisation {
-            return None;
-        }
-        *count += 1;
-        Some(OrganisationSlot { server: Arc::clone(self), organisation })
-    }
-}
-
-/// One of an organisation's connections, given back when dropped.
-struct OrganisationSlot {
-    server: Arc<Server>,
-    organisation: Uscc,
-}
-
-impl Drop for OrganisationSlot {
-    fn drop(&mut self) {
-        let mut organisations = self.server.organisations.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = organisations.entry(self.organisation) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
 }
 
 /// One connection, from accept to close.
 struct Connection {
     server: Arc<Server>,
+    arrival: Arrival,
     address: SocketAddr,
     stop: watch::Receiver<bool>,
-    _slot: OwnedSemaphorePermit,
+    open: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    async fn run<H, F>(mut self, tcp: TcpStream, handler: H)
+    /// Finds a place for a new connection; `None` when there is none.
+    async fn admit(server: &Arc<Server>, address: SocketAddr, stop: &watch::Receiver<bool>) -> Option<Self> {
+        let Some(arrival) = server.slots.arrive(address) else {
+            server.refused("connections");
+            return None;
+        };
+        if arrival.displaced() {
+            server.refused("gave-way");
+        }
+        // One that gives way may not be gone yet.
+        let open = timeout(GIVE_WAY_PATIENCE, Arc::clone(&server.open).acquire_owned()).await;
+        let Ok(Ok(open)) = open else {
+            server.refused("connections");
+            return None;
+        };
+        Some(Self { server: Arc::clone(server), arrival, address, stop: stop.clone(), open })
+    }
+
+    async fn run<H, F>(self, tcp: TcpStream, handler: H)
     where
         H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
+        let Self { server, arrival, address, mut stop, open: _open } = self;
         // An answer is one write; waiting for more to send with it only adds delay.
         let _ = tcp.set_nodelay(true);
-        let mut peer = Peer { organisation: None, certificate_ends_ms: None, address: self.address };
-        let server = Arc::clone(&self.server);
-        let Some(acceptor) = &server.tls else {
-            return self.http(tcp, false, peer, handler).await;
-        };
+        let peer = Peer { organisation: None, certificate_ends_ms: None, address };
         let stream = tokio::select! {
-            () = stopped(&mut self.stop) => return,
-            stream = server.handshake(acceptor, tcp) => stream,
+            () = stopped(&mut stop) => return,
+            () = arrival.gives_way() => return,
+            stream = server.open(tcp, address, &arrival) => stream,
         };
-        let Some(stream) = stream else { return };
-        let (_, session) = stream.get_ref();
-        let http2 = session.alpn_protocol() == Some(tls::ALPN_H2);
-        let mut _organisation_slot = None;
-        if let Some(certificate) = session.peer_certificates().and_then(|chain| chain.first()) {
-            // The verifier has seen to it that there is one; were it ever another verifier, nobody gets in.
-            let Some(organisation) = tls::organisation_of(certificate) else { return };
-            _organisation_slot = server.admit(organisation);
-            if _organisation_slot.is_none() {
-                return server.refused("organisation");
+        match stream {
+            None => {}
+            Some(Opened::Clear(tcp)) => server.http(tcp, false, arrival, peer, handler, stop).await,
+            Some(Opened::Tls(stream)) => {
+                let (_, session) = stream.get_ref();
+                let http2 = session.alpn_protocol() == Some(tls::ALPN_H2);
+                let mut peer = peer;
+                if let Some(certificate) = session.peer_certificates().and_then(|chain| chain.first()) {
+                    // The verifier has seen to it that there is one; were it ever another verifier, nobody gets in.
+                    let Some(organisation) = tls::organisation_of(certificate) else { return };
+                    peer.organisation = Some(organisation);
+                    peer.certificate_ends_ms = tls::end_of(certificate);
+                }
+                server.http(stream, http2, arrival, peer, handler, stop).await;
             }
-            peer.organisation = Some(organisation);
-            peer.certificate_ends_ms = tls::end_of(certificate);
         }
-        self.http(stream, http2, peer, handler).await;
     }
+}
 
-    async fn http<S, H, F>(self, stream: S, http2: bool, peer: Peer, handler: H)
-    where
+/// A connection on which HTTP can begin.
+enum Opened {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Server {
+    async fn http<S, H, F>(
+        self: &Arc<Self>,
+        stream: S,
+        http2: bool,
+        arrival: Arrival,
+        peer: Peer,
+        handler: H,
+        stop: watch::Receiver<bool>,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
     {
-        let open = gauge!(CONNECTIONS, "listener" => self.server.name);
+        let settled = match arrival.settle(peer.organisation) {
+            Ok(settled) => settled,
+            Err(reason) => return self.refused(reason),
+        };
+        let open = gauge!(CONNECTIONS, "listener" => self.name);
         open.increment(1);
         let _close = OnDrop(|| open.decrement(1));
-        let activity = Arc::new(Activity::default());
+        let activity = Arc::new(Activity::new(Arc::clone(&settled.of_account)));
         let service = service_fn({
-            let server = Arc::clone(&self.server);
+            let server = Arc::clone(self);
             let activity = Arc::clone(&activity);
             move |request| {
                 answer(Arc::clone(&server), activity.begin(), handler.clone(), peer.clone(), request)
             }
         });
-        let limits = &self.server.limits;
-        if http2 {
-            let connection = http2_builder(limits).serve_connection(TokioIo::new(stream), service);
-            drive(connection, &activity, limits, self.stop).await;
+        let limits = &self.limits;
+        let end = if http2 {
+            let wire = Wire::http2(stream, Arc::clone(&activity), limits.control_burst);
+            let connection = http2_builder(limits).serve_connection(TokioIo::new(wire), service);
+            drive(connection, &activity, limits, stop).await
         } else {
-            let connection = http1_builder(limits).serve_connection(TokioIo::new(stream), service);
-            drive(connection, &activity, limits, self.stop).await;
-        }
-    }
-}
-
-impl Server {
-    async fn handshake(&self, acceptor: &TlsAcceptor, tcp: TcpStream) -> Option<TlsStream<TcpStream>> {
-        let accepted = timeout(self.limits.handshake_timeout, async {
-            // A peer that says nothing waits without a turn.
-            tcp.readable().await.ok()?;
-            let _turn = self.handshakes.acquire().await.ok()?;
-            Some(acceptor.accept(tcp).into_fallible().await)
-        });
-        let (result, stream) = match accepted.await {
-            Ok(Some(Ok(stream))) => ("ok", Ok(stream)),
-            Ok(Some(Err((error, tcp)))) => (failure(&error), Err(Some(tcp))),
-            Ok(None) => ("error", Err(None)),
-            Err(_) => ("timeout", Err(None)),
+            let wire = Wire::http1(stream, Arc::clone(&activity));
+            let connection = http1_builder(limits).serve_connection(TokioIo::new(wire), service);
+            drive(connection, &activity, limits, stop).await
         };
-        counter!(HANDSHAKES, "listener" => self.name, "result" => result).increment(1);
-        match stream {
-            Ok(stream) => Some(stream),
-            Err(tcp) => {
-                if let Some(tcp) = tcp {
-                    linger(tcp).await;
-                }
-                None
+        match end {
+            End::Quietly => {}
+            End::Unread(code) => self.turned_away(code.name()),
+            End::Closed(reason) => {
+                counter!(CLOSED, "listener" => self.name, "reason" => reason).increment(1);
             }
         }
     }
 }
 
-/// The metric label of a failed handshake.
-fn failure(error: &io::Error) -> &'static str {
-    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::NoCertificatesPresented) => "no-certificate",
-        Some(rustls::Error::InvalidCertificate(CertificateError::Other(error)))
-            if error.0.is::<OrganisationError>() =>
-        {
-            "bad-organisation"
+impl Server {
+    /// Waits for the peer's first byte, and shakes hands where the listener speaks TLS.
+    async fn open(&self, tcp: TcpStream, address: SocketAddr, arrival: &Arrival) -> Option<Opened> {
+        let mut spoke = false;
+        let opened = timeout(self.limits.handshake_timeout, async {
+            // A peer that says nothing waits without a turn.
+            if tcp.peek(&mut [0]).await.ok()? == 0 {
+                return None;
+            }
+            // Before any of the work, and with the others first: who has spoken is known before it takes time to answer.
+            arrival.spoke();
+            spoke = true;
+            tokio::task::yield_now().await;
+            let Some(acceptor) = &self.tls else { return Some(Ok(Opened::Clear(tcp))) };
+            let _turn = self.handshakes.acquire().await.ok()?;
+            let (accepted, subject) = tls::with_subject(acceptor.accept(tcp).into_fallible()).await;
+            Some(match accepted {
+                Ok(stream) => Ok(Opened::Tls(Box::new(stream))),
+                Err((error, tcp)) => Err((error, tcp, subject)),
+            })
+        });
+        let (failure, tcp, subject) = match opened.await {
+            Ok(Some(Ok(opened))) => {
+                if self.tls.is_some() {
+                    self.shaken("ok");
+                }
+                return Some(opened);
+            }
+            Ok(Some(Err((error, tcp, subject)))) => (Failure::of(&error), Some(tcp), subject),
+            Ok(None) => (Failure::without_error(false, spoke), None, None),
+            Err(_) => (Failure::without_error(true, spoke), None, None),
+        };
+        self.failed(&failure, address, subject.as_deref());
+        if let Some(tcp) = tcp {
+            arrival.failed();
+            linger(tcp).await;
         }
-        Some(rustls::Error::InvalidCertificate(_)) => "bad-certificate",
-        _ => "error",
+        None
+    }
+
+    fn shaken(&self, result: &'static str) {
+        counter!(HANDSHAKES, "listener" => self.name, "result" => result).increment(1);
+    }
+
+    fn failed(&self, failure: &Failure, peer: SocketAddr, subject: Option<&str>) {
+        if self.tls.is_some() {
+            self.shaken(failure.result);
+        }
+        let (listener, cause) = (self.name, failure.cause.as_ref());
+        if failure.silent {
+            return tracing::debug!(listener, %peer, cause, "handshake failed");
+        }
+        if let Some(suppressed) = self.lines.next(Instant::now()) {
+            let subject = subject.unwrap_or("none");
+            tracing::warn!(listener, %peer, cause, subject, suppressed, "handshake failed");
+        }
     }
 }
 
@@ -399,17 +404,19 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
         // over both with one timer a connection.
         .header_read_timeout(None)
         .keep_alive(true)
+        .half_close(true)
         .max_buf_size(MAX_BUFFER_BYTES)
         .max_header_size(limits.max_header_bytes);
     builder
 }
 
 fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let header_bytes = limits.max_header_bytes.saturating_mul(HTTP2_HEADER_SHARE);
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(MAX_PENDING_RESET_STREAMS)
         .max_local_error_reset_streams(MAX_ERROR_RESET_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -420,132 +427,80 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// What a connection is doing.
-#[derive(Default)]
-struct Activity {
-    /// Requests whose headers have arrived.
-    started: AtomicU64,
-    /// Those of them that are not yet answered.
-    in_flight: AtomicUsize,
-}
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> InFlight {
-        self.started.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
-    }
-}
-
-/// A request in flight; over when dropped, whether answered, cancelled or panicked.
-struct InFlight(Arc<Activity>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// An answer has no room, and the connection ends with it.
+#[derive(Debug, thiserror::Error)]
+#[error("the answers of this connection are not taken")]
+struct NoRoom;
 
 async fn answer<H, F>(
     server: Arc<Server>,
-    in_flight: InFlight,
+    mut share: Share,
     handler: H,
     peer: Peer,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible>
+) -> Result<Response<Answer>, NoRoom>
 where
     H: Fn(Peer, Request<Incoming>) -> F,
     F: Future<Output = Response<Full<Bytes>>>,
 {
-    let _in_flight = in_flight;
-    let mut handling = pin!(async move { handler(peer, request).await });
-    // What the handler was at is dropped with its future and never polled again.
-    let handled =
-        poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
-            Err(_) => Poll::Ready(None),
-        });
-    Ok(handled.await.unwrap_or_else(|| {
-        server.panicked();
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-        response
-    }))
+    let response = if let Some(code) = unfit(&request, &server.limits) {
+        server.turned_away(code.name());
+        problem(code)
+    } else if !share.promised(&server.limits).await {
+        server.turned_away("untaken");
+        problem(Code::Overloaded)
+    } else {
+        let mut handling = pin!(async move { handler(peer, request).await });
+        // What the handler was at is dropped with its future and never polled again.
+        let handled =
+            poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
+                Err(_) => Poll::Ready(None),
+            });
+        handled.await.unwrap_or_else(|| {
+            server.panicked();
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        })
+    };
+    let (head, body) = response.into_parts();
+    let body = share.answer(body, &server.limits).ok_or(NoRoom)?;
+    Ok(Response::from_parts(head, body))
 }
 
-/// An HTTP connection that can be told to end after what it is at.
-trait Graceful: Future<Output = hyper::Result<()>> {
-    fn finish(self: Pin<&mut Self>);
-}
-
-impl<I, S, B> Graceful for http1::Connection<I, S>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: hyper::body::Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
+/// Why a request is no request of HTTP for us, whatever it asks.
+fn unfit(request: &Request<Incoming>, limits: &Limits) -> Option<Code> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next();
+    // RFC 9112 3.2: exactly one. HTTP/1.0 may have none, and HTTP/2 has its `:authority`.
+    if hosts.next().is_some() || (host.is_none() && request.version() == Version::HTTP_11) {
+        return Some(Code::BadHost);
     }
-}
-
-impl<I, S, B> Graceful for http2::Connection<I, S, TokioExecutor>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin,
-    S: HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: Send + 'static,
-    B: hyper::body::Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    fn finish(self: Pin<&mut Self>) {
-        self.graceful_shutdown();
-    }
-}
-
-/// Drives a connection to its end: its own, the server's stop, or a peer that is silent or too slow.
-///
-/// One timer looks once per `header_timeout` whether a request has begun since. So the first headers have exactly
-/// that time, later ones `idle_timeout` and at most one interval more.
-async fn drive<C: Graceful>(
-    connection: C,
-    activity: &Activity,
-    limits: &Limits,
-    mut stop: watch::Receiver<bool>,
-) {
-    let mut connection = pin!(connection);
-    let (mut seen, mut quiet) = (0, Duration::ZERO);
-    loop {
-        tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return;
-            }
-            () = stopped(&mut stop) => break,
-            () = sleep(limits.header_timeout) => {}
-        }
-        let started = activity.started.load(Ordering::Relaxed);
-        if started == 0 {
-            return;
-        }
-        quiet = if started != seen || activity.in_flight.load(Ordering::Relaxed) > 0 {
-            Duration::ZERO
-        } else {
-            quiet + limits.header_timeout
-        };
-        seen = started;
-        if quiet >= limits.idle_timeout {
-            break;
+    if request.version() == Version::HTTP_2 {
+        let of_headers =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD);
+        let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+        if of_headers.sum::<usize>() + path > limits.max_header_bytes {
+            return Some(Code::HeadTooLarge);
         }
     }
-    connection.as_mut().finish();
-    let _ = timeout(limits.drain_timeout, connection).await;
+    None
+}
+
+/// An answer that decides nothing: a fixed body, no fact.
+fn problem(code: Code) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(undecided(code)));
+    *response.status_mut() = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if code == Code::Overloaded {
+        headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

@@ -14,6 +14,7 @@ use rustls::{
     RootCertStore, ServerConfig, SignatureScheme,
 };
 use schemas::identifier::Uscc;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// ALPN name of HTTP/2.
@@ -105,6 +106,33 @@ pub fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
     last.checked_add(1)?.checked_mul(1_000)
 }
 
+tokio::task_local! {
+    /// Whose certificate the handshake under way has refused: rustls drops it with the connection.
+    static REFUSED_SUBJECT: Cell<Option<String>>;
+}
+
+/// Runs a handshake; with it whose client certificate was refused, for the operator's log.
+pub(crate) async fn with_subject<F: Future>(handshake: F) -> (F::Output, Option<String>) {
+    let run = async {
+        let done = handshake.await;
+        (done, REFUSED_SUBJECT.with(Cell::take))
+    };
+    REFUSED_SUBJECT.scope(Cell::new(None), run).await
+}
+
+/// Organisation and serial number that a certificate claims. Names of persons may stand in it, and are not repeated.
+fn subject_of(certificate: &CertificateDer<'_>) -> String {
+    /// Longest serial number (RFC 5280 4.1.2.2); a forged certificate may hold more.
+    const SERIAL_BYTES: usize = 20;
+    let organisation = organisation_of(certificate);
+    let organisation = organisation.as_ref().map_or("none", |uscc| uscc.as_str());
+    let serial = x509_parser::parse_x509_certificate(certificate).map_or_else(
+        |_| "unreadable".to_owned(),
+        |(_, parsed)| hex::encode(parsed.raw_serial().get(..SERIAL_BYTES).unwrap_or(parsed.raw_serial())),
+    );
+    format!("organisation {organisation}, certificate {serial}")
+}
+
 /// Adds to the checks of webpki that a certificate names exactly one organisation.
 #[derive(Debug)]
 struct OrganisationVerifier {
@@ -144,11 +172,17 @@ impl ClientCertVerifier for OrganisationVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        match certs::pki::organisation(end_entity) {
-            Ok(_) => Ok(verified),
-            Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
+        let verified = self.chain.verify_client_cert(end_entity, intermediates, now).and_then(|verified| {
+            match certs::pki::organisation(end_entity) {
+                Ok(_) => Ok(verified),
+                Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
+            }
+        });
+        if verified.is_err() {
+            // Outside of `with_subject` nobody asks.
+            let _ = REFUSED_SUBJECT.try_with(|subject| subject.set(Some(subject_of(end_entity))));
         }
+        verified
     }
 
     fn verify_tls12_signature(

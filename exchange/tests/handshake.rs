@@ -16,7 +16,8 @@ use rustls::{AlertDescription, ClientConfig, ServerConfig};
 use schemas::identifier::Uscc;
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,12 +30,55 @@ use tokio_rustls::client::TlsStream;
 /// Made-up organisations with right check characters.
 const ONE: &str = "11100000MB0341032Y";
 const TWO: &str = "11100000MB03271699";
+const THREE: &str = "91350100M000100Y43";
+/// Bytes of the answers to `/large` and `/counted`.
+const LARGE: usize = 256 * 1024;
+/// How often `/counted` was answered.
+static COUNTED: AtomicUsize = AtomicUsize::new(0);
 /// A test that waits this long has hung.
 const HANG: Duration = Duration::from_secs(60);
 
 fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-    RECORDER.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())
+    RECORDER.get_or_init(|| {
+        tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::WARN)
+            .with_ansi(false)
+            .with_writer(Log)
+            .init();
+        PrometheusBuilder::new().install_recorder().unwrap()
+    })
+}
+
+/// The operator's log of all servers.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        Self
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What the log says of a listener.
+fn logged(listener: &str) -> Vec<String> {
+    let of = format!("listener=\"{listener}\"");
+    let log = String::from_utf8(LOG.lock().unwrap().clone()).unwrap();
+    log.lines().filter(|line| line.contains(&of)).map(str::to_owned).collect()
 }
 
 /// The value of the metric whose line begins so; each test has a listener name of its own.
@@ -50,6 +94,24 @@ fn handshakes(listener: &str, result: &str) -> u64 {
 
 fn refused(listener: &str, reason: &str) -> u64 {
     metric(&format!("{}{{listener=\"{listener}\",reason=\"{reason}\"}}", server::REFUSED))
+}
+
+fn closed(listener: &str, reason: &str) -> u64 {
+    metric(&format!("{}{{listener=\"{listener}\",reason=\"{reason}\"}}", server::CLOSED))
+}
+
+fn turned_away(listener: &str, reason: &str) -> u64 {
+    metric(&format!("{}{{listener=\"{listener}\",reason=\"{reason}\"}}", server::TURNED_AWAY))
+}
+
+/// Waits until something is so.
+async fn until(so: impl Fn() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(HANG, wait).await.unwrap();
 }
 
 /// A development PKI and a server that answers with what it knows of the peer.
@@ -147,14 +209,17 @@ impl Rig {
         }
     }
 
+    /// A client of HTTP/2 that speaks in frames.
+    async fn connect_http2(&self, mut config: ClientConfig) -> TlsStream<TcpStream> {
+        config.alpn_protocols = vec![tls::ALPN_H2.to_vec()];
+        let mut stream = self.connect(config).await.unwrap();
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        stream
+    }
+
     /// Waits until the server has counted a handshake with this result.
     async fn counted(&self, result: &str) {
-        let counted = async {
-            while handshakes(self.name, result) == 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(HANG, counted).await.unwrap();
+        until(|| handshakes(self.name, result) > 0).await;
     }
 
     async fn stop(self) {
@@ -182,6 +247,11 @@ async fn handle(
         "/wait" => {
             arrived.notify_one();
             release.notified().await;
+        }
+        "/large" => return Response::new(Full::from(vec![b'x'; LARGE])),
+        "/counted" => {
+            COUNTED.fetch_add(1, Ordering::Relaxed);
+            return Response::new(Full::from(vec![b'x'; LARGE]));
         }
         _ => {}
     }
@@ -407,16 +477,11 @@ async fn connections_over_a_cap_are_closed_and_come_back_when_there_is_room() {
     assert_eq!(refused("caps", "organisation"), 1);
     let mut other = http1(rig.connect(rig.client("two", &[TWO])).await.unwrap()).await;
     send(&mut other, "/").await.unwrap();
-    // Another silent connection takes the last place.
-    let silent = TcpStream::connect(rig.address).await.unwrap();
-    let full = async {
-        while refused("caps", "connections") == 0 {
-            let mut over = TcpStream::connect(rig.address).await.unwrap();
-            let _ = tokio::time::timeout(Duration::from_millis(50), over.read(&mut [0; 1])).await;
-        }
-    };
-    tokio::time::timeout(HANG, full).await.unwrap();
-    drop((silent, first));
+    // A third organisation finds all places of the known taken.
+    let mut third = http1(rig.connect(rig.client("three", &[THREE])).await.unwrap()).await;
+    assert!(send(&mut third, "/").await.is_err());
+    assert_eq!(refused("caps", "connections"), 1);
+    drop(first);
     let again = async {
         loop {
             let Ok(stream) = rig.connect(rig.client("one", &[ONE])).await else { continue };
@@ -515,5 +580,277 @@ async fn oversized_headers_are_refused() {
     let response = sender.send_request(large).await.unwrap();
     assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     drop(sender);
+    rig.stop().await;
+}
+
+/// One frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+
+/// A whole request without a body.
+fn get(stream: u32, path: &str) -> Vec<u8> {
+    let literal =
+        |name: u8, value: &str| [&[name, u8::try_from(value.len()).unwrap()], value.as_bytes()].concat();
+    // GET and https, and then the path and the authority, without Huffman coding or a table.
+    let block = [vec![0x82, 0x87], literal(4, path), literal(1, "localhost")].concat();
+    frame(1, 0b101, stream, &block)
+}
+
+/// Everything that a server sends until it ends the connection, however it does.
+async fn rest<S: tokio::io::AsyncRead + Unpin>(stream: &mut S) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(HANG, stream.read_to_end(&mut bytes)).await.unwrap();
+    bytes
+}
+
+fn holds(bytes: &[u8], part: &str) -> bool {
+    bytes.windows(part.len()).any(|window| window == part.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_handshake_leaves_a_line_that_says_why_and_whose() {
+    let rig = Rig::start("lines", Limits::default()).await;
+    let day = Duration::from_secs(86_400);
+    let now = std::time::SystemTime::now();
+    let past = Validity { from: now - 2 * day, until: now - day };
+    rig.alert(rig.client_of(&rig.pki, "past", &[ONE], past)).await;
+    rig.alert(tls::client_config(rig.pki.ca_pem(), None).unwrap()).await;
+    rig.alert(rig.client("both", &[ONE, TWO])).await;
+    let mut tcp = TcpStream::connect(rig.address).await.unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    rest(&mut tcp).await;
+    until(|| logged("lines").len() == 4).await;
+    let lines = logged("lines");
+    for (line, words) in lines.iter().zip([
+        &["has expired", ONE, "certificate "][..],
+        &["no client certificate", "subject=\"none\""],
+        &["exactly one URI", "organisation none"],
+        &["not TLS"],
+    ]) {
+        assert!(line.contains("peer=127.0.0.1:"), "{line}");
+        for word in words {
+            assert!(line.contains(word), "{word} in {line}");
+        }
+    }
+    // A flood of them leaves some, and is counted.
+    for _ in 0..50 {
+        let mut tcp = TcpStream::connect(rig.address).await.unwrap();
+        tcp.write_all(b"rubbish, rubbish").await.unwrap();
+        rest(&mut tcp).await;
+    }
+    until(|| handshakes("lines", "error") == 51).await;
+    assert!(logged("lines").len() < 45, "{} lines", logged("lines").len());
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_connections_keep_no_honest_caller_out() {
+    let rig = Rig::start("flood", Limits { max_connections: 16, ..Limits::default() }).await;
+    let mut known = http1(rig.connect(rig.client("known", &[ONE])).await.unwrap()).await;
+    send(&mut known, "/").await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        for _ in 0..16 {
+            silent.push(TcpStream::connect(rig.address).await.unwrap());
+        }
+        let mut honest = http1(rig.connect(rig.client("honest", &[TWO])).await.unwrap()).await;
+        assert_eq!(send(&mut honest, "/").await.unwrap().status(), StatusCode::OK);
+        assert_eq!(send(&mut known, "/").await.unwrap().status(), StatusCode::OK);
+    }
+    until(|| refused("flood", "gave-way") > 100).await;
+    drop((silent, known));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_ends_its_sending_gets_its_answer() {
+    let rig = Rig::start("half", Limits::default()).await;
+    // HTTP/1.1: TLS's own end, and then TCP's.
+    let mut stream = rig.connect(rig.client("good", &[ONE])).await.unwrap();
+    stream.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    rig.arrived.notified().await;
+    rig.release.notify_one();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with(b"HTTP/1.1 200") && holds(&answer, ONE), "{}", answer.escape_ascii());
+    // TCP's alone.
+    let mut stream = rig.connect(rig.client("good", &[ONE])).await.unwrap();
+    stream.write_all(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    stream.get_mut().0.shutdown().await.unwrap();
+    rig.arrived.notified().await;
+    rig.release.notify_one();
+    assert!(holds(&rest(&mut stream).await, ONE));
+    // HTTP/2, two requests at once, one of them with an answer of many frames.
+    for tcp_alone in [false, true] {
+        let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+        let window = (1_u32 << 24).to_be_bytes();
+        let begin = [
+            frame(SETTINGS, 0, 0, &[&[0, 4][..], &window].concat()),
+            frame(8, 0, 0, &window),
+            get(1, "/wait"),
+            get(3, "/large"),
+        ]
+        .concat();
+        stream.write_all(&begin).await.unwrap();
+        if tcp_alone {
+            stream.get_mut().0.shutdown().await.unwrap();
+        } else {
+            stream.shutdown().await.unwrap();
+        }
+        rig.arrived.notified().await;
+        // The end of sending is seen long before.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        rig.release.notify_one();
+        let answer = rest(&mut stream).await;
+        assert!(holds(&answer, ONE), "{} bytes", answer.len());
+        assert!(answer.len() > LARGE, "{} bytes", answer.len());
+    }
+    // Nothing was asked: the end of sending is the end.
+    let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    stream.shutdown().await.unwrap();
+    rest(&mut stream).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_taken_is_bounded_and_nobody_else_waits_for_it() {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(200),
+        stall_timeout: Duration::from_secs(1),
+        max_untaken: 4 << 20,
+        max_untaken_per_organisation: 16 << 20,
+        ..Limits::default()
+    };
+    let rig = Rig::start("untaken", limits).await;
+    let no_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    // Of what a connection may hold a part is made, and the other requests wait.
+    let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+    let requests: Vec<u8> = (0..100).flat_map(|number| get(2 * number + 1, "/counted")).collect();
+    stream.write_all(&[no_window.clone(), requests].concat()).await.unwrap();
+    rest(&mut stream).await;
+    until(|| closed("untaken", "stalled") == 1).await;
+    let made = COUNTED.load(Ordering::Relaxed);
+    assert!((1..=16).contains(&made), "{made} answers were made for nobody");
+    // One answer, whose window never opens while the peer is alive and answers pings.
+    let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+    stream.write_all(&[no_window, get(1, "/large")].concat()).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let pings = tokio::spawn(async move {
+        while write.write_all(&frame(PING, 0, 0, &[7; 8])).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    rest(&mut read).await;
+    until(|| closed("untaken", "stalled") == 2).await;
+    pings.await.unwrap();
+    // HTTP/1.1: somebody who asks and asks and never reads.
+    let mut stream = rig.connect(rig.client("good", &[ONE])).await.unwrap();
+    let asks = tokio::spawn(async move {
+        while stream.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_ok() {}
+        stream
+    });
+    until(|| closed("untaken", "stalled") == 3).await;
+    // The same organisation is served all the same.
+    let mut sender = http1(rig.connect(rig.client("good", &[ONE])).await.unwrap()).await;
+    for _ in 0..8 {
+        assert_eq!(body(send(&mut sender, "/large").await.unwrap()).await.len(), LARGE);
+    }
+    drop((sender, asks.await.unwrap()));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_control_frames_are_closed_and_counted() {
+    let rig = Rig::start("control", Limits { control_burst: 100, ..Limits::default() }).await;
+    let floods = [
+        frame(PING, 0, 0, &[7; 8]),
+        frame(SETTINGS, 0, 0, &[]),
+        frame(2, 0, 1, &[0, 0, 0, 0, 16]),
+        frame(8, 0, 0, &[0, 0, 0, 1]),
+        frame(200, 0, 0, &[1, 2, 3]),
+    ];
+    for (number, flood) in (1..).zip(floods) {
+        let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+        let begin = [frame(SETTINGS, 0, 0, &[]), get(1, "/wait")].concat();
+        stream.write_all(&begin).await.unwrap();
+        rig.arrived.notified().await;
+        let _ = stream.write_all(&flood.repeat(1_000)).await;
+        rest(&mut stream).await;
+        until(|| closed("control", "control-flood") == number).await;
+    }
+    // Many requests bring some with them, and are none.
+    let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    for number in 0..100 {
+        let asked = [get(2 * number + 1, "/"), frame(8, 0, 0, &[0, 0, 0, 60]), frame(PING, 0, 0, &[7; 8])];
+        stream.write_all(&asked.concat()).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    let answers = rest(&mut stream).await;
+    assert_eq!(answers.windows(ONE.len()).filter(|window| *window == ONE.as_bytes()).count(), 100);
+    assert_eq!(closed("control", "control-flood"), 5);
+    // What breaks the protocol is told in a GOAWAY, and counted too.
+    let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+    stream.write_all(&[frame(SETTINGS, 0, 0, &[]), frame(0, 0, 0, &[1])].concat()).await.unwrap();
+    rest(&mut stream).await;
+    until(|| closed("control", "http2-protocol-error") == 1).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_request_gets_a_problem_and_is_counted() {
+    let rig = Rig::start("unfit", Limits::default()).await;
+    let answer = |request: String| {
+        let (rig, config) = (&rig, rig.client("good", &[ONE]));
+        async move {
+            let mut stream = rig.connect(config).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            String::from_utf8(rest(&mut stream).await).unwrap()
+        }
+    };
+    let long = format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {}\r\n\r\n", "x".repeat(32 * 1024));
+    for (request, status, code) in [
+        ("GET\r\n\r\n", "400", "malformed-http"),
+        ("GET / HTTP/1.1\r\nno header\r\n\r\n", "400", "malformed-http"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 2\r\n\r\n", "400", "malformed-http"),
+        (&long, "431", "head-too-large"),
+        ("GET / HTTP/1.1\r\n\r\n", "400", "bad-host"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400", "bad-host"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nhost: a\r\n\r\n", "400", "bad-host"),
+        ("GET / HTTP/1.0\r\nHost: a\r\nhost: a\r\n\r\n", "400", "bad-host"),
+    ] {
+        let before = turned_away("unfit", code);
+        let answer = answer(request.to_owned()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} "))
+                || answer.starts_with(&format!("HTTP/1.0 {status} ")),
+            "{answer}"
+        );
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-type: application/problem+json"), "{head}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{answer}");
+        assert!(body.contains(&format!("\"code\":\"{code}\"")), "{answer}");
+        until(|| turned_away("unfit", code) == before + 1).await;
+    }
+    assert!(answer("GET / HTTP/1.0\r\n\r\n".to_owned()).await.contains(" 200 "));
+    // HTTP/2 too.
+    let mut config = rig.client("good", &[ONE]);
+    config.alpn_protocols = vec![tls::ALPN_H2.to_vec()];
+    let stream = TokioIo::new(rig.connect(config).await.unwrap());
+    let (mut h2, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::get("https://localhost/").header("x-long", "x".repeat(20 * 1024));
+    let response = h2.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert!(body(response).await.contains("head-too-large"));
+    drop(h2);
     rig.stop().await;
 }

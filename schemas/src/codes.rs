@@ -135,6 +135,12 @@ numbered! {
         Internal = 56 "internal",
         /// The part of the journal that holds the record is archived and not at hand.
         RecordUnavailable = 57 "record-unavailable",
+        /// Not a decision: what arrived is not HTTP.
+        MalformedHttp = 60 "malformed-http",
+        /// Not a decision: request line and headers are too long.
+        HeadTooLarge = 61 "head-too-large",
+        /// Not a decision: the request has no `Host`, or more than one.
+        BadHost = 62 "bad-host",
         /// The license is not in force: its signed bytes are given on express request only.
         LicenseEnded = 76 "license-ended",
         /// The definition is no license type's, or changes more of the one there is than licenses and grants allow.
@@ -163,7 +169,9 @@ impl Code {
             | Self::MalformedRequest
             | Self::UnknownField
             | Self::DuplicateKey
-            | Self::IdempotencyKeyRequired => 400,
+            | Self::IdempotencyKeyRequired
+            | Self::MalformedHttp
+            | Self::BadHost => 400,
             Self::BadIdentifier
             | Self::WrongCheckDigit
             | Self::BadHolder
@@ -189,6 +197,7 @@ impl Code {
             }
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
+            Self::HeadTooLarge => 431,
             Self::Overloaded
             | Self::JournalFull
             | Self::FactsChanged
@@ -253,6 +262,9 @@ impl Code {
             Self::SignerUnavailable => "The issuing authority's signer does not answer; try again.",
             Self::Internal => "The exchange cannot answer now; try again with the same idempotency key.",
             Self::RecordUnavailable => "The record is archived and not at hand now; try again later.",
+            Self::MalformedHttp => "What arrived is not a request of HTTP.",
+            Self::HeadTooLarge => "Request line and headers are too long: at most 16 KiB together.",
+            Self::BadHost => "A request has exactly one Host header.",
         }
     }
 }

@@ -11,7 +11,8 @@ use exchange::tls::client_config;
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
 use schemas::identifier::Uscc;
-use tests::{HANG, Server, Setup, eventually, shared};
+use schemas::routes::Route;
+use tests::{Call, HANG, Server, Setup, draft, eventually, legal, shared};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -92,7 +93,73 @@ async fn a_good_certificate_is_counted_too() {
     let server = shared(Setup::new).await;
     let labels = [("listener", "data"), ("result", "ok")];
     let before = server.metric("miaoxiang_handshakes_total", &labels).await;
-    let call = tests::Call::raw(schemas::routes::Route::Verify, "{}");
+    let call = Call::raw(Route::Verify, "{}");
     server.refused(&mut server.party("bank"), &call, schemas::codes::Code::MalformedRequest).await;
     assert_eq!(server.metric("miaoxiang_handshakes_total", &labels).await, before + 1);
+}
+
+/// Descriptors of a server that has few.
+const FEW: u32 = 256;
+/// Connections of somebody who never says who he is; more than the server could have open.
+const IDLE: usize = 400;
+/// Segments of a young journal: the one that is written and the one made ahead.
+const AHEAD: usize = 2;
+/// Connections of the honest caller.
+const HONEST: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_uses_up_the_connections_does_not_stop_the_journal() {
+    let setup = Setup::new().config(|config| config.journal.segment_mib = 4).descriptors(FEW);
+    let mut server = setup.start().await;
+    let license = draft(&legal()).issue(&mut server.party("issuer")).await;
+    let journal = server.folder.join("journal");
+    let segments = move || {
+        let files = fs::read_dir(&journal).unwrap().map(|file| file.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|kind| kind == "mxj")).count()
+    };
+    let mut idle = Vec::new();
+    for address in [server.data, server.public, server.admin] {
+        for _ in 0..IDLE {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+    }
+    // As long as can be, so that a segment is soon full.
+    let mut body: serde_json::Value = serde_json::from_slice(&license.verify(None).body).unwrap();
+    body["use"]["cause"] = "测".repeat(200).into();
+    let call = Call::new(Route::Verify, &body);
+    let until = std::time::Instant::now() + HANG;
+    let callers: Vec<_> = (0..HONEST)
+        .map(|_| {
+            let (mut party, call, segments) = (server.party("bank"), call.clone(), segments.clone());
+            tokio::spawn(async move {
+                while segments() <= AHEAD && std::time::Instant::now() < until {
+                    for _ in 0..20 {
+                        party.send(&call).await.expect(200);
+                    }
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+    assert!(segments() > AHEAD, "the journal began no segment");
+    // The others answer too.
+    assert_eq!(server.public("/v1/log/checkpoint").await.status, 200);
+    let gave_way = [("listener", "data"), ("reason", "gave-way")];
+    assert!(server.metric("miaoxiang_connections_refused_total", &gave_way).await > 0);
+    assert!(server.running());
+    drop(idle);
+    assert_eq!(server.stop(), Some(0));
+    server.log_verify();
+}
+
+#[tokio::test]
+async fn too_few_descriptors_are_told_before_anything_is_opened() {
+    let mut server = Setup::new().descriptors(FEW - 1).prepare().await;
+    let refused = server.start_refused();
+    assert_eq!(refused.status, Some(64), "{}", refused.stderr);
+    for word in ["255", "256", "LimitNOFILE"] {
+        assert!(refused.stderr.contains(word), "{}", refused.stderr);
+    }
 }

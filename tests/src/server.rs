@@ -52,6 +52,7 @@ pub struct Setup {
     bundle: Vec<Change<TrustBundle>>,
     config: Vec<Change<Config>>,
     env: Vec<(String, String)>,
+    descriptors: Option<u32>,
 }
 
 impl Setup {
@@ -103,6 +104,13 @@ impl Setup {
     #[must_use]
     pub fn config(mut self, change: impl FnOnce(&mut Config) + 'static) -> Self {
         self.config.push(Box::new(change));
+        self
+    }
+
+    /// Lets the process have so many files and connections open.
+    #[must_use]
+    pub fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
         self
     }
 
@@ -210,6 +218,7 @@ impl Setup {
             trust,
             organisations,
             env: self.env,
+            descriptors: self.descriptors,
             stderr: NamedTempFile::new().unwrap(),
             child: None,
             data: nowhere,
@@ -237,6 +246,7 @@ pub struct Server {
     pub trust: Trust,
     organisations: BTreeMap<String, Uscc>,
     env: Vec<(String, String)>,
+    descriptors: Option<u32>,
     stderr: NamedTempFile,
     child: Option<Child>,
     /// Its data listener.
@@ -358,6 +368,15 @@ pub fn binary(name: &str) -> Command {
     command
 }
 
+/// The same command within a limit of open files, behind which its arguments are to come.
+fn limited(command: Command, descriptors: Option<u32>) -> Command {
+    let Some(limit) = descriptors else { return command };
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n \"$0\" && exec \"$@\"", &limit.to_string()]).arg(command.get_program());
+    shell.stdin(Stdio::null()).env("RUST_LOG", "warn");
+    shell
+}
+
 impl Server {
     /// Writes a changed configuration; it holds from the next start on.
     pub fn configure(&mut self, change: impl FnOnce(&mut Config)) {
@@ -379,7 +398,7 @@ impl Server {
 
     /// Starts the process, which must refuse to serve; gives its exit status and what it says.
     pub fn start_refused(&mut self) -> Finished {
-        let mut command = command();
+        let mut command = limited(command(), self.descriptors);
         command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
         let stderr = NamedTempFile::new().unwrap();
         command.stdout(Stdio::null()).stderr(stderr.reopen().unwrap());
@@ -399,7 +418,7 @@ impl Server {
     /// Starts the process, waiting for nothing.
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the server is running");
-        let mut command = command();
+        let mut command = limited(command(), self.descriptors);
         command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::piped()).stderr(self.stderr.reopen().unwrap());

@@ -12,6 +12,7 @@ use crate::{
 use dashmap::DashMap;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     io,
     ops::Bound,
     path::{Path, PathBuf},
@@ -35,8 +36,10 @@ const KEEPER_REST: Duration = Duration::from_millis(2);
 /// one gives its pages to the zeros of the next. Pages that this machine never used cost up to eight times as much to write to
 /// (`bench/README.md`), and one read of the disk brings back what is asked for again.
 const CACHED_SEGMENTS: u32 = 4;
-/// Open files kept for reading; beyond it all are closed and opened again as needed.
-const MAX_OPEN_SEGMENTS: usize = 256;
+/// Open files kept for reading, where the process may open many; beyond it all are closed and opened again as needed.
+const MAX_OPEN_SEGMENTS: u64 = 256;
+/// Descriptors that the keeper has in hand: for a new segment, its folder, and a file that is cut or read beside it.
+const SPARE_DESCRIPTORS: usize = 4;
 /// First read of a subject part: most fit, and one `pread` is enough.
 const FIRST_READ_BYTES: usize = 4096;
 /// Longest sealed part that is read; admission allows no longer group.
@@ -230,6 +233,18 @@ pub(crate) fn is_archived(disk: &dyn Disk, path: &Path) -> bool {
     is_segment && disk.stat(path).is_err() && disk.stat(&path.with_extension("mxa")).is_ok()
 }
 
+/// How many files a cache may keep open: `most`, or its share of what the process may open.
+pub(crate) fn open_files(most: u64) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(most.min(limit / 16)).unwrap_or(usize::MAX).max(16)
+}
+
+/// Whether an operation failed because the process or the machine has no descriptor left: it passes.
+fn lacks_descriptors(error: &io::Error) -> bool {
+    let of = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    of(rustix::io::Errno::MFILE) || of(rustix::io::Errno::NFILE)
+}
+
 /// Reads the journal by position.
 pub(crate) struct Reader {
     folders: Folders,
@@ -249,7 +264,7 @@ impl Reader {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ReadError::Missing(number)),
             file => file?,
         };
-        if self.files.len() >= MAX_OPEN_SEGMENTS {
+        if self.files.len() >= open_files(MAX_OPEN_SEGMENTS) {
             self.files.clear();
         }
         self.files.insert(number, Arc::clone(&file));
@@ -441,6 +456,9 @@ pub(crate) struct Keeper {
     free: AtomicU64,
     needed: AtomicU64,
     watched: Mutex<WatchedFiles>,
+    /// Descriptors held for the next segment: they are given back just before it is made, so that one can be made when
+    /// every other descriptor of the process is used up.
+    spare: Mutex<Vec<File>>,
 }
 
 /// The files that must stay. Only what this process or its start made or read is in it.
@@ -504,6 +522,20 @@ impl Keeper {
             free: AtomicU64::new(0),
             needed: AtomicU64::new(0),
             watched: Mutex::default(),
+            spare: Mutex::default(),
+        }
+    }
+
+    /// Takes as many spare descriptors in hand as there are to be; gives them back with `hold` false.
+    fn spare(&self, hold: bool) {
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if !hold {
+            spare.clear();
+        }
+        while hold && spare.len() < SPARE_DESCRIPTORS {
+            // Without one there is nothing to be done now; the next turn tries again.
+            let Ok(file) = File::open("/dev/null") else { break };
+            spare.push(file);
         }
     }
 
@@ -607,6 +639,12 @@ impl Keeper {
         if stop { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
+    /// Waits before the next attempt, also when the sequencer is in a hurry.
+    fn pause(&self) {
+        let waited = self.changed.wait_timeout_while(self.slot(), SPACE_INTERVAL, |slot| !slot.stop);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
     pub(crate) fn stop(&self) {
         self.slot().stop = true;
         self.changed.notify_all();
@@ -639,6 +677,9 @@ impl KeeperTask {
             let mut slot = self.keeper.slot();
             (slot.wanted, slot.closed.take())
         };
+        if closed.is_some() || wanted.is_some() {
+            self.keeper.spare(false);
+        }
         if let Some((number, used)) = closed {
             // Gives back the unused zeros. Nothing depends on it: a file left long ends at its first zero.
             let path = path(&self.folder, number);
@@ -652,6 +693,7 @@ impl KeeperTask {
         if let Some(number) = wanted.filter(|_| !self.keeper.is_full()) {
             self.prepare(number);
         }
+        self.keeper.spare(true);
     }
 
     /// Stops the ledger when one of the next files of the journal is gone or cut. The sequencer sees as much of its own segment with
@@ -694,6 +736,12 @@ impl KeeperTask {
                 if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
             {
                 self.set_full(true);
+            }
+            // Whoever holds the descriptors gives one back some time. Until then answers wait at the end of the present
+            // segment, and nothing is lost.
+            Err(error) if lacks_descriptors(&error) => {
+                tracing::error!(segment = number, %error, "the next segment has to wait for a descriptor");
+                self.keeper.pause();
             }
             Err(error) => {
                 self.stop.fatal(&format!("preparing segment {number} failed: {error}"));
@@ -746,16 +794,23 @@ impl KeeperTask {
 mod tests {
     use super::*;
     use crate::{disk::RealDisk, ledger::Space};
-    use std::fs;
+    use std::{fs, sync::atomic::AtomicU32};
     use tempfile::TempDir;
 
-    /// Archives segments while the folder is read: the reader comes too early for the stubs and too late for the segments.
-    struct Racing(&'static [u32]);
+    /// A disk on which something happens meanwhile.
+    #[derive(Default)]
+    struct Eventful {
+        /// Segments that are archived while the folder is read: the reader comes too early for the stubs and too late for
+        /// the segments.
+        racing: &'static [u32],
+        /// So many files cannot be made, because there is no descriptor left.
+        starved: AtomicU32,
+    }
 
-    impl Disk for Racing {
+    impl Disk for Eventful {
         fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
             let mut seen = RealDisk.list(folder)?;
-            for number in self.0 {
+            for number in self.racing {
                 fs::rename(path(folder, *number), stub_path(folder, *number))?;
                 seen.retain(|seen| *seen != path(folder, *number));
             }
@@ -767,7 +822,11 @@ mod tests {
         }
 
         fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-            RealDisk.create(path)
+            let less = |left: u32| left.checked_sub(1);
+            match self.starved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+                Ok(_) => Err(rustix::io::Errno::MFILE.into()),
+                Err(_) => RealDisk.create(path),
+            }
         }
 
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -797,6 +856,31 @@ mod tests {
         fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
             RealDisk.lock(path)
         }
+    }
+
+    /// Whoever used up the descriptors must not end the journal.
+    #[test]
+    fn a_segment_that_no_descriptor_is_left_for_is_made_later() {
+        let dir = TempDir::new().unwrap();
+        let stop = Arc::new(Stop::new(|cause| panic!("the ledger ended: {cause}")));
+        let task = KeeperTask {
+            keeper: Arc::new(Keeper::new(1)),
+            disk: Arc::new(Eventful { starved: AtomicU32::new(2), ..Eventful::default() }),
+            folder: dir.path().to_owned(),
+            segment_bytes: ZERO_BYTES as u64,
+            reserve_percent: 0,
+            reserve_segments: 0,
+            hooks: Hooks::default(),
+            stop: Arc::clone(&stop),
+            lock: Arc::new(()),
+        };
+        for made in [false, false, true] {
+            task.step();
+            assert_eq!(path(dir.path(), 1).exists(), made);
+        }
+        assert!(!stop.is_stopped());
+        assert_eq!(task.keeper.spare.lock().unwrap().len(), SPARE_DESCRIPTORS);
+        task.keeper.take(1, &stop).unwrap();
     }
 
     /// With each look a few, so that a journal of any length costs the same.
@@ -833,7 +917,7 @@ mod tests {
             fs::write(path(dir.path(), number), header(number, 0, "log.example/test", 7)).unwrap();
         }
         let numbers = |racing: &'static [u32]| -> Vec<u32> {
-            let listed = list(&Racing(racing), dir.path()).unwrap();
+            let listed = list(&Eventful { racing, ..Eventful::default() }, dir.path()).unwrap();
             assert!(listed.iter().all(|listed| listed.header.is_some_and(|one| one.number == listed.number)));
             listed.iter().map(|listed| listed.number).collect()
         };

@@ -12,6 +12,8 @@ use std::{
 
 /// An engine keeps several times this in memory; the image is read from end to end, at a start and for a snapshot.
 const CACHE_BYTES: u64 = 16 << 20;
+/// Open files of fjall, where the process may open many.
+const FJALL_OPEN_FILES: u64 = 256;
 /// The least that fjall allows; what is older than this in its own journal is written to its tables.
 const FJALL_JOURNAL_BYTES: u64 = 64 << 20;
 /// An engine's own threads may keep its files locked for a while after it was dropped in this process. No other process
@@ -173,6 +175,7 @@ impl Fjall {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(FJALL_JOURNAL_BYTES)
             .worker_threads(1)
+            .max_cached_files(Some(crate::segment::open_files(FJALL_OPEN_FILES)))
             .open()?;
         let pairs = database.keyspace(FJALL_KEYSPACE, fjall::KeyspaceCreateOptions::default)?;
         Ok(Self { database, pairs })

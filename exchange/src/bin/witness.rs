@@ -91,6 +91,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    let limits = Limits::anonymous(app::descriptors()?.one());
     let mut signals = Signals::catch()?;
     let witness = Arc::new(Witness::open(data)?);
     let listener = app::bind(listen).await?;
@@ -103,7 +104,7 @@ async fn serve(data: &Path, listen: SocketAddr) -> anyhow::Result<()> {
         let witness = Arc::clone(&witness);
         move |_, request| respond(Arc::clone(&witness), request)
     };
-    let serving = tokio::spawn(server::serve(listener, "witness", None, Limits::default(), handler, stopped));
+    let serving = tokio::spawn(server::serve(listener, "witness", None, limits, handler, stopped));
     loop {
         match signals.next().await {
             Event::Stop => break,
