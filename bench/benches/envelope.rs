@@ -11,7 +11,7 @@ use verifier::license::{
 };
 use verifier::merkle::{BatchTree, leaf_hash};
 use verifier::report::Verdict;
-use verifier::signature::{Suite, key_id, message, spki};
+use verifier::signature::{Suite, key_id, message, spki, suites};
 use verifier::trust::{RequiredSuite, Trust, TrustBundle, TrustIssuer, TrustKey};
 
 const ISSUER: &str = "11100000MB03271699";
@@ -84,12 +84,14 @@ fn fixture() -> Fixture {
         logs: Vec::new(),
         witnesses: Vec::new(),
         peers: Vec::new(),
+        authority: None,
     })
     .expect("a good bundle");
+    let suites = suites([1]).expect("one suite");
     let sign = |bodies: &[Vec<u8>]| -> Vec<Vec<u8>> {
         let tree = BatchTree::new(bodies.iter().map(|body| leaf_hash(body)).collect());
         let size = bodies.len() as u64;
-        let value = pair.sign(&message(Suite::Ed25519, size, &tree.root())).as_ref().to_vec();
+        let value = pair.sign(&message(Suite::Ed25519, &suites, size, &tree.root())).as_ref().to_vec();
         let envelope = |(index, body): (usize, &Vec<u8>)| {
             let (path, value) = (tree.path(index), value.clone());
             encode_envelope(
@@ -100,7 +102,7 @@ fn fixture() -> Fixture {
         bodies.iter().enumerate().map(envelope).collect()
     };
     let bodies: Vec<Vec<u8>> = (0..BATCH).map(|number| encode_body(&content(number), &[5; 16])).collect();
-    let message = message(Suite::Ed25519, 1, &leaf_hash(&bodies[0]));
+    let message = message(Suite::Ed25519, &suites, 1, &leaf_hash(&bodies[0])).to_vec();
     Fixture {
         trust,
         single: sign(&bodies[..1]).remove(0),

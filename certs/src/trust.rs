@@ -10,11 +10,13 @@ pub fn anchor(name: &str, pkcs8: &[u8]) -> Result<VerifierKey, Error> {
     Ok(VerifierKey::ed25519(name, &crate::keys::ed25519_public(pkcs8)?)?)
 }
 
-/// Signs a trust bundle with the trust authority's key and returns the signed note. A bundle that a checker would
-/// refuse (an unknown version, a key twice, a key that is not what its identifier says) is not signed.
+/// Signs a trust bundle with the trust authority's key, which it puts into the bundle, and returns the signed note. A
+/// bundle that a checker would refuse (an unknown version, a key twice, a key that is not what its identifier says) is not
+/// signed.
 pub fn sign_bundle(bundle: &TrustBundle, name: &str, pkcs8: &[u8]) -> Result<String, Error> {
-    Trust::new(bundle.clone())?;
     let key = anchor(name, pkcs8)?;
+    let bundle = &TrustBundle { authority: Some(key.clone()), ..bundle.clone() };
+    Trust::new(bundle.clone())?;
     let pair = Ed25519KeyPair::from_pkcs8(pkcs8)
         .ok()
         .filter(|pair| pair.public_key().as_ref() == key.key())
@@ -72,6 +74,7 @@ pub(crate) mod tests {
             }],
             witnesses: Vec::new(),
             peers: Vec::new(),
+            authority: Some(anchor(NAME, &folder.load("trust").unwrap()).unwrap()),
         };
         (bundle, folder.load("trust").unwrap().to_vec())
     }

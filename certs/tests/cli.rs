@@ -56,7 +56,11 @@ fn bundles_are_signed_and_wrong_ones_are_not() {
     certs(dir.path(), &["init"]);
     let (code, note, _) = certs(dir.path(), &sign);
     assert_eq!(code, 0);
-    assert!(note.starts_with(good) && note.contains("\n\n— trust.example.test "));
+    assert!(
+        note.starts_with(good.trim_end_matches('}'))
+            && note.contains(",\"authority\":\"trust.example.test+")
+            && note.contains("\n\n— trust.example.test ")
+    );
     let signed = dir.path().join("bundle.note");
     fs::write(&signed, note).unwrap();
     let (code, out, _) = certs(dir.path(), &["inspect", signed.to_str().unwrap()]);

@@ -287,6 +287,7 @@ fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>
         logs: vec![TrustLog { origin: config.origin.clone(), key: log }],
         witnesses: Vec::new(),
         peers: Vec::new(),
+        authority: None,
     };
     let text = certs::trust::sign_bundle(&bundle, TRUST_NAME, &trust_key)?;
     write_new(&config.path(&config.keys.trust_anchor), &format!("{anchor}\n"))?;

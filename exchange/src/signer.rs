@@ -13,7 +13,7 @@ use schemas::identifier::{LicenseTypeCode, Uscc};
 use tokio::sync::oneshot;
 use verifier::license::SignatureParts;
 use verifier::merkle::{self, BatchTree};
-use verifier::signature::{Suite, message};
+use verifier::signature::{Suite, message, normalise, suites};
 use verifier::trust::{RequiredSuite, Trust};
 
 use crate::refusal::Refusal;
@@ -137,9 +137,22 @@ impl Key {
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match &self.pair {
             Pair::Ed25519(pair) => Some(pair.sign(message).as_ref().to_vec()),
-            Pair::Es256(pair, random) => Some(pair.sign(random, message).ok()?.as_ref().to_vec()),
+            Pair::Es256(pair, random) => {
+                let mut value = pair.sign(random, message).ok()?.as_ref().to_vec();
+                normalise(Suite::Es256, &mut value);
+                Some(value)
+            }
         }
     }
+}
+
+/// The keys that sign at a moment: of each suite the one that began last, in the order of the suites.
+fn due(keys: &[Key], issued_at: u64) -> Vec<&Key> {
+    let mut due: Vec<&Key> =
+        keys.iter().filter(|key| key.from <= issued_at && issued_at < key.until).collect();
+    due.sort_by_key(|key| (key.suite, std::cmp::Reverse(key.from), key.key_id));
+    due.dedup_by_key(|key| key.suite);
+    due
 }
 
 fn run(keys: &[Key], queue: &Receiver<Job>) {
@@ -147,27 +160,43 @@ fn run(keys: &[Key], queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
-        let tree = BatchTree::new(jobs.iter().map(|job| job.leaf).collect());
-        let root = tree.root();
-        let size = jobs.len() as u64;
-        let signed: Vec<_> =
-            keys.iter().filter_map(|key| Some((key, key.sign(&message(key.suite, size, &root))?))).collect();
-        for (index, job) in jobs.into_iter().enumerate() {
-            let path = tree.path(index);
-            let signatures: Vec<_> = signed
-                .iter()
-                .filter(|(key, _)| key.from <= job.issued_at && job.issued_at < key.until)
-                .map(|(key, value)| SignatureParts {
-                    suite: key.suite.number(),
-                    key_id: key.key_id,
-                    size,
-                    index: index as u64,
-                    path: path.clone(),
-                    value: value.clone(),
-                })
-                .collect();
-            // The caller may have gone away; its request then commits nothing.
-            let _ = job.reply.send((!signatures.is_empty()).then_some(signatures));
+        while let Some(first) = jobs.first() {
+            // What is signed names all suites of an envelope, so those of one tree have the same keys.
+            let due = due(keys, first.issued_at);
+            let ids = |keys: &[&Key]| keys.iter().map(|key| key.key_id).collect::<Vec<_>>();
+            let wanted = ids(&due);
+            let same = jobs.iter().take_while(|job| {
+                job.issued_at == first.issued_at || ids(&self::due(keys, job.issued_at)) == wanted
+            });
+            let rest = jobs.split_off(same.count());
+            sign_tree(&due, std::mem::replace(&mut jobs, rest));
         }
+    }
+}
+
+/// Signs the bodies as one tree, with each key, and answers each job.
+fn sign_tree(keys: &[&Key], jobs: Vec<Job>) {
+    let tree = BatchTree::new(jobs.iter().map(|job| job.leaf).collect());
+    let (root, size) = (tree.root(), jobs.len() as u64);
+    let suites = suites(keys.iter().map(|key| key.suite.number()));
+    // All keys sign or none does: every signature names all suites.
+    let signed: Option<Vec<Vec<u8>>> = suites.filter(|_| !keys.is_empty()).and_then(|suites| {
+        keys.iter().map(|key| key.sign(&message(key.suite, &suites, size, &root))).collect()
+    });
+    for (index, job) in jobs.into_iter().enumerate() {
+        let path = tree.path(index);
+        let signatures = signed.as_ref().map(|values| {
+            let parts = |(key, value): (&&Key, &Vec<u8>)| SignatureParts {
+                suite: key.suite.number(),
+                key_id: key.key_id,
+                size,
+                index: index as u64,
+                path: path.clone(),
+                value: value.clone(),
+            };
+            keys.iter().zip(values).map(parts).collect()
+        });
+        // The caller may have gone away; its request then commits nothing.
+        let _ = job.reply.send(signatures);
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tests::{Call, Draft, Party, Server, Setup, Turn, draft, legal, natural, now_ms, shared, use_context};
 use verifier::license::{BodyHolder, LicenseContent, SignatureParts, encode_body, encode_envelope};
 use verifier::merkle::{BatchTree, leaf_hash};
-use verifier::signature::{Suite, key_id, message, spki};
+use verifier::signature::{Suite, key_id, message, normalise, spki, suites};
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey};
 
 /// A moment long past, seconds since 1970: where ended keys end.
@@ -63,21 +63,29 @@ impl Authority {
     fn signature(
         &self,
         suite: Suite,
+        of: &[Suite],
         size: u64,
         index: u64,
         path: Vec<[u8; 32]>,
         root: [u8; 32],
     ) -> SignatureParts {
-        let message = message(suite, size, &root);
-        let value = match suite {
+        let message = message(suite, &suites(of.iter().map(|suite| suite.number())).unwrap(), size, &root);
+        let mut value = match suite {
             Suite::Ed25519 => self.ed25519.sign(&message).as_ref().to_vec(),
             _ => self.es256.sign(&SystemRandom::new(), &message).unwrap().as_ref().to_vec(),
         };
+        normalise(suite, &mut value);
         SignatureParts { suite: suite.number(), key_id: key_id(&self.spki(suite)), size, index, path, value }
     }
 
     fn single(&self, suite: Suite, body: &[u8]) -> SignatureParts {
-        self.signature(suite, 1, 0, Vec::new(), leaf_hash(body))
+        self.signature(suite, &[suite], 1, 0, Vec::new(), leaf_hash(body))
+    }
+
+    /// The signatures of an envelope with both suites.
+    fn both(&self, body: &[u8]) -> [SignatureParts; 2] {
+        let of = [Suite::Ed25519, Suite::Es256];
+        of.map(|suite| self.signature(suite, &of, 1, 0, Vec::new(), leaf_hash(body)))
     }
 }
 
@@ -213,8 +221,8 @@ async fn a_signature_counts_only_by_the_right_key_at_the_right_time_for_the_righ
     row("invalid", "bad-signature", &bytes, &[wrong]);
     let other = body(good, now());
     row("invalid", "bad-signature", &bytes, &by(good, &other));
-    // Two signatures of one suite, one of them wrong: a present known one that fails makes it invalid.
-    row("invalid", "bad-signature", &bytes, &[good.single(ed, &bytes), good.single(ed, &other)]);
+    // Two signatures of one suite are no form of an envelope, be both good.
+    row("invalid", "malformed-envelope", &bytes, &[good.single(ed, &bytes), good.single(ed, &bytes)]);
     let unknown_issuer = body(foreign, now());
     row("unknown", "no-trust-for-issuer", &unknown_issuer, &by(foreign, &unknown_issuer));
     let type_of_others = body_of(&draft(&legal()), legal().code, good.organisation, now());
@@ -232,6 +240,10 @@ async fn a_signature_counts_only_by_the_right_key_at_the_right_time_for_the_righ
     let bytes = body(both, now());
     row("invalid", "required-suite-missing", &bytes, &by(both, &bytes));
     row("invalid", "required-suite-missing", &bytes, &[both.single(Suite::Es256, &bytes)]);
+    let [first, second] = both.both(&bytes);
+    row("invalid", "malformed-envelope", &bytes, &[second.clone(), first.clone()]);
+    row("invalid", "bad-signature", &bytes, &[first]);
+    row("invalid", "bad-signature", &bytes, &[second]);
     for (verdict, reason, envelope) in rows {
         judged(&server, &mut bank, &envelope, verdict, reason).await;
     }
@@ -244,8 +256,8 @@ async fn a_signature_counts_only_by_the_right_key_at_the_right_time_for_the_righ
     judged(&server, &mut bank, &encode_envelope(&bytes, &by(both, &bytes)), "unknown", "status-not-known")
         .await;
     let bytes = body(both, LONG_AGO);
-    let signatures = [both.single(ed, &bytes), both.single(Suite::Es256, &bytes)];
-    judged(&server, &mut bank, &encode_envelope(&bytes, &signatures), "unknown", "status-not-known").await;
+    judged(&server, &mut bank, &encode_envelope(&bytes, &both.both(&bytes)), "unknown", "status-not-known")
+        .await;
 }
 
 #[tokio::test]
@@ -257,7 +269,14 @@ async fn a_path_of_a_batch_holds_for_its_own_leaf_alone() {
     let bodies: Vec<Vec<u8>> = (0..5).map(|_| body(good, now())).collect();
     let tree = BatchTree::new(bodies.iter().map(|body| leaf_hash(body)).collect());
     let signed = |position: usize| {
-        good.signature(Suite::Ed25519, 5, position as u64, tree.path(position), tree.root())
+        good.signature(
+            Suite::Ed25519,
+            &[Suite::Ed25519],
+            5,
+            position as u64,
+            tree.path(position),
+            tree.root(),
+        )
     };
     for (position, body) in bodies.iter().enumerate() {
         let envelope = encode_envelope(body, &[signed(position)]);

@@ -295,7 +295,7 @@ async fn pages_make_one_trace_and_a_part_of_them_is_not_the_whole() {
     assert_eq!(whole.status, Some(0), "{whole:?}");
     assert!(pages[0].completeness.ends_with(", except uses delayed by law"), "{}", pages[0].completeness);
     assert!(
-        whole.stdout.starts_with("valid\n") && whole.stdout.contains(&pages[0].completeness),
+        whole.stdout.starts_with("trace genuine: ") && whole.stdout.contains(&pages[0].completeness),
         "{whole:?}"
     );
     let part = server.verify_pages("trace", &answers[..1]);

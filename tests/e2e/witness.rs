@@ -67,7 +67,8 @@ impl World {
     fn verify(&self, name: &str, words: &[&str]) -> Finished {
         let mut command = binary("verifier");
         command.args(["receipt", name, "--proof", &format!("{name}.proof")]).args(words);
-        command.args(["--trust", "pki/trust-bundle.note"]).current_dir(&self.server.folder);
+        command.args(["--trust", "pki/trust-bundle.note", "--anchor", &self.server.anchor()]);
+        command.current_dir(&self.server.folder);
         finished(&mut command)
     }
 }
@@ -120,14 +121,14 @@ async fn receipts_are_cosigned_by_two_of_two_and_cannot_be_told_with_one() {
     let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
     world.use_one(&license, "both").await;
     let policy = ["--policy", "policy"];
-    assert_said(&world.verify("both", &policy), 0, &["valid\n", "witnesses    2 of 2\n"]);
+    assert_said(&world.verify("both", &policy), 0, &["receipt genuine: ", "witnesses    2 of 2\n"]);
 
     // With one witness gone the log goes on, and says less.
     world.witnesses[1].kill();
     world.use_one(&license, "one").await;
     let said = world.verify("one", &policy);
     assert_said(&said, 2, &["cannot tell\n", "witnesses-short", "witnesses    1 of 2\n"]);
-    assert_said(&world.verify("one", &[]), 0, &["valid\n"]);
+    assert_said(&world.verify("one", &[]), 0, &["receipt genuine: "]);
     assert_said(&world.verify("both", &policy), 0, &["witnesses    2 of 2\n"]);
     let behind = [("witness", "two.example"), ("result", "unreachable")];
     assert!(world.server.metric("miaoxiang_witness_submissions_total", &behind).await > 0);
@@ -186,7 +187,8 @@ async fn pages_are_held_against_the_policy_like_receipts() {
         fs::write(world.server.folder.join("pages"), body).unwrap();
         let mut verifier = binary("verifier");
         verifier.args([command, "pages"]).args(words);
-        verifier.args(["--trust", "pki/trust-bundle.note"]).current_dir(&world.server.folder);
+        verifier.args(["--trust", "pki/trust-bundle.note", "--anchor", &world.server.anchor()]);
+        verifier.current_dir(&world.server.folder);
         finished(&mut verifier)
     };
     let policy = ["--policy", "policy"];

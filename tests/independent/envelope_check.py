@@ -23,6 +23,7 @@ from flatbuffers import number_types, table
 from open_receipt import fold, need, open_note
 
 SUITES = {1: "ed25519", 2: "es256"}
+P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
 class Table:
@@ -70,6 +71,7 @@ def check_signature(suite, spki, message, value):
         else:
             need(isinstance(key, ec.EllipticCurvePublicKey), "a key of another suite")
             r, s = (int.from_bytes(half, "big") for half in (value[:32], value[32:]))
+            need(s <= P256_ORDER // 2, "an s above half the order")
             key.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
     except InvalidSignature:
         raise ValueError("the signature does not verify") from None
@@ -81,13 +83,15 @@ def check_envelope(envelope, bundle, seen):
     body = root.bytes(0)
     leaf = hashlib.sha256(b"\0" + body).digest()
     signed = {}
-    for signature in root.tables(1):
-        suite = signature.number(0, number_types.Uint8Flags)
+    suites = [signature.number(0, number_types.Uint8Flags) for signature in root.tables(1)]
+    need(0 not in suites and sorted(set(suites)) == suites and len(suites) <= 8, "suites that do not ascend")
+    for suite, signature in zip(suites, root.tables(1)):
         size, index = (signature.number(field, number_types.Uint64Flags) for field in (2, 3))
         path = signature.bytes(4)
         need(len(path) % 32 == 0 and len(path) // 32 <= 63, "a path of another length")
         nodes = [path[start : start + 32] for start in range(0, len(path), 32)]
-        message = b"miaoxiang license v1\0" + struct.pack(">BQ", suite, size) + fold(leaf, index, size, nodes)
+        message = b"miaoxiang license v2\0" + struct.pack(">B8sQ", suite, bytes(suites), size)
+        message += fold(leaf, index, size, nodes)
         keys = [
             (issuer, key)
             for issuer in bundle["issuers"]

@@ -516,16 +516,22 @@ impl Server {
         }
     }
 
-    /// Runs `verifier` with these words and the trust bundle of this folder.
+    /// Runs `verifier` with these words and the trust bundle and anchor of this folder.
     pub fn verifier(&self, words: &[&str]) -> Finished {
         let mut command = binary("verifier");
         command.args(words).arg("--trust").arg(self.config.path(&self.config.keys.trust_bundle));
+        command.arg("--anchor").arg(self.anchor());
         let output = command.output().unwrap();
         Finished {
             status: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// The trust authority's verifier key.
+    pub fn anchor(&self) -> String {
+        fs::read_to_string(self.config.path(&self.config.keys.trust_anchor)).unwrap().trim_end().to_owned()
     }
 
     /// `verifier trace` or `verifier audit` on a file of these answers, one a line.

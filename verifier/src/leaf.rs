@@ -18,7 +18,7 @@ pub const OPEN_TIME_OFFSET: usize = 16;
 /// Most labels that stand in an `open` themselves; a longer list stands as its digest.
 pub const MAX_LABELS: usize = 4;
 
-const LEAF_VERSION: u8 = 1;
+pub(crate) const LEAF_VERSION: u8 = 1;
 const OPEN_LAYOUT: u8 = 1;
 const LABELS_DIGEST: u8 = 255;
 /// First byte of a completion: the links are in the holders' own sequences, or in their oversight sequences.

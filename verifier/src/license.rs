@@ -4,7 +4,7 @@ use crate::{
     Hash, merkle,
     report::{LicenseFacts, Reason, Report, seconds},
     sha256,
-    signature::{KeyId, Suite, message},
+    signature::{KeyId, SIGNATURE_BYTES, Suite, Suites, message, suites},
     trust::{KnownKey, Trust, TrustIssuer},
 };
 use flatbuffers::{FlatBufferBuilder, VerifierOptions};
@@ -14,8 +14,7 @@ use std::collections::BTreeSet;
 /// Longest envelope, in bytes, with its size prefix.
 pub const MAX_ENVELOPE_BYTES: usize = 1 << 20;
 
-/// Most signatures on a license.
-pub const MAX_SIGNATURES: usize = 8;
+pub use crate::signature::MAX_SIGNATURES;
 
 /// Most nodes in an inclusion path.
 pub const MAX_PATH_NODES: usize = 63;
@@ -211,13 +210,15 @@ pub fn encode_envelope(body: &[u8], signatures: &[SignatureParts]) -> Vec<u8> {
 pub struct OpenedEnvelope<'a> {
     body: &'a [u8],
     signatures: Vec<SignatureParts>,
+    suites: Suites,
 }
 
 impl<'a> OpenedEnvelope<'a> {
     /// Takes an envelope apart, within the limits of section 2.
     ///
-    /// Signatures cover the body alone, so an envelope is accepted only in the one form that [`encode_envelope`]
-    /// gives it: nothing can be hidden in its padding, and every changed bit is noticed.
+    /// Signatures cover the body and the list of suites, so an envelope is accepted only in the one form that
+    /// [`encode_envelope`] gives it, with its suites ascending, each once: nothing can be hidden in its padding, and every
+    /// changed bit is noticed.
     ///
     /// # Errors
     /// [`Reason::MalformedEnvelope`], [`Reason::TrailingBytes`]
@@ -239,10 +240,12 @@ impl<'a> OpenedEnvelope<'a> {
         if read.signatures().len() > MAX_SIGNATURES {
             return Err(malformed);
         }
+        let suites = suites(read.signatures().iter().map(|signature| signature.suite())).ok_or(malformed)?;
         let signatures = read.signatures().iter().map(|signature| SignatureParts::read(&signature));
         let opened = Self {
             body: read.body().bytes(),
             signatures: signatures.collect::<Option<_>>().ok_or(malformed)?,
+            suites,
         };
         if encode_envelope(opened.body, &opened.signatures) != envelope {
             return Err(malformed);
@@ -289,7 +292,7 @@ impl SignatureParts {
 pub struct RootCache(BTreeSet<CheckedRoot>);
 
 /// Names the key by its id, which commits to it.
-type CheckedRoot = (u8, KeyId, u64, Hash, Vec<u8>);
+type CheckedRoot = (u8, Suites, KeyId, u64, Hash, [u8; SIGNATURE_BYTES]);
 
 impl RootCache {
     /// An empty cache.
@@ -319,6 +322,17 @@ pub fn verify(envelope: &[u8], trust: &Trust, at: u64, warm: &mut RootCache) -> 
             return report;
         }
     };
+    // A body that a known key did not sign is not read: whatever it says, somebody else says it.
+    let leaf = merkle::leaf_hash(opened.body);
+    let mut broken = false;
+    for signature in &opened.signatures {
+        if let Some((suite, key)) = known_key(signature, trust) {
+            broken |= !check_signature(&mut report, suite, &opened.suites, signature, key, &leaf, warm);
+        }
+    }
+    if broken {
+        return report;
+    }
     let content = match read_body(opened.body) {
         Ok(content) => content,
         Err(reason) => {
@@ -336,28 +350,32 @@ pub fn verify(envelope: &[u8], trust: &Trust, at: u64, warm: &mut RootCache) -> 
         signed_at: content.issued_at,
         as_registered: content.holders.iter().any(|holder| holder.as_registered),
     });
-    check_signatures(&mut report, &opened, &content, trust, warm);
+    check_signers(&mut report, &opened, &content, trust);
     check_time(&mut report, &content, at);
     report
 }
 
-fn check_signatures(
-    report: &mut Report,
-    opened: &OpenedEnvelope<'_>,
-    content: &LicenseContent,
-    trust: &Trust,
-    warm: &mut RootCache,
-) {
+/// A suite that this verifier checks.
+fn supported(suite: u8) -> Option<Suite> {
+    Suite::from_number(suite).filter(|suite| *suite != Suite::Sm2Sm3)
+}
+
+/// The suite of a signature and its key, if the one is supported and the bundle has the other.
+fn known_key<'t>(signature: &SignatureParts, trust: &'t Trust) -> Option<(Suite, &'t KnownKey)> {
+    let key = trust.key(&signature.key_id).filter(|key| key.suite == signature.suite)?;
+    Some((supported(signature.suite)?, key))
+}
+
+/// What the bundle says of those who signed: that they are the issuer, in the time of their keys.
+fn check_signers(report: &mut Report, opened: &OpenedEnvelope<'_>, content: &LicenseContent, trust: &Trust) {
     let before = report.reasons.len();
     let issuer = content.identifier.issuer().uscc().and_then(|uscc| trust.issuer(&uscc));
-    let leaf = merkle::leaf_hash(opened.body);
-    let mut verified = BTreeSet::new();
     for signature in &opened.signatures {
-        let Some(suite) = Suite::from_number(signature.suite).filter(|suite| *suite != Suite::Sm2Sm3) else {
-            note_not_checked(report, "signature-of-unsupported-suite");
+        if supported(signature.suite).is_none() {
+            report.add(Reason::UnsupportedSuite, format!("suite {}", signature.suite));
             continue;
-        };
-        let Some(key) = trust.key(&signature.key_id).filter(|key| key.suite == signature.suite) else {
+        }
+        let Some((_, key)) = known_key(signature, trust) else {
             if issuer.is_some() {
                 report.add(Reason::UnknownSigner, format!("key {}", hex::encode(signature.key_id)));
             }
@@ -367,14 +385,10 @@ fn check_signatures(
             report.add(Reason::IssuerMismatch, format!("the key belongs to {}", key.organisation));
             continue;
         }
-        if check_key_time(report, key, content.issued_at)
-            && check_signature(report, suite, signature, key, &leaf, warm)
-        {
-            verified.insert(signature.suite);
-        }
+        check_key_time(report, key, content.issued_at);
     }
     match issuer {
-        Some(issuer) => check_issuer(report, opened, content, issuer, &verified),
+        Some(issuer) => check_issuer(report, opened, content, issuer),
         // A key of somebody else says more than that the issuer is not known.
         None if report.has(Reason::IssuerMismatch) => {}
         None => report.add(
@@ -388,14 +402,12 @@ fn check_signatures(
 }
 
 /// A key is judged at the moment of signing: what it signed in its time stays valid.
-fn check_key_time(report: &mut Report, key: &KnownKey, issued_at: u64) -> bool {
+fn check_key_time(report: &mut Report, key: &KnownKey, issued_at: u64) {
     if issued_at < key.from {
-        report.add(Reason::KeyNotYetValid, format!("the key begins {}", seconds(key.from)));
-        return false;
+        return report.add(Reason::KeyNotYetValid, format!("the key begins {}", seconds(key.from)));
     }
     if issued_at >= key.until {
-        report.add(Reason::KeyPastEnd, format!("the key ended {}", seconds(key.until)));
-        return false;
+        return report.add(Reason::KeyPastEnd, format!("the key ended {}", seconds(key.until)));
     }
     if let Some(size) = key.compromised_at_size {
         report.add(
@@ -403,12 +415,12 @@ fn check_key_time(report: &mut Report, key: &KnownKey, issued_at: u64) -> bool {
             format!("the key is good only with an issue receipt of an index below {size}"),
         );
     }
-    true
 }
 
 fn check_signature(
     report: &mut Report,
     suite: Suite,
+    suites: &Suites,
     signature: &SignatureParts,
     key: &KnownKey,
     leaf: &Hash,
@@ -419,14 +431,19 @@ fn check_signature(
         report.add(Reason::BadPath, format!("leaf {index} of {size} with {} nodes", path.len()));
         return false;
     };
-    let checked = (suite.number(), *key_id, *size, root, value.clone());
-    if warm.0.contains(&checked) {
-        return true;
-    }
-    let verifies = key.public.as_ref().is_some_and(|key| key.verify(&message(suite, *size, &root), value));
-    if verifies {
-        warm.insert(checked);
-    } else {
+    let value = value.as_slice().try_into().ok();
+    let checked = value.map(|value| (suite.number(), *suites, *key_id, *size, root, value));
+    let verifies = checked.is_some_and(|checked| {
+        warm.0.contains(&checked)
+            || key.public.as_ref().is_some_and(|key| {
+                let verifies = key.verify(&message(suite, suites, *size, &root), &checked.5);
+                if verifies {
+                    warm.insert(checked);
+                }
+                verifies
+            })
+    });
+    if !verifies {
         report.add(Reason::BadSignature, format!("suite {}", suite.name()));
     }
     verifies
@@ -438,24 +455,19 @@ fn check_issuer(
     opened: &OpenedEnvelope<'_>,
     content: &LicenseContent,
     issuer: &TrustIssuer,
-    verified: &BTreeSet<u8>,
 ) {
     let type_code = content.identifier.type_code();
     if !issuer.types.contains(&type_code) {
         report.add(Reason::NotEntitledToType, format!("type {type_code}"));
     }
-    let required = issuer.required_suites.iter().filter(|required| required.from <= content.issued_at);
-    for suite in required.map(|required| required.suite) {
-        let present = opened.signatures.iter().any(|signature| signature.suite == suite);
-        if !present {
-            report.add(Reason::RequiredSuiteMissing, format!("suite {suite}"));
-        } else if !matches!(Suite::from_number(suite), Some(Suite::Ed25519 | Suite::Es256)) {
-            report.add(Reason::UnsupportedSuite, format!("suite {suite}"));
+    for required in issuer.required_suites.iter().filter(|required| required.from <= content.issued_at) {
+        if !opened.suites.contains(&required.suite) {
+            report.add(Reason::RequiredSuiteMissing, format!("suite {}", required.suite));
         }
     }
     // A bundle that requires no suite yet does not make an unsigned license valid.
-    if verified.is_empty() && report.reasons.is_empty() {
-        report.add(Reason::RequiredSuiteMissing, "no signature of a supported suite");
+    if opened.signatures.is_empty() && !report.has(Reason::RequiredSuiteMissing) {
+        report.add(Reason::RequiredSuiteMissing, "no signature");
     }
 }
 
@@ -470,12 +482,6 @@ fn check_time(report: &mut Report, content: &LicenseContent, at: u64) {
     }
     if report.reasons.len() == before {
         report.checked.push("license-time");
-    }
-}
-
-fn note_not_checked(report: &mut Report, what: &'static str) {
-    if !report.not_checked.contains(&what) {
-        report.not_checked.push(what);
     }
 }
 

@@ -1,32 +1,38 @@
-//! Command line of the verifier: checks files offline. Exit 0 valid, 1 invalid, 2 cannot tell, 64 usage.
+//! Command line of the verifier: checks files offline. Exit 0 valid, 1 invalid, 2 cannot tell, 64 usage; of many items the
+//! worst counts: 1 before 2 before 0.
 
 #![forbid(unsafe_code)]
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+mod items;
+mod show;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use items::{Item, read, text, variants};
 use schemas::date::parse_rfc3339;
+use serde::Serialize;
+use serde_json::Value;
 use std::{
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
 };
 use verifier::{
     command::{self, EXIT_CANNOT_TELL, EXIT_DONE, EXIT_NO, EXIT_USAGE},
+    json::{self, JsonError},
     license::{self, RootCache},
+    log,
     note::VerifierKey,
     policy::Policy,
     proof::{TlogProof, parse_nodes},
     receipt::{self, Evidence, Receipt},
-    report::{Reason, Report, Verdict, seconds},
+    report::{Reason, Report, Verdict},
     same_holder, trace,
     trust::Trust,
 };
 
-/// Where the file identifier stands in an envelope, behind size prefix and root offset.
-const ENVELOPE_IDENTIFIER_OFFSET: usize = 8;
-
-/// Checks licenses and receipts from bytes alone.
+/// Checks licenses, receipts, traces and logs from bytes alone.
 #[derive(Parser)]
 #[command(name = "verifier", version)]
 struct Cli {
@@ -41,9 +47,14 @@ struct Options {
     /// Trust bundle: a signed note.
     #[arg(long, global = true, value_name = "FILE", required = false)]
     trust: Option<PathBuf>,
-    /// The trust authority's verifier key. Without it the bundle file itself is trusted.
+    /// The trust authority's verifier key, which must have signed the bundle. Without it nothing that rests on the bundle
+    /// can be told.
     #[arg(long, global = true, value_name = "VKEY")]
     anchor: Option<VerifierKey>,
+    /// In place of an anchor: takes the authority that the first bundle names and writes it to this file; from then on
+    /// takes bundles of this authority alone, and none of a lower sequence than seen.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "anchor")]
+    trust_on_first_use: Option<PathBuf>,
     /// Time of the check, RFC 3339. Default: now.
     #[arg(long, global = true, value_name = "TIME", value_parser = read_time)]
     at: Option<Seconds>,
@@ -53,18 +64,22 @@ struct Options {
     /// How to print the report.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
+    /// Prints the content too: personal data.
+    #[arg(long, global = true)]
+    show: bool,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Checks a license: envelope bytes, base64 of them, or a JSON answer with a member `envelope`.
+    /// Checks licenses: envelope bytes, base64 of them, or a JSON answer with a member `envelope`. A folder, or a file with
+    /// one JSON answer a line, is many items.
     License {
-        /// The license.
+        /// The license, or a folder of them.
         file: PathBuf,
     },
-    /// Checks a receipt, or a whole answer with its receipt.
+    /// Checks receipts, or whole answers with their receipts. A folder, or a file with one of them a line, is many items.
     Receipt {
-        /// The receipt, or the answer.
+        /// The receipt or the answer, or a folder of them.
         file: PathBuf,
         /// Another receipt or answer, for `--same-holder`.
         #[arg(requires = "same_holder")]
@@ -94,15 +109,26 @@ enum Command {
         #[arg(long, value_name = "FILE", requires = "previous")]
         consistency: Option<PathBuf>,
     },
-    /// Checks a holder's trace: answers of `POST /v1/trace`, newest page first, one a line.
+    /// Checks a holder's trace: answers of `POST /v1/trace`, newest page first, one a line. A folder is many traces.
     Trace(Pages),
-    /// Checks an auditor's pages: answers of `POST /v1/log/query`, one a line.
+    /// Checks an auditor's pages: answers of `POST /v1/log/query`, one a line. A folder is many queries.
     Audit(Pages),
+    /// Checks a whole log from a folder with its checkpoint, tiles and entry bundles, laid out as C2SP tlog-tiles.
+    Log {
+        /// The folder with `checkpoint` and `tile/`.
+        folder: PathBuf,
+        /// A C2SP policy: which witnesses must have seen the checkpoint.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+        /// An earlier receipt, answer, log proof or checkpoint of the same log, which must have grown into this one.
+        #[arg(long, value_name = "FILE")]
+        previous: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]
 struct Pages {
-    /// The pages.
+    /// The pages, or a folder of such files.
     file: PathBuf,
     /// A C2SP policy: which witnesses must have seen the log.
     #[arg(long, value_name = "FILE")]
@@ -119,6 +145,36 @@ enum Output {
 #[derive(Clone, Copy)]
 struct Seconds(u64);
 
+/// What was found of one item.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finding {
+    /// Which item of many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<String>,
+    /// The first line: what the verdict is about.
+    says: String,
+    /// What the reader must know of how it came about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+    #[serde(flatten)]
+    report: Report,
+    /// The content, if it was asked for and is vouched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Value>,
+}
+
+impl Finding {
+    fn new(says: String, report: Report) -> Self {
+        Self { item: None, says, notes: Vec::new(), report, content: None }
+    }
+
+    /// One that says no more than its reasons.
+    fn failed(report: Report) -> Self {
+        Self::new(show::headline(&report, "", None), report)
+    }
+}
+
 fn read_time(text: &str) -> Result<Seconds, String> {
     parse_rfc3339(text).map(|ms| Seconds(ms / 1000)).ok_or_else(|| "not an RFC 3339 time".to_owned())
 }
@@ -128,48 +184,148 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(status) => return status,
     };
-    let report = match run(&cli) {
-        Ok(report) => report,
+    let findings = match run(&cli) {
+        Ok(findings) => findings,
         Err(message) => {
             command::note(format_args!("verifier: {message}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match cli.options.output {
-        Output::Text => command::print(render(&report)),
-        Output::Json => {
-            command::line(serde_json::to_string_pretty(&report).expect("a report is strings and numbers"));
-        }
+    for finding in &findings {
+        command::print(text_of(finding, cli.options.output));
     }
-    command::end(match report.verdict {
-        Verdict::Valid => EXIT_DONE,
-        Verdict::Invalid => EXIT_NO,
-        Verdict::Unknown => EXIT_CANNOT_TELL,
+    let has = |verdict| findings.iter().any(|finding| finding.report.verdict == verdict);
+    command::end(match () {
+        () if has(Verdict::Invalid) => EXIT_NO,
+        () if has(Verdict::Unknown) => EXIT_CANNOT_TELL,
+        () => EXIT_DONE,
     })
 }
 
-/// The report, or why the command cannot be carried out at all.
-fn run(cli: &Cli) -> Result<Report, String> {
+fn text_of(finding: &Finding, output: Output) -> String {
+    let json = |text: serde_json::Result<String>| text.expect("a finding is strings and numbers") + "\n";
+    match (output, &finding.item) {
+        (Output::Text, None) => show::text(finding),
+        (Output::Text, Some(item)) => show::line(item, finding),
+        (Output::Json, None) => json(serde_json::to_string_pretty(finding)),
+        (Output::Json, Some(_)) => json(serde_json::to_string(finding)),
+    }
+}
+
+/// What was found of each item, or why the command cannot be carried out at all.
+fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
     let options = &cli.options;
     let at = match options.at {
         Some(Seconds(at)) => at,
         None => SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs(),
     };
     let path = options.trust.as_ref().ok_or("--trust FILE is needed")?;
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    let trust = match Trust::parse_note(&text, options.anchor.as_ref(), options.minimum_sequence) {
-        Ok(trust) => trust,
-        Err(error) => return Ok(Report::failed(error.reason(), error.to_string(), at)),
+    let note = text(&read(path)?);
+    let read = match &options.trust_on_first_use {
+        Some(pin) => pinned_trust(&note, pin, options.minimum_sequence)?,
+        None => Trust::parse_note(&note, options.anchor.as_ref(), options.minimum_sequence)
+            .map(|trust| (trust, None))
+            .map_err(|error| (error.reason(), error.to_string())),
     };
-    match &cli.command {
+    let (trust, pinned) = match read {
+        Ok(read) => read,
+        Err((reason, detail)) => return Ok(vec![Finding::failed(Report::failed(reason, detail, at))]),
+    };
+    let mut findings = check(&cli.command, &Check { trust: &trust, at, show: options.show })?;
+    if let Some(pinned) = pinned {
+        for finding in &mut findings {
+            finding.says = format!("{pinned}; {}", finding.says);
+        }
+    }
+    Ok(findings)
+}
+
+/// A trust bundle, with what the first line must say of how it came to be believed; or why it is not believed.
+type Believed = Result<(Trust, Option<String>), (Reason, String)>;
+
+/// A trust bundle of the authority that the pin names. Without a pin the bundle's own word is taken and pinned. The outer
+/// error is of files.
+fn pinned_trust(note: &str, pin: &Path, minimum: u64) -> Result<Believed, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", pin.display());
+    let known = match fs::read_to_string(pin) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(error)),
+    };
+    let (anchor, seen) = match &known {
+        Some(text) => {
+            let (key, sequence) = text.trim_end().split_once('\n').unwrap_or_default();
+            let key = key.parse::<VerifierKey>().ok();
+            let sequence = sequence.strip_prefix("sequence ").and_then(|number| number.parse().ok());
+            key.zip(sequence).ok_or_else(|| format!("{}: no pin of a trust authority", pin.display()))?
+        }
+        None => match Trust::parse_note(note, None, minimum) {
+            Err(error) => return Ok(Err((error.reason(), error.to_string()))),
+            Ok(trust) => match trust.authority.clone() {
+                Some(authority) => (authority, 0),
+                None => {
+                    let detail = "the trust bundle names no authority that could be pinned".to_owned();
+                    return Ok(Err((Reason::NoAnchor, detail)));
+                }
+            },
+        },
+    };
+    let trust = match Trust::parse_note(note, Some(&anchor), minimum.max(seen)) {
+        Ok(trust) => trust,
+        Err(error) if known.is_some() => {
+            let detail = format!("{error}; {} is pinned in {}", anchor.name(), pin.display());
+            return Ok(Err((error.reason(), detail)));
+        }
+        Err(error) => return Ok(Err((error.reason(), error.to_string()))),
+    };
+    if known.is_none() || trust.sequence > seen {
+        let text = format!("{anchor}\nsequence {}\n", trust.sequence);
+        let temporary = pin.with_added_extension("new");
+        fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, pin)).map_err(failed)?;
+    }
+    let said = known.is_none().then(|| {
+        format!(
+            "FIRST USE: trust authority {} believed unseen and pinned in {}",
+            anchor.name(),
+            pin.display()
+        )
+    });
+    Ok(Ok((trust, said)))
+}
+
+/// What every check is made with.
+struct Check<'a> {
+    trust: &'a Trust,
+    at: u64,
+    show: bool,
+}
+
+fn check(command: &Command, with: &Check<'_>) -> Result<Vec<Finding>, String> {
+    let &Check { trust, at, .. } = with;
+    match command {
         Command::License { file } => {
-            Ok(license::verify(&envelope(read(file)?), &trust, at, &mut RootCache::new()))
+            let mut warm = RootCache::new();
+            Ok(each(items::lines(file)?, |bytes| with.license(bytes, &mut warm)))
         }
         Command::Trace(Pages { file, policy }) => {
-            Ok(trace::verify_trace(&read(file)?, &trust, read_policy(policy)?.as_ref(), at))
+            let policy = read_policy(policy)?;
+            let trace = |bytes: &[u8]| trace::verify_trace(bytes, trust, policy.as_ref(), at);
+            Ok(each(items::whole(file)?, |bytes| with.pages("trace", bytes, trace)))
         }
         Command::Audit(Pages { file, policy }) => {
-            Ok(trace::verify_audit(&read(file)?, &trust, read_policy(policy)?.as_ref(), at))
+            let policy = read_policy(policy)?;
+            let audit = |bytes: &[u8]| trace::verify_audit(bytes, trust, policy.as_ref(), at);
+            Ok(each(items::whole(file)?, |bytes| with.pages("pages", bytes, audit)))
+        }
+        Command::Log { folder, policy, previous } => {
+            if !folder.is_dir() {
+                return Err(format!("{}: not a folder", folder.display()));
+            }
+            let policy = read_policy(policy)?;
+            let previous = previous.as_ref().map(read).transpose()?.map(|bytes| checkpoint_in(&bytes));
+            let file = |name: &str| fs::read(folder.join(name)).ok();
+            let report = log::verify(file, previous.as_deref(), trust, policy.as_ref(), at);
+            Ok(vec![Finding::new(show::headline(&report, "log", None), report)])
         }
         Command::Receipt { file, other: Some(other), same_holder: _, request, other_request, .. } => {
             let read_both = |file, request: &Option<PathBuf>| -> Result<_, String> {
@@ -177,29 +333,178 @@ fn run(cli: &Cli) -> Result<Report, String> {
             };
             let (one, two) = (read_both(file, request)?, read_both(other, other_request)?);
             let side = |(answer, request): &(Vec<u8>, Option<Vec<u8>>)| {
-                let receipt = serde_json::from_slice::<Receipt>(answer).ok();
-                let receipt = receipt.or_else(|| Some(receipt::cut(answer).ok()?.1))?;
+                let receipt = receipt_in(answer)?;
                 Some(same_holder::Side { receipt, request: request.clone() })
             };
-            match (side(&one), side(&two)) {
-                (Some(one), Some(two)) => Ok(same_holder::verify(&one, &two, &trust, at)),
-                _ => Ok(Report::failed(Reason::MalformedReceipt, "a file holds no receipt", at)),
-            }
+            let report = match (side(&one), side(&two)) {
+                (Some(one), Some(two)) => same_holder::verify(&one, &two, trust, at),
+                _ => Report::failed(Reason::MalformedReceipt, "a file holds no receipt", at),
+            };
+            Ok(vec![Finding::new(show::headline(&report, "one label", None), report)])
         }
         Command::Receipt { file, request, answer, proof, policy, previous, consistency, .. } => {
-            let bytes = read(file)?;
+            let items = items::lines(file)?;
             let optional = |path: &Option<PathBuf>| path.as_deref().map(read).transpose();
             let files = Files {
                 request: optional(request)?,
                 answer: optional(answer)?,
                 proof: optional(proof)?,
-                previous: optional(previous)?,
+                previous: optional(previous)?.map(|bytes| checkpoint_in(&bytes)),
                 consistency: optional(consistency)?,
                 policy: read_policy(policy)?,
             };
-            Ok(check_receipt(&bytes, files, &trust, at))
+            let of_one = files.request.is_some()
+                || files.answer.is_some()
+                || files.proof.is_some()
+                || files.consistency.is_some();
+            if of_one && items.iter().any(|item| item.name.is_some()) {
+                return Err(format!(
+                    "{}: many items cannot have one request, answer or proof",
+                    file.display()
+                ));
+            }
+            Ok(each(items, |bytes| with.receipt(bytes, &files)))
         }
     }
+}
+
+fn each(items: Vec<Item>, mut check: impl FnMut(&[u8]) -> Finding) -> Vec<Finding> {
+    let finding = |Item { name, bytes }| Finding { item: name, ..check(&bytes) };
+    items.into_iter().map(finding).collect()
+}
+
+/// A byte order mark and a final newline are no part of what was signed or hashed. What verifies without them is good, and
+/// the finding says that they were left out.
+fn tolerant(bytes: &[u8], mut check: impl FnMut(&[u8]) -> Finding) -> Finding {
+    let mut first = None;
+    for (bytes, left_out) in variants(bytes) {
+        let mut finding = check(bytes);
+        if finding.report.verdict != Verdict::Invalid {
+            finding.notes.extend(left_out.map(|left_out| format!("{left_out} of the file was left out")));
+            return finding;
+        }
+        first.get_or_insert(finding);
+    }
+    first.expect("the bytes themselves are a variant")
+}
+
+impl Check<'_> {
+    fn license(&self, bytes: &[u8], warm: &mut RootCache) -> Finding {
+        tolerant(bytes, |bytes| {
+            let envelope = match items::envelope(bytes) {
+                Ok(envelope) => envelope,
+                Err(error) => return Finding::failed(failed_json(error, Reason::MalformedEnvelope, self.at)),
+            };
+            let report = license::verify(&envelope, self.trust, self.at, warm);
+            let content =
+                (self.show && report.checked.contains(&"signatures")).then(|| show::license(&envelope));
+            Finding {
+                content: content.flatten(),
+                ..Finding::new(show::headline(&report, "license", None), report)
+            }
+        })
+    }
+
+    fn pages(&self, kind: &str, bytes: &[u8], check: impl Fn(&[u8]) -> Report) -> Finding {
+        tolerant(bytes, |bytes| {
+            let report = check(bytes);
+            let content = (self.show && report.verdict != Verdict::Invalid).then(|| show::pages(bytes));
+            Finding { content, ..Finding::new(show::headline(&report, kind, None), report) }
+        })
+    }
+
+    fn receipt(&self, bytes: &[u8], files: &Files) -> Finding {
+        let requests: Vec<_> = match &files.request {
+            Some(request) => variants(request).map(|(bytes, left_out)| (Some(bytes), left_out)).collect(),
+            None => vec![(None, None)],
+        };
+        let answers: Vec<_> = match &files.answer {
+            Some(answer) => variants(answer).map(|(bytes, left_out)| (Some(bytes), left_out)).collect(),
+            None => vec![(None, None)],
+        };
+        let mut first = None;
+        for (request, request_left_out) in &requests {
+            for (answer, answer_left_out) in &answers {
+                let mut finding = tolerant(bytes, |bytes| self.one_receipt(bytes, *request, *answer, files));
+                if finding.report.verdict != Verdict::Invalid {
+                    let left_out = [(request_left_out, "request"), (answer_left_out, "answer")];
+                    for (left_out, name) in
+                        left_out.into_iter().filter_map(|(one, name)| Some(((*one)?, name)))
+                    {
+                        finding.notes.push(format!("{left_out} of the {name} was left out"));
+                    }
+                    return finding;
+                }
+                first.get_or_insert(finding);
+            }
+        }
+        first.expect("there is a variant of each")
+    }
+
+    fn one_receipt(
+        &self,
+        bytes: &[u8],
+        request: Option<&[u8]>,
+        answer: Option<&[u8]>,
+        files: &Files,
+    ) -> Finding {
+        let failed = |reason, detail: String| Finding::failed(Report::failed(reason, detail, self.at));
+        let mut answer = answer;
+        let mut reformatted = false;
+        let receipt = if let Ok(receipt) = serde_json::from_slice::<Receipt>(bytes) {
+            receipt
+        } else {
+            match receipt::cut(bytes) {
+                Ok((_, receipt)) => {
+                    answer = answer.or(Some(bytes));
+                    receipt
+                }
+                Err(error) => match receipt::in_reformatted(bytes) {
+                    Some(receipt) => {
+                        reformatted = answer.is_none();
+                        receipt
+                    }
+                    None => return failed(Reason::MalformedReceipt, error.to_string()),
+                },
+            }
+        };
+        if let Some(written_anew) = answer.and_then(receipt::in_reformatted) {
+            // The receipt in it may be the right one, which says nothing of the rest.
+            reformatted = written_anew.leaf_hash == receipt.leaf_hash;
+            answer = answer.filter(|_| !reformatted);
+        }
+        let answer_json = answer.map(|answer| json::read(items::without_receipt(answer).as_ref()));
+        let proof = match files.proof.as_deref().map(|proof| TlogProof::parse(&text(proof))).transpose() {
+            Ok(proof) => proof,
+            Err(error) => return failed(Reason::MalformedProof, error.to_string()),
+        };
+        let consistency =
+            match files.consistency.as_deref().map(|nodes| parse_nodes(&text(nodes))).transpose() {
+                Ok(consistency) => consistency,
+                Err(error) => return failed(Reason::MalformedProof, error.to_string()),
+            };
+        let evidence = Evidence {
+            proof: proof.as_ref(),
+            policy: files.policy.as_ref(),
+            previous: files.previous.as_deref(),
+            consistency: consistency.as_deref(),
+        };
+        let mut report = receipt::verify_with(&receipt, &evidence, request, answer, self.trust, self.at);
+        if reformatted {
+            report.add(Reason::Reformatted, "the answer was written anew; its bytes as received are needed");
+        }
+        if let Some(Err(JsonError::DuplicateMember)) = answer_json {
+            report.add(Reason::DuplicateMember, "the answer has two members of one name");
+        }
+        let shown = answer_json.and_then(Result::ok).filter(|_| report.checked.contains(&"answer"));
+        let says = show::headline(&report, "receipt", shown.as_ref());
+        Finding { content: shown.filter(|_| self.show), ..Finding::new(says, report) }
+    }
+}
+
+fn failed_json(error: JsonError, otherwise: Reason, at: u64) -> Report {
+    let reason = if error == JsonError::DuplicateMember { Reason::DuplicateMember } else { otherwise };
+    Report::failed(reason, error.to_string(), at)
 }
 
 fn read_policy(path: &Option<PathBuf>) -> Result<Option<Policy>, String> {
@@ -214,132 +519,22 @@ struct Files {
     answer: Option<Vec<u8>>,
     proof: Option<Vec<u8>>,
     policy: Option<Policy>,
-    previous: Option<Vec<u8>>,
+    /// A checkpoint.
+    previous: Option<String>,
     consistency: Option<Vec<u8>>,
 }
 
-fn check_receipt(bytes: &[u8], files: Files, trust: &Trust, at: u64) -> Report {
-    let (receipt, answer) = if let Ok(receipt) = serde_json::from_slice::<Receipt>(bytes) {
-        (receipt, files.answer)
-    } else {
-        match receipt::cut(bytes) {
-            Ok((_, receipt)) => (receipt, Some(files.answer.unwrap_or_else(|| bytes.to_vec()))),
-            Err(error) => return Report::failed(Reason::MalformedReceipt, error.to_string(), at),
-        }
-    };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let proof = match files.proof.map(|proof| TlogProof::parse(&text(&proof))).transpose() {
-        Ok(proof) => proof,
-        Err(error) => return Report::failed(Reason::MalformedProof, error.to_string(), at),
-    };
-    let consistency = match files.consistency.map(|nodes| parse_nodes(&text(&nodes))).transpose() {
-        Ok(consistency) => consistency,
-        Err(error) => return Report::failed(Reason::MalformedProof, error.to_string(), at),
-    };
-    let previous = files.previous.map(|bytes| checkpoint_in(&bytes));
-    let evidence = Evidence {
-        proof: proof.as_ref(),
-        policy: files.policy.as_ref(),
-        previous: previous.as_deref(),
-        consistency: consistency.as_deref(),
-    };
-    receipt::verify_with(&receipt, &evidence, files.request.as_deref(), answer.as_deref(), trust, at)
+/// A receipt, or the one in an answer.
+fn receipt_in(bytes: &[u8]) -> Option<Receipt> {
+    let receipt = serde_json::from_slice::<Receipt>(bytes).ok();
+    receipt.or_else(|| Some(receipt::cut(bytes).ok()?.1)).or_else(|| receipt::in_reformatted(bytes))
 }
 
 /// The checkpoint in a receipt, an answer or a log proof. What is none of these is handed on as it is: a checkpoint, or
 /// found to be none.
 fn checkpoint_in(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let receipt = serde_json::from_slice::<Receipt>(bytes).ok();
-    let receipt = receipt.or_else(|| Some(receipt::cut(bytes).ok()?.1));
-    let proof = receipt.and_then(|receipt| receipt.proof);
+    let text = text(bytes);
+    let proof = receipt_in(bytes).and_then(|receipt| receipt.proof);
     let proof = TlogProof::parse(proof.as_deref().unwrap_or(&text));
-    proof.map_or_else(|_| text.into_owned(), |proof| proof.checkpoint)
-}
-
-/// The envelope in a file: the bytes, base64 text, or the member `envelope` of a JSON answer. What is none of these
-/// is handed on as it is, and found malformed.
-fn envelope(bytes: Vec<u8>) -> Vec<u8> {
-    if bytes.get(ENVELOPE_IDENTIFIER_OFFSET..).is_some_and(|rest| rest.starts_with(b"MXL1")) {
-        return bytes;
-    }
-    let json = serde_json::from_slice::<serde_json::Value>(&bytes).ok();
-    let member = json.as_ref().and_then(|json| json.get("envelope")?.as_str());
-    let text = member.map_or_else(|| bytes.trim_ascii(), |text| text.as_bytes());
-    STANDARD.decode(text).unwrap_or(bytes)
-}
-
-fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, String> {
-    let path = path.as_ref();
-    fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-fn render(report: &Report) -> String {
-    let mut text = match report.verdict {
-        Verdict::Valid => "valid\n".to_owned(),
-        Verdict::Invalid => "invalid\n".to_owned(),
-        Verdict::Unknown => "cannot tell\n".to_owned(),
-    };
-    for finding in &report.reasons {
-        text.push_str(&format!("  reason       {}: {}\n", finding.code(), plain(&finding.detail)));
-    }
-    if let Some(license) = &report.license {
-        let until = license.valid_until.map_or_else(|| "without end".to_owned(), |date| date.to_string());
-        text.push_str(&format!("  license      {}\n", license.identifier));
-        text.push_str(&format!("  issuer       {}\n", plain(&license.issuer_name)));
-        text.push_str(&format!("  days         {} to {until}\n", license.valid_from));
-        text.push_str(&format!("  signed       {}\n", seconds(license.signed_at)));
-        if license.as_registered {
-            text.push_str("  number       as registered: its check character is wrong\n");
-        }
-    }
-    if let Some(receipt) = &report.receipt {
-        text.push_str(&format!("  entry        {} of {}\n", receipt.index, plain(&receipt.log)));
-        text.push_str(&format!("  time         {}\n", receipt.time));
-        text.push_str(&format!("  organisation {}\n", plain(&receipt.organisation)));
-        text.push_str(&format!("  decision     {} {} {}\n", receipt.route, receipt.decision, receipt.code));
-        if let Some(size) = receipt.checkpoint_size {
-            text.push_str(&format!("  checkpoint   size {size}\n"));
-        }
-        if let Some(witnesses) = receipt.witnesses {
-            text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
-        }
-    }
-    if let Some(pages) = &report.pages {
-        text.push_str(&format!("  entries      {} of {}\n", pages.entries, plain(&pages.log)));
-        if let Some(completeness) = &pages.completeness {
-            text.push_str(&format!("  trace        {completeness}\n"));
-        }
-        if let Some(delayed) = pages.delayed {
-            let (uses, days) = (delayed.uses, delayed.days_max);
-            let told = "as the exchange says, of all holders";
-            text.push_str(&format!(
-                "  delayed      {uses} uses now, {told}; each is told within {days} days\n"
-            ));
-        }
-        if let Some(witnesses) = pages.witnesses {
-            text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
-        }
-    }
-    if let Some(trust) = &report.trust {
-        text.push_str(&format!(
-            "  trust        sequence {}, made {}, ends {}\n",
-            trust.sequence,
-            seconds(trust.issued_at),
-            seconds(trust.expires)
-        ));
-    }
-    text.push_str(&format!("  at           {}\n", seconds(report.at)));
-    text.push_str(&format!("  checked      {}\n", list(&report.checked)));
-    text.push_str(&format!("  not checked  {}\n", list(&report.not_checked)));
-    text
-}
-
-/// Text out of a file that nobody vouches for: control characters could forge lines or move the cursor.
-fn plain(text: &str) -> String {
-    text.replace(char::is_control, "\u{fffd}")
-}
-
-fn list(names: &[&str]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+    proof.map_or_else(|_| text, |proof| proof.checkpoint)
 }

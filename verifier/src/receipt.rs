@@ -4,6 +4,7 @@ use crate::{
     Hash,
     checkpoint::Checkpoint,
     encoding::base64_bytes,
+    json,
     leaf::{LeafKind, Open, commitment, leaf_bytes},
     machine, merkle,
     note::{CosignerKey, SignedNote},
@@ -105,6 +106,13 @@ pub fn cut(answer: &[u8]) -> Result<(Vec<u8>, Receipt), CutError> {
     let json = member.strip_prefix(MEMBER).ok_or(CutError::NoReceipt)?;
     let receipt = serde_json::from_slice(json).map_err(|_| CutError::Malformed)?;
     Ok(([hashed, end].concat(), receipt))
+}
+
+/// The receipt of an answer that was written anew, such as by a pretty-printer: one that is a member of the answer, but does
+/// not stand where [`cut`] finds it. The bytes that it is for cannot be had from such an answer.
+pub fn in_reformatted(answer: &[u8]) -> Option<Receipt> {
+    let mut answer = json::read(answer).ok().filter(|_| cut(answer).is_err())?;
+    serde_json::from_value(answer.get_mut("receipt")?.take()).ok()
 }
 
 /// Writes the receipt into an answer as its last member. `answer` is a JSON object with at least one member; its

@@ -69,7 +69,7 @@ reasons! {
     KeyCompromised = "key-compromised" Unknown,
     /// A signature that the trust bundle requires of the issuer is missing.
     RequiredSuiteMissing = "required-suite-missing" Invalid,
-    /// The trust bundle requires a suite that this verifier cannot check.
+    /// A signature is of a suite that this verifier does not know or cannot check.
     UnsupportedSuite = "unsupported-suite" Unknown,
     /// An inclusion path does not fit its index and size.
     BadPath = "bad-path" Invalid,
@@ -80,6 +80,8 @@ reasons! {
     /// The license's last day is over.
     Expired = "expired" Invalid,
 
+    /// Nobody said by which key the trust bundle must be signed, so anybody may have made it.
+    NoAnchor = "no-anchor" Unknown,
     /// The trust bundle is past its end.
     TrustExpired = "trust-expired" Unknown,
     /// The trust bundle is older than one seen before.
@@ -104,6 +106,10 @@ reasons! {
     RequestNotRecorded = "request-not-recorded" Unknown,
     /// The answer is not the one the receipt is for.
     AnswerMismatch = "answer-mismatch" Invalid,
+    /// The answer was written anew, such as by a pretty-printer: its bytes, which the receipt is for, are gone.
+    Reformatted = "reformatted" Unknown,
+    /// A JSON object has two members of one name: two readers could read two things.
+    DuplicateMember = "duplicate-member" Invalid,
     /// The trust bundle does not know the log.
     UnknownLog = "unknown-log" Unknown,
     /// There is no proof that the leaf stands in the log.
@@ -157,6 +163,10 @@ reasons! {
     Inconsistent = "inconsistent" Invalid,
     /// The log signed two different trees of one size: it shows different people different logs.
     SplitView = "split-view" Invalid,
+    /// A folder of a log holds no checkpoint, or lacks tiles or bundles up to it.
+    LogIncomplete = "log-incomplete" Unknown,
+    /// A tile or bundle of a log is not what the others and the checkpoint make of it.
+    BadTile = "bad-tile" Invalid,
 }
 
 impl Reason {
@@ -172,6 +182,22 @@ impl Reason {
                 | Self::RequiredSuiteMissing
                 | Self::BadCheckpoint
         )
+    }
+
+    /// Whether a trust bundle of somebody else's making could bring this reason up: one that nobody signed cannot speak
+    /// against a log either.
+    const fn rests_on_anchor(self) -> bool {
+        self.rests_on_trust()
+            || matches!(
+                self,
+                Self::BadCosignature
+                    | Self::Inconsistent
+                    | Self::SplitView
+                    | Self::TwoLabels
+                    | Self::EntriesMissing
+                    | Self::BadIndexRoot
+                    | Self::BadTile
+            )
     }
 }
 
@@ -327,6 +353,22 @@ pub struct Report {
     /// About pages of entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pages: Option<PageFacts>,
+    /// About a whole log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogFacts>,
+}
+
+/// What a log's tiles and bundles hold; believed only under the verdict `valid`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogFacts {
+    /// Origin of the log.
+    pub origin: String,
+    /// Size of the checkpoint's tree.
+    pub size: u64,
+    /// Who else saw that checkpoint, when any witnesses are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<WitnessFacts>,
 }
 
 impl Report {
@@ -335,6 +377,7 @@ impl Report {
         let mut report = Self { trust: Some(TrustFacts::of(trust)), ..Self::bare(at) };
         if !trust.is_anchored() {
             report.not_checked.push("trust-signature");
+            report.add(Reason::NoAnchor, "whose key signed the trust bundle is not known");
         }
         if at >= trust.expires {
             report.add(Reason::TrustExpired, format!("the trust bundle ended {}", seconds(trust.expires)));
@@ -360,14 +403,18 @@ impl Report {
             license: None,
             receipt: None,
             pages: None,
+            log: None,
         }
     }
 
-    pub(crate) fn add(&mut self, reason: Reason, detail: impl Into<String>) {
+    /// Adds a reason, which takes the verdict with it.
+    pub fn add(&mut self, reason: Reason, detail: impl Into<String>) {
         self.reasons.push(Finding { reason, detail: detail.into() });
-        let stale = self.has(Reason::TrustExpired);
+        let (stale, unsigned) = (self.has(Reason::TrustExpired), self.has(Reason::NoAnchor));
         let invalid = |found: &Finding| {
-            found.reason.verdict() == Verdict::Invalid && !(stale && found.reason.rests_on_trust())
+            found.reason.verdict() == Verdict::Invalid
+                && !(stale && found.reason.rests_on_trust())
+                && !(unsigned && found.reason.rests_on_anchor())
         };
         self.verdict = if self.reasons.iter().any(invalid) { Verdict::Invalid } else { Verdict::Unknown };
     }
@@ -413,5 +460,19 @@ mod tests {
         assert_eq!(report.verdict, Verdict::Unknown);
         report.add(Reason::BadSignature, "");
         assert_eq!(report.verdict, Verdict::Invalid);
+    }
+
+    #[test]
+    fn an_unsigned_bundle_speaks_for_nothing_and_against_nobody() {
+        for reason in [Reason::UnknownSigner, Reason::BadCheckpoint, Reason::SplitView] {
+            let mut report = Report::failed(Reason::NoAnchor, "", 0);
+            report.add(reason, "");
+            assert_eq!(report.verdict, Verdict::Unknown, "{reason}");
+            report.add(Reason::MalformedEnvelope, "");
+            assert_eq!(report.verdict, Verdict::Invalid);
+        }
+        let mut report = Report::failed(Reason::TrustExpired, "", 0);
+        report.add(Reason::SplitView, "");
+        assert_eq!(report.verdict, Verdict::Invalid, "an expired bundle still knows the log");
     }
 }

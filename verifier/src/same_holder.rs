@@ -6,13 +6,13 @@
 //! holder that a portal names in a search, a grant, or a trace.
 
 use crate::{
+    json,
     leaf::{Labels, Open},
     receipt::{self, Receipt},
     report::{Reason, Report, Verdict},
     trust::Trust,
 };
 use schemas::{codes::Decision, holder::HolderRef, routes::Route};
-use serde_json::Value;
 
 /// A receipt with the request it is for.
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ pub fn verify(one: &Side, two: &Side, trust: &Trust, at: u64) -> Report {
 /// The holder that the request of a permit names, and the labels that the permit shows.
 fn named(side: &Side) -> Option<(HolderRef, Vec<[u8; 16]>)> {
     let open = Open::parse(&side.receipt.open).ok()?;
-    let request: Value = serde_json::from_slice(side.request.as_deref()?).ok()?;
+    let request = json::read(side.request.as_deref()?).ok()?;
     let holder = match Route::from_number(open.route)? {
         Route::Search | Route::GrantCreate | Route::GrantRevoke | Route::Trace => request.get("holder")?,
         Route::Verify | Route::Retrieve => request.get("license")?.get("holder")?,

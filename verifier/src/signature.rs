@@ -9,8 +9,28 @@ pub type KeyId = [u8; 16];
 /// Bytes of a signature value; the same in every suite.
 pub const SIGNATURE_BYTES: usize = 64;
 
+/// Most signatures on a license.
+pub const MAX_SIGNATURES: usize = 8;
+
+/// The suites of all signatures of an envelope: ascending, each once, zeros behind them.
+pub type Suites = [u8; MAX_SIGNATURES];
+
+/// Bytes of the message that is signed.
+pub const MESSAGE_BYTES: usize = CONTEXT.len() + 1 + MAX_SIGNATURES + 8 + 32;
+
 /// What the message begins with, so that a signature over a license is never one over something else.
-const CONTEXT: &[u8] = b"miaoxiang license v1\0";
+const CONTEXT: &[u8] = b"miaoxiang license v2\0";
+
+/// Order of the group of P-256, and half of it, rounded down: of the two values s and order − s, which verify alike, only
+/// the one that is not above the half is accepted.
+const P256_ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
+    0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+const P256_HALF_ORDER: [u8; 32] = [
+    0x7f, 0xff, 0xff, 0xff, 0x80, 0x00, 0x00, 0x00, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xde,
+    0x73, 0x7d, 0x56, 0xd3, 0x8b, 0xcf, 0x42, 0x79, 0xdc, 0xe5, 0x61, 0x7e, 0x31, 0x92, 0xa8,
+];
 
 /// SubjectPublicKeyInfo of an Ed25519 key (RFC 8410) up to the 32 key bytes.
 const ED25519_PREFIX: &[u8] = &[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -80,9 +100,52 @@ pub fn key_id(spki_der: &[u8]) -> KeyId {
     *sha256(&[spki_der]).first_chunk().expect("a digest is longer than 16 bytes")
 }
 
-/// The message that a signature over a tree of license bodies covers.
-pub fn message(suite: Suite, size: u64, root: &Hash) -> Vec<u8> {
-    [CONTEXT, &[suite.number()], &size.to_be_bytes(), root].concat()
+/// The list of an envelope's suites. `None` unless they ascend strictly from 1 on and are at most [`MAX_SIGNATURES`].
+pub fn suites(numbers: impl IntoIterator<Item = u8>) -> Option<Suites> {
+    let mut list = [0; MAX_SIGNATURES];
+    let mut places = list.iter_mut();
+    let mut last = 0;
+    for number in numbers {
+        if number <= last {
+            return None;
+        }
+        *places.next()? = number;
+        last = number;
+    }
+    Some(list)
+}
+
+/// The message that a signature over a tree of license bodies covers. It names every suite of the envelope, so that none
+/// of the signatures can be left out unnoticed.
+pub fn message(suite: Suite, suites: &Suites, size: u64, root: &Hash) -> [u8; MESSAGE_BYTES] {
+    let mut message = [0; MESSAGE_BYTES];
+    let mut room = message.as_mut_slice();
+    for part in [CONTEXT, &[suite.number()], suites, &size.to_be_bytes(), root] {
+        if let Some(place) = room.split_off_mut(..part.len()) {
+            place.copy_from_slice(part);
+        }
+    }
+    message
+}
+
+/// Whether a signature value is in the one form that is accepted of its suite: in ECDSA, s is not above half the order.
+fn is_normal(suite: Suite, value: &[u8]) -> bool {
+    suite != Suite::Es256 || value.last_chunk().is_some_and(|s: &[u8; 32]| *s <= P256_HALF_ORDER)
+}
+
+/// Brings a signature value into the one form that is accepted of its suite. Whatever signs, also a token, may give the
+/// other one.
+pub fn normalise(suite: Suite, value: &mut [u8]) {
+    if is_normal(suite, value) {
+        return;
+    }
+    let Some(s) = value.last_chunk_mut::<32>() else { return };
+    let mut borrow = false;
+    for (s, order) in s.iter_mut().zip(P256_ORDER).rev() {
+        let (difference, first) = order.overflowing_sub(*s);
+        let (difference, second) = difference.overflowing_sub(borrow.into());
+        (*s, borrow) = (difference, first || second);
+    }
 }
 
 /// SubjectPublicKeyInfo (DER) of a public key: 32 bytes for Ed25519, the uncompressed point for P-256. `None` for
@@ -129,10 +192,11 @@ impl PublicKey {
         self.suite
     }
 
-    /// Whether `signature` is one of this key over `message`.
+    /// Whether `signature` is one of this key over `message`, in the one form that is accepted: see [`normalise`].
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         let Some((_, _, algorithm)) = self.suite.parameters() else { return false };
-        UnparsedPublicKey::new(algorithm, &self.key).verify(message, signature).is_ok()
+        is_normal(self.suite, signature)
+            && UnparsedPublicKey::new(algorithm, &self.key).verify(message, signature).is_ok()
     }
 }
 
@@ -146,10 +210,57 @@ mod tests {
 
     #[test]
     fn message_is_laid_out_as_the_format_says() {
-        let message = message(Suite::Es256, 0x0102, &[9; 32]);
-        assert_eq!(message[..21], *b"miaoxiang license v1\0");
-        assert_eq!(message[21..30], [2, 0, 0, 0, 0, 0, 0, 1, 2]);
-        assert_eq!(message[30..], [9; 32]);
+        let message = message(Suite::Es256, &suites([1, 2]).unwrap(), 0x0102, &[9; 32]);
+        assert_eq!(message[..21], *b"miaoxiang license v2\0");
+        assert_eq!(message[21..30], [2, 1, 2, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(message[30..38], [0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(message[38..], [9; 32]);
+    }
+
+    #[test]
+    fn suites_ascend_each_once() {
+        assert_eq!(suites([1, 2, 9]), Some([1, 2, 9, 0, 0, 0, 0, 0]));
+        assert_eq!(suites([]), Some([0; 8]));
+        assert_eq!(suites(1..9), Some([1, 2, 3, 4, 5, 6, 7, 8]));
+        for wrong in [&[0][..], &[1, 1], &[2, 1], &[1, 2, 0], &[1, 2, 3, 4, 5, 6, 7, 8, 9]] {
+            assert_eq!(suites(wrong.iter().copied()), None, "{wrong:?}");
+        }
+    }
+
+    /// Of s and order − s, which ring takes both, one is accepted, and it is what signing ends with.
+    #[test]
+    fn an_ecdsa_value_has_one_form() {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random);
+        let pair = pair.unwrap();
+        let der = spki(Suite::Es256, pair.public_key().as_ref()).unwrap();
+        let key = PublicKey::from_spki(Suite::Es256, &der).unwrap();
+        let takes = |value: &[u8]| {
+            let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref());
+            key.verify(b"m", value).is_ok()
+        };
+        let mut turned = 0;
+        for _ in 0..40 {
+            let made = pair.sign(&random, b"m").unwrap().as_ref().to_vec();
+            let mut value = made.clone();
+            normalise(Suite::Es256, &mut value);
+            turned += u32::from(value != made);
+            assert_eq!(value != made, !key.verify(b"m", &made));
+            assert!(takes(&made) && takes(&value) && key.verify(b"m", &value));
+            let again = value.clone();
+            normalise(Suite::Es256, &mut value);
+            assert_eq!(value, again);
+        }
+        assert!(turned > 0);
+        let mut limit = [P256_HALF_ORDER, P256_HALF_ORDER].concat();
+        assert!(is_normal(Suite::Es256, &limit));
+        *limit.last_mut().unwrap() += 1;
+        assert!(!is_normal(Suite::Es256, &limit) && is_normal(Suite::Ed25519, &limit));
+        normalise(Suite::Es256, &mut limit);
+        assert_eq!(limit[32..], P256_HALF_ORDER, "order − (half + 1) is the half of an odd order");
+        assert!(!is_normal(Suite::Es256, &[]));
+        normalise(Suite::Es256, &mut []);
     }
 
     #[test]
@@ -166,7 +277,8 @@ mod tests {
                 es.sign(&random, b"m").unwrap().as_ref().to_vec(),
             ),
         ];
-        for (suite, public, value) in signed {
+        for (suite, public, mut value) in signed {
+            normalise(suite, &mut value);
             assert_eq!(value.len(), SIGNATURE_BYTES);
             let key = PublicKey::from_spki(suite, &spki(suite, &public).unwrap()).unwrap();
             assert!(key.verify(b"m", &value));

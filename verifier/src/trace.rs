@@ -12,6 +12,7 @@ use crate::{
     checkpoint::Checkpoint,
     encoding::{base64_bytes, hex_bytes},
     index::{self, Terminal},
+    json,
     leaf::{
         Completion, HolderLink, Labels, LeafKind, Open, inner_commitment, inner_commitment_of,
         insider_digest, statement_leaf,
@@ -19,7 +20,7 @@ use crate::{
     merkle,
     policy::Policy,
     proof::{MAX_PATH_NODES, MAX_PROOF_BYTES},
-    receipt::{self, Receipt},
+    receipt::{self, Evidence, Receipt},
     report::{PageFacts, Reason, Report, WitnessFacts},
     sha256,
     trust::Trust,
@@ -30,6 +31,7 @@ use schemas::{
     routes::Route,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::HashSet;
 
 /// Bytes in base64.
@@ -153,9 +155,8 @@ impl Told {
             #[serde(default)]
             released: Vec<u64>,
         }
-        // A list would be read as the members in their order.
-        let text = Some(self.document.as_str()).filter(|text| text.starts_with('{'))?;
-        serde_json::from_str(text).ok().map(|Document { released }| released)
+        let document = json::read(self.document.as_bytes()).ok().filter(Value::is_object)?;
+        serde_json::from_value(document).ok().map(|Document { released }| released)
     }
 }
 
@@ -450,9 +451,9 @@ pub fn reason_name(number: u16) -> String {
 /// must have seen each page's checkpoint. `at` in seconds since 1970.
 pub fn verify_trace(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64) -> Report {
     let mut report = Report::new(trust, at);
-    let pages = read_pages::<TracePage>(file, &mut report);
+    let pages = read_pages::<TracePage>(file, trust, policy, &mut report);
     let Some((first, rest)) = pages.split_first() else {
-        report.add(Reason::MalformedPage, "no page can be read");
+        no_page(&mut report);
         return report;
     };
     let mut entries: Vec<&TraceEntry> = Vec::new();
@@ -588,9 +589,9 @@ fn check_end(first: &TracePage, entries: &[&TraceEntry], size: u64, proof: &Inde
 /// Checks an auditor's pages: the answers of `POST /v1/log/query`, one a line; policy and time as for [`verify_trace`].
 pub fn verify_audit(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64) -> Report {
     let mut report = Report::new(trust, at);
-    let pages = read_pages::<AuditPage>(file, &mut report);
+    let pages = read_pages::<AuditPage>(file, trust, policy, &mut report);
     let Some(first) = pages.first() else {
-        report.add(Reason::MalformedPage, "no page can be read");
+        no_page(&mut report);
         return report;
     };
     let mut next = Some(first.from_index);
@@ -674,21 +675,40 @@ fn is_for<P: Page>(receipt: &Receipt, open: &Open, page: &P) -> bool {
         && page.is_of(&open.labels)
 }
 
-/// Reads the pages of a file, one a line, each checked against its receipt if it carries one.
-fn read_pages<P: Page>(file: &[u8], report: &mut Report) -> Vec<P> {
+fn no_page(report: &mut Report) {
+    if !report.has(Reason::Reformatted) {
+        report.add(Reason::MalformedPage, "no page can be read");
+    }
+}
+
+/// Reads the pages of a file, one a line, each checked against its receipt if it carries one, and the receipt against its
+/// proof if it has one.
+fn read_pages<P: Page>(file: &[u8], trust: &Trust, policy: Option<&Policy>, report: &mut Report) -> Vec<P> {
     let mut pages = Vec::new();
     if file.len() > MAX_FILE_BYTES {
         return pages;
     }
-    let mut receipts = true;
-    for line in file.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+    let mut lines: Vec<&[u8]> = file.split(|byte| *byte == b'\n').collect();
+    lines.retain(|line| !line.trim_ascii().is_empty());
+    if json::count(file).is_some_and(|values| values != lines.len()) {
+        report.add(Reason::Reformatted, "a page is one line, in the bytes as they were received");
+        return pages;
+    }
+    let (mut receipts, mut proofs) = (true, true);
+    for line in lines {
         let (page, receipt) = match receipt::cut(line) {
             Ok((answer, receipt)) => {
+                let evidence = Evidence { policy, ..Evidence::default() };
+                let own = receipt::verify_with(&receipt, &evidence, None, Some(line), trust, report.at);
+                for finding in own.reasons {
+                    if finding.reason == Reason::NoProof {
+                        proofs = false;
+                    } else if !report.has(finding.reason) {
+                        report.add(finding.reason, format!("a page's receipt: {}", finding.detail));
+                    }
+                }
                 let open = Open::parse(&receipt.open).ok();
                 let open = open.filter(|open| open.answer_digest == sha256(&[&answer]));
-                if open.is_none() || receipt.computed_leaf_hash() != receipt.leaf_hash {
-                    report.add(Reason::AnswerMismatch, "a page is not the answer that its receipt is for");
-                }
                 (serde_json::from_slice::<P>(&answer), open.map(|open| (receipt, open)))
             }
             Err(_) => {
@@ -706,12 +726,11 @@ fn read_pages<P: Page>(file: &[u8], report: &mut Report) -> Vec<P> {
             Err(error) => report.add(Reason::MalformedPage, error.to_string()),
         }
     }
-    // That the answers were given at all is for `verifier receipt` to check.
-    if receipts {
-        report.checked.push("answer")
-    } else {
-        report.not_checked.push("answer")
-    }
+    let mut note = |name, holds| {
+        if holds { report.checked.push(name) } else { report.not_checked.push(name) }
+    };
+    note("answer", receipts);
+    note("receipt-proof", receipts && proofs);
     pages
 }
 

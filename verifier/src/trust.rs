@@ -35,6 +35,10 @@ pub struct TrustBundle {
     pub witnesses: Vec<CosignerKey>,
     /// Origins of peer exchanges.
     pub peers: Vec<String>,
+    /// Key of the trust authority that signs it, which vouches for nothing by itself: it is what a checker without an anchor
+    /// may pin. Filled in by who signs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<VerifierKey>,
 }
 
 /// An issuing authority.
@@ -118,6 +122,9 @@ pub enum TrustError {
     /// A key, an organisation, a log or a witness stands twice.
     #[error("{0} stands twice in the trust bundle")]
     Duplicate(String),
+    /// The key that it names as its authority's is not the anchor.
+    #[error("the trust bundle names another key as its authority's")]
+    Authority,
     /// A log's key has another name than the log.
     #[error("the key of log {0} has another name")]
     LogName(String),
@@ -136,7 +143,9 @@ impl TrustError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Rollback { .. } => Reason::TrustRollback,
-            Self::Note(NoteError::BadSignature(_) | NoteError::NoKnownKey) => Reason::BadTrustSignature,
+            Self::Note(NoteError::BadSignature(_) | NoteError::NoKnownKey) | Self::Authority => {
+                Reason::BadTrustSignature
+            }
             _ => Reason::MalformedTrust,
         }
     }
@@ -210,8 +219,8 @@ impl Trust {
         Ok(Self { bundle, anchored: true, keys, issuers })
     }
 
-    /// Reads a bundle from its signed note. Without an `anchor` the caller vouches for the text itself, no signature
-    /// is checked, and reports say so. `minimum_sequence` is the highest sequence the caller has seen.
+    /// Reads a bundle from its signed note. Without an `anchor` no signature is checked, and no report that rests on the
+    /// bundle is more than cannot tell. `minimum_sequence` is the highest sequence the caller has seen.
     ///
     /// # Errors
     /// [`TrustError`]
@@ -229,6 +238,9 @@ impl Trust {
         let line = line.ok_or_else(|| TrustError::Malformed("more than one line".to_owned()))?;
         let bundle: TrustBundle =
             serde_json::from_str(line).map_err(|error| TrustError::Malformed(error.to_string()))?;
+        if anchor.zip(bundle.authority.as_ref()).is_some_and(|(anchor, named)| anchor != named) {
+            return Err(TrustError::Authority);
+        }
         if bundle.sequence < minimum_sequence {
             return Err(TrustError::Rollback { found: bundle.sequence, minimum: minimum_sequence });
         }

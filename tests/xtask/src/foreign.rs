@@ -146,7 +146,8 @@ fn drive(workspace: &Workspace, program: &Path, data: &Path, out: &Path) -> anyh
     let verify = || {
         let mut command = Command::new(workspace.built("verifier"));
         command.arg("receipt").arg(&answer).arg("--proof").arg(&proof).arg("--policy").arg(&policy);
-        command.arg("--trust").arg(out.join("trust-bundle.note"));
+        let anchor = std::fs::read_to_string(data.join("pki/trust-anchor.vkey")).context("the anchor")?;
+        command.arg("--trust").arg(out.join("trust-bundle.note")).arg("--anchor").arg(anchor.trim_end());
         command.output().context("verifier")
     };
     std::fs::write(&policy, format!("witness foreign {key}\nquorum foreign\n"))?;

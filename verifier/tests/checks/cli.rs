@@ -1,11 +1,21 @@
 use crate::fixture::*;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use schemas::codes::Code;
 use std::{
     fs,
     path::PathBuf,
     process::{Command, Output},
 };
-use verifier::receipt::{Receipt, attach};
+use verifier::{
+    Hash,
+    checkpoint::Checkpoint,
+    leaf::{LeafKind, Open, leaf_bytes},
+    license::LicenseContent,
+    merkle::{BatchTree, leaf_hash},
+    receipt::{Receipt, attach},
+    sha256,
+    trust::{TrustBundle, encode_text},
+};
 
 const AT: &str = "2026-09-21T22:13:20+08:00";
 
@@ -25,10 +35,16 @@ impl Files {
     }
 
     fn run(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let anchor = note_key(9, "trust.example").1.to_string();
+        self.run_without_anchor(&[arguments, &["--anchor", &anchor]].concat())
+    }
+
+    fn run_without_anchor(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_verifier"))
             .current_dir(&self.0)
+            .args(["--at", AT])
+            .args(if arguments.contains(&"--trust") { &[][..] } else { &["--trust", "trust"] })
             .args(arguments)
-            .args(["--trust", "trust", "--at", AT])
             .output()
             .unwrap();
         (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
@@ -43,16 +59,20 @@ fn checks_a_license_as_bytes_text_or_answer() {
     files.write("raw", &envelope);
     files.write("text", format!("{text}\n"));
     files.write("answer", format!(r#"{{"identifier":"x","envelope":"{text}"}}"#));
-    let anchor = note_key(9, "trust.example").1.to_string();
     for file in ["raw", "text", "answer"] {
-        let (code, output) = files.run(&["license", file, "--anchor", &anchor]);
+        let (code, output) = files.run(&["license", file]);
         assert_eq!(code, Some(0), "{output}");
-        assert!(output.starts_with("valid\n") && output.contains("not checked  current-state\n"), "{output}");
+        assert!(output.starts_with("signature genuine; state today NOT checked\n"), "{output}");
+        assert!(output.contains("not checked  current-state\n"), "{output}");
     }
     let (code, output) = files.run(&["license", "raw", "--output", "json"]);
     let json: serde_json::Value = serde_json::from_str(&output).unwrap();
     assert_eq!((code, &json["verdict"]), (Some(0), &"valid".into()));
-    assert_eq!(json["notChecked"], serde_json::json!(["trust-signature", "current-state"]));
+    assert_eq!(json["says"], "signature genuine; state today NOT checked");
+    assert_eq!(json["notChecked"], serde_json::json!(["current-state"]));
+    files.write("twice", format!(r#"{{"envelope":"{text}","envelope":"AAAA"}}"#));
+    let (code, output) = files.run(&["license", "twice"]);
+    assert!(code == Some(1) && output.contains("duplicate-member"), "{output}");
     files.write("rubbish", "rubbish");
     let (code, output) = files.run(&["license", "rubbish", "--output", "json"]);
     let json: serde_json::Value = serde_json::from_str(&output).unwrap();
@@ -71,10 +91,10 @@ fn checks_a_receipt_alone_or_in_its_answer() {
     files.write("proof", proof_of(&bare).to_text());
     let (code, output) = files.run(&["receipt", "receipt"]);
     assert_eq!(code, Some(0), "{output}");
-    assert!(output.contains("not checked  trust-signature, request, answer\n"), "{output}");
+    assert!(output.contains("not checked  request, answer\n"), "{output}");
     let (code, output) = files.run(&["receipt", "answer"]);
     assert_eq!(code, Some(2), "{output}");
-    assert!(output.starts_with("cannot tell\n  reason       no-proof"), "{output}");
+    assert!(output.starts_with("cannot tell: no-proof\n  reason       no-proof"), "{output}");
     let (code, output) = files.run(&["receipt", "answer", "--proof", "proof", "--request", "request"]);
     assert_eq!(code, Some(0), "{output}");
     assert!(output.contains("checked      leaf, request, answer, checkpoint, inclusion\n"), "{output}");
@@ -109,7 +129,10 @@ fn holds_a_receipt_against_a_policy_and_an_earlier_checkpoint() {
     assert!(code == Some(0) && output.contains("witnesses    1 of 2\n"), "{output}");
     let (code, output) = files.run(&["receipt", "receipt", "--proof", "proof", "--policy", "two"]);
     assert!(code == Some(2) && output.contains("witnesses-short"), "{output}");
-    assert!(output.starts_with("cannot tell\n") && output.contains("witnesses    1 of 2\n"), "{output}");
+    assert!(
+        output.starts_with("cannot tell: witnesses-short\n") && output.contains("witnesses    1 of 2\n"),
+        "{output}"
+    );
     let (code, output) = files.run(&["receipt", "receipt", "--policy", "empty"]);
     assert!(code == Some(64) && output.contains("empty: "), "{output}");
 
@@ -130,7 +153,7 @@ fn a_bundle_that_cannot_be_believed_tells_nothing() {
     let files = Files::new("trust");
     files.write("raw", good_envelope());
     let stranger = note_key(8, "trust.example").1.to_string();
-    let (code, output) = files.run(&["license", "raw", "--anchor", &stranger]);
+    let (code, output) = files.run_without_anchor(&["license", "raw", "--anchor", &stranger]);
     assert!(code == Some(2) && output.contains("bad-trust-signature"), "{output}");
     let (code, output) = files.run(&["license", "raw", "--minimum-sequence", "8"]);
     assert!(code == Some(2) && output.contains("trust-rollback"), "{output}");
@@ -147,7 +170,8 @@ fn misuse_exits_64() {
         &["license"][..],
         &["license", "missing"],
         &["nothing", "raw"],
-        &["license", "raw", "--anchor", "rubbish"],
+        &["license", "raw", "--trust-on-first-use", "beside-an-anchor"],
+        &["log", "raw"],
         &["license", "raw", "--at", "yesterday"],
         &["license", "raw", "--output", "xml"],
         &["receipt", "raw", "--request", "missing"],
@@ -192,4 +216,256 @@ fn checks_pages_and_compares_two_receipts() {
     assert_eq!(code, Some(64), "a second receipt without a question");
     let (code, output) = files.run(&["receipt", "receipt", "rubbish", "--same-holder"]);
     assert!(code == Some(1) && output.contains("malformed-receipt"), "{output}");
+}
+
+#[test]
+fn without_an_anchor_nothing_that_rests_on_the_bundle_can_be_told() {
+    let files = Files::new("no-anchor");
+    files.write("raw", good_envelope());
+    files.write("receipt", serde_json::to_vec(&good_receipt()).unwrap());
+    // A bundle of a forger's own making, with keys of the forger's.
+    let mut forged = bundle();
+    forged.issuers[0].keys = vec![Pair::ed25519(77).trust_key()];
+    files.write("forged", sign_note(66, "trust.example", &encode_text(&forged)));
+    files.write("made", envelope(&content(), &[&Pair::ed25519(77)]));
+    for (command, file, trust) in
+        [("license", "raw", "trust"), ("receipt", "receipt", "trust"), ("license", "made", "forged")]
+    {
+        let (code, output) = files.run_without_anchor(&[command, file, "--trust", trust]);
+        assert_eq!(code, Some(2), "{output}");
+        assert!(output.starts_with("cannot tell: no-anchor\n"), "{output}");
+    }
+    // It cannot speak against anybody either; what is broken in itself is.
+    let (code, output) = files.run_without_anchor(&["license", "raw", "--trust", "forged"]);
+    assert!(code == Some(2) && output.contains("unknown-signer"), "{output}");
+    files.write("broken", &good_envelope()[1..]);
+    assert_eq!(files.run_without_anchor(&["license", "broken", "--trust", "trust"]).0, Some(1));
+}
+
+#[test]
+fn a_pin_takes_the_first_authority_and_no_other() {
+    let files = Files::new("pin");
+    let _ = fs::remove_file(files.0.join("pin"));
+    files.write("raw", good_envelope());
+    let run = |trust: &str| {
+        files.run_without_anchor(&["license", "raw", "--trust-on-first-use", "pin", "--trust", trust])
+    };
+    // What its own authority did not sign is never pinned.
+    let mut mine = bundle();
+    mine.authority = None;
+    files.write("nameless", trust_note(&mine));
+    files.write("other", sign_note(66, "trust.example", &encode_text(&bundle())));
+    for (trust, reason) in [("nameless", "no-anchor"), ("other", "bad-trust-signature")] {
+        let (code, output) = run(trust);
+        assert!(code == Some(2) && output.starts_with(&format!("cannot tell: {reason}\n")), "{output}");
+        assert!(!files.0.join("pin").exists());
+    }
+    let (code, output) = run("trust");
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.starts_with("FIRST USE: trust authority trust.example believed unseen"), "{output}");
+    assert!(
+        output.lines().next().unwrap().ends_with("; signature genuine; state today NOT checked"),
+        "{output}"
+    );
+    let (code, output) = run("trust");
+    assert!(code == Some(0) && output.starts_with("signature genuine"), "{output}");
+    // Another authority, and an older bundle of the same.
+    let mut forged = bundle();
+    forged.authority = Some(note_key(66, "trust.example").1);
+    files.write("forged", sign_note(66, "trust.example", &encode_text(&forged)));
+    files.write("older", trust_note(&TrustBundle { sequence: 6, ..bundle() }));
+    for (trust, reason) in [("forged", "bad-trust-signature"), ("older", "trust-rollback")] {
+        let (code, output) = run(trust);
+        assert!(
+            code == Some(2) && output.contains(reason) && output.contains("is pinned in pin"),
+            "{output}"
+        );
+    }
+    files.write("newer", trust_note(&TrustBundle { sequence: 9, ..bundle() }));
+    assert_eq!(run("newer").0, Some(0));
+    assert_eq!(run("trust").0, Some(2), "what was seen since is remembered");
+    files.write("pin", "rubbish");
+    assert_eq!(run("trust").0, Some(64));
+}
+
+#[test]
+fn the_first_line_says_what_a_receipt_shows() {
+    let files = Files::new("headline");
+    files.write("permit", attach(ANSWER, &good_receipt()));
+    let denial = Open { decision: 2, code: Code::NotPermitted.number(), ..open() };
+    let refused = receipt_of(denial.encode(), INDEX);
+    let proof = Some(proof_of(&refused).to_text());
+    files.write("denial", serde_json::to_vec(&Receipt { proof, ..refused }).unwrap());
+    for (file, says) in [
+        ("permit", "receipt genuine: the request was permitted; the license was then valid\n"),
+        ("denial", "receipt genuine: the request was REFUSED (not-permitted)\n"),
+    ] {
+        let (code, output) = files.run(&["receipt", file]);
+        assert!(code == Some(0) && output.starts_with(says), "{output}");
+    }
+    // The content comes only when it is asked for.
+    files.write("raw", good_envelope());
+    let holder = "TEST-HOLDER-1";
+    for output in ["text", "json"] {
+        let (_, without) = files.run(&["license", "raw", "--output", output]);
+        let (_, shown) = files.run(&["license", "raw", "--output", output, "--show"]);
+        assert!(!without.contains(holder) && shown.contains(holder), "{shown}");
+    }
+    let (_, shown) = files.run(&["receipt", "permit", "--show"]);
+    assert!(shown.contains("\"verdict\": \"valid\""), "{shown}");
+    // A body that nobody known signed is not shown.
+    files.write("made", envelope(&content(), &[&Pair::ed25519(77)]));
+    let (_, shown) = files.run(&["license", "made", "--show"]);
+    assert!(!shown.contains(holder), "{shown}");
+}
+
+#[test]
+fn what_editors_and_printers_do_to_a_file_is_named() {
+    let files = Files::new("tolerant");
+    let answer = attach(ANSWER, &good_receipt());
+    let pretty = serde_json::to_string_pretty(&serde_json::from_slice::<serde_json::Value>(&answer).unwrap());
+    let pretty = pretty.unwrap();
+    files.write("request", REQUEST);
+    files.write("pretty", &pretty);
+    for arguments in [&["receipt", "pretty"][..], &["receipt", "receipt", "--answer", "pretty"]] {
+        files.write("receipt", serde_json::to_vec(&good_receipt()).unwrap());
+        let (code, output) = files.run(arguments);
+        assert_eq!(code, Some(2), "{output}");
+        assert!(output.starts_with("cannot tell: reformatted\n"), "{output}");
+        assert!(output.contains("its bytes as received are needed"), "{output}");
+    }
+    let with =
+        |before: &str, bytes: &[u8], behind: &str| [before.as_bytes(), bytes, behind.as_bytes()].concat();
+    let envelope = good_envelope();
+    for (before, behind, said) in [
+        ("", "\n", "the final newline of the"),
+        ("", "\r\n", "the final newline of the"),
+        ("\u{feff}", "", "the byte order mark of the"),
+        ("\u{feff}", "\n", "the byte order mark and the final newline of the"),
+    ] {
+        files.write("answer", with(before, &answer, behind));
+        files.write("bare", with("", ANSWER, ""));
+        files.write("changed", with(before, REQUEST, behind));
+        files.write("raw", with(before, &envelope, behind));
+        for arguments in [
+            &["receipt", "answer"][..],
+            &["receipt", "receipt", "--answer", "bare", "--request", "changed"],
+            &["license", "raw"],
+        ] {
+            let (code, output) = files.run(arguments);
+            assert!(code == Some(0) && output.contains(said), "{arguments:?}: {output}");
+        }
+        // Another change beside it stays a change.
+        files.write("answer", with(before, &[b" ", &answer[..]].concat(), behind));
+        files.write("raw", with(before, &envelope, &format!("{behind} ")));
+        assert_eq!(files.run(&["receipt", "answer"]).0, Some(1));
+        assert_eq!(files.run(&["license", "raw"]).0, Some(1));
+    }
+    files.write("twice", attach(br#"{"verdict":"valid","verdict":"invalid"}"#, &good_receipt()));
+    let (code, output) = files.run(&["receipt", "twice"]);
+    assert!(code == Some(1) && output.contains("duplicate-member"), "{output}");
+}
+
+#[test]
+fn many_items_have_a_line_each_and_the_worst_counts() {
+    let files = Files::new("many");
+    for folder in ["good", "mixed", "empty"] {
+        fs::create_dir_all(files.0.join(folder)).unwrap();
+    }
+    files.write("good/a.mxl", good_envelope());
+    files.write("good/b.mxl", good_envelope());
+    let says = "signature genuine; state today NOT checked";
+    let (code, output) = files.run(&["license", "good"]);
+    assert_eq!((code, output), (Some(0), format!("good/a.mxl: {says}\ngood/b.mxl: {says}\n")));
+    files.write("mixed/a.mxl", good_envelope());
+    let stranger = LicenseContent { identifier: identifier(TYPE, "91310000000000000U", "S1"), ..content() };
+    files.write("mixed/b.mxl", envelope(&stranger, &[&Pair::ed25519(77)]));
+    let (code, output) = files.run(&["license", "mixed"]);
+    assert!(code == Some(2) && output.ends_with("b.mxl: cannot tell: no-trust-for-issuer\n"), "{output}");
+    files.write("mixed/c.mxl", "rubbish");
+    let (code, output) = files.run(&["license", "mixed", "--output", "json"]);
+    let lines: Vec<serde_json::Value> =
+        output.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let verdicts: Vec<_> = lines.iter().map(|line| line["verdict"].as_str().unwrap()).collect();
+    assert_eq!((code, verdicts), (Some(1), vec!["valid", "unknown", "invalid"]));
+    assert_eq!(files.run(&["license", "empty"]).0, Some(64));
+
+    let answer = String::from_utf8(attach(ANSWER, &good_receipt())).unwrap();
+    files.write("answers", format!("{answer}\n{}\n", answer.replacen("valid", "other", 1)));
+    let (code, output) = files.run(&["receipt", "answers"]);
+    let lines: Vec<_> = output.lines().collect();
+    assert!(lines[0].starts_with("answers:1: receipt genuine: the request was permitted"), "{output}");
+    assert_eq!((code, lines[1]), (Some(1), "answers:2: invalid: answer-mismatch"));
+    files.write("request", REQUEST);
+    assert_eq!(files.run(&["receipt", "answers", "--request", "request"]).0, Some(64));
+}
+
+#[test]
+fn a_whole_log_is_checked_from_its_public_files() {
+    let files = Files::new("log");
+    let leaf = |n: u64| leaf_bytes(LeafKind::Entry, &sha256(&[&n.to_be_bytes()]));
+    let size = 600usize;
+    let leaves: Vec<_> = (0..600).map(leaf).collect();
+    let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
+    let (log, folder) = (|name: &str| format!("log/{name}"), files.0.join("log"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join("tile/0")).unwrap();
+    fs::create_dir_all(folder.join("tile/1/000.p")).unwrap();
+    fs::create_dir_all(folder.join("tile/entries/002.p")).unwrap();
+    fs::create_dir_all(folder.join("tile/0/002.p")).unwrap();
+    let bundle = |leaves: &[[u8; 34]]| -> Vec<u8> {
+        leaves.iter().flat_map(|leaf| [&[0, 34][..], leaf].concat()).collect()
+    };
+    for (number, name) in ["000", "001", "002.p/88"].iter().enumerate() {
+        let range = number * 256..size.min(number * 256 + 256);
+        files.write(&log(&format!("tile/entries/{name}")), bundle(&leaves[range.clone()]));
+        files.write(&log(&format!("tile/0/{name}")), hashes[range].as_flattened());
+    }
+    let above = [&hashes[..256], &hashes[256..512]].map(|part| BatchTree::new(part.to_vec()).root());
+    files.write(&log("tile/1/000.p/2"), above.as_flattened());
+    let checkpoint = |size: usize| {
+        let root = BatchTree::new(hashes[..size].to_vec()).root();
+        sign_note(3, LOG, &Checkpoint { origin: LOG.to_owned(), size: size as u64, root }.text())
+    };
+    files.write(&log("checkpoint"), checkpoint(size));
+    let run = |words: &[&str]| files.run(&[&["log", "log"], words].concat());
+    let (code, output) = run(&[]);
+    assert!(
+        code == Some(0) && output.starts_with("log genuine: 600 entries make its checkpoint\n"),
+        "{output}"
+    );
+    assert!(output.contains("checked      checkpoint, root, entries, tiles\n"), "{output}");
+    files.write("previous", checkpoint(300));
+    let (code, output) = run(&["--previous", "previous"]);
+    assert!(code == Some(0) && output.contains("root, previous,"), "{output}");
+    let other = Checkpoint { origin: LOG.to_owned(), size: 300, root: [1; 32] };
+    files.write("previous", sign_note(3, LOG, &other.text()));
+    let (code, output) = run(&["--previous", "previous"]);
+    assert!(code == Some(1) && output.starts_with("invalid: inconsistent\n"), "{output}");
+    // A flipped bit anywhere is named, and what is not there cannot be told.
+    for (name, reason) in [
+        ("tile/entries/001", "bad-tile"),
+        ("tile/0/001", "bad-tile"),
+        ("tile/1/000.p/2", "bad-tile"),
+        ("checkpoint", "bad-checkpoint"),
+    ] {
+        let whole = fs::read(folder.join(name)).unwrap();
+        let mut flipped = whole.clone();
+        flipped[40] ^= 1;
+        files.write(&log(name), flipped);
+        let (code, output) = run(&[]);
+        assert!(code == Some(1) && output.contains(reason), "{name}: {output}");
+        files.write(&log(name), whole);
+    }
+    fs::remove_file(folder.join("tile/1/000.p/2")).unwrap();
+    let (code, output) = run(&[]);
+    assert!(code == Some(0) && output.contains("not checked  tiles\n"), "{output}");
+    fs::remove_file(folder.join("tile/entries/001")).unwrap();
+    let (code, output) = run(&[]);
+    assert!(code == Some(0) && output.contains("not checked  entries, tiles\n"), "{output}");
+    fs::remove_file(folder.join("tile/0/001")).unwrap();
+    let (code, output) = run(&[]);
+    assert!(code == Some(2) && output.starts_with("cannot tell: log-incomplete\n"), "{output}");
+    let (code, output) = files.run_without_anchor(&["log", "good-or-not"]);
+    assert_eq!(code, Some(64), "{output}");
 }

@@ -16,7 +16,7 @@ use verifier::{
     receipt::{Receipt, request_digest},
     report::Report,
     sha256,
-    signature::{Suite, key_id, message, spki},
+    signature::{Suite, Suites, key_id, message, normalise, spki, suites},
     trust::{RequiredSuite, Trust, TrustBundle, TrustIssuer, TrustKey, TrustLog, encode_text},
 };
 
@@ -64,7 +64,11 @@ impl Pair {
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match self {
             Self::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
-            Self::Es256(pair) => pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
+            Self::Es256(pair) => {
+                let mut value = pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+                normalise(Suite::Es256, &mut value);
+                value
+            }
         }
     }
 
@@ -137,6 +141,7 @@ pub fn bundle_of(issuers: Vec<TrustIssuer>) -> TrustBundle {
         logs: vec![TrustLog { origin: LOG.to_owned(), key: note_key(3, LOG).1 }],
         witnesses: Vec::new(),
         peers: Vec::new(),
+        authority: Some(note_key(9, "trust.example").1),
     }
 }
 
@@ -178,6 +183,13 @@ pub fn body(content: &LicenseContent) -> Vec<u8> {
     encode_body(content, &[5; 16])
 }
 
+/// The list of the pairs' suites; where one stands twice, as no envelope may have it, once.
+pub fn suites_of(pairs: &[&Pair]) -> Suites {
+    let mut numbers: Vec<u8> = pairs.iter().map(|pair| pair.suite().number()).collect();
+    numbers.dedup();
+    suites(numbers).unwrap()
+}
+
 /// Signatures over a batch of bodies: per body, one per pair.
 pub fn sign_batch(bodies: &[Vec<u8>], pairs: &[&Pair]) -> Vec<Vec<SignatureParts>> {
     let tree = BatchTree::new(bodies.iter().map(|body| leaf_hash(body)).collect());
@@ -190,8 +202,10 @@ pub fn sign_batch(bodies: &[Vec<u8>], pairs: &[&Pair]) -> Vec<Vec<SignatureParts
         path: tree.path(index),
         value,
     };
-    let values: Vec<_> =
-        pairs.iter().map(|pair| pair.sign(&message(pair.suite(), size, &tree.root()))).collect();
+    let values: Vec<_> = pairs
+        .iter()
+        .map(|pair| pair.sign(&message(pair.suite(), &suites_of(pairs), size, &tree.root())))
+        .collect();
     (0..bodies.len())
         .map(|index| {
             pairs.iter().zip(&values).map(|(pair, value)| part(pair, index, value.clone())).collect()

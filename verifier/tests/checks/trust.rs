@@ -38,7 +38,7 @@ fn the_text_is_the_document_of_the_format() {
     for member in [
         r#""requiredSuites":[{"suite":1,"from":0}]"#,
         r#""compromisedAtSize":null"#,
-        r#""witnesses":[],"peers":[]"#,
+        r#""witnesses":[],"peers":[],"authority":"trust.example+"#,
         r#""logs":[{"origin":"log.example/1","key":"log.example/1+"#,
     ] {
         assert!(text.contains(member), "{member}");
@@ -49,7 +49,7 @@ fn the_text_is_the_document_of_the_format() {
 fn an_unanchored_bundle_says_so_in_every_report() {
     let trust = Trust::parse_note(&trust_note(&bundle()), None, 0).unwrap();
     let report = verify(&good_envelope(), &trust, NOW, &mut RootCache::new());
-    assert_eq!(report.verdict, Verdict::Valid);
+    assert_eq!((report.verdict, codes(&report)), (Verdict::Unknown, vec!["no-anchor"]));
     assert!(report.not_checked.contains(&"trust-signature"));
 }
 
@@ -63,6 +63,9 @@ fn a_bundle_that_the_authority_did_not_sign_is_refused() {
     let forged = note.replace("\"sequence\":7", "\"sequence\":8");
     let error = Trust::parse_note(&forged, Some(&anchor), 0).unwrap_err();
     assert_eq!(error.reason(), Reason::BadTrustSignature);
+    let elsewhere = TrustBundle { authority: Some(note_key(8, "trust.example").1), ..bundle() };
+    let error = Trust::parse_note(&trust_note(&elsewhere), Some(&anchor), 0).unwrap_err();
+    assert_eq!((error.clone(), error.reason()), (TrustError::Authority, Reason::BadTrustSignature));
     assert_eq!(Trust::parse_note("rubbish", None, 0).unwrap_err().reason(), Reason::MalformedTrust);
 }
 
