@@ -200,3 +200,110 @@ fn sign_tree(keys: &[&Key], jobs: Vec<Job>) {
         let _ = job.reply.send(signatures);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use certs::keys::{ED25519, ES256, create_issuer_key};
+    use certs::sealed::{Kek, KeyFolder};
+    use schemas::identifier::CertificateIdentifier;
+    use verifier::license::{LicenseContent, RootCache, encode_body, encode_envelope, verify};
+    use verifier::report::Verdict;
+    use verifier::trust::{TrustBundle, TrustIssuer, TrustKey};
+
+    const ISSUER: &str = "11100000MB03271699";
+    const TYPE: &str = "11100000MB03271699001";
+    const NOW: u64 = 1_790_000_000;
+
+    fn body(number: u64, issued_at: u64) -> Vec<u8> {
+        let serial = format!("SIGN{number}").parse().unwrap();
+        let (kind, issuer): (LicenseTypeCode, Uscc) = (TYPE.parse().unwrap(), ISSUER.parse().unwrap());
+        let content = LicenseContent {
+            identifier: CertificateIdentifier::new(kind, issuer, serial, 1).unwrap(),
+            certificate_number: "1".to_owned(),
+            issuer_name: "测试机关".to_owned(),
+            holders: Vec::new(),
+            issue_date: "2026-09-01".parse().unwrap(),
+            valid_from: "2026-09-01".parse().unwrap(),
+            valid_until: None,
+            issued_at,
+            fields: Vec::new(),
+        };
+        encode_body(&content, &[5; 16])
+    }
+
+    /// While a key is followed by another both are in their time. Bodies of before and after lie in one queue.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn of_each_suite_one_key_signs_and_every_envelope_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = KeyFolder::new(dir.path().join("keys"), Kek::create(&dir.path().join("kek")).unwrap());
+        let organisation: Uscc = ISSUER.parse().unwrap();
+        let keys =
+            [ES256, ED25519, ED25519].map(|suite| create_issuer_key(&folder, organisation, suite).unwrap());
+        let listed = |key: &IssuerKey, from| TrustKey {
+            suite: key.suite,
+            key_id: key.key_id,
+            spki: key.spki.clone(),
+            from,
+            until: NOW + 1_000,
+            compromised_at_size: None,
+        };
+        let trust = Trust::new(TrustBundle {
+            version: 1,
+            sequence: 1,
+            issued_at: NOW,
+            expires: NOW + 1_000,
+            journal_index: 0,
+            issuers: vec![TrustIssuer {
+                organisation,
+                name: "测试机关".to_owned(),
+                types: vec![TYPE.parse().unwrap()],
+                required_suites: vec![RequiredSuite { suite: ED25519, from: 0 }],
+                keys: keys.iter().zip([NOW + 10, 0, NOW + 10]).map(|(key, from)| listed(key, from)).collect(),
+            }],
+            logs: Vec::new(),
+            witnesses: Vec::new(),
+            peers: Vec::new(),
+            authority: None,
+        })
+        .unwrap();
+        let [es, old, new] = [0, 1, 2].map(|at: usize| keys[at].key_id);
+        let signers = Signers::start(keys.into(), &trust).unwrap();
+        let signed = (0..200u64).map(|number| {
+            let issued_at = if number % 3 == 0 { NOW } else { NOW + 10 };
+            let (signers, body) = (&signers, body(number, issued_at));
+            async move {
+                let signatures = signers.sign(&organisation, &TYPE.parse().unwrap(), &body, issued_at).await;
+                (issued_at, body, signatures.unwrap())
+            }
+        });
+        let signed = futures_in_order(signed).await;
+        let mut warm = RootCache::new();
+        for (issued_at, body, signatures) in signed {
+            let wanted = if issued_at == NOW { vec![old] } else { vec![new, es] };
+            assert_eq!(signatures.iter().map(|one| one.key_id).collect::<Vec<_>>(), wanted);
+            let report = verify(&encode_envelope(&body, &signatures), &trust, NOW + 20, &mut warm);
+            assert_eq!(report.verdict, Verdict::Valid, "{:?}", report.reasons);
+        }
+    }
+
+    /// Runs all at once.
+    async fn futures_in_order<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+        let mut all: Vec<_> = all.map(|one| (Box::pin(one), None)).collect();
+        std::future::poll_fn(move |context| {
+            for (one, done) in all.iter_mut().filter(|(_, done)| done.is_none()) {
+                if let std::task::Poll::Ready(value) = one.as_mut().poll(context) {
+                    *done = Some(value);
+                }
+            }
+            if all.iter().all(|(_, done)| done.is_some()) {
+                std::task::Poll::Ready(all.drain(..).filter_map(|(_, done)| done).collect())
+            } else {
+                std::task::Poll::Pending
+            }
+        })
+        .await
+    }
+}
