@@ -22,14 +22,14 @@ const SPKI_P256: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// Makes the exchange's own keys that are missing and returns their names: `journal`, `index`, `log`, `trust`. The
-/// `epoch` key is bound to a log, and the exchange that begins the log makes it.
+/// Makes those of the exchange's own keys `names` that are missing and returns their names. The `epoch` key is bound to a
+/// log, and the exchange that begins the log makes it.
 ///
 /// For a data folder without a journal, or one whose making was interrupted: a lost `journal` or `index` key
 /// cannot be replaced by a new one, and the caller must not call this to try.
-pub fn create_missing(folder: &KeyFolder) -> Result<Vec<&'static str>, Error> {
+pub fn create_missing(folder: &KeyFolder, names: &[&'static str]) -> Result<Vec<&'static str>, Error> {
     let mut made = Vec::new();
-    for name in crate::sealed::NAMES {
+    for &name in names {
         if name == EPOCH || folder.exists(name)? {
             continue;
         }
@@ -104,8 +104,13 @@ pub fn load_issuer_keys(folder: &KeyFolder) -> Result<Vec<IssuerKey>, Error> {
 /// The public half of an Ed25519 key in PKCS#8, such as `log` and `trust`.
 pub fn ed25519_public(pkcs8: &[u8]) -> Result<[u8; 32], Error> {
     let rejected = || Error::Malformed { what: "Ed25519 key", reason: "not an Ed25519 key in PKCS#8" };
-    let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| rejected())?;
+    let pair = ed25519(pkcs8).ok_or_else(rejected)?;
     pair.public_key().as_ref().try_into().map_err(|_| rejected())
+}
+
+/// An Ed25519 key in PKCS#8, with its public half or, as OpenSSL writes it, without.
+pub(crate) fn ed25519(pkcs8: &[u8]) -> Option<Ed25519KeyPair> {
+    Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).ok()
 }
 
 /// First 16 bytes of SHA-256 of a SubjectPublicKeyInfo.
@@ -165,16 +170,16 @@ mod tests {
     fn makes_what_is_missing_and_keeps_what_is_there() {
         let (dir, folder) = folder();
         let names: Vec<_> = NAMES.into_iter().filter(|name| *name != EPOCH).collect();
-        assert_eq!(create_missing(&folder).unwrap(), names);
+        assert_eq!(create_missing(&folder, &NAMES).unwrap(), names);
         let before: Vec<_> = names.iter().map(|name| folder.load(name).unwrap()).collect();
         assert_eq!(before.iter().map(|key| key.len()).take(2).collect::<Vec<_>>(), [32, 32]);
         assert!(!folder.exists(EPOCH).unwrap());
-        assert_eq!(create_missing(&folder).unwrap(), [""; 0]);
+        assert_eq!(create_missing(&folder, &NAMES).unwrap(), [""; 0]);
         // A kill before the last two were made.
         for name in ["log", "trust"] {
             fs::remove_file(dir.path().join("keys").join(name)).unwrap();
         }
-        assert_eq!(create_missing(&folder).unwrap(), ["log", "trust"]);
+        assert_eq!(create_missing(&folder, &NAMES).unwrap(), ["log", "trust"]);
         for (name, key) in names.iter().zip(&before).take(2) {
             assert_eq!(&folder.load(name).unwrap(), key);
         }

@@ -8,8 +8,11 @@
 mod error;
 pub mod file;
 pub mod inspect;
+pub mod issuer;
 pub mod keys;
+pub mod layout;
 pub mod pki;
+pub mod process;
 pub mod sealed;
 pub mod trust;
 

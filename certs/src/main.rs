@@ -3,16 +3,18 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result};
+use certs::issuer::{Changed, IssuerError, Issuers};
+use certs::layout::Layout;
 use certs::pki::{DevelopmentPki, Validity};
 use certs::sealed::{Kek, KeyFolder};
 use certs::{Error, inspect, keys, trust};
-use clap::{Parser, Subcommand, ValueEnum};
-use schemas::identifier::Uscc;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use schemas::identifier::{LicenseTypeCode, Uscc};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use verifier::command::{self, EXIT_DONE, EXIT_USAGE};
 use verifier::trust::TrustBundle;
 
@@ -61,6 +63,11 @@ enum Command {
         /// The bundle, JSON as in section 3 of the formats.
         bundle: PathBuf,
     },
+    /// Change who signs licenses for an issuing authority: a key in the key folder, and the next trust bundle.
+    ///
+    /// A serving exchange takes both in by itself.
+    #[command(subcommand)]
+    Issuer(IssuerCommand),
     /// Say what a file holds: certificates, revocation lists, a sealed key, a trust bundle. Checks no signature.
     Inspect {
         /// The file.
@@ -71,6 +78,77 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum IssuerCommand {
+    /// Make an organisation an issuing authority with a signing key, or entitle one to more license types.
+    Add {
+        #[command(flatten)]
+        whose: Whose,
+        /// The authority's name in the trust bundle.
+        #[arg(long)]
+        name: String,
+        /// License types that it may issue.
+        #[arg(long = "type", value_name = "CODE", value_delimiter = ',', required = true)]
+        types: Vec<LicenseTypeCode>,
+        #[command(flatten)]
+        key: NewKey,
+    },
+    /// Make a new signing key; the old one ends when the overlap is over, and what it signed stays valid.
+    Rotate {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        key: NewKey,
+        /// Hours in which the exchange may still sign with the old key, because it has not read the new bundle.
+        #[arg(long, value_name = "N", default_value_t = 24)]
+        overlap: u32,
+    },
+    /// End a signing key, or all of the authority's, from now on; what they signed stays valid.
+    Retire {
+        #[command(flatten)]
+        whose: Whose,
+        /// The key, 32 hexadecimal digits as `certs inspect` shows it [default: all of the authority].
+        #[arg(long = "key", value_name = "ID")]
+        key_id: Option<String>,
+    },
+}
+
+/// The authority that is changed, and who signs that.
+#[derive(Args)]
+struct Whose {
+    /// The issuing authority.
+    #[arg(long, value_name = "USCC")]
+    organisation: Uscc,
+    /// The trust authority's Ed25519 key, PKCS#8 in PEM [default: the key `trust` of the key folder].
+    #[arg(long, value_name = "FILE")]
+    authority_key: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct NewKey {
+    /// Signature suite of the key.
+    #[arg(long, value_enum, default_value_t = Suite::Ed25519)]
+    suite: Suite,
+    /// Days in which the key signs.
+    #[arg(long, value_name = "N", default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Suite {
+    Ed25519,
+    Es256,
+}
+
+impl Suite {
+    fn number(self) -> u8 {
+        match self {
+            Self::Ed25519 => keys::ED25519,
+            Self::Es256 => keys::ES256,
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Output {
     Text,
@@ -78,6 +156,10 @@ enum Output {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = certs::process::harden() {
+        command::note(format_args!("certs: {}", command::why(&error)));
+        return ExitCode::from(command::EXIT_INTERNAL);
+    }
     let cli: Cli = match command::parse() {
         Ok(cli) => cli,
         Err(status) => return status,
@@ -114,11 +196,13 @@ fn run(cli: &Cli) -> Result<String> {
             ))
         }
         Command::Bundle { name, bundle } => {
-            let folder = KeyFolder::new(keys_folder(&cli.data), Kek::load(&kek_path(&cli.data))?);
+            let layout = Layout::of(&cli.data)?;
+            let folder = KeyFolder::new(&layout.keys, Kek::load(&layout.kek)?);
             let bundle: TrustBundle =
                 serde_json::from_str(&read_text(bundle)?).with_context(|| bundle.display().to_string())?;
-            Ok(trust::sign_bundle(&bundle, name, &folder.load("trust")?)?)
+            Ok(trust::sign_bundle(&bundle, name, &folder.load(certs::sealed::TRUST)?)?)
         }
+        Command::Issuer(command) => issuer(&cli.data, command),
         Command::Inspect { file, output } => {
             let content = fs::read(file).with_context(|| file.display().to_string())?;
             let found = inspect::describe(&content).with_context(|| file.display().to_string())?;
@@ -131,17 +215,17 @@ fn run(cli: &Cli) -> Result<String> {
 }
 
 fn init(data: &Path) -> Result<String> {
-    let kek_path = kek_path(data);
+    let layout = Layout::of(data)?;
     // New keys would look fine until the first read of the journal.
     let has_journal = fs::read_dir(data.join("journal")).is_ok_and(|mut entries| entries.next().is_some());
     let complete =
-        kek_path.exists() && certs::sealed::NAMES.iter().all(|name| keys_folder(data).join(name).exists());
+        layout.kek.exists() && certs::sealed::NAMES.iter().all(|name| layout.keys.join(name).exists());
     anyhow::ensure!(
         complete || !has_journal,
         "the folder has a journal and lacks keys; restore them from their backup"
     );
-    let kek = if kek_path.exists() { Kek::load(&kek_path)? } else { Kek::create(&kek_path)? };
-    let made = keys::create_missing(&KeyFolder::new(keys_folder(data), kek))?;
+    let kek = if layout.kek.exists() { Kek::load(&layout.kek)? } else { Kek::create(&layout.kek)? };
+    let made = keys::create_missing(&KeyFolder::new(&layout.keys, kek), &certs::sealed::NAMES)?;
     let pki = DevelopmentPki::create_missing(data.join("pki"))?;
     Ok(format!(
         "keys made: {}\nCA: {}\n",
@@ -161,12 +245,36 @@ fn pki(data: &Path) -> Result<DevelopmentPki> {
     Ok(DevelopmentPki::create_missing(folder)?)
 }
 
-fn keys_folder(data: &Path) -> PathBuf {
-    data.join("keys")
-}
-
-fn kek_path(data: &Path) -> PathBuf {
-    keys_folder(data).join("kek")
+fn issuer(data: &Path, command: &IssuerCommand) -> Result<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let open = |whose: &Whose| Issuers::open(data, whose.authority_key.as_deref(), now);
+    let seconds = |key: &NewKey| u64::from(key.days) * DAY.as_secs();
+    let changed = match command {
+        IssuerCommand::Add { whose, name, types, key } => open(whose).and_then(|issuers| {
+            issuers.add(whose.organisation, name, types, key.suite.number(), seconds(key))
+        }),
+        IssuerCommand::Rotate { whose, key, overlap } => {
+            let overlap = u64::from(*overlap) * 3_600;
+            open(whose).and_then(|issuers| {
+                issuers.rotate(whose.organisation, key.suite.number(), seconds(key), overlap)
+            })
+        }
+        IssuerCommand::Retire { whose, key_id } => {
+            let key_id = key_id.as_ref().map(|text| {
+                let mut id = [0; 16];
+                hex::decode_to_slice(text, &mut id).map(|()| id)
+            });
+            let key_id = key_id.transpose().context("a key's id is 32 hexadecimal digits")?;
+            open(whose).and_then(|issuers| issuers.retire(whose.organisation, key_id))
+        }
+    };
+    let Changed { sequence, key_id } = changed.map_err(|error| match error {
+        // Its own exit status.
+        IssuerError::File(error) => error.into(),
+        error => anyhow::Error::new(error),
+    })?;
+    let key = key_id.map_or_else(|| "no key made".to_owned(), |id| format!("key {id} made"));
+    Ok(format!("trust bundle {sequence}, {key}; the exchange takes it in by itself\n"))
 }
 
 fn read_text(path: &Path) -> Result<String> {

@@ -21,6 +21,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Name;
+use zeroize::Zeroizing;
 
 /// What stands before the USCC in the URI of a client certificate.
 pub const ORGANISATION_URN: &str = "urn:miaoxiang:org:";
@@ -98,7 +99,8 @@ impl Files {
     /// files that do not belong together.
     fn write(&self, what: &'static str, certificate: &str, key: &KeyPair) -> Result<(), Error> {
         file::remove(what, &self.certificate)?;
-        file::replace(what, &self.key, key.serialize_pem().as_bytes(), file::PRIVATE)?;
+        let secret = Zeroizing::new(key.serialize_pem());
+        file::replace(what, &self.key, secret.as_bytes(), file::PRIVATE)?;
         file::create(what, &self.certificate, certificate.as_bytes(), file::PUBLIC)
     }
 }

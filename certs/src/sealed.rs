@@ -13,8 +13,12 @@ use zeroize::Zeroizing;
 pub const MAGIC: &[u8; 4] = b"MXK1";
 /// Bytes of an AES-256 key.
 pub const KEY_BYTES: usize = 32;
-/// Names of the keys that every exchange has and that are not an issuer's.
-pub const NAMES: [&str; 5] = ["journal", "index", EPOCH, "log", "trust"];
+/// Names of the keys that are not an issuer's.
+pub const NAMES: [&str; 5] = ["journal", "index", EPOCH, "log", TRUST];
+/// Those without which nobody goes on with a journal. The trust authority's key may lie elsewhere.
+pub const OF_JOURNAL: [&str; 4] = ["journal", "index", EPOCH, "log"];
+/// Name of the trust authority's key, where the exchange holds it.
+pub const TRUST: &str = "trust";
 /// Name of the current epoch's key with the holders' keys of earlier epochs; the ledger's format.
 pub const EPOCH: &str = "epoch";
 /// Name of the next epoch's key, while an epoch is being changed.

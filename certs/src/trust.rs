@@ -1,9 +1,66 @@
 //! Signed trust bundles (section 3 of the formats).
 
-use crate::Error;
-use ring::signature::{Ed25519KeyPair, KeyPair};
+use crate::keys::ed25519;
+use crate::sealed::{KeyFolder, TRUST};
+use crate::{Error, file};
+use ring::signature::KeyPair;
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject as _;
+use std::path::Path;
 use verifier::note::{VerifierKey, signature_line};
 use verifier::trust::{Trust, TrustBundle, encode_text};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// The trust authority: who signs trust bundles. Its key need not lie where the exchange runs.
+pub struct Authority {
+    anchor: VerifierKey,
+    pkcs8: Zeroizing<Vec<u8>>,
+}
+
+impl Authority {
+    /// With this name and this Ed25519 key, PKCS#8.
+    ///
+    /// # Errors
+    /// No such key, or no name for one.
+    pub fn new(name: &str, pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, Error> {
+        Ok(Self { anchor: anchor(name, &pkcs8)?, pkcs8 })
+    }
+
+    /// With the key in a PEM file that is its owner's alone (`openssl genpkey -algorithm ed25519`).
+    ///
+    /// # Errors
+    /// [`Error::Permissions`], [`Error::Io`], and those of [`Authority::new`].
+    pub fn from_file(name: &str, path: &Path) -> Result<Self, Error> {
+        const WHAT: &str = "trust authority's key";
+        let text = file::read_private(WHAT, path)?;
+        let mut key = PrivatePkcs8KeyDer::from_pem_slice(&text)
+            .map_err(|_| Error::Malformed { what: WHAT, reason: "not a PKCS#8 key in PEM" })?;
+        let pkcs8 = Zeroizing::new(key.secret_pkcs8_der().to_vec());
+        key.zeroize();
+        Self::new(name, pkcs8)
+    }
+
+    /// With the key `trust` of a key folder.
+    ///
+    /// # Errors
+    /// The folder holds no such key, and those of [`Authority::new`].
+    pub fn of_folder(name: &str, folder: &KeyFolder) -> Result<Self, Error> {
+        Self::new(name, folder.load(TRUST)?)
+    }
+
+    /// What checkers are given to know it by.
+    pub fn anchor(&self) -> &VerifierKey {
+        &self.anchor
+    }
+
+    /// As [`sign_bundle`].
+    ///
+    /// # Errors
+    /// Those of [`sign_bundle`].
+    pub fn sign(&self, bundle: &TrustBundle) -> Result<String, Error> {
+        sign_bundle(bundle, self.anchor.name(), &self.pkcs8)
+    }
+}
 
 /// The verifier key under which `name` and the Ed25519 key in `pkcs8` sign: what checkers are given as anchor.
 pub fn anchor(name: &str, pkcs8: &[u8]) -> Result<VerifierKey, Error> {
@@ -17,8 +74,7 @@ pub fn sign_bundle(bundle: &TrustBundle, name: &str, pkcs8: &[u8]) -> Result<Str
     let key = anchor(name, pkcs8)?;
     let bundle = &TrustBundle { authority: Some(key.clone()), ..bundle.clone() };
     Trust::new(bundle.clone())?;
-    let pair = Ed25519KeyPair::from_pkcs8(pkcs8)
-        .ok()
+    let pair = ed25519(pkcs8)
         .filter(|pair| pair.public_key().as_ref() == key.key())
         .ok_or(Error::Malformed { what: "trust key", reason: "not an Ed25519 key in PKCS#8" })?;
     let text = encode_text(bundle);
@@ -41,7 +97,7 @@ pub(crate) mod tests {
     pub(crate) fn example() -> (TrustBundle, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let folder = KeyFolder::new(dir.path().join("keys"), Kek::create(&dir.path().join("kek")).unwrap());
-        create_missing(&folder).unwrap();
+        create_missing(&folder, &crate::sealed::NAMES).unwrap();
         let organisation: Uscc = "11100000MB0341032Y".parse().unwrap();
         let keys = [ED25519, ES256].map(|suite| {
             let key = create_issuer_key(&folder, organisation, suite).unwrap();

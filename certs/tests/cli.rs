@@ -52,7 +52,7 @@ fn bundles_are_signed_and_wrong_ones_are_not() {
     let sign = ["bundle", "--name", "trust.example.test", bundle.to_str().unwrap()];
     // No keys yet.
     let (code, out, err) = certs(dir.path(), &sign);
-    assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1));
+    assert_eq!((code, out.as_str(), err.lines().count()), (64, "", 1));
     certs(dir.path(), &["init"]);
     let (code, note, _) = certs(dir.path(), &sign);
     assert_eq!(code, 0);
@@ -68,7 +68,7 @@ fn bundles_are_signed_and_wrong_ones_are_not() {
     assert!(out.contains("sequence: 3") && out.contains("signature: not checked"));
     fs::write(&bundle, good.replacen("\"version\":1", "\"version\":9", 1)).unwrap();
     let (code, out, err) = certs(dir.path(), &sign);
-    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!((code, out.as_str()), (64, ""));
     assert!(err.contains("version 9"));
 }
 
@@ -82,7 +82,7 @@ fn wrong_use_is_told_in_one_place() {
     assert_eq!(certs(dir.path(), &["--help"]).0, 0);
     // A folder without a PKI gets none from a command that only uses it.
     let (code, _, err) = certs(dir.path(), &["issue", "bank", "--organisation", ORGANISATION]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 64);
     assert!(err.contains("certs init"));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -96,12 +96,12 @@ fn keys_of_an_existing_journal_are_never_made_anew() {
     // Made by the exchange, which knows the log's name.
     fs::write(dir.path().join("keys/epoch"), "x").unwrap();
     assert_eq!(certs(dir.path(), &["init"]).0, 0);
-    for lost in ["keys/epoch", "keys/kek"] {
+    for lost in ["keys/epoch", "secret/kek"] {
         let path = dir.path().join(lost);
         let content = fs::read(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let (code, _, err) = certs(dir.path(), &["init"]);
-        assert_eq!(code, 1);
+        assert_eq!(code, 64);
         assert!(err.contains("backup"));
         assert!(!path.exists());
         fs::write(&path, content).unwrap();

@@ -23,6 +23,7 @@ use crate::cosign::{Cosigning, Link};
 use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
 use crate::meters;
+use crate::place;
 use crate::probe;
 use crate::rotation;
 use crate::server::{self, Descriptors, Limits};
@@ -65,8 +66,10 @@ pub fn exit_status(error: &anyhow::Error) -> u8 {
     if let Some(exit) = error.downcast_ref::<Exit>() {
         return exit.status;
     }
-    if error.is::<ConfigError>() {
-        return EXIT_USAGE;
+    match error.downcast_ref::<ConfigError>() {
+        Some(ConfigError::Fenced { .. }) => return EXIT_DATA,
+        Some(_) => return EXIT_USAGE,
+        None => {}
     }
     if let Some(error) = error.downcast_ref::<certs::Error>() {
         return error.exit_status();
@@ -457,6 +460,7 @@ pub(crate) async fn open_ledger(
     config: &Config,
     keys: LedgerKeys,
 ) -> anyhow::Result<(Ledger, Opened, Vec<Link>)> {
+    place::check(config)?;
     let (witnesses, seen) = ask_witnesses(config, &keys).await?;
     let least_size = seen.as_ref().map_or(0, |(_, size)| *size);
     let options = Options { least_size, ..ledger_options(config) };
@@ -468,6 +472,10 @@ pub(crate) async fn open_ledger(
         }
         (error, _) => error.into(),
     })?;
+    if let Err(error) = place::keep(config) {
+        tokio::task::spawn_blocking(move || ledger.close()).await?;
+        return Err(error);
+    }
     Ok((ledger, opened, witnesses))
 }
 

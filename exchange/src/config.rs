@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use certs::layout;
 use serde::{Deserialize, Serialize};
 use verifier::note::{CosignerKey, MAX_SIGNATURES};
 
@@ -54,6 +55,9 @@ pub struct Config {
     /// Start although the clock and the journal contradict each other; only the command line says so.
     #[serde(skip)]
     pub accept_clock: bool,
+    /// The folder was moved here and its original is gone for good; only the command line says so.
+    #[serde(skip)]
+    pub moved: bool,
 }
 
 /// Listening addresses.
@@ -86,7 +90,7 @@ pub struct Tls {
 pub struct Keys {
     /// Folder of the sealed keys. Default `keys`.
     pub folder: PathBuf,
-    /// The key-encryption key; keep it away from backups of the folder. Default `keys/kek`.
+    /// The key-encryption key; never in one backup with the folder of the sealed keys. Default `secret/kek`.
     pub kek: PathBuf,
     /// The signed trust bundle. Default `pki/trust-bundle.note`.
     pub trust_bundle: PathBuf,
@@ -233,10 +237,10 @@ impl Default for Tls {
 impl Default for Keys {
     fn default() -> Self {
         Self {
-            folder: "keys".into(),
-            kek: "keys/kek".into(),
-            trust_bundle: "pki/trust-bundle.note".into(),
-            trust_anchor: "pki/trust-anchor.vkey".into(),
+            folder: layout::KEYS.into(),
+            kek: layout::KEK.into(),
+            trust_bundle: layout::TRUST_BUNDLE.into(),
+            trust_anchor: layout::TRUST_ANCHOR.into(),
             rotation_hour: 3,
             retention_days: 1_826,
         }
@@ -270,6 +274,12 @@ impl Default for Limits {
 /// Why a configuration cannot be used: the operator's fault.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// The folder is a backup.
+    #[error("{} is a backup: it is neither served nor written. `exchange restore --from` it (exchange/docs/guides/backup.md)", folder.display())]
+    Fenced {
+        /// Which folder.
+        folder: PathBuf,
+    },
     /// The file cannot be read.
     #[error("{}: {source}", path.display())]
     Unreadable {
@@ -299,11 +309,23 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads and checks a configuration file.
+    /// Reads and checks a configuration file. That of a backup is refused: nothing serves or writes one.
     ///
     /// # Errors
     /// [`ConfigError`]; what is wrong in the file with its line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let config = Self::load_fenced(path)?;
+        if crate::place::is_fenced(&config.folder) {
+            return Err(ConfigError::Fenced { folder: config.folder });
+        }
+        Ok(config)
+    }
+
+    /// The same, of a backup too: to read what it holds.
+    ///
+    /// # Errors
+    /// As of [`Config::load`].
+    pub fn load_fenced(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         // Once, so that it means the same whatever the working folder is later.
         let path = std::path::absolute(path).map_err(unreadable)?;

@@ -357,8 +357,9 @@ impl Gateway {
             let committed = match self.ledger.commit(command).await {
                 Ok(Outcome::Committed(committed)) => committed,
                 Ok(Outcome::Changed) => continue,
-                // A closed log has no room for good; the operator knows, the caller goes to the successor.
-                Err(Refused::Full | Refused::Closed) => return Err(Code::JournalFull),
+                Err(Refused::Full) => return Err(Code::JournalFull),
+                // For good: the operator knows, the caller goes to the successor.
+                Err(Refused::Closed) => return Err(Code::LogClosed),
                 Err(Refused::Overloaded) => return Err(Code::Overloaded),
                 Err(Refused::Stopped) => return Err(Code::Internal),
                 Err(Refused::Malformed(what)) => {

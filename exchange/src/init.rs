@@ -9,7 +9,8 @@ use certs::keys::{
     ED25519, ES256, IssuerKey, create_issuer_key, create_missing, ed25519_public, load_issuer_keys,
 };
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
-use certs::sealed::{EPOCH, Kek, KeyFolder};
+use certs::sealed::{EPOCH, Kek, KeyFolder, OF_JOURNAL, TRUST};
+use certs::trust::Authority;
 use ledger::record::{DocumentState, NewHolder, Record};
 use ledger::{DocumentKind, Key, Ledger};
 use schemas::codes::Code;
@@ -22,15 +23,16 @@ use verifier::note::VerifierKey;
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLog};
 
 use crate::app::{self, Exit};
-use crate::config::{Config, Listen};
+use crate::config::{Config, ConfigError, Listen};
 use crate::effect::{self, sha256};
 use crate::facts;
 use crate::floor;
 use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
+use crate::place;
 
 /// How long development keys and bundles are good.
 const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
-/// Name of the trust authority in a development folder.
+/// Name of the trust authority whose key the folder holds.
 const TRUST_NAME: &str = "miaoxiang.local/trust";
 /// Seed of the development organisations, so that every development folder has the same ones.
 const ORGANISATION_SEED: u64 = 20_190_101;
@@ -77,6 +79,9 @@ pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// Makes or completes a development folder. Returns its configuration.
 pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyhow::Result<Config> {
+    if place::is_fenced(folder) {
+        return Err(ConfigError::Fenced { folder: folder.to_owned() }.into());
+    }
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let pki = DevelopmentPki::create_missing(folder.join("pki"))?;
     let organisations = development_organisations();
@@ -85,6 +90,7 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
     }
     let mut config = configuration(folder, "miaoxiang.local")?;
     let keys = sealed_keys(&config)?;
+    let authority = own_authority(&config, &keys)?;
     let issuer = *organisations.first().context("there is an issuer")?;
     let mut issuer_keys = load_issuer_keys(&keys)?;
     for suite in [ED25519, ES256] {
@@ -99,7 +105,7 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
             issuer_keys.push(create_issuer_key(&keys, issuer, suite)?);
         }
     }
-    trust_bundle(&config, &keys, issuer, &issuer_keys)?;
+    trust_bundle(&config, &keys, &authority, issuer, &issuer_keys)?;
     if let Some(listen) = listen {
         config.listen = Listen::at(listen)?;
     }
@@ -107,12 +113,14 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
 }
 
 /// Makes a folder without development keys and registers the first operators from their certificates. It has no license
-/// type: those are published by two operators. Its log allows no delay class of more than `delay_days_max` days, for good.
+/// type: those are published by two operators. Its log allows no delay class of more than `delay_days_max` days, for good. `authority`
+/// signs the trust bundle; without one the folder holds a trust authority's key of its own.
 pub async fn production(
     folder: &Path,
     origin: &str,
     operators: &[PathBuf],
     delay_days_max: u16,
+    authority: Option<Authority>,
 ) -> anyhow::Result<Config> {
     let mut participants = Vec::new();
     for path in operators {
@@ -141,12 +149,20 @@ pub async fn production(
         }
     }
     std::fs::create_dir_all(folder.join("pki"))?;
-    trust_bundle_for(&config, &keys, Vec::new())?;
+    let authority = match authority {
+        Some(authority) => authority,
+        None => own_authority(&config, &keys)?,
+    };
+    trust_bundle_for(&config, &keys, &authority, Vec::new())?;
     let ledger_keys = app::ledger_keys(&keys)?;
     let options = app::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
-    register(&ledger, Rules { delay_days_max }, &[], &participants).await?;
+    let written = match place::keep(&config) {
+        Ok(()) => register(&ledger, Rules { delay_days_max }, &[], &participants).await.map(|_| ()),
+        kept => kept,
+    };
     tokio::task::spawn_blocking(move || ledger.close()).await?;
+    written?;
     Ok(config)
 }
 
@@ -180,6 +196,7 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             folder: folder.to_owned(),
             program: None,
             accept_clock: false,
+            moved: false,
         };
         write_new(&path, &config.to_toml())?;
     }
@@ -204,27 +221,44 @@ pub(crate) fn folder_has_journal(folder: &Path) -> bool {
 pub(crate) fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = config.path(&config.keys.kek);
     let folder = config.path(&config.keys.folder);
-    let complete = kek.exists() && certs::sealed::NAMES.iter().all(|name| folder.join(name).exists());
+    let complete = kek.exists() && OF_JOURNAL.iter().all(|name| folder.join(name).exists());
     if folder_has_journal(&config.folder) && !complete {
         // New keys would open nothing of it, and a new log key must never sign under an old origin.
-        return Err(app::unusable(format_args!(
-            "{} has a journal but not all of its keys; restore the keys folder",
-            config.folder.display()
-        )));
+        return Err(lost_keys(config));
     }
     std::fs::create_dir_all(config.path(&config.keys.folder))?;
     let kek = if kek.exists() { Kek::load(&kek)? } else { Kek::create(&kek)? };
     let keys = KeyFolder::new(config.path(&config.keys.folder), kek);
-    create_missing(&keys)?;
+    create_missing(&keys, &OF_JOURNAL)?;
     if !keys.exists(EPOCH)? {
         keys.create(EPOCH, &ledger::first_epoch(&config.origin))?;
     }
     Ok(keys)
 }
 
+fn lost_keys(config: &Config) -> anyhow::Error {
+    app::unusable(format_args!(
+        "{} has a journal but not all of its keys; restore the folder of keys and {}",
+        config.folder.display(),
+        config.keys.kek.display()
+    ))
+}
+
+/// The trust authority whose key the folder itself holds; made with the folder.
+fn own_authority(config: &Config, keys: &KeyFolder) -> anyhow::Result<Authority> {
+    if !keys.exists(TRUST)? {
+        if folder_has_journal(&config.folder) {
+            return Err(lost_keys(config));
+        }
+        create_missing(keys, &[TRUST])?;
+    }
+    Ok(Authority::of_folder(TRUST_NAME, keys)?)
+}
+
 fn trust_bundle(
     config: &Config,
     keys: &KeyFolder,
+    authority: &Authority,
     issuer: Uscc,
     issuer_keys: &[IssuerKey],
 ) -> anyhow::Result<()> {
@@ -248,14 +282,16 @@ fn trust_bundle(
             })
             .collect(),
     };
-    trust_bundle_for(config, keys, vec![issuer_entry])
+    trust_bundle_for(config, keys, authority, vec![issuer_entry])
 }
 
 /// Signs and writes the bundle and its anchor, unless a good bundle that lists these issuers is there.
-fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>) -> anyhow::Result<()> {
-    let trust_key = keys.load("trust")?;
-    let anchor = VerifierKey::ed25519(TRUST_NAME, &ed25519_public(&trust_key)?)
-        .map_err(|error| anyhow::anyhow!("trust key: {error}"))?;
+fn trust_bundle_for(
+    config: &Config,
+    keys: &KeyFolder,
+    authority: &Authority,
+    issuers: Vec<TrustIssuer>,
+) -> anyhow::Result<()> {
     if config.path(&config.keys.trust_bundle).exists() {
         let (_, bundle) = app::trust_bundle(config)?;
         let listed = |wanted: &TrustIssuer| {
@@ -289,8 +325,8 @@ fn trust_bundle_for(config: &Config, keys: &KeyFolder, issuers: Vec<TrustIssuer>
         peers: Vec::new(),
         authority: None,
     };
-    let text = certs::trust::sign_bundle(&bundle, TRUST_NAME, &trust_key)?;
-    write_new(&config.path(&config.keys.trust_anchor), &format!("{anchor}\n"))?;
+    let text = authority.sign(&bundle)?;
+    write_new(&config.path(&config.keys.trust_anchor), &format!("{}\n", authority.anchor()))?;
     write_new(&config.path(&config.keys.trust_bundle), &text)
 }
 

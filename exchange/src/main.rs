@@ -67,6 +67,12 @@ enum Command {
             conflicts_with = "continues"
         )]
         operator: Vec<PathBuf>,
+        /// The trust authority's Ed25519 key, PKCS#8 in PEM [default: the folder gets one of its own].
+        #[arg(long, value_name = "FILE")]
+        authority_key: Option<PathBuf>,
+        /// The trust authority's name.
+        #[arg(long, value_name = "NAME", requires = "authority_key", conflicts_with = "continues")]
+        authority: Option<String>,
         /// Data folder of a closed log: the new log is its successor, with its register, types and issuers' keys.
         #[arg(long)]
         continues: Option<PathBuf>,
@@ -97,6 +103,32 @@ enum Command {
         /// Start although the clock is behind the journal's last entry or more than 90 days after it: it is right.
         #[arg(long)]
         accept_clock: bool,
+        /// Start although the folder is a copy or was moved: the original is gone for good.
+        #[arg(long)]
+        moved: bool,
+    },
+    /// Copies everything original of a data folder except the key-encryption key, also while serving. Nothing serves the copy.
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        /// Folder to make; none there yet.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Makes a data folder from a backup: its log is a new one, the successor of the old.
+    Restore {
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Data folder to make.
+        #[arg(long)]
+        data: PathBuf,
+        /// The key-encryption key, which no backup holds.
+        #[arg(long, value_name = "FILE")]
+        kek: PathBuf,
+        /// The trust authority's Ed25519 key, PKCS#8 in PEM, unless the backup holds it.
+        #[arg(long, value_name = "FILE")]
+        authority_key: Option<PathBuf>,
     },
     /// Checks the configuration and everything it names, and opens no port.
     CheckConfig {
@@ -288,6 +320,10 @@ enum ParticipantCommand {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = certs::process::harden() {
+        command::note(format_args!("exchange: {}", command::why(&error)));
+        return ExitCode::from(app::EXIT_INTERNAL);
+    }
     let cli: Cli = match command::parse() {
         Ok(cli) => cli,
         Err(status) => return status,
@@ -306,14 +342,20 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Quickstart { data, listen, once } => operate::serve::quickstart(&data, listen, once)?,
-        Command::Init { data, continues: Some(old), lost, sure, .. } => {
-            operate::init::successor(&data, &old, lost, &sure)?;
+        Command::Init { data, continues: Some(old), lost, authority_key, sure, .. } => {
+            operate::init::successor(&data, &old, lost, authority_key.as_deref(), &sure)?;
         }
-        Command::Init { data, origin, operator, delay_days_max, .. } => {
-            operate::init::production(&data, &origin.unwrap_or_default(), &operator, delay_days_max)?;
+        Command::Init { data, origin, operator, delay_days_max, authority_key, authority, .. } => {
+            let origin = origin.unwrap_or_default();
+            let authority = authority_key.as_deref().map(|key| (key, authority.as_deref()));
+            operate::init::production(&data, &origin, &operator, delay_days_max, authority)?;
         }
-        Command::Serve { place, development, listen, accept_clock } => {
-            operate::serve::serve(&place, development, listen, accept_clock)?;
+        Command::Serve { place, development, listen, accept_clock, moved } => {
+            operate::serve::serve(&place, development, listen, accept_clock, moved)?;
+        }
+        Command::Backup { place, out } => operate::backup::run(&place, &out)?,
+        Command::Restore { from, data, kek, authority_key } => {
+            operate::restore::run(&from, &data, &kek, authority_key.as_deref())?;
         }
         Command::CheckConfig { place } => operate::check_config::run(&place)?,
         Command::Log(LogCommand::Verify { place, json }) => return operate::log_verify::run(&place, json),

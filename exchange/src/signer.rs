@@ -47,9 +47,18 @@ enum Pair {
     Es256(EcdsaKeyPair, ring::rand::SystemRandom),
 }
 
-/// One authority: its queue, and what the trust bundle asks of it.
+/// When a key of a suite signs, seconds since 1970.
+#[derive(Clone, Copy)]
+struct Term {
+    suite: u8,
+    from: u64,
+    until: u64,
+}
+
+/// One authority: its queue, when its keys sign, and what the trust bundle asks of it.
 struct Authority {
     queue: Sender<Job>,
+    terms: Vec<Term>,
     required: Vec<RequiredSuite>,
     types: Vec<LicenseTypeCode>,
 }
@@ -60,19 +69,29 @@ pub struct Signers {
 }
 
 impl Signers {
-    /// Starts a thread per authority. A key that the trust bundle does not list for its authority is refused:
-    /// nothing it signs could be verified.
+    /// Starts a thread per authority. A key that the trust bundle does not list for its authority is passed over, and said:
+    /// nothing it signs could be verified. It waits for the bundle that lists it.
     pub fn start(keys: Vec<IssuerKey>, trust: &Trust) -> Result<Self, String> {
         let mut by_authority: HashMap<Uscc, Vec<Key>> = HashMap::new();
         for key in keys {
             let organisation = key.organisation;
-            let ready = Key::ready(&key, trust)
-                .ok_or_else(|| format!("a signing key of {organisation} is not in the trust bundle"))?;
+            let listed = trust.key(&key.key_id).filter(|listed| listed.organisation == organisation);
+            let Some(listed) = listed else {
+                let key = hex::encode(key.key_id);
+                tracing::warn!(%organisation, key, "a signing key is not in the trust bundle and signs nothing");
+                continue;
+            };
+            // What a compromised key signs from now on, nobody takes.
+            let until = if listed.compromised_at_size.is_some() { listed.from } else { listed.until };
+            let ready = Key::ready(&key, listed.from, until)
+                .ok_or_else(|| format!("a signing key of {organisation} cannot be used"))?;
             by_authority.entry(organisation).or_default().push(ready);
         }
         let mut queues = HashMap::new();
         for (organisation, keys) in by_authority {
             let (sender, receiver) = bounded(QUEUE);
+            let term = |key: &Key| Term { suite: key.suite.number(), from: key.from, until: key.until };
+            let terms = keys.iter().map(term).collect();
             thread::Builder::new()
                 .name(format!("sign-{organisation}"))
                 .spawn(move || run(&keys, &receiver))
@@ -81,7 +100,8 @@ impl Signers {
                 .issuer(&organisation)
                 .ok_or_else(|| format!("{organisation} is not in the trust bundle"))?;
             let required = listed.required_suites.clone();
-            queues.insert(organisation, Authority { queue: sender, required, types: listed.types.clone() });
+            let types = listed.types.clone();
+            queues.insert(organisation, Authority { queue: sender, terms, required, types });
         }
         Ok(Self { queues })
     }
@@ -96,9 +116,17 @@ impl Signers {
         issued_at: u64,
     ) -> Result<Vec<SignatureParts>, Refusal> {
         let unavailable = || Refusal::new(Code::SignerUnavailable);
-        let authority = self.queues.get(authority).ok_or_else(unavailable)?;
+        // No waiting makes a key: that is for the operator to do.
+        let no_key = || Refusal::new(Code::NoSigningKey);
+        let authority = self.queues.get(authority).ok_or_else(no_key)?;
         if !authority.types.contains(type_code) {
             return Err(Refusal::new(Code::WrongRole));
+        }
+        let in_force: Vec<_> =
+            authority.terms.iter().filter(|term| term.from <= issued_at && issued_at < term.until).collect();
+        let mut due = authority.required.iter().filter(|required| required.from <= issued_at);
+        if in_force.is_empty() || !due.all(|due| in_force.iter().any(|term| term.suite == due.suite)) {
+            return Err(no_key());
         }
         let (reply, answer) = oneshot::channel();
         let job = Job { leaf: merkle::leaf_hash(body), issued_at, reply };
@@ -118,9 +146,8 @@ impl Signers {
 }
 
 impl Key {
-    fn ready(key: &IssuerKey, trust: &Trust) -> Option<Self> {
+    fn ready(key: &IssuerKey, from: u64, until: u64) -> Option<Self> {
         let suite = Suite::from_number(key.suite)?;
-        let listed = trust.key(&key.key_id).filter(|listed| listed.organisation == key.organisation)?;
         let pair = match suite {
             Suite::Ed25519 => Pair::Ed25519(Ed25519KeyPair::from_pkcs8(&key.pkcs8).ok()?),
             Suite::Es256 => {
@@ -131,7 +158,7 @@ impl Key {
             }
             Suite::Sm2Sm3 => return None,
         };
-        Some(Self { suite, key_id: key.key_id, from: listed.from, until: listed.until, pair })
+        Some(Self { suite, key_id: key.key_id, from, until, pair })
     }
 
     fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {

@@ -20,6 +20,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use certs::file;
 use certs::keys::ed25519_public;
+use certs::sealed::{Kek, KeyFolder, TRUST};
+use certs::trust::Authority;
 use ledger::{DocumentKind, Ledger, Prepared, Subjects, Tail};
 use schemas::license_type::LicenseType;
 use tokio::time::{Instant, sleep};
@@ -35,6 +37,7 @@ use crate::floor;
 use crate::gateway::commit_system;
 use crate::init;
 use crate::participant::Participant;
+use crate::place;
 
 /// Longest wait until the last checkpoint is published; it takes about a second.
 const PUBLISH_WAIT: Duration = Duration::from_secs(30);
@@ -104,21 +107,42 @@ pub async fn close(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Makes a data folder whose log continues that of another one: with a new origin and new keys of its own, the old
-/// register and types, and the keys and trust of the issuing authorities. A run that was cut off is completed by the
-/// next.
+/// register and types, and the keys and trust of the issuing authorities. `authority_key` is the trust authority's key in
+/// PEM, where the old folder does not hold it. A run that was cut off is completed by the next.
 ///
 /// # Errors
 /// The old log is not closed, unless it is `lost`; the new folder holds something else.
-pub async fn open_successor(folder: &Path, old: &Path, lost: bool) -> anyhow::Result<Config> {
+pub async fn open_successor(
+    folder: &Path,
+    old: &Path,
+    lost: bool,
+    authority_key: Option<&Path>,
+) -> anyhow::Result<Config> {
     let old = Config::load(&old.join("config.toml"))?;
-    let old_keys = app::key_folder(&old)?;
+    let kek = old.path(&old.keys.kek);
+    Ok(successor_of(&old, &kek, folder, lost, authority_key).await?.0)
+}
+
+/// The same of a folder whose configuration is read already, also a backup's, with its key-encryption key in `kek`. Gives
+/// where the old log ended, too.
+///
+/// # Errors
+/// As of [`open_successor`].
+pub async fn successor_of(
+    old: &Config,
+    kek: &Path,
+    folder: &Path,
+    lost: bool,
+    authority_key: Option<&Path>,
+) -> anyhow::Result<(Config, Tail)> {
+    let old_keys = KeyFolder::new(old.path(&old.keys.folder), Kek::load(kek)?);
     let mut documents = BTreeMap::new();
     let take = |entry: ledger::Entry| {
         for document in entry.record.documents {
             documents.insert((document.kind, document.key), document.value);
         }
     };
-    let (options, keys) = (app::ledger_options(&old), app::ledger_keys(&old_keys)?);
+    let (options, keys) = (app::ledger_options(old), app::ledger_keys(&old_keys)?);
     let tail = match lost {
         // Its guard knows of more than there is: that is why it is given up.
         true => ledger::entries_of_lost(options, keys, take)?,
@@ -131,18 +155,21 @@ pub async fn open_successor(folder: &Path, old: &Path, lost: bool) -> anyhow::Re
         )));
     }
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let config = configuration(folder, &old)?;
-    copy_keys(&config, &old)?;
+    let config = configuration(folder, old)?;
+    copy_keys(&config, old, kek)?;
     let keys = init::sealed_keys(&config)?;
-    trust_bundle(&config, &old, &keys)?;
+    trust_bundle(&config, old, &keys, authority_key)?;
 
     let ledger_keys = app::ledger_keys(&keys)?;
     let options = app::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
-    let filled = fill(&ledger, &open_statement(&old.origin, &tail), documents).await;
+    let filled = match place::keep(&config) {
+        Ok(()) => fill(&ledger, &open_statement(&old.origin, &tail), documents).await,
+        kept => kept,
+    };
     tokio::task::spawn_blocking(move || ledger.close()).await?;
     filled?;
-    Ok(config)
+    Ok((config, tail))
 }
 
 /// The successor's configuration: the old one under a new origin.
@@ -163,23 +190,25 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
 
 /// Copies what is not the log's own: the key-encryption key, the authorities' keys, the trust authority's, TLS. Paths
 /// outside the old folder stay where they are.
-fn copy_keys(config: &Config, old: &Config) -> anyhow::Result<()> {
+fn copy_keys(config: &Config, old: &Config, kek: &Path) -> anyhow::Result<()> {
     let issuers = config.keys.folder.join("issuers");
     let mut wanted = vec![
-        config.keys.kek.clone(),
-        config.keys.folder.join("trust"),
         config.keys.trust_anchor.clone(),
         config.tls.certificate.clone(),
         config.tls.key.clone(),
         config.tls.client_ca.clone(),
     ];
+    let trust = config.keys.folder.join(TRUST);
+    if old.path(&trust).exists() {
+        wanted.push(trust);
+    }
     if let Ok(entries) = fs::read_dir(old.path(&issuers)) {
         for entry in entries {
             wanted.push(issuers.join(entry?.file_name()));
         }
     }
-    for path in wanted {
-        let (from, to) = (old.path(&path), config.path(&path));
+    let wanted = wanted.into_iter().map(|path| (old.path(&path), config.path(&path)));
+    for (from, to) in wanted.chain([(kek.to_owned(), config.path(&config.keys.kek))]) {
         if to.exists() {
             continue;
         }
@@ -193,7 +222,12 @@ fn copy_keys(config: &Config, old: &Config) -> anyhow::Result<()> {
 }
 
 /// The old trust bundle with the new log beside the old one: what the old log proved stays proven.
-fn trust_bundle(config: &Config, old: &Config, keys: &certs::sealed::KeyFolder) -> anyhow::Result<()> {
+fn trust_bundle(
+    config: &Config,
+    old: &Config,
+    keys: &KeyFolder,
+    authority_key: Option<&Path>,
+) -> anyhow::Result<()> {
     let path = config.path(&config.keys.trust_bundle);
     if path.exists() {
         return Ok(());
@@ -206,7 +240,12 @@ fn trust_bundle(config: &Config, old: &Config, keys: &certs::sealed::KeyFolder) 
     bundle.issued_at = init::unix_seconds();
     let key = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)?;
     bundle.logs.push(TrustLog { origin: config.origin.clone(), key });
-    let text = certs::trust::sign_bundle(&bundle, anchor.name(), &keys.load("trust")?)?;
+    let authority = match authority_key {
+        Some(path) => Authority::from_file(anchor.name(), path)?,
+        None => Authority::of_folder(anchor.name(), keys).context("the trust authority's key")?,
+    };
+    ensure!(*authority.anchor() == anchor, "the trust authority's key is not the one of the trust anchor");
+    let text = authority.sign(&bundle)?;
     init::write_new(&path, &text)
 }
 

@@ -141,6 +141,10 @@ numbered! {
         HeadTooLarge = 61 "head-too-large",
         /// Not a decision: the request has no `Host`, or more than one.
         BadHost = 62 "bad-host",
+        /// The issuing authority has no key in force that signs: the operator's to change, and no retry helps before.
+        NoSigningKey = 73 "no-signing-key",
+        /// Not a decision: the log is closed for good, and its successor answers.
+        LogClosed = 74 "log-closed",
         /// The license is not in force: its signed bytes are given on express request only.
         LicenseEnded = 76 "license-ended",
         /// The definition is no license type's, or changes more of the one there is than licenses and grants allow.
@@ -190,7 +194,8 @@ impl Code {
             | Self::ParticipantConflict
             | Self::ErasureRefused
             | Self::ProposalRefused
-            | Self::LicenseEnded => 409,
+            | Self::LicenseEnded
+            | Self::NoSigningKey => 409,
             Self::Erased => 410,
             Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed | Self::NeedsTwoOperators => {
                 403
@@ -203,8 +208,23 @@ impl Code {
             | Self::FactsChanged
             | Self::SignerUnavailable
             | Self::Internal
+            | Self::LogClosed
             | Self::RecordUnavailable => 503,
         }
+    }
+
+    /// Whether what caused it passes by itself, so that the same request may succeed a little later. What lasts until an
+    /// operator acts is not said to pass.
+    pub const fn passes(self) -> bool {
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::TooManyRefusals
+                | Self::JournalFull
+                | Self::FactsChanged
+                | Self::SignerUnavailable
+                | Self::Internal
+        )
     }
 
     /// One clear sentence for the caller; never a fact about a license or a person.
@@ -254,6 +274,10 @@ impl Code {
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
             }
+            Self::NoSigningKey => {
+                "The issuing authority has no signing key in force here; its operator makes one."
+            }
+            Self::LogClosed => "This log is closed for good; its successor answers.",
             Self::Overloaded => "The exchange is busy; try again.",
             Self::TooManyRefusals => "Too many refused requests; try again later.",
             Self::RequestTimeout => "The request did not arrive in time.",

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use schemas::codes::Code;
 use serde_json::json;
 use tempfile::NamedTempFile;
 use tests::{Finished, HANG, Server, Setup, command, draft, natural, sha256};
@@ -171,13 +172,14 @@ async fn init_on_a_folder_that_is_made_already_changes_no_file() {
 async fn a_journal_without_one_of_its_keys_is_refused_and_left_alone() {
     let mut server = with_licenses().await;
     let keys = server.folder.join("keys");
-    for name in ["journal", "index", "epoch", "log", "trust", "kek"] {
-        let (key, away) = (keys.join(name), server.folder.with_file_name(name));
+    for name in ["journal", "index", "epoch", "log", "trust", "../secret/kek"] {
+        let (key, away) = (keys.join(name), server.folder.with_file_name("away"));
         fs::rename(&key, &away).unwrap();
         refused(QUICKSTART, &server.folder, "keys");
         if name != "trust" {
             assert!(server.folder.join("store").exists(), "a restart image");
-            assert_eq!(refused(SERVE, &server.folder, "keys"), DATA, "{name}");
+            let word = if name.ends_with("kek") { "key-encryption key" } else { "keys" };
+            assert_eq!(refused(SERVE, &server.folder, word), DATA, "{name}");
         }
         fs::rename(&away, &key).unwrap();
         serves(&mut server).await;
@@ -260,5 +262,261 @@ async fn a_trust_bundle_that_somebody_else_made_is_refused_and_left_alone() {
             let (left, right) = (fs::read(fresh.join(name)), fs::read(theirs.folder.join(name)));
             assert_eq!(left.unwrap(), right.unwrap(), "{name} was replaced");
         }
+    }
+}
+
+/// `exchange backup` of a folder into another.
+fn backup(folder: &Path, out: &Path) -> Finished {
+    let output = command().arg("backup").arg("--data").arg(folder).arg("--out").arg(out).output().unwrap();
+    finished(output)
+}
+
+/// `exchange restore` of a backup into a folder.
+fn restore(from: &Path, folder: &Path, kek: &Path) -> Finished {
+    let mut command = command();
+    command.arg("restore").arg("--from").arg(from).arg("--data").arg(folder).arg("--kek").arg(kek);
+    finished(command.output().unwrap())
+}
+
+fn finished(output: std::process::Output) -> Finished {
+    Finished {
+        status: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[tokio::test]
+async fn a_copy_is_not_served_beside_its_original_and_a_moved_folder_is() {
+    let mut server = with_licenses().await;
+    let copied = server.folder.with_file_name("copied");
+    copy(&server.folder, &copied);
+    serves(&mut server).await;
+    assert_eq!(refused(SERVE, &copied, "exchange restore"), DATA);
+    let close = ["log", "close", "--yes"];
+    assert_eq!(refused(&close, &copied, "exchange restore"), DATA);
+    // The original is gone: the operator vouches for it, once.
+    fs::remove_dir_all(&server.folder).unwrap();
+    assert_eq!(refused(SERVE, &copied, "--moved"), DATA);
+    let mut moved = command();
+    moved.args(SERVE).arg("--moved").arg("--data").arg(&copied).stdout(Stdio::piped());
+    let mut moved = moved.spawn().unwrap();
+    let mut said = std::io::BufReader::new(moved.stdout.take().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut said, &mut line).unwrap();
+    assert!(line.starts_with("serving"), "{line}");
+    moved.kill().unwrap();
+    moved.wait().unwrap();
+    server.move_to(&copied);
+    serves(&mut server).await;
+    // Under another name on the same disk it is the same folder.
+    let renamed = copied.with_file_name("renamed");
+    fs::rename(&copied, &renamed).unwrap();
+    server.move_to(&renamed);
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_backup_is_never_served_and_restored_into_a_successor() {
+    let mut server = with_licenses().await;
+    let [taken, online, new] = ["taken", "online", "new"].map(|name| server.folder.with_file_name(name));
+    let made = backup(&server.folder, &taken);
+    assert_eq!(made.status, Some(0), "{made:?}");
+    assert!(made.stdout.contains("all of it"), "{made:?}");
+    assert_eq!(backup(&server.folder, &taken).status, Some(64), "a backup is never written over");
+
+    // While it serves, too; and the original goes on as if nothing had been.
+    server.start();
+    let mut issuer = server.party("issuer");
+    let writing = async {
+        for _ in 0..20 {
+            draft(&natural()).issue(&mut issuer).await;
+        }
+    };
+    let (folder, out) = (server.folder.clone(), online.clone());
+    let copying = tokio::task::spawn_blocking(move || backup(&folder, &out));
+    let ((), copying) = tokio::join!(writing, copying);
+    let copying = copying.unwrap();
+    assert_eq!(copying.status, Some(0), "{copying:?}");
+    assert!(copying.stdout.contains("being served"), "{copying:?}");
+    let size = server.size().await;
+    assert_eq!(server.stop(), Some(0));
+
+    for backup in [&taken, &online] {
+        let held = files(backup);
+        let kek = fs::read(server.folder.join("secret/kek")).unwrap();
+        assert!(!held.values().any(|digest| *digest == sha256(&kek)), "the key-encryption key is in it");
+        for name in ["journal/guard", "keys/log", "keys/epoch", "pki/trust-bundle.note", "pki/server.key"] {
+            assert!(held.contains_key(name), "no {name}");
+        }
+        for words in [
+            SERVE,
+            QUICKSTART,
+            &["check-config"],
+            &["rebuild"],
+            &["archive", "--before", "1"],
+            &["log", "close", "--yes"],
+            &["init", "--origin", "a.test", "--operator", "x.pem"],
+        ] {
+            let before = files(backup);
+            let finished = run(words, backup);
+            assert!(finished.status.is_some_and(|status| status != 0), "{words:?}: {finished:?}");
+            assert!(changed(&before, &files(backup)).is_empty(), "{words:?} changes a backup");
+        }
+        for words in [SERVE, &["rebuild"], &["log", "close", "--yes"]] {
+            assert_eq!(refused(words, backup, "exchange restore"), DATA);
+        }
+    }
+
+    // Only a backup is restored, and only with its key.
+    let kek = server.folder.join("secret/kek");
+    assert_eq!(restore(&server.folder, &new, &kek).status, Some(64));
+    let wrong = server.folder.with_file_name("wrong");
+    certs::sealed::Kek::create(&wrong).unwrap();
+    assert_eq!(restore(&online, &new, &wrong).status, Some(DATA));
+    let restored = restore(&online, &new, &kek);
+    assert_eq!(restored.status, Some(0), "{restored:?}");
+    assert!(restored.stdout.contains("not known: entries that the old log took after"), "{restored:?}");
+    let old = server.config.origin.clone();
+    copy(&server.folder.join("pki/clients"), &new.join("pki/clients"));
+    server.move_to(&new);
+    assert_ne!(server.config.origin, old);
+    assert!(server.trust.log(&old).is_some(), "what the old log proved stays proven");
+    serves(&mut server).await;
+    server.log_verify();
+
+    // The copy has whole frames only, and as many as there were at some moment.
+    let fence = fs::read_to_string(online.join("FENCED.toml")).unwrap();
+    let copied = fence.lines().find_map(|line| line.strip_prefix("size = ")).unwrap();
+    assert!((4..=size).contains(&copied.parse::<u64>().unwrap()), "{fence}");
+}
+
+/// The commands of a guide, in order.
+fn commands(guide: &str) -> String {
+    let blocks = guide.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.collect()
+}
+
+/// An address with two free ports behind it.
+fn free_address() -> String {
+    let listen = |port| std::net::TcpListener::bind(("127.0.0.1", port)).ok();
+    loop {
+        let first = listen(0).unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX - 2 && listen(port + 1).is_some() && listen(port + 2).is_some() {
+            return format!("127.0.0.1:{port}");
+        }
+    }
+}
+
+#[test]
+fn the_guide_leads_from_nothing_to_a_verified_license() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = commands(include_str!("../../exchange/docs/guides/production.md"));
+    let programs = PathBuf::from(tests::binary("certs").get_program());
+    let path = format!("{}:{}", programs.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-eu", "-c", &script]).current_dir(folder.path()).stdin(Stdio::null());
+    let done = finished(shell.env("PATH", path).env("LISTEN", free_address()).output().unwrap());
+    let log = fs::read_to_string(folder.path().join("serve.log")).unwrap_or_default();
+    assert_eq!(done.status, Some(0), "{}\n{}\n{log}", done.stdout, done.stderr);
+    assert_eq!(done.stdout.lines().last(), Some("\"verdict\":\"valid\""), "{}", done.stdout);
+}
+
+/// Permission bits of every file and folder below a folder.
+fn modes(folder: &Path) -> BTreeMap<PathBuf, u32> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        if metadata.is_dir() {
+            found.extend(modes(&path));
+        }
+        found.insert(path, metadata.permissions().mode() & 0o777);
+    }
+    found
+}
+
+#[tokio::test]
+async fn nobody_else_reads_what_a_server_writes_and_it_leaves_no_core() {
+    let mut server = Setup::new().prepare().await;
+    let before = modes(&server.folder);
+    server.start();
+    draft(&natural()).issue(&mut server.party("issuer")).await;
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    assert_eq!(server.stop(), Some(0));
+    let written = modes(&server.folder);
+    let mut new = written.iter().filter(|(path, _)| !before.contains_key(*path)).peekable();
+    assert!(new.peek().is_some(), "nothing was written");
+    for (path, mode) in new {
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+    }
+}
+
+/// `certs issuer` in a data folder that holds the trust authority's key.
+fn issuer(server: &mut Server, words: &[&str]) {
+    assert_eq!(server.stop(), Some(0));
+    let organisation = server.organisation("keyless").to_string();
+    let mut command = tests::binary("certs");
+    command.arg("--data").arg(&server.folder).arg("issuer").args(words);
+    let done = finished(command.args(["--organisation", &organisation]).output().unwrap());
+    assert_eq!(done.status, Some(0), "{done:?}");
+    let folder = server.folder.clone();
+    server.move_to(&folder);
+    server.start();
+}
+
+#[tokio::test]
+async fn an_authority_without_a_key_in_force_is_refused_until_it_has_one() {
+    let all = |keyless: &mut exchange::participant::Participant| {
+        keyless.roles = vec![exchange::participant::Role::Issuer];
+        keyless.issues = tests::all_types().into_iter().map(|one| one.code).collect();
+    };
+    let mut server = Setup::new().participant("keyless", all).start().await;
+    // No wait makes a key: the refusal is a decision, and nobody is told to come back.
+    let mut party = server.party("keyless");
+    let (reply, _) = server.refused(&mut party, &draft(&natural()).call(), Code::NoSigningKey).await;
+    assert_eq!((reply.status, reply.retry_after), (409, None));
+
+    issuer(&mut server, &["add", "--name", "测试机关", "--type", natural().code.as_str()]);
+    let key_of = |one: &tests::Issued| {
+        let opened = verifier::license::OpenedEnvelope::open(&one.envelope).unwrap();
+        assert_eq!(opened.signatures().len(), 1, "one signature of each suite");
+        opened.signatures()[0].key_id
+    };
+    let begun = Instant::now();
+    let first = draft(&natural()).issue(&mut server.party("keyless")).await;
+    issuer(&mut server, &["rotate"]);
+    let second = loop {
+        // A key begins with a second of its own.
+        let next = draft(&natural()).issue(&mut server.party("keyless")).await;
+        if key_of(&next) != key_of(&first) {
+            break next;
+        }
+        assert!(begun.elapsed() < HANG, "the new key does not sign");
+    };
+    issuer(&mut server, &["retire"]);
+    loop {
+        // The second in which it was ended is still the key's.
+        let reply = server.party("keyless").send(&draft(&natural()).call()).await;
+        if reply.status == 409 {
+            assert_eq!(reply.code(), Code::NoSigningKey.name());
+            break;
+        }
+        assert!(reply.status == 201 && begun.elapsed() < HANG, "{}", reply.json);
+    }
+    let mut roots = verifier::license::RootCache::new();
+    for license in [&first, &second] {
+        let report =
+            verifier::license::verify(&license.envelope, &server.trust, tests::now_ms() / 1_000, &mut roots);
+        assert_eq!(report.verdict, verifier::report::Verdict::Valid, "{report:?}");
     }
 }

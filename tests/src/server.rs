@@ -479,9 +479,14 @@ impl Server {
         self.exit_status()
     }
 
+    /// Number of the running process.
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.as_ref().unwrap().id()).unwrap();
+        let id = i32::try_from(self.id()).unwrap();
         rustix::process::kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 

@@ -17,6 +17,7 @@
 
 mod archive;
 mod clock;
+mod copy;
 mod crypt;
 mod disk;
 mod entry;
@@ -49,6 +50,7 @@ pub use sequencer::ByHand;
 pub mod record;
 
 pub use archive::{Archived, archive};
+pub use copy::{Copied, copy_journal};
 pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
 pub use entry::OpenedEntry;
 pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch};

@@ -305,6 +305,11 @@ impl Found {
         self.journal.walk(from, &self.mark(), self.published.as_ref(), visit)
     }
 
+    /// Number and first frame of each begun segment.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.journal.segments.iter().map(|segment| (segment.number, segment.first_frame))
+    }
+
     /// Begun segments.
     pub(crate) fn segments(&self) -> usize {
         self.journal.segments.len()

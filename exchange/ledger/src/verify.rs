@@ -82,7 +82,7 @@ pub enum ImageFound {
 }
 
 /// Looks at a journal that a gateway may be writing.
-fn look(
+pub(crate) fn look(
     options: &Options,
     signer: &LogSigner,
     published: Option<&Checkpoint>,
@@ -341,7 +341,7 @@ pub fn entries_of_lost(
     read(&options, &keys, Reading::Lost, visit)
 }
 
-fn read(
+pub(crate) fn read(
     options: &Options,
     keys: &LedgerKeys,
     reading: Reading,

@@ -60,6 +60,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = certs::process::harden() {
+        command::note(format_args!("witness: {}", command::why(&error)));
+        return ExitCode::from(app::EXIT_INTERNAL);
+    }
     let cli: Cli = match command::parse() {
         Ok(cli) => cli,
         Err(status) => return status,

@@ -1,6 +1,7 @@
 //! What each command does, a file each, and what several of them share.
 
 pub mod archive;
+pub mod backup;
 pub mod check_config;
 pub mod init;
 pub mod lists;
@@ -10,6 +11,7 @@ pub mod log_verify;
 pub mod participant;
 pub mod propose;
 pub mod rebuild;
+pub mod restore;
 pub mod serve;
 pub mod store_check;
 pub mod types;

@@ -23,9 +23,11 @@ pub fn serve(
     development: bool,
     listen: Option<SocketAddr>,
     accept_clock: bool,
+    moved: bool,
 ) -> anyhow::Result<()> {
     let mut config = place.load()?;
     config.accept_clock = accept_clock;
+    config.moved = moved;
     if let Some(listen) = listen {
         config.listen = Listen::at(listen)?;
     }

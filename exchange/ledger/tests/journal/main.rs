@@ -5,6 +5,7 @@
 
 mod closing;
 mod commit;
+mod copies;
 mod damage;
 mod derived;
 #[path = "../shared/entry.rs"]
