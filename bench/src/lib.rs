@@ -31,4 +31,5 @@ pub mod size;
 pub mod submit;
 pub mod target;
 pub mod template;
+pub mod timing;
 pub mod world;

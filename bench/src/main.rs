@@ -13,7 +13,7 @@ use bench::run::{self, Ended, Place};
 use bench::scenario::{Amount, Scenario};
 use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
-use bench::{compare, html, sign};
+use bench::{compare, html, sign, timing};
 use clap::{Args, Parser, Subcommand};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use verifier::command::{self, EXIT_DONE, EXIT_NO};
@@ -57,6 +57,21 @@ enum Command {
     Size(Demand),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
     Journal(Journal),
+    /// Compares the time of refusals about what there is and what there is not; exit status 1 where it tells.
+    Timing(Timing),
+}
+
+#[derive(Args)]
+struct Timing {
+    /// Pairs of each comparison.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
+    pairs: u32,
+    /// Folder for the exchange; a temporary one unless said. In memory too: there a sync takes no time, and less hides.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// JSON output.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -201,6 +216,7 @@ fn main() -> ExitCode {
         }),
         Command::Compare(compare) => compared(compare),
         Command::Report(ReportCommand::Verify { file, key }) => verify(file, key.as_deref()),
+        Command::Timing(plan) => told_by_time(plan),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
             EXIT_DONE
@@ -246,6 +262,15 @@ fn peers(options: &peers::Options) -> anyhow::Result<u8> {
         (true, false) => EXIT_SKIPPED,
         (false, _) => EXIT_NO,
     })
+}
+
+fn told_by_time(plan: &Timing) -> anyhow::Result<ExitCode> {
+    let temporary = tempfile::Builder::new().prefix("miaoxiang-bench-").tempdir()?;
+    let folder = plan.data.as_deref().unwrap_or(temporary.path());
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let report = runtime.block_on(timing::run(folder, plan.pairs as usize))?;
+    print(&report, plan.json);
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {

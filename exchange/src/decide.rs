@@ -348,6 +348,12 @@ pub fn level(
         | Action::LinkEnd(_)
         | Action::Propose(_) => (None, 1),
     };
+    if let Action::Retrieve(Retrieve { license: named, .. })
+    | Action::Verify(Verify { subject: Subject::Named(named), .. }) = action
+        && let Some(nobody) = nobodies.first()
+    {
+        facts.level(named, nobody);
+    }
     let license_type = license_type.and_then(|code| facts.license_type(&code));
     let most = license_type.map_or(0, |license_type| license_type.max_holders).max(holders);
     // The erased are concerned by nothing any more.

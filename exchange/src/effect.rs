@@ -948,6 +948,11 @@ impl Builder<'_> {
             // Some certificates have the holder's number for theirs.
             if self.label(holder).is_some_and(|label| concerned.contains(&label)) {
                 told.text("certificateNumber", number);
+            } else {
+                // The same work, so that no refusal tells by time whether the holder is known.
+                let mut untold = Object::new();
+                untold.text("certificateNumber", number);
+                std::hint::black_box(untold.end());
             }
         }
         told.text_if_any("mode", private.mode);

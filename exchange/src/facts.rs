@@ -12,6 +12,7 @@ use schemas::license_type::{LicenseType, MAX_HOLDERS};
 use schemas::state::LicenseState;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::hint::black_box;
 use std::sync::Arc;
 use verifier::license::{LicenseContent, OpenedEnvelope};
 
@@ -150,7 +151,7 @@ impl<'a> Facts<'a> {
                 let mut best: Option<(bool, Found)> = None;
                 let mut same_number = 0;
                 for key in self.licenses_of(&holder.label) {
-                    if self.ledger.state().license(&key).is_none_or(|license| license.number_tag != tag) {
+                    if self.ledger.state().number_tag(&key) != Some(tag) {
                         continue;
                     }
                     let Some(found) = self.license(key) else { continue };
@@ -161,6 +162,53 @@ impl<'a> Facts<'a> {
                     }
                 }
                 best.map(|(_, found)| Found { same_number, ..found })
+            }
+        }
+    }
+
+    /// Looks up of nobody what was not looked up because it does not exist, so that a denial took the same look-ups whatever
+    /// there is. A denied request named the license twice: to be decided, and for whom the denial concerns.
+    pub fn level(&mut self, named: &Named<'_>, nobody: &Label) {
+        const NAMED: usize = 2;
+        /// Beside that, the holder of a number is looked up for the right, for whom it concerns, twice for what is told,
+        /// and here.
+        const HOLDER_ALONE: usize = 5;
+        let state = self.ledger.state();
+        match named {
+            Named::Identifier { identifier, .. } => {
+                let found = state.number_tag(&license_key(self.ledger, identifier)).is_some();
+                for _ in 0..if found { 0 } else { NAMED } {
+                    black_box(state.no_license());
+                }
+            }
+            Named::Number { type_code, certificate_number, holder } => {
+                let tag = number_tag(self.ledger, type_code, certificate_number);
+                let label = state.holder(&holder_key(self.ledger, holder)).map(|holder| holder.label);
+                let keys = label.map(|label| state.licenses_of(&label)).unwrap_or_default();
+                let matching = keys.iter().any(|key| state.number_tag(key) == Some(tag));
+                // A holder who is there is found where one who is not is missed. A label is nobody's key.
+                let key = nobody_keys(self.ledger).next().filter(|_| label.is_none()).unwrap_or(*nobody);
+                for _ in 0..NAMED + HOLDER_ALONE {
+                    black_box(state.holder(&key));
+                }
+                if label.is_none() {
+                    for _ in 0..NAMED {
+                        black_box(self.licenses_of(nobody));
+                    }
+                    black_box(state.licenses_of(nobody));
+                }
+                // No license has a label for its key.
+                for _ in 0..NAMED * LEVEL_LICENSES.saturating_sub(keys.len()) {
+                    black_box(state.number_tag(nobody));
+                }
+                for _ in 0..if matching { 0 } else { NAMED } {
+                    black_box(self.license(*nobody));
+                    black_box(state.no_license());
+                }
+                // Without a license the denial concerns the holder named, who is looked up for that.
+                if matching {
+                    black_box(self.holder(holder));
+                }
             }
         }
     }
@@ -383,6 +431,9 @@ pub fn link_key(ledger: &Ledger, portal: &Uscc, holder: &HolderRef, agent: &Hold
 pub fn type_key(ledger: &Ledger, code: &LicenseTypeCode) -> Key {
     ledger.keyed().key("type", &[code.as_bytes()])
 }
+
+/// Licenses of a holder that a look-up by number is levelled to.
+const LEVEL_LICENSES: usize = 16;
 
 /// Holders that are nobody: a denial concerns them in place of those whom there are not, so that it is the same work.
 pub const NOBODIES: u8 = MAX_HOLDERS as u8;

@@ -316,7 +316,7 @@ async fn a_production_folder_begins_with_its_operators() {
     let verified = command().args(["log", "verify", "--json", "--data"]).arg(&fresh).output().unwrap();
     assert_eq!(verified.status.code(), Some(0));
     let report: Value = serde_json::from_slice(&verified.stdout).unwrap();
-    // The types and the operator, in one entry.
+    // The rules and the operator, in one entry.
     assert_eq!(report["size"], json!(1));
     let again = command().args(words).arg(&fresh).output().unwrap();
     assert_ne!(again.status.code(), Some(0), "a folder is made once");
@@ -804,4 +804,49 @@ async fn a_disk_that_is_nearly_full_is_told_with_figures() {
     // At a start, too.
     server.start();
     assert!(server.stderr().contains("MiB are free"), "{}", server.stderr());
+
+/// License types are published by two operators, none comes with the program; how long a use may be kept from its holders is
+/// said once, when the log is made.
+#[tokio::test]
+async fn a_production_log_begins_without_types_and_with_its_own_bound_of_delays() {
+    let server = Setup::new().stranger("police").prepare().await;
+    let fresh = server.folder.with_file_name("production");
+    let operator = server.folder.join("pki/clients/operator.pem");
+    let init = |days: &str| {
+        let mut command = command();
+        command.args(["init", "--origin", "log.example.test", "--delay-days-max", days]);
+        command.arg("--operator").arg(&operator).arg("--data").arg(&fresh).output().unwrap().status.code()
+    };
+    assert_eq!(init("3661"), Some(64));
+    assert_eq!(init("30"), Some(0));
+    let mut config = exchange::config::Config::load(&fresh.join("config.toml")).unwrap();
+    let register = |config: &exchange::config::Config, days: u16| {
+        let class = json!({"days": days, "legalBasis": "测试法第一条"});
+        let file = config.folder.join("police.json");
+        let registration = json!({
+            "organisation": server.organisation("police").as_str(), "name": "测试公安", "roles": ["relying"],
+            "validFrom": "2026-01-01", "delays": {"investigation": class},
+        });
+        fs::write(&file, registration.to_string()).unwrap();
+        let mut command = command();
+        command.args(["participant", "add", "--offline"]).arg(&file).arg("--data").arg(&config.folder);
+        command.output().unwrap().status.code()
+    };
+    assert_ne!(register(&config, 31), Some(0), "longer than the log allows");
+    // A successor of the log has the same bound.
+    let close = command().args(["log", "close", "--yes", "--data"]).arg(&fresh).output().unwrap();
+    assert_eq!(close.status.code(), Some(0), "{}", String::from_utf8_lossy(&close.stderr));
+    let next = server.folder.with_file_name("next");
+    let continued =
+        command().args(["init", "--continues"]).arg(&fresh).arg("--data").arg(&next).output().unwrap();
+    assert_eq!(continued.status.code(), Some(0), "{}", String::from_utf8_lossy(&continued.stderr));
+    config = exchange::config::Config::load(&next.join("config.toml")).unwrap();
+    assert_eq!([31, 30].map(|days| register(&config, days) == Some(0)), [false, true]);
+    let keys = exchange::app::ledger_keys(&exchange::app::key_folder(&config).unwrap()).unwrap();
+    let mut kinds = Vec::new();
+    ledger::entries(exchange::app::ledger_options(&config), keys, |entry| {
+        kinds.extend(entry.record.documents.iter().map(|document| document.kind));
+    })
+    .unwrap();
+    assert!(!kinds.contains(&ledger::DocumentKind::LicenseType.number()), "a type nobody has published");
 }

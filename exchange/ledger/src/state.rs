@@ -551,7 +551,29 @@ impl State {
     /// A license by the keyed hash of type, issuer and serial.
     pub fn license(&self, key: &Key) -> Option<License> {
         let cell = self.licenses.get(key)?.value().clone();
-        Some(License {
+        Some(self.opened(&cell))
+    }
+
+    /// A license of no number and no body, held by whoever came first: as much work as reading one that was found, for
+    /// where there is none.
+    pub fn no_license(&self) -> License {
+        let holders = Holders::One(0);
+        let cell = LicenseCell {
+            number_tag: 0,
+            body: Position::NONE,
+            holders,
+            version: 0,
+            valid_from_day: 0,
+            valid_until_day: 0,
+            certificate_version: 0,
+            state: 0,
+            flags: 0,
+        };
+        self.opened(&cell)
+    }
+
+    fn opened(&self, cell: &LicenseCell) -> License {
+        License {
             version: cell.version,
             state: cell.state,
             certificate_version: cell.certificate_version,
@@ -562,7 +584,12 @@ impl State {
             number_tag: cell.number_tag,
             holders: self.labels_of(&cell.holders),
             body: cell.body,
-        })
+        }
+    }
+
+    /// The tag of a license's number.
+    pub fn number_tag(&self, key: &Key) -> Option<u64> {
+        self.licenses.get(key).map(|license| license.number_tag)
     }
 
     /// A grant by its id.
