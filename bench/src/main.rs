@@ -264,13 +264,13 @@ fn peers(options: &peers::Options) -> anyhow::Result<u8> {
     })
 }
 
-fn told_by_time(plan: &Timing) -> anyhow::Result<ExitCode> {
+fn told_by_time(plan: &Timing) -> anyhow::Result<u8> {
     let temporary = tempfile::Builder::new().prefix("miaoxiang-bench-").tempdir()?;
     let folder = plan.data.as_deref().unwrap_or(temporary.path());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(timing::run(folder, plan.pairs as usize))?;
     print(&report, plan.json);
-    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.passed() { EXIT_DONE } else { EXIT_NO })
 }
 
 fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {

@@ -804,6 +804,7 @@ async fn a_disk_that_is_nearly_full_is_told_with_figures() {
     // At a start, too.
     server.start();
     assert!(server.stderr().contains("MiB are free"), "{}", server.stderr());
+}
 
 /// License types are published by two operators, none comes with the program; how long a use may be kept from its holders is
 /// said once, when the log is made.
