@@ -159,14 +159,6 @@ impl Client {
     }
 }
 
-/// An answer for a person: what it says without its receipt, and the entry that the receipt is of.
-pub fn in_words(answer: &[u8]) -> String {
-    let body: Value = serde_json::from_slice(answer).unwrap_or_default();
-    let members = body.as_object().into_iter().flatten().filter(|(name, _)| *name != "receipt");
-    let lines: String = members.map(|(name, value)| format!("{name}: {}\n", plain(value))).collect();
-    format!("{lines}{}\n", entry_of(answer))
-}
-
 /// A refusal for a person: code, title, detail, the faults of the request, and the entry that its receipt is of.
 ///
 /// [`EXIT_NO`], or [`EXIT_UNAVAILABLE`] when the server takes no request now.
@@ -205,7 +197,7 @@ mod tests {
     use verifier::receipt::{Receipt, attach};
 
     #[test]
-    fn an_answer_is_told_in_words() {
+    fn a_refusal_is_told_in_words() {
         let receipt = Receipt {
             log: "log.example/1".to_owned(),
             index: 7,
@@ -216,8 +208,6 @@ mod tests {
             request_salt: None,
             proof: None,
         };
-        let answer = attach(br#"{"proposal":"ab","state":"open"}"#, &receipt);
-        assert_eq!(in_words(&answer), "proposal: ab\nstate: open\nentry 7 of the log\n");
         let problem = br#"{"title":"Not so.","code":"bad-use","detail":"cause","errors":[{"pointer":"/use/cause","rule":"length"}]}"#;
         let error = refused(400, &attach(problem, &receipt));
         let text =

@@ -52,7 +52,13 @@ impl Shared {
         let ledger = self.gateway.ledger();
         let health = ledger.health();
         let metrics = self.metrics.render();
-        let connections: Vec<_> = metrics.lines().filter_map(|line| line.strip_prefix(CONNECTIONS)).collect();
+        let connections: Vec<_> = metrics
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix(CONNECTIONS)?.strip_prefix("{listener=\"")?.split_once("\"} ")
+            })
+            .map(|(listener, open)| format!("{listener} {open}"))
+            .collect();
         tracing::info!(
             size = ledger.size(),
             published = ledger.published().0,
@@ -61,7 +67,7 @@ impl Shared {
             journal_full = health.journal_full,
             epoch = ledger.state().epoch(),
             epoch_destroyed = ledger.state().epoch_destroyed(),
-            connections = connections.join(" "),
+            connections = connections.join(", "),
             health = health_text(&health).trim_end().replace('\n', "; "),
             "state"
         );

@@ -1,6 +1,8 @@
 //! What a supervisor or a terminal sends: nothing of it ends a serving process without a drain.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
@@ -64,18 +66,25 @@ impl Signals {
     /// The system does not let one be caught.
     pub fn catch() -> anyhow::Result<Self> {
         let (sender, events) = unbounded_channel();
+        let ending = Arc::new(AtomicBool::new(false));
         for (name, number, event) in CAUGHT {
             let mut caught = signal(SignalKind::from_raw(number.as_raw()))
                 .with_context(|| format!("{name} cannot be caught"))?;
-            let sender = sender.clone();
+            let (sender, ending) = (sender.clone(), Arc::clone(&ending));
             tokio::spawn(async move {
                 while caught.recv().await.is_some() {
-                    match event {
-                        None => tracing::warn!("{name}: it asks for nothing, and is ignored"),
-                        Some(event) if sender.send(event).is_ok() => tracing::info!("{name}: {event}"),
-                        Some(_) => {
-                            tracing::warn!("{name}: ending already, and goes on finishing what is under way")
-                        }
+                    let Some(event) = event else {
+                        tracing::warn!("{name}: it asks for nothing, and is ignored");
+                        continue;
+                    };
+                    let again = match event {
+                        Event::Stop => ending.swap(true, Ordering::SeqCst),
+                        Event::Reload | Event::State => ending.load(Ordering::SeqCst),
+                    };
+                    if !again && sender.send(event).is_ok() {
+                        tracing::info!("{name}: {event}");
+                    } else {
+                        tracing::warn!("{name}: ending already, and goes on finishing what is under way");
                     }
                 }
             });

@@ -109,7 +109,7 @@ pub struct Caller {
     /// Its key, PEM.
     #[arg(long, requires = "cert")]
     key: Option<PathBuf>,
-    /// Print the answer as it came, with its receipt.
+    /// Print a refusal also as it came, JSON with its receipt, as what is done is printed.
     #[arg(long)]
     json: bool,
 }
@@ -151,16 +151,11 @@ impl Caller {
             let key = hex::encode(random);
             client.post(path, serde_json::to_vec(body)?, &[("idempotency-key", &key)]).await
         })?;
-        if self.json {
+        let done = status < 300;
+        if done || self.json {
             command::line(String::from_utf8_lossy(&answer));
         }
-        if status >= 300 {
-            return Err(client::refused(status, &answer));
-        }
-        if !self.json {
-            command::print(client::in_words(&answer));
-        }
-        Ok(EXIT_DONE)
+        if done { Ok(EXIT_DONE) } else { Err(client::refused(status, &answer)) }
     }
 }
 
