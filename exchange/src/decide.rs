@@ -7,11 +7,11 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use ledger::{Grant, Holder, Key, Label, Ledger, License};
-use schemas::codes::{Code, Reason};
+use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::{LicenseType, NamedHolder, Sensitivity};
-use schemas::state::{LicenseState, Operation};
+use schemas::state::{LicenseState, Operation, TransitionError};
 use verifier::license::{LicenseContent, OpenedEnvelope, RootCache};
 use verifier::report::Verdict;
 use verifier::trust::Trust;
@@ -223,7 +223,7 @@ pub fn decide<'a>(
         Action::LinkMake(make) => {
             need(caller, Role::Portal)?;
             if make.until_ms <= facts.now_ms {
-                return Err(Refusal::new(Code::BadLink));
+                return Err(Refusal::of(Code::BadLink, to_come("/until")));
             }
             let Linked { key, version, holder, concerned, .. } =
                 linked(context, facts, caller, &make.holder, &make.agent)?;
@@ -459,8 +459,17 @@ fn entitled_type(
     caller: &Participant,
     code: &LicenseTypeCode,
 ) -> Result<Arc<LicenseType>, Refusal> {
-    let license_type = facts.license_type(code).ok_or_else(|| Refusal::new(Code::UnknownType))?;
+    let license_type = facts.license_type(code).ok_or_else(|| unknown_type("/license/typeCode"))?;
     if caller.issues.contains(code) { Ok(license_type) } else { Err(Refusal::new(Code::WrongRole)) }
+}
+
+fn unknown_type(pointer: &str) -> Refusal {
+    Refusal::of(Code::UnknownType, Fault::at(pointer, Rule::Unknown))
+}
+
+/// A moment that has to lie ahead.
+fn to_come(pointer: &str) -> Fault {
+    Fault::at(pointer, Rule::Order).form("a moment to come")
 }
 
 fn check_draft(license_type: &LicenseType, draft: &Draft) -> Result<(), Refusal> {
@@ -482,7 +491,7 @@ fn decide_transition<'a>(
     if transition.operation == Operation::MoveIn {
         return take_over(context, facts, caller, transition);
     }
-    let refused = || Refusal::new(Code::TransitionNotAllowed);
+    let refused = |fault| Refusal::of(Code::TransitionNotAllowed, fault);
     let identifier = &transition.identifier;
     if identifier.issuer().uscc() != Some(caller.organisation) {
         return Err(Refusal::not_permitted(Reason::OtherIssuer));
@@ -493,8 +502,13 @@ fn decide_transition<'a>(
     let concerned = found.license.holders.clone();
     let state = LicenseState::from_number(found.license.state).ok_or_else(|| Refusal::new(Code::Internal))?;
     let moved = transition.operation == Operation::CancelMove && found.license.taken_over;
-    if found.license.certificate_version != identifier.version() || moved {
-        return Err(refused());
+    if found.license.certificate_version != identifier.version() {
+        return Err(refused(Fault::at("/identifier", Rule::NotAllowed).form("the version in force")));
+    }
+    if moved {
+        return Err(refused(
+            Fault::at("/operation", Rule::NotAllowed).form("not after the license was taken over"),
+        ));
     }
     let ended = facts.validity(&found.license) == Validity::Ended;
     let next = schemas::state::transition(
@@ -504,9 +518,10 @@ fn decide_transition<'a>(
         found.license.written_by_04,
         transition.to,
     )
-    .map_err(|_| refused())?;
+    .map_err(|error| refused(not_in_table(transition.operation, state, ended, &found, error)))?;
     if next.new_version != transition.draft.is_some() {
-        return Err(Refusal::new(Code::MalformedRequest));
+        let rule = if next.new_version { Rule::Required } else { Rule::NotAllowed };
+        return Err(Refusal::of(Code::MalformedRequest, Fault::at("/license", rule)));
     }
     let Some(draft) = &transition.draft else {
         let by_04 = transition.operation == Operation::Expire;
@@ -514,15 +529,48 @@ fn decide_transition<'a>(
     };
     let license_type = entitled_type(facts, caller, &draft.type_code)?;
     check_draft(&license_type, draft)?;
-    let same = draft.type_code == identifier.type_code()
-        && draft.serial == *identifier.serial()
-        && same_holders(facts, draft, &found);
-    if !same || identifier.version() >= LAST_VERSION {
-        return Err(refused());
+    let same = [
+        ("/license/typeCode", draft.type_code == identifier.type_code()),
+        ("/license/serial", draft.serial == *identifier.serial()),
+        ("/license/holders", same_holders(facts, draft, &found)),
+    ];
+    let other = same.into_iter().filter(|(_, same)| !same);
+    let mut faults: Vec<_> = other
+        .map(|(pointer, _)| Fault::at(pointer, Rule::NotAllowed).form("as in the version before"))
+        .collect();
+    if identifier.version() >= LAST_VERSION {
+        faults.push(Fault::at("/identifier", Rule::Range).bounds(1, usize::from(LAST_VERSION) - 1));
+    }
+    if !faults.is_empty() {
+        return Err(Refusal::all(Code::TransitionNotAllowed, faults));
     }
     let identifier =
         identifier.with_version(identifier.version() + 1).map_err(|_| Refusal::new(Code::BadIdentifier))?;
     Ok(plain(Granted::NewVersion { draft, identifier, found }, concerned))
+}
+
+/// What the table does not have, and what it has from there.
+fn not_in_table(
+    operation: Operation,
+    state: LicenseState,
+    ended: bool,
+    found: &Found,
+    error: TransitionError,
+) -> Fault {
+    use TransitionError as E;
+    let allowed = || schemas::state::allowed(state, ended, found.license.written_by_04);
+    let targets =
+        || allowed().filter(|(allowed, _)| *allowed == operation).filter_map(|(_, to)| Some(to?.code()));
+    match error {
+        E::TargetMissing => Fault::at("/to", Rule::Required).one_of(targets()),
+        E::Target { .. } => Fault::at("/to", Rule::OneOf).one_of(targets()),
+        E::TargetUnexpected { .. } => Fault::at("/to", Rule::NotAllowed).form("operation 05 only"),
+        _ => {
+            let mut operations: Vec<_> = allowed().map(|(operation, _)| operation.code()).collect();
+            operations.dedup();
+            Fault::at("/operation", Rule::OneOf).one_of(operations)
+        }
+    }
 }
 
 /// 08 转入: a new license of the caller takes the place of one that is on its way out elsewhere. The other license is
@@ -534,10 +582,19 @@ fn take_over<'a>(
     transition: &'a Transition,
 ) -> Result<Permit<'a>, Refusal> {
     let identifier = &transition.identifier;
-    let draft = transition.draft.as_ref().ok_or_else(|| Refusal::new(Code::MalformedRequest))?;
+    let missing = || Refusal::of(Code::MalformedRequest, Fault::at("/license", Rule::Required));
+    let draft = transition.draft.as_ref().ok_or_else(missing)?;
     let from_other = identifier.issuer().uscc() != Some(caller.organisation);
-    if transition.to.is_some() || !from_other || draft.type_code != identifier.type_code() {
-        return Err(Refusal::new(Code::TransitionNotAllowed));
+    let wrong = [
+        ("/to", transition.to.is_some(), "operation 05 only"),
+        ("/identifier", !from_other, "another authority's license"),
+        ("/license/typeCode", draft.type_code != identifier.type_code(), "as in the license taken over"),
+    ];
+    let wrong = wrong.into_iter().filter(|(_, wrong, _)| *wrong);
+    let faults: Vec<_> =
+        wrong.map(|(pointer, _, allowed)| Fault::at(pointer, Rule::NotAllowed).form(allowed)).collect();
+    if !faults.is_empty() {
+        return Err(Refusal::all(Code::TransitionNotAllowed, faults));
     }
     let license_type = entitled_type(facts, caller, &draft.type_code)?;
     check_draft(&license_type, draft)?;
@@ -1000,7 +1057,7 @@ fn decide_grant<'a>(
     need(caller, Role::Portal)?;
     let holder = facts.holder(&create.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
     let concerned = vec![holder.label];
-    let bad = || Refusal::new(Code::BadGrant);
+    let bad = |fault| Refusal::of(Code::BadGrant, fault);
     let (target, type_code) = match &create.target {
         GrantTarget::License(identifier) => {
             let found = facts.license(facts::license_key(context.ledger, identifier));
@@ -1012,16 +1069,33 @@ fn decide_grant<'a>(
         }
         GrantTarget::Type(code) => (facts::type_key(context.ledger, code), *code),
     };
-    let license_type = facts.license_type(&type_code).ok_or_else(|| Refusal::new(Code::UnknownType))?;
-    let fields =
-        floor::field_mask(Some(&license_type), create.fields.iter().map(String::as_str)).ok_or_else(bad)?;
-    let grantee = facts.participant(&create.grantee).ok_or_else(bad)?;
-    let may_hold = grantee.has(Role::Relying) || grantee.has(Role::Peer);
+    let license_type = facts.license_type(&type_code).ok_or_else(|| unknown_type("/typeCode"))?;
+    let fields = floor::field_mask(Some(&license_type), create.fields.iter().map(String::as_str));
+    let fields = fields.ok_or_else(|| Refusal::all(Code::BadGrant, unknown_names(&license_type, create)))?;
+    let grantee = facts.participant(&create.grantee);
+    let may_hold = grantee.is_some_and(|grantee| grantee.has(Role::Relying) || grantee.has(Role::Peer));
     // A portal that vouches for a holder would grant itself what it likes.
-    if create.until_ms <= facts.now_ms || !may_hold || create.grantee == caller.organisation {
-        return Err(bad());
+    if !may_hold || create.grantee == caller.organisation {
+        let allowed = "another organisation of the register, relying party or peer";
+        return Err(bad(Fault::at("/grantee", Rule::NotAllowed).form(allowed)));
+    }
+    if create.until_ms <= facts.now_ms {
+        return Err(bad(to_come("/until")));
     }
     Ok(plain(Granted::GrantCreate { create, holder: holder.label, target, fields }, concerned))
+}
+
+/// The names that are none of the type's fields.
+fn unknown_names(license_type: &LicenseType, create: &GrantCreate) -> Vec<Fault> {
+    let names = || {
+        let own = license_type.fields.iter().map(|field| field.key.clone());
+        own.chain(schemas::license_type::BASE_FIELDS.map(str::to_owned))
+    };
+    let places = create.fields.iter().zip(0..);
+    places
+        .filter(|(name, _)| floor::field_mask(Some(license_type), [name.as_str()]).is_none())
+        .map(|(_, place)| Fault::at(format!("/fields/{place}"), Rule::OneOf).one_of(names()))
+        .collect()
 }
 
 fn decide_revoke<'a>(
@@ -1037,7 +1111,10 @@ fn decide_revoke<'a>(
         return Err(Refusal::not_permitted(Reason::OtherHolder));
     }
     if grant.state == floor::GRANT_REVOKED {
-        return Err(Refusal::new(Code::BadGrant));
+        return Err(Refusal::of(
+            Code::BadGrant,
+            Fault::at("/grant", Rule::NotAllowed).form("not revoked yet"),
+        ));
     }
     Ok(plain(Granted::GrantRevoke { revoke, grant }, concerned))
 }

@@ -37,6 +37,7 @@ pub mod refusal;
 pub mod request;
 pub mod rotation;
 pub mod server;
+mod shape;
 pub mod shed;
 pub mod signals;
 pub mod signer;

@@ -1,11 +1,13 @@
 //! Answers in FlatBuffers, for machine peers (`schemas/fbs/machine.fbs`); requests in this form are read in
 //! [`crate::request`].
 
-use flatbuffers::FlatBufferBuilder;
+use flatbuffers::{ErrorTraceDetail, FlatBufferBuilder, InvalidFlatbuffer};
+use schemas::codes::Rule;
 use schemas::machine as fb;
 
 use crate::effect::RetrieveAnswer;
 use crate::json::USUAL_DOCUMENT_BYTES;
+use crate::refusal::Fault;
 
 /// The form of a request and of the answer to it, as the request's content type says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,26 @@ impl Form {
             Self::Machine => fb::MEDIA_TYPE,
         }
     }
+}
+
+/// What is wrong with a buffer, where that has a place in it: a table that is not there, or text that is none.
+pub(crate) fn fault(error: &InvalidFlatbuffer) -> Option<Fault> {
+    let (rule, last, trace) = match error {
+        InvalidFlatbuffer::MissingRequiredField { required, error_trace } => {
+            (Rule::Required, Some(required), error_trace)
+        }
+        InvalidFlatbuffer::Utf8Error { error_trace, .. } => (Rule::Text, None, error_trace),
+        _ => return None,
+    };
+    // The innermost comes first; `use` has another name in Rust.
+    let steps = trace.as_ref().iter().rev().filter_map(|step| match step {
+        ErrorTraceDetail::TableField { field_name, .. } => Some(field_name.trim_end_matches('_').to_owned()),
+        ErrorTraceDetail::VectorElement { index, .. } => Some(index.to_string()),
+        ErrorTraceDetail::UnionVariant { .. } => None,
+    });
+    let steps = steps.chain(last.map(|last| last.trim_end_matches('_').to_owned()));
+    let fault = Fault::at(steps.map(|step| format!("/{step}")).collect::<String>(), rule);
+    Some(if rule == Rule::Text { fault.form("UTF-8") } else { fault })
 }
 
 /// The answer's body of a verification.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ledger::{HolderProof, Label, Ledger, OpenedEntry, Position, ReadError};
-use schemas::codes::Code;
+use schemas::codes::{Code, Rule};
 use schemas::identifier::CertificateIdentifier;
 use serde_json::Value;
 use verifier::Hash;
@@ -20,7 +20,7 @@ use verifier::trace::{
 
 use crate::cosign::{Cosigning, Served};
 use crate::facts;
-use crate::refusal::Refusal;
+use crate::refusal::{Fault, Refusal};
 use crate::request::LogQuery;
 
 /// Most entries that one page of a query looks at.
@@ -184,7 +184,7 @@ fn trace_page(
         }
         Some(index) => {
             // An index that is none of this holder's is refused like one that does not exist.
-            let refused = || Refusal::new(Code::MalformedRequest);
+            let refused = || Refusal::of(Code::MalformedRequest, Fault::at("/before", Rule::Unknown));
             if index >= size {
                 return Err(refused());
             }

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use ledger::{DocumentKind, Key, Ledger};
 use rustc_hash::FxBuildHasher;
-use schemas::codes::Code;
+use schemas::codes::{Code, Rule};
 use schemas::date::Date;
 use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::text;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::Certified;
-use crate::refusal::Refusal;
+use crate::refusal::{Fault, Gather, Placed as _, Refusal};
+use crate::request::{day, owned_words};
 
 /// Longest name of an organisation, characters.
 const MAX_NAME_CHARS: usize = 100;
@@ -120,63 +122,76 @@ pub(crate) struct Wire {
     organisation: String,
     name: String,
     roles: Vec<Role>,
-    #[serde(default)]
-    issues: Vec<String>,
-    #[serde(default)]
-    purposes: Vec<String>,
+    issues: Option<Vec<String>>,
+    purposes: Option<Vec<String>>,
     contract: Option<String>,
     daily_quota: Option<u32>,
-    #[serde(default)]
-    delays: BTreeMap<String, DelayClass>,
+    delays: Option<BTreeMap<String, DelayClass>>,
     valid_from: String,
     valid_until: Option<String>,
 }
 
 impl Wire {
     pub(crate) fn typed(self) -> Result<Participant, Refusal> {
-        let bad = || Refusal::new(Code::BadParticipant);
-        let date = |text: &str| text.parse::<Date>().map_err(|_| bad());
-        let within = |text: &str, most| !text.trim().is_empty() && text.chars().count() <= most;
-        let short = |text: &String| within(text, MAX_NAME_CHARS);
-        let is_class = |(name, class): (&String, &DelayClass)| {
-            short(name)
-                && (1..=MAX_DELAY_DAYS).contains(&class.days)
-                && within(&class.legal_basis, MAX_BASIS_CHARS)
+        const BAD: Code = Code::BadParticipant;
+        let mut wrong = Gather::new();
+        let counted = |pointer: &str, min, max, found: usize| {
+            let fault = || Fault::at(pointer, Rule::Count).bounds(min, max).got(found);
+            if (min..=max).contains(&found) { Ok(()) } else { Err(Refusal::of(BAD, fault())) }
         };
+        let words = |text| owned_words(BAD, text, MAX_NAME_CHARS);
+        let organisation = wrong.take(Refusal::parse(&self.organisation).under("organisation"));
+        let name = wrong.take(words(self.name).under("name"));
         let mut roles = self.roles;
         roles.dedup();
-        if roles.len() > MAX_ROLES
-            || !self.contract.as_ref().is_none_or(short)
-            || self.issues.len() > MAX_TYPES
-            || !self.purposes.iter().all(short)
-            || self.purposes.len() > MAX_TYPES
-            || self.delays.len() > MAX_DELAYS
-            || !self.delays.iter().all(is_class)
-        {
-            return Err(bad());
+        wrong.take(counted("/roles", 1, MAX_ROLES, roles.len()));
+        let issues = self.issues.unwrap_or_default();
+        wrong.take(counted("/issues", 0, MAX_TYPES, issues.len()));
+        let issues = issues.iter().zip(0..).map(|(code, place)| Refusal::parse(code).under(place));
+        let issues: Option<Vec<_>> = wrong.take(issues.collect::<Result<_, _>>().under("issues"));
+        let purposes = self.purposes.unwrap_or_default();
+        wrong.take(counted("/purposes", 0, MAX_TYPES, purposes.len()));
+        let purposes = purposes.into_iter().zip(0..).map(|(text, place)| words(text).under(place));
+        let purposes: Option<Vec<_>> = wrong.take(purposes.collect::<Result<_, _>>().under("purposes"));
+        let contract = wrong.take(self.contract.map(words).transpose().under("contract"));
+        let delays = self.delays.unwrap_or_default();
+        wrong.take(counted("/delays", 0, MAX_DELAYS, delays.len()));
+        // The classes are the caller's own names.
+        for ((name, class), position) in delays.iter().zip(1..) {
+            let at = |rule| Fault::at("/delays", rule).position(position);
+            let max = MAX_NAME_CHARS.max(MAX_BASIS_CHARS);
+            if text::read(name, MAX_NAME_CHARS).is_err()
+                || text::read(&class.legal_basis, MAX_BASIS_CHARS).is_err()
+            {
+                wrong.note(Refusal::of(BAD, at(Rule::Text).bounds(1, max)));
+            }
+            if !(1..=MAX_DELAY_DAYS).contains(&class.days) {
+                wrong.note(Refusal::of(BAD, at(Rule::Range).bounds(1, MAX_DELAY_DAYS.into())));
+            }
         }
-        let issues = self.issues.iter().zip(0..).map(|(code, place)| {
-            Refusal::parse(code).map_err(|refusal| refusal.under(place).under("issues"))
-        });
-        let participant = Participant {
-            organisation: Refusal::parse(&self.organisation).map_err(|e| e.under("organisation"))?,
-            name: self.name,
-            roles,
-            issues: issues.collect::<Result<_, _>>()?,
-            purposes: self.purposes,
-            contract: self.contract,
-            daily_quota: self.daily_quota,
-            delays: self.delays,
-            valid_from: date(&self.valid_from)?,
-            valid_until: self.valid_until.as_deref().map(date).transpose()?,
-            suspended: false,
+        let valid_from = wrong.take(day(BAD, &self.valid_from).under("validFrom"));
+        let valid_until = self.valid_until.as_deref().map(|text| day(BAD, text)).transpose();
+        let valid_until = wrong.take(valid_until.under("validUntil"));
+        if valid_until.flatten().zip(valid_from).is_some_and(|(until, from)| until < from) {
+            let fault = Fault::at("/validUntil", Rule::Order).form("not before validFrom");
+            wrong.note(Refusal::of(BAD, fault));
+        }
+        let typed = || {
+            Some(Participant {
+                organisation: organisation?,
+                name: name?,
+                roles,
+                issues: issues?,
+                purposes: purposes?,
+                contract: contract?,
+                daily_quota: self.daily_quota,
+                delays,
+                valid_from: valid_from?,
+                valid_until: valid_until?,
+                suspended: false,
+            })
         };
-        let ordered = participant.valid_until.is_none_or(|until| until >= participant.valid_from);
-        if short(&participant.name) && !participant.roles.is_empty() && ordered {
-            Ok(participant)
-        } else {
-            Err(bad())
-        }
+        wrong.all(typed())
     }
 }
 

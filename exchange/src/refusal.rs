@@ -90,6 +90,11 @@ impl Fault {
         Self { pointer: None, header: Some(name), ..Self::at("", rule) }
     }
 
+    /// The rule that is broken.
+    pub const fn rule(&self) -> Rule {
+        self.rule
+    }
+
     /// Says which values are allowed.
     #[must_use]
     pub fn one_of(self, values: impl IntoIterator<Item = impl Into<Cow<'static, str>>>) -> Self {
@@ -299,6 +304,22 @@ impl Refusal {
         self
     }
 
+    /// The same with the names that a machine peer's tables have.
+    #[must_use]
+    pub fn in_machine_names(mut self) -> Self {
+        for pointer in self.faults.iter_mut().filter_map(|fault| fault.pointer.as_mut()) {
+            let mut names = String::with_capacity(pointer.len());
+            for character in pointer.chars() {
+                if character.is_ascii_uppercase() {
+                    names.push('_');
+                }
+                names.push(character.to_ascii_lowercase());
+            }
+            *pointer = names;
+        }
+        self
+    }
+
     /// Reads an identifier, or a part of one.
     ///
     /// # Errors
@@ -340,6 +361,19 @@ impl Refusal {
             detail.push_str(self.reason.name());
         }
         (!detail.is_empty()).then_some(detail)
+    }
+}
+
+/// A part of a request that is read, or refused.
+pub trait Placed {
+    /// The same with the part's name, or its place in a list, before the pointers of a refusal.
+    #[must_use]
+    fn under(self, step: impl Display) -> Self;
+}
+
+impl<T> Placed for Result<T, Refusal> {
+    fn under(self, step: impl Display) -> Self {
+        self.map_err(|refusal| refusal.under(step))
     }
 }
 

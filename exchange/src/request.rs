@@ -9,21 +9,23 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use flatbuffers::VerifierOptions;
-use schemas::codes::Code;
+use schemas::codes::{Code, Rule};
 use schemas::date::Date;
 use schemas::holder::{HolderError, HolderRef, gives_away};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
-use schemas::license_type::{LicenseType, MAX_VALUE_LENGTH};
+use schemas::license_type::{LicenseType, LicenseTypeError, MAX_VALUE_LENGTH};
 use schemas::machine as fb;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
+use schemas::text;
 use serde::Deserialize;
-use serde::de::{Deserializer, IntoDeserializer as _, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 
-use crate::machine::Form;
+use crate::machine::{self, Form};
 use crate::participant::Participant;
 use crate::proposal::Kind;
-use crate::refusal::Refusal;
+use crate::refusal::{DATE_FORM, Fault, Gather, Placed as _, Refusal};
+use crate::shape;
 
 /// Longest body of a JSON route, bytes: an issue request with every field at its longest stays below.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
@@ -294,6 +296,8 @@ impl Mode {
     /// Every mode, in the order of its bit.
     pub const ALL: [Self; 7] =
         [Self::Verify, Self::Fields, Self::Face, Self::Envelope, Self::Copy, Self::Search, Self::Ended];
+    /// The modes that disclose a license.
+    const DISCLOSING: [Self; 4] = [Self::Fields, Self::Face, Self::Envelope, Self::Copy];
 
     /// Bit in a grant's `modes`.
     pub const fn bit(self) -> u8 {
@@ -509,7 +513,7 @@ pub const STAGES: [&str; 5] = ["申办", "受理", "审核", "决定", "送达"]
 pub fn parse(route: Route, form: Form, body: &[u8]) -> Result<Action<'_>, Refusal> {
     match form {
         Form::Json => parse_json(route, body),
-        Form::Machine => parse_machine(route, body),
+        Form::Machine => parse_machine(route, body).map_err(Refusal::in_machine_names),
     }
 }
 
@@ -535,13 +539,14 @@ fn read<'a, T: flatbuffers::Follow<'a> + flatbuffers::Verifiable + 'a>(
         max_apparent_size: MAX_BODY_BYTES,
         ..VerifierOptions::default()
     };
-    flatbuffers::root_with_opts::<T>(&limits, body).map_err(|_| Refusal::new(Code::MalformedRequest))
+    flatbuffers::root_with_opts::<T>(&limits, body)
+        .map_err(|error| Refusal::all(Code::MalformedRequest, machine::fault(&error).into_iter().collect()))
 }
 
 fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
     let text = std::str::from_utf8(body).map_err(|_| Refusal::new(Code::BadUtf8))?;
     Ok(match route {
-        Route::Issue => Action::Issue(json::<wire::Issue>(text)?.license.typed()?),
+        Route::Issue => Action::Issue(json::<wire::Issue>(text)?.typed()?),
         Route::Transition => Action::Transition(Box::new(json::<wire::Transition>(text)?.typed()?)),
         Route::Search => Action::Search(json::<wire::Search<'_>>(text)?.typed()?),
         Route::Retrieve => Action::Retrieve(json::<wire::Retrieve<'_>>(text)?.typed()?),
@@ -551,12 +556,7 @@ fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
         Route::ParticipantAdd => Action::ParticipantAdd(json::<wire::ParticipantBody>(text)?.typed()?),
         Route::ParticipantChange => Action::ParticipantChange(json::<wire::ParticipantBody>(text)?.typed()?),
         Route::ParticipantSuspend => {
-            let suspend = json::<wire::ParticipantSuspend>(text)?;
-            Action::ParticipantSuspend(ParticipantSuspend {
-                organisation: Refusal::parse(&suspend.organisation).map_err(|e| e.under("organisation"))?,
-                suspended: suspend.suspended,
-                reason: reason(suspend.reason)?,
-            })
+            Action::ParticipantSuspend(json::<wire::ParticipantSuspend>(text)?.typed()?)
         }
         Route::Trace => Action::Trace(json::<wire::Trace<'_>>(text)?.typed()?),
         Route::LogQuery => Action::LogQuery(Box::new(json::<wire::LogQuery<'_>>(text)?.typed()?)),
@@ -571,36 +571,61 @@ fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
     })
 }
 
-/// Parses JSON; the code tells unknown and doubled members from other faults, the insider's detail says where.
+/// Parses JSON.
 fn json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Refusal> {
-    serde_json::from_str(text).map_err(|error| {
-        // serde's own wording of the two cases; the tests of this module fail if it ever changes.
-        let message = error.to_string();
-        let code = if message.starts_with("unknown field") {
-            Code::UnknownField
-        } else if message.starts_with("duplicate field") {
-            Code::DuplicateKey
-        } else {
-            Code::MalformedRequest
-        };
-        Refusal::new(code).line(error.line(), error.column())
-    })
+    serde_json::from_str(text).map_err(|error| misshapen::<T>(text, &error))
 }
 
-/// Some text that shows, not too long, without control characters.
-fn bounded(value: &str, max_chars: usize) -> bool {
-    // Six parts of each use context come through here, so the bytes are looked at several at once: a control character is
-    // one of these bytes, or begins with 0xc2 (U+0080 to U+009F), as a few letters and signs do too.
-    let suspicious = |byte: u8| byte < 0x20 || byte == 0x7f || byte == 0xc2;
-    let may_control = value.bytes().fold(false, |found, byte| found | suspicious(byte));
-    value.chars().any(|c| !c.is_whitespace())
-        // No text has more characters than bytes.
-        && (value.len() <= max_chars || value.chars().count() <= max_chars)
-        && !(may_control && value.chars().any(char::is_control))
+/// Why a text that serde refused is not what was asked for: where it is no JSON, or else every fault of its shape. The code
+/// tells unknown and doubled members from the others.
+#[cold]
+fn misshapen<'a, T: Deserialize<'a>>(text: &str, error: &serde_json::Error) -> Refusal {
+    let faults = match shape::faults::<T>(text) {
+        Ok(faults) => faults,
+        Err(error) => return Refusal::new(Code::MalformedRequest).line(error.line(), error.column()),
+    };
+    let first = faults.first().map(Fault::rule);
+    let code = match first {
+        Some(Rule::UnknownMember) => Code::UnknownField,
+        Some(Rule::DuplicateMember) => Code::DuplicateKey,
+        _ => Code::MalformedRequest,
+    };
+    let refusal = Refusal::all(code, faults);
+    // What is not there has no place in the text.
+    if first == Some(Rule::Required) { refusal } else { refusal.line(error.line(), error.column()) }
+}
+
+/// Reads a text of people and places; what is wrong with it is refused with `code`.
+fn words(code: Code, value: Cow<'_, str>, max_chars: usize) -> Result<Cow<'_, str>, Refusal> {
+    let composed = match text::read(&value, max_chars) {
+        Ok(Cow::Borrowed(_)) => None,
+        Ok(Cow::Owned(composed)) => Some(composed),
+        Err(error) => return Err(Refusal::of(code, Fault::text("", &value, max_chars, error))),
+    };
+    Ok(composed.map_or(value, Cow::Owned))
+}
+
+/// Reads a text that is kept.
+pub(crate) fn owned_words(code: Code, value: String, max_chars: usize) -> Result<String, Refusal> {
+    words(code, Cow::Owned(value), max_chars).map(Cow::into_owned)
 }
 
 fn reason(text: String) -> Result<String, Refusal> {
-    if bounded(&text, MAX_REASON_CHARS) { Ok(text) } else { Err(Refusal::new(Code::MalformedRequest)) }
+    owned_words(Code::MalformedRequest, text, MAX_REASON_CHARS).under("reason")
+}
+
+/// The form of a moment.
+const MOMENT_FORM: &str = "RFC 3339, such as 2026-12-31T23:59:59+08:00";
+
+fn moment(code: Code, text: &str) -> Result<u64, Refusal> {
+    let fault = || Fault::at("", Rule::Date).form(MOMENT_FORM).got(text.chars().count());
+    schemas::date::parse_rfc3339(text).ok_or_else(|| Refusal::of(code, fault()))
+}
+
+/// Reads a day.
+pub(crate) fn day(code: Code, text: &str) -> Result<Date, Refusal> {
+    let fault = || Fault::at("", Rule::Date).form(DATE_FORM).got(text.chars().count());
+    text.parse().map_err(|_| Refusal::of(code, fault()))
 }
 
 /// A map of text to text that keeps its order and refuses a key that stands twice.
@@ -655,7 +680,7 @@ mod wire {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct Issue {
-        pub(super) license: License,
+        license: License,
     }
 
     #[derive(Deserialize)]
@@ -677,8 +702,7 @@ mod wire {
         name: String,
         type_code: String,
         number: String,
-        #[serde(default)]
-        as_registered: bool,
+        as_registered: Option<bool>,
     }
 
     #[derive(Deserialize)]
@@ -687,16 +711,15 @@ mod wire {
         #[serde(borrow)]
         type_code: Text<'a>,
         number: Text<'a>,
-        #[serde(default)]
-        as_registered: bool,
+        as_registered: Option<bool>,
     }
 
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct Transition {
         identifier: String,
-        operation: Operation,
-        to: Option<LicenseState>,
+        operation: String,
+        to: Option<String>,
         reason: String,
         license: Option<License>,
     }
@@ -744,13 +767,11 @@ mod wire {
     pub(super) struct Retrieve<'a> {
         #[serde(borrow)]
         license: LicenseName<'a>,
-        mode: Mode,
-        #[serde(default)]
-        fields: Vec<String>,
+        mode: Text<'a>,
+        fields: Option<Vec<String>>,
         holder: Option<Holder<'a>>,
         grant: Option<Text<'a>>,
-        #[serde(default)]
-        include_ended: bool,
+        include_ended: Option<bool>,
         #[serde(rename = "use")]
         context: Option<ContextValue<'a>>,
     }
@@ -760,8 +781,7 @@ mod wire {
     pub(super) struct Verify<'a> {
         #[serde(borrow)]
         license: LicenseName<'a>,
-        #[serde(default)]
-        expect: Pairs,
+        expect: Option<Pairs>,
         holder: Option<Holder<'a>>,
         grant: Option<Text<'a>>,
         #[serde(rename = "use")]
@@ -777,8 +797,7 @@ mod wire {
         identifier: Option<Text<'a>>,
         type_code: Option<Text<'a>>,
         modes: Vec<Mode>,
-        #[serde(default)]
-        fields: Vec<String>,
+        fields: Option<Vec<String>>,
         item_code: Option<String>,
         until: Text<'a>,
         max_uses: Option<u32>,
@@ -796,9 +815,9 @@ mod wire {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct ParticipantSuspend {
-        pub(super) organisation: String,
-        pub(super) suspended: bool,
-        pub(super) reason: String,
+        organisation: String,
+        suspended: bool,
+        reason: String,
     }
 
     #[derive(Deserialize)]
@@ -830,7 +849,7 @@ mod wire {
     #[serde(deny_unknown_fields, rename_all = "camelCase")]
     pub(super) struct Paging {
         after: Option<String>,
-        limit: Option<usize>,
+        limit: Option<u64>,
     }
 
     #[derive(Deserialize)]
@@ -839,7 +858,7 @@ mod wire {
         #[serde(borrow)]
         holder: Option<Holder<'a>>,
         after: Option<String>,
-        limit: Option<usize>,
+        limit: Option<u64>,
     }
 
     /// The use context's object; a missing member is a bad use context, not a malformed request.
@@ -863,7 +882,7 @@ mod wire {
         holder: Holder<'a>,
         agent: Option<Holder<'a>>,
         before: Option<u64>,
-        limit: Option<usize>,
+        limit: Option<u64>,
         #[serde(rename = "use")]
         context: Option<ContextValue<'a>>,
     }
@@ -882,7 +901,7 @@ mod wire {
         business_code: Option<String>,
         code: Option<String>,
         from_index: Option<u64>,
-        limit: Option<usize>,
+        limit: Option<u64>,
     }
 
     #[derive(Deserialize)]
@@ -904,129 +923,229 @@ mod wire {
         reason: String,
     }
 
-    fn page(limit: Option<usize>) -> Result<usize, Refusal> {
-        let limit = limit.unwrap_or(MAX_PAGE_ENTRIES);
-        let fits = (1..=MAX_PAGE_ENTRIES).contains(&limit);
-        if fits { Ok(limit) } else { Err(Refusal::new(Code::MalformedRequest)) }
+    fn page(limit: Option<u64>) -> Result<usize, Refusal> {
+        let limit = limit.map_or(Some(MAX_PAGE_ENTRIES), |limit| usize::try_from(limit).ok());
+        limit.filter(|limit| (1..=MAX_PAGE_ENTRIES).contains(limit)).ok_or_else(|| {
+            let fault = Fault::at("/limit", Rule::Range).bounds(1, MAX_PAGE_ENTRIES);
+            Refusal::of(Code::MalformedRequest, fault)
+        })
     }
 
     impl<'a> Trace<'a> {
         pub(super) fn typed(self) -> Result<super::Trace<'a>, Refusal> {
-            Ok(super::Trace {
-                context: context(self.context)?,
-                holder: self.holder.typed()?,
-                agent: self.agent.map(Holder::typed).transpose()?,
-                before: self.before,
-                limit: page(self.limit)?,
-            })
+            let mut wrong = Gather::new();
+            let context = wrong.take(context(self.context));
+            let holder = wrong.take(self.holder.typed().under("holder"));
+            let agent = wrong.take(self.agent.map(Holder::typed).transpose().under("agent"));
+            let limit = wrong.take(page(self.limit));
+            let typed = || {
+                let (holder, agent, limit, context) = (holder?, agent?, limit?, context?);
+                Some(super::Trace { holder, agent, before: self.before, limit, context })
+            };
+            wrong.all(typed())
         }
     }
 
     impl LogQuery<'_> {
         pub(super) fn typed(self) -> Result<super::LogQuery, Refusal> {
-            let malformed = || Refusal::new(Code::MalformedRequest);
-            let said = |text: Option<String>, max| {
-                text.filter(|text| bounded(text, max)).ok_or_else(|| Refusal::new(Code::BadUseContext))
+            let mut wrong = Gather::new();
+            let mut said = |name: &str, text: Option<String>, max| {
+                let missing = || Fault::at("", Rule::Required).bounds(1, max);
+                let text = text.ok_or_else(|| Refusal::of(Code::BadUseContext, missing()));
+                wrong.take(text.and_then(|text| owned_words(Code::BadUseContext, text, max)).under(name))
             };
-            let moment = |text: String| schemas::date::parse_rfc3339(&text).ok_or_else(malformed);
-            let code = |name: String| Code::from_name(&name).ok_or_else(malformed);
-            Ok(super::LogQuery {
-                purpose: said(self.purpose, MAX_CAUSE_CHARS)?,
-                user_name: said(self.user_name, MAX_CONTEXT_CHARS)?,
-                from_ms: self.from.map(moment).transpose()?,
-                to_ms: self.to.map(moment).transpose()?,
-                organisation: self
-                    .organisation
-                    .map(|text| Refusal::parse(&text).map_err(|e| e.under("organisation")))
-                    .transpose()?,
-                license: self.license.as_deref().map(identifier).transpose()?,
-                holder: self.holder.map(Holder::typed).transpose()?,
-                business_code: self.business_code,
-                code: self.code.map(code).transpose()?,
-                from_index: self.from_index.unwrap_or(0),
-                limit: page(self.limit)?,
-            })
+            let purpose = said("purpose", self.purpose, MAX_CAUSE_CHARS);
+            let user_name = said("userName", self.user_name, MAX_CONTEXT_CHARS);
+            let mut time = |name: &str, text: Option<String>| {
+                let read = text.map(|text| moment(Code::MalformedRequest, &text));
+                wrong.take(read.transpose().under(name))
+            };
+            let (from_ms, to_ms) = (time("from", self.from), time("to", self.to));
+            let organisation = self.organisation.map(|text| Refusal::parse(&text)).transpose();
+            let organisation = wrong.take(organisation.under("organisation"));
+            let license =
+                wrong.take(self.license.as_deref().map(Refusal::parse).transpose().under("license"));
+            let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
+            let code = self.code.map(|name| {
+                let fault =
+                    || Fault::at("/code", Rule::OneOf).one_of(Code::ALL.iter().map(|code| code.name()));
+                Code::from_name(&name)
+                    .ok_or_else(|| Refusal::of(Code::MalformedRequest, fault().got(name.chars().count())))
+            });
+            let code = wrong.take(code.transpose());
+            let limit = wrong.take(page(self.limit));
+            let typed = || {
+                Some(super::LogQuery {
+                    purpose: purpose?,
+                    user_name: user_name?,
+                    from_ms: from_ms?,
+                    to_ms: to_ms?,
+                    organisation: organisation?,
+                    license: license?,
+                    holder: holder?,
+                    business_code: self.business_code,
+                    code: code?,
+                    from_index: self.from_index.unwrap_or(0),
+                    limit: limit?,
+                })
+            };
+            wrong.all(typed())
         }
     }
 
     /// Nobody is somebody's own agent.
     fn parties(holder: Holder<'_>, agent: Holder<'_>) -> Result<(HolderRef, HolderRef), Refusal> {
-        let (holder, agent) = (holder.typed()?, agent.typed()?);
-        if holder == agent { Err(Refusal::new(Code::BadLink)) } else { Ok((holder, agent)) }
+        let mut wrong = Gather::new();
+        let holder = wrong.take(holder.typed().under("holder"));
+        let agent = wrong.take(agent.typed().under("agent"));
+        if holder.is_some() && holder == agent {
+            wrong.note(Refusal::of(Code::BadLink, Fault::at("/agent", Rule::Distinct)));
+        }
+        wrong.all(holder.zip(agent))
     }
 
     impl LinkMake<'_> {
         pub(super) fn typed(self) -> Result<super::LinkMake, Refusal> {
-            let (holder, agent) = parties(self.holder, self.agent)?;
-            let until_ms =
-                schemas::date::parse_rfc3339(&self.until).ok_or_else(|| Refusal::new(Code::BadLink))?;
-            Ok(super::LinkMake { holder, agent, kind: self.kind, until_ms })
+            let mut wrong = Gather::new();
+            let parties = wrong.take(parties(self.holder, self.agent));
+            let until_ms = wrong.take(moment(Code::BadLink, &self.until).under("until"));
+            let made = parties.zip(until_ms).map(|((holder, agent), until_ms)| super::LinkMake {
+                holder,
+                agent,
+                kind: self.kind,
+                until_ms,
+            });
+            wrong.all(made)
         }
     }
 
     impl LinkEnd<'_> {
         pub(super) fn typed(self) -> Result<super::LinkEnd, Refusal> {
-            let (holder, agent) = parties(self.holder, self.agent)?;
-            Ok(super::LinkEnd { holder, agent, reason: reason(self.reason)? })
+            let mut wrong = Gather::new();
+            let parties = wrong.take(parties(self.holder, self.agent));
+            let reason = wrong.take(reason(self.reason));
+            let ended = parties.zip(reason);
+            wrong.all(ended.map(|((holder, agent), reason)| super::LinkEnd { holder, agent, reason }))
+        }
+    }
+
+    impl Issue {
+        pub(super) fn typed(self) -> Result<Draft, Refusal> {
+            self.license.typed().under("license")
         }
     }
 
     impl License {
-        pub(super) fn typed(self) -> Result<Draft, Refusal> {
-            let type_code = type_code(&self.type_code)?;
-            let serial: Serial = self.serial.parse().map_err(|_| Refusal::new(Code::BadSerial))?;
-            if self.holders.is_empty() || self.holders.len() > MAX_HOLDERS {
-                return Err(Refusal::new(Code::BadFields));
+        fn typed(self) -> Result<Draft, Refusal> {
+            let mut wrong = Gather::new();
+            let type_code = wrong.take(type_code(&self.type_code).under("typeCode"));
+            let serial: Option<Serial> = wrong.take(self.serial.parse().map_err(|error| {
+                Refusal::of(Code::BadSerial, Fault::identifier("/serial", &self.serial, error))
+            }));
+            if !(1..=MAX_HOLDERS).contains(&self.holders.len()) {
+                let fault = Fault::at("/holders", Rule::Count).bounds(1, MAX_HOLDERS).got(self.holders.len());
+                wrong.note(Refusal::of(Code::BadFields, fault));
             }
-            let mut holders = Vec::with_capacity(self.holders.len());
-            for holder in self.holders {
-                if !bounded(&holder.name, MAX_CONTEXT_CHARS) {
-                    return Err(Refusal::new(Code::BadHolder));
-                }
-                let reference = holder_of(&holder.type_code, &holder.number, holder.as_registered)
-                    .map_err(|error| Refusal::holder(&holder.number, error))?;
+            let mut holders: Vec<(String, HolderRef)> =
+                Vec::with_capacity(self.holders.len().min(MAX_HOLDERS));
+            for (holder, place) in self.holders.into_iter().zip(0..MAX_HOLDERS) {
+                let under = |refusal: Refusal| refusal.under(place).under("holders");
+                let name = owned_words(Code::BadHolder, holder.name, MAX_CONTEXT_CHARS).under("name");
+                let name = wrong.take(name.map_err(under));
+                let reference = holder_of(&holder.type_code, &holder.number, holder.as_registered);
+                let reference = reference.map_err(|error| under(Refusal::holder(&holder.number, error)));
+                let Some((name, reference)) = name.zip(wrong.take(reference)) else { continue };
                 if holders.iter().any(|(_, other)| *other == reference) {
-                    return Err(Refusal::new(Code::BadHolder));
+                    wrong.note(under(Refusal::of(Code::BadHolder, Fault::at("/number", Rule::Distinct))));
                 }
-                holders.push((holder.name, reference));
+                holders.push((name, reference));
             }
             // A serial stands in every identifier, so a holder's number there would publish it.
-            if gives_away(serial.as_str(), holders.iter().map(|(_, holder)| holder)) {
-                return Err(Refusal::new(Code::BadSerial));
+            let published = serial
+                .as_ref()
+                .is_some_and(|serial| gives_away(serial.as_str(), holders.iter().map(|(_, holder)| holder)));
+            if published {
+                let fault = Fault::at("/serial", Rule::NotAllowed).form("no holder's number");
+                wrong.note(Refusal::of(Code::BadSerial, fault));
             }
-            if !bounded(&self.certificate_number, MAX_CONTEXT_CHARS)
-                || self.fields.0.iter().any(|(_, value)| value.chars().count() > MAX_VALUE_LENGTH)
-            {
-                return Err(Refusal::new(Code::BadFields));
+            let number = owned_words(Code::BadFields, self.certificate_number, MAX_CONTEXT_CHARS);
+            let certificate_number = wrong.take(number.under("certificateNumber"));
+            let mut fields = Vec::with_capacity(self.fields.0.len());
+            for ((key, value), position) in self.fields.0.into_iter().zip(1..) {
+                let length = value.chars().count();
+                if length > MAX_VALUE_LENGTH {
+                    let fault =
+                        Fault::at("/fields", Rule::Length).position(position).bounds(0, MAX_VALUE_LENGTH);
+                    wrong.note(Refusal::of(Code::BadFields, fault.got(length)));
+                } else {
+                    let composed = match text::nfc(&value) {
+                        Cow::Borrowed(_) => None,
+                        Cow::Owned(composed) => Some(composed),
+                    };
+                    fields.push((key, composed.unwrap_or(value)));
+                }
             }
-            Ok(Draft {
-                type_code,
-                serial,
-                certificate_number: self.certificate_number,
-                holders,
-                issue_date: date(&self.issue_date)?,
-                valid_from: date(&self.valid_from)?,
-                valid_until: self.valid_until.as_deref().map(date).transpose()?,
-                fields: self.fields.0,
-            })
+            let mut date = |name: &str, text: &str| wrong.take(day(Code::BadFields, text).under(name));
+            let issue_date = date("issueDate", &self.issue_date);
+            let valid_from = date("validFrom", &self.valid_from);
+            let valid_until = match &self.valid_until {
+                None => Some(None),
+                Some(text) => date("validUntil", text).map(Some),
+            };
+            let typed = || {
+                Some(Draft {
+                    type_code: type_code?,
+                    serial: serial?,
+                    certificate_number: certificate_number?,
+                    holders,
+                    issue_date: issue_date?,
+                    valid_from: valid_from?,
+                    valid_until: valid_until?,
+                    fields,
+                })
+            };
+            wrong.all(typed())
         }
+    }
+
+    /// One of the codes of a table.
+    fn coded<T: std::str::FromStr>(
+        text: &str,
+        codes: impl Iterator<Item = &'static str>,
+    ) -> Result<T, Refusal> {
+        text.parse().map_err(|_| {
+            let fault = Fault::at("", Rule::OneOf).one_of(codes).got(text.chars().count());
+            Refusal::of(Code::MalformedRequest, fault)
+        })
     }
 
     impl Transition {
         pub(super) fn typed(self) -> Result<super::Transition, Refusal> {
-            Ok(super::Transition {
-                identifier: identifier(&self.identifier)?,
-                operation: self.operation,
-                to: self.to,
-                reason: reason(self.reason)?,
-                draft: self.license.map(License::typed).transpose()?,
-            })
+            let mut wrong = Gather::new();
+            let identifier = wrong.take(Refusal::parse(&self.identifier).under("identifier"));
+            let operations = Operation::ALL.iter().filter(|operation| **operation != Operation::Issue);
+            let operation = coded(&self.operation, operations.map(|operation| operation.code()));
+            let operation = wrong.take(operation.under("operation"));
+            let states = || LicenseState::ALL.iter().map(|state| state.code());
+            let to = self.to.as_deref().map(|to| coded(to, states())).transpose();
+            let to = wrong.take(to.under("to"));
+            let reason = wrong.take(reason(self.reason));
+            let draft = wrong.take(self.license.map(License::typed).transpose().under("license"));
+            let typed = || {
+                let (identifier, operation) = (identifier?, operation?);
+                Some(super::Transition { identifier, operation, to: to?, reason: reason?, draft: draft? })
+            };
+            wrong.all(typed())
         }
     }
 
     /// A wrong check character is taken where the request says that a registrar gave the number out like this.
-    fn holder_of(type_code: &str, number: &str, as_registered: bool) -> Result<HolderRef, HolderError> {
-        let read = if as_registered { HolderRef::as_registered } else { HolderRef::new };
+    fn holder_of(
+        type_code: &str,
+        number: &str,
+        as_registered: Option<bool>,
+    ) -> Result<HolderRef, HolderError> {
+        let read = if as_registered.unwrap_or(false) { HolderRef::as_registered } else { HolderRef::new };
         read(type_code, number)
     }
 
@@ -1037,35 +1156,61 @@ mod wire {
         }
     }
 
-    fn context(value: Option<ContextValue<'_>>) -> Result<UseContext<'_>, Refusal> {
-        let bad = || Refusal::new(Code::BadUseContext);
-        let value = value.ok_or_else(bad)?;
-        fn part(text: Option<Text<'_>>, max: usize) -> Result<Cow<'_, str>, Refusal> {
-            match text {
-                Some(Text(text)) if bounded(&text, max) => Ok(text),
-                _ => Err(Refusal::new(Code::BadUseContext)),
+    fn context<'a>(value: Option<ContextValue<'a>>) -> Result<UseContext<'a>, Refusal> {
+        let bad = |fault| Refusal::of(Code::BadUseContext, fault);
+        let value = value.ok_or_else(|| bad(Fault::at("/use", Rule::Required).form("object")))?;
+        let mut wrong = Gather::new();
+        let mut part = |name: &str, text: Option<Text<'a>>, max| match text {
+            Some(Text(text)) => wrong.take(words(Code::BadUseContext, text, max).under(name)),
+            None => {
+                wrong.note(bad(Fault::at("", Rule::Required).bounds(1, max)).under(name));
+                None
             }
-        }
-        let context = UseContext {
-            user_name: part(value.user_name, MAX_CONTEXT_CHARS)?,
-            item_code: part(value.item_code, MAX_CONTEXT_CHARS)?,
-            item_name: part(value.item_name, MAX_CONTEXT_CHARS)?,
-            business_code: part(value.business_code, MAX_CONTEXT_CHARS)?,
-            cause: part(value.cause, MAX_CAUSE_CHARS)?,
-            stage: part(value.stage, MAX_CONTEXT_CHARS)?,
-            delay: value.delay.map(|class| part(Some(class), MAX_CONTEXT_CHARS)).transpose()?,
         };
-        if STAGES.contains(&&*context.stage) { Ok(context) } else { Err(bad()) }
+        let user_name = part("userName", value.user_name, MAX_CONTEXT_CHARS);
+        let item_code = part("itemCode", value.item_code, MAX_CONTEXT_CHARS);
+        let item_name = part("itemName", value.item_name, MAX_CONTEXT_CHARS);
+        let business_code = part("businessCode", value.business_code, MAX_CONTEXT_CHARS);
+        let cause = part("cause", value.cause, MAX_CAUSE_CHARS);
+        let delay = match value.delay {
+            None => Some(None),
+            class => part("delay", class, MAX_CONTEXT_CHARS).map(Some),
+        };
+        let stage = value.stage.map(|Text(stage)| stage);
+        let known = stage.as_deref().is_some_and(|stage| STAGES.contains(&stage));
+        if !known {
+            let rule = if stage.is_some() { Rule::OneOf } else { Rule::Required };
+            let fault = Fault::at("/stage", rule).one_of(STAGES);
+            let got = stage.as_ref().map(|stage| stage.chars().count());
+            wrong.note(bad(got.into_iter().fold(fault, Fault::got)));
+        }
+        let typed = || {
+            Some(UseContext {
+                user_name: user_name?,
+                item_code: item_code?,
+                item_name: item_name?,
+                business_code: business_code?,
+                cause: cause?,
+                stage: stage?,
+                delay: delay?,
+            })
+        };
+        wrong.all(typed()).under("use")
     }
 
     impl<'a> Search<'a> {
         pub(super) fn typed(self) -> Result<super::Search<'a>, Refusal> {
-            Ok(super::Search {
-                context: context(self.context)?,
-                holder: self.holder.typed()?,
-                type_code: self.type_code.as_deref().map(type_code).transpose()?,
-                grant: self.grant.as_deref().map(id).transpose()?,
-            })
+            let mut wrong = Gather::new();
+            let context = wrong.take(context(self.context));
+            let holder = wrong.take(self.holder.typed().under("holder"));
+            let type_code =
+                wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
+            let grant = wrong.take(self.grant.as_deref().map(id).transpose().under("grant"));
+            let typed = || {
+                let (holder, type_code, grant, context) = (holder?, type_code?, grant?, context?);
+                Some(super::Search { holder, type_code, grant, context })
+            };
+            wrong.all(typed())
         }
     }
 
@@ -1078,20 +1223,48 @@ mod wire {
                     certificate_number: None,
                     holder: None,
                     envelope: None,
-                } => Ok(Named::Identifier { identifier: identifier(&text)?, text: text.0 }),
+                } => Ok(Named::Identifier {
+                    identifier: Refusal::parse(&text).under("identifier")?,
+                    text: text.0,
+                }),
                 Self {
                     identifier: None,
                     type_code: Some(code),
-                    certificate_number: Some(certificate_number),
+                    certificate_number: Some(Text(number)),
                     holder: Some(holder),
                     envelope: None,
-                } if bounded(&certificate_number, MAX_CONTEXT_CHARS) => Ok(Named::Number {
-                    type_code: type_code(&code)?,
-                    certificate_number: certificate_number.0.into_owned(),
-                    holder: holder.typed()?,
-                }),
-                _ => Err(Refusal::new(Code::MalformedRequest)),
+                } => {
+                    let mut wrong = Gather::new();
+                    let type_code = wrong.take(type_code(&code).under("typeCode"));
+                    // Blanks at the ends of a number that is looked up mean nothing.
+                    let number = words(Code::MalformedRequest, number.trim().into(), MAX_CONTEXT_CHARS);
+                    let certificate_number =
+                        wrong.take(number.map(Cow::into_owned).under("certificateNumber"));
+                    let holder = wrong.take(holder.typed().under("holder"));
+                    let typed = || {
+                        let (type_code, holder) = (type_code?, holder?);
+                        Some(Named::Number { type_code, certificate_number: certificate_number?, holder })
+                    };
+                    wrong.all(typed())
+                }
+                other => Err(Refusal::all(Code::MalformedRequest, other.mixed())),
             }
+        }
+
+        /// What is wrong with the members together.
+        fn mixed(&self) -> Vec<Fault> {
+            let by_number = [
+                ("/typeCode", self.type_code.is_some()),
+                ("/certificateNumber", self.certificate_number.is_some()),
+                ("/holder", self.holder.is_some()),
+            ];
+            let otherwise = self.identifier.is_some() || self.envelope.is_some();
+            if otherwise || by_number.iter().all(|(_, there)| !there) {
+                let ways = "identifier; or typeCode, certificateNumber and holder; or, to verify, envelope";
+                return vec![Fault::at("", Rule::Combination).form(ways)];
+            }
+            let missing = by_number.iter().filter(|(_, there)| !there);
+            missing.map(|(pointer, _)| Fault::at(*pointer, Rule::Required)).collect()
         }
 
         fn subject(self) -> Result<Subject<'a>, Refusal> {
@@ -1103,9 +1276,10 @@ mod wire {
                     holder: None,
                     envelope: Some(envelope),
                 } => Ok(Subject::Envelope(match envelope {
-                    Envelope::Base64(text) => {
-                        BASE64.decode(text.as_bytes()).map_err(|_| Refusal::new(Code::BadEnvelope))?
-                    }
+                    Envelope::Base64(text) => BASE64.decode(text.as_bytes()).map_err(|_| {
+                        let fault = Fault::at("/envelope", Rule::Pattern).form("base64 (RFC 4648 section 4)");
+                        Refusal::of(Code::BadEnvelope, fault.got(text.chars().count()))
+                    })?,
                     Envelope::Bytes(bytes) => bytes.to_vec(),
                 })),
                 other => Ok(Subject::Named(other.named()?)),
@@ -1114,30 +1288,53 @@ mod wire {
     }
 
     fn names(fields: Vec<String>) -> Result<Vec<String>, Refusal> {
-        if fields.len() <= MAX_FIELDS && fields.iter().all(|f| bounded(f, MAX_CONTEXT_CHARS)) {
-            Ok(fields)
-        } else {
-            Err(Refusal::new(Code::BadFields))
+        if fields.len() > MAX_FIELDS {
+            let fault = Fault::at("", Rule::Count).bounds(1, MAX_FIELDS).got(fields.len());
+            return Err(Refusal::of(Code::BadFields, fault));
         }
+        let names = fields.into_iter().zip(0..);
+        names
+            .map(|(name, place)| owned_words(Code::BadFields, name, MAX_CONTEXT_CHARS).under(place))
+            .collect()
     }
 
     impl<'a> Retrieve<'a> {
         pub(super) fn typed(self) -> Result<super::Retrieve<'a>, Refusal> {
-            let context = context(self.context)?;
-            let wants_fields = self.mode == Mode::Fields;
-            let no_mode = matches!(self.mode, Mode::Verify | Mode::Search | Mode::Ended);
-            if no_mode || wants_fields == self.fields.is_empty() {
-                return Err(Refusal::new(Code::MalformedRequest));
+            let mut wrong = Gather::new();
+            let context = wrong.take(context(self.context));
+            let mode = Mode::DISCLOSING.into_iter().find(|mode| mode.name() == &*self.mode);
+            let fields = self.fields.unwrap_or_default();
+            let malformed = |fault| Refusal::of(Code::MalformedRequest, fault);
+            match mode {
+                None => {
+                    let names = Mode::DISCLOSING.iter().map(|mode| mode.name());
+                    let fault = Fault::at("/mode", Rule::OneOf).one_of(names).got(self.mode.chars().count());
+                    wrong.note(malformed(fault));
+                }
+                Some(Mode::Fields) if fields.is_empty() => {
+                    wrong.note(malformed(Fault::at("/fields", Rule::Required).bounds(1, MAX_FIELDS)));
+                }
+                Some(mode) if mode != Mode::Fields && !fields.is_empty() => {
+                    wrong.note(malformed(Fault::at("/fields", Rule::NotAllowed).form("mode fields only")));
+                }
+                Some(_) => {}
             }
-            Ok(super::Retrieve {
-                license: self.license.named()?,
-                mode: self.mode,
-                fields: names(self.fields)?,
-                holder: self.holder.map(Holder::typed).transpose()?,
-                grant: self.grant.as_deref().map(id).transpose()?,
-                include_ended: self.include_ended,
-                context,
-            })
+            let license = wrong.take(self.license.named().under("license"));
+            let fields = wrong.take(names(fields).under("fields"));
+            let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
+            let grant = wrong.take(self.grant.as_deref().map(id).transpose().under("grant"));
+            let typed = || {
+                Some(super::Retrieve {
+                    license: license?,
+                    mode: mode?,
+                    fields: fields?,
+                    holder: holder?,
+                    grant: grant?,
+                    include_ended: self.include_ended.unwrap_or(false),
+                    context: context?,
+                })
+            };
+            wrong.all(typed())
         }
     }
 
@@ -1152,7 +1349,7 @@ mod wire {
             Self {
                 type_code: holder.type_code().into(),
                 number: holder.number().into(),
-                as_registered: holder.as_registered(),
+                as_registered: Some(holder.as_registered()),
             }
         }
     }
@@ -1185,20 +1382,18 @@ mod wire {
 
     impl<'a> Retrieve<'a> {
         pub(super) fn of_machine(request: &fb::RetrieveRequest<'a>) -> Result<Self, Refusal> {
-            let malformed = || Refusal::new(Code::MalformedRequest);
-            let mode: Result<Mode, serde::de::value::Error> =
-                Mode::deserialize(request.mode().into_deserializer());
             let fields = request.fields();
-            if fields.is_some_and(|fields| fields.len() > MAX_FIELDS) {
-                return Err(malformed());
+            if let Some(fields) = fields.filter(|fields| fields.len() > MAX_FIELDS) {
+                let fault = Fault::at("/fields", Rule::Count).bounds(1, MAX_FIELDS).got(fields.len());
+                return Err(Refusal::of(Code::MalformedRequest, fault));
             }
             Ok(Self {
                 license: request.license().into(),
-                mode: mode.map_err(|_| malformed())?,
-                fields: fields.into_iter().flatten().map(str::to_owned).collect(),
+                mode: request.mode().into(),
+                fields: fields.map(|fields| fields.iter().map(str::to_owned).collect()),
                 holder: request.holder().map(Holder::from),
                 grant: request.grant().map(Text::from),
-                include_ended: request.include_ended(),
+                include_ended: Some(request.include_ended()),
                 context: request.use_().map(ContextValue::from),
             })
         }
@@ -1207,15 +1402,16 @@ mod wire {
     impl<'a> Verify<'a> {
         pub(super) fn of_machine(request: &fb::VerifyRequest<'a>) -> Result<Self, Refusal> {
             let mut expect: Vec<(String, String)> = Vec::new();
-            for field in request.expect().into_iter().flatten() {
+            for (field, place) in request.expect().into_iter().flatten().zip(0..) {
                 if expect.iter().any(|(before, _)| before == field.name()) {
-                    return Err(Refusal::new(Code::DuplicateKey));
+                    let fault = Fault::at(format!("/expect/{place}/name"), Rule::DuplicateMember);
+                    return Err(Refusal::of(Code::DuplicateKey, fault));
                 }
                 expect.push((field.name().to_owned(), field.value().to_owned()));
             }
             Ok(Self {
                 license: request.license().into(),
-                expect: Pairs(expect),
+                expect: Some(Pairs(expect)),
                 holder: request.holder().map(Holder::from),
                 grant: request.grant().map(Text::from),
                 context: request.use_().map(ContextValue::from),
@@ -1223,141 +1419,205 @@ mod wire {
         }
 
         pub(super) fn typed(self) -> Result<super::Verify<'a>, Refusal> {
-            let context = context(self.context)?;
-            if self.expect.0.len() > MAX_EXPECTED {
-                return Err(Refusal::new(Code::MalformedRequest));
+            let mut wrong = Gather::new();
+            let context = wrong.take(context(self.context));
+            let expect = self.expect.unwrap_or_default().0;
+            if expect.len() > MAX_EXPECTED {
+                let fault = Fault::at("/expect", Rule::Count).bounds(0, MAX_EXPECTED).got(expect.len());
+                wrong.note(Refusal::of(Code::MalformedRequest, fault));
             }
-            Ok(super::Verify {
-                subject: self.license.subject()?,
-                expect: self.expect.0,
-                holder: self.holder.map(Holder::typed).transpose()?,
-                grant: self.grant.as_deref().map(id).transpose()?,
-                context,
-            })
+            let subject = wrong.take(self.license.subject().under("license"));
+            let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
+            let grant = wrong.take(self.grant.as_deref().map(id).transpose().under("grant"));
+            let typed = || {
+                let (subject, holder, grant, context) = (subject?, holder?, grant?, context?);
+                Some(super::Verify { subject, expect, holder, grant, context })
+            };
+            wrong.all(typed())
         }
     }
 
     impl GrantCreate<'_> {
         pub(super) fn typed(self) -> Result<super::GrantCreate, Refusal> {
-            let bad = || Refusal::new(Code::BadGrant);
-            let target = match (self.identifier, self.type_code) {
-                (Some(text), None) => GrantTarget::License(identifier(&text)?),
-                (None, Some(code)) => GrantTarget::Type(type_code(&code)?),
-                _ => return Err(bad()),
-            };
+            let mut wrong = Gather::new();
+            let bad = |fault| Refusal::of(Code::BadGrant, fault);
+            let target = wrong.take(match (self.identifier, self.type_code) {
+                (Some(text), None) => Refusal::parse(&text).map(GrantTarget::License).under("identifier"),
+                (None, Some(code)) => type_code(&code).map(GrantTarget::Type).under("typeCode"),
+                _ => Err(bad(Fault::at("", Rule::Combination).form("identifier or typeCode"))),
+            });
             let modes = self.modes.iter().fold(0, |bits, mode| bits | mode.bit());
             let item_code = match self.item_code {
-                Some(code) if !bounded(&code, MAX_CONTEXT_CHARS) => return Err(bad()),
-                code => code,
+                None => Some(None),
+                Some(code) => {
+                    let read = owned_words(Code::BadGrant, code, MAX_CONTEXT_CHARS);
+                    wrong.take(read.under("itemCode")).map(Some)
+                }
             };
-            // Without the signed bytes there is nothing that mode `ended` would give.
-            let alone = modes & Mode::Ended.bit() != 0 && modes & Mode::Envelope.bit() == 0;
-            if modes == 0 || alone || self.max_uses == Some(0) {
-                return Err(bad());
+            if modes == 0 {
+                wrong.note(bad(Fault::at("/modes", Rule::Count).bounds(1, Mode::ALL.len()).got(0)));
             }
-            Ok(super::GrantCreate {
-                holder: self.holder.typed()?,
-                grantee: Refusal::parse(&self.grantee).map_err(|e| e.under("grantee"))?,
-                target,
-                modes,
-                fields: names(self.fields)?,
-                item_code,
-                until_ms: schemas::date::parse_rfc3339(&self.until).ok_or_else(bad)?,
-                max_uses: self.max_uses.unwrap_or(0),
-            })
+            // Without the signed bytes there is nothing that mode `ended` would give.
+            if modes & Mode::Ended.bit() != 0 && modes & Mode::Envelope.bit() == 0 {
+                wrong.note(bad(Fault::at("/modes", Rule::Combination).form("ended beside envelope only")));
+            }
+            if self.max_uses == Some(0) {
+                let most = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
+                wrong.note(bad(Fault::at("/maxUses", Rule::Range).bounds(1, most)));
+            }
+            let fields = self.fields.unwrap_or_default();
+            // Such a grant would give nothing.
+            if modes & Mode::Fields.bit() != 0 && fields.is_empty() {
+                wrong.note(bad(Fault::at("/fields", Rule::Required).bounds(1, MAX_FIELDS)));
+            }
+            let holder = wrong.take(self.holder.typed().under("holder"));
+            let grantee = wrong.take(Refusal::parse(&self.grantee).under("grantee"));
+            let fields = wrong.take(names(fields).under("fields"));
+            let until_ms = wrong.take(moment(Code::BadGrant, &self.until).under("until"));
+            let typed = || {
+                Some(super::GrantCreate {
+                    holder: holder?,
+                    grantee: grantee?,
+                    target: target?,
+                    modes,
+                    fields: fields?,
+                    item_code: item_code?,
+                    until_ms: until_ms?,
+                    max_uses: self.max_uses.unwrap_or(0),
+                })
+            };
+            wrong.all(typed())
         }
     }
 
     impl GrantRevoke<'_> {
         pub(super) fn typed(self) -> Result<super::GrantRevoke, Refusal> {
-            Ok(super::GrantRevoke {
-                grant: id(&self.grant)?,
-                holder: self.holder.typed()?,
-                reason: reason(self.reason)?,
-            })
+            let mut wrong = Gather::new();
+            let grant = wrong.take(id(&self.grant).under("grant"));
+            let holder = wrong.take(self.holder.typed().under("holder"));
+            let reason = wrong.take(reason(self.reason));
+            let typed = || Some(super::GrantRevoke { grant: grant?, holder: holder?, reason: reason? });
+            wrong.all(typed())
+        }
+    }
+
+    impl ParticipantSuspend {
+        pub(super) fn typed(self) -> Result<super::ParticipantSuspend, Refusal> {
+            let mut wrong = Gather::new();
+            let organisation = wrong.take(Refusal::parse(&self.organisation).under("organisation"));
+            let reason = wrong.take(reason(self.reason));
+            let suspended = self.suspended;
+            let typed = organisation.zip(reason);
+            wrong.all(typed.map(|(organisation, reason)| super::ParticipantSuspend {
+                organisation,
+                suspended,
+                reason,
+            }))
         }
     }
 
     impl Propose<'_> {
         pub(super) fn typed(self) -> Result<super::Propose, Refusal> {
-            let what = match (self.kind, self.holder, self.participant, self.license_type) {
-                (Kind::RotateEpoch, None, None, None) => Proposed::RotateEpoch,
+            let mut wrong = Gather::new();
+            let what = wrong.take(match (self.kind, self.holder, self.participant, self.license_type) {
+                (Kind::RotateEpoch, None, None, None) => Ok(Proposed::RotateEpoch),
                 (Kind::RegisterParticipant, None, Some(participant), None) => {
-                    Proposed::Participant(participant.typed()?)
+                    participant.typed().map(Proposed::Participant).under("participant")
                 }
                 (Kind::PublishType, None, None, Some(definition)) => {
-                    Proposed::Type(license_type(definition)?)
+                    license_type(&definition).map(Proposed::Type)
                 }
                 (
                     kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold),
                     Some(holder),
                     None,
                     None,
-                ) => Proposed::Holder(kind, holder.typed()?),
-                _ => return Err(Refusal::new(Code::MalformedRequest)),
-            };
-            Ok(super::Propose { what, reason: reason(self.reason)? })
+                ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
+                (kind, holder, participant, definition) => {
+                    let about_holder =
+                        matches!(kind, Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold);
+                    let members = [
+                        ("/holder", about_holder, holder.is_some()),
+                        ("/participant", kind == Kind::RegisterParticipant, participant.is_some()),
+                        ("/licenseType", kind == Kind::PublishType, definition.is_some()),
+                    ];
+                    let faults = members.into_iter().filter_map(|(pointer, wanted, there)| {
+                        let rule = if wanted { Rule::Required } else { Rule::NotAllowed };
+                        (wanted != there).then(|| Fault::at(pointer, rule))
+                    });
+                    Err(Refusal::all(Code::MalformedRequest, faults.collect()))
+                }
+            });
+            let reason = wrong.take(reason(self.reason));
+            wrong.all(what.zip(reason).map(|(what, reason)| super::Propose { what, reason }))
         }
     }
 
     impl Approve {
         pub(super) fn typed(self) -> Result<super::Approve, Refusal> {
-            Ok(super::Approve {
-                proposal: id(&self.proposal)?,
-                participant: self.participant.map(|participant| participant.typed()).transpose()?,
-                license_type: self.license_type.map(license_type).transpose()?,
-            })
+            let mut wrong = Gather::new();
+            let proposal = wrong.take(id(&self.proposal).under("proposal"));
+            let participant = self.participant.map(|participant| participant.typed()).transpose();
+            let participant = wrong.take(participant.under("participant"));
+            let license_type = wrong.take(self.license_type.as_ref().map(license_type).transpose());
+            let typed = || {
+                let (proposal, participant, license_type) = (proposal?, participant?, license_type?);
+                Some(super::Approve { proposal, participant, license_type })
+            };
+            wrong.all(typed())
         }
     }
 
     impl Paging {
         pub(super) fn typed(self) -> Result<super::Paging, Refusal> {
-            Ok(super::Paging { after: self.after.as_deref().map(id).transpose()?, limit: page(self.limit)? })
+            let mut wrong = Gather::new();
+            let after = wrong.take(self.after.as_deref().map(id).transpose().under("after"));
+            let limit = wrong.take(page(self.limit));
+            wrong.all(after.zip(limit).map(|(after, limit)| super::Paging { after, limit }))
         }
     }
 
     impl GrantSearch<'_> {
         pub(super) fn typed(self) -> Result<super::GrantSearch, Refusal> {
-            Ok(super::GrantSearch {
-                holder: self.holder.map(Holder::typed).transpose()?,
-                paging: Paging { after: self.after, limit: self.limit }.typed()?,
-            })
+            let mut wrong = Gather::new();
+            let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
+            let paging = wrong.take(Paging { after: self.after, limit: self.limit }.typed());
+            wrong.all(holder.zip(paging).map(|(holder, paging)| super::GrantSearch { holder, paging }))
         }
     }
 
-    fn license_type(definition: serde_json::Value) -> Result<LicenseType, Refusal> {
-        serde_json::from_value(definition).map_err(|_| Refusal::new(Code::BadType))
+    fn license_type(definition: &serde_json::Value) -> Result<LicenseType, Refusal> {
+        LicenseType::parse(&definition.to_string()).map_err(|error| {
+            let form = match error {
+                // The library's words would give back what was sent.
+                LicenseTypeError::Json(_) => "the definition of a license type".to_owned(),
+                error => error.to_string(),
+            };
+            Refusal::of(Code::BadType, Fault::at("/licenseType", Rule::Pattern).form(form))
+        })
     }
 
     impl ParticipantBody {
         pub(super) fn typed(self) -> Result<Participant, Refusal> {
-            self.participant.typed()
+            self.participant.typed().under("participant")
         }
-    }
-
-    fn identifier(text: &str) -> Result<CertificateIdentifier, Refusal> {
-        Refusal::parse(text)
     }
 
     fn type_code(text: &str) -> Result<LicenseTypeCode, Refusal> {
         // A code that cannot be read names no type; only a wrong check character is told apart.
         text.parse().map_err(|error: schemas::identifier::IdentifierError| {
-            if error.is_check_error() {
-                Refusal::new(Code::WrongCheckDigit)
-            } else {
-                Refusal::new(Code::UnknownType)
-            }
+            let code = if error.is_check_error() { Code::WrongCheckDigit } else { Code::UnknownType };
+            Refusal::of(code, Fault::identifier("", text, error))
         })
-    }
-
-    fn date(text: &str) -> Result<Date, Refusal> {
-        text.parse().map_err(|_| Refusal::new(Code::BadFields))
     }
 
     /// The id of a grant or a proposal.
     fn id(text: &str) -> Result<[u8; 16], Refusal> {
         let mut id = [0; 16];
-        hex::decode_to_slice(text, &mut id).map_err(|_| Refusal::new(Code::MalformedRequest))?;
+        hex::decode_to_slice(text, &mut id).map_err(|_| {
+            let fault = Fault::at("", Rule::Pattern).form("[0-9a-f]{32}").got(text.chars().count());
+            Refusal::of(Code::MalformedRequest, fault)
+        })?;
         Ok(id)
     }
 }
@@ -1410,17 +1670,6 @@ mod tests {
             [part, "a\"b", "事\\", "受理"]
         );
         assert!(matches!(user_name, Cow::Borrowed(_)) && matches!(stage, Cow::Owned(_)));
-    }
-
-    #[test]
-    fn text_is_bounded_by_what_it_shows() {
-        let (longest, longer) = ("证".repeat(5), "证".repeat(6));
-        for good in ["a", "\u{a0}a", " é\u{a0}", "\u{301}", "\u{a9}\u{bf}", &longest] {
-            assert!(bounded(good, 5), "{good:?}");
-        }
-        for bad in ["", " ", "\u{a0}\u{3000}", "a\n", "\u{0}", "a\u{7f}", "a\u{80}", "证\u{9f}", &longer] {
-            assert!(!bounded(bad, 5), "{bad:?}");
-        }
     }
 
     #[test]

@@ -352,9 +352,36 @@ pub fn transition(
     Ok(Transition { state, new_version: matches!(operation, O::Renew | O::Change) })
 }
 
+/// The operations that the table has from a stored state, as [`transition`] takes it, each with the states that it may name.
+pub fn allowed(
+    from: LicenseState,
+    ended: bool,
+    written_by_04: bool,
+) -> impl Iterator<Item = (Operation, Option<LicenseState>)> {
+    let targets = || LicenseState::ALL.iter().copied().map(Some).chain([None]);
+    Operation::ALL
+        .iter()
+        .flat_map(move |operation| targets().map(|to| (*operation, to)))
+        .filter(move |(operation, to)| transition(*operation, Some(from), ended, written_by_04, *to).is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_done_is_what_the_table_has() {
+        let from = |state, ended, by_04| -> Vec<_> {
+            let codes = |(operation, to): (Operation, Option<LicenseState>)| {
+                (operation.code(), to.map_or("", LicenseState::code))
+            };
+            allowed(state, ended, by_04).map(codes).collect()
+        };
+        let suspended = [("05", "03"), ("05", "04"), ("05", "07"), ("06", ""), ("07", "")];
+        assert_eq!(from(LicenseState::Suspended, false, false), suspended);
+        assert_eq!(from(LicenseState::Lapsed, true, true), [("02", "")]);
+        assert_eq!(from(LicenseState::Revoked, false, false), []);
+    }
 
     /// Written from the design's table, not from the code: operation, from ("" none), past its end (y, n, * any),
     /// 05 written by 04 (the same), target ("" none) -> state, new version.

@@ -6,7 +6,7 @@ use hyper::Method;
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
-use tests::{Call, Setup, shared, use_context};
+use tests::{Call, Reply, Setup, shared, use_context};
 
 /// Longest body of a JSON route.
 const MAX_BODY_BYTES: usize = exchange::request::MAX_BODY_BYTES;
@@ -95,10 +95,167 @@ async fn a_member_that_is_unknown_doubled_or_of_another_type_is_told_apart() {
 #[tokio::test]
 async fn a_problem_says_where_the_json_breaks_and_never_what_was_sent() {
     let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
     let call = Call::raw(Route::Verify, "{\n  \"secretname\": 1}");
-    let (reply, _) = server.refused(&mut server.party("bank"), &call, Code::UnknownField).await;
+    let (reply, _) = server.refused(&mut party, &call, Code::UnknownField).await;
     assert!(reply.json["detail"].as_str().unwrap().starts_with("line 2, column"), "{}", reply.json);
+    assert_eq!(reply.json["errors"][0]["pointer"], json!(""));
+    assert_eq!(reply.json["errors"][0]["position"], json!(1));
     assert!(!String::from_utf8_lossy(&reply.body).contains("secretname"));
+    let (reply, _) =
+        server.refused(&mut party, &Call::raw(Route::Verify, "{\n\"a\""), Code::MalformedRequest).await;
+    assert_eq!((&reply.json["errors"], &reply.json["detail"]), (&Value::Null, &json!("line 2, column 3")));
+}
+
+/// The faults that an answer lists: pointer or header, rule, and what would be right.
+fn faults(reply: &Reply) -> Vec<(String, String, Value)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let listed = reply.json["errors"].as_array().unwrap_or_else(|| panic!("no errors in {}", reply.json));
+    let fault = |fault: &Value| {
+        let place = text(&fault["pointer"]).or_else(|| text(&fault["header"])).unwrap();
+        (place, text(&fault["rule"]).unwrap(), fault["allowed"].clone())
+    };
+    listed.iter().map(fault).collect()
+}
+
+/// The faults without what would be right.
+fn broken(reply: &Reply) -> Vec<(String, String)> {
+    faults(reply).into_iter().map(|(place, rule, _)| (place, rule)).collect()
+}
+
+fn pairs(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    rows.iter().map(|(place, rule)| ((*place).to_owned(), (*rule).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn every_part_that_is_wrong_is_named_with_what_would_be_right() {
+    let server = shared(Setup::new).await;
+    let (mut bank, mut issuer, mut portal) =
+        (server.party("bank"), server.party("issuer"), server.party("portal"));
+    // What is missing, all of it at once.
+    let (reply, _) = server.refused(&mut bank, &Call::raw(Route::Search, "{}"), Code::MalformedRequest).await;
+    assert_eq!(broken(&reply), pairs(&[("/holder", "required")]));
+    assert_eq!(reply.json["detail"], Value::Null);
+    let (reply, _) =
+        server.refused(&mut portal, &Call::raw(Route::GrantCreate, "{}"), Code::MalformedRequest).await;
+    let members = ["/holder", "/grantee", "/modes", "/until"].map(|pointer| (pointer, "required"));
+    assert_eq!(broken(&reply), pairs(&members));
+
+    // Each part of the use context by its name.
+    let mut body = verify();
+    body["use"] = json!({"userName": "", "itemCode": " a", "itemName": "a\u{202e}b", "businessCode": "办".repeat(101),
+        "stage": "审批"});
+    let (reply, _) = server.refused(&mut bank, &Call::new(Route::Verify, &body), Code::BadUseContext).await;
+    assert_eq!(
+        reply.json["errors"],
+        json!([
+            {"pointer": "/use/userName", "rule": "length", "allowed": {"min": 1, "max": 100}, "gotLength": 0},
+            {"pointer": "/use/itemCode", "rule": "text", "allowed": "no edge-blank", "gotLength": 2, "position": 1},
+            {"pointer": "/use/itemName", "rule": "text", "allowed": "no bidi-control", "gotLength": 3, "position": 2},
+            {"pointer": "/use/businessCode", "rule": "length", "allowed": {"min": 1, "max": 100}, "gotLength": 101},
+            {"pointer": "/use/cause", "rule": "required", "allowed": {"min": 1, "max": 200}},
+            {"pointer": "/use/stage", "rule": "one-of", "allowed": ["申办", "受理", "审核", "决定", "送达"],
+                "gotLength": 2},
+        ])
+    );
+
+    // Wrong numbers: which one, and of public ones what would be right.
+    let mut draft = tests::draft(&tests::natural()).value();
+    draft["holders"] = json!([
+        {"name": "", "typeCode": "111", "number": "110105194912310021"},
+        {"name": "乙", "typeCode": "112", "number": "1"},
+        {"name": "丙", "typeCode": "001", "number": "91350100M000100Y4A"},
+    ]);
+    draft["issueDate"] = json!("2026-02-30");
+    draft["serial"] = json!("abc");
+    let call = Call::new(Route::Issue, &json!({"license": draft}));
+    let (reply, _) = server.refused(&mut issuer, &call, Code::BadSerial).await;
+    let wanted = [
+        ("/license/serial", "pattern"),
+        ("/license/holders/0/name", "length"),
+        ("/license/holders/0/number", "check-digit"),
+        ("/license/holders/1/typeCode", "one-of"),
+        ("/license/holders/2/number", "check-digit"),
+        ("/license/issueDate", "date"),
+    ];
+    assert_eq!(broken(&reply), pairs(&wanted));
+    assert_eq!((&faults(&reply)[2].2, &faults(&reply)[4].2), (&Value::Null, &json!(["3"])));
+    for sent in ["110105194912310021", "91350100M000100Y4A", "2026-02-30"] {
+        assert!(!String::from_utf8_lossy(&reply.body).contains(sent), "{sent}");
+    }
+
+    // Shapes: types, doubled members, and of a map's members only the place.
+    let body = r#"{"license":{"typeCode":1,"serial":"A","serial":"B","certificateNumber":"C","holders":[{"name":null}],
+        "issueDate":"2026-01-01","validFrom":"2026-01-01","fields":{"secretkey":"a","n":5}},"extra":1}"#;
+    let (reply, _) =
+        server.refused(&mut issuer, &Call::raw(Route::Issue, body), Code::MalformedRequest).await;
+    let wanted = [
+        ("/license/typeCode", "type"),
+        ("/license/serial", "duplicate-member"),
+        ("/license/holders/0/name", "type"),
+        ("/license/holders/0/typeCode", "required"),
+        ("/license/holders/0/number", "required"),
+        ("/license/fields", "type"),
+        ("", "unknown-member"),
+    ];
+    assert_eq!(broken(&reply), pairs(&wanted));
+    assert_eq!(reply.json["errors"][5]["position"], json!(2));
+    assert!(!String::from_utf8_lossy(&reply.body).contains("secretkey"));
+}
+
+#[tokio::test]
+async fn a_license_that_does_not_fit_its_type_names_every_field() {
+    let server = shared(Setup::new).await;
+    let mut issuer = server.party("issuer");
+    let types = schemas::license_type::LicenseType::builtin();
+    let good = tests::draft(&tests::natural());
+    let license_type = types.iter().find(|t| t.code == tests::natural().code).unwrap();
+    let required = license_type.fields.iter().find(|field| field.required).unwrap();
+    let mut license = good.value();
+    license["fields"].as_object_mut().unwrap().remove(&required.key);
+    license["fields"]["mysecret"] = json!("x");
+    license["validUntil"] = json!("1999-01-01");
+    let (reply, _) = server
+        .refused(&mut issuer, &Call::new(Route::Issue, &json!({"license": license})), Code::BadFields)
+        .await;
+    let missing = format!("/license/fields/{}", required.key);
+    let found = broken(&reply);
+    for wanted in
+        [("/license/fields", "unknown-member"), (&missing, "required"), ("/license/validUntil", "order")]
+    {
+        // A type without an end says so instead.
+        let (place, rule) = wanted;
+        assert!(
+            found.iter().any(
+                |(p, r)| p == place && (r == rule || place.ends_with("validUntil") && r == "not-allowed")
+            ),
+            "{wanted:?} in {found:?}"
+        );
+    }
+    let body = String::from_utf8_lossy(&reply.body);
+    assert!(!body.contains("mysecret") && !body.contains("1999"), "{body}");
+}
+
+#[tokio::test]
+async fn a_grant_of_fields_names_some() {
+    let server = shared(Setup::new).await;
+    let mut portal = server.party("portal");
+    let type_code = tests::natural().code;
+    let body = json!({"holder": {"typeCode": "111", "number": "11010519491231002X"}, "modes": ["fields"],
+        "grantee": server.organisation("bank").as_str(), "typeCode": type_code, "until": "2099-01-01T00:00:00Z"});
+    let (reply, _) = server.refused(&mut portal, &Call::new(Route::GrantCreate, &body), Code::BadGrant).await;
+    assert_eq!(reply.status, 422);
+    assert_eq!(faults(&reply), [("/fields".into(), "required".into(), json!({"min": 1, "max": 64}))]);
+}
+
+#[tokio::test]
+async fn what_protects_facts_says_nothing_more() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    let (reply, _) =
+        server.refused(&mut party, &Call::new(Route::Verify, &verify()), Code::NotPermitted).await;
+    let members: Vec<_> = reply.json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(members, ["code", "receipt", "status", "title", "type"]);
 }
 
 #[tokio::test]
