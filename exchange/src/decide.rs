@@ -445,8 +445,13 @@ fn issue<'a>(
         CertificateIdentifier::new(draft.type_code, caller.organisation, draft.serial.clone(), 1)
             .map_err(|_| Refusal::new(Code::BadIdentifier))?;
     let key = facts::license_key(context.ledger, &identifier);
-    if facts.license(key).is_some() {
-        return Err(Refusal::new(Code::IdentifierExists));
+    if let Some(found) = facts.license(key) {
+        // The caller's own license: its type, issuer and serial are the ones that were sent.
+        let version = found.license.certificate_version;
+        let existing =
+            CertificateIdentifier::new(draft.type_code, caller.organisation, draft.serial.clone(), version)
+                .map_err(|_| Refusal::new(Code::Internal))?;
+        return Err(Refusal::new(Code::IdentifierExists).of_license(&existing));
     }
     // Holders are facts: a holder that appears meanwhile has a label and a key of its own.
     let concerned =

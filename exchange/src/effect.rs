@@ -31,6 +31,7 @@ use crate::cosign::Cosigning;
 use crate::decide::{self, Denial, Granted, List, Permit};
 use crate::facts::{self, Found, Link};
 use crate::floor;
+use crate::gateway::Lanes;
 use crate::json::{Object, USUAL_DOCUMENT_BYTES};
 use crate::lists;
 use crate::machine::{self, Form};
@@ -97,6 +98,8 @@ pub struct Builder<'a> {
     pub ledger: &'a Ledger,
     /// Its checkpoints, as the public sees them.
     pub cosigning: &'a Cosigning,
+    /// Where what reads much is read.
+    pub lanes: &'a Lanes,
     /// Signing queues.
     pub signers: &'a Signers,
     /// Hash of the policy in force.
@@ -442,31 +445,13 @@ impl Builder<'_> {
                 json(&StateAnswer { identifier: &identifier.to_string(), state: to.code() })
             }
             Granted::Search { search, licenses, issuer, complete } => {
-                let mut listed = Vec::new();
-                let mut truncated = !complete;
-                for found in licenses {
-                    if listed.len() == MAX_LISTED {
-                        truncated = true;
-                        break;
-                    }
-                    let content = facts::read_content(self.ledger, &found.license)?;
-                    let identifier = &content.identifier;
-                    let wanted_type =
-                        search.type_code.as_ref().is_none_or(|code| *code == identifier.type_code());
-                    let own = issuer.is_none() || identifier.issuer().uscc() == issuer;
-                    if !wanted_type || !own {
-                        continue;
-                    }
-                    listed.push(Listed {
-                        identifier: identifier.to_string(),
-                        certificate_number: content.certificate_number,
-                        issuer_name: content.issuer_name,
-                        state: state_code(&found),
-                        in_force: in_force(entry, &found),
-                        valid_from: content.valid_from.to_string(),
-                        valid_until: content.valid_until.map(|day| day.to_string()),
-                    });
-                }
+                let (ledger, now_ms) = (self.ledger.clone(), entry.now_ms);
+                let type_code = search.type_code;
+                let read = self.lanes.searches.run(*entry.organisation, move || {
+                    list(&ledger, &licenses, type_code.as_ref(), issuer.as_ref(), now_ms)
+                });
+                let (listed, more) = read.await.map_err(Refusal::new)??;
+                let truncated = more || !complete;
                 private.identifiers = listed.iter().map(|listed| listed.identifier.clone().into()).collect();
                 json(&SearchAnswer { licenses: listed, truncated, as_of })
             }
@@ -494,7 +479,7 @@ impl Builder<'_> {
                     identifier,
                     mode: retrieve.mode.name(),
                     state: state_code(&found),
-                    in_force: in_force(entry, &found),
+                    in_force: in_force(entry.now_ms, &found),
                     fields,
                     envelope: (retrieve.mode == Mode::Envelope).then_some(envelope),
                     annotation,
@@ -689,17 +674,38 @@ impl Builder<'_> {
             Granted::Trace { trace, link, delay_days_max } => {
                 private.link = link;
                 let label = state.concerned.first().copied();
-                json(&pages::trace(self.cosigning, label, trace.before, trace.limit, delay_days_max).await?)
+                json(
+                    &pages::trace(
+                        &self.lanes.pages,
+                        *entry.organisation,
+                        self.cosigning,
+                        label,
+                        trace.before,
+                        trace.limit,
+                        delay_days_max,
+                    )
+                    .await?,
+                )
             }
             Granted::LogQuery { query, holder } => {
-                let (page, concerned, release_ms) = pages::audit(self.cosigning, query, holder).await?;
+                let lane = &self.lanes.pages;
+                let (page, concerned, release_ms) =
+                    pages::audit(lane, *entry.organisation, self.cosigning, query, holder).await?;
                 // Nobody tells the erased.
                 (state.concerned, keys) = self.living(&concerned)?;
                 state.release_ms = if state.concerned.is_empty() { 0 } else { release_ms };
                 json(&page)
             }
             Granted::List { list, paging } => {
-                let (page, shown) = lists::page(self.ledger, list, paging, entry.now_ms).await?;
+                let (page, shown) = lists::page(
+                    &self.lanes.searches,
+                    *entry.organisation,
+                    self.ledger,
+                    list,
+                    paging,
+                    entry.now_ms,
+                )
+                .await?;
                 if matches!(list, List::GrantsTo { .. }) {
                     private.apart = true;
                     (state.concerned, keys) = self.living(&shown)?;
@@ -1057,6 +1063,39 @@ fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
     Prepared { kind: LeafKind::Entry, open: open.encode(), record: record.clone(), told, subjects }
 }
 
+/// What a search lists of licenses, and whether there are more than it may list. Blocks for a read of each.
+fn list(
+    ledger: &Ledger,
+    licenses: &[Found],
+    type_code: Option<&LicenseTypeCode>,
+    issuer: Option<&Uscc>,
+    now_ms: u64,
+) -> Result<(Vec<Listed>, bool), Refusal> {
+    let mut listed = Vec::new();
+    for found in licenses {
+        if listed.len() == MAX_LISTED {
+            return Ok((listed, true));
+        }
+        let content = facts::read_content(ledger, &found.license)?;
+        let identifier = &content.identifier;
+        let wanted_type = type_code.is_none_or(|code| *code == identifier.type_code());
+        let own = issuer.is_none() || identifier.issuer().uscc().as_ref() == issuer;
+        if !wanted_type || !own {
+            continue;
+        }
+        listed.push(Listed {
+            identifier: identifier.to_string(),
+            certificate_number: content.certificate_number,
+            issuer_name: content.issuer_name,
+            state: state_code(found),
+            in_force: in_force(now_ms, found),
+            valid_from: content.valid_from.to_string(),
+            valid_until: content.valid_until.map(|day| day.to_string()),
+        });
+    }
+    Ok((listed, false))
+}
+
 fn state_code(found: &Found) -> &'static str {
     Standing::from_number(found.license.state).unwrap_or(Standing::Other).code()
 }
@@ -1067,8 +1106,8 @@ fn several(same_number: u32) -> Option<u32> {
 }
 
 /// Whether the license is valid now: state 01 and within its days.
-fn in_force(entry: &Entry<'_>, found: &Found) -> bool {
-    let today = Date::at(i64::try_from(entry.now_ms / 1_000).unwrap_or(i64::MAX)).days();
+fn in_force(now_ms: u64, found: &Found) -> bool {
+    let today = Date::at(i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX)).days();
     let days = found.license.valid_from_day..=found.license.valid_until_day;
     found.license.state == Standing::Valid.number() && days.contains(&today)
 }
@@ -1115,7 +1154,7 @@ fn annotate<'a>(
     context: &'a UseContext<'_>,
     found: &Found,
 ) -> Annotation<'a> {
-    let in_force = in_force(entry, found);
+    let in_force = in_force(entry.now_ms, found);
     let used = format!("仅供{}办理{}使用", caller.name, context.item_name);
     let watermark = if in_force {
         used

@@ -16,22 +16,27 @@
 //! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dashmap::DashMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
 use ledger::{
     Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, ReadError, Refused, RotateError,
 };
-use schemas::codes::Code;
+use schemas::codes::{Code, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
 use verifier::Hash;
 use verifier::leaf::Open;
 use verifier::receipt::Receipt;
@@ -42,24 +47,35 @@ use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
 use crate::facts::{self, Facts};
 use crate::floor;
+use crate::lane::Lane;
 use crate::machine::Form;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
 use crate::proposal;
-use crate::refusal::{Refusal, undecided};
+use crate::refusal::{Fault, Refusal, undecided};
 use crate::request::{self, MAX_BODY_BYTES, Request};
+use crate::room::{Held, Room};
 use crate::server::Peer;
 use crate::shed::Shed;
 use crate::signer::Signers;
 
 /// Longest time a request's body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// Most bytes read of a body that is too long anyway.
+/// Within that time: what any body may take, and how fast one that takes longer must be, bytes a second.
+const BODY_GRACE: Duration = Duration::from_secs(5);
+const LEAST_BODY_RATE: f64 = 4_096.0;
+/// Most bytes read of a body that is refused unread.
 const MAX_DISCARDED_BYTES: usize = 8 << 20;
 /// Longest wait for another request with the same idempotency key.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
-/// Bodies in memory at once, KiB; requests beyond are shed unread.
-const MAX_BODIES_KIB: usize = 256 * 1_024;
+/// Requests under way at once and bytes of their bodies. What all of them commit together fits in the sequencer's queue.
+const MAX_REQUESTS: usize = 4_000;
+const MAX_BODIES_BYTES: usize = 256 << 20;
+/// The same for organisations that are not registered and active. They are refused, and nothing else.
+const MAX_STRANGERS_REQUESTS: usize = 64;
+const MAX_STRANGERS_BODIES_BYTES: usize = 4 << 20;
+/// Places for reads of the public log.
+const PUBLIC_PLACES: usize = 8;
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
 /// Shortest and longest `Idempotency-Key`.
@@ -67,6 +83,8 @@ const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
 /// The headers of ours that a request may have, and what is nearly always said of its body.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RECEIPT: HeaderName = HeaderName::from_static("receipt");
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Media type of refusals (RFC 9457).
 const PROBLEM: &str = "application/problem+json";
 
@@ -83,14 +101,38 @@ pub struct Gateway {
     meters: Meters,
     /// Requests under way by idempotency key: the second of two waits for the first.
     in_flight: DashMap<Key, Arc<tokio::sync::Mutex<()>>>,
-    /// Room for request bodies in memory, KiB.
-    bodies_kib: Semaphore,
+    /// Room for the requests of active participants, and for those of all others.
+    room: Room,
+    strangers_room: Room,
+    lanes: Lanes,
     /// How long a holder is kept after the last license ended, ms.
     retention_ms: u64,
     /// Labels of the holders that are nobody, once they are in the journal.
     nobodies: OnceLock<Vec<Label>>,
     /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
     rotate: Notify,
+}
+
+/// Where what reads much from disk is read: each kind apart from the others.
+pub struct Lanes {
+    /// Pages of traces and log queries.
+    pub pages: Arc<Lane<Uscc>>,
+    /// What search answers list.
+    pub searches: Arc<Lane<Uscc>>,
+    /// The public log, for whoever is at an address.
+    pub public: Arc<Lane<IpAddr>>,
+}
+
+impl Lanes {
+    /// Lanes for this machine's processors.
+    fn new() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        Self {
+            pages: Lane::new((processors / 4).max(2)),
+            searches: Lane::new(2 * processors),
+            public: Lane::new(PUBLIC_PLACES),
+        }
+    }
 }
 
 /// Who a connection's client certificate, verified in the handshake, says the caller is.
@@ -182,7 +224,9 @@ impl Gateway {
             shed,
             meters: Meters::new(),
             in_flight: DashMap::new(),
-            bodies_kib: Semaphore::new(MAX_BODIES_KIB),
+            room: Room::new(MAX_REQUESTS, MAX_BODIES_BYTES),
+            strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
+            lanes: Lanes::new(),
             retention_ms,
             nobodies: OnceLock::new(),
             rotate: Notify::new(),
@@ -232,6 +276,11 @@ impl Gateway {
         &self.ledger
     }
 
+    /// Where what reads much from disk is read.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
     /// Answers one request of an organisation whose client certificate was verified. A client that disconnects may
     /// cancel this at any await; what is in the sequencer's queue by then commits all the same, and a retry with the
     /// same idempotency key gets its answer.
@@ -243,7 +292,7 @@ impl Gateway {
         misrouted: Option<Code>,
     ) -> Answer
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
         let started = Instant::now();
         let answer = match self.decide_and_commit(route, caller, http, misrouted).await {
@@ -272,14 +321,15 @@ impl Gateway {
         misrouted: Option<Code>,
     ) -> Result<Answer, Code>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
         if self.shed.closed(&caller.organisation) {
             return Err(Code::TooManyRefusals);
         }
         // 1 bytes -> Request
-        let _memory = self.reserve(http.body())?;
-        let received = receive(http, misrouted).await?;
+        let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
+        let mut held = room.enter(caller.organisation);
+        let received = receive(http, misrouted, &mut held).await?;
         let request = self.typed(route, &received);
         let turn = self.turn(&caller.organisation, &received);
         let _held = match &turn {
@@ -292,13 +342,13 @@ impl Gateway {
         self.attempts(route, caller, &received, &request).await
     }
 
-    /// Takes room for a body before it is read: as much as it declares, or the longest one.
-    fn reserve(&self, body: &impl Body) -> Result<SemaphorePermit<'_>, Code> {
-        let bytes = body.size_hint().upper().map_or(MAX_BODY_BYTES, |upper| {
-            usize::try_from(upper).unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES)
-        });
-        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX);
-        self.bodies_kib.try_acquire_many(kib).map_err(|_| Code::Overloaded)
+    /// Whether a caller is a participant that may act now, by what is in memory: nothing that participants share is taken
+    /// for anybody else. Step 2 decides.
+    fn is_active(&self, caller: &Certified) -> bool {
+        let now_ms = now_ms().max(self.ledger.state().time_ms());
+        let (_, _, registered) =
+            self.register.get(&self.ledger, &caller.organisation, facts::participant_key);
+        registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok())
     }
 
     async fn attempts(
@@ -325,7 +375,7 @@ impl Gateway {
                 Err(refusal) => match refusal.code {
                     // Not a decision: nothing was found out about the request. A record that is asked for by right and
                     // cannot be read is one, also where an earlier entry says that it was given.
-                    code @ Code::SignerUnavailable => return Err(code),
+                    code @ (Code::SignerUnavailable | Code::Overloaded) => return Err(code),
                     _ => {
                         let action = request.as_ref().ok().map(|request| &request.action);
                         let context = self.context();
@@ -427,6 +477,7 @@ impl Gateway {
         Builder {
             ledger: &self.ledger,
             cosigning: &self.cosigning,
+            lanes: &self.lanes,
             signers: &self.signers,
             policy: &self.policy,
         }
@@ -441,8 +492,13 @@ impl Gateway {
         }
         // A body that was not read to its end has its refusal.
         let body = received.body.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
+        // Some clients put a byte order mark before JSON, which RFC 8259 lets a reader pass over.
+        let text = match received.form {
+            Form::Json => body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body),
+            Form::Machine => body,
+        };
         Ok(Request {
-            action: request::parse(route, received.form, body)?,
+            action: request::parse(route, received.form, text)?,
             form: received.form,
             body,
             idempotency_key: received.idempotency_key.as_deref(),
@@ -623,68 +679,128 @@ pub fn now_ms() -> u64 {
 }
 
 /// Step 1: reads headers and body within their bounds.
-async fn receive<B>(http: hyper::Request<B>, misrouted: Option<Code>) -> Result<Received, Code>
+async fn receive<B>(
+    http: hyper::Request<B>,
+    misrouted: Option<Code>,
+    held: &mut Held<'_>,
+) -> Result<Received, Code>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
 {
-    let (head, body) = http.into_parts();
+    let (head, mut body) = http.into_parts();
     let (idempotency_key, bad_key) = match idempotency_key(&head.headers) {
         Ok(key) => (key, false),
         Err(()) => (None, true),
     };
     let inline_proof = head.headers.get(RECEIPT).is_some_and(|value| value.as_bytes() == b"inline");
-    let held = crate::hold::asked(&head.headers);
-    let unread = |refusal| Received {
-        body: None,
-        form: Form::Json,
-        idempotency_key: None,
-        inline_proof,
-        refusal: Some(refusal),
-        held,
+    let hold = crate::hold::asked(&head.headers);
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let whole = if misrouted.is_some() || declared > MAX_BODY_BYTES {
+        held.take(0)?;
+        None
+    } else {
+        read_body(&mut body, held).await?
     };
-    if let Some(code) = misrouted {
-        return Ok(unread(Refusal::new(code)));
-    }
-    let body = match tokio::time::timeout(BODY_DEADLINE, read_body(body)).await {
-        Ok(Ok(Some(body))) => body,
-        Ok(Ok(None)) => return Ok(unread(Refusal::new(Code::BodyTooLarge))),
-        // Too slow; or the connection broke, and nobody is there to be answered.
-        Err(_) | Ok(Err(Broken)) => return Err(Code::RequestTimeout),
+    let Some(whole) = whole else {
+        discard(&head, body);
+        return Ok(Received {
+            body: None,
+            form: Form::Json,
+            idempotency_key: None,
+            inline_proof,
+            refusal: Some(Refusal::new(misrouted.unwrap_or(Code::BodyTooLarge))),
+            held: hold,
+        });
     };
     let form = form(&head.headers);
-    let refusal = if form.is_none() {
-        Some(Refusal::new(Code::WrongContentType))
+    let refusal = if is_encoded(&head.headers) {
+        let fault = Fault::header("Content-Encoding", Rule::OneOf).one_of(["identity"]);
+        Some(Refusal::of(Code::WrongContentType, fault))
+    } else if form.is_none() {
+        let fault = Fault::header("Content-Type", Rule::OneOf).one_of([Form::Json.media_type()]);
+        Some(Refusal::of(Code::WrongContentType, fault))
     } else if bad_key {
         Some(Refusal::new(Code::IdempotencyKeyRequired))
     } else {
         None
     };
     let form = form.unwrap_or(Form::Json);
-    Ok(Received { body: Some(body), form, idempotency_key, inline_proof, refusal, held })
+    Ok(Received { body: Some(whole), form, idempotency_key, inline_proof, refusal, held: hold })
 }
 
-/// The connection broke while a body was read.
-struct Broken;
-
-/// Reads a body within its bound; `None` when it is longer. Of a longer one a bounded rest is read and dropped, so that
-/// a client that is still sending gets the refusal instead of a broken connection.
-async fn read_body<B>(mut body: B) -> Result<Option<Bytes>, Broken>
+/// Reads a body within its bounds of length and time, taking room as it arrives; `None` when it is longer.
+async fn read_body<B>(body: &mut B, held: &mut Held<'_>) -> Result<Option<Bytes>, Code>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let mut whole =
-        Vec::with_capacity(usize::try_from(body.size_hint().lower()).unwrap_or(0).min(MAX_BODY_BYTES));
-    let mut received = 0;
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| Broken)?.into_data() else { continue };
-        received += data.len();
-        if received <= MAX_BODY_BYTES {
-            whole.extend_from_slice(&data);
-        } else if received > MAX_DISCARDED_BYTES {
-            break;
+    let mut whole: Vec<u8> = Vec::new();
+    let mut begun = None;
+    while !body.is_end_stream() {
+        let at_hand = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
+        let frame = match at_hand {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let ended = held.wait()?;
+                let begun = *begun.get_or_insert_with(tokio::time::Instant::now);
+                let earned = Duration::from_secs_f64(whole.len() as f64 / LEAST_BODY_RATE);
+                let deadline = begun + (BODY_GRACE + earned).min(BODY_DEADLINE);
+                tokio::select! {
+                    biased;
+                    frame = body.frame() => frame,
+                    () = ended.notified() => return Err(Code::RequestTimeout),
+                    () = tokio::time::sleep_until(deadline) => return Err(Code::RequestTimeout),
+                }
+            }
+        };
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| Code::BrokenBody)?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = whole.len() + data.len();
+        if length > MAX_BODY_BYTES {
+            held.take(0)?;
+            return Ok(None);
         }
+        // Room for what is kept, before it is: a body in one piece fits, one in many grows by doubling.
+        let capacity = if length <= whole.capacity() {
+            whole.capacity()
+        } else {
+            length.max((2 * whole.capacity()).min(MAX_BODY_BYTES))
+        };
+        held.take(capacity - whole.capacity())?;
+        whole.reserve_exact(capacity - whole.len());
+        whole.extend_from_slice(&data);
     }
-    Ok((received <= MAX_BODY_BYTES).then(|| whole.into()))
+    held.take(0)?;
+    Ok(Some(whole.into()))
+}
+
+/// Reads and drops a bounded rest of a body that is refused unread, beside the answer, so that a client that is still
+/// sending gets it instead of a broken connection.
+fn discard<B>(head: &hyper::http::request::Parts, mut body: B)
+where
+    B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
+{
+    // HTTP/2 ends a stream without the connection. Who waits to be asked for the body is told without it.
+    if body.is_end_stream() || head.version > hyper::Version::HTTP_11 || head.headers.contains_key(EXPECT) {
+        return;
+    }
+    tokio::spawn(async move {
+        let rest = async {
+            let mut received = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                received += frame.data_ref().map_or(0, Bytes::len);
+                if received > MAX_DISCARDED_BYTES {
+                    break;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(BODY_DEADLINE, rest).await;
+    });
+}
+
+/// Whether the body was compressed or otherwise encoded.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// What the content type says; `None` when it is none that any route takes.

@@ -1,4 +1,4 @@
-//! A failpoint for tests of the window between decision and commit. Builds without debug assertions, every release
+//! Failpoints for tests: the window between decision and commit, and a page that is long in reading. Builds without debug assertions, every release
 //! build among them, never wait.
 
 /// Whether the request asks to be held.
@@ -21,3 +21,13 @@ pub(crate) async fn before_commit(held: bool) {
 /// Does nothing.
 #[cfg(not(debug_assertions))]
 pub(crate) async fn before_commit(_held: bool) {}
+
+/// Blocks the reading of a page while the file that `MIAOXIANG_HOLD_PAGES` names exists.
+pub(crate) fn page() {
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os("MIAOXIANG_HOLD_PAGES") {
+        while std::path::Path::new(&path).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}

@@ -1,19 +1,21 @@
 //! What the three listeners serve. The data listener only names routes: everything a data route does is
 //! [`Gateway::handle`].
 
+use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use ledger::{DocumentKind, Health};
+use ledger::{DocumentKind, Health, Ledger};
 use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
@@ -97,14 +99,25 @@ pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Inc
     respond(gateway.handle(route, &caller, request, misrouted).await)
 }
 
+/// The method of every data route, for `Allow`.
+const DATA_METHODS: &str = "POST";
+/// The encodings of bodies that are taken, for `Accept-Encoding`.
+const ENCODINGS: &str = "identity";
+
 fn respond(answer: Answer) -> Answered {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = Answered::new(answer.body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.media_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if answer.code.passes() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    let more = match answer.code {
+        code if code.passes() => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
+        Code::MethodNotAllowed => Some((header::ALLOW, DATA_METHODS)),
+        Code::WrongContentType => Some((header::ACCEPT_ENCODING, ENCODINGS)),
+        _ => None,
+    };
+    if let Some((name, value)) = more {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
 }
@@ -116,8 +129,9 @@ pub type Answered = hyper::Response<Full<Bytes>>;
 pub fn routed(
     router: Router,
 ) -> impl Fn(Peer, hyper::Request<Incoming>) -> BoxFuture<Answered> + Clone + Send + Sync + 'static {
-    move |_, request| {
+    move |peer, mut request| {
         let router = router.clone();
+        request.extensions_mut().insert(peer.address.ip());
         Box::pin(async move {
             let Ok(response) = router.oneshot(request.map(Body::new)).await;
             let (head, body) = response.into_parts();
@@ -159,48 +173,75 @@ async fn checkpoint(State(shared): State<Shared>) -> Response {
     cached(text(shared.cosigning.served().text.to_string()), MOVING)
 }
 
-async fn tile(State(shared): State<Shared>, Path(path): Path<String>) -> Response {
-    let Some(asked) = TilePath::parse(&path) else { return StatusCode::NOT_FOUND.into_response() };
+/// Reads the public log for whoever is at an address, in the lane of such reads.
+async fn read<T: Send + 'static>(
+    shared: &Shared,
+    address: IpAddr,
+    read: impl FnOnce(&Ledger) -> io::Result<Option<T>> + Send + 'static,
+) -> Result<T, Response> {
     let ledger = shared.gateway.ledger().clone();
-    let read = tokio::task::spawn_blocking(move || match asked.level {
+    match shared.gateway.lanes().public.run(address, move || read(&ledger)).await {
+        Ok(Ok(Some(found))) => Ok(found),
+        Ok(Ok(None)) => Err(StatusCode::NOT_FOUND.into_response()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the public log cannot be read");
+            Err(unavailable())
+        }
+        Err(_) => Err(unavailable()),
+    }
+}
+
+fn unavailable() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response()
+}
+
+async fn tile(
+    State(shared): State<Shared>,
+    Extension(address): Extension<IpAddr>,
+    Path(path): Path<String>,
+) -> Response {
+    let Some(asked) = TilePath::parse(&path) else { return StatusCode::NOT_FOUND.into_response() };
+    let tile = read(&shared, address, move |ledger| match asked.level {
         Some(level) => ledger.tile(level, asked.index, asked.width),
         None => ledger.entry_bundle(asked.index, asked.width),
     });
-    match read.await {
-        Ok(Ok(Some(bytes))) => cached(bytes_answer(bytes), IMMUTABLE),
-        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
-        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+    tile.await.map_or_else(|refused| refused, |bytes| cached(bytes_answer(bytes), IMMUTABLE))
 }
 
 /// A proof to the newest checkpoint that the quorum has cosigned, waiting for one that covers the entry.
-async fn proof(State(shared): State<Shared>, Path(index): Path<String>) -> Response {
-    let ledger = shared.gateway.ledger().clone();
-    let Some(index) = decimal(&index).filter(|index| *index < ledger.size()) else {
+async fn proof(
+    State(shared): State<Shared>,
+    Extension(address): Extension<IpAddr>,
+    Path(index): Path<String>,
+) -> Response {
+    let size = shared.gateway.ledger().size();
+    let Some(index) = decimal(&index).filter(|index| *index < size) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let Some(Served { size, text: checkpoint }) = shared.cosigning.covering(index).await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        return unavailable();
     };
-    match tokio::task::spawn_blocking(move || ledger.inclusion(index, size)).await {
-        Ok(Ok(Some(path))) => {
+    match read(&shared, address, move |ledger| ledger.inclusion(index, size)).await {
+        Ok(path) => {
             let proof = TlogProof { extra: None, index, path, checkpoint: checkpoint.to_string() };
             cached(text(proof.to_text()), MOVING)
         }
-        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        // The checkpoint that was served holds the entry.
+        Err(refused) if refused.status() == StatusCode::NOT_FOUND => unavailable(),
+        Err(refused) => refused,
     }
 }
 
-async fn consistency(State(shared): State<Shared>, Path((old, new)): Path<(String, String)>) -> Response {
+async fn consistency(
+    State(shared): State<Shared>,
+    Extension(address): Extension<IpAddr>,
+    Path((old, new)): Path<(String, String)>,
+) -> Response {
     let (Some(old), Some(new)) = (decimal(&old).filter(|old| *old > 0), decimal(&new)) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let ledger = shared.gateway.ledger().clone();
-    match tokio::task::spawn_blocking(move || ledger.consistency(old, new)).await {
-        Ok(Ok(Some(path))) => cached(text(nodes_text(&path)), IMMUTABLE),
-        Ok(Ok(None)) => StatusCode::NOT_FOUND.into_response(),
-        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-    }
+    let path = read(&shared, address, move |ledger| ledger.consistency(old, new));
+    path.await.map_or_else(|refused| refused, |path| cached(text(nodes_text(&path)), IMMUTABLE))
 }
 
 async fn types(State(shared): State<Shared>) -> Response {

@@ -1,6 +1,8 @@
 //! Pages of lists: the register, proposals, grants. What a caller may see of them was decided before.
 //!
-//! A page is bounded and made on a thread of its own. It ends with a cursor that the next one goes on from.
+//! A page is bounded and made in a lane of its caller's. It ends with a cursor that the next one goes on from.
+
+use std::sync::Arc;
 
 use ledger::{DocumentKind, Grant, Key, Label, Ledger};
 use schemas::date::rfc3339;
@@ -12,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::decide::List;
 use crate::facts;
 use crate::floor::{GRANT_ACTIVE, GRANT_REVOKED};
-use crate::pages::blocking;
+use crate::lane::Lane;
 use crate::participant::Participant;
 use crate::proposal::Proposal;
 use crate::refusal::Refusal;
@@ -20,45 +22,44 @@ use crate::request::{Mode, Paging};
 
 /// A page, and the labels of the holders whose grants it shows, each once.
 pub(crate) async fn page(
+    lane: &Arc<Lane<Uscc>>,
+    caller: Uscc,
     ledger: &Ledger,
     list: List,
     paging: Paging,
     now_ms: u64,
 ) -> Result<(Value, Vec<Label>), Refusal> {
     let ledger = ledger.clone();
-    blocking(move || {
-        Ok(match list {
-            List::Participants { only } => {
-                let only = only.map(|organisation| facts::participant_key(&ledger, &organisation));
-                let (rows, next) =
-                    documents(&ledger, DocumentKind::Participant, paging, |key, mut value: Value| {
-                        let row = value.as_object_mut()?;
-                        row.retain(|_, value| !value.is_null());
-                        only.is_none_or(|only| only == *key).then_some(value)
-                    });
-                (json!({"participants": rows, "next": next}), Vec::new())
-            }
-            List::Proposals => {
-                let (rows, next) =
-                    documents(&ledger, DocumentKind::Proposal, paging, |key, value: Proposal| {
-                        Some(proposal(key, value, now_ms))
-                    });
-                (json!({"proposals": rows, "next": next}), Vec::new())
-            }
-            List::GrantsOf { holder } => {
-                let ids = holder.map(|label| {
-                    ledger.state().grants_of(&label, paging.after.as_ref(), paging.limit.saturating_add(1))
+    let page = lane.run(caller, move || match list {
+        List::Participants { only } => {
+            let only = only.map(|organisation| facts::participant_key(&ledger, &organisation));
+            let (rows, next) =
+                documents(&ledger, DocumentKind::Participant, paging, |key, mut value: Value| {
+                    let row = value.as_object_mut()?;
+                    row.retain(|_, value| !value.is_null());
+                    only.is_none_or(|only| only == *key).then_some(value)
                 });
-                grants(&ledger, ids.unwrap_or_default(), paging.limit, now_ms, false)
-            }
-            List::GrantsTo { grantee } => {
-                let after = paging.after.as_ref();
-                let ids = ledger.state().grants_to(grantee.as_bytes(), after, paging.limit.saturating_add(1));
-                grants(&ledger, ids, paging.limit, now_ms, true)
-            }
-        })
-    })
-    .await
+            (json!({"participants": rows, "next": next}), Vec::new())
+        }
+        List::Proposals => {
+            let (rows, next) = documents(&ledger, DocumentKind::Proposal, paging, |key, value: Proposal| {
+                Some(proposal(key, value, now_ms))
+            });
+            (json!({"proposals": rows, "next": next}), Vec::new())
+        }
+        List::GrantsOf { holder } => {
+            let ids = holder.map(|label| {
+                ledger.state().grants_of(&label, paging.after.as_ref(), paging.limit.saturating_add(1))
+            });
+            grants(&ledger, ids.unwrap_or_default(), paging.limit, now_ms, false)
+        }
+        List::GrantsTo { grantee } => {
+            let after = paging.after.as_ref();
+            let ids = ledger.state().grants_to(grantee.as_bytes(), after, paging.limit.saturating_add(1));
+            grants(&ledger, ids, paging.limit, now_ms, true)
+        }
+    });
+    page.await.map_err(Refusal::new)
 }
 
 /// The documents of a kind that `row` shows, by ascending key; with the cursor of the next page.

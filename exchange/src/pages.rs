@@ -1,13 +1,14 @@
 //! Entries read back for those who may see them: a page of a holder's trace, a page of an auditor's query. Both only read
 //! what is in the published checkpoint, so that everything on a page is proven by it.
 //!
-//! Reading blocks, so it happens on a thread of its own.
+//! Reading blocks, and may take long: it happens in a lane of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::{HolderProof, Label, Ledger, OpenedEntry, Position, ReadError};
 use schemas::codes::{Code, Rule};
-use schemas::identifier::CertificateIdentifier;
+use schemas::identifier::{CertificateIdentifier, Uscc};
 use serde_json::Value;
 use verifier::Hash;
 use verifier::index::Terminal;
@@ -20,6 +21,8 @@ use verifier::trace::{
 
 use crate::cosign::{Cosigning, Served};
 use crate::facts;
+use crate::hold;
+use crate::lane::Lane;
 use crate::refusal::{Fault, Refusal};
 use crate::request::LogQuery;
 
@@ -106,8 +109,10 @@ fn digests(hashes: &[Hash]) -> Vec<Digest> {
     hashes.iter().copied().map(Digest).collect()
 }
 
-/// A page of a holder's trace, newest first. A holder without a label has an empty one.
+/// A page of a holder's trace, newest first, read in a lane for the caller. A holder without a label has an empty one.
 pub async fn trace(
+    lane: &Arc<Lane<Uscc>>,
+    caller: Uscc,
     cosigning: &Cosigning,
     label: Option<Label>,
     before: Option<u64>,
@@ -128,13 +133,11 @@ pub async fn trace(
         tokio::time::sleep(PUBLISHED_PAUSE).await;
     }
     let proof = proof.filter(|proof| proof.root.index < served.size);
-    blocking(move || trace_page(&ledger, &served, proof, label, before, limit, delayed)).await
-}
-
-pub(crate) async fn blocking<T: Send + 'static>(
-    run: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(run).await.unwrap_or_else(|_| Err(Refusal::new(Code::Internal)))
+    let page = lane.run(caller, move || {
+        hold::page();
+        trace_page(&ledger, &served, proof, label, before, limit, delayed)
+    });
+    page.await.map_err(Refusal::new)?
 }
 
 fn trace_page(
@@ -276,10 +279,12 @@ struct Filters {
     limit: usize,
 }
 
-/// A page of an auditor's query, oldest first, with the labels of the holders whose records it shows, and until when the
+/// A page of an auditor's query, oldest first, read in a lane for the caller, with the labels of the holders whose records it shows, and until when the
 /// view is kept from them (ms since 1970; 0 = not at all): as long as the delayed uses that it shows. A page shows no two
 /// entries that are told at different times, so no view tells of a use before its time, and none is told later than it.
 pub async fn audit(
+    lane: &Arc<Lane<Uscc>>,
+    caller: Uscc,
     cosigning: &Cosigning,
     query: &LogQuery,
     holder: Option<Option<Label>>,
@@ -301,7 +306,11 @@ pub async fn audit(
             .map(|identifier| (facts::license_key(&ledger, identifier), identifier.clone())),
         holder,
     };
-    blocking(move || audit_page(&ledger, &served, &asked)).await
+    let page = lane.run(caller, move || {
+        hold::page();
+        audit_page(&ledger, &served, &asked)
+    });
+    page.await.map_err(Refusal::new)?
 }
 
 fn audit_page(

@@ -72,6 +72,11 @@ pub async fn run(
     let mut config = tokio::task::block_in_place(|| init::development(folder, listen))?;
     config.program = std::env::current_exe().ok();
     let app = App::open(&config, metrics).await?;
+    if listen.is_some() {
+        // The operators' commands look for the server where the folder says that it is.
+        config.listen = app.addresses.clone();
+        init::write_new(&folder.join("config.toml"), &config.to_toml())?;
+    }
     let written = init::register_development(app.gateway.ledger(), &init::development_register()).await?;
     line(format_args!(
         "  log {} holds {} entries ({written} new in the register)",

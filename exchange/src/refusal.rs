@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::{HolderError, HolderTypeCode};
-use schemas::identifier::IdentifierError;
+use schemas::identifier::{CertificateIdentifier, IdentifierError};
 use schemas::license_type::{FieldError, FieldKind, LicenseType};
 use schemas::text::TextError;
 use serde::Serialize;
@@ -27,6 +27,8 @@ pub struct Refusal {
     explained: bool,
     /// What is wrong with the request, part by part. Nothing where the code protects a fact.
     faults: Vec<Fault>,
+    /// The caller's own license that is in the way.
+    identifier: Option<String>,
 }
 
 /// One part of a request that breaks a rule: an entry of a problem's `errors`. Never holds what was sent.
@@ -261,12 +263,21 @@ struct Problem<'a> {
     detail: Option<String>,
     #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
     errors: &'a [Fault],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identifier: Option<&'a str>,
 }
 
 impl Refusal {
     /// A refusal whose public code says it all.
     pub const fn new(code: Code) -> Self {
-        Self { code, reason: Reason::None, position: None, explained: false, faults: Vec::new() }
+        Self {
+            code,
+            reason: Reason::None,
+            position: None,
+            explained: false,
+            faults: Vec::new(),
+            identifier: None,
+        }
     }
 
     /// The one `not-permitted`, with the cause for insiders.
@@ -277,6 +288,12 @@ impl Refusal {
     /// A refusal whose reason the caller may know: its name is the problem's detail.
     pub fn explained(code: Code, reason: Reason) -> Self {
         Self { reason, explained: true, ..Self::new(code) }
+    }
+
+    /// Adds the identifier of the caller's own license that is in the way.
+    #[must_use]
+    pub fn of_license(self, identifier: &CertificateIdentifier) -> Self {
+        Self { identifier: Some(identifier.to_string()), ..self }
     }
 
     /// A refusal for what is wrong with one part of the request.
@@ -349,6 +366,7 @@ impl Refusal {
             code: self.code.name(),
             detail: self.detail(),
             errors: &self.faults[..self.faults.len().min(MAX_FAULTS)],
+            identifier: self.identifier.as_deref(),
         };
         serde_json::to_vec(&problem).expect("a problem document has only text and numbers")
     }

@@ -61,7 +61,7 @@ numbered! {
         NoSuchRoute = 5 "no-such-route",
         /// The route exists, with another method.
         MethodNotAllowed = 6 "method-not-allowed",
-        /// The content type is not one the route takes.
+        /// The content type or encoding is not one the route takes.
         WrongContentType = 10 "wrong-content-type",
         /// The body is longer than the route takes.
         BodyTooLarge = 11 "body-too-large",
@@ -141,6 +141,8 @@ numbered! {
         HeadTooLarge = 61 "head-too-large",
         /// Not a decision: the request has no `Host`, or more than one.
         BadHost = 62 "bad-host",
+        /// Not a decision: the body broke off, or its framing is wrong.
+        BrokenBody = 65 "broken-body",
         /// The issuing authority has no key in force that signs: the operator's to change, and no retry helps before.
         NoSigningKey = 73 "no-signing-key",
         /// Not a decision: the log is closed for good, and its successor answers.
@@ -175,6 +177,7 @@ impl Code {
             | Self::DuplicateKey
             | Self::IdempotencyKeyRequired
             | Self::MalformedHttp
+            | Self::BrokenBody
             | Self::BadHost => 400,
             Self::BadIdentifier
             | Self::WrongCheckDigit
@@ -239,7 +242,7 @@ impl Code {
             Self::WrongRole => "Your organisation's roles do not allow this.",
             Self::NoSuchRoute => "There is no such route.",
             Self::MethodNotAllowed => "The route exists, but not with this method.",
-            Self::WrongContentType => "The route does not take this content type.",
+            Self::WrongContentType => "The route does not take this content type or encoding.",
             Self::BodyTooLarge => "The body is longer than the route takes.",
             Self::BadUtf8 => "The body is not UTF-8.",
             Self::MalformedRequest => "The body is not the document that the route takes.",
@@ -285,6 +288,7 @@ impl Code {
             Self::FactsChanged => "The facts changed while this was decided; try again.",
             Self::SignerUnavailable => "The issuing authority's signer does not answer; try again.",
             Self::Internal => "The exchange cannot answer now; try again with the same idempotency key.",
+            Self::BrokenBody => "The body broke off, or its framing is wrong.",
             Self::RecordUnavailable => "The record is archived and not at hand now; try again later.",
             Self::MalformedHttp => "What arrived is not a request of HTTP.",
             Self::HeadTooLarge => "Request line and headers are too long: at most 16 KiB together.",

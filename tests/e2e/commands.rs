@@ -137,6 +137,24 @@ async fn a_port_in_use_is_one_line_and_69() {
     assert_eq!(finished.status, UNAVAILABLE, "{finished:?}");
 }
 
+#[test]
+fn the_folder_says_where_quickstart_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut quickstart = command();
+    quickstart.args(["quickstart", "--listen", "127.0.0.1:0", "--data"]).arg(&data);
+    let mut child = quickstart.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // Registered, and its round begun.
+    assert!(lines.any(|line| line.unwrap().trim_start().starts_with("log ")), "it does not begin");
+    let finished =
+        command().args(["keys", "--rotate-now", "--reason", "测试", "--data"]).arg(&data).output().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = String::from_utf8(finished.stdout).unwrap();
+    assert!(finished.status.success() && said.contains("\"state\":\"open\""), "{said} {:?}", finished.stderr);
+}
+
 #[tokio::test]
 async fn a_second_process_on_one_folder_changes_nothing() {
     let server = Setup::new().start().await;

@@ -319,6 +319,100 @@ async fn rubbish_of_one_organisation_is_shed_and_keeps_nobody_else_out() {
     server.permitted(&mut server.party("bank"), &good).await;
 }
 
+/// HTTP/2 connections of one organisation, and requests on each: more than one organisation may have under way.
+const TRICKLING: usize = 9;
+const STREAMS: usize = 128;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_arrive_keep_nobody_else_out() {
+    let server = Setup::new()
+        .stranger("stranger")
+        .participant("suspended", |suspended| suspended.suspended = true)
+        .start()
+        .await;
+    let mut issuer = server.party("issuer");
+    let good = draft(&legal()).issue(&mut issuer).await.verify(None);
+    let begun = Call::raw(Route::Verify, "{").endless();
+    for name in ["stranger", "suspended", "bank"] {
+        let mut slow = tokio::task::JoinSet::new();
+        for _ in 0..TRICKLING {
+            let connection = server.party(name).http2().await;
+            for _ in 0..STREAMS {
+                let (connection, begun) = (connection.clone(), begun.clone());
+                slow.spawn(async move { connection.send(&begun).await });
+            }
+        }
+        // One of them found no room: they hold all that they get.
+        let refused = slow.join_next().await.unwrap().unwrap().unwrap();
+        assert_eq!((refused.status, refused.code()), (503, Code::Overloaded.name()), "{name}");
+        let mut quiet = server.party("approval");
+        for _ in 0..20 {
+            server.permitted(&mut quiet.again(), &good).await;
+            quiet.send(&good).await.expect(200);
+        }
+        if name == "bank" {
+            // None of the same organisation's either, as soon as a body has waited long enough.
+            eventually("room of the organisation's own", || async {
+                let reply = server.party(name).send(&good).await;
+                assert!(matches!(reply.status, 200 | 503), "{}", reply.json);
+                (reply.status == 200).then_some(())
+            })
+            .await;
+        }
+    }
+    // What brings nothing is told so, before the longest time that a body may take.
+    let reply = server.party("bank").http2().await.send(&begun).await.unwrap();
+    assert_eq!((reply.status, reply.code()), (408, Code::RequestTimeout.name()));
+}
+
+/// Connections with log queries at once: more of these than the process has threads that may block.
+const ASKING: usize = 5;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_are_long_in_reading_hold_up_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let hold = folder.path().join("hold");
+    let server = Setup::new().env("MIAOXIANG_HOLD_PAGES", hold.to_str().unwrap()).start().await;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let license = draft(&legal()).issue(&mut issuer).await;
+    let good = license.verify(None);
+    let (reply, _) = server.permitted(&mut bank, &good).await;
+    server.proof(reply.receipt().index).await;
+    let holder = tests::holder(license.draft.holder());
+    let search = Call::new(Route::Search, &json!({"holder": holder, "use": tests::use_context()}));
+    let query = Call::new(Route::LogQuery, &json!({"purpose": "测试审计", "userName": "测试审计员"}));
+    std::fs::write(&hold, "").unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..ASKING {
+        let connection = server.party("auditor").http2().await;
+        for _ in 0..STREAMS {
+            let (connection, query) = (connection.clone(), query.clone());
+            asking.spawn(async move { connection.send(&query).await });
+        }
+    }
+    // Those that find no place are told to come again.
+    let refused = asking.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!((refused.status, refused.code()), (503, Code::Overloaded.name()));
+    assert!(refused.retry_after.is_some());
+    for _ in 0..10 {
+        bank.send(&good).await.expect(200);
+        let found = portal.send(&search).await.expect(200);
+        assert_eq!(found.json["licenses"].as_array().unwrap().len(), 1);
+        server.public("/v1/log/tile/entries/000.p/1").await.expect(200);
+        server.proof(0).await;
+    }
+    std::fs::remove_file(&hold).unwrap();
+    let mut given = 0;
+    while let Some(reply) = asking.join_next().await {
+        let reply = reply.unwrap().unwrap();
+        assert!(matches!(reply.status, 200 | 503), "{}", reply.json);
+        given += usize::from(reply.status == 200);
+    }
+    assert!(given > 0, "nobody got a page");
+    // And another one does, as before.
+    server.party("auditor").send(&query).await.expect(200);
+}
+
 #[tokio::test]
 async fn a_key_on_another_route_is_bound_to_another_request() {
     let server = Setup::new().start().await;

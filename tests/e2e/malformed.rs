@@ -76,7 +76,10 @@ async fn a_member_that_is_unknown_doubled_or_of_another_type_is_told_apart() {
         (with(&named, "} trailing {"), Code::MalformedRequest),
         (with(&named, "") + "x", Code::MalformedRequest),
         (with(r#"{"envelope":"not base64!"}"#, ""), Code::BadEnvelope),
-        ("\u{feff}".to_owned() + &with(&named, ""), Code::MalformedRequest),
+        // A byte order mark is passed over, one of them and before everything else.
+        ("\u{feff}".to_owned() + &with(&named, ""), Code::NotPermitted),
+        ("\u{feff}\u{feff}".to_owned() + &with(&named, ""), Code::MalformedRequest),
+        (" \u{feff}".to_owned() + &with(&named, ""), Code::MalformedRequest),
     ];
     for (body, code) in rows {
         server.refused(&mut party, &Call::raw(Route::Verify, body), code).await;
@@ -299,6 +302,88 @@ async fn only_json_is_taken() {
         let call = Call::new(Route::Verify, &verify()).header("content-type", content_type);
         server.refused(&mut party, &call, Code::NotPermitted).await;
     }
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_refused_by_the_name_of_its_header() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    for encoding in ["gzip", "br", "gzip, identity", "x"] {
+        let call = Call::new(Route::Verify, &verify()).header("content-encoding", encoding);
+        let (reply, _) = server.refused(&mut party, &call, Code::WrongContentType).await;
+        assert_eq!(reply.json["errors"][0]["header"], json!("Content-Encoding"), "{encoding}");
+        assert_eq!(reply.json["errors"][0]["allowed"], json!(["identity"]));
+        assert_eq!(reply.headers.get("accept-encoding").unwrap(), "identity");
+    }
+    let call = Call::new(Route::Verify, &verify()).header("content-encoding", "Identity");
+    server.refused(&mut party, &call, Code::NotPermitted).await;
+    let call = Call::new(Route::Verify, &verify()).header("content-type", "text/plain");
+    let (reply, _) = server.refused(&mut party, &call, Code::WrongContentType).await;
+    assert_eq!(reply.json["errors"][0]["header"], json!("Content-Type"));
+}
+
+/// The head of a request in bytes, with these headers.
+fn head(headers: &str) -> String {
+    format!("POST /v1/verify HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}\r\n")
+}
+
+#[tokio::test]
+async fn a_body_whose_framing_is_wrong_is_told_so_at_once() {
+    let server = shared(Setup::new).await;
+    let party = server.party("bank");
+    let chunked = head("transfer-encoding: chunked\r\n");
+    for bad in
+        ["zz\r\n{}\r\n0\r\n\r\n", "2\r\n{}xx0\r\n\r\n", "-1\r\n", "fffffffffffffffff\r\n{}", "2 2\r\n{}\r\n"]
+    {
+        let (count, size) = (server.answers(Route::Verify, Code::BrokenBody).await, server.size().await);
+        let (head, problem) = party.send_bytes(format!("{chunked}{bad}").as_bytes()).await;
+        assert!(head.starts_with("http/1.1 400 "), "{bad:?}: {head}");
+        assert_eq!(problem["code"], json!(Code::BrokenBody.name()), "{bad:?}");
+        assert!(problem.get("receipt").is_none(), "it decides nothing");
+        assert_eq!(server.answers(Route::Verify, Code::BrokenBody).await, count + 1, "{bad:?}");
+        // What was shed is journaled as counts within a second, and nothing else is.
+        assert!(server.size().await <= size + 1, "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_declared_too_long_is_refused_before_it_is_sent() {
+    let server = shared(Setup::new).await;
+    let party = server.party("bank");
+    let longer = MAX_BODY_BYTES + 1;
+    for headers in [
+        "content-length: 10737418240\r\n".to_owned(),
+        format!("content-length: {longer}\r\n"),
+        // Nobody is asked to send what is refused anyway.
+        format!("content-length: {longer}\r\nexpect: 100-continue\r\n"),
+    ] {
+        let count = server.answers(Route::Verify, Code::BodyTooLarge).await;
+        let (head, problem) = party.send_bytes(head(&headers).as_bytes()).await;
+        assert!(head.starts_with("http/1.1 413 "), "{headers}: {head}");
+        assert_eq!(problem["code"], json!(Code::BodyTooLarge.name()));
+        assert!(problem.get("receipt").is_some(), "it is journaled: {problem}");
+        assert_eq!(server.answers(Route::Verify, Code::BodyTooLarge).await, count + 1);
+    }
+}
+
+#[tokio::test]
+async fn the_methods_that_a_path_takes_are_named() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+        let reply = party.send(&Call::new(Route::Verify, &verify()).method(method)).await.expect(405);
+        assert_eq!(reply.headers.get("allow").unwrap(), "POST");
+    }
+    for path in ["/v1/log/checkpoint", "/v1/log/proof/0", "/v1/types", "/openapi.json"] {
+        let reply = server.public_with(Method::POST, path).await.expect(405);
+        assert_eq!(reply.headers.get("allow").unwrap(), "GET,HEAD", "{path}");
+    }
+    // HEAD says what GET would.
+    let (get, head) = (server.public("/v1/types").await, server.public_with(Method::HEAD, "/v1/types").await);
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    let length = get.body.len().to_string();
+    assert_eq!(head.headers.get("content-length").unwrap(), &length);
+    assert_eq!(head.headers.get("content-type"), get.headers.get("content-type"));
 }
 
 #[tokio::test]

@@ -523,7 +523,8 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let label = ledger.state().holder(&facts::holder_key(&ledger, &of)).unwrap().label;
     let head = ledger.state().holder_by_label(&label).unwrap().head;
     let page = eventually("an index root", || async {
-        let page = pages::trace(&cosigning, Some(label), None, 100, 180).await.unwrap();
+        let (lane, caller) = (&gateway.lanes().pages, server.organisation("portal"));
+        let page = pages::trace(lane, caller, &cosigning, Some(label), None, 100, 180).await.unwrap();
         let covered = page.index_root.as_ref().is_some_and(|root| root.count == head.sequence);
         covered.then_some(page)
     })

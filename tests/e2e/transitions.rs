@@ -299,11 +299,20 @@ async fn the_same_identifier_is_issued_once() {
     let server = shared(setup).await;
     let mut issuer = server.party("issuer");
     let first = draft(&natural());
-    server.permitted(&mut issuer, &first.call()).await;
-    server.refused(&mut issuer, &first.call(), Code::IdentifierExists).await;
+    let issued = first.issue(&mut issuer).await;
+    let (refused, _) = server.refused(&mut issuer, &first.call(), Code::IdentifierExists).await;
+    assert_eq!(refused.json["identifier"], json!(issued.identifier));
     let mut other = draft(&natural());
     other.serial.clone_from(&first.serial);
-    server.refused(&mut issuer, &other.call(), Code::IdentifierExists).await;
+    let (refused, _) = server.refused(&mut issuer, &other.call(), Code::IdentifierExists).await;
+    assert_eq!(refused.json["identifier"], json!(issued.identifier));
+    // The one named is the version that is there now.
+    let mut changed = first.clone();
+    changed.license.certificate_number.push('2');
+    let (reply, _) = server.permitted(&mut issuer, &issued.operation_with("02", &changed)).await;
+    assert_ne!(reply.json["identifier"], json!(issued.identifier));
+    let (refused, _) = server.refused(&mut issuer, &first.call(), Code::IdentifierExists).await;
+    assert_eq!(refused.json["identifier"], reply.json["identifier"]);
     // Another authority's license of the same serial is another license.
     server.permitted(&mut server.party("authority2"), &first.call()).await;
 }

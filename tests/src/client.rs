@@ -11,15 +11,18 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
 use hyper::body::{Body, Frame};
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1::SendRequest, http2};
+use hyper::header::HeaderMap;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use verifier::leaf::Open;
 use verifier::receipt::Receipt;
 
@@ -43,6 +46,21 @@ impl Body for Undeclared {
     }
 }
 
+/// A body that begins and never ends.
+struct Endless(Option<Bytes>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Call {
@@ -52,6 +70,7 @@ pub struct Call {
     pub(crate) path: String,
     pub(crate) headers: Vec<(String, String)>,
     undeclared: bool,
+    endless: bool,
     /// The body as sent.
     pub body: Bytes,
 }
@@ -73,6 +92,7 @@ impl Call {
                 ("receipt".to_owned(), "inline".to_owned()),
             ],
             undeclared: false,
+            endless: false,
             body: body.into(),
         };
         if route.changes_state() { call.key(&key()) } else { call }
@@ -97,6 +117,13 @@ impl Call {
     #[must_use]
     pub fn undeclared(mut self) -> Self {
         self.undeclared = true;
+        self
+    }
+
+    /// Begun, and never sent to its end.
+    #[must_use]
+    pub fn endless(mut self) -> Self {
+        self.endless = true;
         self
     }
 
@@ -146,6 +173,8 @@ pub struct Reply {
     pub retry_after: Option<String>,
     /// `Cache-Control`.
     pub cache_control: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The request's body.
     pub request: Bytes,
     /// The answer's body.
@@ -216,6 +245,39 @@ impl Party {
         }
     }
 
+    /// An HTTP/2 connection of the same caller, for requests side by side.
+    pub async fn http2(&self) -> Http2 {
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = shake_hands(&Arc::new(config), self.address).await.unwrap();
+        let (sender, connection) =
+            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Http2 { sender, address: self.address }
+    }
+
+    /// Sends these bytes on a connection of their own; gives the head and the body of the first answer, before which the
+    /// server waits for nothing more.
+    pub async fn send_bytes(&self, bytes: &[u8]) -> (String, Value) {
+        let answer = async {
+            let mut stream = shake_hands(&self.config, self.address).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            let mut answer = Vec::new();
+            loop {
+                let text = String::from_utf8_lossy(&answer).to_lowercase();
+                if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                    if length.is_some_and(|length| body.len() >= length.parse().unwrap()) {
+                        return (head.to_owned(), serde_json::from_str(body).unwrap_or_default());
+                    }
+                }
+                let read = stream.read_buf(&mut answer).await.unwrap();
+                assert!(read > 0, "no answer: {text}");
+            }
+        };
+        tokio::time::timeout(crate::HANG, answer).await.unwrap()
+    }
+
     /// Sends a request.
     pub async fn send(&mut self, call: &Call) -> Reply {
         self.try_send(call).await.unwrap_or_else(|error| panic!("{}: {error:#}", call.path))
@@ -243,23 +305,52 @@ impl Party {
     }
 }
 
+/// An HTTP/2 connection.
+#[derive(Clone)]
+pub struct Http2 {
+    sender: http2::SendRequest<BoxBody<Bytes, Infallible>>,
+    address: SocketAddr,
+}
+
+impl Http2 {
+    /// Sends a request beside others on the connection.
+    pub async fn send(&self, call: &Call) -> anyhow::Result<Reply> {
+        let mut sender = self.sender.clone();
+        sender.ready().await?;
+        let mut request = request(call, self.address)?;
+        let path = format!("https://{}{}", self.address, call.path);
+        *request.uri_mut() = path.parse()?;
+        request.headers_mut().remove("host");
+        reply(sender.send_request(request).await?, call).await
+    }
+}
+
+async fn shake_hands(
+    config: &Arc<ClientConfig>,
+    address: SocketAddr,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::IpAddress(address.ip().into());
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+}
+
 /// Opens an HTTP/1.1 connection, over TLS with a configuration.
 pub(crate) async fn connect(
     config: Option<&Arc<ClientConfig>>,
     address: SocketAddr,
 ) -> anyhow::Result<Sender> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
     // The connection's task ends with its sender; an error shows up at the request that meets it.
     let sender = match config {
         Some(config) => {
-            let name = ServerName::IpAddress(address.ip().into());
-            let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+            let stream = shake_hands(config, address).await?;
             let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
             sender
         }
         None => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
             let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
             tokio::spawn(connection);
             sender
@@ -270,25 +361,33 @@ pub(crate) async fn connect(
 
 /// Sends one request on a connection.
 pub(crate) async fn send(connection: &mut Sender, call: &Call, address: SocketAddr) -> anyhow::Result<Reply> {
+    reply(connection.send_request(request(call, address)?).await?, call).await
+}
+
+fn request(call: &Call, address: SocketAddr) -> anyhow::Result<hyper::Request<BoxBody<Bytes, Infallible>>> {
     let mut request =
         hyper::Request::builder().method(&call.method).uri(&call.path).header("host", address.to_string());
     for (name, value) in &call.headers {
         request = request.header(name, value);
     }
-    let body = match call.undeclared {
-        true => Undeclared(Some(call.body.clone())).boxed(),
-        false => Full::new(call.body.clone()).boxed(),
+    let body = match (call.undeclared, call.endless) {
+        (_, true) => Endless(Some(call.body.clone())).boxed(),
+        (true, false) => Undeclared(Some(call.body.clone())).boxed(),
+        (false, false) => Full::new(call.body.clone()).boxed(),
     };
-    let response = connection.send_request(request.body(body)?).await?;
+    Ok(request.body(body)?)
+}
+
+async fn reply(response: hyper::Response<hyper::body::Incoming>, call: &Call) -> anyhow::Result<Reply> {
     let status = response.status().as_u16();
-    let header =
-        |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let headers = response.headers().clone();
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let content_type = header("content-type").unwrap_or_default();
-    let retry_after = header("retry-after");
-    let cache_control = header("cache-control");
+    let (retry_after, cache_control) = (header("retry-after"), header("cache-control"));
     let body = response.into_body().collect().await?.to_bytes();
     let json = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Ok(Reply { status, content_type, retry_after, cache_control, request: call.body.clone(), body, json })
+    let request = call.body.clone();
+    Ok(Reply { status, content_type, retry_after, cache_control, headers, request, body, json })
 }
 
 /// An answer with one bit flipped, at each of a few places all over what its receipt is for.

@@ -319,6 +319,7 @@ impl Later {
             content_type: String::new(),
             retry_after: None,
             cache_control: None,
+            headers: hyper::HeaderMap::new(),
             request: call.body.clone(),
             json: serde_json::from_slice(&answer.body).unwrap_or(Value::Null),
             body: answer.body,
@@ -597,20 +598,30 @@ impl Server {
 
     /// Gets a path of the public listener.
     pub async fn public(&self, path: &str) -> Reply {
+        self.public_with(hyper::Method::GET, path).await
+    }
+
+    /// Asks the public listener for a path with a method.
+    pub async fn public_with(&self, method: hyper::Method, path: &str) -> Reply {
         let ca = fs::read_to_string(self.folder.join("pki/ca.pem")).unwrap();
         let mut config = exchange::tls::client_config(&ca, None).unwrap();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        self.get(Some(Arc::new(config)), self.public, path).await
+        self.get(Some(Arc::new(config)), self.public, path, method).await
     }
 
     /// Gets a path of the admin listener.
     pub async fn admin(&self, path: &str) -> Reply {
-        self.get(None, self.admin, path).await
+        self.get(None, self.admin, path, hyper::Method::GET).await
     }
 
-    async fn get(&self, tls: Option<Arc<rustls::ClientConfig>>, address: SocketAddr, path: &str) -> Reply {
-        let call =
-            Call::raw(Route::None, Bytes::new()).method(hyper::Method::GET).path(path).without("receipt");
+    async fn get(
+        &self,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        address: SocketAddr,
+        path: &str,
+        method: hyper::Method,
+    ) -> Reply {
+        let call = Call::raw(Route::None, Bytes::new()).method(method).path(path).without("receipt");
         let mut connection = connect(tls.as_ref(), address).await.unwrap();
         tokio::time::timeout(HANG, send(&mut connection, &call, address)).await.unwrap().unwrap()
     }
