@@ -447,7 +447,7 @@ mod tests {
     #[test]
     fn a_fault_says_where_and_what_would_be_right_and_never_what_came() {
         let identifier = "1.2.156.3005.2.11100000000013338W011.11430000006122244L.20230000403.001.A";
-        let wrong = Refusal::parse::<schemas::identifier::CertificateIdentifier>(identifier);
+        let wrong = Refusal::parse::<CertificateIdentifier>(identifier);
         let refusal = wrong.expect_err("a wrong check character").under("identifier").under("license");
         assert_eq!(refusal.code, Code::WrongCheckDigit);
         assert_eq!(
