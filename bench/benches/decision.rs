@@ -27,7 +27,8 @@ fn main() {
     let (register, types) =
         (Documents::new(DocumentKind::Participant), Documents::new(DocumentKind::LicenseType));
     let now_ms = now_ms();
-    let context = Context { ledger, trust: &world.trust, retention_ms: 0 };
+    let trust = exchange::current::Current::new(world.trust.clone());
+    let context = Context { ledger, trust: &trust, retention_ms: 0 };
     let body = |number: usize| {
         let mut body = Vec::new();
         world.verify[number].write(1, &mut body);

@@ -45,6 +45,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A PEM text does not hold what its role asks for.
+    #[error("{what}: {source}")]
+    Pem {
+        /// Role of the text.
+        what: &'static str,
+        /// Where and why.
+        source: crate::pem::PemError,
+    },
     /// A sealed key file does not open: another key-encryption key, another name, or changed bytes. The three
     /// cannot be told apart.
     #[error("sealed key `{name}` does not open: wrong key-encryption key, renamed or damaged file")]

@@ -1,9 +1,7 @@
 //! What a file of this crate holds, for people and scripts; never anything secret, and nothing is checked.
 
-use crate::{Error, pki, sealed};
+use crate::{Error, pem, pki, sealed};
 use ring::digest::{SHA256, digest};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use schemas::date::rfc3339;
 use serde_json::{Value, json};
 use verifier::trust::Trust;
@@ -22,13 +20,15 @@ pub fn describe(content: &[u8]) -> Result<Vec<Value>, Error> {
     let text = str::from_utf8(content)
         .map_err(|_| Error::Malformed { what: FILE, reason: "neither text nor a sealed key" })?;
     let mut found = Vec::new();
-    for der in CertificateDer::pem_slice_iter(content) {
-        found.push(certificate(&der.map_err(|_| Error::Malformed { what: FILE, reason: "damaged PEM" })?)?);
-    }
-    for der in CertificateRevocationListDer::pem_slice_iter(content) {
-        found.push(revocation_list(
-            &der.map_err(|_| Error::Malformed { what: FILE, reason: "damaged PEM" })?,
-        )?);
+    for section in pem::sections(text).map_err(|source| Error::Pem { what: FILE, source })? {
+        found.push(match section.label {
+            pem::CERTIFICATE => certificate(&section.der)?,
+            pem::REVOCATION_LIST => revocation_list(&section.der)?,
+            _ => {
+                let source = section.unexpected("certificates and revocation lists");
+                return Err(Error::Pem { what: FILE, source });
+            }
+        });
     }
     if found.is_empty() {
         let trust = Trust::parse_note(text, None, 0).map_err(|_| Error::Malformed {
@@ -161,7 +161,10 @@ mod tests {
         for content in
             [fs::read(&files.key).unwrap(), fs::read(dir.path().join("kek")).unwrap(), vec![0xff; 64], vec![]]
         {
-            assert!(matches!(describe(&content), Err(Error::Malformed { what: FILE, .. })));
+            assert!(matches!(
+                describe(&content),
+                Err(Error::Malformed { what: FILE, .. } | Error::Pem { .. })
+            ));
         }
     }
 }

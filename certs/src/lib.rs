@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod issuer;
 pub mod keys;
 pub mod layout;
+pub mod pem;
 pub mod pki;
 pub mod process;
 pub mod sealed;

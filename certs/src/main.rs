@@ -50,7 +50,8 @@ enum Command {
     },
     /// Put a certificate of the development CA on the revocation list pki/crl.pem.
     ///
-    /// The list binds a server once it stands in the server's file of client CAs and the server has started anew.
+    /// The list binds a server once it stands in the server's file of client CAs; a serving one takes the file in by
+    /// itself.
     Revoke {
         /// The certificate, PEM.
         certificate: PathBuf,
@@ -190,8 +191,7 @@ fn run(cli: &Cli) -> Result<String> {
             let pki = pki(&cli.data)?;
             let count = pki.revoke(&read_text(certificate)?)?;
             Ok(format!(
-                "{} holds {count} revoked certificates; it binds a server once it stands in its file of client CAs \
-                 and the server has started anew\n",
+                "{} holds {count} revoked certificates; it binds a server once it stands in its file of client CAs\n",
                 pki.crl_path().display()
             ))
         }

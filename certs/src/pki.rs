@@ -3,15 +3,13 @@
 //! Keys of the development PKI lie unsealed beside their certificates, so that curl and test programs can use
 //! them. Every certificate says so in its names, and [`is_development`] lets a server refuse them.
 
-use crate::{Error, file};
+use crate::{Error, file, pem};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData,
     RevocationReason, RevokedCertParams, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use schemas::identifier::Uscc;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -199,7 +197,7 @@ impl DevelopmentPki {
 
     /// Adds a certificate of this CA to the revocation list `crl.pem` and returns the number of revoked ones.
     /// Once more for the same certificate renews the list and adds nothing. A server that was given the list
-    /// refuses the certificate from its next start on.
+    /// refuses the certificate on every new connection.
     pub fn revoke(&self, certificate_pem: &str) -> Result<usize, Error> {
         let der = certificate_der(CLIENT, certificate_pem)?;
         let certificate = parse(&der)?;
@@ -212,12 +210,7 @@ impl DevelopmentPki {
             return Err(Error::Malformed { what: CLIENT, reason: "not signed by this CA" });
         }
         let now = SystemTime::now();
-        let path = self.crl_path();
-        // A list that cannot be read stops here: writing a new one would lift its revocations.
-        let (mut number, mut revoked_certs) = match path.try_exists().map_err(Error::io(CRL, &path))? {
-            true => read_crl(&file::read_text(CRL, &path)?)?,
-            false => (0, Vec::new()),
-        };
+        let (number, mut revoked_certs) = self.revoked()?;
         let serial_number = SerialNumber::from_slice(certificate.raw_serial());
         if revoked_certs.iter().all(|revoked| revoked.serial_number != serial_number) {
             revoked_certs.push(RevokedCertParams {
@@ -227,19 +220,43 @@ impl DevelopmentPki {
                 invalidity_date: None,
             });
         }
-        number += 1;
         let count = revoked_certs.len();
+        self.write_list(number + 1, revoked_certs, now + LEAF_VALIDITY)?;
+        Ok(count)
+    }
+
+    /// Makes the revocation list `crl.pem` anew, with the certificates that it holds, good until a moment.
+    pub fn renew_list(&self, until: SystemTime) -> Result<(), Error> {
+        let (number, revoked_certs) = self.revoked()?;
+        self.write_list(number + 1, revoked_certs, until)
+    }
+
+    /// Number and certificates of the list that there is.
+    fn revoked(&self) -> Result<(u64, Vec<RevokedCertParams>), Error> {
+        let path = self.crl_path();
+        // A list that cannot be read stops here: writing a new one would lift its revocations.
+        match path.try_exists().map_err(Error::io(CRL, &path))? {
+            true => read_crl(&file::read_text(CRL, &path)?),
+            false => Ok((0, Vec::new())),
+        }
+    }
+
+    fn write_list(
+        &self,
+        number: u64,
+        revoked_certs: Vec<RevokedCertParams>,
+        until: SystemTime,
+    ) -> Result<(), Error> {
         let list = CertificateRevocationListParams {
-            this_update: moment(now - CLOCK_SKEW)?,
-            next_update: moment(now + LEAF_VALIDITY)?,
+            this_update: moment(SystemTime::now() - CLOCK_SKEW)?,
+            next_update: moment(until)?,
             crl_number: SerialNumber::from(number),
             issuing_distribution_point: None,
             revoked_certs,
             key_identifier_method: KeyIdMethod::Sha256,
         }
         .signed_by(&self.issuer)?;
-        file::replace(CRL, &path, list.pem()?.as_bytes(), file::PUBLIC)?;
-        Ok(count)
+        file::replace(CRL, &self.crl_path(), list.pem()?.as_bytes(), file::PUBLIC)
     }
 
     fn create_missing_server(&self) -> Result<(), Error> {
@@ -291,9 +308,8 @@ pub fn organisation(certificate: &[u8]) -> Result<Uscc, OrganisationError> {
 /// Whether a PEM text holds a certificate of a development PKI: one whose subject or issuer says so. What
 /// cannot be read is not development; whoever uses it will find out.
 pub fn is_development(pem: &str) -> bool {
-    CertificateDer::pem_slice_iter(pem.as_bytes())
-        .flatten()
-        .any(|der| parse(&der).is_ok_and(|certificate| says_development(&certificate)))
+    let found = pem::sections(pem).unwrap_or_default();
+    found.iter().any(|section| parse(&section.der).is_ok_and(|one| says_development(&one)))
 }
 
 /// Whether a certificate's subject or issuer says that it is of a development PKI.
@@ -329,22 +345,28 @@ pub(crate) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     }
 }
 
-fn certificate_der(what: &'static str, pem: &str) -> Result<CertificateDer<'static>, Error> {
-    CertificateDer::from_pem_slice(pem.as_bytes())
-        .map_err(|_| Error::Malformed { what, reason: "holds no certificate in PEM" })
+/// The certificate of a PEM text, which holds nothing else.
+///
+/// # Errors
+/// [`Error::Pem`]
+pub fn certificate_der(what: &'static str, text: &str) -> Result<Vec<u8>, Error> {
+    let section = pem::one(text, "certificate", &[pem::CERTIFICATE]);
+    section.map(|section| section.der.to_vec()).map_err(|source| Error::Pem { what, source })
 }
 
 fn key_pair(what: &'static str, path: &Path) -> Result<KeyPair, Error> {
     let text = file::read_private(what, path)?;
     let text = str::from_utf8(&text).map_err(|_| Error::Malformed { what, reason: "key is not PEM" })?;
+    pem::one(text, "private key", &pem::PRIVATE_KEYS).map_err(|source| Error::Pem { what, source })?;
     // rcgen's own error may quote the input.
     KeyPair::from_pem(text).map_err(|_| Error::Malformed { what, reason: "key is not PKCS#8 in PEM" })
 }
 
-fn read_crl(pem: &str) -> Result<(u64, Vec<RevokedCertParams>), Error> {
-    let malformed = || Error::Malformed { what: CRL, reason: "not a revocation list in PEM" };
-    let der = CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).map_err(|_| malformed())?;
-    let (_, list) = CertificateRevocationList::from_der(&der).map_err(|_| malformed())?;
+fn read_crl(text: &str) -> Result<(u64, Vec<RevokedCertParams>), Error> {
+    let malformed = || Error::Malformed { what: CRL, reason: "not a revocation list" };
+    let section = pem::one(text, "revocation list", &[pem::REVOCATION_LIST])
+        .map_err(|source| Error::Pem { what: CRL, source })?;
+    let (_, list) = CertificateRevocationList::from_der(&section.der).map_err(|_| malformed())?;
     let number = list.crl_number().and_then(|number| number.to_u64_digits().first().copied()).unwrap_or(0);
     let revoked = list
         .iter_revoked_certificates()
@@ -435,6 +457,8 @@ fn serial() -> Result<SerialNumber, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls_pki_types::CertificateDer;
+    use rustls_pki_types::pem::PemObject;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
     use tempfile::TempDir;
@@ -639,7 +663,7 @@ mod tests {
         // A damaged list is not replaced by an empty one.
         let pem = fs::read_to_string(pki.client_files("one").unwrap().certificate).unwrap();
         fs::write(pki.crl_path(), "damaged").unwrap();
-        assert!(matches!(pki.revoke(&pem), Err(Error::Malformed { what: CRL, .. })));
+        assert!(matches!(pki.revoke(&pem), Err(Error::Pem { what: CRL, .. })));
         // Nor does a stranger's certificate get in.
         let (_other_dir, other) = fresh();
         assert!(matches!(other.revoke(&pem), Err(Error::Malformed { what: CLIENT, .. })));

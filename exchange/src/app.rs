@@ -11,6 +11,7 @@ use certs::sealed::{EPOCH, EPOCH_NEXT, Kek, KeyFolder};
 use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options, Refused};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use verifier::command::{EXIT_IO, why};
@@ -20,16 +21,18 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, ConfigError};
 use crate::cosign::{Cosigning, Link};
+use crate::current::Current;
 use crate::gateway::Gateway;
 use crate::listeners::{self, Shared};
 use crate::meters;
 use crate::place;
 use crate::probe;
+use crate::reload::{Reloader, TlsFiles, Watch};
 use crate::rotation;
 use crate::server::{self, Descriptors, Limits};
 use crate::shed::Shed;
 use crate::signer::Signers;
-use crate::tls;
+use crate::timekeeping;
 
 pub use crate::signals::{Event, Signals};
 pub use verifier::command::{EXIT_DATA, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE};
@@ -108,6 +111,8 @@ pub fn ledger_options(config: &Config) -> Options {
         scrub_bytes_per_second: u64::from(config.journal.scrub_mib_per_second.get()) << 20,
         engine: config.store.engine.into(),
         accept_clock: config.accept_clock,
+        // A demonstration may rest on a machine whose clock nobody keeps.
+        clock_is_kept: if config.development { || true } else { timekeeping::is_synchronised },
         probe: config.program.clone().map(|program| probe::of_program(program, config.origin.clone())),
         ..defaults
     }
@@ -183,12 +188,16 @@ impl EpochFiles for SealedEpochs {
 /// # Errors
 /// [`Exit`] with [`EXIT_USAGE`]
 pub fn trust_bundle(config: &Config) -> anyhow::Result<(String, Trust)> {
+    trust_bundle_from(config, 0)
+}
+
+fn trust_bundle_from(config: &Config, minimum_sequence: u64) -> anyhow::Result<(String, Trust)> {
     let text = read(&config.path(&config.keys.trust_bundle))?;
     let anchor: VerifierKey = read(&config.path(&config.keys.trust_anchor))?
         .trim()
         .parse()
         .map_err(|error| Exit::usage(format_args!("the trust anchor cannot be read: {error}")))?;
-    let bundle = Trust::parse_note(&text, Some(&anchor), 0)
+    let bundle = Trust::parse_note(&text, Some(&anchor), minimum_sequence)
         .map_err(|error| Exit::usage(format_args!("the trust bundle is not good: {error}")))?;
     Ok((text, bundle))
 }
@@ -201,12 +210,44 @@ pub fn signers(folder: &KeyFolder, trust: &Trust) -> anyhow::Result<Signers> {
     Signers::start(load_issuer_keys(folder).map_err(unusable)?, trust).map_err(unusable)
 }
 
-/// Reads a file that the configuration or the command line names.
+/// The trust bundle with the signing keys that it lists.
+pub struct Trusted {
+    /// As signed.
+    pub text: Arc<str>,
+    /// The bundle, checked against its anchor.
+    pub trust: Trust,
+    /// The queues of the keys in the key folder, each of which the bundle lists.
+    pub signers: Signers,
+}
+
+impl Trusted {
+    /// Reads the bundle, which must have this sequence at least, and opens the signing keys.
+    ///
+    /// # Errors
+    /// [`Exit`]: with [`EXIT_USAGE`] for the bundle, with [`EXIT_DATA`] for a key.
+    pub fn load(config: &Config, minimum_sequence: u64) -> anyhow::Result<Self> {
+        let (text, trust) = trust_bundle_from(config, minimum_sequence)?;
+        let signers = signers(&key_folder(config)?, &trust)?;
+        Ok(Self { text: text.into(), trust, signers })
+    }
+}
+
+/// Reads a file that the configuration or the command line names. One with a byte order mark is refused, because not every
+/// reader would see what is behind it.
 ///
 /// # Errors
 /// [`Exit`] with [`EXIT_USAGE`]
 pub fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).map_err(|error| Exit::usage(format_args!("{}: {error}", path.display())))
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Exit::usage(format_args!("{}: {error}", path.display())))?;
+    match text.lines().position(|line| line.contains('\u{feff}')) {
+        Some(at) => {
+            let (path, line) = (path.display(), at + 1);
+            let why = "holds a byte order mark (U+FEFF): save the file as UTF-8 without one";
+            Err(Exit::usage(format_args!("{path}: line {line}: {why}")))
+        }
+        None => Ok(text),
+    }
 }
 
 /// Installs the process-wide metrics recorder; call once, before anything else is opened.
@@ -229,7 +270,10 @@ pub struct App {
     /// Where the listeners are bound.
     pub addresses: crate::config::Listen,
     listeners: [TcpListener; 3],
-    tls: [Arc<rustls::ServerConfig>; 2],
+    tls: [Current<ServerConfig>; 2],
+    reloader: Arc<Reloader>,
+    watch: Watch,
+    stopping: watch::Sender<bool>,
     limits: [Limits; 3],
     rotation_hour: u8,
     shared: Shared,
@@ -246,20 +290,12 @@ impl App {
         // What is served is what counts, whatever it came from.
         config.check()?;
         let connections = connections(config.limits.connections)?;
-        let certificate = read(&config.path(&config.tls.certificate))?;
-        let key = read(&config.path(&config.tls.key))?;
-        let client_ca = read(&config.path(&config.tls.client_ca))?;
-        let client_ca = Some(client_ca.as_str());
         #[cfg(feature = "bench-ablation")]
-        let client_ca = {
-            crate::ablation::only_a_bench(&config.origin)?;
-            client_ca.filter(|_| !crate::ablation::is_without(crate::ablation::Without::ClientCertificates))
-        };
-        let data_tls = tls::server_config(&certificate, &key, client_ca).map_err(as_usage)?;
-        let public_tls = tls::server_config(&certificate, &key, None).map_err(as_usage)?;
+        crate::ablation::only_a_bench(&config.origin)?;
+        let watch = Watch::begin(config);
+        let tls_files = TlsFiles::load(config)?;
         let folder = key_folder(config)?;
-        let (trust_text, trust) = trust_bundle(config)?;
-        let signers = signers(&folder, &trust)?;
+        let Trusted { text, trust, signers } = Trusted::load(config, 0)?;
         let data = bind(config.listen.data).await?;
         let public = bind(config.listen.public).await?;
         let admin = bind(config.listen.admin).await?;
@@ -301,14 +337,26 @@ impl App {
             // Everybody there is on this machine.
             Limits { max_connections: of_admin, ..Limits::default() },
         ];
-        let shared =
-            Shared { gateway: Arc::clone(&gateway), trust_bundle: trust_text.into(), metrics, cosigning };
+        let trust_text = Current::new(text);
+        let reloader = Reloader::new(config, Arc::clone(&gateway), tls_files, trust_text.clone())?;
+        let stopping = watch::Sender::new(false);
+        let shared = Shared {
+            gateway: Arc::clone(&gateway),
+            trust_bundle: trust_text,
+            metrics,
+            cosigning,
+            standing: reloader.standing(),
+            stopping: stopping.subscribe(),
+        };
         Ok(Self {
             gateway,
             opened,
             addresses,
             listeners: [data, public, admin],
-            tls: [data_tls, public_tls],
+            tls: reloader.tls(),
+            reloader: Arc::new(reloader),
+            watch,
+            stopping,
             limits,
             rotation_hour: config.keys.rotation_hour,
             shared,
@@ -318,7 +366,7 @@ impl App {
 
     /// Answers until it is to stop, then finishes what is under way and closes the ledger.
     pub async fn run(self, mut signals: Signals) -> anyhow::Result<()> {
-        let (stopping, stopped) = watch::channel(false);
+        let (stopping, stopped) = (self.stopping, self.shared.stopping.clone());
         let [data, public, admin] = self.listeners;
         let [data_tls, public_tls] = self.tls;
         let [data_limits, public_limits, admin_limits] = self.limits;
@@ -342,15 +390,18 @@ impl App {
                 listeners::routed(public_router),
                 stopped.clone(),
             )),
-            tokio::spawn(server::serve(
-                admin,
-                "admin",
-                None,
-                admin_limits,
-                listeners::routed(admin_router),
-                stopped.clone(),
-            )),
         ];
+        // It outlives the others: that they are stopping is said here.
+        let (admin_stopping, admin_stopped) = watch::channel(false);
+        let admin = tokio::spawn(server::serve(
+            admin,
+            "admin",
+            None,
+            admin_limits,
+            listeners::routed(admin_router),
+            admin_stopped,
+        ));
+        let reloading = tokio::spawn(Arc::clone(&self.reloader).follow(self.watch, stopped.clone()));
         let rotation =
             tokio::spawn(rotation::follow(Arc::clone(&gateway), self.rotation_hour, stopped.clone()));
         let following = self.shared.cosigning.follow(self.witnesses);
@@ -371,7 +422,7 @@ impl App {
         loop {
             match signals.next().await {
                 Event::Stop => break,
-                Event::Reload => tracing::warn!("nothing of the configuration can change while serving"),
+                Event::Reload => self.reloader.ask(),
                 Event::State => self.shared.log_state(),
             }
         }
@@ -381,6 +432,10 @@ impl App {
         for task in serving {
             task.await?;
         }
+        reloading.await?;
+        drop(self.reloader);
+        let _ = admin_stopping.send(true);
+        admin.await?;
         // Key files are written only while the journal is this process's.
         rotation.await?;
         ticker.abort();
@@ -416,7 +471,8 @@ fn connections(configured: usize) -> anyhow::Result<[usize; 3]> {
     Ok(shared)
 }
 
-/// Asks every witness at once which size of the log it has cosigned. Gives the links, and who has seen the most.
+/// Asks every witness at once which size of the log it has cosigned. Gives the links, and who has proof of the most: a
+/// checkpoint with the log's own signature.
 ///
 /// One that cannot be asked does not stop the start: the log would depend on it, and the others still know.
 async fn ask_witnesses(
@@ -430,7 +486,12 @@ async fn ask_witnesses(
         let key = VerifierKey::ed25519(&config.origin, pair.public_key().as_ref().try_into()?)?;
         asking.spawn(async move {
             let size = link.ask_size(&key, &pair).await;
-            (link, size)
+            // What it says alone stops no start: anybody on the way could say it.
+            let proven = match size {
+                Ok(1..) => link.held(&key).await.map(|held| held.map_or(0, |held| held.size)),
+                other => other,
+            };
+            (link, proven)
         });
     }
     let (mut links, mut most) = (Vec::new(), None);

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use verifier::command::EXIT_NO;
 
-use crate::app::{EXIT_UNAVAILABLE, Exit, as_usage, read};
+use crate::app::{EXIT_UNAVAILABLE, Exit, read};
 use crate::tls;
 
 /// Who a client is: the paths of its certificate and key.
@@ -44,8 +44,12 @@ impl Identity {
     /// # Errors
     /// A file cannot be read, or does not hold what it should.
     pub fn load(ca: &Path, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
-        let (certificate, key) = (read(certificate)?, read(key)?);
-        let config = tls::client_config(&read(ca)?, Some((&certificate, &key))).map_err(as_usage)?;
+        let named = |error| {
+            let (ca, certificate, key) = (ca.display(), certificate.display(), key.display());
+            Exit::usage(format_args!("one of {ca}, {certificate}, {key}: {error}"))
+        };
+        let config = tls::client_config(&read(ca)?, Some((&read(certificate)?, &read(key)?)));
+        let config = config.map_err(|error: tls::TlsError| named(error))?;
         Ok(Self { config: Arc::new(config) })
     }
 

@@ -27,7 +27,7 @@ pub struct Config {
     /// Listening addresses. No reload.
     #[serde(default)]
     pub listen: Listen,
-    /// TLS files. No reload.
+    /// TLS files. Their content is taken in when it changes.
     #[serde(default)]
     pub tls: Tls,
     /// Key files. No reload.
@@ -52,6 +52,9 @@ pub struct Config {
     /// that out.
     #[serde(skip)]
     pub program: Option<PathBuf>,
+    /// Serve development keys and certificates; only the command line says so.
+    #[serde(skip)]
+    pub development: bool,
     /// Start although the clock and the journal contradict each other; only the command line says so.
     #[serde(skip)]
     pub accept_clock: bool,
@@ -80,8 +83,10 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// Server key, PKCS#8 PEM. Default `pki/server.key`.
     pub key: PathBuf,
-    /// Authorities of client certificates, PEM. Default `pki/ca.pem`.
+    /// Authorities of client certificates with their revocation lists, PEM. Default `pki/ca.pem`.
     pub client_ca: PathBuf,
+    /// How long a revocation list is still taken after its next one was due, hours. Default 0.
+    pub crl_grace_hours: u32,
 }
 
 /// Key files.
@@ -92,7 +97,7 @@ pub struct Keys {
     pub folder: PathBuf,
     /// The key-encryption key; never in one backup with the folder of the sealed keys. Default `secret/kek`.
     pub kek: PathBuf,
-    /// The signed trust bundle. Default `pki/trust-bundle.note`.
+    /// The signed trust bundle; one of a higher sequence is taken in when it is there. Default `pki/trust-bundle.note`.
     pub trust_bundle: PathBuf,
     /// The trust authority's verifier key. Default `pki/trust-anchor.vkey`.
     pub trust_anchor: PathBuf,
@@ -230,6 +235,7 @@ impl Default for Tls {
             certificate: "pki/server.pem".into(),
             key: "pki/server.key".into(),
             client_ca: "pki/ca.pem".into(),
+            crl_grace_hours: 0,
         }
     }
 }

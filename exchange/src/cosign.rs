@@ -2,11 +2,13 @@
 //! cosignatures. So the exchange cannot show two people two logs without being seen, and cannot go back.
 //!
 //! Each witness is followed by a task of its own with a connection and a time-out of its own; a slow one holds up
-//! nobody. What is served is the newest checkpoint with a quorum, and it may lag behind the newest one published by at most
+//! nobody. A witness is reached in clear, and anybody on the way could answer for it. So its status alone proves
+//! nothing: it raises an alarm. What it holds under the log's own signature and cannot be of this log proves a fork, and
+//! then the log stops. What is served is the newest checkpoint with a quorum, and it may lag behind the newest one published by at most
 //! [`GRACE`]: when witnesses are gone, the log goes on with fewer cosignatures, and a checker's policy says whether
 //! that is enough.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,10 +32,13 @@ use verifier::note::{CosignerKey, SignedNote, VerifierKey};
 use crate::config::WitnessAddress;
 use crate::witness::Submission;
 
-/// Counter of submissions; labels `witness`, `result` (`cosigned`, `unreachable`, `refused`, `ahead`).
+/// Counter of submissions; labels `witness`, `result` (`cosigned`, `unreachable`, `refused`, `contradicts`, `forked`).
 pub const SUBMISSIONS: &str = "miaoxiang_witness_submissions_total";
 /// Gauge of the size that a witness cosigned last; label `witness`.
 pub const COSIGNED_SIZE: &str = "miaoxiang_witness_cosigned_size";
+
+/// Gauge: 1 while a witness says something of the log that cannot be, without proof; label `witness`.
+pub const CONTRADICTS: &str = "miaoxiang_witness_contradicts";
 
 /// Longest time for one submission, the connection included.
 const SUBMIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -81,30 +86,49 @@ pub enum Failure {
     /// An answer that the protocol does not have, a refusal, or a cosignature that does not verify.
     #[error("refuses: {0}")]
     Refused(String),
-    /// It has cosigned a larger tree of this log than there is.
-    #[error("has cosigned size {0} of this log, which is larger than the log")]
+    /// It says that it has cosigned a larger tree of this log than there is, and shows none that the log signed.
+    #[error(
+        "says that it has cosigned size {0} of this log, which is larger than the log, and shows no proof"
+    )]
     Ahead(u64),
-    /// It has cosigned a tree of this log that this log did not grow from: it says so of a proof that is right.
-    #[error("has cosigned size {0} of this log, which this log did not grow from")]
-    Forked(u64),
+    /// It refuses a proof that is right from a size that it names, and shows no other tree that the log signed.
+    #[error("says that this log did not grow from size {0} that it has cosigned, and shows no proof")]
+    Unlike(u64),
+    /// It holds a checkpoint with this log's signature that cannot be of this log.
+    #[error(
+        "has cosigned size {} of this log, which this log did not grow from; its checkpoint bears this log's signature",
+        .0.size
+    )]
+    Forked(Held),
     /// The tiles cannot be read, or what they give is no proof: nothing is sent, and nothing is said about the witness.
     #[error("the consistency proof cannot be made: {0}")]
     Tiles(String),
 }
 
 impl Failure {
-    /// Whether the log is not the one that the witness saw before.
-    pub fn is_rollback(&self) -> bool {
-        matches!(self, Self::Ahead(_) | Self::Forked(_))
+    /// Whether it contradicts the log without proof.
+    fn is_claim(&self) -> bool {
+        matches!(self, Self::Ahead(_) | Self::Unlike(_))
     }
 
     fn label(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Refused(_) | Self::Tiles(_) => "refused",
-            Self::Ahead(_) | Self::Forked(_) => "ahead",
+            Self::Ahead(_) | Self::Unlike(_) => "contradicts",
+            Self::Forked(_) => "forked",
         }
     }
+}
+
+/// A checkpoint that a witness holds and the log's key has signed.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Leaves in its tree.
+    pub size: u64,
+    root: Hash,
+    /// The note, which proves it to anybody.
+    pub note: String,
 }
 
 /// One witness as the log knows it: its address, its connection and what it has.
@@ -156,8 +180,46 @@ impl Link {
         Ok(size)
     }
 
-    /// Submits a checkpoint; gives the cosignature's line.
+    /// The newest checkpoint of the log that the witness holds, if it shows one with the signature of the log's key.
+    ///
+    /// # Errors
+    /// [`Failure`]: it cannot be reached, or shows something else.
+    pub async fn held(&mut self, key: &VerifierKey) -> Result<Option<Held>, Failure> {
+        let origin = hex::encode(verifier::sha256(&[key.name().as_bytes()]));
+        let path = format!("{}/{origin}/checkpoint", self.prefix.path);
+        let text = match self.ask(hyper::Method::GET, path, String::new()).await? {
+            (200, text) => text,
+            (404 | 405, _) => return Ok(None),
+            (status, body) => return Err(refused(status, &body)),
+        };
+        let forged = || Failure::Refused("it shows a checkpoint that this log did not sign".to_owned());
+        let note = SignedNote::parse(&text).map_err(|_| forged())?;
+        let verified = note.verify(std::slice::from_ref(key)).map_err(|_| forged())?;
+        let checkpoint = Checkpoint::parse_extended(&verified).map_err(|_| forged())?;
+        let of_log = checkpoint.origin == key.name();
+        let held = Held { size: checkpoint.size, root: checkpoint.root, note: text };
+        if of_log { Ok(Some(held)) } else { Err(forged()) }
+    }
+
+    /// Submits a checkpoint; gives the cosignature's line. What contradicts the log is looked into: the witness is asked
+    /// for what it holds.
     async fn submit(&mut self, ledger: &Ledger, published: &Served) -> Result<String, Failure> {
+        match self.offer(ledger, published).await {
+            Err(claim) if claim.is_claim() => {
+                // What it said may be as wrong as who said it.
+                self.known = None;
+                let Ok(Some(held)) = self.held(ledger.verifier_key()).await else { return Err(claim) };
+                let (ledger, checked) = (ledger.clone(), held.clone());
+                match tokio::task::spawn_blocking(move || contradicts(&ledger, &checked)).await {
+                    Ok(Ok(true)) => Err(Failure::Forked(held)),
+                    _ => Err(claim),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn offer(&mut self, ledger: &Ledger, published: &Served) -> Result<String, Failure> {
         // The size that is known may be out of date; what the witness then says is not.
         let mut said = false;
         for _ in 0..ROUNDS {
@@ -166,7 +228,7 @@ impl Link {
                 return Err(Failure::Ahead(old));
             }
             let (ledger, to) = (ledger.clone(), published.clone());
-            let proof = tokio::task::spawn_blocking(move || consistency(&ledger, old, &to))
+            let (proof, _) = tokio::task::spawn_blocking(move || consistency(&ledger, old, &to))
                 .await
                 .map_err(|error| Failure::Tiles(error.to_string()))?
                 .map_err(|error| Failure::Tiles(error.to_string()))?;
@@ -179,7 +241,7 @@ impl Link {
                 }
                 (409, body) => (self.known, said) = (Some(size_in(&body)?), true),
                 // From the empty tree every log has grown.
-                (422, _) if said && old > 0 => return Err(Failure::Forked(old)),
+                (422, _) if said && old > 0 => return Err(Failure::Unlike(old)),
                 // Perhaps of a size that it no longer has: it is asked.
                 (422, _) if old > 0 => self.known = None,
                 (status, body) => return Err(refused(status, &body)),
@@ -201,7 +263,18 @@ impl Link {
 
     /// Posts a submission within its time; gives status and body.
     async fn post(&mut self, submission: &Submission) -> Result<(u16, String), Failure> {
-        let answer = match timeout(SUBMIT_TIMEOUT, self.exchange(submission.to_text())).await {
+        let path = format!("{}/add-checkpoint", self.prefix.path);
+        self.ask(hyper::Method::POST, path, submission.to_text()).await
+    }
+
+    /// Asks within the time of a submission; gives status and body.
+    async fn ask(
+        &mut self,
+        method: hyper::Method,
+        path: String,
+        body: String,
+    ) -> Result<(u16, String), Failure> {
+        let answer = match timeout(SUBMIT_TIMEOUT, self.exchange(method, path, body)).await {
             Ok(answer) => answer.map_err(|error| Failure::Unreachable(format!("{error:#}"))),
             Err(_) => Err(Failure::Unreachable("no answer in time".to_owned())),
         };
@@ -211,8 +284,13 @@ impl Link {
         answer
     }
 
-    async fn exchange(&mut self, body: String) -> anyhow::Result<(u16, String)> {
-        let Prefix { host, port, path } = &self.prefix;
+    async fn exchange(
+        &mut self,
+        method: hyper::Method,
+        path: String,
+        body: String,
+    ) -> anyhow::Result<(u16, String)> {
+        let Prefix { host, port, .. } = &self.prefix;
         let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => self.connection.insert(connection),
             None => {
@@ -224,7 +302,9 @@ impl Link {
                 self.connection.insert(sender)
             }
         };
-        let request = hyper::Request::post(format!("{path}/add-checkpoint"))
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
             .header(HOST, format!("{host}:{port}"))
             .body(Full::new(body.into()))?;
         connection.ready().await?;
@@ -236,9 +316,25 @@ impl Link {
     }
 }
 
-/// The proof that a published checkpoint grew from an earlier size. It is checked before anybody sees it: one that damaged
+/// Whether a checkpoint that the log's key has signed cannot be of this log. One that is not published yet is taken for the
+/// log's own: it says nothing against it.
+fn contradicts(ledger: &Ledger, held: &Held) -> std::io::Result<bool> {
+    // Nothing is signed for anybody before it is durable, so what is larger was signed for another log, or for more of
+    // this one than it has.
+    if held.size > ledger.size() {
+        return Ok(true);
+    }
+    let (size, text) = ledger.published();
+    if held.size == 0 || held.size > size {
+        return Ok(false);
+    }
+    let (_, root) = consistency(ledger, held.size, &Served { size, text })?;
+    Ok(root != held.root)
+}
+
+/// The proof that a published checkpoint grew from an earlier size, and the root of that size. It is checked before anybody sees it: one that damaged
 /// tiles gave would look like a second history of this log.
-fn consistency(ledger: &Ledger, old: u64, published: &Served) -> std::io::Result<Vec<Hash>> {
+fn consistency(ledger: &Ledger, old: u64, published: &Served) -> std::io::Result<(Vec<Hash>, Hash)> {
     let wrong = || std::io::Error::other("the tiles are damaged: they do not lead to the published root");
     let note = SignedNote::parse(&published.text).ok();
     let note = note.and_then(|note| note.verify(std::slice::from_ref(ledger.verifier_key())).ok());
@@ -247,7 +343,7 @@ fn consistency(ledger: &Ledger, old: u64, published: &Served) -> std::io::Result
     let proof = ledger.consistency(old, size)?.ok_or_else(wrong)?;
     let old_root = ledger.root(old)?.ok_or_else(wrong)?;
     let leads = old == 0 || verify_consistency(old, size, &old_root, &root, &proof);
-    if leads { Ok(proof) } else { Err(wrong()) }
+    if leads { Ok((proof, old_root)) } else { Err(wrong()) }
 }
 
 fn size_in(body: &str) -> Result<u64, Failure> {
@@ -288,6 +384,15 @@ impl Pending {
     }
 }
 
+/// How a witness stands to the log, when it does not cosign.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether it contradicts the log, without proof.
+    pub contradicts: bool,
+    /// What it does or says.
+    pub words: String,
+}
+
 #[derive(Default)]
 struct Board {
     /// The newest last.
@@ -306,6 +411,8 @@ pub struct Cosigning {
     newest: watch::Sender<Served>,
     /// Counts the changes of what is served.
     changes: watch::Sender<u64>,
+    /// Witnesses that did not cosign what was last submitted to them, by name.
+    standing: Mutex<BTreeMap<String, Standing>>,
 }
 
 impl Cosigning {
@@ -318,6 +425,7 @@ impl Cosigning {
             board: Mutex::default(),
             newest: watch::Sender::new(Served { size, text: Arc::clone(&text) }),
             changes: watch::Sender::new(0),
+            standing: Mutex::default(),
         };
         cosigning.publish(Served { size, text });
         cosigning
@@ -327,7 +435,7 @@ impl Cosigning {
     /// checkpoint served is cosigned, and a log that went back is found before anything is answered.
     ///
     /// # Errors
-    /// The first witness that has seen another log, with its name. Any other failure is logged and tried again later.
+    /// The first witness that proves another log, with its name. Any other failure is logged and tried again later.
     pub async fn first_round(self: &Arc<Self>, links: Vec<Link>) -> Result<Vec<Link>, (String, Failure)> {
         let mut round = JoinSet::new();
         for mut link in links {
@@ -341,10 +449,8 @@ impl Cosigning {
         let mut links = Vec::new();
         while let Some(done) = round.join_next().await {
             let Ok((link, outcome)) = done else { continue };
-            match outcome {
-                Err(failure) if failure.is_rollback() => return Err((link.name().to_owned(), failure)),
-                Err(failure) => tracing::warn!(witness = link.name(), %failure, "a witness is behind"),
-                Ok(()) => {}
+            if let Err(failure @ Failure::Forked(_)) = outcome {
+                return Err((link.name().to_owned(), failure));
             }
             links.push(link);
         }
@@ -361,6 +467,12 @@ impl Cosigning {
             tasks.spawn(async move { this.keep_up(link).await });
         }
         tasks
+    }
+
+    /// The witnesses that do not cosign, by name.
+    pub fn standing(&self) -> Vec<(String, Standing)> {
+        let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        standing.iter().map(|(name, standing)| (name.clone(), standing.clone())).collect()
     }
 
     /// The ledger whose checkpoints these are.
@@ -433,31 +545,17 @@ impl Cosigning {
 
     async fn keep_up(&self, mut link: Link) {
         let mut newest = self.newest.subscribe();
-        let mut behind = false;
         loop {
             let published = newest.borrow_and_update().clone();
             if link.done < Some(published.size) {
                 match self.submit(&mut link, &published).await {
-                    Ok(()) if behind => {
-                        behind = false;
-                        tracing::info!(witness = link.name(), "a witness has caught up");
-                    }
                     Ok(()) => {}
                     // It was out of reach at start, or the log went back since: going on would sign a second history.
-                    Err(Failure::Ahead(size)) if size > self.ledger.size() => {
-                        let name = link.name();
-                        self.ledger.stop(&format!(
-                            "witness {name} has cosigned size {size} of this log, which has {}: it went back",
-                            self.ledger.size()
-                        ));
+                    Err(failure @ Failure::Forked(_)) => {
+                        self.ledger.stop(&format!("witness {} {failure}", link.name()));
                         return;
                     }
-                    Err(failure) => {
-                        // One line when it begins; the counter tells the rest.
-                        if !behind {
-                            behind = true;
-                            tracing::warn!(witness = link.name(), %failure, "a witness is behind");
-                        }
+                    Err(_) => {
                         sleep(RETRY_PAUSE).await;
                         continue;
                     }
@@ -473,10 +571,47 @@ impl Cosigning {
         let outcome = link.submit(&self.ledger, published).await;
         let label = outcome.as_ref().err().map_or("cosigned", Failure::label);
         counter!(SUBMISSIONS, "witness" => link.name().to_owned(), "result" => label).increment(1);
+        self.stands(link.name(), outcome.as_ref().err());
         let line = outcome?;
         gauge!(COSIGNED_SIZE, "witness" => link.name().to_owned()).set(published.size as f64);
         self.note(link.at, published.size, line);
         Ok(())
+    }
+
+    /// Notes how a witness stands; one line in the log when that changes, the counter tells the rest.
+    fn stands(&self, witness: &str, failure: Option<&Failure>) {
+        if let Some(Failure::Forked(held)) = failure {
+            tracing::error!(
+                witness,
+                note = held.note,
+                "a witness holds a checkpoint that cannot be of this log"
+            );
+        }
+        let now =
+            failure.map(|failure| Standing { contradicts: failure.is_claim(), words: failure.to_string() });
+        let contradicts = now.as_ref().is_some_and(|now| now.contradicts);
+        gauge!(CONTRADICTS, "witness" => witness.to_owned()).set(f64::from(u8::from(contradicts)));
+        let before = {
+            let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+            match &now {
+                Some(now) => standing.insert(witness.to_owned(), now.clone()),
+                None => standing.remove(witness),
+            }
+        };
+        match (before, now) {
+            (Some(before), Some(now)) if before.contradicts == now.contradicts => {}
+            (_, Some(Standing { contradicts: true, words })) => {
+                tracing::error!(
+                    witness,
+                    "a witness contradicts the log, perhaps not the witness itself: it {words}"
+                );
+            }
+            (_, Some(Standing { words, .. })) => {
+                tracing::warn!(witness, failure = words, "a witness is behind")
+            }
+            (Some(_), None) => tracing::info!(witness, "a witness has caught up"),
+            (None, None) => {}
+        }
     }
 
     /// Takes a cosignature in.
@@ -582,7 +717,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refused_proof_is_a_fork_only_from_the_size_that_the_witness_names() {
+    async fn a_refused_proof_contradicts_the_log_only_from_the_size_that_the_witness_names() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ledger = published(folder.path(), 6).await;
         let (size, text) = ledger.published();
@@ -596,7 +731,7 @@ mod tests {
         };
         // What this process believed was out of date; the witness's own word counts.
         let (outcome, asked) = submit(Some(3), vec![(422, ""), (409, "5\n"), (422, "")]).await;
-        assert!(matches!(outcome, Err(Failure::Forked(5))), "{outcome:?}");
+        assert!(matches!(outcome, Err(Failure::Unlike(5))), "{outcome:?}");
         assert_eq!(asked, ["old 3", "old 0", "old 5"]);
         let (outcome, asked) = submit(Some(3), vec![(422, ""), (409, "5\n"), (200, "")]).await;
         assert!(matches!(outcome, Err(Failure::Refused(_))), "{outcome:?}");
@@ -626,7 +761,7 @@ mod tests {
             link.known = Some(3);
             let outcome = link.submit(&ledger, &served).await;
             assert!(matches!(outcome, Err(Failure::Tiles(_))), "{at}: {outcome:?}");
-            assert!(!outcome.is_err_and(|failure| failure.is_rollback()));
+            assert!(!outcome.is_err_and(|failure| failure.is_claim()));
             assert!(seen.try_recv().is_err(), "nothing is sent");
         }
     }

@@ -16,6 +16,7 @@ use verifier::license::{LicenseContent, OpenedEnvelope, RootCache};
 use verifier::report::Verdict;
 use verifier::trust::Trust;
 
+use crate::current::Current;
 use crate::facts::{self, Facts, Found, Link, Validity};
 use crate::floor::{self, Ask};
 use crate::participant::{Participant, Role};
@@ -136,7 +137,7 @@ pub struct Context<'a> {
     /// The ledger, for keyed hashes and counters.
     pub ledger: &'a Ledger,
     /// The trust bundle in force, for envelopes.
-    pub trust: &'a Trust,
+    pub trust: &'a Current<Trust>,
     /// How long a holder is kept after the last license ended, ms.
     pub retention_ms: u64,
 }
@@ -1011,14 +1012,14 @@ fn verify_envelope<'a>(
     envelope: &[u8],
 ) -> Permit<'a> {
     let second = facts.now_ms / 1_000;
-    let report =
-        ROOTS.with_borrow_mut(|roots| verifier::license::verify(envelope, context.trust, second, roots));
+    let trust = context.trust.get();
+    let report = ROOTS.with_borrow_mut(|roots| verifier::license::verify(envelope, &trust, second, roots));
     let mut reasons: Vec<&'static str> = report.reasons.iter().map(|reason| reason.code()).collect();
     let content = OpenedEnvelope::open(envelope)
         .ok()
         .and_then(|opened| verifier::license::read_body(opened.body()).ok());
-    if second < context.trust.expires {
-        facts.ends_at(context.trust.expires.saturating_mul(1_000));
+    if second < trust.expires {
+        facts.ends_at(trust.expires.saturating_mul(1_000));
     }
     let mut verdict = report.verdict;
     let mut found = None;

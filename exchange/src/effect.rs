@@ -28,6 +28,7 @@ use verifier::trace::Label as PageLabel;
 use verifier::{Hash, license as envelope};
 
 use crate::cosign::Cosigning;
+use crate::current::Current;
 use crate::decide::{self, Denial, Granted, List, Permit};
 use crate::facts::{self, Found, Link};
 use crate::floor;
@@ -101,7 +102,7 @@ pub struct Builder<'a> {
     /// Where what reads much is read.
     pub lanes: &'a Lanes,
     /// Signing queues.
-    pub signers: &'a Signers,
+    pub signers: &'a Current<Signers>,
     /// Hash of the policy in force.
     pub policy: &'a Hash,
 }
@@ -797,7 +798,8 @@ impl Builder<'_> {
             fields: draft.fields.clone(),
         };
         let body = envelope::encode_body(&content, &nonce);
-        let signatures = self.signers.sign(&caller.organisation, &draft.type_code, &body, issued_at).await?;
+        let signers = self.signers.get();
+        let signatures = signers.sign(&caller.organisation, &draft.type_code, &body, issued_at).await?;
         Ok(envelope::encode_envelope(&body, &signatures))
     }
 

@@ -43,6 +43,7 @@ use verifier::receipt::Receipt;
 use verifier::trust::Trust;
 
 use crate::cosign::Cosigning;
+use crate::current::Current;
 use crate::decide::{self, Denial};
 use crate::effect::{self, Builder, Effect, Entry, sha256};
 use crate::facts::{self, Facts};
@@ -94,8 +95,9 @@ pub struct Gateway {
     cosigning: Arc<Cosigning>,
     register: Documents<Uscc, Participant>,
     types: Documents<LicenseTypeCode, LicenseType>,
-    signers: Signers,
-    trust: Trust,
+    /// What is replaced when a new trust bundle is taken in; asked only where an envelope is signed or checked.
+    signers: Current<Signers>,
+    trust: Current<Trust>,
     policy: Hash,
     shed: Shed,
     meters: Meters,
@@ -218,8 +220,8 @@ impl Gateway {
             ledger,
             register: Documents::new(DocumentKind::Participant),
             types: Documents::new(DocumentKind::LicenseType),
-            signers,
-            trust,
+            signers: Current::new(signers),
+            trust: Current::new(trust),
             policy: sha256(floor::POLICY.as_bytes()),
             shed,
             meters: Meters::new(),
@@ -251,6 +253,16 @@ impl Gateway {
             Some(labels) => self.nobodies.get_or_init(|| labels),
             None => &[],
         }
+    }
+
+    /// The trust bundle in force.
+    pub fn trust(&self) -> &Current<Trust> {
+        &self.trust
+    }
+
+    /// The signing queues in force.
+    pub fn signers(&self) -> &Current<Signers> {
+        &self.signers
     }
 
     /// Resolves when two operators have asked for a change of epoch since the last call.

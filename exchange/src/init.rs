@@ -89,6 +89,7 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
         pki.issue_client(participant.name, &[*organisation], Validity::starting_now(LEAF_VALIDITY))?;
     }
     let mut config = configuration(folder, "miaoxiang.local")?;
+    config.development = true;
     let keys = sealed_keys(&config)?;
     let authority = own_authority(&config, &keys)?;
     let issuer = *organisations.first().context("there is an issuer")?;
@@ -126,7 +127,8 @@ pub async fn production(
     for path in operators {
         let wrong = |why: &dyn std::fmt::Display| Exit::usage(format_args!("{}: {why}", path.display()));
         let pem = app::read(path)?;
-        let certificate = certificate(pem.as_bytes()).map_err(|error| wrong(&error))?;
+        let certificate =
+            certs::pki::certificate_der("operator certificate", &pem).map_err(|error| wrong(&error))?;
         let organisation = certs::pki::organisation(&certificate).map_err(|error| wrong(&error))?;
         participants.push(registration(organisation, organisation.as_str(), Role::Operator, Vec::new()));
     }
@@ -166,13 +168,6 @@ pub async fn production(
     Ok(config)
 }
 
-fn certificate(pem: &[u8]) -> anyhow::Result<Vec<u8>> {
-    use rustls_pki_types::pem::PemObject as _;
-    let certificate = rustls_pki_types::CertificateDer::from_pem_slice(pem)
-        .map_err(|_| anyhow::anyhow!("not a PEM certificate"))?;
-    Ok(certificate.to_vec())
-}
-
 /// The configuration of a folder; written with a fresh log origin if there is none.
 fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
     let path = folder.join("config.toml");
@@ -195,6 +190,7 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             witnesses: Vec::new(),
             folder: folder.to_owned(),
             program: None,
+            development: false,
             accept_clock: false,
             moved: false,
         };

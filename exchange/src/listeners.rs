@@ -15,16 +15,21 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use ledger::{DocumentKind, Health, Ledger};
+use ledger::{DocumentKind, Ledger};
 use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
+use serde_json::json as json_value;
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 use verifier::checkpoint::decimal;
 use verifier::proof::{TlogProof, nodes_text};
 
+use crate::condition::{conditions, health_text, is_ready};
 use crate::cosign::{Cosigning, Served};
+use crate::current::Current;
 use crate::gateway::{Answer, Certified, Gateway};
+use crate::reload::Standing;
 use crate::server::{CONNECTIONS, Peer};
 
 /// How long a caller that was shed should wait, seconds.
@@ -41,11 +46,15 @@ pub struct Shared {
     /// The gateway.
     pub gateway: Arc<Gateway>,
     /// The signed trust bundle as served.
-    pub trust_bundle: Arc<str>,
+    pub trust_bundle: Current<str>,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
     /// The checkpoints with their cosignatures.
     pub cosigning: Arc<Cosigning>,
+    /// What is known of certificates and trust bundle.
+    pub standing: Arc<Standing>,
+    /// True from the moment on at which the exchange stops.
+    pub stopping: watch::Receiver<bool>,
 }
 
 impl Shared {
@@ -69,8 +78,8 @@ impl Shared {
             journal_full = health.journal_full,
             epoch = ledger.state().epoch(),
             epoch_destroyed = ledger.state().epoch_destroyed(),
-            connections = connections.join(", "),
-            health = health_text(&health).trim_end().replace('\n', "; "),
+            connections = %connections.join(", "),
+            health = health_text(&conditions(self)).trim_end().replace('\n', "; "),
             "state"
         );
     }
@@ -154,7 +163,7 @@ pub fn public(shared: Shared) -> Router {
         .route("/v1/types", get(types))
         .route(
             "/v1/trust-bundle",
-            get(|State(shared): State<Shared>| async move { text(shared.trust_bundle.to_string()) }),
+            get(|State(shared): State<Shared>| async move { text(shared.trust_bundle.get().to_string()) }),
         )
         .route("/openapi.json", get(|| async { json(schemas::OPENAPI.to_owned()) }))
         .with_state(shared)
@@ -257,39 +266,22 @@ async fn types(State(shared): State<Shared>) -> Response {
 
 /// Alive; and whether there is an alarm that somebody must look at, a line for each.
 async fn health(State(shared): State<Shared>) -> Response {
-    text(health_text(&shared.gateway.ledger().health()))
+    text(health_text(&conditions(&shared)))
 }
 
-fn health_text(health: &Health) -> String {
-    let mut alarms = String::new();
-    for (what, count) in [
-        ("closed journal segments damaged or gone", health.damaged_segments),
-        ("tiles damaged that cannot be made again", health.damaged_tiles),
-    ] {
-        if count > 0 {
-            alarms.push_str(&format!("alarm: {what}: {count}\n"));
-        }
-    }
-    for derived in &health.failing {
-        alarms.push_str(&format!("alarm: does not keep up with the journal: {}\n", derived.name()));
-    }
-    if alarms.is_empty() { "ok\n".to_owned() } else { alarms }
-}
-
+/// Whether a load balancer may send requests (status 503 when not), and every condition in words.
 async fn ready(State(shared): State<Shared>) -> Response {
-    let health = shared.gateway.ledger().health();
-    let body = format!(
-        "{{\"journalFull\":{},\"stopped\":{},\"queue\":{},\"imageLag\":{},\"size\":{},\"epoch\":{},\"epochDestroyed\":{}}}\n",
-        health.journal_full,
-        health.stopped.is_some(),
-        health.queue,
-        health.image_lag,
-        shared.gateway.ledger().size(),
-        shared.gateway.ledger().state().epoch(),
-        shared.gateway.ledger().state().epoch_destroyed()
-    );
-    let mut response = json(body);
-    if health.journal_full || health.stopped.is_some() {
+    let ledger = shared.gateway.ledger();
+    let (health, conditions) = (ledger.health(), conditions(&shared));
+    let ready = is_ready(&conditions);
+    let body = json_value!({
+        "ready": ready, "states": conditions,
+        "journalFull": health.journal_full, "stopped": health.stopped.is_some(), "queue": health.queue,
+        "imageLag": health.image_lag, "size": ledger.size(), "epoch": ledger.state().epoch(),
+        "epochDestroyed": ledger.state().epoch_destroyed(),
+    });
+    let mut response = json(format!("{body}\n"));
+    if !ready {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
     response
@@ -362,34 +354,6 @@ impl TilePath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::Derived;
-
-    #[test]
-    fn every_alarm_has_its_line() {
-        let good = Health {
-            journal_full: false,
-            stopped: None,
-            queue: 3,
-            image_lag: 7,
-            damaged_segments: 0,
-            damaged_tiles: 0,
-            failing: Vec::new(),
-        };
-        assert_eq!(health_text(&good), "ok\n");
-        let bad = Health {
-            damaged_segments: 2,
-            damaged_tiles: 1,
-            failing: vec![Derived::Tiles, Derived::Index],
-            ..good
-        };
-        assert_eq!(
-            health_text(&bad),
-            "alarm: closed journal segments damaged or gone: 2\n\
-             alarm: tiles damaged that cannot be made again: 1\n\
-             alarm: does not keep up with the journal: tiles\n\
-             alarm: does not keep up with the journal: index\n"
-        );
-    }
 
     #[test]
     fn tile_paths_follow_tlog_tiles() {

@@ -100,7 +100,8 @@ enum Command {
         /// Address of the data listener: a host or an address, and a port. Public follows (+1), admin on loopback (+2).
         #[arg(long, value_parser = resolved)]
         listen: Option<SocketAddr>,
-        /// Start although the clock is behind the journal's last entry or more than 90 days after it: it is right.
+        /// Start although the clock is behind the journal's last entry or far after it: it is right. Far is more than 90
+        /// days, and in production 72 hours unless a time service keeps the clock.
         #[arg(long)]
         accept_clock: bool,
         /// Start although the folder is a copy or was moved: the original is gone for good.

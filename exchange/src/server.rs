@@ -12,6 +12,7 @@ mod wire;
 
 pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
 
+use crate::current::Current;
 use crate::refusal::undecided;
 use crate::tls;
 use bytes::Bytes;
@@ -99,7 +100,8 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// Serves a listener until `stop` turns true or its sender is gone.
+/// Serves a listener until `stop` turns true or its sender is gone. Each connection takes the TLS that is in force when it
+/// comes.
 ///
 /// Then no connection is accepted, idle ones are closed, requests in flight are answered, and after
 /// `drain_timeout` whatever is left is cut off; when this returns, no connection is open.
@@ -111,7 +113,7 @@ pub struct Peer {
 pub async fn serve<H, F>(
     listener: TcpListener,
     name: &'static str,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Current<ServerConfig>>,
     limits: Limits,
     handler: H,
     mut stop: watch::Receiver<bool>,
@@ -163,7 +165,7 @@ pub async fn serve<H, F>(
 /// What the connections of one listener share.
 struct Server {
     name: &'static str,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Current<ServerConfig>>,
     limits: Limits,
     /// One for each connection whose descriptor is open.
     open: Arc<Semaphore>,
@@ -174,10 +176,10 @@ struct Server {
 }
 
 impl Server {
-    fn new(name: &'static str, tls: Option<Arc<ServerConfig>>, limits: Limits) -> Self {
+    fn new(name: &'static str, tls: Option<Current<ServerConfig>>, limits: Limits) -> Self {
         Self {
             name,
-            tls: tls.map(TlsAcceptor::from),
+            tls,
             open: Arc::new(Semaphore::new(limits.max_connections)),
             slots: Arc::new(Slots::new(&limits)),
             handshakes: Semaphore::new(limits.max_handshakes),
@@ -335,7 +337,8 @@ impl Server {
             arrival.spoke();
             spoke = true;
             tokio::task::yield_now().await;
-            let Some(acceptor) = &self.tls else { return Some(Ok(Opened::Clear(tcp))) };
+            let Some(tls) = &self.tls else { return Some(Ok(Opened::Clear(tcp))) };
+            let acceptor = TlsAcceptor::from(tls.get());
             let _turn = self.handshakes.acquire().await.ok()?;
             let (accepted, subject) = tls::with_subject(acceptor.accept(tcp).into_fallible()).await;
             Some(match accepted {

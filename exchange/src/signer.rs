@@ -106,6 +106,11 @@ impl Signers {
         Ok(Self { queues })
     }
 
+    /// The authorities whose keys are here.
+    pub fn organisations(&self) -> impl Iterator<Item = &Uscc> {
+        self.queues.keys()
+    }
+
     /// Signs a body with every key of the authority that is valid at `issued_at`. What no verifier would accept is not
     /// signed: a type that the trust bundle does not list for the authority, or fewer suites than it requires.
     pub async fn sign(

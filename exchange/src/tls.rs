@@ -3,10 +3,13 @@
 //! The data listener identifies its callers: a client certificate is required, must chain to a configured CA and
 //! must name exactly one organisation. Whoever fails gets a TLS alert and never reaches HTTP.
 
+use certs::pem::{self, PemError, Section};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
+    PrivateSec1KeyDer, UnixTime,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
@@ -16,6 +19,9 @@ use rustls::{
 use schemas::identifier::Uscc;
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 /// ALPN name of HTTP/2.
 pub const ALPN_H2: &[u8] = b"h2";
@@ -25,13 +31,13 @@ pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// Why a TLS configuration cannot be made; always the operator's to fix. Never holds key material.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A PEM text does not hold what it should.
-    #[error("{what}: {reason}")]
+    /// A PEM text does not hold what it should, or more than that.
+    #[error("{what}: {source}")]
     Pem {
         /// Role of the text.
         what: &'static str,
-        /// What is wrong with it.
-        reason: &'static str,
+        /// Where and why.
+        source: PemError,
     },
     /// Certificate and key do not belong together, or their kind is not supported.
     #[error("{what}: {source}")]
@@ -47,8 +53,168 @@ pub enum TlsError {
 }
 
 const SERVER: &str = "server certificate";
+pub(crate) const KEY: &str = "server key";
 const CLIENT: &str = "client certificate";
-const CA: &str = "CA certificates";
+const CLIENT_KEY: &str = "client key";
+pub(crate) const CA: &str = "CA certificates";
+
+/// Extension that says which of an authority's certificates a revocation list is about (RFC 5280, 5.2.5).
+const ISSUING_DISTRIBUTION_POINT: &str = "2.5.29.28";
+
+/// A certificate or a revocation list that a configuration names, as far as an operator wants to know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Subject of the certificate, or issuer of the list.
+    pub name: String,
+    /// First second at which it is good, since 1970.
+    pub from: u64,
+    /// First second at which it is no longer good.
+    pub until: u64,
+}
+
+/// The server's certificate with its key.
+pub struct ServerIdentity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    /// Each certificate of the chain, the server's own first.
+    pub described: Vec<Described>,
+}
+
+impl ServerIdentity {
+    /// Reads a certificate chain and its key; whether they belong together shows when they are used.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`]: a section that is none of these, or that cannot be read, by its line.
+    pub fn parse(chain_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        let sections = certificates(SERVER, chain_pem)?;
+        let described: Result<_, _> = sections.iter().map(described).collect();
+        let described = described.map_err(|source| TlsError::Pem { what: SERVER, source })?;
+        Ok(Self {
+            chain: sections.iter().map(certificate).collect(),
+            key: private_key(KEY, key_pem)?,
+            described,
+        })
+    }
+}
+
+/// Who may sign client certificates, and which of these are revoked.
+pub struct Authorities {
+    /// Certificate, description, name as it stands in what it signs.
+    roots: Vec<(CertificateDer<'static>, Described)>,
+    lists: Vec<List>,
+    /// How long a list is still taken after its next one was due, seconds.
+    grace: u64,
+}
+
+/// A revocation list.
+#[derive(Clone)]
+struct List {
+    der: CertificateRevocationListDer<'static>,
+    /// The issuer's name, DER.
+    issuer: Vec<u8>,
+    described: Described,
+    revoked: usize,
+    /// Whether an authority of the same text bears its issuer's name.
+    known: bool,
+}
+
+impl Authorities {
+    /// Reads the authorities and their revocation lists from one text. `grace` is how long a list is still taken after
+    /// its next one was due.
+    ///
+    /// # Errors
+    /// [`TlsError::Pem`]: a section that is neither or would not be used, by its line.
+    pub fn parse(text: &str, grace: Duration) -> Result<Self, TlsError> {
+        let bad = |source| TlsError::Pem { what: CA, source };
+        let (mut roots, mut names) = (Vec::new(), Vec::new());
+        let mut lists: Vec<(List, bool)> = Vec::new();
+        for section in pem::sections(text).map_err(bad)? {
+            match section.label {
+                pem::CERTIFICATE => {
+                    let described = described(&section).map_err(bad)?;
+                    names.push(subject(&section.der));
+                    roots.push((certificate(&section), described));
+                }
+                pem::REVOCATION_LIST => {
+                    let (list, partial) = List::read(&section).map_err(bad)?;
+                    let second =
+                        lists.iter().any(|(first, part)| first.issuer == list.issuer && !(*part && partial));
+                    if second {
+                        let name = &list.described.name;
+                        let why = format!("a second revocation list of {name}: only the first would be used");
+                        return Err(bad(PemError::line(section.line, why)));
+                    }
+                    lists.push((list, partial));
+                }
+                _ => return Err(bad(section.unexpected("CA certificates and revocation lists"))),
+            }
+        }
+        if roots.is_empty() {
+            return Err(bad(PemError::None("certificate")));
+        }
+        let known = |list: List| List { known: names.contains(&Some(list.issuer.clone())), ..list };
+        let lists = lists.into_iter().map(|(list, _)| known(list)).collect();
+        Ok(Self { roots, lists, grace: grace.as_secs() })
+    }
+
+    /// The authorities.
+    pub fn roots(&self) -> impl Iterator<Item = &Described> {
+        self.roots.iter().map(|(_, described)| described)
+    }
+
+    /// The revocation lists: each with the number of revoked certificates, and whether its issuer is among the
+    /// authorities (an intermediate one need not be).
+    pub fn lists(&self) -> impl Iterator<Item = (&Described, usize, bool)> {
+        self.lists.iter().map(|list| (&list.described, list.revoked, list.known))
+    }
+
+    /// The authorities that no list of this text is of, by name.
+    pub fn without_list(&self) -> impl Iterator<Item = &str> {
+        let has_list =
+            |der: &[u8]| subject(der).is_some_and(|name| self.lists.iter().any(|list| list.issuer == name));
+        self.roots.iter().filter(move |(der, _)| !has_list(der)).map(|(_, described)| described.name.as_str())
+    }
+
+    /// How long a list is still taken after its next one was due, seconds.
+    pub fn grace(&self) -> u64 {
+        self.grace
+    }
+
+    /// Whether anybody's certificate can be good at a moment, seconds since 1970.
+    pub fn admit(&self, now: u64) -> bool {
+        self.roots().any(|root| now < root.until)
+            && (self.lists.is_empty() || self.lists.iter().any(|one| self.fresh(one, now)))
+    }
+
+    fn fresh(&self, list: &List, now: u64) -> bool {
+        now < list.described.until.saturating_add(self.grace)
+    }
+}
+
+impl List {
+    /// A list, and whether it is about a part of its issuer's certificates.
+    fn read(section: &Section<'_>) -> Result<(Self, bool), PemError> {
+        let unreadable =
+            || PemError::line(section.line, "not an X.509 revocation list with the time of the next");
+        let (_, list) = CertificateRevocationList::from_der(&section.der)
+            .ok()
+            .filter(|(rest, _)| rest.is_empty())
+            .ok_or_else(unreadable)?;
+        let next = list.next_update().ok_or_else(unreadable)?;
+        let described = Described {
+            name: list.issuer().to_string(),
+            from: seconds(&list.last_update()),
+            // From this second on it is over (webpki says the same).
+            until: seconds(&next),
+        };
+        let partial =
+            list.extensions().iter().any(|one| one.oid.to_id_string() == ISSUING_DISTRIBUTION_POINT);
+        let revoked = list.iter_revoked_certificates().count();
+        let der = CertificateRevocationListDer::from(section.der.to_vec());
+        let issuer = list.issuer().as_raw().to_vec();
+        Ok((Self { der, issuer, described, revoked, known: false }, partial))
+    }
+}
 
 /// TLS of a listener. With `client_ca_pem` every client must present a certificate that chains to one of its CAs
 /// and names exactly one organisation; revocation lists in the same text are enforced, and then a certificate
@@ -58,16 +224,28 @@ pub fn server_config(
     key_pem: &str,
     client_ca_pem: Option<&str>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    let identity = ServerIdentity::parse(cert_chain_pem, key_pem)?;
+    let authorities = client_ca_pem.map(|text| Authorities::parse(text, Duration::ZERO)).transpose()?;
+    server_config_of(&identity, authorities.as_ref())
+}
+
+/// As [`server_config`], of what was read before.
+pub fn server_config_of(
+    identity: &ServerIdentity,
+    authorities: Option<&Authorities>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = provider();
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| TlsError::Refused { what: SERVER, source })?;
-    let builder = match client_ca_pem {
-        Some(pem) => builder.with_client_cert_verifier(OrganisationVerifier::new(pem, provider)?),
+    let builder = match authorities {
+        Some(authorities) => {
+            builder.with_client_cert_verifier(OrganisationVerifier::new(authorities, &provider)?)
+        }
         None => builder.with_no_client_auth(),
     };
     let mut config = builder
-        .with_single_cert(certificates(SERVER, cert_chain_pem)?, private_key(SERVER, key_pem)?)
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
         .map_err(|source| TlsError::Refused { what: SERVER, source })?;
     config.alpn_protocols = vec![ALPN_H2.to_vec(), ALPN_HTTP1.to_vec()];
     // A resumed session takes over the old authentication and asks for no certificate (RFC 8446 2.2), so neither
@@ -78,17 +256,20 @@ pub fn server_config(
 }
 
 /// TLS of our own clients: trusts the CAs of `ca_pem` and presents `identity` (certificate chain and key, PEM) if
-/// given. No ALPN is set, which means HTTP/1.1; a caller that speaks HTTP/2 sets `alpn_protocols`.
+/// given. Revocation lists in `ca_pem` are those of clients and say nothing about a server. No ALPN is set, which means HTTP/1.1; a caller that speaks HTTP/2 sets `alpn_protocols`.
 pub fn client_config(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<ClientConfig, TlsError> {
     let refused = |source| TlsError::Refused { what: CLIENT, source };
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(refused)?
-        .with_root_certificates(roots(ca_pem)?);
+        .with_root_certificates(roots(
+            Authorities::parse(ca_pem, Duration::ZERO)?.roots.iter().map(|(one, _)| one),
+        )?);
     match identity {
-        Some((certificate, key)) => builder
-            .with_client_auth_cert(certificates(CLIENT, certificate)?, private_key(CLIENT, key)?)
-            .map_err(refused),
+        Some((chain, key)) => {
+            let chain = certificates(CLIENT, chain)?.iter().map(certificate).collect();
+            builder.with_client_auth_cert(chain, private_key(CLIENT_KEY, key)?).map_err(refused)
+        }
         None => Ok(builder.with_no_client_auth()),
     }
 }
@@ -133,23 +314,85 @@ fn subject_of(certificate: &CertificateDer<'_>) -> String {
     format!("organisation {organisation}, certificate {serial}")
 }
 
-/// Adds to the checks of webpki that a certificate names exactly one organisation.
+/// Every configured authority has ended: nobody's certificate can be good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("every configured client CA has ended")]
+pub struct AuthoritiesEnded;
+
+/// Adds to the checks of webpki that an authority has not ended, that a revocation list is in date or within its grace,
+/// and that a certificate names exactly one organisation.
 #[derive(Debug)]
 struct OrganisationVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
+    /// For webpki an authority never ends, so each stage has those that are good before its second, since 1970; the
+    /// first stage first.
+    stages: Vec<(u64, Arc<dyn ClientCertVerifier>)>,
+    /// Issuer's name, the time of the next list, and the second from which on the list is no longer taken.
+    lists: Vec<(Vec<u8>, u64, u64)>,
 }
 
 impl OrganisationVerifier {
-    fn new(pem: &str, provider: Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
-        let lists = CertificateRevocationListDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| TlsError::Pem { what: CA, reason: "a section is not PEM" })?;
-        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(pem)?), provider);
-        if !lists.is_empty() {
-            builder =
-                builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
+    fn new(authorities: &Authorities, provider: &Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
+        let mut ends: Vec<u64> = authorities.roots().map(|root| root.until).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let stage = |end: u64| -> Result<_, TlsError> {
+            let good = authorities.roots.iter().filter(|(_, described)| described.until >= end);
+            let roots = Arc::new(roots(good.map(|(root, _)| root))?);
+            let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+            if !authorities.lists.is_empty() {
+                let lists = authorities.lists.iter().map(|list| list.der.clone());
+                builder = builder.with_crls(lists).only_check_end_entity_revocation();
+            }
+            if authorities.grace == 0 {
+                builder = builder.enforce_revocation_expiration();
+            }
+            Ok((end, builder.build()? as Arc<dyn ClientCertVerifier>))
+        };
+        let stages: Vec<_> = ends.into_iter().map(stage).collect::<Result<_, _>>()?;
+        let lists = authorities.lists.iter().map(|list| {
+            let until = list.described.until;
+            (list.issuer.clone(), until, until.saturating_add(authorities.grace))
+        });
+        Ok(Arc::new(Self { stages, lists: lists.collect() }))
+    }
+
+    /// What only looks at signatures is the same in each stage. There is one: a text without a certificate is refused.
+    fn any(&self) -> Result<&Arc<dyn ClientCertVerifier>, Error> {
+        let first = self.stages.first().map(|(_, verifier)| verifier);
+        first.ok_or_else(|| CertificateError::Other(OtherError(Arc::new(AuthoritiesEnded))).into())
+    }
+
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let stage = self.stages.iter().find(|(end, _)| now.as_secs() < *end);
+        let Some((_, chain)) = stage else {
+            return Err(CertificateError::Other(OtherError(Arc::new(AuthoritiesEnded))).into());
+        };
+        let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
+        self.check_lists(end_entity, now)?;
+        match certs::pki::organisation(end_entity) {
+            Ok(_) => Ok(verified),
+            Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
         }
-        Ok(Arc::new(Self { chain: builder.build()? }))
+    }
+
+    /// Refuses a certificate whose issuer's list is out of date.
+    fn check_lists(&self, end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        let issuer = match x509_parser::parse_x509_certificate(end_entity) {
+            Ok((_, certificate)) => certificate.issuer().as_raw().to_vec(),
+            Err(_) => return Err(CertificateError::BadEncoding.into()),
+        };
+        match self.lists.iter().find(|(of, _, ends)| *of == issuer && *ends <= now.as_secs()) {
+            Some((_, next, _)) => {
+                let next_update = UnixTime::since_unix_epoch(Duration::from_secs(*next));
+                Err(CertificateError::ExpiredRevocationListContext { time: now, next_update }.into())
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -163,7 +406,7 @@ impl ClientCertVerifier for OrganisationVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        self.stages.first().map_or(&[], |(_, verifier)| verifier.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -172,12 +415,7 @@ impl ClientCertVerifier for OrganisationVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now).and_then(|verified| {
-            match certs::pki::organisation(end_entity) {
-                Ok(_) => Ok(verified),
-                Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
-            }
-        });
+        let verified = self.judge(end_entity, intermediates, now);
         if verified.is_err() {
             // Outside of `with_subject` nobody asks.
             let _ = REFUSED_SUBJECT.try_with(|subject| subject.set(Some(subject_of(end_entity))));
@@ -191,7 +429,7 @@ impl ClientCertVerifier for OrganisationVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls12_signature(message, certificate, signature)
+        self.any()?.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -200,11 +438,11 @@ impl ClientCertVerifier for OrganisationVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.chain.verify_tls13_signature(message, certificate, signature)
+        self.any()?.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.any().map_or_else(|_| Vec::new(), |any| any.supported_verify_schemes())
     }
 }
 
@@ -214,33 +452,62 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn roots(pem: &str) -> Result<RootCertStore, TlsError> {
+fn roots<'a>(
+    certificates: impl Iterator<Item = &'a CertificateDer<'static>>,
+) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(CA, pem)? {
-        roots.add(certificate).map_err(|source| TlsError::Refused { what: CA, source })?;
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|source| TlsError::Refused { what: CA, source })?;
     }
     Ok(roots)
 }
 
-fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| TlsError::Pem { what, reason: "a section is not PEM" })?;
-    if certificates.is_empty() {
-        return Err(TlsError::Pem { what, reason: "holds no certificate in PEM" });
-    }
-    Ok(certificates)
+fn certificates<'a>(what: &'static str, text: &'a str) -> Result<Vec<Section<'a>>, TlsError> {
+    pem::all(text, "certificate", &[pem::CERTIFICATE]).map_err(|source| TlsError::Pem { what, source })
 }
 
-fn private_key(what: &'static str, pem: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(pem.as_bytes())
-        .map_err(|_| TlsError::Pem { what, reason: "its key file holds no private key in PEM" })
+fn certificate(section: &Section<'_>) -> CertificateDer<'static> {
+    CertificateDer::from(section.der.to_vec())
+}
+
+fn private_key(what: &'static str, text: &str) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let section =
+        pem::one(text, "private key", &pem::PRIVATE_KEYS).map_err(|source| TlsError::Pem { what, source })?;
+    let der = section.der.to_vec();
+    Ok(match section.label {
+        "EC PRIVATE KEY" => PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(der)),
+        "RSA PRIVATE KEY" => PrivateKeyDer::Pkcs1(PrivatePkcs1KeyDer::from(der)),
+        _ => PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der)),
+    })
+}
+
+fn described(section: &Section<'_>) -> Result<Described, PemError> {
+    let unreadable = || PemError::line(section.line, "not an X.509 certificate");
+    let (rest, certificate) = x509_parser::parse_x509_certificate(&section.der).map_err(|_| unreadable())?;
+    let validity = certificate.validity();
+    let until = seconds(&validity.not_after).checked_add(1).filter(|_| rest.is_empty());
+    Ok(Described {
+        name: certificate.subject().to_string(),
+        from: seconds(&validity.not_before),
+        // The last good second is notAfter (RFC 5280, 4.1.2.5).
+        until: until.ok_or_else(unreadable)?,
+    })
+}
+
+fn subject(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(certificate.subject().as_raw().to_vec())
+}
+
+fn seconds(time: &x509_parser::time::ASN1Time) -> u64 {
+    u64::try_from(time.timestamp()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
+    use rustls::pki_types::pem::PemObject as _;
     use std::fs;
 
     #[test]
@@ -257,14 +524,95 @@ mod tests {
         };
         assert!(failed("", &key, None).contains("holds no certificate"));
         assert!(failed(&certificate, "", None).contains("holds no private key"));
-        assert!(failed(&certificate, &certificate, None).contains("holds no private key"));
+        assert!(
+            failed(&certificate, &certificate, None)
+                .contains("a section CERTIFICATE among what should be private key")
+        );
         assert!(failed(&certificate, &other_key, None).contains(SERVER));
         assert!(failed(&certificate, &key, Some("")).contains(CA));
         assert!(failed(&certificate, &key, Some(&key)).contains(CA));
+        let list = || {
+            let one = "11100000MB0341032Y".parse().unwrap();
+            let revoked = pki.issue_client("revoked", &[one], years()).unwrap();
+            pki.revoke(&fs::read_to_string(revoked.certificate).unwrap()).unwrap();
+            fs::read_to_string(pki.crl_path()).unwrap()
+        };
+        let (older, newer) = (list(), list());
+        server_config(&certificate, &key, Some(&format!("{ca}{older}"))).unwrap();
+        let lines = ca.lines().count();
+        let second = failed(&certificate, &key, Some(&format!("{ca}{older}{newer}")));
+        assert!(
+            second.contains("a second revocation list") && second.contains(&lines.to_string()),
+            "{second}"
+        );
+        for (certificate, key, ca, word) in [
+            (format!("\u{feff}{certificate}"), key.clone(), ca.to_owned(), "line 1: holds a byte order mark"),
+            (format!("{certificate}{older}"), key.clone(), ca.to_owned(), "a section X509 CRL"),
+            (format!("{certificate}{key}"), key.clone(), ca.to_owned(), "a section PRIVATE KEY"),
+            (certificate.clone(), key.repeat(2), ca.to_owned(), "a second private key"),
+            (certificate.clone(), key.clone(), format!("{ca}\u{feff}{older}"), "byte order mark"),
+            (certificate.clone(), key.clone(), format!("\u{feff}{ca}{ca}"), "line 1: "),
+            (certificate.clone(), key.clone(), format!("{older}{key}{ca}"), "a section PRIVATE KEY"),
+            (certificate.clone(), key.clone(), format!("{older} {ca}"), "line"),
+        ] {
+            let failed = failed(&certificate, &key, Some(&ca));
+            assert!(failed.contains(word) && failed.contains("line "), "{failed}");
+        }
         let broken_list = format!("{ca}-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n");
-        assert!(failed(&certificate, &key, Some(&broken_list)).contains("client CA"));
+        assert!(failed(&certificate, &key, Some(&broken_list)).contains("not an X.509 revocation list"));
         let half = ca.split_at(ca.len() / 2).0;
         assert!(failed(&certificate, &key, Some(half)).contains(CA));
+    }
+
+    /// Longer than a revocation list.
+    fn years() -> Validity {
+        Validity::starting_now(LEAF_VALIDITY * 2)
+    }
+
+    #[test]
+    fn an_authority_and_a_list_end_and_the_list_has_its_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = DevelopmentPki::create_missing(dir.path()).unwrap();
+        let one: Uscc = "11100000MB0341032Y".parse().unwrap();
+        let der = |name: &str| {
+            CertificateDer::from_pem_file(pki.issue_client(name, &[one], years()).unwrap().certificate)
+                .unwrap()
+        };
+        let (good, revoked) = (der("good"), der("revoked"));
+        let without_list = Authorities::parse(pki.ca_pem(), Duration::ZERO).unwrap();
+        pki.revoke(&fs::read_to_string(dir.path().join("clients/revoked.pem")).unwrap()).unwrap();
+        let text = format!("{}{}", pki.ca_pem(), fs::read_to_string(pki.crl_path()).unwrap());
+        let read = |hours: u64| Authorities::parse(&text, Duration::from_secs(hours * 3_600)).unwrap();
+        let (strict, lenient) = (read(0), read(24));
+        let next = strict.lists().next().unwrap().0.until;
+        let judge = |authorities: &Authorities, der: &CertificateDer<'_>, at: u64| {
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+            let verifier = OrganisationVerifier::new(authorities, &provider()).unwrap();
+            verifier.verify_client_cert(der, &[], at).map(|_| ())
+        };
+        let over = |judged| {
+            matches!(
+                judged,
+                Err(Error::InvalidCertificate(CertificateError::ExpiredRevocationListContext { .. }))
+            )
+        };
+        for authorities in [&strict, &lenient] {
+            judge(authorities, &good, next - 2).unwrap();
+            let judged = judge(authorities, &revoked, next - 2);
+            assert!(
+                matches!(judged, Err(Error::InvalidCertificate(CertificateError::Revoked))),
+                "{judged:?}"
+            );
+        }
+        assert!(over(judge(&strict, &good, next)) && !strict.admit(next) && strict.admit(next - 1));
+        judge(&lenient, &good, next + 24 * 3_600 - 1).unwrap();
+        assert!(lenient.admit(next) && !lenient.admit(next + 24 * 3_600));
+        assert!(over(judge(&lenient, &good, next + 24 * 3_600)));
+        let ended = judge(&without_list, &good, without_list.roots().next().unwrap().until);
+        let Err(Error::InvalidCertificate(CertificateError::Other(OtherError(why)))) = ended else {
+            panic!("{ended:?}");
+        };
+        assert!(why.is::<AuthoritiesEnded>());
     }
 
     #[test]

@@ -874,3 +874,38 @@ async fn a_production_log_begins_without_types_and_with_its_own_bound_of_delays(
     .unwrap();
     assert!(!kinds.contains(&ledger::DocumentKind::LicenseType.number()), "a type nobody has published");
 }
+
+#[tokio::test]
+async fn each_state_is_said_in_words() {
+    let mut server = Setup::new().start().await;
+    let (status, states) = server.states().await;
+    assert!(status == 200 && states.is_empty(), "{states:?}");
+    assert_eq!(server.admin("/health").await.body, "ok\n");
+    assert_eq!(server.stop(), Some(0));
+    let said = async |server: &Server, state: &str, expected: u16, word: &str| {
+        let (status, states) = server.states().await;
+        assert!(states.get(state).is_some_and(|words| words.contains(word)), "{state}: {states:?}");
+        assert_eq!(status, expected, "{state}");
+        assert_eq!(server.admin("/ready").await.json["ready"], json!(expected == 200));
+        let health = server.admin("/health").await.expect(200).body;
+        assert!(health.starts_with(b"alarm: "), "{health:?}");
+    };
+
+    let segments = server.config.journal.reserve_segments;
+    server.configure(|config| config.journal.reserve_segments = 4_000_000);
+    server.start();
+    said(&server, "journal-full", 503, "below the reserve").await;
+    assert_eq!(server.stop(), Some(0));
+    server.configure(|config| config.journal.reserve_segments = segments);
+
+    // A clock that was ten days fast for one entry.
+    server.later(10 * 86_400_000).await.close().await;
+    let refused = server.start_refused();
+    assert_eq!(refused.status, DATA, "{refused:?}");
+    assert!(refused.stderr.contains("behind the journal's last entry of 20"), "{refused:?}");
+    assert!(refused.stderr.contains("--accept-clock"), "{refused:?}");
+    server.set_words(&["--accept-clock"]);
+    server.start();
+    said(&server, "journal-ahead", 200, "journal time is 9 days 23 h").await;
+    assert_eq!(server.stop(), Some(0));
+}

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use certs::pki::{DevelopmentPki, Files, LEAF_VALIDITY, Validity};
 use exchange::tls::client_config;
@@ -162,4 +163,167 @@ async fn too_few_descriptors_are_told_before_anything_is_opened() {
     for word in ["255", "256", "LimitNOFILE"] {
         assert!(refused.stderr.contains(word), "{}", refused.stderr);
     }
+}
+
+/// The client authority of a server with the revocation list that there is.
+fn write_authority(server: &Server, pki: &DevelopmentPki) {
+    let list = fs::read_to_string(pki.crl_path()).unwrap();
+    let file = server.config.path(&server.config.tls.client_ca);
+    fs::write(file, format!("{}{list}", pki.ca_pem())).unwrap();
+}
+
+/// Moves the authority's file away from the one that clients read.
+async fn with_own_authority() -> (Server, DevelopmentPki) {
+    let mut server = Setup::new().prepare().await;
+    server.configure(|config| config.tls.client_ca = "pki/client-ca.pem".into());
+    let pki = DevelopmentPki::create_missing(server.folder.join("pki")).unwrap();
+    fs::write(server.folder.join("pki/client-ca.pem"), pki.ca_pem()).unwrap();
+    (server, pki)
+}
+
+async fn is_served(server: &Server, name: &str) -> bool {
+    let call = tests::Call::raw(schemas::routes::Route::Verify, "{}");
+    server.party(name).try_send(&call).await.is_ok()
+}
+
+#[tokio::test]
+async fn changed_files_are_taken_in_while_serving_and_bad_ones_are_not() {
+    let (mut server, pki) = with_own_authority().await;
+    server.start();
+    assert!(is_served(&server, "bank").await && is_served(&server, "approval").await);
+    // Revoked, in a file that loses the list to a reader that skips what it does not recognise.
+    let bank = server.folder.join("pki/clients/bank.pem");
+    pki.revoke(&fs::read_to_string(&bank).unwrap()).unwrap();
+    let list = fs::read_to_string(pki.crl_path()).unwrap();
+    let file = server.folder.join("pki/client-ca.pem");
+    fs::write(&file, format!("\u{feff}{list}{}", pki.ca_pem())).unwrap();
+    let words = eventually("a file that cannot be used is said", || async {
+        let (status, states) = server.states().await;
+        assert_eq!(status, 200);
+        states.get("reload-failed").cloned()
+    })
+    .await;
+    assert!(words.contains("client-ca.pem: line 1: ") && words.contains("byte order mark"), "{words}");
+    assert_eq!(server.metric("miaoxiang_reload_failed", &[("what", "tls")]).await, 1);
+    assert!(is_served(&server, "bank").await, "the older file is in force");
+    let refused = server.run(&["check-config"]);
+    assert_eq!(refused.status, Some(64), "{refused:?}");
+    assert!(refused.stderr.contains("client-ca.pem: line 1: "), "{refused:?}");
+
+    write_authority(&server, &pki);
+    eventually("the revoked one is refused", || async { (!is_served(&server, "bank").await).then_some(()) })
+        .await;
+    let config = client(&server, Some(&pki.client_files("bank").unwrap()));
+    assert_eq!(alert(&server, config).await, AlertDescription::CertificateRevoked);
+    assert!(is_served(&server, "approval").await);
+    assert_eq!(server.metric("miaoxiang_reload_failed", &[("what", "tls")]).await, 0);
+    assert!(!server.states().await.1.contains_key("reload-failed"));
+
+    // A server certificate of another key is not half taken in.
+    fs::copy(server.folder.join("pki/clients/issuer.key"), server.folder.join("pki/server.key")).unwrap();
+    eventually("key and certificate do not belong together", || async {
+        server.states().await.1.contains_key("reload-failed").then_some(())
+    })
+    .await;
+    assert!(is_served(&server, "approval").await);
+}
+
+#[tokio::test]
+async fn a_list_that_is_over_refuses_everybody_and_says_so_until_there_is_a_new_one() {
+    let (mut server, pki) = with_own_authority().await;
+    pki.renew_list(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    write_authority(&server, &pki);
+    let checked = server.run(&["check-config"]);
+    assert_eq!(checked.status, Some(0), "{checked:?}");
+    assert!(checked.stdout.contains("1 CAs, 1 revocation lists") && checked.stdout.contains("over since"));
+    server.start();
+    assert!(!is_served(&server, "bank").await);
+    let (status, states) = server.states().await;
+    assert!(status == 503 && states.contains_key("nobody-admitted"), "{states:?}");
+    assert!(states["revocation-list"].contains("over since"), "{states:?}");
+    assert!(server.admin("/health").await.body.starts_with(b"alarm: "));
+    assert!(server.stderr().contains("over since"), "{}", server.stderr());
+    let metrics = server.admin("/metrics").await.body;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    assert!(metrics.contains("miaoxiang_expires_seconds{what=\"revocation-list\"} -"), "{metrics}");
+
+    pki.renew_list(SystemTime::now() + Duration::from_secs(3 * 86_400)).unwrap();
+    write_authority(&server, &pki);
+    eventually("the new list is in force", || async { is_served(&server, "bank").await.then_some(()) }).await;
+    let (status, states) = server.states().await;
+    assert!(status == 200 && states["revocation-list"].contains("(2 days)"), "{states:?}");
+    assert!(server.admin("/health").await.body.starts_with(b"ok\nnote: revocation list of "));
+
+    // With a grace a list that is over is taken for so long.
+    assert_eq!(server.stop(), Some(0));
+    server.configure(|config| config.tls.crl_grace_hours = 1);
+    pki.renew_list(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    write_authority(&server, &pki);
+    server.start();
+    assert!(is_served(&server, "bank").await);
+    let (status, states) = server.states().await;
+    assert!(status == 200 && states["revocation-list"].contains("taken until"), "{states:?}");
+}
+
+#[tokio::test]
+async fn an_ended_server_certificate_is_not_served() {
+    let mut server = Setup::new().prepare().await;
+    let pki = DevelopmentPki::create_missing(server.folder.join("pki")).unwrap();
+    let now = SystemTime::now();
+    let past = Validity { from: now - Duration::from_secs(7_200), until: now - Duration::from_secs(3_600) };
+    pki.issue_client("ended", &[server.organisation("bank")], past).unwrap();
+    server.configure(|config| {
+        config.tls.certificate = "pki/clients/ended.pem".into();
+        config.tls.key = "pki/clients/ended.key".into();
+    });
+    for refused in [server.start_refused(), server.run(&["check-config"])] {
+        assert_eq!(refused.status, Some(64), "{refused:?}");
+        assert!(
+            refused.stderr.contains("ended.pem") && refused.stderr.contains("has ended 20"),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_higher_trust_bundle_is_taken_in_and_a_lower_one_is_not() {
+    let mut server = Setup::new().prepare().await;
+    server.start();
+    let file = server.config.path(&server.config.keys.trust_bundle);
+    let old = fs::read_to_string(&file).unwrap();
+    let keys = exchange::app::key_folder(&server.config).unwrap();
+    let anchor = fs::read_to_string(server.config.path(&server.config.keys.trust_anchor)).unwrap();
+    let anchor: verifier::note::VerifierKey = anchor.trim().parse().unwrap();
+    let sign = |change: &dyn Fn(&mut verifier::trust::TrustBundle)| {
+        let mut bundle = server.trust.bundle().clone();
+        change(&mut bundle);
+        certs::trust::sign_bundle(&bundle, anchor.name(), &keys.load("trust").unwrap()).unwrap()
+    };
+    let new = sign(&|bundle| bundle.sequence += 1);
+    fs::write(&file, &new).unwrap();
+    eventually("the new bundle is served", || async {
+        (server.public("/v1/trust-bundle").await.body == new).then_some(())
+    })
+    .await;
+    // Lower, of the same sequence with another content, without a key that signs here, and no bundle at all.
+    let other = sign(&|bundle| (bundle.sequence, bundle.journal_index) = (bundle.sequence + 1, 7));
+    let unlisted = sign(&|bundle| (bundle.sequence, bundle.issuers) = (bundle.sequence + 2, Vec::new()));
+    for (text, word) in [
+        (old, "sequence"),
+        (other, "another content"),
+        (unlisted, "signing key"),
+        (String::new(), "not good"),
+    ] {
+        fs::write(&file, text).unwrap();
+        eventually("the bundle is refused", || async {
+            server.states().await.1.get("reload-failed").filter(|words| words.contains(word)).cloned()
+        })
+        .await;
+        assert_eq!(server.public("/v1/trust-bundle").await.body, new);
+    }
+    fs::write(&file, &new).unwrap();
+    eventually("all is well", || async {
+        (!server.states().await.1.contains_key("reload-failed")).then_some(())
+    })
+    .await;
 }

@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
+use exchange::config::WitnessAddress;
 use exchange::succession::{close_statement, open_statement};
 use exchange::witness::{Submission, Witness};
 use ledger::Tail;
@@ -20,11 +23,13 @@ use tests::{
 use verifier::checkpoint::Checkpoint;
 use verifier::leaf::{LeafKind, statement_leaf};
 use verifier::merkle::{leaf_hash, verify_consistency, verify_inclusion};
-use verifier::note::SignedNote;
+use verifier::note::{CosignerKey, SignedNote};
 use verifier::proof::{TlogProof, parse_nodes};
 
 /// Exit status of a start that finds the log older or other than its witnesses have seen it.
 const ROLLED_BACK: i32 = 65;
+/// Exit status of a serving exchange whose log is proven to be another than its witnesses have seen.
+const STOPPED: i32 = 74;
 
 /// A server under two witnesses, both of which must cosign.
 struct World {
@@ -265,6 +270,92 @@ async fn a_log_that_went_back_is_refused_at_start_and_left_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_log_that_went_back_and_outgrew_its_witness_stops_when_the_witness_is_back() {
+    let mut world = World::new().await;
+    let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
+    assert_eq!(world.server.stop(), Some(0));
+    let aside = world.server.folder.with_file_name("aside");
+    copy(&world.server.folder, &aside);
+    world.server.start();
+    world.use_one(&license, "later").await;
+    assert_eq!(world.server.stop(), Some(0));
+    world.witnesses.iter_mut().for_each(WitnessProcess::kill);
+    fs::rename(&world.server.folder, aside.with_file_name("newest")).unwrap();
+    fs::rename(&aside, &world.server.folder).unwrap();
+
+    // Nobody can tell, and it grows beyond what the witnesses hold.
+    world.server.start();
+    for _ in 0..8 {
+        world.server.party("bank").send(&license.verify_envelope()).await.expect(200);
+    }
+    let (status, states) = world.server.states().await;
+    assert!(status == 200 && states.contains_key("witness-behind"), "{states:?}");
+    world.witnesses[0].start();
+    assert_eq!(world.server.exit_status(), Some(STOPPED), "{}", world.server.stderr());
+    let said = world.server.stderr();
+    assert!(said.contains("did not grow from") && said.contains("bears this log's signature"), "{said}");
+    assert!(!said.contains("two.example has cosigned"), "only one was back: {said}");
+}
+
+/// A witness in name only: it has cosigned more than there is, and shows nothing.
+fn liar() -> WitnessAddress {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            std::thread::spawn(move || {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let (mut head, mut length) = (String::new(), 0);
+                    while !head.ends_with("\r\n\r\n") {
+                        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    for line in head.lines() {
+                        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length: ") {
+                            length = value.parse().unwrap();
+                        }
+                    }
+                    std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap();
+                    let answer = match head.starts_with("POST") {
+                        true => "HTTP/1.1 409 Conflict\r\ncontent-length: 7\r\n\r\n999999\n",
+                        false => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                    };
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    WitnessAddress { url, key: CosignerKey::ed25519("liar.example", &[7; 32]).unwrap() }
+}
+
+#[tokio::test]
+async fn a_status_alone_raises_an_alarm_and_stops_nothing() {
+    let mut server = Setup::new().prepare().await;
+    server.configure(|config| {
+        config.quorum = 1;
+        config.witnesses = vec![liar()];
+    });
+    server.start();
+    let license = draft(&natural()).issue(&mut server.party("issuer")).await;
+    for _ in 0..3 {
+        server.party("bank").send(&license.verify_envelope()).await.expect(200);
+        let (status, states) = server.states().await;
+        let words = states.get("witness-contradicts").unwrap_or_else(|| panic!("{states:?}"));
+        assert!(status == 200 && words.contains("liar.example") && words.contains("999999"), "{words}");
+    }
+    let health = server.admin("/health").await.expect(200);
+    assert!(health.body.starts_with(b"alarm: witness liar.example says"), "{:?}", health.body);
+    assert_eq!(server.metric("miaoxiang_witness_contradicts", &[("witness", "liar.example")]).await, 1);
+    assert!(server.stderr().contains("a witness contradicts the log"), "{}", server.stderr());
+    assert_eq!(server.stop(), Some(0));
+}
+
+#[tokio::test]
 async fn a_closed_log_takes_nothing_more_and_its_successor_goes_on() {
     let mut world = World::new().await;
     let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
@@ -293,6 +384,8 @@ async fn a_closed_log_takes_nothing_more_and_its_successor_goes_on() {
     world.server.start();
     let reply = world.server.party("bank").send(&license.verify_envelope()).await;
     assert_eq!((reply.status, reply.code()), (503, "log-closed"));
+    let (status, states) = world.server.states().await;
+    assert!(status == 503 && states["closed"].contains("successor"), "{states:?}");
     let bundle = world.server.public(&format!("/v1/log/proof/{}", old.size - 1)).await.expect(200);
     let proof = TlogProof::parse(std::str::from_utf8(&bundle.body).unwrap()).unwrap();
     let statement = close_statement(&world.server.config.origin);
@@ -359,13 +452,13 @@ async fn a_log_that_went_back_is_given_up_for_a_successor() {
 #[tokio::test]
 async fn a_witness_that_never_answers_holds_up_nobody() {
     let mut server = Setup::new().prepare().await;
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let good = WitnessProcess::start_new("good.example", &server.log_key());
     server.configure(|config| {
         config.quorum = 1;
         let mut other = good.configured();
         other.url = format!("http://{}", silent.local_addr().unwrap());
-        other.key = verifier::note::CosignerKey::ed25519("silent.example", &[7; 32]).unwrap();
+        other.key = CosignerKey::ed25519("silent.example", &[7; 32]).unwrap();
         config.witnesses = vec![other, good.configured()];
     });
     server.start();

@@ -219,6 +219,7 @@ impl Setup {
             organisations,
             env: self.env,
             descriptors: self.descriptors,
+            words: Vec::new(),
             stderr: NamedTempFile::new().unwrap(),
             child: None,
             data: nowhere,
@@ -247,6 +248,7 @@ pub struct Server {
     organisations: BTreeMap<String, Uscc>,
     env: Vec<(String, String)>,
     descriptors: Option<u32>,
+    words: Vec<String>,
     stderr: NamedTempFile,
     child: Option<Child>,
     /// Its data listener.
@@ -421,7 +423,7 @@ impl Server {
         assert!(self.child.is_none(), "the server is running");
         let mut command = limited(command(), self.descriptors);
         command.args(["serve", "--development", "--listen", "127.0.0.1:0", "--data"]).arg(&self.folder);
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.words).envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdout(Stdio::piped()).stderr(self.stderr.reopen().unwrap());
         self.child = Some(command.spawn().unwrap());
     }
@@ -453,6 +455,20 @@ impl Server {
         };
         (self.data, self.public, self.admin) = (address("data"), address("public"), address("admin"));
         Ok(())
+    }
+
+    /// Sets further words of the command for its next start.
+    pub fn set_words(&mut self, words: &[&str]) {
+        self.words = words.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// The states of `/ready`, its status, and the words of one state.
+    pub async fn states(&self) -> (u16, BTreeMap<String, String>) {
+        let ready = self.admin("/ready").await;
+        let states = ready.json["states"].as_array().unwrap_or_else(|| panic!("no states: {}", ready.json));
+        let text = |state: &Value, member: &str| state[member].as_str().unwrap().to_owned();
+        let states = states.iter().map(|state| (text(state, "state"), text(state, "words"))).collect();
+        (ready.status, states)
     }
 
     /// Sets a variable of the process for its next start; `None` takes it away.

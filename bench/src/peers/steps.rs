@@ -38,7 +38,8 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
     let ledger = world.gateway.ledger();
     let (register, types) =
         (Documents::new(DocumentKind::Participant), Documents::new(DocumentKind::LicenseType));
-    let context = Context { ledger, trust: &world.trust, retention_ms: 0 };
+    let trust = exchange::current::Current::new(world.trust.clone());
+    let context = Context { ledger, trust: &trust, retention_ms: 0 };
     let bodies: Vec<Vec<u8>> = world
         .verify
         .iter()

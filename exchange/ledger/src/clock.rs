@@ -8,18 +8,23 @@ use crate::ledger::OpenError;
 
 /// A journal may rest this long, ms; a clock that is further ahead is asked about.
 const MAX_REST_MS: u64 = 90 * 86_400_000;
+/// And this long, ms, when nobody keeps the clock.
+const MAX_UNKEPT_REST_MS: u64 = 72 * 3_600_000;
 /// A clock that is corrected by so much goes unasked, ms; journal time then stands until the clock has caught up.
 const MAX_STEP_BACK_MS: u64 = 5 * 60_000;
 
 /// Whether a start may believe a clock, given the time of the journal's last entry; `None` when there is none.
-pub(crate) fn check(now_ms: u64, last_ms: Option<u64>) -> Result<(), OpenError> {
+pub(crate) fn check(now_ms: u64, last_ms: Option<u64>, is_kept: fn() -> bool) -> Result<(), OpenError> {
     let Some(last_ms) = last_ms else { return Ok(()) };
-    let refuse = |how| OpenError::Clock { clock: now_ms / 1_000, how, journal: last_ms / 1_000 };
+    let refuse = |how| OpenError::Clock { clock: now_ms, how, journal: last_ms };
     if now_ms.saturating_add(MAX_STEP_BACK_MS) < last_ms {
         return Err(refuse("behind"));
     }
     if now_ms > last_ms.saturating_add(MAX_REST_MS) {
         return Err(refuse("more than 90 days after"));
+    }
+    if now_ms > last_ms.saturating_add(MAX_UNKEPT_REST_MS) && !is_kept() {
+        return Err(refuse("not known to be synchronised and more than 72 hours after"));
     }
     Ok(())
 }

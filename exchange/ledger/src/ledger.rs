@@ -92,6 +92,9 @@ pub struct Options {
     pub index_roots: Option<Duration>,
     /// Start although the clock is far ahead of the journal or behind it: the operator has looked at it.
     pub accept_clock: bool,
+    /// Asked when the clock is more than 72 h after the journal's last entry: whether it is known to be right by other
+    /// means, such as a time service. The default always says so.
+    pub clock_is_kept: fn() -> bool,
     /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
     /// that returns leaves a ledger that refuses everything as stopped.
     pub on_fatal: fn(&str),
@@ -123,6 +126,7 @@ impl Options {
             idempotency_per_organisation: 1_000_000,
             index_roots: None,
             accept_clock: false,
+            clock_is_kept: || true,
             on_fatal: exit,
             least_size: 0,
             hooks: Hooks::default(),
@@ -313,19 +317,25 @@ pub enum OpenError {
     /// The clock is not where the journal's last entry lets it be (operator): entries made by it could not be unmade, as
     /// journal time never goes back.
     #[error(
-        "the clock says {clock}, {how} the journal's last entry at {journal} (seconds since 1970): set it, or accept it"
+        "the clock says {}, {how} the journal's last entry of {}: set the clock, or start once with --accept-clock if it is \
+         right; nothing was changed",
+        moment(.clock), moment(.journal)
     )]
     Clock {
-        /// Seconds since 1970 by the clock.
+        /// By the clock, ms since 1970.
         clock: u64,
-        /// "behind" or "more than 90 days after".
+        /// How it stands to the journal: behind it, or too far after it.
         how: &'static str,
-        /// Seconds since 1970 by the journal.
+        /// By the journal, ms since 1970.
         journal: u64,
     },
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
     #[error("{0}")]
     Guard(&'static str),
+}
+
+fn moment(ms: &u64) -> String {
+    schemas::date::rfc3339(*ms)
 }
 
 impl OpenError {
@@ -375,6 +385,8 @@ pub struct Health {
     pub stopped: Option<String>,
     /// Commands waiting.
     pub queue: usize,
+    /// How many may wait; more are refused as overloaded.
+    pub queue_capacity: usize,
     /// Durable entries that the restart image does not hold yet; 0 without an image.
     pub image_lag: u64,
     /// Closed segments that the scrub found damaged or gone.
@@ -1043,6 +1055,7 @@ impl Ledger {
             journal_full: inner.keeper.is_full(),
             stopped: inner.stop.cause(),
             queue: inner.sender.len(),
+            queue_capacity: inner.sender.capacity().unwrap_or(usize::MAX),
             damaged_segments: inner.scrub.damaged(),
             damaged_tiles: inner.scrub.damaged_tiles(),
             failing: inner.failing.list(),

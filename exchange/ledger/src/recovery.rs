@@ -318,7 +318,10 @@ impl Found {
     /// Refuses a clock that the journal's last entry contradicts.
     pub(crate) fn check_clock(&self, options: &Options, end: &End) -> Result<(), OpenError> {
         let last_ms = (end.cursor.frontier.size() > 0).then_some(end.cursor.time_ms);
-        if options.accept_clock { Ok(()) } else { clock::check(options.hooks.now_ms(), last_ms) }
+        if options.accept_clock {
+            return Ok(());
+        }
+        clock::check(options.hooks.now_ms(), last_ms, options.clock_is_kept)
     }
 
     /// The frames that the start copies.

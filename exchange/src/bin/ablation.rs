@@ -54,6 +54,7 @@ fn serve(cli: &Cli) -> anyhow::Result<()> {
     }
     let mut config = Config::load(&cli.data.join("config.toml"))?;
     config.listen = Listen::at(cli.listen)?;
+    config.development = true;
     let metrics = app::install_metrics()?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let signals = Signals::catch()?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::app::{self, App, Exit, Signals};
+use crate::app::{self, App, Signals};
 use crate::config::{Config, Listen};
 use crate::quickstart;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -28,27 +28,12 @@ pub fn serve(
     let mut config = place.load()?;
     config.accept_clock = accept_clock;
     config.moved = moved;
+    config.development = development;
     if let Some(listen) = listen {
         config.listen = Listen::at(listen)?;
     }
-    if !development {
-        refuse_development_keys(&config)?;
-    }
     let metrics = app::install_metrics()?;
     runtime()?.block_on(run(&config, metrics))
-}
-
-fn refuse_development_keys(config: &Config) -> anyhow::Result<()> {
-    for path in [&config.tls.certificate, &config.tls.client_ca] {
-        let path = config.path(path);
-        if certs::pki::is_development(&app::read(&path)?) {
-            let path = path.display();
-            return Err(Exit::usage(format_args!(
-                "{path} is of the development PKI; serve it with --development only"
-            )));
-        }
-    }
-    Ok(())
 }
 
 async fn run(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<()> {

@@ -360,6 +360,18 @@ fn a_clock_that_the_journal_contradicts_is_refused_unless_accepted() {
         let message = "more than 90 days after the journal's last entry";
         refused(&at(NOW_MS + 400 * DAY_MS), "400 days ahead", message);
     }
+    // A clock that nobody keeps is asked about sooner.
+    let unkept = |ms| Options { clock_is_kept: || false, ..at(ms, folder) };
+    let message = "not known to be synchronised and more than 72 hours after the journal's last entry";
+    refused(&unkept(NOW_MS + 80 * DAY_MS), "80 days ahead", message);
+    refused(&unkept(NOW_MS + 3 * DAY_MS + 1), "three days ahead", message);
+    for options in
+        [unkept(NOW_MS + 3 * DAY_MS), Options { accept_clock: true, ..unkept(NOW_MS + 80 * DAY_MS) }]
+    {
+        let dir = TempDir::new().unwrap();
+        copy(folder, dir.path());
+        open_with(Options { folder: dir.path().to_owned(), ..options }).0.close();
+    }
     // A small correction and a long rest are nobody's mistake.
     for ms in [NOW_MS - 60_000, NOW_MS + 80 * DAY_MS] {
         let dir = TempDir::new().unwrap();

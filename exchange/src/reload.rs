@@ -1,0 +1,381 @@
+//! The files that a serving exchange takes in anew: TLS certificates, their key and the client authorities with their
+//! revocation lists; the trust bundle with the signing keys that it lists.
+//!
+//! They are read when they have changed, and when somebody asks. A file that cannot be used changes nothing: what was
+//! read before stays in force, and log, metric and `/ready` say so.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::gauge;
+use rustls::ServerConfig;
+use tokio::sync::{Notify, watch};
+
+use crate::app::{self, Exit, Trusted};
+use crate::config::Config;
+use crate::current::Current;
+use crate::expiry::{self, Ending, Told};
+use crate::gateway::Gateway;
+use crate::tls::{self, Authorities, ServerIdentity, TlsError};
+
+/// Gauge: 1 while changed files cannot be used and older ones are in force; label `what` (`tls`, `trust`).
+pub const RELOAD_FAILED: &str = "miaoxiang_reload_failed";
+
+/// How often the files are looked at. A change is taken in when it has rested for one look, so that a certificate and its
+/// key may be replaced one after the other.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// The TLS files of a configuration, read and checked.
+pub struct TlsFiles {
+    /// The server's certificate with its key.
+    pub identity: ServerIdentity,
+    /// Who signs clients' certificates.
+    pub authorities: Authorities,
+}
+
+impl TlsFiles {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`Exit`] with [`app::EXIT_USAGE`]: a file cannot be read, holds something that is not used, is of the development PKI
+    /// without leave, or nobody could connect with it now.
+    pub fn load(config: &Config) -> anyhow::Result<Self> {
+        let now = now();
+        let (certificate, key) = (config.path(&config.tls.certificate), config.path(&config.tls.key));
+        let client_ca = config.path(&config.tls.client_ca);
+        let texts = [&certificate, &key, &client_ca].map(|path| app::read(path));
+        let [certificate_text, key_text, client_ca_text] = texts;
+        let (certificate_text, client_ca_text) = (certificate_text?, client_ca_text?);
+        for (path, text) in [(&certificate, &certificate_text), (&client_ca, &client_ca_text)] {
+            if !config.development && certs::pki::is_development(text) {
+                let why = "is of the development PKI; serve it with --development only";
+                return Err(Exit::usage(format!("{} {why}", path.display())));
+            }
+        }
+        let named = |error: TlsError| {
+            let path = match error {
+                TlsError::Pem { what: tls::KEY, .. } => &key,
+                TlsError::Pem { what: tls::CA, .. } | TlsError::ClientCa(_) => &client_ca,
+                _ => &certificate,
+            };
+            Exit::usage(format!("{}: {error}", path.display()))
+        };
+        let identity = ServerIdentity::parse(&certificate_text, &key_text?).map_err(named)?;
+        let grace = Duration::from_secs(u64::from(config.tls.crl_grace_hours) * 3_600);
+        let authorities = Authorities::parse(&client_ca_text, grace).map_err(named)?;
+        for one in &identity.described {
+            let wrong = match now {
+                now if now >= one.until => Some(("has ended", one.until)),
+                now if now < one.from => Some(("is good only from", one.from)),
+                _ => None,
+            };
+            if let Some((how, at)) = wrong {
+                let at = schemas::date::rfc3339(at.saturating_mul(1_000));
+                let what = format!("{}: the server certificate {}", certificate.display(), one.name);
+                return Err(Exit::usage(format!("{what} {how} {at}: no client would connect")));
+            }
+        }
+        if authorities.roots().all(|root| now >= root.until) {
+            return Err(Exit::usage(format!("{}: every client CA has ended", client_ca.display())));
+        }
+        let files = Self { identity, authorities };
+        // Whether certificate and key belong together.
+        files.data().map_err(named)?;
+        Ok(files)
+    }
+
+    /// TLS of the data listener.
+    ///
+    /// # Errors
+    /// [`TlsError`]
+    pub fn data(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        let authorities = Some(&self.authorities);
+        #[cfg(feature = "bench-ablation")]
+        let authorities = authorities
+            .filter(|_| !crate::ablation::is_without(crate::ablation::Without::ClientCertificates));
+        tls::server_config_of(&self.identity, authorities)
+    }
+
+    /// TLS of the public listener.
+    ///
+    /// # Errors
+    /// [`TlsError`]
+    pub fn public(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        tls::server_config_of(&self.identity, None)
+    }
+}
+
+/// Which files a reader has seen: modification time, length and inode of each.
+type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
+
+fn stamps(paths: &[PathBuf]) -> Stamps {
+    let stamp = |path: &PathBuf| {
+        let data = fs::metadata(path).ok()?;
+        Some((data.mtime(), data.mtime_nsec(), data.len(), data.ino()))
+    };
+    paths.iter().map(stamp).collect()
+}
+
+/// Files that are taken in together.
+struct Watched {
+    what: &'static str,
+    paths: Vec<PathBuf>,
+    /// As they were when they were read last.
+    read: Stamps,
+    /// As they were at the last look.
+    seen: Stamps,
+}
+
+impl Watched {
+    fn new(what: &'static str, paths: Vec<PathBuf>) -> Self {
+        let read = stamps(&paths);
+        Self { what, paths, seen: read.clone(), read }
+    }
+
+    /// Whether they are to be read now.
+    fn is_due(&mut self, asked: bool) -> bool {
+        let now = stamps(&self.paths);
+        let rests = now == self.seen;
+        self.seen = now;
+        let due = asked || rests && self.seen != self.read;
+        if due {
+            self.read.clone_from(&self.seen);
+        }
+        due
+    }
+}
+
+/// What is known of the files in force, for `/ready` and `/health`.
+#[derive(Default)]
+pub struct Standing {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tls: Option<Arc<TlsFiles>>,
+    endings: Vec<Ending>,
+    failed: BTreeMap<&'static str, String>,
+}
+
+impl Standing {
+    /// Everything that ends.
+    pub fn endings(&self) -> Vec<Ending> {
+        self.lock().endings.clone()
+    }
+
+    /// Why changed files are not in force, by what they are.
+    pub fn failed(&self) -> Vec<(&'static str, String)> {
+        self.lock().failed.iter().map(|(what, why)| (*what, why.clone())).collect()
+    }
+
+    /// Whether any client certificate can be good now.
+    pub fn admits(&self, now: u64) -> bool {
+        self.lock().tls.as_ref().is_none_or(|tls| tls.authorities.admit(now))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes changed files in.
+pub struct Reloader {
+    config: Config,
+    gateway: Arc<Gateway>,
+    data: Current<ServerConfig>,
+    public: Current<ServerConfig>,
+    trust_text: Current<str>,
+    standing: Arc<Standing>,
+    asked: Notify,
+}
+
+/// The files as they were when they were read last.
+pub struct Watch {
+    tls: Watched,
+    trust: Watched,
+    told: Told,
+}
+
+impl Watch {
+    /// Before the files are read for the first time, so that no change falls between.
+    pub fn begin(config: &Config) -> Self {
+        let path = |path: &PathBuf| config.path(path);
+        let (tls, keys) = (&config.tls, &config.keys);
+        Self {
+            tls: Watched::new("tls", vec![path(&tls.certificate), path(&tls.key), path(&tls.client_ca)]),
+            trust: Watched::new("trust", vec![path(&keys.trust_bundle), path(&keys.trust_anchor)]),
+            told: Told::default(),
+        }
+    }
+}
+
+impl Reloader {
+    /// Begins with the TLS files that were read at start. What is in force for each listener is in [`Reloader::tls`].
+    ///
+    /// # Errors
+    /// [`TlsError`]
+    pub fn new(
+        config: &Config,
+        gateway: Arc<Gateway>,
+        files: TlsFiles,
+        trust_text: Current<str>,
+    ) -> Result<Self, TlsError> {
+        let standing = Standing::default();
+        let (data, public) = (Current::new(files.data()?), Current::new(files.public()?));
+        standing.lock().tls = Some(Arc::new(files));
+        let reloader = Self {
+            config: config.clone(),
+            gateway,
+            data,
+            public,
+            trust_text,
+            standing: Arc::new(standing),
+            asked: Notify::new(),
+        };
+        // What ends is known before the first question.
+        reloader.look_at_ends();
+        Ok(reloader)
+    }
+
+    /// TLS of the data and the public listener.
+    pub fn tls(&self) -> [Current<ServerConfig>; 2] {
+        [self.data.clone(), self.public.clone()]
+    }
+
+    /// What is known of the files.
+    pub fn standing(&self) -> Arc<Standing> {
+        Arc::clone(&self.standing)
+    }
+
+    /// Has the files read at once, whether they changed or not.
+    pub fn ask(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Takes changes in until `stop`.
+    pub async fn follow(self: Arc<Self>, mut files: Watch, mut stop: watch::Receiver<bool>) {
+        self.tell(&mut files.told);
+        loop {
+            let asked = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.asked.notified() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            let this = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || {
+                this.look(&mut files, asked);
+                files
+            });
+            files = match looked.await {
+                Ok(files) => files,
+                Err(error) => {
+                    tracing::error!(%error, "files are no longer taken in: restart to have changes in force");
+                    self.standing.lock().failed.insert("tls", "files are no longer taken in".to_owned());
+                    return;
+                }
+            };
+        }
+    }
+
+    fn look(&self, files: &mut Watch, asked: bool) {
+        if files.tls.is_due(asked) {
+            let taken = TlsFiles::load(&self.config).and_then(|files| {
+                let (data, public) = (files.data()?, files.public()?);
+                self.data.replace(data);
+                self.public.replace(public);
+                self.standing.lock().tls = Some(Arc::new(files));
+                Ok(())
+            });
+            self.note(files.tls.what, taken);
+        }
+        if files.trust.is_due(asked) {
+            self.note(files.trust.what, self.trust());
+        }
+        self.tell(&mut files.told);
+    }
+
+    /// Puts the trust bundle on disk in force, and the signing keys that it lists.
+    fn trust(&self) -> anyhow::Result<()> {
+        let now = self.gateway.trust().get();
+        let Trusted { text, trust, signers } = Trusted::load(&self.config, now.sequence)?;
+        let same = *text == *self.trust_text.get();
+        let higher = trust.sequence > now.sequence;
+        anyhow::ensure!(same || higher, "sequence {} is in force with another content", now.sequence);
+        // Checkers first: what the new keys sign can be checked when it leaves.
+        self.trust_text.replace(text);
+        self.gateway.trust().replace(trust);
+        self.gateway.signers().replace(signers);
+        Ok(())
+    }
+
+    fn note(&self, what: &'static str, taken: anyhow::Result<()>) {
+        let failed = gauge!(RELOAD_FAILED, "what" => what);
+        match taken {
+            Ok(()) => {
+                failed.set(0.0);
+                self.standing.lock().failed.remove(what);
+                tracing::info!(what, "files on disk are in force");
+            }
+            Err(error) => {
+                failed.set(1.0);
+                tracing::error!(
+                    what,
+                    error = format!("{error:#}"),
+                    "changed files cannot be used: the older ones stay in force"
+                );
+                self.standing.lock().failed.insert(what, format!("{error:#}"));
+            }
+        }
+    }
+
+    fn tell(&self, told: &mut Told) {
+        let now = self.look_at_ends();
+        told.tell(&self.standing.endings(), now);
+    }
+
+    /// Notes what ends; the second for which that holds.
+    fn look_at_ends(&self) -> u64 {
+        let (trust, signers, now) = (self.gateway.trust().get(), self.gateway.signers().get(), now());
+        let mut standing = self.standing.lock();
+        if let Some(tls) = &standing.tls {
+            standing.endings = expiry::endings(tls, &trust, signers.organisations(), now);
+        }
+        now
+    }
+}
+
+/// Everything that a configuration names, read and checked as a start does, in lines for a person.
+///
+/// # Errors
+/// What a start would refuse.
+pub fn report(config: &Config) -> anyhow::Result<Vec<String>> {
+    let now = now();
+    let files = TlsFiles::load(config)?;
+    let Trusted { trust, signers, .. } = Trusted::load(config, 0)?;
+    let (roots, lists) = (files.authorities.roots().count(), files.authorities.lists().count());
+    let mut lines = vec![format!(
+        "{}: {roots} CAs, {lists} revocation lists",
+        config.path(&config.tls.client_ca).display()
+    )];
+    for (list, revoked, known) in files.authorities.lists() {
+        let of = if known { "" } else { ", which is no CA of this file" };
+        lines.push(format!("revocation list of {}{of}: {revoked} revoked", list.name));
+    }
+    if lists > 0 {
+        lines.extend(files.authorities.without_list().map(|name| {
+            format!("warning: client CA {name} has no revocation list here: its clients are refused, as others have one")
+        }));
+    }
+    lines.extend(expiry::lines(expiry::endings(&files, &trust, signers.organisations(), now), now));
+    Ok(lines)
+}
+
+/// Now, seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
