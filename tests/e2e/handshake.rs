@@ -182,7 +182,7 @@ async fn with_own_authority() -> (Server, DevelopmentPki) {
 }
 
 async fn is_served(server: &Server, name: &str) -> bool {
-    let call = tests::Call::raw(schemas::routes::Route::Verify, "{}");
+    let call = Call::raw(Route::Verify, "{}");
     server.party(name).try_send(&call).await.is_ok()
 }
 

@@ -1,6 +1,7 @@
 //! What is said of a handshake that failed: one line with the peer, the cause in words and whose certificate it was, and
 //! only so many of them.
 
+use crate::tls::AuthoritiesEnded;
 use certs::pki::OrganisationError;
 use rustls::{CertificateError, Error};
 use std::borrow::Cow;
@@ -74,6 +75,7 @@ impl Failure {
             return Self::new("bad-organisation", format!("it names no organisation: {organisation}"));
         }
         let cause = match error {
+            Bad::Other(other) if other.0.is::<AuthoritiesEnded>() => "every configured client CA has ended",
             Bad::Expired | Bad::ExpiredContext { .. } => "the client certificate has expired",
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => "the client certificate is not valid yet",
             Bad::Revoked => "the client certificate is revoked",
