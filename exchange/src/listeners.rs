@@ -78,7 +78,7 @@ impl Shared {
             journal_full = health.journal_full,
             epoch = ledger.state().epoch(),
             epoch_destroyed = ledger.state().epoch_destroyed(),
-            connections = %connections.join(", "),
+            connections = connections.join(", "),
             health = health_text(&conditions(self)).trim_end().replace('\n', "; "),
             "state"
         );
