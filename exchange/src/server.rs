@@ -19,8 +19,8 @@ use bytes::Bytes;
 use drive::{End, drive};
 use failed::{Failure, Lines};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HOST, HeaderValue, RETRY_AFTER};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
@@ -60,7 +60,7 @@ pub const REFUSED: &str = "miaoxiang_connections_refused_total";
 /// `too-much-untaken` for answers that are not taken, `control-flood`, `http2-…` for a GOAWAY with that error.
 pub const CLOSED: &str = "miaoxiang_connections_closed_total";
 /// Counter of requests that the listener answers by itself, without a decision; labels `listener`, `reason`:
-/// `malformed-http`, `head-too-large`, `bad-host`, `untaken`.
+/// `malformed-http`, `head-too-large`, `bad-host`, `expectation-failed`, `untaken`.
 pub const TURNED_AWAY: &str = "miaoxiang_requests_turned_away_total";
 /// Counter of panics in handlers and connections; label `listener`.
 pub const PANICS: &str = "miaoxiang_panics_total";
@@ -81,6 +81,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const HTTP2_HEADER_SHARE: usize = 4;
 /// What HTTP/2 reckons a header with beside its bytes (RFC 9113 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
+/// How long an HTTP/2 client may wait for a `100 Continue`, which hyper cannot send, before it is told to go on without.
+const EXPECT_PATIENCE: Duration = Duration::from_secs(2);
 /// Rest after a failed accept: the usual cause is that file descriptors are used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for a connection that gives way to a new one: it ends as soon as a thread has time for it.
@@ -301,7 +303,9 @@ impl Server {
             let server = Arc::clone(self);
             let activity = Arc::clone(&activity);
             move |request| {
-                answer(Arc::clone(&server), activity.begin(), handler.clone(), peer.clone(), request)
+                let share = activity.begin();
+                let waits = waits_for_a_word(&request, &share);
+                answer(Arc::clone(&server), share, waits, handler.clone(), peer.clone(), request)
             }
         });
         let limits = &self.limits;
@@ -438,6 +442,7 @@ struct NoRoom;
 async fn answer<H, F>(
     server: Arc<Server>,
     mut share: Share,
+    waits: Option<u64>,
     handler: H,
     peer: Peer,
     request: Request<Incoming>,
@@ -461,7 +466,15 @@ where
                 Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
                 Err(_) => Poll::Ready(None),
             });
-        handled.await.unwrap_or_else(|| {
+        let handled = tokio::select! {
+            biased;
+            handled = handled => handled,
+            () = waited_for_a_word(waits, &share) => {
+                server.turned_away(Code::ExpectationFailed.name());
+                Some(problem(Code::ExpectationFailed))
+            }
+        };
+        handled.unwrap_or_else(|| {
             server.panicked();
             let mut response = Response::new(Full::default());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -471,6 +484,27 @@ where
     let (head, body) = response.into_parts();
     let body = share.answer(body, &server.limits).ok_or(NoRoom)?;
     Ok(Response::from_parts(head, body))
+}
+
+/// Whether a client may wait for the word to send its body: it expects one over HTTP/2. Then how many bodies had come on its
+/// connection before its request.
+fn waits_for_a_word(request: &Request<Incoming>, share: &Share) -> Option<u64> {
+    let expects = request.version() == Version::HTTP_2
+        && request.headers().contains_key(EXPECT)
+        && !request.body().is_end_stream();
+    if expects { share.bodies_before() } else { None }
+}
+
+/// Resolves when a client has waited for the word for long: nothing of a body has come on its connection since its request,
+/// so that the handler cannot have decided anything.
+async fn waited_for_a_word(waits: Option<u64>, share: &Share) {
+    if let Some(before) = waits {
+        sleep(EXPECT_PATIENCE).await;
+        if share.bodies() == before {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Why a request is no request of HTTP for us, whatever it asks.

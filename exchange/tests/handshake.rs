@@ -862,3 +862,30 @@ async fn what_is_no_request_gets_a_problem_and_is_counted() {
     drop(h2);
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_word_over_http2_is_told_to_go_on() {
+    let rig = Rig::start("expect", Limits::default()).await;
+    let mut stream = rig.connect_http2(rig.client("good", &[ONE])).await;
+    let mut asks = get(1, "/wait");
+    // A body is to follow, and it does not.
+    asks[4] = 0b100;
+    let expect = [&[0, 6][..], b"expect", &[12], b"100-continue"].concat();
+    asks.extend(&expect);
+    let length = u32::try_from(asks.len() - 9).unwrap().to_be_bytes();
+    asks[..3].copy_from_slice(&length[1..]);
+    stream.write_all(&[frame(SETTINGS, 0, 0, &[]), asks.clone()].concat()).await.unwrap();
+    rig.arrived.notified().await;
+    until(|| turned_away("expect", "expectation-failed") == 1).await;
+    // Who does not wait is not told so.
+    asks[8] = 3;
+    stream.write_all(&[asks, frame(0, 1, 3, b"{}")].concat()).await.unwrap();
+    rig.arrived.notified().await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    rig.release.notify_one();
+    stream.shutdown().await.unwrap();
+    let answers = rest(&mut stream).await;
+    assert!(holds(&answers, "expectation-failed") && holds(&answers, ONE), "{}", answers.escape_ascii());
+    assert_eq!(turned_away("expect", "expectation-failed"), 1);
+    rig.stop().await;
+}

@@ -141,6 +141,8 @@ numbered! {
         HeadTooLarge = 61 "head-too-large",
         /// Not a decision: the request has no `Host`, or more than one.
         BadHost = 62 "bad-host",
+        /// Not a decision: the client waits for a `100 Continue` that is not sent over HTTP/2.
+        ExpectationFailed = 63 "expectation-failed",
         /// Not a decision: the body broke off, or its framing is wrong.
         BrokenBody = 65 "broken-body",
         /// The issuing authority has no key in force that signs: the operator's to change, and no retry helps before.
@@ -206,6 +208,7 @@ impl Code {
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::HeadTooLarge => 431,
+            Self::ExpectationFailed => 417,
             Self::Overloaded
             | Self::JournalFull
             | Self::FactsChanged
@@ -293,6 +296,9 @@ impl Code {
             Self::MalformedHttp => "What arrived is not a request of HTTP.",
             Self::HeadTooLarge => "Request line and headers are too long: at most 16 KiB together.",
             Self::BadHost => "A request has exactly one Host header.",
+            Self::ExpectationFailed => {
+                "No 100 Continue is sent over HTTP/2: send the body at once, without Expect."
+            }
         }
     }
 }

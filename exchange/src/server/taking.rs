@@ -45,6 +45,10 @@ pub(super) struct Activity {
     /// Bytes that the socket has taken, and whether it takes no more for now.
     written: AtomicU64,
     blocked: AtomicBool,
+    /// HEADERS and DATA frames of HTTP/2 that have come, and the latter before the last of the former.
+    heads: AtomicU64,
+    bodies: AtomicU64,
+    bodies_before_head: AtomicU64,
     /// Why the connection is closed.
     closing: OnceLock<&'static str>,
     close: Notify,
@@ -65,6 +69,9 @@ impl Activity {
             taken: AtomicU64::new(0),
             written: AtomicU64::new(0),
             blocked: AtomicBool::new(false),
+            heads: AtomicU64::new(0),
+            bodies: AtomicU64::new(0),
+            bodies_before_head: AtomicU64::new(0),
             closing: OnceLock::new(),
             close: Notify::new(),
             no_more_requests: AtomicBool::new(false),
@@ -107,6 +114,13 @@ impl Activity {
         }
     }
 
+    /// So many HEADERS and DATA frames have come, of whatever stream, and so many of the latter before the last head.
+    pub(super) fn received(&self, heads: u64, bodies: u64, bodies_before_head: u64) {
+        self.heads.store(heads, Ordering::Relaxed);
+        self.bodies.store(bodies, Ordering::Relaxed);
+        self.bodies_before_head.store(bodies_before_head, Ordering::Relaxed);
+    }
+
     /// Whether nothing is in flight. If something is, the reader is woken when it no longer is.
     pub(super) fn is_idle_or_wakes(&self, reader: &Waker) -> bool {
         *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader.clone());
@@ -143,6 +157,19 @@ pub(super) struct Share {
 }
 
 impl Share {
+    /// DATA frames that had come before the head of this request, asked on its connection's task as soon as it begins;
+    /// `None` when another head came after it or was no request.
+    pub(super) fn bodies_before(&self) -> Option<u64> {
+        let activity = &self.activity;
+        let last = activity.heads.load(Ordering::Relaxed) == activity.started.load(Ordering::Relaxed);
+        last.then(|| activity.bodies_before_head.load(Ordering::Relaxed))
+    }
+
+    /// DATA frames that have come on the connection by now.
+    pub(super) fn bodies(&self) -> u64 {
+        self.activity.bodies.load(Ordering::Relaxed)
+    }
+
     /// Waits until the connection and the organisation have taken enough of their answers; false when they do not.
     pub(super) async fn promised(&mut self, limits: &Limits) -> bool {
         let mut waited = Duration::ZERO;

@@ -70,7 +70,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             }
             let new = into.filled().get(before..).unwrap_or_default();
             if !new.is_empty() || into.remaining() == 0 {
-                if !frames.read(new) {
+                let fits = frames.read(new);
+                this.activity.received(frames.heads, frames.bodies, frames.bodies_before_head);
+                if !fits {
                     this.activity.close("control-flood");
                     return Poll::Ready(Err(io::Error::other("too many control frames")));
                 }
@@ -255,6 +257,9 @@ struct Frames {
     /// Bytes of the payload that are still to come.
     payload: usize,
     budget: Budget,
+    heads: u64,
+    bodies: u64,
+    bodies_before_head: u64,
     end: End,
 }
 
@@ -267,6 +272,9 @@ impl Frames {
             have: 0,
             payload: 0,
             budget: Budget::new(burst),
+            heads: 0,
+            bodies: 0,
+            bodies_before_head: 0,
             end: End::NotYet,
         }
     }
@@ -302,8 +310,11 @@ impl Frames {
         const HEADERS: u8 = 1;
         const END_STREAM: u8 = 1;
         let [_, _, _, kind, flags, ..] = self.head;
+        self.bodies += u64::from(kind == DATA);
         match kind {
             HEADERS => {
+                self.heads += 1;
+                self.bodies_before_head = self.bodies;
                 self.budget.earn(CONTROL_PER_REQUEST);
                 true
             }
