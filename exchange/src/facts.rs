@@ -203,7 +203,7 @@ impl<'a> Facts<'a> {
                 }
                 for _ in 0..if matching { 0 } else { NAMED } {
                     black_box(self.license(*nobody));
-                    black_box(state.no_license());
+                    black_box(self.in_force(&state.no_license()));
                 }
                 // Without a license the denial concerns the holder named, who is looked up for that.
                 if matching {

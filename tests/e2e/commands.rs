@@ -857,7 +857,10 @@ async fn a_production_log_begins_without_types_and_with_its_own_bound_of_delays(
         command.output().unwrap().status.code()
     };
     assert_ne!(register(&config, 31), Some(0), "longer than the log allows");
-    // A successor of the log has the same bound.
+    // A successor of the log has the same bound. It takes the server's certificate along.
+    for name in ["server.pem", "server.key", "ca.pem"] {
+        fs::copy(server.folder.join("pki").join(name), fresh.join("pki").join(name)).unwrap();
+    }
     let close = command().args(["log", "close", "--yes", "--data"]).arg(&fresh).output().unwrap();
     assert_eq!(close.status.code(), Some(0), "{}", String::from_utf8_lossy(&close.stderr));
     let next = server.folder.with_file_name("next");

@@ -398,7 +398,7 @@ async fn a_license_type_is_published_by_two_operators() {
     std::fs::write(&file, again.to_string()).unwrap();
     let data = server.data.to_string();
     let file = file.to_str().unwrap().to_owned();
-    let added = server.run(&["type", "add", &file, "--reason", "测试", "--server", &data]);
+    let added = server.run(&["type", "add", &file, "--reason", "测试", "--json", "--server", &data]);
     assert_eq!(added.status, Some(0), "{added:?}");
     let added: Value = serde_json::from_str(&added.stdout).unwrap();
     let id = added["proposal"].as_str().unwrap().to_owned();

@@ -415,8 +415,7 @@ fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 async fn nothing_personal_stands_in_a_file_a_log_line_or_a_metric() {
     let mut server = setup().env("RUST_LOG", "trace").start().await;
     let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
-    let mut draft = draft(&natural());
-    draft.license.holders[0].0 = "测试绝不外传".to_owned();
+    let draft = draft(&natural()).of_name("测试绝不外传");
     let a = draft.issue(&mut issuer).await;
     let right = granted(&server, &mut portal, &a, "bank", |g| g["maxUses"] = json!(9)).await;
     let with_user = |call: Call| with(&call, |body| body["use"]["userName"] = json!("经办绝不外传"));

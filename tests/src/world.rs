@@ -97,6 +97,17 @@ impl Draft {
         &self.license.holders.first().unwrap().1
     }
 
+    /// The same with another name of its first holder, on the face too.
+    #[must_use]
+    pub fn of_name(mut self, name: &str) -> Self {
+        let license = &mut self.license;
+        let before = std::mem::replace(&mut license.holders.first_mut().unwrap().0, name.to_owned());
+        for (_, value) in license.fields.iter_mut().filter(|(_, value)| *value == before) {
+            *value = name.to_owned();
+        }
+        self
+    }
+
     /// Issues it.
     pub async fn issue(&self, issuer: &mut Party) -> Issued {
         Issued::new(self.clone(), &issuer.send(&self.call()).await.expect(201).json)
