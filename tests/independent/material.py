@@ -9,7 +9,7 @@ answer must have the documented status and shape. OUT gets:
     trust-bundle.note, log.vkey  the trust bundle, and the log's key from it, opened with the anchor in DATA
     exchanged/N.{request,answer} the bytes of every request and answer on the data listener
     envelopes/N.mxl              the envelope of every license issued
-    control/                     an envelope with a flipped bit, an answer with another answer's receipt
+    control/                     an answer with another answer's receipt
 """
 
 import base64
@@ -32,8 +32,6 @@ from openapi_schema_validator import OAS31Validator
 # Licenses issued, and connections that issue them at once: what is queued together is signed together.
 LICENSES = 160
 ISSUING = 16
-# Where the control's flipped bit lies, behind the file identifier of the body.
-FLIPPED = 100
 
 
 class Exchange:
@@ -274,10 +272,7 @@ def proposals(run, operator, bank):
 
 
 def controls(run):
-    """What the checks must refuse: a flipped bit, and a receipt beside another answer."""
-    envelope = bytearray((run.out / "envelopes" / "0.mxl").read_bytes())
-    envelope[envelope.index(b"MXB1") + FLIPPED] ^= 1
-    (run.out / "control" / "flipped.mxl").write_bytes(envelope)
+    """What the checks must refuse: a receipt beside another answer."""
     marker = b',"receipt":{'
     one, other = ((run.out / "exchanged" / f"{number}.answer").read_bytes() for number in (0, 1))
     crossed = one[: one.rindex(marker)] + other[other.rindex(marker) :]

@@ -54,9 +54,14 @@ pub(crate) fn served(
     })?;
     let vkey = std::fs::read_to_string(out.join("log.vkey")).context("log.vkey")?;
     steps.run("the log, by Go's sumdb", || log(workspace, &exchange, &data, &out, &vkey, entries))?;
-    steps.run("envelopes, by Python's cryptography", || envelopes(workspace, python, &data, &out))?;
     steps.run("receipts, by a short script", || receipts(workspace, python, &out, &vkey))?;
     steps.run("the README's curl examples", || readme(workspace, &exchange, &folder))?;
+    steps.run("verdicts, by a second verifier", || {
+        let mut compare = python.script(workspace, "compare_verdicts.py");
+        compare.arg(workspace.built("verifier")).arg(&out).arg(data.join("pki/trust-anchor.vkey"));
+        compare.arg(folder.join("trace.json")).arg(&exchange.public).arg(data.join("pki/ca.pem"));
+        tools::run(&mut compare)
+    })?;
     drop(exchange);
     steps.run("the log after a restart and over several segments, by Go's sumdb", || {
         let exchange = restarted(workspace, &data)?;
@@ -210,17 +215,6 @@ fn log(
     };
     tools::run(&mut check())?;
     tools::must_fail(check().arg("-flip"), 1, "is not included")
-}
-
-fn envelopes(workspace: &Workspace, python: &Python, data: &Path, out: &Path) -> anyhow::Result<()> {
-    let check = |envelopes: &[PathBuf]| {
-        let mut check = python.script(workspace, "envelope_check.py");
-        check.arg(out.join("trust-bundle.note")).arg(data.join("pki/trust-anchor.vkey")).args(envelopes);
-        check
-    };
-    tools::run(&mut check(&with_extension(&out.join("envelopes"), "mxl")?))?;
-    let flipped = out.join("control/flipped.mxl");
-    tools::must_fail(&mut check(&[flipped]), 1, "the signature does not verify")
 }
 
 fn receipts(workspace: &Workspace, python: &Python, out: &Path, vkey: &str) -> anyhow::Result<()> {
