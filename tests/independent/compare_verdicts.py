@@ -92,7 +92,7 @@ def receipts(corpus, answers):
         start, receipt = parts(answer)
         corpus.add(f"genuine-{decision}", answer)
         corpus.flips(f"answer-{decision}", answer, range(0, start, 5))
-        corpus.flips(f"receipt-{decision}", answer, range(start, len(answer)))
+        corpus.flips(f"receipt-{decision}", answer, range(start, len(answer), 2))
         write = lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
         corpus.add("alone", write(receipt))
         for name in receipt:

@@ -582,7 +582,7 @@ def read_receipt(value):
         "salt": b64(value["salt"], 32),
         "C": b64(value["C"], 32),
         "requestSalt": b64(value["requestSalt"], 32) if "requestSalt" in value else None,
-        "proof": string(value["proof"]) if "proof" in value else None,
+        "proof": optional(value.get("proof"), string),
     }
 
 
@@ -726,7 +726,7 @@ def names():
     return lists
 
 
-PAGE_MEMBERS = "log label before entries next indexRoot completeness checkpoint".split()
+PAGE_MEMBERS = "log label before entries next indexRoot completeness delayed checkpoint".split()
 PROVEN = "index leafHash open salt C path time organisation route decision code".split()
 
 
@@ -772,6 +772,8 @@ def read_entry(value):
 
 def read_page(data):
     value = shaped(load(data), PAGE_MEMBERS)
+    delayed = shaped(value["delayed"], ["uses", "daysMax"])
+    need(number(delayed["uses"]) is not None and number(delayed["daysMax"]) < 1 << 16)
     index_root = value["indexRoot"]
     if index_root is not None:
         shaped(index_root, "statement index path count lastLeaf siblings".split(), ["other"])
