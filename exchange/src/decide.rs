@@ -82,6 +82,8 @@ pub(crate) enum Granted<'a> {
         current: bool,
         /// Content of the envelope presented.
         content: Option<LicenseContent>,
+        /// The type's definition, where values are expected: it says how they are compared.
+        license_type: Option<Arc<LicenseType>>,
         /// Key and day of the counter of failed matches, where fields of a license looked up by name are to match.
         mismatches: Option<(Key, u32)>,
     },
@@ -942,6 +944,7 @@ fn verify_named<'a>(
         current: state.is_some(),
         state,
         content: None,
+        license_type: license_type.filter(|_| !verify.expect.is_empty()),
         mismatches,
     };
     let permit = Permit { names_holder, ..plain(granted, concerned) };
@@ -1047,8 +1050,19 @@ fn verify_envelope<'a>(
         }
     }
     let concerned = found.iter().flat_map(|found| found.license.holders.iter().copied()).collect();
-    let granted =
-        Granted::Verify { verify, found, verdict, reasons, state, current: true, content, mismatches: None };
+    let compared = content.as_ref().filter(|_| !verify.expect.is_empty());
+    let license_type = compared.and_then(|content| facts.license_type(&content.identifier.type_code()));
+    let granted = Granted::Verify {
+        verify,
+        found,
+        verdict,
+        reasons,
+        state,
+        current: true,
+        content,
+        license_type,
+        mismatches: None,
+    };
     used(plain(granted, concerned), Right::Open, caller, facts)
 }
 

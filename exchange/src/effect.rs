@@ -17,8 +17,10 @@ use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::journal as fb;
+use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use schemas::state::LicenseState as Standing;
+use schemas::text::{self, Comparison};
 use serde::Serialize;
 use verifier::leaf::{Labels, LeafKind, Open, told_digest};
 use verifier::license::{BodyHolder, LicenseContent};
@@ -39,7 +41,7 @@ use crate::machine::{self, Form};
 use crate::pages;
 use crate::participant::Participant;
 use crate::proposal::{self, Approved, Hold};
-use crate::refusal::Refusal;
+use crate::refusal::{Language, Refusal};
 use crate::request::{
     Action, Draft, GrantTarget, LinkKind, Mode, Named, Proposed, Request, Subject, UseContext,
 };
@@ -83,6 +85,8 @@ pub struct Entry<'a> {
     pub organisation: &'a Uscc,
     /// The form of the answer, if it is permitted.
     pub form: Form,
+    /// The language of a refusal.
+    pub language: Language,
     /// The body as received; `None` when it was not read to its end.
     pub body: Option<&'a [u8]>,
     /// Bound when the permit commits: key and keyed hash of the request.
@@ -500,13 +504,17 @@ impl Builder<'_> {
                 state: shown,
                 current,
                 content,
+                license_type,
                 mismatches,
             } => {
+                let license_type = license_type.as_deref();
                 let presented = content.as_ref().map(|content| content.identifier.to_string().into());
                 private.identifiers.extend(presented);
                 let matches = match (&verify.subject, &found, mismatches) {
                     _ if verify.expect.is_empty() || !current => None,
-                    (Subject::Envelope(_), ..) => content.map(|content| all_match(&content, &verify.expect)),
+                    (Subject::Envelope(_), ..) => {
+                        content.map(|content| all_match(&content, license_type, &verify.expect))
+                    }
                     (Subject::Named(_), Some(found), Some((key, day))) => {
                         match facts::read_content(self.ledger, &found.license) {
                             Err(refusal) if refusal.code == Code::RecordUnavailable => {
@@ -517,11 +525,11 @@ impl Builder<'_> {
                                 None
                             }
                             read => {
-                                let matches = all_match(&read?, &verify.expect);
+                                let matches = all_match(&read?, license_type, &verify.expect);
                                 // Only a license looked up by name can be probed: a failed match is counted, and a good one
                                 // commits only while guesses are left, also beside others under way. Whoever holds the
                                 // envelope has its fields.
-                                let (amount, limit) = if matches {
+                                let (amount, limit) = if matches.is_some() {
                                     (0, decide::MISMATCHES_A_DAY - 1)
                                 } else {
                                     (1, decide::MISMATCHES_A_DAY)
@@ -536,6 +544,9 @@ impl Builder<'_> {
                     (Subject::Named(_), ..) => None,
                 };
                 let (verdict, state) = (verdict_name(verdict), shown.map(Standing::code));
+                let mut folded = looked_up_folded(&verify.subject);
+                folded.extend(matches.iter().flatten().flatten().cloned());
+                let matches = matches.map(|matches| matches.is_some());
                 let same_number = found.as_ref().and_then(|found| several(found.same_number));
                 match entry.form {
                     Form::Json => {
@@ -546,15 +557,24 @@ impl Builder<'_> {
                         if let Some(matches) = matches {
                             answer.flag("matches", matches);
                         }
+                        if !folded.is_empty() {
+                            answer.texts("folded", &folded);
+                        }
                         answer.text("asOf", &as_of);
                         if let Some(same_number) = same_number {
                             answer.other("sameNumber", &same_number);
                         }
                         answer.end()
                     }
-                    Form::Machine => {
-                        machine::verify_answer(verdict, state, &reasons, matches, &as_of, same_number)
-                    }
+                    Form::Machine => machine::verify_answer(
+                        verdict,
+                        state,
+                        &reasons,
+                        matches,
+                        &as_of,
+                        same_number,
+                        &folded,
+                    ),
                 }
             }
             Granted::GrantCreate { create, holder, target, fields } => {
@@ -746,7 +766,7 @@ impl Builder<'_> {
         denial: &Denial,
     ) -> Result<Effect, Refusal> {
         let refusal = &denial.refusal;
-        let answer = refusal.problem();
+        let answer = refusal.problem(entry.language);
         let (concerned, keys) = self.living(&denial.concerned)?;
         let release_ms = entry.release_of(&concerned);
         let state = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
@@ -1143,10 +1163,39 @@ fn disclose(content: &LicenseContent, wanted: impl Fn(&str) -> bool) -> BTreeMap
     face(content).into_iter().filter(|(name, _)| wanted(name)).collect()
 }
 
-/// One answer for all expected facts, so that a caller learns nothing about a single one.
-fn all_match(content: &LicenseContent, expect: &[(String, String)]) -> bool {
+/// One answer for all expected facts, so that a caller learns nothing about a single one: pointers to those that are equal
+/// only in the form in which their kind is compared, or `None` if one is another.
+fn all_match(
+    content: &LicenseContent,
+    license_type: Option<&LicenseType>,
+    expect: &[(String, String)],
+) -> Option<Vec<String>> {
     let face = face(content);
-    expect.iter().all(|(name, value)| face.iter().any(|(have, is)| have == name && is == value))
+    let mut folded = Vec::new();
+    for (name, value) in expect {
+        let (_, is) = face.iter().find(|(have, _)| have == name)?;
+        if is == value {
+            continue;
+        }
+        let comparison = license_type?.comparison(name);
+        if text::fold(comparison, is) != text::fold(comparison, value) {
+            return None;
+        }
+        folded.push(format!("/expect/{name}"));
+    }
+    Some(folded)
+}
+
+/// The pointer to a certificate number that was looked up in another form than it was sent in.
+fn looked_up_folded(subject: &Subject<'_>) -> Vec<String> {
+    match subject {
+        Subject::Named(Named::Number { certificate_number: number, .. })
+            if text::fold(Comparison::Number, number) != *number =>
+        {
+            vec!["/license/certificateNumber".to_owned()]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What marks a copy. One of a license that is not in force says so where everybody looks, with the day it is said of.

@@ -10,6 +10,7 @@ use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::{LicenseType, MAX_HOLDERS};
 use schemas::state::LicenseState;
+use schemas::text::{self, Comparison};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
@@ -411,8 +412,9 @@ pub fn license_key(ledger: &Ledger, identifier: &CertificateIdentifier) -> Key {
     ledger.keyed().key("license", &[type_code.as_bytes(), identifier.issuer().as_bytes(), serial])
 }
 
-/// Tag of a 证照编号 within its type.
+/// Tag of a 证照编号 within its type, in the form in which numbers are compared.
 pub fn number_tag(ledger: &Ledger, type_code: &LicenseTypeCode, number: &str) -> u64 {
+    let number = text::fold(Comparison::Number, number);
     ledger.keyed().tag("number", &[type_code.as_bytes(), number.as_bytes()])
 }
 

@@ -32,7 +32,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderNam
 use ledger::{
     Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, ReadError, Refused, RotateError,
 };
-use schemas::codes::{Code, Rule};
+use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
@@ -53,7 +53,7 @@ use crate::machine::Form;
 use crate::meters::Meters;
 use crate::participant::{Caller, Documents, Participant};
 use crate::proposal;
-use crate::refusal::{Fault, Refusal, undecided};
+use crate::refusal::{Fault, Language, Refusal, undecided};
 use crate::request::{self, MAX_BODY_BYTES, Request};
 use crate::room::{Held, Room};
 use crate::server::Peer;
@@ -82,6 +82,7 @@ const ATTEMPTS: usize = 3;
 /// Shortest and longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
 /// The headers of ours that a request may have, and what is nearly always said of its body.
+const IDEMPOTENCY_KEY_NAME: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RECEIPT: HeaderName = HeaderName::from_static("receipt");
 /// U+FEFF in UTF-8.
@@ -109,6 +110,8 @@ pub struct Gateway {
     lanes: Lanes,
     /// How long a holder is kept after the last license ended, ms.
     retention_ms: u64,
+    /// The log says the insider's reason of each refusal.
+    development: bool,
     /// Labels of the holders that are nobody, once they are in the journal.
     nobodies: OnceLock<Vec<Label>>,
     /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
@@ -171,6 +174,7 @@ struct Received {
     /// `None` when it was not read to its end.
     body: Option<Bytes>,
     form: Form,
+    language: Language,
     idempotency_key: Option<String>,
     inline_proof: bool,
     /// A refusal found while reading.
@@ -230,6 +234,7 @@ impl Gateway {
             strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
             lanes: Lanes::new(),
             retention_ms,
+            development: false,
             nobodies: OnceLock::new(),
             rotate: Notify::new(),
         }
@@ -239,6 +244,13 @@ impl Gateway {
     #[must_use]
     pub fn cosigned(self, cosigning: Arc<Cosigning>) -> Self {
         Self { cosigning, ..self }
+    }
+
+    /// The same for development: the log says of each refusal what only insiders learn, so that who builds a client finds
+    /// out why. Never of a production exchange.
+    #[must_use]
+    pub fn telling_reasons(self, development: bool) -> Self {
+        Self { development, ..self }
     }
 
     /// Labels of the holders that are nobody, which never change. A log is made with them.
@@ -307,11 +319,12 @@ impl Gateway {
         B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
     {
         let started = Instant::now();
-        let answer = match self.decide_and_commit(route, caller, http, misrouted).await {
+        let language = Language::preferred(http.headers());
+        let answer = match self.decide_and_commit(route, caller, http, misrouted, language).await {
             Ok(answer) => answer,
             Err(code) => {
                 self.shed.count(&caller.organisation, code);
-                Answer::undecided(code)
+                Answer::undecided(code, language)
             }
         };
         self.meters.answered(route, answer.code, started.elapsed());
@@ -331,6 +344,7 @@ impl Gateway {
         caller: &Certified,
         http: hyper::Request<B>,
         misrouted: Option<Code>,
+        language: Language,
     ) -> Result<Answer, Code>
     where
         B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
@@ -341,7 +355,7 @@ impl Gateway {
         // 1 bytes -> Request
         let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
         let mut held = room.enter(caller.organisation);
-        let received = receive(http, misrouted, &mut held).await?;
+        let received = receive(http, misrouted, language, &mut held).await?;
         let request = self.typed(route, &received);
         let turn = self.turn(&caller.organisation, &received);
         let _held = match &turn {
@@ -378,8 +392,17 @@ impl Gateway {
             facts.ends_at(caller.ends_at_ms);
             let body = received.body.as_deref();
             let form = received.form;
-            let mut entry =
-                Entry { route, organisation, form, body, idempotency: None, now_ms, release_ms: 0 };
+            let mut entry = Entry {
+                route,
+                organisation,
+                form,
+                language: received.language,
+                body,
+                idempotency: None,
+                now_ms,
+                release_ms: 0,
+            };
+            let mut reason = Reason::None;
             // 2 to 6
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => effect,
@@ -389,6 +412,7 @@ impl Gateway {
                     // cannot be read is one, also where an earlier entry says that it was given.
                     code @ (Code::SignerUnavailable | Code::Overloaded) => return Err(code),
                     _ => {
+                        reason = refusal.reason;
                         let action = request.as_ref().ok().map(|request| &request.action);
                         let context = self.context();
                         let concerned = action.map_or_else(Vec::new, |action| {
@@ -431,6 +455,16 @@ impl Gateway {
             };
             if rotates {
                 self.rotate.notify_one();
+            }
+            if self.development && effect.code != Code::Ok {
+                tracing::info!(
+                    index = committed.index,
+                    route = route.name(),
+                    organisation = organisation.as_str(),
+                    code = effect.code.name(),
+                    reason = reason.name(),
+                    "refused"
+                );
             }
             // 8 -> answer + receipt
             let Effect { status, code, answer, request_salt, .. } = effect;
@@ -500,7 +534,9 @@ impl Gateway {
             return Err(refusal.clone());
         }
         if route.changes_state() && received.idempotency_key.is_none() {
-            return Err(Refusal::new(Code::IdempotencyKeyRequired));
+            let (least, most) = (*IDEMPOTENCY_KEY_LENGTH.start(), *IDEMPOTENCY_KEY_LENGTH.end());
+            let fault = Fault::header(IDEMPOTENCY_KEY_NAME, Rule::Required).bounds(least, most);
+            return Err(Refusal::of(Code::IdempotencyKeyRequired, fault));
         }
         // A body that was not read to its end has its refusal.
         let body = received.body.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
@@ -661,8 +697,8 @@ impl Gateway {
 
 impl Answer {
     /// An answer that decides nothing: a fixed body, no fact.
-    pub fn undecided(code: Code) -> Self {
-        Self { status: code.status(), body: undecided(code).into(), media_type: PROBLEM, code }
+    pub fn undecided(code: Code, language: Language) -> Self {
+        Self { status: code.status(), body: undecided(code, language).into(), media_type: PROBLEM, code }
     }
 }
 
@@ -694,6 +730,7 @@ pub fn now_ms() -> u64 {
 async fn receive<B>(
     http: hyper::Request<B>,
     misrouted: Option<Code>,
+    language: Language,
     held: &mut Held<'_>,
 ) -> Result<Received, Code>
 where
@@ -701,8 +738,8 @@ where
 {
     let (head, mut body) = http.into_parts();
     let (idempotency_key, bad_key) = match idempotency_key(&head.headers) {
-        Ok(key) => (key, false),
-        Err(()) => (None, true),
+        Ok(key) => (key, None),
+        Err(fault) => (None, Some(fault)),
     };
     let inline_proof = head.headers.get(RECEIPT).is_some_and(|value| value.as_bytes() == b"inline");
     let hold = crate::hold::asked(&head.headers);
@@ -718,6 +755,7 @@ where
         return Ok(Received {
             body: None,
             form: Form::Json,
+            language,
             idempotency_key: None,
             inline_proof,
             refusal: Some(Refusal::new(misrouted.unwrap_or(Code::BodyTooLarge))),
@@ -729,15 +767,14 @@ where
         let fault = Fault::header("Content-Encoding", Rule::OneOf).one_of(["identity"]);
         Some(Refusal::of(Code::WrongContentType, fault))
     } else if form.is_none() {
-        let fault = Fault::header("Content-Type", Rule::OneOf).one_of([Form::Json.media_type()]);
-        Some(Refusal::of(Code::WrongContentType, fault))
-    } else if bad_key {
-        Some(Refusal::new(Code::IdempotencyKeyRequired))
+        let rule = if head.headers.contains_key(CONTENT_TYPE) { Rule::OneOf } else { Rule::Required };
+        let types = [Form::Json, Form::Machine].map(Form::media_type);
+        Some(Refusal::of(Code::WrongContentType, Fault::header("Content-Type", rule).one_of(types)))
     } else {
-        None
+        bad_key.map(|fault| Refusal::of(Code::IdempotencyKeyRequired, fault))
     };
     let form = form.unwrap_or(Form::Json);
-    Ok(Received { body: Some(whole), form, idempotency_key, inline_proof, refusal, held: hold })
+    Ok(Received { body: Some(whole), form, language, idempotency_key, inline_proof, refusal, held: hold })
 }
 
 /// Reads a body within its bounds of length and time, taking room as it arrives; `None` when it is longer.
@@ -826,19 +863,24 @@ fn form(headers: &HeaderMap) -> Option<Form> {
     [Form::Json, Form::Machine].into_iter().find(|form| is(form.media_type()))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ()> {
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
     let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) => {
-            let text = value.to_str().map_err(|_| ())?;
-            let printable = text.bytes().all(|b| b.is_ascii_graphic());
-            if IDEMPOTENCY_KEY_LENGTH.contains(&text.len()) && printable {
-                Ok(Some(text.to_owned()))
-            } else {
-                Err(())
+            let (least, most) = (*IDEMPOTENCY_KEY_LENGTH.start(), *IDEMPOTENCY_KEY_LENGTH.end());
+            let fault = |rule| Fault::header(IDEMPOTENCY_KEY_NAME, rule).got(value.len());
+            match value.to_str() {
+                Ok(text) if text.bytes().all(|b| b.is_ascii_graphic()) => {
+                    if IDEMPOTENCY_KEY_LENGTH.contains(&text.len()) {
+                        Ok(Some(text.to_owned()))
+                    } else {
+                        Err(fault(Rule::Length).bounds(least, most))
+                    }
+                }
+                _ => Err(fault(Rule::Pattern).form("printable ASCII without blanks")),
             }
         }
-        (Some(_), Some(_)) => Err(()),
+        (Some(_), Some(_)) => Err(Fault::header(IDEMPOTENCY_KEY_NAME, Rule::DuplicateMember)),
     }
 }

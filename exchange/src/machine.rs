@@ -56,9 +56,11 @@ pub(crate) fn verify_answer(
     matches: Option<bool>,
     as_of: &str,
     same_number: Option<u32>,
+    folded: &[String],
 ) -> Vec<u8> {
     let mut fbb = FlatBufferBuilder::with_capacity(USUAL_DOCUMENT_BYTES);
     let reasons: Vec<_> = reasons.iter().map(|reason| fbb.create_string(reason)).collect();
+    let folded: Vec<_> = folded.iter().map(|pointer| fbb.create_string(pointer)).collect();
     let args = fb::VerifyAnswerArgs {
         verdict: Some(fbb.create_string(verdict)),
         state: state.map(|state| fbb.create_string(state)),
@@ -66,6 +68,7 @@ pub(crate) fn verify_answer(
         matches,
         as_of: Some(fbb.create_string(as_of)),
         same_number,
+        folded: (!folded.is_empty()).then(|| fbb.create_vector(&folded)),
     };
     let answer = fb::VerifyAnswer::create(&mut fbb, &args);
     fbb.finish(answer, None);

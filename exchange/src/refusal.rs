@@ -1,9 +1,10 @@
 //! Why a request is refused: the public code, what is wrong with which part of the request, and what only insiders learn.
 
 use std::borrow::Cow;
-use std::fmt::{Display, Write as _};
+use std::fmt::Display;
 use std::str::FromStr;
 
+use hyper::header::{ACCEPT_LANGUAGE, HeaderMap};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::{HolderError, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, IdentifierError};
@@ -13,6 +14,51 @@ use serde::Serialize;
 
 /// Most faults that one answer lists.
 const MAX_FAULTS: usize = 32;
+
+/// Languages in which a refusal speaks to its caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Language {
+    /// English, unless the caller prefers the other.
+    #[default]
+    English,
+    /// Chinese.
+    Chinese,
+}
+
+impl Language {
+    /// The one that `Accept-Language` (RFC 9110) prefers; of two that it likes alike, the one that it names first.
+    pub fn preferred(headers: &HeaderMap) -> Self {
+        // The greatest quality, and the least place.
+        let (mut chinese, mut english, mut any) = (None, None, None);
+        let values = headers.get_all(ACCEPT_LANGUAGE).iter().filter_map(|value| value.to_str().ok());
+        for (range, place) in values.flat_map(|value| value.split(',')).zip(0_u32..) {
+            let (tag, parameters) = range.split_once(';').unwrap_or((range, ""));
+            let quality = parameters
+                .trim()
+                .to_ascii_lowercase()
+                .strip_prefix("q=")
+                .map_or(Some(1.0), |q| q.trim().parse::<f32>().ok());
+            let Some(quality) = quality.filter(|quality| (0.0..=1.0).contains(quality)) else { continue };
+            let primary = tag.trim().split('-').next().unwrap_or_default();
+            let best = match primary {
+                "*" => &mut any,
+                _ if primary.eq_ignore_ascii_case("zh") => &mut chinese,
+                _ if primary.eq_ignore_ascii_case("en") => &mut english,
+                _ => continue,
+            };
+            if best.is_none_or(|(most, _)| quality > most) {
+                *best = Some((quality, place));
+            }
+        }
+        let any = any.unwrap_or((0.0, u32::MAX));
+        let ((chinese, first), (english, second)) = (chinese.unwrap_or(any), english.unwrap_or(any));
+        if chinese > english || chinese > 0.0 && chinese >= english && first < second {
+            Self::Chinese
+        } else {
+            Self::English
+        }
+    }
+}
 
 /// A refusal on its way to becoming a journaled denial.
 #[derive(Clone, Debug)]
@@ -358,27 +404,48 @@ impl Refusal {
     }
 
     /// The problem document, byte for byte what is hashed and sent before the receipt is written in.
-    pub fn problem(&self) -> Vec<u8> {
+    pub fn problem(&self, language: Language) -> Vec<u8> {
         let problem = Problem {
             kind: format!("urn:miaoxiang:problem:{}", self.code.name()),
-            title: self.code.sentence(),
+            title: match language {
+                Language::English => self.code.sentence(),
+                Language::Chinese => self.code.guidance().chinese,
+            },
             status: self.code.status(),
             code: self.code.name(),
-            detail: self.detail(),
-            errors: &self.faults[..self.faults.len().min(MAX_FAULTS)],
+            detail: self.detail(language),
+            errors: if self.code.protects_facts() {
+                &[]
+            } else {
+                &self.faults[..self.faults.len().min(MAX_FAULTS)]
+            },
             identifier: self.identifier.as_deref(),
         };
         serde_json::to_vec(&problem).expect("a problem document has only text and numbers")
     }
 
-    fn detail(&self) -> Option<String> {
-        let mut detail = String::new();
-        if let Some((line, column)) = self.position {
-            let _ = write!(detail, "line {line}, column {column}");
-        } else if self.explained {
-            detail.push_str(self.reason.name());
-        }
-        (!detail.is_empty()).then_some(detail)
+    /// Where the JSON breaks, and the first fault in words; or the reason's stable name.
+    fn detail(&self, language: Language) -> Option<String> {
+        let place = self.position.map(|(line, column)| match language {
+            Language::English => format!("line {line}, column {column}"),
+            Language::Chinese => format!("第 {line} 行第 {column} 列"),
+        });
+        let first = self.faults.first().map(|fault| {
+            let place = fault.pointer.as_deref().or(fault.header).unwrap_or_default();
+            let meaning = match language {
+                Language::English => fault.rule.meaning(),
+                Language::Chinese => fault.rule.chinese(),
+            };
+            let more = match (self.faults.len() - 1, language) {
+                (0, _) => String::new(),
+                (more, Language::English) => format!(" And {more} more."),
+                (more, Language::Chinese) => format!("另有 {more} 处。"),
+            };
+            if place.is_empty() { format!("{meaning}{more}") } else { format!("{place}: {meaning}{more}") }
+        });
+        let reason = self.explained.then(|| self.reason.name().to_owned());
+        let parts: Vec<String> = [place, first, reason].into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join(": "))
     }
 }
 
@@ -431,8 +498,8 @@ impl Gather {
 }
 
 /// The fixed body of an answer that decides nothing (408, 429, 503): no fact, no receipt.
-pub fn undecided(code: Code) -> Vec<u8> {
-    Refusal::new(code).problem()
+pub fn undecided(code: Code, language: Language) -> Vec<u8> {
+    Refusal::new(code).problem(language)
 }
 
 #[cfg(test)]
@@ -441,7 +508,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn errors(refusal: &Refusal) -> Value {
-        serde_json::from_slice::<Value>(&refusal.problem()).expect("JSON")["errors"].clone()
+        serde_json::from_slice::<Value>(&refusal.problem(Language::English)).expect("JSON")["errors"].clone()
     }
 
     #[test]
@@ -464,6 +531,58 @@ mod tests {
             json!([{"pointer": "/holders/1/number", "rule": "check-digit", "gotLength": 18}])
         );
         assert_eq!(errors(&Refusal::not_permitted(Reason::NoGrant)), Value::Null);
+    }
+
+    #[test]
+    fn a_machine_peer_reads_the_names_of_its_tables() {
+        let refusal = Refusal::of(Code::BadUseContext, Fault::at("/userName", Rule::Required)).under("use");
+        assert_eq!(errors(&refusal.in_machine_names())[0]["pointer"], json!("/use/user_name"));
+    }
+
+    #[test]
+    fn a_code_that_protects_facts_lists_no_faults() {
+        let refusal = Refusal::of(Code::NotPermitted, Fault::at("/grant", Rule::Unknown));
+        assert_eq!(errors(&refusal), Value::Null);
+    }
+
+    #[test]
+    fn the_language_that_is_liked_most_is_spoken() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(ACCEPT_LANGUAGE, hyper::header::HeaderValue::from_static(value));
+            }
+            Language::preferred(&headers) == Language::Chinese
+        };
+        for chinese in [
+            &["zh"][..],
+            &["zh-CN"],
+            &["ZH-Hans-CN, en;q=0.9"],
+            &["zh,en"],
+            &["en;q=0.5, zh;q=0.8"],
+            &["fr, zh;q=0.1"],
+            &["fr", "zh-TW;q=0.5"],
+            &["*;q=0.1, zh;q=0.5"],
+            &["en;q=0, *;q=0.5"],
+        ] {
+            assert!(of(chinese), "{chinese:?}");
+        }
+        for english in [
+            &[][..],
+            &["en"],
+            &["en, zh"],
+            &["*"],
+            &["zh;q=0"],
+            &["zh;q=0, *"],
+            &["zh;q=0.5, en"],
+            &["fr"],
+            &["zh;q=x"],
+            &["zh;q=2"],
+            &["zhx"],
+            &[";;,,q="],
+        ] {
+            assert!(!of(english), "{english:?}");
+        }
     }
 
     #[test]

@@ -525,7 +525,10 @@ fn parse_machine(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
         Route::Retrieve => {
             Action::Retrieve(wire::Retrieve::of_machine(&read::<fb::RetrieveRequest<'_>>(body)?)?.typed()?)
         }
-        _ => return Err(Refusal::new(Code::WrongContentType)),
+        _ => {
+            let fault = Fault::header("Content-Type", Rule::OneOf).one_of([Form::Json.media_type()]);
+            return Err(Refusal::of(Code::WrongContentType, fault));
+        }
     })
 }
 

@@ -13,7 +13,7 @@ mod wire;
 pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
 
 use crate::current::Current;
-use crate::refusal::undecided;
+use crate::refusal::{Language, undecided};
 use crate::tls;
 use bytes::Bytes;
 use drive::{End, drive};
@@ -529,7 +529,7 @@ fn unfit(request: &Request<Incoming>, limits: &Limits) -> Option<Code> {
 
 /// An answer that decides nothing: a fixed body, no fact.
 fn problem(code: Code) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(undecided(code)));
+    let mut response = Response::new(Full::from(undecided(code, Language::English)));
     *response.status_mut() = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

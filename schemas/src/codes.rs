@@ -4,11 +4,11 @@
 
 /// Declares an enum with a stable number and a stable name per variant.
 macro_rules! numbered {
-    ($(#[$meta:meta])* $name:ident : $repr:ty { $($(#[$vmeta:meta])* $variant:ident = $number:literal $text:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident : $repr:ty { $($(#[doc = $doc:literal])+ $variant:ident = $number:literal $text:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr($repr)]
-        pub enum $name { $($(#[$vmeta])* $variant = $number),+ }
+        pub enum $name { $($(#[doc = $doc])+ $variant = $number),+ }
 
         impl $name {
             /// Every value, in the order of its number.
@@ -22,6 +22,11 @@ macro_rules! numbered {
             /// The stable name, as clients, metrics and logs see it.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
+            }
+
+            /// What it means, in English.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
             }
 
             /// The value of a stable number.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::date::{Date, is_day};
 use crate::holder::{HolderRef, HolderTypeCode};
 use crate::identifier::{LicenseTypeCode, Uscc};
-use crate::text::{self, TextError, is_text};
+use crate::text::{self, Comparison, TextError, is_text};
 
 /// Facts of the face that every license has, whatever its type. A grant names them by the bits from 63 down.
 pub const BASE_FIELDS: [&str; 7] =
@@ -109,6 +109,9 @@ pub struct Field {
     /// has this or repeats a holder's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_holder: Option<String>,
+    /// How an expected value is compared with it; without it as [`Field::comparison`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Comparison>,
 }
 
 /// A fact of a holder that a face repeats. Example: `{"fact": "name", "of": "mother"}`.
@@ -417,6 +420,11 @@ impl LicenseType {
         u32::try_from(index).ok()
     }
 
+    /// How a value that a caller expects of a field, or of a fact that every license has, is compared with it.
+    pub fn comparison(&self, name: &str) -> Comparison {
+        self.field(name).map_or_else(|| base_comparison(name), Field::comparison)
+    }
+
     /// The definition of a field.
     pub fn field(&self, key: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.key == key)
@@ -611,7 +619,21 @@ impl LicenseType {
     }
 }
 
+/// How a value that a caller expects of a fact that every license has is compared with it.
+fn base_comparison(name: &str) -> Comparison {
+    if name.ends_with("Name") { Comparison::Name } else { Comparison::Number }
+}
+
 impl Field {
+    /// How an expected value is compared: as the definition says, else by the field's kind. Most texts are names.
+    pub fn comparison(&self) -> Comparison {
+        self.compare.unwrap_or(match self.kind {
+            FieldKind::Text => Comparison::Name,
+            FieldKind::Address | FieldKind::Code { .. } => Comparison::Text,
+            _ => Comparison::Number,
+        })
+    }
+
     fn check(&self, value: &str) -> Result<(), FieldError> {
         let key = || self.key.clone();
         if value.chars().count() > self.max_length {
@@ -830,6 +852,29 @@ mod tests {
         assert_eq!(find("营业执照").code.authority().as_str(), "11100000MB0341032Y");
         assert!(!find("营业执照").is_natural_person());
         assert!(find("不动产权证").is_natural_person() && find("结婚证").is_natural_person());
+    }
+
+    #[test]
+    fn expected_values_are_compared_by_kind_or_as_the_definition_says() {
+        let mut license_type = parse(&definition()).unwrap();
+        let of = |license_type: &LicenseType, names: &[&str]| -> Vec<Comparison> {
+            names.iter().map(|name| license_type.comparison(name)).collect()
+        };
+        use Comparison::{Name, Number, Text};
+        assert_eq!(of(&license_type, &["text", "address", "code", "uscc"]), [Name, Text, Text, Number]);
+        assert_eq!(
+            of(&license_type, &["holderName", "issuerName", "certificateNumber", "validFrom"]),
+            [Name, Name, Number, Number]
+        );
+        license_type.fields[0].compare = Some(Number);
+        assert_eq!(of(&license_type, &["text"]), [Number]);
+        let numbers: Vec<String> = LicenseType::builtin()
+            .iter()
+            .flat_map(|license_type| &license_type.fields)
+            .filter(|field| field.compare == Some(Number))
+            .map(|field| field.key.clone())
+            .collect();
+        assert_eq!(numbers, ["householdNumber", "unitNumber", "cardNumber"]);
     }
 
     #[test]

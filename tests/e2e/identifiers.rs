@@ -444,3 +444,59 @@ async fn of_several_licenses_with_one_number_the_one_in_force_answers() {
     let (reply, _) = server.permitted(&mut bank, &verify).await;
     assert_eq!((&reply.json["verdict"], &reply.json["reasons"]), (&json!("invalid"), &json!(["revoked"])));
 }
+
+#[tokio::test]
+async fn one_rule_holds_for_the_text_of_people_and_places_everywhere() {
+    let server = shared(Setup::new).await;
+    let mut issuer = server.party("issuer");
+    let places: [(&str, Code); 3] = [
+        ("/holders/0/name", Code::BadHolder),
+        ("/certificateNumber", Code::BadFields),
+        ("/fields/name", Code::BadFields),
+    ];
+    for (pointer, code) in places {
+        for (class, text) in [
+            ("bidi-control", "张\u{202e}三"),
+            ("zero-width", "张\u{200b}三"),
+            ("line-separator", "张\u{2028}三"),
+            ("edge-blank", "张三 "),
+            ("edge-blank", "\u{3000}张三"),
+            ("control", "张\u{7f}三"),
+        ] {
+            let mut license = tests::draft(&tests::natural()).value();
+            *license.pointer_mut(pointer).unwrap() = json!(text);
+            let call = Call::new(Route::Issue, &json!({"license": license}));
+            let (reply, _) = server.refused(&mut issuer, &call, code).await;
+            let fault = &reply.json["errors"][0];
+            assert_eq!(fault["pointer"], json!(format!("/license{pointer}")));
+            assert_eq!((&fault["rule"], &fault["allowed"]), (&json!("text"), &json!(format!("no {class}"))));
+        }
+        // Rare characters of names, and what is composed at the edge.
+        for (sent, kept) in [
+            ("王\u{e863}", "王\u{e863}"),
+            ("\u{20bb7}田\u{30edd}", "\u{20bb7}田\u{30edd}"),
+            ("葛\u{e0100}城", "葛\u{e0100}城"),
+            ("张\u{3000}三", "张\u{3000}三"),
+            ("\u{fa19}", "\u{fa19}"),
+            ("Jose\u{301}", "José"),
+        ] {
+            let mut draft = draft(&natural());
+            let mut license = draft.value();
+            *license.pointer_mut(pointer).unwrap() = json!(sent);
+            // The holder's name and the face's agree.
+            if pointer != "/certificateNumber" {
+                for pointer in ["/holders/0/name", "/fields/name"] {
+                    *license.pointer_mut(pointer).unwrap() = json!(sent);
+                }
+            }
+            let call = Call::new(Route::Issue, &json!({"license": license}));
+            let (reply, _) = server.permitted(&mut issuer, &call).await;
+            draft.license.certificate_number = kept.to_owned();
+            let issued = Issued::new(draft, &reply.json);
+            let field = ["holderName", "certificateNumber", "name"]
+                [places.iter().position(|it| it.0 == pointer).unwrap()];
+            let (reply, _) = server.permitted(&mut issuer, &issued.retrieve(&[field], None)).await;
+            assert_eq!(reply.json["fields"][field], json!(kept), "{pointer}");
+        }
+    }
+}

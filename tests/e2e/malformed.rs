@@ -138,7 +138,7 @@ async fn every_part_that_is_wrong_is_named_with_what_would_be_right() {
     // What is missing, all of it at once.
     let (reply, _) = server.refused(&mut bank, &Call::raw(Route::Search, "{}"), Code::MalformedRequest).await;
     assert_eq!(broken(&reply), pairs(&[("/holder", "required")]));
-    assert_eq!(reply.json["detail"], Value::Null);
+    assert_eq!(reply.json["detail"], json!("/holder: The member has to be there."));
     let (reply, _) =
         server.refused(&mut portal, &Call::raw(Route::GrantCreate, "{}"), Code::MalformedRequest).await;
     let members = ["/holder", "/grantee", "/modes", "/until"].map(|pointer| (pointer, "required"));
@@ -249,6 +249,57 @@ async fn a_grant_of_fields_names_some() {
     let (reply, _) = server.refused(&mut portal, &Call::new(Route::GrantCreate, &body), Code::BadGrant).await;
     assert_eq!(reply.status, 422);
     assert_eq!(faults(&reply), [("/fields".into(), "required".into(), json!({"min": 1, "max": 64}))]);
+}
+
+#[tokio::test]
+async fn a_refusal_speaks_the_language_that_its_caller_prefers() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    let mut body = verify();
+    body["use"]["stage"] = json!("审批");
+    let call = Call::new(Route::Verify, &body);
+    let (english, _) = server.refused(&mut party, &call, Code::BadUseContext).await;
+    assert_eq!(english.json["detail"], json!("/use/stage: The value is not one of the list."));
+    let reply = party.send(&call.header("accept-language", "zh-CN,zh;q=0.9,en;q=0.8")).await;
+    assert_eq!(reply.json["title"], json!(Code::BadUseContext.guidance().chinese));
+    assert_eq!(reply.json["detail"], json!("/use/stage: 值不在所列范围内。"));
+    assert_eq!(reply.json["errors"], english.json["errors"]);
+    // The receipt is of these very bytes.
+    let entry = server.entry(&reply).await;
+    assert_eq!(entry.open.answer_digest, tests::sha256(&reply.hashed()));
+}
+
+#[tokio::test]
+async fn headers_that_are_wrong_are_named() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("issuer");
+    let body = json!({"identifier": IDENTIFIER, "operation": "03", "reason": "测试"});
+    let call = || Call::new(Route::Transition, &body);
+    let bounds = json!({"min": 16, "max": 64});
+    for (call, code, rule, allowed) in [
+        (call().without("idempotency-key"), Code::IdempotencyKeyRequired, "required", bounds.clone()),
+        (call().key("fifteen-letters"), Code::IdempotencyKeyRequired, "length", bounds.clone()),
+        (
+            call().without("content-type"),
+            Code::WrongContentType,
+            "required",
+            json!(["application/json", "application/vnd.miaoxiang+flatbuffers"]),
+        ),
+    ] {
+        let (reply, _) = server.refused(&mut party, &call, code).await;
+        let header = if code == Code::WrongContentType { "Content-Type" } else { "Idempotency-Key" };
+        assert_eq!(faults(&reply), [(header.to_owned(), rule.to_owned(), allowed)]);
+    }
+}
+
+#[tokio::test]
+async fn a_development_exchange_logs_why_it_refused() {
+    let server = Setup::new().env("RUST_LOG", "info").start().await;
+    let mut party = server.party("bank");
+    server.refused(&mut party, &Call::new(Route::Verify, &verify()), Code::NotPermitted).await;
+    let logged = server.stderr();
+    let line = logged.lines().find(|line| line.contains("refused")).unwrap_or_else(|| panic!("{logged}"));
+    assert!(line.contains("not-permitted") && line.contains("no-such-license"), "{line}");
 }
 
 #[tokio::test]

@@ -398,6 +398,56 @@ async fn guessing_at_a_field_ends_after_five_mismatches() {
     server.refused(&mut bank.again(), &good, Code::TooManyMismatches).await;
 }
 
+#[tokio::test]
+async fn values_that_differ_in_typing_match_and_are_no_failed_guess() {
+    let server = setup().start().await;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let mut value = draft(&natural()).of_name("买买提·阿不都（测试）");
+    value.license.certificate_number = "京〔2026〕Cs-1号".to_owned();
+    let a = value.issue(&mut issuer).await;
+    let right = granted(&server, &mut portal, &a, "bank", |_| {}).await;
+    let asking = |expect: Value| with(&a.verify(Some(&right)), |body| body["expect"] = expect.clone());
+    let number = "京［２０２６］CS—1号 ";
+    for name in [
+        "买买提・阿不都(测试)",
+        "买买提•阿不都（测试）",
+        "买买提 ‧ 阿不都（测试） ",
+        "买买提．阿不都（测试）",
+    ] {
+        let call = asking(json!({"holderName": name, "certificateNumber": number}));
+        // More often than a failed guess is allowed.
+        let (reply, _) = server.permitted(&mut bank, &call).await;
+        assert_eq!(reply.json["matches"], json!(true), "{name}");
+        assert_eq!(reply.json["folded"], json!(["/expect/certificateNumber", "/expect/holderName"]));
+    }
+    let exact = asking(json!({"holderName": "买买提·阿不都（测试）"}));
+    for _ in 0..3 {
+        let (reply, _) = server.permitted(&mut bank, &exact).await;
+        assert_eq!((&reply.json["matches"], &reply.json["folded"]), (&json!(true), &Value::Null));
+    }
+    // A wrong value tells nothing of the others, and five of them end it.
+    for _ in 0..5 {
+        let call = asking(json!({"holderName": "买买提阿不都", "certificateNumber": number}));
+        let (reply, _) = server.permitted(&mut bank, &call).await;
+        assert_eq!((&reply.json["matches"], &reply.json["folded"]), (&json!(false), &Value::Null));
+    }
+    server.refused(&mut bank, &exact, Code::TooManyMismatches).await;
+
+    // Looked up by its number, however that is typed; the signed bytes keep what was sent.
+    let license =
+        json!({"typeCode": natural().code, "certificateNumber": number, "holder": holder(a.draft.holder())});
+    let body = json!({"license": license, "mode": "fields", "fields": ["certificateNumber"], "grant": right,
+        "use": use_context()});
+    let (reply, _) = server.permitted(&mut bank, &Call::new(Route::Retrieve, &body)).await;
+    assert_eq!(reply.json["fields"]["certificateNumber"], json!("京〔2026〕Cs-1号"));
+    let body = json!({"license": license, "grant": right, "use": use_context()});
+    let (reply, _) = server.permitted(&mut bank, &Call::new(Route::Verify, &body)).await;
+    assert_eq!(
+        (&reply.json["verdict"], &reply.json["folded"]),
+        (&json!("valid"), &json!(["/license/certificateNumber"]))
+    );
+}
+
 /// Every file below a folder.
 fn files(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();

@@ -5,7 +5,7 @@
 //! over HTTP/1.1 get a problem document.
 
 use super::taking::Activity;
-use crate::refusal::undecided;
+use crate::refusal::{Language, undecided};
 use schemas::codes::Code;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -227,7 +227,7 @@ fn with_problem(head: &[u8]) -> Option<Vec<u8>> {
     let head = std::str::from_utf8(head).ok()?.strip_suffix("\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let (before, behind) = head.split_once(EMPTY)?;
-    let problem = undecided(code_of(status)?);
+    let problem = undecided(code_of(status)?, Language::English);
     let length = problem.len();
     let mut told = format!(
         "{before}content-type: application/problem+json\r\ncache-control: no-store\r\ncontent-length: {length}\r\n{behind}\r\n"

@@ -1087,6 +1087,7 @@ impl<'a> VerifyAnswer<'a> {
   pub const VT_MATCHES: ::flatbuffers::VOffsetT = 10;
   pub const VT_AS_OF: ::flatbuffers::VOffsetT = 12;
   pub const VT_SAME_NUMBER: ::flatbuffers::VOffsetT = 14;
+  pub const VT_FOLDED: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1098,6 +1099,7 @@ impl<'a> VerifyAnswer<'a> {
     args: &'args VerifyAnswerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<VerifyAnswer<'bldr>> {
     let mut builder = VerifyAnswerBuilder::new(_fbb);
+    if let Some(x) = args.folded { builder.add_folded(x); }
     if let Some(x) = args.same_number { builder.add_same_number(x); }
     if let Some(x) = args.as_of { builder.add_as_of(x); }
     if let Some(x) = args.reasons { builder.add_reasons(x); }
@@ -1150,6 +1152,13 @@ impl<'a> VerifyAnswer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(VerifyAnswer::VT_SAME_NUMBER, None)}
   }
+  #[inline]
+  pub fn folded(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(VerifyAnswer::VT_FOLDED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for VerifyAnswer<'_> {
@@ -1164,6 +1173,7 @@ impl ::flatbuffers::Verifiable for VerifyAnswer<'_> {
      .visit_field::<bool>("matches", Self::VT_MATCHES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("as_of", Self::VT_AS_OF, true)?
      .visit_field::<u32>("same_number", Self::VT_SAME_NUMBER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("folded", Self::VT_FOLDED, false)?
      .finish();
     Ok(())
   }
@@ -1175,6 +1185,7 @@ pub struct VerifyAnswerArgs<'a> {
     pub matches: Option<bool>,
     pub as_of: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub same_number: Option<u32>,
+    pub folded: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
 }
 impl<'a> Default for VerifyAnswerArgs<'a> {
   #[inline]
@@ -1186,6 +1197,7 @@ impl<'a> Default for VerifyAnswerArgs<'a> {
       matches: None,
       as_of: None, // required field
       same_number: None,
+      folded: None,
     }
   }
 }
@@ -1220,6 +1232,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> VerifyAnswerBuilder<'a, 'b, A
     self.fbb_.push_slot_always::<u32>(VerifyAnswer::VT_SAME_NUMBER, same_number);
   }
   #[inline]
+  pub fn add_folded(&mut self, folded: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(VerifyAnswer::VT_FOLDED, folded);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> VerifyAnswerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     VerifyAnswerBuilder {
@@ -1246,6 +1262,7 @@ impl ::core::fmt::Debug for VerifyAnswer<'_> {
       ds.field("matches", &self.matches());
       ds.field("as_of", &self.as_of());
       ds.field("same_number", &self.same_number());
+      ds.field("folded", &self.folded());
       ds.finish()
   }
 }

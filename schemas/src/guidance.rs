@@ -1,0 +1,383 @@
+//! What a caller reads in Chinese, and what helps: the table that `errors.md` is made of.
+
+use std::fmt::Write as _;
+
+use crate::codes::{Code, Reason, Rule};
+
+/// What stands beside a code's English sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guidance {
+    /// The sentence in Chinese.
+    pub chinese: &'static str,
+    /// What helps.
+    pub remedy: &'static str,
+    /// The same in Chinese.
+    pub remedy_chinese: &'static str,
+}
+
+const fn guide(chinese: &'static str, remedy: &'static str, remedy_chinese: &'static str) -> Guidance {
+    Guidance { chinese, remedy, remedy_chinese }
+}
+
+impl Code {
+    /// What a caller reads in Chinese, and what helps.
+    pub const fn guidance(self) -> Guidance {
+        match self {
+            Self::Ok => guide("已准许。", "Nothing to do.", "无需处理。"),
+            Self::NotPermitted => guide(
+                "无权访问，或不存在。",
+                "Check the license, the grant, its end, fields and item. An operator finds the reason in the journal; a development exchange logs it.",
+                "请核对证照、授权及其期限、字段和事项。运营方可在日志中查到原因；开发环境会直接记录。",
+            ),
+            Self::UnknownParticipant => guide(
+                "贵单位不在参与方登记册中。",
+                "Ask an operator to register the organisation of your client certificate.",
+                "请运营方登记客户端证书所属单位。",
+            ),
+            Self::ParticipantSuspended => guide(
+                "贵单位已被暂停，或单位登记、证书不在有效期内。",
+                "Renew the certificate or the registration, or ask an operator to lift the suspension.",
+                "请更新证书或登记，或请运营方解除暂停。",
+            ),
+            Self::WrongRole => guide(
+                "贵单位的角色不允许此操作。",
+                "Use an organisation with the role, or ask operators to change the registration.",
+                "请使用具有相应角色的单位，或请运营方变更登记。",
+            ),
+            Self::NoSuchRoute => guide(
+                "没有此接口。",
+                "Take the path from `/openapi.json`.",
+                "请以 `/openapi.json` 中的路径为准。",
+            ),
+            Self::MethodNotAllowed => guide("此接口不支持该方法。", "Use POST.", "请使用 POST。"),
+            Self::WrongContentType => guide(
+                "此接口不接受该内容类型。",
+                "Send `application/json`; verify and retrieve also take `application/vnd.miaoxiang+flatbuffers`.",
+                "请发送 `application/json`；核验和取用也接受 `application/vnd.miaoxiang+flatbuffers`。",
+            ),
+            Self::BodyTooLarge => guide(
+                "请求体超过此接口的上限。",
+                "Send less than the bound in `/openapi.json`.",
+                "请将请求体控制在 `/openapi.json` 所述上限之内。",
+            ),
+            Self::BadUtf8 => guide(
+                "请求体不是 UTF-8。",
+                "Encode the body as UTF-8; a body in GBK is not read.",
+                "请以 UTF-8 编码请求体；不接受 GBK。",
+            ),
+            Self::MalformedRequest => guide(
+                "请求体不是此接口要求的文档。",
+                "Correct what `errors` lists, or the JSON at the line and column of `detail`.",
+                "请按 `errors` 逐项更正，或更正 `detail` 所指行列处的 JSON。",
+            ),
+            Self::UnknownField => guide(
+                "请求体中有此接口不认识的成员。",
+                "Take out the members that `errors` lists.",
+                "请删除 `errors` 所列成员。",
+            ),
+            Self::DuplicateKey => {
+                guide("请求体中有重复的成员。", "Send each member once.", "每个成员只能出现一次。")
+            }
+            Self::BadIdentifier => guide(
+                "证照标识无法识别。",
+                "Send the identifier as it was given, character by character.",
+                "请逐字符按原样发送证照标识。",
+            ),
+            Self::WrongCheckDigit => guide(
+                "校验码有误。",
+                "Compare the number that `errors` names with the document.",
+                "请将 `errors` 所指号码与原件核对。",
+            ),
+            Self::BadHolder => guide(
+                "持证主体的类型代码、号码或名称无法识别。",
+                "Correct what `errors` lists.",
+                "请按 `errors` 逐项更正。",
+            ),
+            Self::BadSerial => guide(
+                "流水号应为 1 至 64 位 0-9A-Z，且不得为持证主体号码。",
+                "Choose another serial.",
+                "请另取流水号。",
+            ),
+            Self::UnknownType => {
+                guide("没有此证照类型。", "Take the code from `/types`.", "请以 `/types` 中的代码为准。")
+            }
+            Self::BadUseContext => guide(
+                "用证信息缺失，或其中某项缺失、过长、不合规。",
+                "Send all six parts; `errors` names the wrong ones.",
+                "请提供全部六项；有误的见 `errors`。",
+            ),
+            Self::BadFields => guide(
+                "证照内容不符合其类型定义。",
+                "Correct what `errors` lists; the definition is in `/types`.",
+                "请按 `errors` 逐项更正；类型定义见 `/types`。",
+            ),
+            Self::BadGrant => {
+                guide("授权无法按请求办理。", "Correct what `errors` lists.", "请按 `errors` 逐项更正。")
+            }
+            Self::BadParticipant => {
+                guide("参与方无法按请求登记。", "Correct what `errors` lists.", "请按 `errors` 逐项更正。")
+            }
+            Self::BadEnvelope => guide(
+                "证照文件无法读取。",
+                "Send the signed bytes as they were given, in base64.",
+                "请以 base64 发送原样的签名字节。",
+            ),
+            Self::IdentifierExists => guide(
+                "相同类型、发证机关和流水号的证照已存在。",
+                "Choose another serial, or make a new version with operation 02 or 09.",
+                "请另取流水号，或以操作 02、09 制作新版本。",
+            ),
+            Self::TransitionNotAllowed => guide(
+                "证照当前状态不允许此操作。",
+                "Take an operation that `errors` allows.",
+                "请采用 `errors` 中允许的操作。",
+            ),
+            Self::IdempotencyConflict => guide(
+                "该幂等键已用于另一请求。",
+                "Use a fresh key for each new request.",
+                "每个新请求请使用新的幂等键。",
+            ),
+            Self::IdempotencyKeyRequired => guide(
+                "此接口需要 16 至 64 个可打印字符的 Idempotency-Key。",
+                "Send one `Idempotency-Key` header.",
+                "请发送一个 `Idempotency-Key` 头。",
+            ),
+            Self::ParticipantConflict => guide(
+                "参与方的登记状况不允许此操作。",
+                "Register who is new, change who is registered.",
+                "新单位请登记，已登记的请变更。",
+            ),
+            Self::TooManyMismatches => guide(
+                "今日对该证照的比对失败次数过多。",
+                "Wait for the next day (China Standard Time), and check the values before.",
+                "请于次日（北京时间）再试，并先核实所填信息。",
+            ),
+            Self::QuotaSpent => guide(
+                "贵单位今日的用证额度已用完。",
+                "Wait for the next day (China Standard Time), or ask an operator for a higher quota.",
+                "请于次日（北京时间）再试，或请运营方提高额度。",
+            ),
+            Self::DelayNotAllowed => guide(
+                "贵单位不具有该延迟告知类别。",
+                "Leave `delay` out, or have operators register the class.",
+                "请去掉 `delay`，或请运营方登记该类别。",
+            ),
+            Self::BadLink => guide(
+                "监护或代理关系无法按请求建立或终止。",
+                "Correct what `errors` lists.",
+                "请按 `errors` 逐项更正。",
+            ),
+            Self::ErasureRefused => guide(
+                "不得删除该持证主体。",
+                "`detail` names the rule; wait for it or end what it names.",
+                "规则见 `detail`；请待其届满或先行解除。",
+            ),
+            Self::ProposalRefused => guide(
+                "提案无法提出或批准。",
+                "`detail` names the rule; make a new proposal.",
+                "规则见 `detail`；请重新提出提案。",
+            ),
+            Self::Erased => {
+                guide("内容已随持证主体的密钥一并销毁。", "Nothing brings it back.", "无法恢复。")
+            }
+            Self::NeedsTwoOperators => guide(
+                "此操作需要提案并由另一运营方批准。",
+                "Propose it, and let another operator approve.",
+                "请提出提案，由另一运营方批准。",
+            ),
+            Self::Overloaded => guide(
+                "系统繁忙，请重试。",
+                "Try again after `Retry-After`, with the same idempotency key.",
+                "请在 `Retry-After` 之后以同一幂等键重试。",
+            ),
+            Self::TooManyRefusals => guide(
+                "被拒绝的请求过多，请稍后再试。",
+                "Correct the requests; the budget fills again by the second.",
+                "请先更正请求；额度按秒恢复。",
+            ),
+            Self::RequestTimeout => {
+                guide("请求未按时到达。", "Send the whole body at once.", "请一次发送完整请求体。")
+            }
+            Self::JournalFull => guide(
+                "日志空间不足，请稍后再试。",
+                "The operator makes room; then try again with the same idempotency key.",
+                "由运营方扩充空间；之后以同一幂等键重试。",
+            ),
+            Self::FactsChanged => guide(
+                "裁决期间事实发生变化，请重试。",
+                "Try again with the same idempotency key.",
+                "请以同一幂等键重试。",
+            ),
+            Self::SignerUnavailable => guide(
+                "发证机关的签名服务无响应，请重试。",
+                "Try again with the same idempotency key; the operator looks after the signer.",
+                "请以同一幂等键重试；由运营方检查签名服务。",
+            ),
+            Self::Internal => guide(
+                "系统暂时无法作答；请以同一幂等键重试。",
+                "Try again with the same idempotency key; the operator finds the cause in the log.",
+                "请以同一幂等键重试；运营方可在运行日志中查到原因。",
+            ),
+            Self::RecordUnavailable => guide(
+                "记录已归档，目前不可取用，请稍后再试。",
+                "The operator brings the archive back; then try again.",
+                "由运营方恢复归档；之后重试。",
+            ),
+            Self::MalformedHttp => guide(
+                "收到的不是 HTTP 请求。",
+                "Send HTTP/1.1 or HTTP/2 as its standard says; a library does.",
+                "请按标准发送 HTTP/1.1 或 HTTP/2；建议使用成熟的库。",
+            ),
+            Self::HeadTooLarge => guide(
+                "请求行与请求头过长，合计上限为 16 KiB。",
+                "Send fewer or shorter headers.",
+                "请减少或缩短请求头。",
+            ),
+            Self::BadHost => {
+                guide("请求应当恰有一个 Host 头。", "Send one `Host` header.", "请只发送一个 `Host` 头。")
+            }
+            Self::NoSigningKey => guide(
+                "发证机关在此没有可用的签名密钥。",
+                "The operator adds a key with `certs issuer add`; trying again does not help.",
+                "由运营方以 `certs issuer add` 添加密钥；重试无效。",
+            ),
+            Self::LogClosed => guide(
+                "该日志已永久关闭。",
+                "Use the exchange that continues the log.",
+                "请改用承接该日志的系统。",
+            ),
+            Self::ExpectationFailed => guide(
+                "HTTP/2 不发送 100 Continue。",
+                "Send the body at once, without `Expect`.",
+                "请直接发送请求体，不带 `Expect`。",
+            ),
+            Self::BrokenBody => guide(
+                "请求体在传输中断开或分块有误。",
+                "Send the body as HTTP says; a library does.",
+                "请按 HTTP 标准发送请求体；建议使用成熟的库。",
+            ),
+            Self::LicenseEnded => guide(
+                "证照不在有效状态。取用其签名字节需指明 `includeEnded`，凭授权取用的还需授权含 `ended` 模式。",
+                "Send `includeEnded: true`; a grant needs the mode `ended`.",
+                "请发送 `includeEnded: true`；授权须含 `ended` 模式。",
+            ),
+            Self::BadType => guide(
+                "证照类型无法按请求发布。",
+                "Correct what `errors` lists; keep every field where it was.",
+                "请按 `errors` 逐项更正；原有字段须保留在原位置。",
+            ),
+        }
+    }
+
+    /// Whether an answer with this code may list `errors`: not where that would tell a fact.
+    pub const fn protects_facts(self) -> bool {
+        matches!(
+            self,
+            Self::NotPermitted
+                | Self::UnknownParticipant
+                | Self::ParticipantSuspended
+                | Self::WrongRole
+                | Self::TooManyMismatches
+                | Self::QuotaSpent
+                | Self::Erased
+        )
+    }
+}
+
+impl Rule {
+    /// What it means, in Chinese.
+    pub const fn chinese(self) -> &'static str {
+        match self {
+            Self::Required => "缺少该成员。",
+            Self::UnknownMember => "对象没有该成员。",
+            Self::DuplicateMember => "该成员重复出现。",
+            Self::Type => "值的 JSON 类型不符。",
+            Self::Length => "文本的字符数过少或过多。",
+            Self::Count => "列表或对象的成员数过少或过多。",
+            Self::Range => "数值过小或过大。",
+            Self::Pattern => "文本不符合要求的格式。",
+            Self::OneOf => "值不在所列范围内。",
+            Self::CheckDigit => "格式正确，但校验码有误。",
+            Self::Date => "不是有效日期或时间。",
+            Self::Text => "文本含有人名、地名等不得含有的字符。",
+            Self::NotAllowed => "此处不允许该值。",
+            Self::Combination => "这些成员不能同时出现，或缺一不可。",
+            Self::Order => "时间早于其应当晚于的时间。",
+            Self::Distinct => "应各不相同的值重复出现。",
+            Self::Unknown => "没有以此名称登记的对象。",
+            Self::Disagrees => "表示同一事实的两个成员不一致。",
+        }
+    }
+}
+
+/// The page `errors.md`.
+pub fn page() -> String {
+    let mut page = String::from(
+        "# Refusals\n\n\
+        Made from the tables of `src/codes.rs` and `src/guidance.rs`; `BLESS=1 cargo test -p schemas errors_page` writes it anew.\n\n\
+        A refusal is a problem document (RFC 9457). `code` is stable, and programs decide by it. Title and detail are in Chinese\n\
+        where `Accept-Language` prefers it. `errors` lists what is wrong with which part of the request.\n\n\
+        ## Codes\n\n\
+        The caller sees the code. \"Protects facts\": the answer is the same whatever the cause, and lists no `errors`.\n\n\
+        | code | HTTP | cause | what helps | 说明 | 处理办法 | protects facts |\n|---|---|---|---|---|---|---|\n",
+    );
+    for code in Code::ALL.iter().filter(|code| **code != Code::Ok) {
+        let guidance = code.guidance();
+        let protects = if code.protects_facts() { "yes" } else { "" };
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} | {} | {} | {protects} |",
+            code.name(),
+            code.status(),
+            code.meaning(),
+            guidance.remedy,
+            guidance.chinese,
+            guidance.remedy_chinese,
+        );
+    }
+    page.push_str("\n## Rules\n\nThe `rule` of an entry in `errors`. The caller sees it.\n\n| rule | meaning | 含义 |\n|---|---|---|\n");
+    for rule in Rule::ALL {
+        let _ = writeln!(page, "| `{}` | {} | {} |", rule.name(), rule.meaning(), rule.chinese());
+    }
+    page.push_str(
+        "\n## Reasons\n\n\
+        A reason stands in the journal's sealed part. Operators and auditors see it, and the log of a development exchange.\n\
+        The caller sees it only as the `detail` of `erasure-refused` and `proposal-refused`.\n\n\
+        | reason | meaning |\n|---|---|\n",
+    );
+    for reason in Reason::ALL {
+        let _ = writeln!(page, "| `{}` | {} |", reason.name(), reason.meaning());
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_page_is_made_from_the_tables() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/errors.md");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(path).unwrap(),
+            page(),
+            "BLESS=1 cargo test -p schemas errors_page"
+        );
+    }
+
+    #[test]
+    fn every_code_speaks_chinese() {
+        let han = |text: &str| text.chars().any(|character| ('\u{4e00}'..='\u{9fff}').contains(&character));
+        for code in Code::ALL {
+            let guidance = code.guidance();
+            assert!(
+                han(guidance.chinese) && han(guidance.remedy_chinese) && !han(guidance.remedy),
+                "{code:?}"
+            );
+        }
+        assert!(Rule::ALL.iter().all(|rule| han(rule.chinese())));
+    }
+}
