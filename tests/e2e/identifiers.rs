@@ -463,7 +463,7 @@ async fn one_rule_holds_for_the_text_of_people_and_places_everywhere() {
             ("edge-blank", "\u{3000}张三"),
             ("control", "张\u{7f}三"),
         ] {
-            let mut license = tests::draft(&tests::natural()).value();
+            let mut license = draft(&natural()).value();
             *license.pointer_mut(pointer).unwrap() = json!(text);
             let call = Call::new(Route::Issue, &json!({"license": license}));
             let (reply, _) = server.refused(&mut issuer, &call, code).await;
