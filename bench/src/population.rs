@@ -124,7 +124,8 @@ impl Drafts {
 fn fill(value: &mut Value, license_type: &LicenseType, bytes: usize) {
     let mut missing = bytes.saturating_sub(value.to_string().len());
     for field in &license_type.fields {
-        let free = matches!(field.kind, FieldKind::Text | FieldKind::Address)
+        let free = field.repeats.is_none()
+            && matches!(field.kind, FieldKind::Text | FieldKind::Address)
             && !field.key.to_ascii_lowercase().contains("name")
             && !field.key.to_ascii_lowercase().contains("number");
         let Some(Value::String(text)) = value["license"]["fields"].get_mut(&field.key).filter(|_| free)
