@@ -405,6 +405,13 @@ impl Config {
         self.folder.join(path)
     }
 
+    /// Files of the TLS listeners that the configuration names and that are not there yet. They are no part of a log, so a
+    /// log can be made, copied and continued without them, but not served.
+    pub fn missing_tls(&self) -> Vec<PathBuf> {
+        let named = [&self.tls.certificate, &self.tls.key, &self.tls.client_ca];
+        named.into_iter().map(|path| self.path(path)).filter(|path| !path.exists()).collect()
+    }
+
     /// The file's text.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration has only text and numbers")

@@ -188,16 +188,14 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
     Ok(Config::load(&path)?)
 }
 
-/// Copies what is not the log's own: the key-encryption key, the authorities' keys, the trust authority's, TLS. Paths
-/// outside the old folder stay where they are.
+/// Copies what is not the log's own: the key-encryption key, the authorities' keys, the trust authority's, TLS as far as it
+/// is there. Paths outside the old folder stay where they are.
 fn copy_keys(config: &Config, old: &Config, kek: &Path) -> anyhow::Result<()> {
     let issuers = config.keys.folder.join("issuers");
-    let mut wanted = vec![
-        config.keys.trust_anchor.clone(),
-        config.tls.certificate.clone(),
-        config.tls.key.clone(),
-        config.tls.client_ca.clone(),
-    ];
+    let mut wanted = vec![config.keys.trust_anchor.clone()];
+    let missing = old.missing_tls();
+    let tls = [&config.tls.certificate, &config.tls.key, &config.tls.client_ca];
+    wanted.extend(tls.into_iter().filter(|path| !missing.contains(&old.path(path))).cloned());
     let trust = config.keys.folder.join(TRUST);
     if old.path(&trust).exists() {
         wanted.push(trust);

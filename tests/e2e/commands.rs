@@ -857,16 +857,34 @@ async fn a_production_log_begins_without_types_and_with_its_own_bound_of_delays(
         command.output().unwrap().status.code()
     };
     assert_ne!(register(&config, 31), Some(0), "longer than the log allows");
-    // A successor of the log has the same bound. It takes the server's certificate along.
-    for name in ["server.pem", "server.key", "ca.pem"] {
-        fs::copy(server.folder.join("pki").join(name), fresh.join("pki").join(name)).unwrap();
-    }
+    // A successor of the log has the same bound. It takes along what TLS has, and says what is missing.
+    fs::copy(server.folder.join("pki/ca.pem"), fresh.join("pki/ca.pem")).unwrap();
+    let backup = server.folder.with_file_name("backup");
+    let backed =
+        command().arg("backup").arg("--data").arg(&fresh).arg("--out").arg(&backup).output().unwrap();
+    assert_eq!(backed.status.code(), Some(0), "{}", String::from_utf8_lossy(&backed.stderr));
+    let said = String::from_utf8_lossy(&backed.stdout);
+    assert!(said.contains("not there, so not copied: ") && backup.join("pki/ca.pem").exists(), "{said}");
     let close = command().args(["log", "close", "--yes", "--data"]).arg(&fresh).output().unwrap();
     assert_eq!(close.status.code(), Some(0), "{}", String::from_utf8_lossy(&close.stderr));
     let next = server.folder.with_file_name("next");
     let continued =
         command().args(["init", "--continues"]).arg(&fresh).arg("--data").arg(&next).output().unwrap();
     assert_eq!(continued.status.code(), Some(0), "{}", String::from_utf8_lossy(&continued.stderr));
+    let pki = next.join("pki");
+    let missing = format!(
+        "still to be put there: {}, {}\n",
+        pki.join("server.pem").display(),
+        pki.join("server.key").display()
+    );
+    let said = String::from_utf8_lossy(&continued.stdout);
+    assert!(said.contains(&missing) && pki.join("ca.pem").exists(), "{said}");
+    let restored = server.folder.with_file_name("restored");
+    let mut restore = command();
+    restore.arg("restore").arg("--from").arg(&backup).arg("--data").arg(&restored);
+    let restored = restore.arg("--kek").arg(fresh.join("secret/kek")).output().unwrap();
+    assert_eq!(restored.status.code(), Some(0), "{}", String::from_utf8_lossy(&restored.stderr));
+    assert!(String::from_utf8_lossy(&restored.stdout).contains("still to be put there: "), "{restored:?}");
     config = exchange::config::Config::load(&next.join("config.toml")).unwrap();
     assert_eq!([31, 30].map(|days| register(&config, days) == Some(0)), [false, true]);
     let keys = exchange::app::ledger_keys(&exchange::app::key_folder(&config).unwrap()).unwrap();

@@ -17,7 +17,7 @@ use certs::layout::CONFIG;
 use ledger::Copied;
 use verifier::command::line;
 
-use super::Place;
+use super::{Place, say_missing_tls};
 
 /// How often the journal is copied again because the epoch's key changed meanwhile; it changes once a day.
 const ATTEMPTS: usize = 3;
@@ -48,6 +48,7 @@ pub fn run(place: &Place, out: &Path) -> anyhow::Result<()> {
         copied.tail.size,
         config.path(&config.keys.kek).display()
     ));
+    say_missing_tls(&config, "not there, so not copied");
     Ok(())
 }
 
@@ -81,12 +82,14 @@ fn copy(config: &Config, out: &Path) -> anyhow::Result<Copied> {
     });
     let copied = copied.context("the epoch's key changed again and again; try later")??;
 
+    let missing = config.missing_tls();
     for (from, to) in originals::of(config).iter().zip(originals::of(&own)) {
         let is_kek = Path::new(from) == config.keys.kek;
-        if from.ends_with('/') || from == CONFIG || is_kek {
+        let path = config.path(Path::new(from));
+        if from.ends_with('/') || from == CONFIG || is_kek || missing.contains(&path) {
             continue;
         }
-        copy_file(&config.path(Path::new(from)), &own.path(Path::new(&to)))?;
+        copy_file(&path, &own.path(Path::new(&to)))?;
     }
     file::create("configuration", &out.join(CONFIG), own.to_toml().as_bytes(), file::PRIVATE)?;
     file::create("fence", &out.join(FENCE), fence(config, &copied).as_bytes(), file::PRIVATE)?;

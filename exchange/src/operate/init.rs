@@ -6,7 +6,7 @@ use crate::{init, succession};
 use certs::trust::Authority;
 use verifier::command::line;
 
-use super::{Sure, runtime};
+use super::{Sure, runtime, say_missing_tls};
 
 /// Makes a data folder without development keys.
 ///
@@ -26,6 +26,7 @@ pub fn production(
     let made = init::production(data, origin, operators, delay_days_max, authority.transpose()?);
     let config = runtime()?.block_on(made)?;
     line(format_args!("made {} with log {}", data.display(), config.origin));
+    say_missing_tls(&config, "still to be put there");
     line("next: exchange/docs/guides/production.md, from its step 4 on");
     Ok(())
 }
@@ -48,6 +49,7 @@ pub fn successor(
         config.origin,
         old.display()
     ));
+    say_missing_tls(&config, "still to be put there");
     line("next: exchange/docs/operations/close-a-log.md, from step 3 on");
     Ok(())
 }

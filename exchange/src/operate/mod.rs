@@ -51,6 +51,14 @@ impl Place {
     }
 }
 
+/// Names the files of the TLS listeners that are not there, if there are such.
+fn say_missing_tls(config: &Config, how: &str) {
+    let missing: Vec<String> = config.missing_tls().iter().map(|path| path.display().to_string()).collect();
+    if !missing.is_empty() {
+        command::line(format_args!("{how}: {}", missing.join(", ")));
+    }
+}
+
 /// A registration, and how it is written.
 #[derive(Args)]
 pub struct Registration {

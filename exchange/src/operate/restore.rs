@@ -9,7 +9,7 @@ use crate::succession;
 use certs::layout::CONFIG;
 use verifier::command::line;
 
-use super::runtime;
+use super::{runtime, say_missing_tls};
 
 /// Makes a data folder from a backup. Its log is a successor: what the old one took after the copy nobody here knows, and
 /// its key must not sign anything else in that place.
@@ -34,6 +34,7 @@ pub fn run(from: &Path, data: &Path, kek: &Path, authority_key: Option<&Path>) -
         "not known: entries that the old log took after the copy. Receipts given for them stay true and are not contradicted; \
          their licenses, grants and changes are not here",
     );
+    say_missing_tls(&config, "still to be put there");
     line(format_args!(
         "next: exchange/docs/operations/close-a-log.md, from step 3 on; {} stays as what is known of the old log",
         from.display()
