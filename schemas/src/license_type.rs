@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::date::{Date, is_day};
 use crate::holder::{HolderRef, HolderTypeCode};
 use crate::identifier::{LicenseTypeCode, Uscc};
-use crate::text::{self, Comparison, TextError, is_text};
+use crate::text::{self, Comparison, TextError, fold, is_text};
 
 /// Facts of the face that every license has, whatever its type. A grant names them by the bits from 63 down.
 pub const BASE_FIELDS: [&str; 7] =
@@ -576,8 +576,13 @@ impl LicenseType {
             for (fact, key, value) in about {
                 let agrees = match fact {
                     HolderFact::Number => true,
-                    HolderFact::AllNames => holders.iter().all(|holder| value.contains(holder.name)),
-                    HolderFact::Name => holder.is_none_or(|holder| holder.name == value),
+                    HolderFact::AllNames => {
+                        let all = fold(Comparison::Name, value);
+                        holders.iter().all(|holder| all.contains(&fold(Comparison::Name, holder.name)))
+                    }
+                    HolderFact::Name => holder.is_none_or(|holder| {
+                        fold(Comparison::Name, holder.name) == fold(Comparison::Name, value)
+                    }),
                     HolderFact::BirthDate => holder
                         .and_then(|holder| holder.holder.birth_date())
                         .is_none_or(|born| born.starts_with(value)),
@@ -964,6 +969,11 @@ mod tests {
         // The number of somebody else, the name, the birth date.
         assert_eq!(of_one(&[("idNumber", two.number())]), differs(&["idNumber"]));
         assert_eq!(of_one(&[("name", "测试乙")]), differs(&["name"]));
+        // Typed in another way it is the same name.
+        assert_eq!(
+            changed(&qualification, &[("阿依·测试(甲)", &one)], &[("name", "阿依•测试（甲）")]),
+            Ok(())
+        );
         assert_eq!(of_one(&[("birthDate", "1949-12-30")]), differs(&["birthDate"]));
         for known in ["1949", "1949-12", "1949-12-31"] {
             assert_eq!(of_one(&[("birthDate", known)]), Ok(()));

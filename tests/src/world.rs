@@ -108,6 +108,21 @@ impl Draft {
         self
     }
 
+    /// The same for another first holder, on the face too.
+    #[must_use]
+    pub fn of_holder(mut self, holder: &HolderRef) -> Self {
+        let license = &mut self.license;
+        let before = std::mem::replace(&mut license.holders.first_mut().unwrap().1, holder.clone());
+        for (_, value) in &mut license.fields {
+            if *value == before.number() {
+                *value = holder.number().to_owned();
+            } else if Some(&*value) == before.birth_date().as_ref() {
+                *value = holder.birth_date().unwrap();
+            }
+        }
+        self
+    }
+
     /// Issues it.
     pub async fn issue(&self, issuer: &mut Party) -> Issued {
         Issued::new(self.clone(), &issuer.send(&self.call()).await.expect(201).json)
