@@ -82,16 +82,20 @@ pub struct Endpoint {
 }
 
 impl From<SocketAddr> for Endpoint {
-    /// A server that listens on all addresses is reached on loopback, which a development certificate holds.
     fn from(address: SocketAddr) -> Self {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let authority = SocketAddr::new(ip, address.port()).to_string();
-        Self { authority, name: ServerName::IpAddress(ip.into()) }
+        let address = reached(address);
+        Self { authority: address.to_string(), name: ServerName::IpAddress(address.ip().into()) }
     }
+}
+
+/// Where a server is reached that listens here: on loopback, which a development certificate holds, if on all addresses.
+pub fn reached(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
 }
 
 impl Endpoint {

@@ -1,27 +1,233 @@
-//! All metric names of the gateway, with their labels. Labels have known, finite sets: never an identifier, a name or
-//! a number of a person.
-//!
-//! | metric | labels | what |
-//! |---|---|---|
-//! | `miaoxiang_answers_total` | `route`, `code` | answers, decided or not |
-//! | `miaoxiang_answer_seconds` | `route` | time from accepted request to finished answer |
-//! | `miaoxiang_handshakes_total` | `listener`, `result` | TLS handshakes (`server.rs`) |
-//! | `miaoxiang_connections` | `listener` | open connections (`server.rs`) |
-//! | `miaoxiang_panics_total` | `listener` | panics in handlers (`server.rs`) |
-//! | `miaoxiang_connections_refused_total` | `listener`, `reason` | connections over a cap (`server.rs`) |
-//! | `miaoxiang_connections_closed_total` | `listener`, `reason` | connections that the server closed: answers not taken, floods, GOAWAYs (`server.rs`) |
-//! | `miaoxiang_requests_turned_away_total` | `listener`, `reason` | requests that a listener answers by itself (`server.rs`) |
-//! | `miaoxiang_witness_submissions_total` | `witness`, `result` | checkpoints submitted (`cosign.rs`) |
-//! | `miaoxiang_witness_cosigned_size` | `witness` | size that a witness cosigned last (`cosign.rs`) |
-//! | `miaoxiang_journal_…`, `miaoxiang_image_…` | | the ledger |
-//! | `miaoxiang_scrub_damaged_segments` | | closed segments that the ledger's scrub found damaged or gone |
+//! All metrics of the exchange, described once: `/metrics` has what stands here as HELP lines, and
+//! `exchange/docs/operations/metrics.md` lists them with what to watch, which a test compares.
 
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, counter, histogram};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram,
+};
 use rustc_hash::FxHashMap;
 use schemas::codes::Code;
 use schemas::routes::Route;
+
+/// What kind of figure a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from 0 at each start.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts values below bounds.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name.
+    pub name: &'static str,
+    /// Its kind.
+    pub kind: Kind,
+    /// Names of its labels. Their values are of known, finite sets: never an identifier, a name or a number of a person.
+    pub labels: &'static [&'static str],
+    /// What it counts or measures in.
+    pub unit: &'static str,
+    /// What it is, one sentence.
+    pub help: &'static str,
+}
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    unit: &'static str,
+    help: &'static str,
+) -> Metric {
+    Metric { name, kind, labels, unit, help }
+}
+
+/// All of them, in the order of the page.
+pub const METRICS: &[Metric] = &[
+    metric(ANSWERS, Kind::Counter, &["route", "code"], "answers", "Answers, decided or not."),
+    metric(
+        ANSWER_SECONDS,
+        Kind::Histogram,
+        &["route"],
+        "seconds",
+        "Time from the accepted request to the finished answer.",
+    ),
+    metric("miaoxiang_journal_entries_total", Kind::Counter, &[], "entries", "Entries made durable."),
+    metric(
+        "miaoxiang_journal_sync_seconds",
+        Kind::Histogram,
+        &[],
+        "seconds",
+        "Time of one write to the disk that makes a group of entries durable.",
+    ),
+    metric(
+        "miaoxiang_journal_group_entries",
+        Kind::Histogram,
+        &[],
+        "entries",
+        "Entries made durable by one write.",
+    ),
+    metric("miaoxiang_journal_queue", Kind::Gauge, &[], "requests", "Requests that wait for the journal."),
+    metric(
+        "miaoxiang_journal_full",
+        Kind::Gauge,
+        &[],
+        "0 or 1",
+        "1 while the journal's disk has no room and nothing is decided.",
+    ),
+    metric(
+        "miaoxiang_clock_behind_seconds",
+        Kind::Gauge,
+        &[],
+        "seconds",
+        "How far the clock is behind the journal's time, which stands until then.",
+    ),
+    metric(
+        "miaoxiang_derived_failing",
+        Kind::Gauge,
+        &["what"],
+        "0 or 1",
+        "1 while something derived from the journal does not keep up.",
+    ),
+    metric(
+        "miaoxiang_image_lag_entries",
+        Kind::Gauge,
+        &[],
+        "entries",
+        "Entries that the restart image does not have yet.",
+    ),
+    metric(
+        "miaoxiang_image_failures_total",
+        Kind::Counter,
+        &[],
+        "failures",
+        "Writes of the restart image that failed.",
+    ),
+    metric(
+        "miaoxiang_image_quarantined_total",
+        Kind::Counter,
+        &[],
+        "images",
+        "Restart images put aside because they did not fit the journal.",
+    ),
+    metric(
+        "miaoxiang_scrub_damaged_segments",
+        Kind::Gauge,
+        &[],
+        "segments",
+        "Closed segments of the journal found damaged or gone.",
+    ),
+    metric(
+        "miaoxiang_scrub_damaged_tiles",
+        Kind::Gauge,
+        &[],
+        "tiles",
+        "Tiles of the public log found damaged that could not be mended.",
+    ),
+    metric(
+        "miaoxiang_scrub_mended_tiles_total",
+        Kind::Counter,
+        &[],
+        "tiles",
+        "Damaged tiles of the public log that were made anew.",
+    ),
+    metric(
+        "miaoxiang_handshakes_total",
+        Kind::Counter,
+        &["listener", "result"],
+        "handshakes",
+        "TLS handshakes by their end.",
+    ),
+    metric(
+        "miaoxiang_connections",
+        Kind::Gauge,
+        &["listener"],
+        "connections",
+        "Open connections past their handshake.",
+    ),
+    metric(
+        "miaoxiang_connections_refused_total",
+        Kind::Counter,
+        &["listener", "reason"],
+        "connections",
+        "Connections closed unserved: over a cap, or given way before their handshake was over.",
+    ),
+    metric(
+        "miaoxiang_connections_closed_total",
+        Kind::Counter,
+        &["listener", "reason"],
+        "connections",
+        "Connections that the server closed: answers not taken, floods, protocol errors.",
+    ),
+    metric(
+        "miaoxiang_requests_turned_away_total",
+        Kind::Counter,
+        &["listener", "reason"],
+        "requests",
+        "Requests that a listener answers by itself, without a decision.",
+    ),
+    metric(
+        "miaoxiang_panics_total",
+        Kind::Counter,
+        &["listener"],
+        "panics",
+        "Faults of the program in handlers and connections.",
+    ),
+    metric(
+        "miaoxiang_expires_seconds",
+        Kind::Gauge,
+        &["what"],
+        "seconds",
+        "Time until the first of a kind ends by itself, negative when it has ended.",
+    ),
+    metric(
+        "miaoxiang_reload_failed",
+        Kind::Gauge,
+        &["what"],
+        "0 or 1",
+        "1 while changed files cannot be used and older ones are in force.",
+    ),
+    metric(
+        "miaoxiang_witness_submissions_total",
+        Kind::Counter,
+        &["witness", "result"],
+        "submissions",
+        "Checkpoints submitted to a witness by their end.",
+    ),
+    metric(
+        "miaoxiang_witness_cosigned_size",
+        Kind::Gauge,
+        &["witness"],
+        "entries",
+        "Size of the log that a witness cosigned last.",
+    ),
+    metric(
+        "miaoxiang_witness_contradicts",
+        Kind::Gauge,
+        &["witness"],
+        "0 or 1",
+        "1 while a witness says something of the log that cannot be, without proof.",
+    ),
+];
+
+/// Gives the installed recorder what each metric is.
+pub fn describe() {
+    for Metric { name, kind, unit, help, .. } in METRICS {
+        let unit = if *unit == "seconds" { Unit::Seconds } else { Unit::Count };
+        match kind {
+            Kind::Counter => describe_counter!(*name, unit, *help),
+            Kind::Gauge => describe_gauge!(*name, unit, *help),
+            Kind::Histogram => describe_histogram!(*name, unit, *help),
+        }
+    }
+}
+
+const ANSWERS: &str = "miaoxiang_answers_total";
+const ANSWER_SECONDS: &str = "miaoxiang_answer_seconds";
 
 /// Bounds of the latency histograms, seconds.
 pub const LATENCY_BOUNDS: [f64; 14] =
@@ -41,10 +247,9 @@ impl Meters {
         let mut answers = FxHashMap::default();
         let mut latency = FxHashMap::default();
         for route in Route::ALL {
-            latency.insert(route.number(), histogram!("miaoxiang_answer_seconds", "route" => route.name()));
+            latency.insert(route.number(), histogram!(ANSWER_SECONDS, "route" => route.name()));
             for code in Code::ALL {
-                let answer =
-                    counter!("miaoxiang_answers_total", "route" => route.name(), "code" => code.name());
+                let answer = counter!(ANSWERS, "route" => route.name(), "code" => code.name());
                 answers.insert((route.number(), code.number()), answer);
             }
         }
@@ -65,5 +270,53 @@ impl Meters {
 impl Default for Meters {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_page_lists_what_is_described() {
+        let page = include_str!("../docs/operations/metrics.md");
+        let rows = page.lines().filter(|line| line.starts_with("| `miaoxiang_"));
+        let rows: Vec<Vec<&str>> =
+            rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect();
+        assert_eq!(rows.len(), METRICS.len());
+        for (row, metric) in rows.iter().zip(METRICS) {
+            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let kind = format!("{:?}", metric.kind).to_lowercase();
+            let name = format!("`{}`", metric.name);
+            assert_eq!(row[..5], [&*name, &*kind, &*labels.join(", "), metric.unit, metric.help]);
+            assert!(!row[5].is_empty(), "{name}: what to watch");
+        }
+    }
+
+    /// Names in quotes in the sources of a folder.
+    fn names(folder: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                names(&path, found);
+            } else if path.extension().is_some_and(|have| have == "rs") && !path.ends_with("src/meters.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found
+                    .extend(text.split('"').filter(|part| part.starts_with("miaoxiang_")).map(str::to_owned));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_measured_is_described_and_nothing_else() {
+        let mut used = BTreeSet::from([ANSWERS.to_owned(), ANSWER_SECONDS.to_owned()]);
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        names(&here.join("src"), &mut used);
+        names(&here.join("ledger/src"), &mut used);
+        assert_eq!(used, METRICS.iter().map(|metric| metric.name.to_owned()).collect());
     }
 }

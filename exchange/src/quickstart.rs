@@ -1,6 +1,8 @@
 //! `exchange quickstart`: a whole exchange from nothing, and the whole round as a client over mTLS: issue, search,
 //! retrieve, verify, refuse, revoke, verify again, and check every license and receipt offline from bytes alone.
 
+mod samples;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,6 +24,7 @@ use verifier::trust::Trust;
 
 use crate::app::{self, App, Event, Exit, Signals};
 use crate::client::{Client, Identity};
+use crate::config::Listen;
 use crate::gateway::now_ms;
 use crate::init;
 
@@ -88,7 +91,7 @@ pub async fn run(
     let (_, trust) = app::trust_bundle(&config)?;
     let serving = tokio::spawn(app.run(signals));
     let round = tokio::select! {
-        round = round(folder, addresses.data, &trust) => round,
+        round = round(folder, &addresses, &trust) => round,
         () = stop.closed() => {
             let message = "stopped before the round was complete; start again to continue".to_owned();
             Err(Exit { status: EXIT_NO, message }.into())
@@ -124,23 +127,10 @@ pub async fn run(
     Ok(())
 }
 
-async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Result<Summary> {
+async fn round(folder: &Path, addresses: &Listen, trust: &Trust) -> anyhow::Result<Summary> {
+    let address = addresses.data;
     let mut summary = Summary::default();
     let mut kept = Vec::new();
-    let mut portal = Party {
-        client: Identity::of_participant(folder, "portal")?.connect(address).await?,
-        kept: Vec::new(),
-    };
-    let mut approval = Party {
-        client: Identity::of_participant(folder, "approval")?.connect(address).await?,
-        kept: Vec::new(),
-    };
-    let mut bank =
-        Party { client: Identity::of_participant(folder, "bank")?.connect(address).await?, kept: Vec::new() };
-    let mut issuer = Party {
-        client: Identity::of_participant(folder, "issuer")?.connect(address).await?,
-        kept: Vec::new(),
-    };
     let organisations = init::development_organisations();
     let approval_code = organisations.get(1).context("there is an approval system")?.as_str().to_owned();
 
@@ -149,7 +139,10 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
     summary.issued = issued.len();
     line(format_args!("  issued     {} licenses of {} types", issued.len(), LicenseType::builtin().len()));
 
-    // 2 search, retrieve and verify with the holder's grant
+    // 2 search, retrieve and verify with the holder's grant. Parties connect when they begin: idle connections are closed.
+    let mut portal = Party::connect(folder, "portal", address).await?;
+    let mut approval = Party::connect(folder, "approval", address).await?;
+    let samples = samples::begin(&mut portal, &issued, &approval_code).await?;
     let bar = progress(issued.len() / EVERY, "retrieve and verify");
     for (number, one) in issued.iter().enumerate().filter(|(number, _)| number % EVERY == 0) {
         let (_, holder) = one.license.holders.first().context("a license has a holder")?;
@@ -204,6 +197,8 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
     line(format_args!("  retrieved  {} with the holder's grant, and verified them", summary.retrieved));
 
     // 3 refuse: no grant, another's grant, no such license, a transition that the table does not have
+    let mut bank = Party::connect(folder, "bank", address).await?;
+    let mut issuer = Party::connect(folder, "issuer", address).await?;
     let natural = issued.iter().filter(|one| one.natural).step_by(EVERY);
     for (number, one) in natural.enumerate() {
         let license = json!({"identifier": one.identifier});
@@ -272,6 +267,7 @@ async fn round(folder: &Path, address: SocketAddr, trust: &Trust) -> anyhow::Res
         "  checked    {licenses} licenses and {} receipts offline with the verifier",
         summary.receipts
     ));
+    samples.write(folder, addresses, &issued, &kept).await?;
     Ok(summary)
 }
 
@@ -369,6 +365,11 @@ struct Reply {
 }
 
 impl Party {
+    async fn connect(folder: &Path, name: &str, address: SocketAddr) -> anyhow::Result<Self> {
+        let client = Identity::of_participant(folder, name)?.connect(address).await?;
+        Ok(Self { client, kept: Vec::new() })
+    }
+
     async fn post(
         &mut self,
         path: &str,
@@ -399,7 +400,7 @@ impl Reply {
     }
 }
 
-fn print_how_to_go_on(folder: &Path, addresses: &crate::config::Listen) {
+fn print_how_to_go_on(folder: &Path, addresses: &Listen) {
     let pki = folder.join("pki");
     line(format_args!(
         "  serving    data {}  public {}  admin {}",
@@ -412,5 +413,6 @@ fn print_how_to_go_on(folder: &Path, addresses: &crate::config::Listen) {
         addresses.public
     ));
     line(format_args!("    curl http://{}/metrics", addresses.admin));
-    line("    the README's section «curl» issues, grants, verifies and revokes a license; Ctrl-C stops");
+    line(format_args!("    sh {}/samples/walkthrough.sh", folder.display()));
+    line("  Ctrl-C stops");
 }

@@ -930,3 +930,31 @@ async fn each_state_is_said_in_words() {
     said(&server, "journal-ahead", 200, "journal time is 9 days 23 h").await;
     assert_eq!(server.stop(), Some(0));
 }
+
+#[tokio::test]
+async fn each_metric_is_described_with_its_labels() {
+    let server = Setup::new().start().await;
+    draft(&natural()).issue(&mut server.party("issuer")).await;
+    let text = String::from_utf8(server.admin("/metrics").await.body.to_vec()).unwrap();
+    let mut shown = 0;
+    for family in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = family.split_once(' ').unwrap();
+        let described = exchange::meters::METRICS.iter().find(|metric| metric.name == name);
+        let described = described.unwrap_or_else(|| panic!("{name} is not described"));
+        assert_eq!(format!("{:?}", described.kind).to_lowercase(), kind, "{name}");
+        assert!(text.contains(&format!("# HELP {name} {}\n", described.help)), "{name} has no HELP");
+        for series in text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(['{', '_'])) {
+            let Some((labels, _)) = series.rsplit_once('}') else { continue };
+            // Of a histogram the name goes on.
+            let labels = labels.rsplit_once('{').map_or(labels, |(_, labels)| labels);
+            let labels: Vec<&str> = labels.split(',').map(|label| label.split_once('=').unwrap().0).collect();
+            let mut labels: Vec<&str> = labels.into_iter().filter(|label| *label != "le").collect();
+            let mut wanted = described.labels.to_vec();
+            labels.sort_unstable();
+            wanted.sort_unstable();
+            assert_eq!(labels, wanted, "{name}");
+        }
+        shown += 1;
+    }
+    assert!(shown > 10, "{text}");
+}

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -306,7 +307,7 @@ async fn a_copy_is_not_served_beside_its_original_and_a_moved_folder_is() {
     let mut moved = command();
     moved.args(SERVE).arg("--moved").arg("--data").arg(&copied).stdout(Stdio::piped());
     let mut moved = moved.spawn().unwrap();
-    let mut said = std::io::BufReader::new(moved.stdout.take().unwrap());
+    let mut said = BufReader::new(moved.stdout.take().unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut said, &mut line).unwrap();
     assert!(line.starts_with("serving"), "{line}");
@@ -426,6 +427,76 @@ fn the_guide_leads_from_nothing_to_a_verified_license() {
     let log = fs::read_to_string(folder.path().join("serve.log")).unwrap_or_default();
     assert_eq!(done.status, Some(0), "{}\n{}\n{log}", done.stdout, done.stderr);
     assert_eq!(done.stdout.lines().last(), Some("\"verdict\":\"valid\""), "{}", done.stdout);
+}
+
+/// A process that is killed when the test ends.
+struct Serving(std::process::Child);
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_quickstart_leaves_a_walkthrough_that_shows_what_it_expects() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("a folder");
+    fs::create_dir(&folder).unwrap();
+    // An index root each second, so that the trace is whole soon.
+    let config = "origin = \"miaoxiang.local/00000000\"\n[journal]\nindex_root_seconds = 1\n";
+    fs::write(folder.join("config.toml"), config).unwrap();
+    let mut quickstart = command();
+    quickstart.args(["quickstart", "--listen", "0.0.0.0:0", "--data"]).arg(&folder);
+    let mut serving = Serving(quickstart.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut lines = BufReader::new(serving.0.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().starts_with("quickstart ok ")), "the round is not complete");
+
+    let samples = folder.join("samples");
+    let read = |name: &str| fs::read_to_string(samples.join(name)).unwrap();
+    let grants: serde_json::Value = serde_json::from_str(&read("grants.json")).unwrap();
+    let states: Vec<&str> =
+        grants.as_array().unwrap().iter().map(|grant| grant["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["active", "revoked", "expired"]);
+    let licenses: serde_json::Value = serde_json::from_str(&read("licenses.json")).unwrap();
+    assert!(licenses.as_array().unwrap().len() >= tests::all_types().len());
+    assert!(read("persons.json").contains("测试"));
+
+    let walk = |shell: &str, script: &str| {
+        let mut run = std::process::Command::new(shell);
+        // From elsewhere: it finds its own folder.
+        run.arg(samples.join(script)).arg("--masked").current_dir(parent.path()).stdin(Stdio::null());
+        finished(run.output().unwrap())
+    };
+    let expected = read("walkthrough.expected");
+    for shell in ["sh", "bash"] {
+        let done = walk(shell, "walkthrough.sh");
+        assert_eq!((done.status, &*done.stderr), (Some(0), ""), "{shell}");
+        assert_eq!(done.stdout, expected, "{shell}");
+    }
+    // The bytes are kept that the receipt is over.
+    let check = tests::binary("verifier")
+        .arg("receipt")
+        .arg(samples.join("answers/granted.json"))
+        .arg("--request")
+        .arg(samples.join("answers/granted.request.json"))
+        .arg("--trust")
+        .arg(folder.join("pki/trust-bundle.note"))
+        .args(["--anchor", fs::read_to_string(folder.join("pki/trust-anchor.vkey")).unwrap().trim()])
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{check:?}");
+
+    let verifier = PathBuf::from(tests::binary("verifier").get_program());
+    let without = read("walkthrough.sh").replace(verifier.to_str().unwrap(), "/nowhere/verifier");
+    fs::write(samples.join("without.sh"), without).unwrap();
+    let done = walk("sh", "without.sh");
+    let told = "NOT CHECKED: there is no /nowhere/verifier. Build it with: cargo build ";
+    assert_eq!(done.status, Some(0), "{}", done.stderr);
+    // Two receipts, two licenses, a trace.
+    assert_eq!(done.stdout.matches(told).count(), 5, "{}", done.stdout);
+    assert!(!done.stdout.contains("receipt genuine"), "{}", done.stdout);
 }
 
 /// Permission bits of every file and folder below a folder.

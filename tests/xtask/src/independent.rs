@@ -55,11 +55,14 @@ pub(crate) fn served(
     let vkey = std::fs::read_to_string(out.join("log.vkey")).context("log.vkey")?;
     steps.run("the log, by Go's sumdb", || log(workspace, &exchange, &data, &out, &vkey, entries))?;
     steps.run("receipts, by a short script", || receipts(workspace, python, &out, &vkey))?;
-    steps.run("the README's curl examples", || readme(workspace, &exchange, &folder))?;
+    steps.run("the walkthrough, by curl", || walkthrough(&data))?;
     steps.run("verdicts, by a second verifier", || {
         let mut compare = python.script(workspace, "compare_verdicts.py");
         compare.arg(workspace.built("verifier")).arg(&out).arg(data.join("pki/trust-anchor.vkey"));
-        compare.arg(folder.join("trace.json")).arg(&exchange.public).arg(data.join("pki/ca.pem"));
+        compare
+            .arg(data.join("samples/answers/trace.json"))
+            .arg(&exchange.public)
+            .arg(data.join("pki/ca.pem"));
         tools::run(&mut compare)
     })?;
     drop(exchange);
@@ -108,8 +111,6 @@ pub(crate) struct Exchange {
     data: String,
     /// Address of the public listener.
     pub(crate) public: String,
-    /// Address of the admin listener.
-    admin: String,
 }
 
 impl Exchange {
@@ -123,12 +124,11 @@ impl Exchange {
             .spawn()
             .context("exchange serve")?;
         let output = child.stdout.take().context("its output is piped")?;
-        let mut exchange = Self { child, data: String::new(), public: String::new(), admin: String::new() };
+        let mut exchange = Self { child, data: String::new(), public: String::new() };
         let line = BufReader::new(output).lines().next().context("exchange serve said nothing")??;
         let address = |name: &str| line.split_whitespace().skip_while(|word| *word != name).nth(1);
         exchange.data = address("data").context("no data listener")?.to_owned();
         exchange.public = address("public").context("no public listener")?.to_owned();
-        exchange.admin = address("admin").context("no admin listener")?.to_owned();
         Ok(exchange)
     }
 
@@ -143,15 +143,14 @@ impl Exchange {
             .stderr(log)
             .spawn()
             .context("exchange quickstart")?;
-        let mut exchange = Self { child, data: String::new(), public: String::new(), admin: String::new() };
+        let mut exchange = Self { child, data: String::new(), public: String::new() };
         let output = exchange.child.stdout.take().context("its output is piped")?;
         for line in BufReader::new(output).lines() {
             let line = line?;
             println!("{line}");
             let words: Vec<&str> = line.split_whitespace().collect();
             match words.as_slice() {
-                ["serving", "data", data, "public", public, "admin", admin, ..] => {
-                    exchange.admin = (*admin).to_owned();
+                ["serving", "data", data, "public", public, ..] => {
                     exchange.data = (*data).to_owned();
                     exchange.public = (*public).to_owned();
                 }
@@ -236,47 +235,15 @@ fn receipts(workspace: &Workspace, python: &Python, out: &Path, vkey: &str) -> a
     refused("exchanged/0.answer", "is of another request")
 }
 
-/// Runs the README's section of curl examples as pasted, in the folder that holds `data`; only the ports and the way to
-/// the built verifier are put in.
-fn readme(workspace: &Workspace, exchange: &Exchange, folder: &Path) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(workspace.root.join("README.md")).context("README.md")?;
-    let (_, section) = text.split_once("\n## curl\n").context("the README has no section curl")?;
-    let section = section.split("\n## ").next().unwrap_or(section);
-    let blocks: Vec<&str> =
-        section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    ensure!(!blocks.is_empty(), "the README's section curl has no examples");
-    let verifier = workspace.built("verifier");
-    let verifier = verifier.to_str().context("the target folder's name is UTF-8")?;
-    let script = format!("set -euo pipefail\n{}", blocks.concat())
-        .replace("cargo run --release -q -p verifier --", verifier)
-        .replace("127.0.0.1:8443", &exchange.data)
-        .replace("127.0.0.1:8444", &exchange.public)
-        .replace("127.0.0.1:9464", &exchange.admin);
-    let output = Command::new("bash").arg("-c").arg(script).current_dir(folder).output().context("bash")?;
+/// Runs the walkthrough that a quickstart leaves, as it stands, and compares what it shows with what it says to expect. It
+/// ends with a trace that is whole.
+fn walkthrough(data: &Path) -> anyhow::Result<()> {
+    let samples = data.join("samples");
+    let script = samples.join("walkthrough.sh");
+    let output = Command::new("sh").arg(script).arg("--masked").output().context("sh")?;
     let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-    let wanted = [
-        "\"state\":\"01\"",
-        "\"code\":\"not-permitted\"",
-        "\"grant\":\"",
-        "\"verdict\":\"valid\"",
-        "\"matches\":true",
-        // An answer ends without a line feed.
-        "}signature genuine; state today NOT checked\n  license ",
-        "\nreceipt genuine: the request was permitted; the license was then valid\n  entry ",
-        "\"state\":\"07\"",
-        "\"reasons\":[\"revoked\"]",
-        "}trace genuine: ",
-        "  trace        complete up to checkpoint ",
-        "c2sp.org/tlog-proof@v1",
-        "miaoxiang_answers_total",
-    ];
-    let mut rest = &*said;
-    for word in wanted {
-        // In this order: each example shows what the README says of it.
-        let at = rest.find(word).with_context(|| format!("the examples do not show {word}:\n{said}"))?;
-        rest = &rest[at + word.len()..];
-    }
+    let expected = std::fs::read_to_string(samples.join("walkthrough.expected"))?;
+    ensure!(output.status.success() && said == expected, "{said}{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

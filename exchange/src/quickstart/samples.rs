@@ -1,0 +1,208 @@
+//! What a quickstart leaves to touch, in `samples/` of its folder: generated persons, licenses, grants in three states, and a
+//! walkthrough made for this folder and its ports.
+
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use schemas::holder::{HolderRef, HolderTypeCode};
+use schemas::license_type::LicenseType;
+use serde_json::{Value, json};
+
+use super::{Exchanged, Issued, Party, REVOKE_EVERY, use_context};
+use crate::client;
+use crate::config::Listen;
+use crate::gateway::now_ms;
+use crate::init::write_new;
+
+/// Folder of the samples in a data folder.
+const FOLDER: &str = "samples";
+const WALKTHROUGH: &str = include_str!("walkthrough.sh");
+const EXPECTED: &str = include_str!("walkthrough.expected");
+/// Type of the license that the walkthrough is about: professional qualification, of one person.
+const TYPE: &str = "11100000DE00000306002";
+/// How long the grant that is to expire lives, ms.
+const SHORT_MS: u64 = 1_000;
+/// How long the active grant lives, ms.
+const LONG_MS: u64 = 365 * 24 * 3_600 * 1_000;
+
+/// One grant, as it will stand in the file.
+struct Grant {
+    state: &'static str,
+    id: String,
+    until_ms: u64,
+}
+
+/// What the samples are about.
+pub(super) struct Samples {
+    /// Places in the round's list: the license in force, then the revoked one.
+    about: [usize; 2],
+    /// Active, revoked, expired.
+    grants: [Grant; 3],
+    /// The organisation that they are for.
+    grantee: String,
+}
+
+/// Chooses two licenses of the round, and has three grants made for the first: one stays active, one is revoked, and one
+/// expires a second later.
+pub(super) async fn begin(portal: &mut Party, issued: &[Issued], grantee: &str) -> anyhow::Result<Samples> {
+    let holds_one = |holder: &HolderRef| {
+        let all = issued.iter().flat_map(|one| &one.license.holders);
+        all.filter(|(_, other)| other == holder).count() == 1
+    };
+    let found = |revoked: bool| {
+        let mut numbers = (0..issued.len()).filter(|number| (number % REVOKE_EVERY == 1) == revoked);
+        numbers.find(|number| {
+            let Some(one) = issued.get(*number) else { return false };
+            let wanted = one.identifier.contains(TYPE) || revoked;
+            match one.license.holders.as_slice() {
+                [(_, holder)] => {
+                    wanted && holder.type_code() == HolderTypeCode::CitizenNumber && holds_one(holder)
+                }
+                _ => false,
+            }
+        })
+    };
+    let about = [found(false).context("a license in force")?, found(true).context("a license to revoke")?];
+    let one = &issued[about[0]];
+    let holder = holder(one)?;
+    let mut grants = Vec::new();
+    for (state, lives_ms) in [("active", LONG_MS), ("revoked", LONG_MS), ("expired", SHORT_MS)] {
+        let until_ms = now_ms() + lives_ms;
+        let grant = json!({
+            "holder": holder, "grantee": grantee, "identifier": one.identifier,
+            "modes": ["verify", "fields", "envelope"], "fields": ["certificateNumber", "holderName", "profession"],
+            "until": schemas::date::rfc3339(until_ms),
+        });
+        let key = format!("{}-{state}", one.identifier);
+        let made = portal.post("/v1/grants", &grant, Some(key)).await?.expect(201)?;
+        let id = made["grant"].as_str().context("a grant id")?.to_owned();
+        grants.push(Grant { state, id, until_ms });
+    }
+    let [active, revoked, expired] = <[Grant; 3]>::try_from(grants).ok().context("three grants")?;
+    let body = json!({"grant": revoked.id, "holder": holder, "reason": "演示: 撤回授权"});
+    let key = format!("{}-end", one.identifier);
+    portal.post("/v1/grants/revoke", &body, Some(key)).await?.expect(200)?;
+    Ok(Samples { about, grants: [active, revoked, expired], grantee: grantee.to_owned() })
+}
+
+impl Samples {
+    /// Writes the files, in place of those of an earlier run, once the grant that is to expire has.
+    pub(super) async fn write(
+        &self,
+        data: &Path,
+        addresses: &Listen,
+        issued: &[Issued],
+        kept: &[Exchanged],
+    ) -> anyhow::Result<()> {
+        let folder = data.join(FOLDER);
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        // The first license of each type, and what the walkthrough is about.
+        let numbers: BTreeSet<usize> = (0..LicenseType::builtin().len()).chain(self.about).collect();
+        let (mut licenses, mut persons) = (Vec::new(), Vec::<Value>::new());
+        for number in numbers {
+            let one = issued.get(number).context("a license")?;
+            let holders: Vec<Value> = one
+                .license
+                .holders
+                .iter()
+                .map(|(name, holder)| {
+                    json!({"name": name, "typeCode": holder.type_code().as_str(), "number": holder.number()})
+                })
+                .collect();
+            if one.natural {
+                persons.extend(holders.iter().cloned());
+            }
+            let state = if number % REVOKE_EVERY == 1 { "07" } else { "01" };
+            licenses.push(json!({
+                "identifier": one.identifier, "certificateNumber": one.license.certificate_number,
+                "holders": holders, "state": state,
+            }));
+        }
+        let [in_force, revoked] = self.about;
+        let one = issued.get(in_force).context("a license")?;
+        let grants = self.grants.iter().map(|grant| {
+            json!({
+                "grant": grant.id, "state": grant.state, "holder": holder(one).ok(), "grantee": self.grantee,
+                "identifier": one.identifier, "until": schemas::date::rfc3339(grant.until_ms),
+            })
+        });
+        let envelope = kept.get(revoked).and_then(|kept| kept.envelope.as_ref()).context("an envelope")?;
+        let presented =
+            json!({"license": {"envelope": BASE64.encode(envelope)}, "use": use_context(revoked)});
+        let write = |name: &str, text: &str| write_new(&folder.join(name), text);
+        write("persons.json", &format!("{:#}\n", json!(persons)))?;
+        write("licenses.json", &format!("{:#}\n", json!(licenses)))?;
+        write("grants.json", &format!("{:#}\n", json!(grants.collect::<Vec<_>>())))?;
+        write("presented.json", &presented.to_string())?;
+        write("walkthrough.expected", EXPECTED)?;
+        write(
+            "walkthrough.sh",
+            &self.walkthrough(addresses, one, issued.get(revoked).context("a license")?)?,
+        )?;
+        std::fs::set_permissions(folder.join("walkthrough.sh"), Permissions::from_mode(0o700))?;
+        let [.., expired] = &self.grants;
+        tokio::time::sleep(Duration::from_millis(expired.until_ms.saturating_sub(now_ms()))).await;
+        Ok(())
+    }
+
+    fn walkthrough(&self, addresses: &Listen, one: &Issued, other: &Issued) -> anyhow::Result<String> {
+        let program = std::env::current_exe()?;
+        let built = program.parent().context("a program lies in a folder")?;
+        let debug = built.file_name().is_some_and(|name| name == "debug");
+        let build = if debug { "cargo build -p verifier" } else { "cargo build --release -p verifier" };
+        let (name, number) = one.license.holders.first().context("a license has a holder")?;
+        let [active, revoked, expired] = &self.grants;
+        let reached = |address: SocketAddr| client::reached(address).to_string();
+        let mut text = WALKTHROUGH.to_owned();
+        for (key, value) in [
+            ("DATA", reached(addresses.data)),
+            ("PUBLIC", reached(addresses.public)),
+            ("ADMIN", reached(addresses.admin)),
+            ("VERIFIER", quoted(&built.join("verifier").display().to_string())),
+            ("BUILD", build.to_owned()),
+            ("APPROVAL", self.grantee.clone()),
+            ("HOLDER", holder(one)?.to_string()),
+            ("NAME", name.clone()),
+            ("NUMBER", number.number().to_owned()),
+            ("LICENSE", one.identifier.clone()),
+            ("CERTIFICATE", one.license.certificate_number.clone()),
+            ("ACTIVE", active.id.clone()),
+            ("REVOKED", revoked.id.clone()),
+            ("EXPIRED", expired.id.clone()),
+            ("OTHER", holder(other)?.to_string()),
+        ] {
+            let place = format!("@{key}@");
+            ensure!(text.contains(&place), "the walkthrough has no {place}");
+            text = text.replace(&place, &value);
+        }
+        Ok(text)
+    }
+}
+
+/// The first holder as requests name it.
+fn holder(one: &Issued) -> anyhow::Result<Value> {
+    let (_, holder) = one.license.holders.first().context("a license has a holder")?;
+    Ok(json!({"typeCode": holder.type_code().as_str(), "number": holder.number()}))
+}
+
+/// A word of a shell that stands for this text.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_one_word_of_a_shell() {
+        assert_eq!(quoted("/a b/$HOME/it's"), r"'/a b/$HOME/it'\''s'");
+    }
+}
