@@ -2,29 +2,40 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Measured, Report, RunReport};
+use crate::environment::Environment;
+use crate::report::{AFTER_VOID, Measured, Report, RunReport};
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;\
-color:#1a1a1a;background:#fff}table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .75rem;\
-border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}svg{width:100%;\
-max-width:44rem;height:auto}pre{background:#f4f4f4;padding:1rem;overflow:auto}.void{color:#b00020}\
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:1rem auto;padding:0 1rem;\
+color:#1a1a1a;background:#fff}.wide{overflow-x:auto}table{border-collapse:collapse;margin:1rem 0}th,td{padding:.25rem .75rem;\
+border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}svg{display:block;width:100%;\
+max-width:32rem;height:auto}pre{background:#f4f4f4;padding:1rem;overflow:auto}.void{color:#b00020}\
 code{word-break:break-all}";
 /// Colours of curves, told apart by people with any colour vision (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
-/// Size of a plot and of its margins.
-const SIZE: [f64; 2] = [640.0, 320.0];
-const MARGIN: [f64; 2] = [64.0, 40.0];
+/// Size of a plot: about that of a phone, so that its letters can be read there.
+const SIZE: [f64; 2] = [400.0, 270.0];
+/// Size of its letters, and at most how wide one of them is.
+const LETTER: f64 = 12.0;
+const LETTER_WIDTH: f64 = 7.0;
+/// Room of a plot for the names of its curves, right of it, for the numbers below and for those on the left.
+const MARGIN: [f64; 4] = [28.0, 30.0, 44.0, 76.0];
 
 /// The file; `signer` is the key that signed the report.
 pub fn page(report: &Report, signer: &str) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n<p>{what}</p>\n",
+         content=\"width=device-width,initial-scale=1\"><title>{title}</title><style>{STYLE}</style>\n<h1>{title}</h1>\n<p>{product}</p>\n<p>{what}</p>\n",
+        product = escaped(&product(report)),
         title = escaped(&format!("bench {}", report.scenario)),
         what = escaped(&report.plan.title),
     );
     if let Some(void) = report.void() {
-        let _ = writeln!(page, "<p class=\"void\"><strong>Void:</strong> {}</p>", escaped(void));
+        let _ = writeln!(
+            page,
+            "<p class=\"void\"><strong>Void:</strong> {}.</p>\n<p><strong>What to do:</strong> {}</p>",
+            escaped(void),
+            escaped(AFTER_VOID)
+        );
     }
     page.push_str(&runs_table(report));
     page.push_str(&throughput(report));
@@ -39,8 +50,15 @@ pub fn page(report: &Report, signer: &str) -> String {
     page
 }
 
+/// What was measured and when, for whoever sees the page alone.
+fn product(report: &Report) -> String {
+    let Environment { version, commit, .. } = &report.environment;
+    let commit = if commit.is_empty() { "unknown" } else { commit };
+    format!("秒享 exchange {version} · commit {commit} · {}", report.began)
+}
+
 fn runs_table(report: &Report) -> String {
-    let mut table = "<table><tr><th>run<th>answers/s<th>p50 ms<th>p99<th>p99.9<th>max<th>errors<th>missed\
+    let mut table = "<div class=\"wide\"><table><tr><th>run<th>answers/s<th>p50 ms<th>p99<th>p99.9<th>max<th>errors<th>missed\
                      <th>server µs an answer<th>generator</tr>\n"
         .to_owned();
     for run in report.runs() {
@@ -65,7 +83,7 @@ fn runs_table(report: &Report) -> String {
             measured.core_busy.unwrap_or(measured.generator_cpu) * 100.0,
         );
     }
-    table + "</table>\n"
+    table + "</table></div>\n"
 }
 
 /// Throughput against offered load, where there are rates to compare.
@@ -152,70 +170,121 @@ fn plot(x_name: &str, y_name: &str, curves: &[(String, Vec<[f64; 2]>)], log: boo
     };
     let (left, right) = bounds(&|point| point[0]);
     let (low, high) = bounds(&|point| scale(point[1]));
-    // Linear axes begin at zero, so that a curve cannot look steeper than it is.
-    let (low, high) = if log { (low.floor(), high.ceil()) } else { (low.min(0.0), high) };
+    let across = ticks(left, right);
+    // Linear axes begin at zero, so that a curve cannot look steeper than it is. Upright ones end at a tick.
+    let (low, high, up) = if log {
+        let (low, high) = (low.floor(), high.ceil().max(low.floor() + 1.0));
+        (low, high, decades(low, high))
+    } else {
+        let up = ticks(low.min(0.0), high);
+        let step = up.windows(2).next().map_or(1.0, |pair| pair[1] - pair[0]);
+        let end = (high / step).ceil() * step;
+        (low.min(0.0), end, ticks(low.min(0.0), end))
+    };
     let [width, height] = SIZE;
-    let [side, foot] = MARGIN;
-    let x = |value: f64| side + (value - left) / (right - left) * (width - side - 8.0);
+    let [head, edge, foot, side] = MARGIN;
+    let x = |value: f64| side + (value - left) / (right - left) * (width - side - edge);
     let y =
-        |value: f64| height - foot - (value - low) / (high - low).max(f64::EPSILON) * (height - foot - 16.0);
+        |value: f64| height - foot - (value - low) / (high - low).max(f64::EPSILON) * (height - foot - head);
     let mut svg = format!(
         "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{y} against {x}\" \
-         font-size=\"11\" font-family=\"system-ui,sans-serif\">\n",
+         font-size=\"{LETTER}\" font-family=\"system-ui,sans-serif\">\n",
         x = escaped(x_name),
         y = escaped(y_name)
     );
-    for step in 0..=4 {
-        let share = f64::from(step) / 4.0;
-        let (across, up) = (left + (right - left) * share, low + (high - low) * share);
-        let shown = if log { 10_f64.powf(up) } else { up };
+    for value in up {
         let _ = writeln!(
             svg,
             "<line x1=\"{side}\" x2=\"{end:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\
-             <text x=\"{label:.1}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>\
-             <text x=\"{across_at:.1}\" y=\"{across_text:.1}\" text-anchor=\"middle\">{}</text>",
-            short(shown),
-            short(across),
-            end = width - 8.0,
-            at = y(up),
+             <text x=\"{label:.1}\" y=\"{text:.1}\" text-anchor=\"end\">{}</text>",
+            short(if log { 10_f64.powf(value) } else { value }),
+            end = width - edge,
+            at = y(value),
             label = side - 6.0,
-            text = y(up) + 4.0,
-            across_at = x(across),
-            across_text = height - foot + 16.0,
+            text = y(value) + 4.0,
         );
     }
-    for ((name, points), (colour, number)) in curves.iter().zip(COLOURS.iter().zip(0_u32..)) {
+    for value in across {
+        let _ = writeln!(
+            svg,
+            "<text x=\"{at:.1}\" y=\"{text:.1}\" text-anchor=\"middle\">{}</text>",
+            short(value),
+            at = x(value),
+            text = height - foot + 16.0,
+        );
+    }
+    let mut key = side;
+    for ((name, points), colour) in curves.iter().zip(COLOURS) {
         let line: Vec<String> =
             points.iter().map(|point| format!("{:.1},{:.1}", x(point[0]), y(scale(point[1])))).collect();
-        let key = side + 8.0 + f64::from(number) * 90.0;
         let _ = writeln!(
             svg,
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\" points=\"{}\"/>\
-             <text x=\"{key:.1}\" y=\"12\" fill=\"{colour}\">{}</text>",
+             <text x=\"{key:.1}\" y=\"14\" text-anchor=\"start\" fill=\"{colour}\">{}</text>",
             line.join(" "),
             escaped(name)
         );
+        key += width_of(name) + 14.0;
     }
     let _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-         <text transform=\"translate(12 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text></svg>",
-        width / 2.0,
-        height - 6.0,
+         <text transform=\"translate(14 {:.1}) rotate(-90)\" text-anchor=\"middle\">{}</text></svg>",
+        (side + width - edge) / 2.0,
+        height - 8.0,
         escaped(x_name),
-        height / 2.0,
+        (head + height - foot) / 2.0,
         escaped(y_name)
     );
     svg
 }
 
-/// A number with as many digits as an axis needs.
-fn short(value: f64) -> String {
-    match value.abs() {
-        1_000.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
+/// At most how wide a text is.
+fn width_of(text: &str) -> f64 {
+    text.chars().map(|_| LETTER_WIDTH).sum()
+}
+
+/// Round numbers from `low` to `high`, three to seven of them: multiples of 1, 2 or 5 and a power of ten.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    let rough = (high - low) / 5.0;
+    let power = 10_f64.powf(rough.log10().floor());
+    let step =
+        [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|step| *step >= rough * 0.99);
+    let step = step.unwrap_or(10.0 * power);
+    // A little beyond, for what rounding takes from a bound that is a tick.
+    let end = high + step * 1e-6;
+    (0_u32..)
+        .map(|count| ((low / step - 1e-6).ceil() + f64::from(count)) * step)
+        .take_while(|value| *value <= end)
+        .collect()
+}
+
+/// The logarithms of the powers of ten between two of them; of a few powers also twice and five times each.
+fn decades(low: f64, high: f64) -> Vec<f64> {
+    let powers = ticks(low, high).into_iter().filter(|power| (power - power.round()).abs() < 1e-6);
+    if high - low > 2.0 {
+        return powers.collect();
     }
+    let between = powers.flat_map(|power| [0.0, 2_f64.log10(), 5_f64.log10()].map(|more| power + more));
+    between.filter(|value| *value <= high + 1e-6).collect()
+}
+
+/// A number as an axis shows it: thousands apart, no more digits than it has.
+fn short(value: f64) -> String {
+    // Rounded, for what arithmetic leaves behind the last digit. Never a minus before zero.
+    let value = (value * 1e6).round() / 1e6 + 0.0;
+    if value.abs() < 1_000.0 {
+        return value.to_string();
+    }
+    let digits = format!("{:.0}", value.abs());
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if value < 0.0 { format!("-{text}") } else { text }
 }
 
 fn escaped(text: &str) -> String {
@@ -265,6 +334,75 @@ mod tests {
         report.phases = vec![PhaseReport { runs: vec![run], knee: None }];
         let page = page(&report, "ab");
         assert!(page.contains("too busy") && !page.contains("<svg"));
+        assert!(page.contains("What to do") && page.contains("--generator-core"));
+    }
+
+    #[test]
+    fn a_page_says_on_top_what_was_measured_and_when() {
+        let mut report = sign::tests::report("2026-01-01T00:00:00Z");
+        report.environment.version = "1.2.3".to_owned();
+        report.environment.commit = "0123abc".to_owned();
+        let page = page(&report, "ab");
+        let (top, _) = page.split_once("<table").unwrap();
+        assert!(top.contains("秒享 exchange 1.2.3 · commit 0123abc · 2026-01-01T00:00:00Z"), "{top}");
+    }
+
+    #[test]
+    fn ticks_are_round_and_few() {
+        for (low, high, all) in [
+            (0.0, 24_589.0, &["0", "5,000", "10,000", "15,000", "20,000"][..]),
+            (0.0, 10.0, &["0", "2", "4", "6", "8", "10"]),
+            (1.0, 61.0, &["20", "40", "60"]),
+            (0.0, 0.7, &["0", "0.2", "0.4", "0.6"]),
+            (-3.0, 3.0, &["-2", "0", "2"]),
+        ] {
+            let shown: Vec<String> = ticks(low, high).into_iter().map(short).collect();
+            assert_eq!(shown, all, "{low} to {high}");
+        }
+        let shown = |low, high| {
+            decades(low, high).into_iter().map(|value| short(10_f64.powf(value))).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(-1.0, 1.0), ["0.1", "0.2", "0.5", "1", "2", "5", "10"]);
+        assert_eq!(shown(-1.0, 3.0), ["0.1", "1", "10", "100", "1,000"]);
+        assert_eq!(short(-1_234_567.0), "-1,234,567");
+    }
+
+    #[test]
+    fn each_label_is_whole_and_above_no_other() {
+        let curves = |right: f64, high: f64| {
+            ["p50", "p99", "a longer name"].map(|name| (name.to_owned(), vec![[0.0, 0.01], [right, high]]))
+        };
+        for (right, high) in
+            [(1.0, 1.0), (119.0, 7.3), (1_200_000.0, 987_654.0), (0.3, 99_999.9), (86_400.0, 0.02)]
+        {
+            for log in [true, false] {
+                let svg = plot("offered, requests/s", "right answers/s", &curves(right, high), log);
+                let mut ends: Vec<(String, f64, f64)> = Vec::new();
+                for label in svg.split("<text x=\"").skip(1) {
+                    let (x, rest) = label.split_once("\" y=\"").unwrap();
+                    let (y, rest) = rest.split_once("\" text-anchor=\"").unwrap();
+                    let (anchor, rest) = rest.split_once('"').unwrap();
+                    let text = rest.split_once('>').unwrap().1.split_once('<').unwrap().0;
+                    let (at, wide) = (x.parse::<f64>().unwrap(), width_of(text));
+                    let from = at
+                        - wide
+                            * match anchor {
+                                "end" => 1.0,
+                                "middle" => 0.5,
+                                _ => 0.0,
+                            };
+                    assert!(from >= 0.0 && from + wide <= SIZE[0], "{text} is cut at {from}: {svg}");
+                    for (row, begun, ended) in &ends {
+                        assert!(
+                            row != y || from >= *ended || from + wide <= *begun,
+                            "{text} on another: {svg}"
+                        );
+                    }
+                    ends.push((y.to_owned(), from, from + wide));
+                }
+                assert!(ends.len() > 6, "{svg}");
+            }
+        }
     }
 
     #[test]

@@ -142,6 +142,10 @@ pub struct Measured {
     pub bare: Option<BareReport>,
 }
 
+/// What to do after a run that is void.
+pub const AFTER_VOID: &str = "Stop what else runs on this machine, give the server and the generator a processor each \
+(--server-core 0 --generator-core 1), offer less (--rate), open fewer connections (--connections), and run it again.";
+
 /// One run of a phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -366,7 +370,7 @@ impl fmt::Display for RunReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n{}, {:.0} s", self.name, self.seconds)?;
         if let Some(void) = &self.void {
-            return writeln!(f, "  VOID: {void}");
+            return writeln!(f, "  VOID: {void}. {AFTER_VOID}");
         }
         let Some(measured) = &self.measured else { return Ok(()) };
         writeln!(f, "  answers/s          {:.0}", measured.answers_a_second)?;
