@@ -318,7 +318,8 @@ impl App {
         let shed = Shed::new(config.limits.refusals_a_second, config.limits.refusal_burst);
         let retention_ms = u64::from(config.keys.retention_days) * 24 * 3_600 * 1_000;
         let development = certs::pki::is_development(&read(&config.path(&config.tls.certificate))?);
-        let gateway = Gateway::new(ledger, signers, trust, shed, retention_ms).telling_reasons(development);
+        let gateway = Gateway::new(ledger, signers, trust, shed, retention_ms);
+        gateway.tell_reasons(development);
         let gateway = Arc::new(gateway.cosigned(Arc::clone(&cosigning)));
         if gateway.ledger().state().is_rotating() {
             rotation::rotate(&gateway).await;

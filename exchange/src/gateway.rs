@@ -20,6 +20,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -111,7 +112,7 @@ pub struct Gateway {
     /// How long a holder is kept after the last license ended, ms.
     retention_ms: u64,
     /// The log says the insider's reason of each refusal.
-    development: bool,
+    tells_reasons: AtomicBool,
     /// Labels of the holders that are nobody, once they are in the journal.
     nobodies: OnceLock<Vec<Label>>,
     /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
@@ -234,7 +235,7 @@ impl Gateway {
             strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
             lanes: Lanes::new(),
             retention_ms,
-            development: false,
+            tells_reasons: AtomicBool::new(false),
             nobodies: OnceLock::new(),
             rotate: Notify::new(),
         }
@@ -246,11 +247,10 @@ impl Gateway {
         Self { cosigning, ..self }
     }
 
-    /// The same for development: the log says of each refusal what only insiders learn, so that who builds a client finds
-    /// out why. Never of a production exchange.
-    #[must_use]
-    pub fn telling_reasons(self, development: bool) -> Self {
-        Self { development, ..self }
+    /// From now on the log says of each refusal what only insiders learn, so that who builds a client finds out why; or no
+    /// longer. Never of a production exchange.
+    pub fn tell_reasons(&self, tell: bool) {
+        self.tells_reasons.store(tell, Ordering::Relaxed);
     }
 
     /// Labels of the holders that are nobody, which never change. A log is made with them.
@@ -456,7 +456,7 @@ impl Gateway {
             if rotates {
                 self.rotate.notify_one();
             }
-            if self.development && effect.code != Code::Ok {
+            if effect.code != Code::Ok && self.tells_reasons.load(Ordering::Relaxed) {
                 tracing::info!(
                     index = committed.index,
                     route = route.name(),

@@ -90,6 +90,8 @@ pub async fn run(
     let gateway = std::sync::Arc::clone(&app.gateway);
     let (_, trust) = app::trust_bundle(&config)?;
     let serving = tokio::spawn(app.run(signals));
+    // The round's own refusals are meant, and would cover what it says.
+    gateway.tell_reasons(false);
     let round = tokio::select! {
         round = round(folder, &addresses, &trust) => round,
         () = stop.closed() => {
@@ -106,6 +108,7 @@ pub async fn run(
             return Err(error);
         }
     };
+    gateway.tell_reasons(true);
     if !once {
         print_how_to_go_on(folder, &addresses);
     }
@@ -414,5 +417,5 @@ fn print_how_to_go_on(folder: &Path, addresses: &Listen) {
     ));
     line(format_args!("    curl http://{}/metrics", addresses.admin));
     line(format_args!("    sh {}/samples/walkthrough.sh", folder.display()));
-    line("  Ctrl-C stops");
+    line("  Ctrl-C stops. The log here says why a request is refused, which its caller does not learn");
 }

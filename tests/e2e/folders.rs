@@ -449,9 +449,14 @@ fn a_quickstart_leaves_a_walkthrough_that_shows_what_it_expects() {
     fs::write(folder.join("config.toml"), config).unwrap();
     let mut quickstart = command();
     quickstart.args(["quickstart", "--listen", "0.0.0.0:0", "--data"]).arg(&folder);
-    let mut serving = Serving(quickstart.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let log = NamedTempFile::new().unwrap();
+    quickstart.env_remove("RUST_LOG").stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+    let mut serving = Serving(quickstart.spawn().unwrap());
     let mut lines = BufReader::new(serving.0.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().starts_with("quickstart ok ")), "the round is not complete");
+    // Its own refusals do not cover what it says; those of who tries it are explained to whoever runs it.
+    let reasons = || fs::read_to_string(log.path()).unwrap().matches("reason=").count();
+    assert_eq!(reasons(), 0);
 
     let samples = folder.join("samples");
     let read = |name: &str| fs::read_to_string(samples.join(name)).unwrap();
@@ -475,6 +480,7 @@ fn a_quickstart_leaves_a_walkthrough_that_shows_what_it_expects() {
         assert_eq!((done.status, &*done.stderr), (Some(0), ""), "{shell}");
         assert_eq!(done.stdout, expected, "{shell}");
     }
+    assert_eq!(reasons(), 2 * 3, "{}", fs::read_to_string(log.path()).unwrap());
     // The bytes are kept that the receipt is over.
     let check = tests::binary("verifier")
         .arg("receipt")

@@ -96,7 +96,7 @@ main() {
   send search portal /v1/licenses/search
   show search
 
-  say 'Without a grant of the holder nobody learns that a license exists'
+  say 'Without a grant of the holder nobody learns that a license exists. The log of a development exchange says why'
   verify without approval '{"identifier":"'"$LICENSE"'"}' ''
   say 'A grant that the holder revoked is like none'
   verify revoked approval '{"identifier":"'"$LICENSE"'"}' "$REVOKED"
