@@ -201,7 +201,6 @@ async fn round(folder: &Path, addresses: &Listen, trust: &Trust) -> anyhow::Resu
 
     // 3 refuse: no grant, another's grant, no such license, a transition that the table does not have
     let mut bank = Party::connect(folder, "bank", address).await?;
-    let mut issuer = Party::connect(folder, "issuer", address).await?;
     let natural = issued.iter().filter(|one| one.natural).step_by(EVERY);
     for (number, one) in natural.enumerate() {
         let license = json!({"identifier": one.identifier});
@@ -212,6 +211,7 @@ async fn round(folder: &Path, addresses: &Listen, trust: &Trust) -> anyhow::Resu
         bank.post("/v1/verify", &absent, None).await?.expect(403)?;
         summary.refused += 2;
     }
+    let mut issuer = Party::connect(folder, "issuer", address).await?;
     if let Some(one) = issued.first() {
         let transition =
             json!({"identifier": one.identifier, "operation": "06", "reason": "演示: 未暂扣不能发还"});
