@@ -23,8 +23,9 @@ use crate::participant::{Participant, Role};
 use crate::proposal::{self, Approved, Proposal};
 use crate::refusal::{Fault, Refusal};
 use crate::request::{
-    Action, Draft, GrantCreate, GrantRevoke, GrantSearch, GrantTarget, LinkEnd, LinkKind, LinkMake, LogQuery,
-    Mode, Named, Paging, Propose, Proposed, Retrieve, Search, Subject, Trace, Transition, UseContext, Verify,
+    Action, Draft, GrantCreate, GrantRevoke, GrantSearch, GrantTarget, IssuedList, LinkEnd, LinkKind,
+    LinkMake, LogQuery, Mode, Named, Paging, Propose, Proposed, Retrieve, Search, Subject, Trace, Transition,
+    UseContext, Verify,
 };
 
 /// Failed matches an organisation may make on one license a day.
@@ -120,6 +121,8 @@ pub(crate) enum List {
     GrantsOf { holder: Option<Label> },
     /// The live grants that an organisation may use.
     GrantsTo { grantee: Uscc },
+    /// An issuing authority's licenses, of one type or in one state.
+    Issued { issuer: Uscc, type_code: Option<LicenseTypeCode>, state: Option<LicenseState> },
 }
 
 impl Granted<'_> {
@@ -216,6 +219,12 @@ pub fn decide<'a>(
                 plain(Granted::List { list: List::GrantsTo { grantee }, paging: *paging }, Vec::new());
             Ok(Permit { names_holder: false, ..permit })
         }
+        Action::IssuedList(IssuedList { type_code, state, paging }) => {
+            need(caller, Role::Issuer)?;
+            // The page says nothing of holders, so it concerns none.
+            let list = List::Issued { issuer: caller.organisation, type_code: *type_code, state: *state };
+            Ok(plain(Granted::List { list, paging: *paging }, Vec::new()))
+        }
         Action::LogQuery(query) => {
             need(caller, Role::Auditor)?;
             let holder = query.holder.as_ref().map(|holder| facts.holder(holder).map(|holder| holder.label));
@@ -302,7 +311,9 @@ pub fn concerned(
             let (_, proposal) = facts.proposal(&approve.proposal);
             return proposal.and_then(|proposal| proposal.label()).into_iter().collect();
         }
-        Action::Propose(_) | Action::ParticipantList(_) | Action::ProposalList(_) => Vec::new(),
+        Action::Propose(_) | Action::ParticipantList(_) | Action::ProposalList(_) | Action::IssuedList(_) => {
+            Vec::new()
+        }
         Action::ParticipantAdd(_) | Action::ParticipantChange(_) | Action::ParticipantSuspend(_) => {
             Vec::new()
         }
@@ -333,7 +344,7 @@ pub fn level(
         }
         Action::LogQuery(query) => (None, usize::from(query.holder.is_some())),
         Action::GrantSearch(search) => (None, usize::from(search.holder.is_some())),
-        Action::ParticipantList(_) | Action::ProposalList(_) => (None, 0),
+        Action::ParticipantList(_) | Action::ProposalList(_) | Action::IssuedList(_) => (None, 0),
         Action::ParticipantAdd(_)
         | Action::ParticipantChange(_)
         | Action::ParticipantSuspend(_)

@@ -10,7 +10,7 @@ use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record, Shed,
     StateDigest,
 };
-use ledger::{HolderKey, Key, Label, Ledger, Prepared, Subjects};
+use ledger::{HolderKey, Key, Label, Ledger, License, Prepared, Subjects};
 use ring::rand::{SecureRandom, SystemRandom};
 use schemas::codes::{Code, Decision, Reason};
 use schemas::date::Date;
@@ -209,7 +209,10 @@ impl<'a> Private<'a> {
                 asked.persons.extend(search.holder.as_ref().map(|holder| (HOLDER, holder)));
             }
             // The proposal stands in the state part, as a document.
-            Action::Approve(_) | Action::ParticipantList(_) | Action::ProposalList(_) => {}
+            Action::Approve(_)
+            | Action::ParticipantList(_)
+            | Action::ProposalList(_)
+            | Action::IssuedList(_) => {}
         }
         asked
     }
@@ -483,8 +486,8 @@ impl Builder<'_> {
                 let answer = RetrieveAnswer {
                     identifier,
                     mode: retrieve.mode.name(),
-                    state: state_code(&found),
-                    in_force: in_force(entry.now_ms, &found),
+                    state: state_code(&found.license),
+                    in_force: in_force(entry.now_ms, &found.license),
                     fields,
                     envelope: (retrieve.mode == Mode::Envelope).then_some(envelope),
                     annotation,
@@ -1109,8 +1112,8 @@ fn list(
             identifier: identifier.to_string(),
             certificate_number: content.certificate_number,
             issuer_name: content.issuer_name,
-            state: state_code(found),
-            in_force: in_force(now_ms, found),
+            state: state_code(&found.license),
+            in_force: in_force(now_ms, &found.license),
             valid_from: content.valid_from.to_string(),
             valid_until: content.valid_until.map(|day| day.to_string()),
         });
@@ -1118,8 +1121,8 @@ fn list(
     Ok((listed, false))
 }
 
-fn state_code(found: &Found) -> &'static str {
-    Standing::from_number(found.license.state).unwrap_or(Standing::Other).code()
+pub(crate) fn state_code(license: &License) -> &'static str {
+    Standing::from_number(license.state).unwrap_or(Standing::Other).code()
 }
 
 /// How many licenses have the number looked up, where that is worth saying.
@@ -1128,10 +1131,10 @@ fn several(same_number: u32) -> Option<u32> {
 }
 
 /// Whether the license is valid now: state 01 and within its days.
-fn in_force(now_ms: u64, found: &Found) -> bool {
+pub(crate) fn in_force(now_ms: u64, license: &License) -> bool {
     let today = Date::at(i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX)).days();
-    let days = found.license.valid_from_day..=found.license.valid_until_day;
-    found.license.state == Standing::Valid.number() && days.contains(&today)
+    let days = license.valid_from_day..=license.valid_until_day;
+    license.state == Standing::Valid.number() && days.contains(&today)
 }
 
 fn verdict_name(verdict: Verdict) -> &'static str {
@@ -1205,7 +1208,7 @@ fn annotate<'a>(
     context: &'a UseContext<'_>,
     found: &Found,
 ) -> Annotation<'a> {
-    let in_force = in_force(entry.now_ms, found);
+    let in_force = in_force(entry.now_ms, &found.license);
     let used = format!("仅供{}办理{}使用", caller.name, context.item_name);
     let watermark = if in_force {
         used

@@ -1,17 +1,20 @@
-//! Pages of lists: the register, proposals, grants. What a caller may see of them was decided before.
+//! Pages of lists: the register, proposals, grants, an authority's licenses. What a caller may see of them was decided before.
 //!
 //! A page is bounded and made in a lane of its caller's. It ends with a cursor that the next one goes on from.
 
 use std::sync::Arc;
 
 use ledger::{DocumentKind, Grant, Key, Label, Ledger};
-use schemas::date::rfc3339;
-use schemas::identifier::{CertificateIdentifier, Uscc};
+use schemas::codes::Code;
+use schemas::date::{Date, rfc3339};
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::{BASE_FIELDS, LicenseType};
+use schemas::state::LicenseState;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::decide::List;
+use crate::effect;
 use crate::facts;
 use crate::floor::{GRANT_ACTIVE, GRANT_REVOKED};
 use crate::lane::Lane;
@@ -19,6 +22,9 @@ use crate::participant::Participant;
 use crate::proposal::Proposal;
 use crate::refusal::Refusal;
 use crate::request::{Mode, Paging};
+
+/// Licenses that a page looks at: where few pass the filters, the rest is left to the next pages.
+const MAX_LOOKED_AT: usize = 1_000;
 
 /// A page, and the labels of the holders whose grants it shows, each once.
 pub(crate) async fn page(
@@ -30,36 +36,103 @@ pub(crate) async fn page(
     now_ms: u64,
 ) -> Result<(Value, Vec<Label>), Refusal> {
     let ledger = ledger.clone();
-    let page = lane.run(caller, move || match list {
-        List::Participants { only } => {
-            let only = only.map(|organisation| facts::participant_key(&ledger, &organisation));
-            let (rows, next) =
-                documents(&ledger, DocumentKind::Participant, paging, |key, mut value: Value| {
-                    let row = value.as_object_mut()?;
-                    row.retain(|_, value| !value.is_null());
-                    only.is_none_or(|only| only == *key).then_some(value)
+    let page = lane.run(caller, move || {
+        Ok(match list {
+            List::Participants { only } => {
+                let only = only.map(|organisation| facts::participant_key(&ledger, &organisation));
+                let (rows, next) =
+                    documents(&ledger, DocumentKind::Participant, paging, |key, mut value: Value| {
+                        let row = value.as_object_mut()?;
+                        row.retain(|_, value| !value.is_null());
+                        only.is_none_or(|only| only == *key).then_some(value)
+                    });
+                (json!({"participants": rows, "next": next}), Vec::new())
+            }
+            List::Proposals => {
+                let (rows, next) =
+                    documents(&ledger, DocumentKind::Proposal, paging, |key, value: Proposal| {
+                        Some(proposal(key, value, now_ms))
+                    });
+                (json!({"proposals": rows, "next": next}), Vec::new())
+            }
+            List::GrantsOf { holder } => {
+                let ids = holder.map(|label| {
+                    ledger.state().grants_of(&label, paging.after.as_ref(), paging.limit.saturating_add(1))
                 });
-            (json!({"participants": rows, "next": next}), Vec::new())
-        }
-        List::Proposals => {
-            let (rows, next) = documents(&ledger, DocumentKind::Proposal, paging, |key, value: Proposal| {
-                Some(proposal(key, value, now_ms))
-            });
-            (json!({"proposals": rows, "next": next}), Vec::new())
-        }
-        List::GrantsOf { holder } => {
-            let ids = holder.map(|label| {
-                ledger.state().grants_of(&label, paging.after.as_ref(), paging.limit.saturating_add(1))
-            });
-            grants(&ledger, ids.unwrap_or_default(), paging.limit, now_ms, false)
-        }
-        List::GrantsTo { grantee } => {
-            let after = paging.after.as_ref();
-            let ids = ledger.state().grants_to(grantee.as_bytes(), after, paging.limit.saturating_add(1));
-            grants(&ledger, ids, paging.limit, now_ms, true)
-        }
+                grants(&ledger, ids.unwrap_or_default(), paging.limit, now_ms, false)
+            }
+            List::GrantsTo { grantee } => {
+                let after = paging.after.as_ref();
+                let ids = ledger.state().grants_to(grantee.as_bytes(), after, paging.limit.saturating_add(1));
+                grants(&ledger, ids, paging.limit, now_ms, true)
+            }
+            List::Issued { issuer, type_code, state } => {
+                let keys = ledger.state().issued(issuer.as_bytes(), paging.after.as_ref(), MAX_LOOKED_AT + 1);
+                let (rows, next) = looked_at(keys, paging.limit, |key| {
+                    issued(&ledger, key, type_code.as_ref(), state, now_ms)
+                })?;
+                (json!({"licenses": rows, "next": next}), Vec::new())
+            }
+        })
     });
-    page.await.map_err(Refusal::new)
+    page.await.map_err(Refusal::new)?
+}
+
+/// The rows of what passes among these keys, and the cursor of the next page. Of more keys than a page looks at the last one
+/// is looked at by the next page, also where this one has less than `limit` rows.
+fn looked_at(
+    keys: Vec<Key>,
+    limit: usize,
+    mut row: impl FnMut(&Key) -> Result<Option<Value>, Refusal>,
+) -> Result<(Vec<Value>, Option<String>), Refusal> {
+    let (mut rows, mut last) = (Vec::new(), None);
+    for (before, key) in keys.into_iter().enumerate() {
+        if rows.len() == limit || before == MAX_LOOKED_AT {
+            return Ok((rows, last.map(hex::encode::<Key>)));
+        }
+        rows.extend(row(&key)?);
+        last = Some(key);
+    }
+    Ok((rows, None))
+}
+
+/// A license as its issuing authority sees it in a list, if it passes. Nothing of its holders: who they are is told by a
+/// search or a look-up, which they learn of.
+fn issued(
+    ledger: &Ledger,
+    key: &Key,
+    type_code: Option<&LicenseTypeCode>,
+    state: Option<LicenseState>,
+    now_ms: u64,
+) -> Result<Option<Value>, Refusal> {
+    let license = ledger.state().license(key);
+    let Some(license) = license.filter(|license| state.is_none_or(|state| license.state == state.number()))
+    else {
+        return Ok(None);
+    };
+    let envelope = match facts::stored_envelope(ledger, &license) {
+        // The identifier went with its holder.
+        Err(refusal) if refusal.code == Code::Erased => return Ok(None),
+        envelope => envelope?,
+    };
+    let identifier = facts::identifier_in(&envelope)?;
+    if let Some(type_code) = type_code {
+        let parsed: Option<CertificateIdentifier> = identifier.parse().ok();
+        if parsed.is_none_or(|parsed| parsed.type_code() != *type_code) {
+            return Ok(None);
+        }
+    }
+    let day = |day: i32| Date::from_days(day).map(|day| day.to_string());
+    let mut row = json!({
+        "identifier": identifier, "state": effect::state_code(&license),
+        "inForce": effect::in_force(now_ms, &license), "validFrom": day(license.valid_from_day),
+    });
+    if license.valid_until_day != i32::MAX
+        && let Some(row) = row.as_object_mut()
+    {
+        row.insert("validUntil".to_owned(), day(license.valid_until_day).into());
+    }
+    Ok(Some(row))
 }
 
 /// The documents of a kind that `row` shows, by ascending key; with the cursor of the next page.
@@ -188,4 +261,37 @@ fn row(ledger: &Ledger, id: &Key, grant: &Grant, vouched: bool) -> Value {
         put("maxUses", grant.max_uses.into());
     }
     Value::Object(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_whole_however_few_pass() {
+        const WANTED: u32 = 700;
+        let all: Vec<Key> = (0..3_000_u128).map(u128::to_be_bytes).collect();
+        let passes = |key: &Key| u128::from_be_bytes(*key).is_multiple_of(u128::from(WANTED));
+        for limit in [1, 2, 100] {
+            let (mut found, mut after, mut pages) = (Vec::new(), None::<Key>, 0);
+            loop {
+                let behind = all.iter().filter(|key| after.is_none_or(|after| **key > after));
+                let keys = behind.copied().take(MAX_LOOKED_AT + 1).collect();
+                let mut looks = 0;
+                let page = looked_at(keys, limit, |key| {
+                    looks += 1;
+                    Ok(passes(key).then(|| hex::encode(key).into()))
+                });
+                let (rows, next) = page.expect("nothing is read");
+                assert!(rows.len() <= limit && looks <= MAX_LOOKED_AT, "{looks}");
+                found.extend(rows);
+                pages += 1;
+                let Some(next) = next else { break };
+                after = Some(hex::decode(next).expect("hex").try_into().expect("a key"));
+            }
+            let wanted = all.iter().filter(|key| passes(key)).map(|key| Value::from(hex::encode(key)));
+            assert_eq!(found, wanted.collect::<Vec<_>>(), "{limit}");
+            assert!(pages >= 3);
+        }
+    }
 }

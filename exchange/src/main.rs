@@ -191,6 +191,9 @@ enum Command {
     /// License types: what an authority has drafted is published by two operators.
     #[command(subcommand)]
     Type(TypeCommand),
+    /// What an issuing authority has issued.
+    #[command(subcommand)]
+    License(LicenseCommand),
     /// What operators have proposed.
     #[command(subcommand)]
     Proposals(ProposalsCommand),
@@ -240,6 +243,21 @@ enum TypeCommand {
         code: String,
         #[command(flatten)]
         caller: Caller,
+    },
+}
+
+#[derive(Subcommand)]
+enum LicenseCommand {
+    /// Lists the licenses that the caller has issued, ended ones too, JSON, one a line.
+    List {
+        /// Only of this type: its code, 21 characters.
+        #[arg(long = "type", value_name = "CODE")]
+        type_code: Option<String>,
+        /// Only in this state, for example 01 (valid).
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        issuer: Caller,
     },
 }
 
@@ -389,6 +407,9 @@ fn run(command: Command) -> anyhow::Result<u8> {
         }
         Command::Type(TypeCommand::List { caller }) => operate::types::list(&caller)?,
         Command::Type(TypeCommand::Show { code, caller }) => operate::types::show(&code, &caller)?,
+        Command::License(LicenseCommand::List { type_code, state, issuer }) => {
+            operate::lists::licenses(type_code.as_deref(), state.as_deref(), &issuer)?;
+        }
         Command::Proposals(ProposalsCommand::List { operator }) => {
             operate::lists::print(Route::ProposalList, "proposals", &operator)?;
         }

@@ -104,6 +104,8 @@ pub enum Action<'a> {
     ProposalList(Paging),
     /// `POST /v1/grants/search`
     GrantSearch(GrantSearch),
+    /// `POST /v1/licenses/issued`
+    IssuedList(IssuedList),
 }
 
 /// Which page of a list.
@@ -120,6 +122,17 @@ pub struct Paging {
 pub struct GrantSearch {
     /// Whose, as a portal vouches; `None` = those that the caller may use.
     pub holder: Option<HolderRef>,
+    /// Which page.
+    pub paging: Paging,
+}
+
+/// A question of an issuing authority for its own licenses; every filter that is there must match.
+#[derive(Debug)]
+pub struct IssuedList {
+    /// Of this type.
+    pub type_code: Option<LicenseTypeCode>,
+    /// In this state.
+    pub state: Option<LicenseState>,
     /// Which page.
     pub paging: Paging,
 }
@@ -570,6 +583,7 @@ fn parse_json(route: Route, body: &[u8]) -> Result<Action<'_>, Refusal> {
         Route::ParticipantList => Action::ParticipantList(json::<wire::Paging>(text)?.typed()?),
         Route::ProposalList => Action::ProposalList(json::<wire::Paging>(text)?.typed()?),
         Route::GrantSearch => Action::GrantSearch(json::<wire::GrantSearch<'_>>(text)?.typed()?),
+        Route::IssuedList => Action::IssuedList(json::<wire::IssuedList<'_>>(text)?.typed()?),
         Route::None | Route::System => return Err(Refusal::new(Code::NoSuchRoute)),
     })
 }
@@ -860,6 +874,16 @@ mod wire {
     pub(super) struct GrantSearch<'a> {
         #[serde(borrow)]
         holder: Option<Holder<'a>>,
+        after: Option<String>,
+        limit: Option<u64>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    pub(super) struct IssuedList<'a> {
+        #[serde(borrow)]
+        type_code: Option<Text<'a>>,
+        state: Option<Text<'a>>,
         after: Option<String>,
         limit: Option<u64>,
     }
@@ -1586,6 +1610,29 @@ mod wire {
             let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
             let paging = wrong.take(Paging { after: self.after, limit: self.limit }.typed());
             wrong.all(holder.zip(paging).map(|(holder, paging)| super::GrantSearch { holder, paging }))
+        }
+    }
+
+    impl IssuedList<'_> {
+        pub(super) fn typed(self) -> Result<super::IssuedList, Refusal> {
+            let mut wrong = Gather::new();
+            let type_code =
+                wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
+            let state = self.state.as_deref().map(|code| {
+                let fault = || {
+                    let codes = LicenseState::ALL.iter().map(|state| state.code());
+                    Fault::at("/state", Rule::OneOf).one_of(codes).got(code.chars().count())
+                };
+                let state = LicenseState::ALL.iter().copied().find(|state| state.code() == code);
+                state.ok_or_else(|| Refusal::of(Code::MalformedRequest, fault()))
+            });
+            let state = wrong.take(state.transpose());
+            let paging = wrong.take(Paging { after: self.after, limit: self.limit }.typed());
+            let typed = || {
+                let (type_code, state, paging) = (type_code?, state?, paging?);
+                Some(super::IssuedList { type_code, state, paging })
+            };
+            wrong.all(typed())
         }
     }
 

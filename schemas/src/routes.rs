@@ -55,6 +55,8 @@ pub enum Route {
     ProposalList = 18,
     /// A holder's grants, or the caller's.
     GrantSearch = 19,
+    /// An issuing authority's own licenses.
+    IssuedList = 20,
     /// Entries of the exchange itself: initial register and types, shed counts, key events.
     System = 128,
 }
@@ -82,6 +84,7 @@ impl Route {
         Self::ParticipantList,
         Self::ProposalList,
         Self::GrantSearch,
+        Self::IssuedList,
         Self::System,
     ];
 
@@ -108,6 +111,7 @@ impl Route {
             Self::ParticipantList => 17,
             Self::ProposalList => 18,
             Self::GrantSearch => 19,
+            Self::IssuedList => 20,
             Self::System => 128,
         }
     }
@@ -135,6 +139,7 @@ impl Route {
             Self::ParticipantList => "participant-list",
             Self::ProposalList => "proposal-list",
             Self::GrantSearch => "grant-search",
+            Self::IssuedList => "issued-list",
             Self::System => "system",
         }
     }
@@ -172,6 +177,7 @@ impl Route {
             Self::ParticipantList => Some("/v1/participants/list"),
             Self::ProposalList => Some("/v1/admin/proposals/list"),
             Self::GrantSearch => Some("/v1/grants/search"),
+            Self::IssuedList => Some("/v1/licenses/issued"),
         }
     }
 
@@ -196,6 +202,7 @@ impl Route {
                 | Self::ParticipantList
                 | Self::ProposalList
                 | Self::GrantSearch
+                | Self::IssuedList
         )
     }
 }

@@ -62,7 +62,7 @@ fn some_request(server: &Server, route: Route) -> Value {
                 _ => json!({"holder": of, "agent": agent, "kind": "agent", "until": in_one_hour()}),
             }
         }
-        Route::ParticipantList | Route::ProposalList => json!({}),
+        Route::ParticipantList | Route::ProposalList | Route::IssuedList => json!({}),
         Route::GrantSearch => json!({"holder": of}),
         Route::None | Route::System => Value::Null,
     }
@@ -122,7 +122,7 @@ async fn a_suspension_binds_at_once_and_is_lifted_at_once() {
 #[tokio::test]
 async fn a_role_opens_its_own_routes_and_no_others() {
     let server = shared(setup).await;
-    let table: [(Route, &[&str]); 13] = [
+    let table: [(Route, &[&str]); 14] = [
         (Route::Issue, &["approval", "bank", "portal", "auditor", "operator", "provider"]),
         (Route::Transition, &["approval", "bank", "portal", "auditor", "operator", "provider"]),
         (Route::Verify, &["auditor", "operator", "provider"]),
@@ -135,6 +135,7 @@ async fn a_role_opens_its_own_routes_and_no_others() {
         (Route::LinkMake, &["issuer", "bank", "auditor", "operator", "provider"]),
         (Route::ProposalList, &["issuer", "bank", "portal", "auditor", "provider"]),
         (Route::GrantSearch, &["issuer", "bank", "auditor", "operator", "provider"]),
+        (Route::IssuedList, &["approval", "bank", "portal", "auditor", "operator", "provider"]),
         (Route::LinkEnd, &["issuer", "bank", "auditor", "operator", "provider"]),
     ];
     for (route, names) in table {

@@ -312,6 +312,10 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
         assert_eq!(reply.status, 410);
         server.refused(&mut bank, &with_grant, Code::Erased).await;
         assert_eq!(portal.send(&search(&whom)).await.expect(200).json["licenses"], json!([]));
+        let own = issuer.send(&Call::new(Route::IssuedList, &json!({}))).await.expect(200);
+        let own = own.json["licenses"].as_array().unwrap().clone();
+        assert!(own.iter().any(|row| row["identifier"] == json!(kept.identifier)), "{own:?}");
+        assert!(own.iter().all(|row| row["identifier"] != json!(identifier)), "{own:?}");
         // The identifier is never free again, for nobody.
         let same = Call::new(Route::Issue, &json!({"license": draft_of_gone}));
         server.refused(&mut issuer, &same, Code::IdentifierExists).await;

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
+use std::slice::from_ref;
+
 use exchange::participant::Role;
 use schemas::codes::{Code, Reason};
 use schemas::routes::Route;
 use serde_json::{Value, json};
-use tests::{Call, Issued, Party, Reply, Server, Setup, Target, draft, grant, natural};
+use tests::{Call, Issued, Party, Reply, Server, Setup, Target, draft, grant, legal, natural};
 
 fn setup() -> Setup {
     Setup::new()
@@ -243,7 +245,7 @@ async fn a_delay_class_has_a_legal_basis_and_a_bound() {
     }
     let good = with(json!({"days": 180, "legalBasis": "测试法第一条"}));
     by_two([&mut one, &mut other], &good).await.expect(200);
-    let license = draft(&tests::legal()).issue(&mut server.party("issuer")).await;
+    let license = draft(&legal()).issue(&mut server.party("issuer")).await;
     let mut body: Value = serde_json::from_slice(&license.verify(None).body).unwrap();
     body["use"]["delay"] = json!("investigation");
     server.permitted(&mut newcomer, &Call::new(Route::Verify, &body)).await;
@@ -422,6 +424,29 @@ async fn a_license_type_is_published_by_two_operators() {
     assert_eq!(known(&server).await, Some(again));
 }
 
+/// All rows of a list, in pages of two, and how many pages that were.
+async fn pages_of_two(
+    server: &Server,
+    party: &mut Party,
+    route: Route,
+    member: &str,
+    asked: &Value,
+) -> (Vec<Value>, usize) {
+    let (mut rows, mut asked, mut pages) = (Vec::new(), asked.clone(), 0);
+    asked["limit"] = json!(2);
+    loop {
+        let (reply, _) = server.permitted(party, &Call::new(route, &asked)).await;
+        let more = reply.json[member].as_array().unwrap().clone();
+        assert!(more.len() <= 2);
+        rows.extend(more);
+        pages += 1;
+        match &reply.json["next"] {
+            Value::Null => return (rows, pages),
+            next => asked["after"] = next.clone(),
+        }
+    }
+}
+
 #[tokio::test]
 async fn lists_come_in_pages_of_what_a_role_may_see() {
     let server = setup().start().await;
@@ -429,19 +454,7 @@ async fn lists_come_in_pages_of_what_a_role_may_see() {
         ["issuer", "portal", "bank", "auditor", "operator"].map(|name| server.party(name));
     let page = |route: Route, body: &Value| Call::new(route, body);
     let all = async |party: &mut Party, route: Route, member: &str, asked: &Value| {
-        let (mut rows, mut asked, mut pages) = (Vec::new(), asked.clone(), 0);
-        asked["limit"] = json!(2);
-        loop {
-            let (reply, _) = server.permitted(party, &page(route, &asked)).await;
-            let more = reply.json[member].as_array().unwrap().clone();
-            assert!(more.len() <= 2);
-            rows.extend(more);
-            pages += 1;
-            match &reply.json["next"] {
-                Value::Null => return (rows, pages),
-                next => asked["after"] = next.clone(),
-            }
-        }
+        pages_of_two(&server, party, route, member, asked).await
     };
     let (rows, pages) = all(&mut operator, Route::ParticipantList, "participants", &json!({})).await;
     let mut codes: Vec<&str> = rows.iter().map(|row| row["organisation"].as_str().unwrap()).collect();
@@ -502,4 +515,93 @@ async fn lists_come_in_pages_of_what_a_role_may_see() {
     let shown = portal.send(&Call::new(Route::Trace, &trace)).await.expect(200);
     let entries = shown.json["entries"].as_array().unwrap();
     assert!(entries.iter().any(|shown| shown["entry"]["index"] == json!(entry.open.index)));
+}
+
+#[tokio::test]
+async fn an_authority_lists_its_own_licenses_and_no_others() {
+    let mut server = setup().authority("authority2").start().await;
+    let [mut issuer, mut other] = ["issuer", "authority2"].map(|name| server.party(name));
+    let whole = async |server: &Server, party: &mut Party, asked: &Value| {
+        pages_of_two(server, party, Route::IssuedList, "licenses", asked).await
+    };
+    assert_eq!(whole(&server, &mut issuer, &json!({})).await, (Vec::new(), 1));
+    let mut made = Vec::new();
+    for license_type in [natural(), natural(), natural(), legal(), legal()] {
+        made.push(draft(&license_type).issue(&mut issuer).await);
+    }
+    let foreign = draft(&natural()).issue(&mut other).await;
+    issuer.send(&made[0].operation("05", Some("07"))).await.expect(200);
+    let changed = issuer.send(&made[1].operation_with("09", &made[1].draft)).await.expect(200);
+    // The newest version's identifier is the one listed.
+    let changed = changed.json["identifier"].as_str().unwrap().to_owned();
+    assert_ne!(changed, made[1].identifier);
+
+    let identifiers = |rows: &[Value]| {
+        rows.iter().map(|row| row["identifier"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let sorted = |mut all: Vec<String>| {
+        all.sort_unstable();
+        all
+    };
+    let (rows, pages) = whole(&server, &mut issuer, &json!({})).await;
+    let [a, c, d, e] = [0, 2, 3, 4].map(|number| made[number].identifier.clone());
+    assert_eq!(pages, 3);
+    assert_eq!(
+        sorted(identifiers(&rows)),
+        sorted(vec![a.clone(), changed.clone(), c.clone(), d.clone(), e.clone()])
+    );
+    for row in &rows {
+        let draft = made.iter().find(|made| row["identifier"] == json!(made.identifier)).unwrap_or(&made[1]);
+        let draft = draft.draft.value();
+        let ended = row["identifier"] == json!(a);
+        let mut wanted = json!({
+            "identifier": row["identifier"], "state": if ended { "07" } else { "01" }, "inForce": !ended,
+            "validFrom": draft["validFrom"],
+        });
+        if !draft["validUntil"].is_null() {
+            wanted["validUntil"] = draft["validUntil"].clone();
+        }
+        assert_eq!(*row, wanted, "nothing of holders, and no more");
+    }
+    assert_eq!(identifiers(&whole(&server, &mut other, &json!({})).await.0), from_ref(&foreign.identifier));
+    let (_, entry) = server.permitted(&mut issuer, &Call::new(Route::IssuedList, &json!({}))).await;
+    assert_eq!(entry.open.labels, verifier::leaf::Labels::List(Vec::new()));
+
+    let filtered = [
+        (json!({"typeCode": legal().code.as_str()}), vec![d.clone(), e.clone()]),
+        (json!({"state": "07"}), vec![a.clone()]),
+        (json!({"state": "01", "typeCode": natural().code.as_str()}), vec![changed.clone(), c.clone()]),
+        (json!({"state": "02"}), Vec::new()),
+    ];
+    for (asked, wanted) in filtered {
+        let (rows, _) = whole(&server, &mut issuer, &asked).await;
+        assert_eq!(sorted(identifiers(&rows)), sorted(wanted), "{asked}");
+    }
+    for bad in [json!({"limit": 0}), json!({"after": "x"}), json!({"state": "1"}), json!({"issuer": "x"})] {
+        assert_eq!(issuer.send(&Call::new(Route::IssuedList, &bad)).await.status, 400, "{bad}");
+    }
+    let listed = |server: &Server, more: &[&str]| {
+        let data = server.data.to_string();
+        let finished = server.run(&[&["license", "list", "--server", &data], more].concat());
+        assert_eq!(finished.status, Some(0), "{finished:?}");
+        finished.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    assert_eq!(listed(&server, &[]), rows);
+    assert_eq!(identifiers(&listed(&server, &["--state", "07", "--type", natural().code.as_str()])), [a]);
+
+    // The same from the image, from the journal alone, and from an image made anew.
+    drop((issuer, other));
+    for (gone, anew) in [(false, false), (true, false), (true, true)] {
+        assert_eq!(server.stop(), Some(0));
+        if gone {
+            std::fs::remove_dir_all(server.folder.join("store")).unwrap();
+        }
+        if anew {
+            assert_eq!(server.run(&["rebuild"]).status, Some(0));
+        }
+        server.start();
+        assert_eq!(whole(&server, &mut server.party("issuer"), &json!({})).await.0, rows, "{gone} {anew}");
+        let (others, _) = whole(&server, &mut server.party("authority2"), &json!({})).await;
+        assert_eq!(identifiers(&others), from_ref(&foreign.identifier));
+    }
 }

@@ -62,7 +62,7 @@ const REBUILD_REST: Duration = Duration::from_secs(60);
 pub(crate) const META_KEY: &[u8] = &[0];
 /// In place of the length of a value that is gone.
 const GONE: u32 = u32::MAX;
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// News for the image.
 enum Change {

@@ -126,7 +126,7 @@ fn stands(state: u8, taken_over: bool) -> bool {
 struct LicenseCell {
     number_tag: u64,
     body: Position,
-    holders: Holders,
+    parties: Parties,
     version: u32,
     valid_from_day: i32,
     valid_until_day: i32,
@@ -138,31 +138,45 @@ struct LicenseCell {
 // 48 bytes and a key of 16 are the 64 bytes that a license may cost.
 const _: () = assert!(size_of::<LicenseCell>() <= 48);
 
-/// Holders of a license, as indexes into `State::labels`. Almost every license has one, a marriage license two.
+/// The issuer of a license and its holders, as indexes into `State::issuers` and `State::labels`. Almost every license has
+/// one holder, a marriage license two. The issuer stands in each variant, where it takes the place of padding.
 #[derive(Clone, Debug)]
 #[expect(clippy::box_collection, reason = "a thin pointer keeps a license at 48 bytes")]
-enum Holders {
-    One(u32),
-    Two([u32; 2]),
-    More(Box<Vec<u32>>),
+enum Parties {
+    One(u32, u32),
+    Two(u32, [u32; 2]),
+    More(u32, Box<Vec<u32>>),
 }
 
-impl Holders {
-    fn new(indexes: Vec<u32>) -> Self {
-        match indexes[..] {
-            [one] => Self::One(one),
-            [one, two] => Self::Two([one, two]),
-            _ => Self::More(Box::new(indexes)),
+impl Parties {
+    fn new(issuer: u32, holders: Vec<u32>) -> Self {
+        match holders[..] {
+            [one] => Self::One(issuer, one),
+            [one, two] => Self::Two(issuer, [one, two]),
+            _ => Self::More(issuer, Box::new(holders)),
         }
     }
 
-    fn indexes(&self) -> &[u32] {
+    fn issuer(&self) -> u32 {
         match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Two(two) => two,
-            Self::More(more) => more,
+            Self::One(issuer, _) | Self::Two(issuer, _) | Self::More(issuer, _) => *issuer,
         }
     }
+
+    fn holders(&self) -> &[u32] {
+        match self {
+            Self::One(_, one) => std::slice::from_ref(one),
+            Self::Two(_, two) => two,
+            Self::More(_, more) => more,
+        }
+    }
+}
+
+/// Organisations that have issued a license; only ever more.
+#[derive(Default)]
+struct Issuers {
+    organisations: Vec<[u8; 18]>,
+    indexes: HashMap<[u8; 18], u32>,
 }
 
 /// A grant as it stands; the fields are those of [`crate::record::GrantState`].
@@ -363,7 +377,7 @@ enum Kind {
 }
 
 /// A license's value without the labels of its holders, which stand behind it: see [`State::encode_license`].
-const LICENSE_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1 + 1;
+const LICENSE_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1 + 1 + 18;
 
 /// Names one value of the state in the restart image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -482,6 +496,9 @@ pub struct State {
     crypt: Arc<Crypt>,
     idempotency_per_organisation: usize,
     licenses: Map<Key, LicenseCell>,
+    issuers: RwLock<Issuers>,
+    /// Keys of licenses by the index of their issuer.
+    issued: RwLock<BTreeSet<(u32, Key)>>,
     /// By id.
     grants: Map<Key, Grant>,
     /// Ids of grants by the label of the holder who made them.
@@ -526,6 +543,8 @@ impl State {
             crypt,
             idempotency_per_organisation,
             licenses: map(),
+            issuers: RwLock::default(),
+            issued: RwLock::default(),
             grants: map(),
             grants_of: RwLock::default(),
             grants_to: RwLock::default(),
@@ -557,11 +576,10 @@ impl State {
     /// A license of no number and no body, held by whoever came first: as much work as reading one that was found, for
     /// where there is none.
     pub fn no_license(&self) -> License {
-        let holders = Holders::One(0);
         let cell = LicenseCell {
             number_tag: 0,
             body: Position::NONE,
-            holders,
+            parties: Parties::One(0, 0),
             version: 0,
             valid_from_day: 0,
             valid_until_day: 0,
@@ -582,7 +600,7 @@ impl State {
             taken_over: cell.flags & TAKEN_OVER != 0,
             written_by_04: cell.flags & WRITTEN_BY_04 != 0,
             number_tag: cell.number_tag,
-            holders: self.labels_of(&cell.holders),
+            holders: self.labels_of(&cell.parties),
             body: cell.body,
         }
     }
@@ -590,6 +608,14 @@ impl State {
     /// The tag of a license's number.
     pub fn number_tag(&self, key: &Key) -> Option<u64> {
         self.licenses.get(key).map(|license| license.number_tag)
+    }
+
+    /// At most `count` keys of the licenses that an organisation has issued, ended ones too, ascending, behind `after`.
+    pub fn issued(&self, issuer: &[u8; 18], after: Option<&Key>, count: usize) -> Vec<Key> {
+        let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
+        let index = issuers.indexes.get(issuer).copied();
+        drop(issuers);
+        index.map(|index| page_of(&self.issued, &index, after, count)).unwrap_or_default()
     }
 
     /// A grant by its id.
@@ -823,8 +849,11 @@ impl State {
             changed.push(Slot::new(Kind::HolderKey, holder.label, 0));
         }
         for license in &entry.record.licenses {
+            let old = self.licenses.get(&license.key).map(|old| (old.body, old.parties.issuer()));
+            // Whoever wrote the first version issued it, and only an issuing authority does.
+            let issuer = old.map_or_else(|| self.issuer_index(&entry.organisation), |(_, issuer)| issuer);
             let body = if license.body_part == NO_BODY_PART {
-                self.licenses.get(&license.key).map_or(Position::NONE, |old| old.body)
+                old.map_or(Position::NONE, |(body, _)| body)
             } else {
                 entry.parts.get(usize::from(license.body_part)).copied().unwrap_or(Position::NONE)
             };
@@ -833,7 +862,7 @@ impl State {
             let cell = LicenseCell {
                 number_tag: license.number_tag,
                 body,
-                holders: Holders::new(self.indexes_of(&license.holders)),
+                parties: Parties::new(issuer, self.indexes_of(&license.holders)),
                 version: license.version,
                 valid_from_day: license.valid_from_day,
                 valid_until_day: license.valid_until_day,
@@ -1002,13 +1031,17 @@ impl State {
     }
 
     fn put_license(&self, key: Key, cell: LicenseCell) {
-        let after = cell.holders.clone();
-        let before = self.licenses.insert(key, cell).map(|old| old.holders);
-        let before = before.as_ref().map_or(&[][..], Holders::indexes);
-        for index in before.iter().filter(|index| !after.indexes().contains(index)) {
+        let after = cell.parties.clone();
+        let before = self.licenses.insert(key, cell).map(|old| old.parties);
+        if before.is_none() {
+            // Who issued it never changes.
+            self.issued.write().unwrap_or_else(PoisonError::into_inner).insert((after.issuer(), key));
+        }
+        let before = before.as_ref().map_or(&[][..], Parties::holders);
+        for index in before.iter().filter(|index| !after.holders().contains(index)) {
             self.with_holder(*index, |holder| holder.licenses.retain(|license| *license != key));
         }
-        for index in after.indexes().iter().filter(|index| !before.contains(index)) {
+        for index in after.holders().iter().filter(|index| !before.contains(index)) {
             self.with_holder(*index, |holder| {
                 if !holder.licenses.contains(&key) {
                     holder.licenses.push(key);
@@ -1024,14 +1057,27 @@ impl State {
         }
     }
 
+    /// The index of an issuer, who gets one with the first license. The writer alone makes the list longer.
+    fn issuer_index(&self, organisation: &[u8; 18]) -> u32 {
+        let known =
+            self.issuers.read().unwrap_or_else(PoisonError::into_inner).indexes.get(organisation).copied();
+        known.unwrap_or_else(|| {
+            let mut issuers = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+            let index = issuers.organisations.len() as u32;
+            issuers.organisations.push(*organisation);
+            issuers.indexes.insert(*organisation, index);
+            index
+        })
+    }
+
     /// Indexes of known labels; admission refuses records that name unknown ones.
     fn indexes_of(&self, labels: &[Label]) -> Vec<u32> {
         labels.iter().filter_map(|label| self.holders.get(label).map(|holder| holder.index)).collect()
     }
 
-    fn labels_of(&self, holders: &Holders) -> Vec<Label> {
+    fn labels_of(&self, parties: &Parties) -> Vec<Label> {
         let labels = self.labels.read().unwrap_or_else(PoisonError::into_inner);
-        holders.indexes().iter().filter_map(|index| labels.get(*index as usize).copied()).collect()
+        parties.holders().iter().filter_map(|index| labels.get(*index as usize).copied()).collect()
     }
 
     /// Binds the entry's idempotency key and drops those that are over the bound or too old.
@@ -1131,14 +1177,15 @@ impl State {
                     certificate_version: u16::from_be_bytes(take(r)?),
                     state: u8::from_be_bytes(take(r)?),
                     flags: u8::from_be_bytes(take(r)?),
-                    holders: Holders::More(Box::default()),
+                    parties: Parties::One(0, 0),
                 };
+                let issuer = take(r)?;
                 let (labels, odd) = rest.as_chunks::<16>();
                 let indexes = self.indexes_of(labels);
                 if !odd.is_empty() || indexes.len() != labels.len() {
                     return None;
                 }
-                cell.holders = Holders::new(indexes);
+                cell.parties = Parties::new(self.issuer_index(&issuer), indexes);
                 self.put_license(slot.key, cell);
                 return Some(());
             }
@@ -1337,6 +1384,10 @@ impl State {
     }
 
     fn encode_license(&self, cell: &LicenseCell) -> Vec<u8> {
+        let issuers = self.issuers.read().unwrap_or_else(PoisonError::into_inner);
+        // Each cell's index is that of an issuer.
+        let issuer = issuers.organisations.get(cell.parties.issuer() as usize).copied().unwrap_or_default();
+        drop(issuers);
         [
             &cell.number_tag.to_be_bytes()[..],
             &cell.body.0.to_be_bytes(),
@@ -1345,7 +1396,8 @@ impl State {
             &cell.valid_until_day.to_be_bytes(),
             &cell.certificate_version.to_be_bytes(),
             &[cell.state, cell.flags],
-            self.labels_of(&cell.holders).as_flattened(),
+            &issuer,
+            self.labels_of(&cell.parties).as_flattened(),
         ]
         .concat()
     }

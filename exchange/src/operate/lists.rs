@@ -1,4 +1,4 @@
-//! `exchange participant list`, `exchange proposals list`: all pages of a list, asked one after the other.
+//! `exchange participant list`, `exchange proposals list`, `exchange license list`: all pages of a list, asked one after the other.
 
 use anyhow::Context as _;
 use schemas::routes::Route;
@@ -8,13 +8,18 @@ use verifier::command;
 use crate::client::{self, Client};
 use crate::operate::{Caller, runtime};
 
-/// All rows of a list that the caller may see. Each page is an entry of the log.
+/// All rows of a list that the caller may see and that pass the filters. Each page is an entry of the log.
 ///
 /// # Errors
 /// The exchange cannot be reached, refuses, or answers with something else.
-pub async fn all(client: &mut Client, route: Route, member: &str) -> anyhow::Result<Vec<Value>> {
+pub async fn all(
+    client: &mut Client,
+    route: Route,
+    member: &str,
+    filters: Value,
+) -> anyhow::Result<Vec<Value>> {
     let path = route.path().context("a data route has a path")?;
-    let (mut rows, mut asked) = (Vec::new(), json!({}));
+    let (mut rows, mut asked) = (Vec::new(), filters);
     loop {
         let (status, answer) = client.post(path, serde_json::to_vec(&asked)?, &[]).await?;
         if status != 200 {
@@ -26,7 +31,7 @@ pub async fn all(client: &mut Client, route: Route, member: &str) -> anyhow::Res
         };
         rows.extend(more);
         match page["next"].as_str() {
-            Some(next) if asked["after"] != next => asked = json!({"after": next}),
+            Some(next) if asked["after"] != next => asked["after"] = next.into(),
             Some(_) => anyhow::bail!("the next page does not go on"),
             None => return Ok(rows),
         }
@@ -38,8 +43,22 @@ pub async fn all(client: &mut Client, route: Route, member: &str) -> anyhow::Res
 /// # Errors
 /// As [`all`].
 pub fn print(route: Route, member: &str, operator: &Caller) -> anyhow::Result<()> {
+    printed(route, member, json!({}), operator, "operator")
+}
+
+/// Prints the licenses of the issuing authority that asks, one a line.
+///
+/// # Errors
+/// As [`all`].
+pub fn licenses(type_code: Option<&str>, state: Option<&str>, issuer: &Caller) -> anyhow::Result<()> {
+    let filters = [("typeCode", type_code), ("state", state)];
+    let filters = filters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));
+    printed(Route::IssuedList, "licenses", Value::Object(filters.collect()), issuer, "issuer")
+}
+
+fn printed(route: Route, member: &str, filters: Value, caller: &Caller, name: &str) -> anyhow::Result<()> {
     let rows =
-        runtime()?.block_on(async { all(&mut operator.connect("operator").await?, route, member).await })?;
+        runtime()?.block_on(async { all(&mut caller.connect(name).await?, route, member, filters).await })?;
     for row in rows {
         command::line(row);
     }

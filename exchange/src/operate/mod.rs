@@ -103,7 +103,7 @@ impl Sure {
     }
 }
 
-/// As whom a command speaks to a serving exchange: as an operator, or as an auditor to export.
+/// As whom a command speaks to a serving exchange: as an operator, as an auditor to export, or as an issuing authority.
 #[derive(Args)]
 pub struct Caller {
     #[command(flatten)]
@@ -111,7 +111,7 @@ pub struct Caller {
     /// Host or address and port of the data listener, instead of the configuration's.
     #[arg(long)]
     server: Option<Endpoint>,
-    /// Own certificate, PEM [default: pki/clients/operator.pem or auditor.pem in the data folder].
+    /// Own certificate, PEM [default: pki/clients/operator.pem, auditor.pem or issuer.pem in the data folder].
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
     /// Its key, PEM.
