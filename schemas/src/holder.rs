@@ -399,12 +399,19 @@ fn eighteen(number: &str) -> Option<String> {
 const SHORTEST_SOUGHT: usize = 6;
 
 /// Whether a public text of digits and capitals, such as a serial, gives a number away: it is a holder's number, has a
-/// natural holder's in it, or anybody's right citizen number.
+/// natural holder's in it, or anybody's right citizen number. A citizen number gives itself away without its check character
+/// and in the 15 digits of before 1999 too.
 pub fn gives_away<'a>(text: &str, holders: impl IntoIterator<Item = &'a HolderRef>) -> bool {
     let of_holder = |holder: &HolderRef| {
         let number: String = holder.number.chars().filter(char::is_ascii_alphanumeric).collect();
         let sought = holder.type_code.is_natural() && number.len() >= SHORTEST_SOUGHT;
-        number == text || (sought && text.contains(&number))
+        let holds = |part: Option<&str>| part.is_some_and(|part| text.contains(part));
+        let dated = || {
+            let fifteen =
+                number.get(..6).zip(number.get(8..17)).map(|(region, rest)| format!("{region}{rest}"));
+            holder.birth_date().is_some() && (holds(number.get(..17)) || holds(fifteen.as_deref()))
+        };
+        number == text || (sought && holds(Some(&number))) || dated()
     };
     holders.into_iter().any(of_holder) || holds_citizen_number(text)
 }
@@ -620,6 +627,22 @@ mod tests {
     fn finds_citizen_numbers_in_a_text() {
         assert!(holds_citizen_number(CITIZEN) && holds_citizen_number(&format!("A{CITIZEN}7")));
         assert!(!holds_citizen_number("110105194912310021") && !holds_citizen_number("20230000403"));
+    }
+
+    #[test]
+    fn a_citizen_number_gives_itself_away_in_every_form() {
+        let holders = [HolderRef::new("111", CITIZEN).unwrap()];
+        for text in
+            [CITIZEN, "110105491231002", "A110105491231002B", "11010519491231002", "911010519491231002"]
+        {
+            assert!(gives_away(text, &holders), "{text}");
+        }
+        for text in ["110105491231003", "1101051949123100", "1949123110", "11010549123100"] {
+            assert!(!gives_away(text, &holders), "{text}");
+        }
+        // A number of another kind has no second form.
+        let other = [HolderRef::new("999", "110105194912310021").unwrap()];
+        assert!(!gives_away("110105491231002", &other));
     }
 
     #[test]

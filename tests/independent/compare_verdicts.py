@@ -170,6 +170,7 @@ def traces(corpus, trace):
     corpus.add("two-pages", write(halves[0]) + b"\n" + write(halves[1]) + b"\n")
     corpus.add("first-half", write(halves[0]))
     corpus.add("second-half", write(halves[1]))
+    corpus.add("carriage-return", trace.rstrip(b"\n") + b"\r\n")
     corpus.add("swapped", write(halves[1]) + b"\n" + write(halves[0]))
     corpus.add("one-line", write(halves[0]) + write(halves[1]))
 

@@ -825,7 +825,7 @@ def check_trace(data, trust):
 
 
 def trace_in_order(data, trust, report):
-    lines = [line for line in data.split(b"\n") if line.strip(b" \t\r\x0c")]
+    lines = [line.removesuffix(b"\r") for line in data.split(b"\n") if line.strip(b" \t\r\x0c")]
     if texts_in(data) not in (None, len(lines)):
         report.end("reformatted")
     pages = []
@@ -1061,7 +1061,7 @@ def check_log(folder, trust):
 def log_in_order(folder, trust, report):
     try:
         note = (folder / "checkpoint").read_bytes().decode("utf-8", "replace")
-    except OSError:
+    except FileNotFoundError:
         report.end("log-incomplete")
     try:
         origin = split_note(note)[0].split("\n")[0]
@@ -1073,12 +1073,13 @@ def log_in_order(folder, trust, report):
 
     def file(kind, index, width):
         for wide in (width, 256):
-            path = folder / tile_name(kind, index, wide)
-            if path.is_file():
-                return path.read_bytes()
+            try:
+                return (folder / tile_name(kind, index, wide)).read_bytes()
+            except FileNotFoundError:
+                pass
         return None
 
-    leaves = []
+    leaves, missing = [], False
     while len(leaves) < size:
         index, width = len(leaves) // 256, min(256, size - len(leaves))
         bundle = file("entries", index, width)
@@ -1089,6 +1090,7 @@ def log_in_order(folder, trust, report):
                     report.end("bad-tile")
                 leaves.append(sha256(b"\0", leaf))
         else:
+            missing = True
             tile = file(0, index, width)
             if tile is None or len(tile) < 32 * width:
                 report.end("log-incomplete")
@@ -1098,12 +1100,15 @@ def log_in_order(folder, trust, report):
         for index in range(0, len(hashed), 256):
             part = b"".join(hashed[index : index + 256])
             tile = file(level, index // 256, len(part) // 32)
+            missing = missing or tile is None
             if tile is not None and tile[: len(part)] != part:
                 report.add("bad-tile")
         hashed = [tree(hashed[at : at + 256]) for at in range(0, len(hashed) - 255, 256)]
         level += 1
     if tree(leaves) != root:
-        report.add("bad-tile")
+        report.end("bad-tile")
+    if missing:
+        report.add("log-incomplete")
 
 
 def main():

@@ -55,15 +55,16 @@ pub(crate) fn lines(path: &Path) -> Result<Vec<Item>, String> {
     Ok(items)
 }
 
-/// The files of a folder, by name.
+/// The files of a folder, by name. Anything else in it is refused: who reads the findings takes them for all of it.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.is_file() {
-            found.push(path);
+        if !path.is_file() {
+            return Err(format!("{}: no file; each item of a folder is one", path.display()));
         }
+        found.push(path);
     }
     if found.is_empty() {
         return Err(format!("{}: no file in this folder", folder.display()));
@@ -81,20 +82,21 @@ fn documents(bytes: &[u8]) -> Option<Vec<(usize, &[u8])>> {
     (lines.len() > 1 && lines.iter().all(|(_, line)| is_object(line))).then_some(lines)
 }
 
-/// Text in a file whose own signatures say what it is: a byte order mark and empty lines at its end are nothing.
+/// Text in a file whose own signatures say what it is: a byte order mark, a carriage return before a
+/// line feed, and empty lines at its end are nothing.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    let text = String::from_utf8_lossy(bytes);
+    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
     let end = text.trim_end_matches('\n');
-    if end.len() < text.len() { format!("{end}\n") } else { text.into_owned() }
+    if end.len() < text.len() { format!("{end}\n") } else { text }
 }
 
 /// The bytes as they are and, if it makes a difference, without byte order mark and final newline, with the name of what
-/// was left out.
+/// was left out. A line of a file with many keeps the carriage return of its newline.
 pub(crate) fn variants(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<&'static str>)> {
     let marked = bytes.strip_prefix(BYTE_ORDER_MARK);
     let bare = marked.unwrap_or(bytes);
-    let end = bare.strip_suffix(b"\n").map(|bare| bare.strip_suffix(b"\r").unwrap_or(bare));
+    let end = [&b"\r\n"[..], b"\n", b"\r"].iter().find_map(|newline| bare.strip_suffix(*newline));
     let left_out = match (marked, end) {
         (Some(_), Some(_)) => Some("the byte order mark and the final newline"),
         (Some(_), None) => Some("the byte order mark"),

@@ -23,7 +23,7 @@ const LENGTH_BYTES: usize = 2;
 ///
 /// `read` gives the bytes of a file by its name below the log's folder, `None` when there is none. `previous` is a
 /// checkpoint of the log that the caller has from before: the entries must make its root too. Where bundles are missing the
-/// lowest tiles stand for them, and the report lists the entries as not checked; tiles that are missing are listed likewise.
+/// lowest tiles stand for them. What is missing is listed as not checked, and the whole log cannot be told.
 pub fn verify(
     mut read: impl FnMut(&str) -> Option<Vec<u8>>,
     previous: Option<&str>,
@@ -113,6 +113,7 @@ impl<'a, R: FnMut(&str) -> Option<Vec<u8>>> Walk<'a, R> {
 
     fn run(mut self, checkpoint: &Checkpoint, previous: Option<&Checkpoint>) {
         let mut number = 0u64;
+        let mut grown = true;
         let whole = u64::try_from(TILE_WIDTH).unwrap_or(u64::MAX);
         while self.tree.size() < checkpoint.size {
             let left = checkpoint.size.saturating_sub(self.tree.size()).min(whole);
@@ -121,14 +122,8 @@ impl<'a, R: FnMut(&str) -> Option<Vec<u8>>> Walk<'a, R> {
             for leaf in leaves {
                 self.tree.append(leaf);
                 self.push(0, leaf);
-                if let Some(previous) = previous.filter(|previous| previous.size == self.tree.size())
-                    && previous.root != self.tree.root()
-                {
-                    let detail = format!(
-                        "the first {} entries are not those of the earlier checkpoint",
-                        previous.size
-                    );
-                    return self.report.add(Reason::Inconsistent, detail);
+                if let Some(previous) = previous.filter(|previous| previous.size == self.tree.size()) {
+                    grown = previous.root == self.tree.root();
                 }
             }
             number = number.saturating_add(1);
@@ -137,6 +132,7 @@ impl<'a, R: FnMut(&str) -> Option<Vec<u8>>> Walk<'a, R> {
             self.tile(level);
         }
         if self.tree.root() != checkpoint.root {
+            // Nothing is said of the earlier checkpoint: damaged files are no word of the log's.
             let detail = format!("the {} entries do not make the checkpoint's root", checkpoint.size);
             return self.report.add(Reason::BadTile, detail);
         }
@@ -149,11 +145,21 @@ impl<'a, R: FnMut(&str) -> Option<Vec<u8>>> Walk<'a, R> {
             Some(previous) if previous.size == 0 && previous.root != crate::merkle::EMPTY_ROOT => {
                 self.report.add(Reason::Inconsistent, "the earlier checkpoint has a root without entries");
             }
+            Some(previous) if !grown => {
+                let detail =
+                    format!("the first {} entries are not those of the earlier checkpoint", previous.size);
+                self.report.add(Reason::Inconsistent, detail);
+            }
             Some(_) => self.report.checked.push("previous"),
             None => {}
         }
         for (name, missing) in [("entries", self.bundles_missing), ("tiles", self.tiles_missing)] {
-            if missing { self.report.not_checked.push(name) } else { self.report.checked.push(name) }
+            if missing {
+                self.report.not_checked.push(name);
+                self.report.add(Reason::LogIncomplete, format!("some {name} are missing"));
+            } else {
+                self.report.checked.push(name);
+            }
         }
     }
 

@@ -52,7 +52,8 @@ struct Options {
     #[arg(long, global = true, value_name = "VKEY")]
     anchor: Option<VerifierKey>,
     /// In place of an anchor: takes the authority that the first bundle names and writes it to this file; from then on
-    /// takes bundles of this authority alone, and none of a lower sequence than seen.
+    /// takes bundles of this authority alone, and none of a lower sequence than seen. A file with `.lock` behind the name
+    /// keeps two runs from writing at once.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "anchor")]
     trust_on_first_use: Option<PathBuf>,
     /// Time of the check, RFC 3339. Default: now.
@@ -64,7 +65,7 @@ struct Options {
     /// How to print the report.
     #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Prints the content too: personal data.
+    /// Prints the content too: personal data. Only what a bundle of a known authority vouches for.
     #[arg(long, global = true)]
     show: bool,
 }
@@ -231,7 +232,14 @@ fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
         Ok(read) => read,
         Err((reason, detail)) => return Ok(vec![Finding::failed(Report::failed(reason, detail, at))]),
     };
-    let mut findings = check(&cli.command, &Check { trust: &trust, at, show: options.show })?;
+    // Content that a bundle of anybody's making vouches for is anybody's.
+    let show = options.show && trust.is_anchored();
+    let mut findings = check(&cli.command, &Check { trust: &trust, at, show })?;
+    if options.show && !show {
+        for finding in &mut findings {
+            finding.notes.push("the content is not shown: nobody vouches for the trust bundle".to_owned());
+        }
+    }
     if let Some(pinned) = pinned {
         for finding in &mut findings {
             finding.says = format!("{pinned}; {}", finding.says);
@@ -247,6 +255,18 @@ type Believed = Result<(Trust, Option<String>), (Reason, String)>;
 /// error is of files.
 fn pinned_trust(note: &str, pin: &Path, minimum: u64) -> Result<Believed, String> {
     let failed = |error: std::io::Error| format!("{}: {error}", pin.display());
+    if let Some(believed) = against_pin(note, pin, minimum, false)? {
+        return Ok(believed);
+    }
+    // Another run may have pinned another authority or a higher sequence since.
+    let lock = fs::File::create(pin.with_added_extension("lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    against_pin(note, pin, minimum, true)?.ok_or_else(|| format!("{}: not written", pin.display()))
+}
+
+/// A trust bundle held against the pin; `None` if the pin has to be written and may not be.
+fn against_pin(note: &str, pin: &Path, minimum: u64, may_write: bool) -> Result<Option<Believed>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", pin.display());
     let known = match fs::read_to_string(pin) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -260,12 +280,12 @@ fn pinned_trust(note: &str, pin: &Path, minimum: u64) -> Result<Believed, String
             key.zip(sequence).ok_or_else(|| format!("{}: no pin of a trust authority", pin.display()))?
         }
         None => match Trust::parse_note(note, None, minimum) {
-            Err(error) => return Ok(Err((error.reason(), error.to_string()))),
+            Err(error) => return Ok(Some(Err((error.reason(), error.to_string())))),
             Ok(trust) => match trust.authority.clone() {
                 Some(authority) => (authority, 0),
                 None => {
                     let detail = "the trust bundle names no authority that could be pinned".to_owned();
-                    return Ok(Err((Reason::NoAnchor, detail)));
+                    return Ok(Some(Err((Reason::NoAnchor, detail))));
                 }
             },
         },
@@ -274,11 +294,14 @@ fn pinned_trust(note: &str, pin: &Path, minimum: u64) -> Result<Believed, String
         Ok(trust) => trust,
         Err(error) if known.is_some() => {
             let detail = format!("{error}; {} is pinned in {}", anchor.name(), pin.display());
-            return Ok(Err((error.reason(), detail)));
+            return Ok(Some(Err((error.reason(), detail))));
         }
-        Err(error) => return Ok(Err((error.reason(), error.to_string()))),
+        Err(error) => return Ok(Some(Err((error.reason(), error.to_string())))),
     };
     if known.is_none() || trust.sequence > seen {
+        if !may_write {
+            return Ok(None);
+        }
         let text = format!("{anchor}\nsequence {}\n", trust.sequence);
         let temporary = pin.with_added_extension("new");
         fs::write(&temporary, text).and_then(|()| fs::rename(&temporary, pin)).map_err(failed)?;
@@ -290,7 +313,7 @@ fn pinned_trust(note: &str, pin: &Path, minimum: u64) -> Result<Believed, String
             pin.display()
         )
     });
-    Ok(Ok((trust, said)))
+    Ok(Some(Ok((trust, said))))
 }
 
 /// What every check is made with.
@@ -323,8 +346,24 @@ fn check(command: &Command, with: &Check<'_>) -> Result<Vec<Finding>, String> {
             }
             let policy = read_policy(policy)?;
             let previous = previous.as_ref().map(read).transpose()?.map(|bytes| checkpoint_in(&bytes));
-            let file = |name: &str| fs::read(folder.join(name)).ok();
+            let mut failed = None;
+            let file = |name: &str| {
+                let path = folder.join(name);
+                match fs::read(&path) {
+                    Ok(bytes) => Some(bytes),
+                    Err(error) => {
+                        // A file that is there and cannot be read is not missing.
+                        if error.kind() != ErrorKind::NotFound {
+                            failed.get_or_insert_with(|| format!("{}: {error}", path.display()));
+                        }
+                        None
+                    }
+                }
+            };
             let report = log::verify(file, previous.as_deref(), trust, policy.as_ref(), at);
+            if let Some(failed) = failed {
+                return Err(failed);
+            }
             Ok(vec![Finding::new(show::headline(&report, "log", None), report)])
         }
         Command::Receipt { file, other: Some(other), same_holder: _, request, other_request, .. } => {
@@ -376,16 +415,37 @@ fn each(items: Vec<Item>, mut check: impl FnMut(&[u8]) -> Finding) -> Vec<Findin
 /// A byte order mark and a final newline are no part of what was signed or hashed. What verifies without them is good, and
 /// the finding says that they were left out.
 fn tolerant(bytes: &[u8], mut check: impl FnMut(&[u8]) -> Finding) -> Finding {
-    let mut first = None;
-    for (bytes, left_out) in variants(bytes) {
+    best(variants(bytes).map(|(bytes, left_out)| {
         let mut finding = check(bytes);
+        finding.notes.extend(left_out.map(|left_out| format!("{left_out} of the file was left out")));
+        finding
+    }))
+}
+
+/// The first finding that is not invalid. Of invalid ones that with the fewest reasons among those that could read the
+/// item at all: a mark in front of it would hide what is wrong with it.
+fn best(findings: impl Iterator<Item = Finding>) -> Finding {
+    let rank = |finding: &Finding| {
+        let reasons = &finding.report.reasons;
+        let unread = reasons.iter().any(|found| {
+            matches!(
+                found.reason,
+                Reason::MalformedEnvelope | Reason::TrailingBytes | Reason::MalformedReceipt
+            )
+        });
+        (unread, reasons.len())
+    };
+    let mut best: Option<Finding> = None;
+    for finding in findings {
         if finding.report.verdict != Verdict::Invalid {
-            finding.notes.extend(left_out.map(|left_out| format!("{left_out} of the file was left out")));
             return finding;
         }
-        first.get_or_insert(finding);
+        best = match best {
+            Some(best) if rank(&best) <= rank(&finding) => Some(best),
+            _ => Some(finding),
+        };
     }
-    first.expect("the bytes themselves are a variant")
+    best.expect("the bytes themselves are a variant")
 }
 
 impl Check<'_> {
@@ -422,23 +482,15 @@ impl Check<'_> {
             Some(answer) => variants(answer).map(|(bytes, left_out)| (Some(bytes), left_out)).collect(),
             None => vec![(None, None)],
         };
-        let mut first = None;
-        for (request, request_left_out) in &requests {
-            for (answer, answer_left_out) in &answers {
-                let mut finding = tolerant(bytes, |bytes| self.one_receipt(bytes, *request, *answer, files));
-                if finding.report.verdict != Verdict::Invalid {
-                    let left_out = [(request_left_out, "request"), (answer_left_out, "answer")];
-                    for (left_out, name) in
-                        left_out.into_iter().filter_map(|(one, name)| Some(((*one)?, name)))
-                    {
-                        finding.notes.push(format!("{left_out} of the {name} was left out"));
-                    }
-                    return finding;
-                }
-                first.get_or_insert(finding);
+        let pairs = requests.iter().flat_map(|request| answers.iter().map(move |answer| (request, answer)));
+        best(pairs.map(|((request, request_left_out), (answer, answer_left_out))| {
+            let mut finding = tolerant(bytes, |bytes| self.one_receipt(bytes, *request, *answer, files));
+            let left_out = [(request_left_out, "request"), (answer_left_out, "answer")];
+            for (left_out, name) in left_out.into_iter().filter_map(|(one, name)| Some(((*one)?, name))) {
+                finding.notes.push(format!("{left_out} of the {name} was left out"));
             }
-        }
-        first.expect("there is a variant of each")
+            finding
+        }))
     }
 
     fn one_receipt(

@@ -66,7 +66,9 @@ fn named(side: &Side) -> Option<(HolderRef, Vec<[u8; 16]>)> {
         Route::Verify | Route::Retrieve => request.get("license")?.get("holder")?,
         _ => return None,
     };
-    let holder = HolderRef::new(holder.get("typeCode")?.as_str()?, holder.get("number")?.as_str()?).ok()?;
+    let (type_code, number) = (holder.get("typeCode")?.as_str()?, holder.get("number")?.as_str()?);
+    // The exchange took the request; whether under a registrar's mark is no part of who the holder is.
+    let holder = HolderRef::as_registered(type_code, number).ok()?;
     match open.labels {
         Labels::List(labels) if open.decision == Decision::Permit.number() && !labels.is_empty() => {
             Some((holder, labels))

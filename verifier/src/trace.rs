@@ -688,8 +688,8 @@ fn read_pages<P: Page>(file: &[u8], trust: &Trust, policy: Option<&Policy>, repo
     if file.len() > MAX_FILE_BYTES {
         return pages;
     }
-    let mut lines: Vec<&[u8]> = file.split(|byte| *byte == b'\n').collect();
-    lines.retain(|line| !line.trim_ascii().is_empty());
+    let lines = file.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let lines: Vec<&[u8]> = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).collect();
     if json::count(file).is_some_and(|values| values != lines.len()) {
         report.add(Reason::Reformatted, "a page is one line, in the bytes as they were received");
         return pages;

@@ -4,7 +4,8 @@ use schemas::codes::Code;
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::Duration,
 };
 use verifier::{
     Hash,
@@ -289,6 +290,31 @@ fn a_pin_takes_the_first_authority_and_no_other() {
 }
 
 #[test]
+fn a_pin_that_another_run_writes_meanwhile_counts() {
+    let files = Files::new("pin-race");
+    let _ = fs::remove_file(files.0.join("pin"));
+    files.write("raw", good_envelope());
+    let lock = fs::File::create(files.0.join("pin.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_verifier"))
+        .current_dir(&files.0)
+        .args(["license", "raw", "--trust", "trust", "--trust-on-first-use", "pin", "--at", AT])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Long enough for the run to have found no pin; if it has not, it finds the one of the other run.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(waiting.try_wait().unwrap().is_none(), "a first use does not wait");
+    let pin = format!("{}\nsequence 3\n", note_key(66, "trust.example").1);
+    files.write("pin", &pin);
+    drop(lock);
+    let output = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(2) && said.contains("bad-trust-signature"), "{said}");
+    assert_eq!(fs::read_to_string(files.0.join("pin")).unwrap(), pin);
+}
+
+#[test]
 fn the_first_line_says_what_a_receipt_shows() {
     let files = Files::new("headline");
     files.write("permit", attach(ANSWER, &good_receipt()));
@@ -317,6 +343,14 @@ fn the_first_line_says_what_a_receipt_shows() {
     files.write("made", envelope(&content(), &[&Pair::ed25519(77)]));
     let (_, shown) = files.run(&["license", "made", "--show"]);
     assert!(!shown.contains(holder), "{shown}");
+    // Nor is anything that a bundle of nobody known vouches for.
+    for (command, file, content) in
+        [("license", "raw", holder), ("receipt", "permit", "\"verdict\": \"valid\"")]
+    {
+        let (code, shown) = files.run_without_anchor(&[command, file, "--show", "--trust", "trust"]);
+        assert!(code == Some(2) && !shown.contains(content), "{shown}");
+        assert!(shown.contains("the content is not shown"), "{shown}");
+    }
 }
 
 #[test]
@@ -361,6 +395,15 @@ fn what_editors_and_printers_do_to_a_file_is_named() {
         assert_eq!(files.run(&["receipt", "answer"]).0, Some(1));
         assert_eq!(files.run(&["license", "raw"]).0, Some(1));
     }
+    // What is wrong with an item is named behind them too.
+    let strange = LicenseContent { identifier: identifier(TYPE, OTHER, "S1"), ..content() };
+    files.write("raw", with("\u{feff}", &crate::fixture::envelope(&strange, &[&Pair::ed25519(1)]), "\r\n"));
+    let (code, output) = files.run(&["license", "raw"]);
+    assert!(code == Some(1) && output.starts_with("invalid: issuer-mismatch"), "{output}");
+    let changed = Receipt { c: [1; 32], ..good_receipt() };
+    files.write("answer", with("\u{feff}", &attach(ANSWER, &changed), "\n"));
+    let (code, output) = files.run(&["receipt", "answer"]);
+    assert!(code == Some(1) && output.starts_with("invalid: leaf-mismatch"), "{output}");
     files.write("twice", attach(br#"{"verdict":"valid","verdict":"invalid"}"#, &good_receipt()));
     let (code, output) = files.run(&["receipt", "twice"]);
     assert!(code == Some(1) && output.contains("duplicate-member"), "{output}");
@@ -389,6 +432,11 @@ fn many_items_have_a_line_each_and_the_worst_counts() {
     let verdicts: Vec<_> = lines.iter().map(|line| line["verdict"].as_str().unwrap()).collect();
     assert_eq!((code, verdicts), (Some(1), vec!["valid", "unknown", "invalid"]));
     assert_eq!(files.run(&["license", "empty"]).0, Some(64));
+    // What is passed over would be taken for checked.
+    fs::create_dir_all(files.0.join("nested/below")).unwrap();
+    files.write("nested/a.mxl", good_envelope());
+    let (code, output) = files.run(&["license", "nested"]);
+    assert!(code == Some(64) && output.contains("nested/below"), "{output}");
 
     let answer = String::from_utf8(attach(ANSWER, &good_receipt())).unwrap();
     files.write("answers", format!("{answer}\n{}\n", answer.replacen("valid", "other", 1)));
@@ -398,6 +446,30 @@ fn many_items_have_a_line_each_and_the_worst_counts() {
     assert_eq!((code, lines[1]), (Some(1), "answers:2: invalid: answer-mismatch"));
     files.write("request", REQUEST);
     assert_eq!(files.run(&["receipt", "answers", "--request", "request"]).0, Some(64));
+}
+
+#[test]
+fn lines_may_end_with_a_carriage_return() {
+    let files = Files::new("carriage-returns");
+    let answer = String::from_utf8(attach(ANSWER, &good_receipt())).unwrap();
+    files.write("answers", format!("{answer}\r\n{answer}\r\n"));
+    let (code, output) = files.run(&["receipt", "answers"]);
+    assert_eq!((code, output.matches("receipt genuine").count()), (Some(0), 2), "{output}");
+    assert_eq!(output.matches("the final newline of the file was left out").count(), 2, "{output}");
+    // Of pages, the receipts are right; that the answers are no pages is another matter.
+    for command in ["trace", "audit"] {
+        let (code, output) = files.run(&[command, "answers"]);
+        assert_eq!((code, output.contains("answer-mismatch")), (Some(1), false), "{output}");
+    }
+    files.write("changed", format!("{answer}\r\n{}\r\n", answer.replacen("valid", "other", 1)));
+    assert!(files.run(&["trace", "changed"]).1.contains("answer-mismatch"));
+    let receipt = good_receipt();
+    files.write("receipt", serde_json::to_vec(&Receipt { proof: None, ..receipt.clone() }).unwrap());
+    files.write("proof", proof_of(&receipt).to_text().replace('\n', "\r\n"));
+    let (code, output) = files.run(&["receipt", "receipt", "--proof", "proof"]);
+    assert_eq!(code, Some(0), "{output}");
+    files.write("trust", trust_note(&bundle()).replace('\n', "\r\n"));
+    assert_eq!(files.run(&["receipt", "receipt", "--proof", "proof"]).0, Some(0));
 }
 
 #[test]
@@ -442,6 +514,23 @@ fn a_whole_log_is_checked_from_its_public_files() {
     files.write("previous", sign_note(3, LOG, &other.text()));
     let (code, output) = run(&["--previous", "previous"]);
     assert!(code == Some(1) && output.starts_with("invalid: inconsistent\n"), "{output}");
+    // A damaged file is no word of the log's.
+    files.write("previous", checkpoint(300));
+    let whole = fs::read(folder.join("tile/entries/000")).unwrap();
+    let mut flipped = whole.clone();
+    flipped[40] ^= 1;
+    files.write(&log("tile/entries/000"), flipped);
+    let (code, output) = run(&["--previous", "previous"]);
+    assert!(code == Some(1) && output.starts_with("invalid: bad-tile"), "{output}");
+    assert!(!output.contains("inconsistent"), "{output}");
+    files.write(&log("tile/entries/000"), &whole);
+    // What is there and cannot be read is not missing; of a folder even root reads nothing.
+    fs::remove_file(folder.join("tile/entries/000")).unwrap();
+    fs::create_dir(folder.join("tile/entries/000")).unwrap();
+    let (code, output) = run(&[]);
+    assert!(code == Some(64) && output.contains("tile/entries/000: "), "{output}");
+    fs::remove_dir(folder.join("tile/entries/000")).unwrap();
+    files.write(&log("tile/entries/000"), &whole);
     // A flipped bit anywhere is named, and what is not there cannot be told.
     for (name, reason) in [
         ("tile/entries/001", "bad-tile"),
@@ -459,10 +548,11 @@ fn a_whole_log_is_checked_from_its_public_files() {
     }
     fs::remove_file(folder.join("tile/1/000.p/2")).unwrap();
     let (code, output) = run(&[]);
-    assert!(code == Some(0) && output.contains("not checked  tiles\n"), "{output}");
+    assert!(code == Some(2) && output.starts_with("cannot tell: log-incomplete\n"), "{output}");
+    assert!(output.contains("not checked  tiles\n"), "{output}");
     fs::remove_file(folder.join("tile/entries/001")).unwrap();
     let (code, output) = run(&[]);
-    assert!(code == Some(0) && output.contains("not checked  entries, tiles\n"), "{output}");
+    assert!(code == Some(2) && output.contains("not checked  entries, tiles\n"), "{output}");
     fs::remove_file(folder.join("tile/0/001")).unwrap();
     let (code, output) = run(&[]);
     assert!(code == Some(2) && output.starts_with("cannot tell: log-incomplete\n"), "{output}");

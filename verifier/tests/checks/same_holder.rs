@@ -53,6 +53,15 @@ fn two_labels_for_one_holder_are_exposed() {
 }
 
 #[test]
+fn a_number_that_a_registrar_marked_ties_too() {
+    // The check character is wrong.
+    let marked = json!({"holder": {"typeCode": "111", "number": "110105194912310021", "asRegistered": true}});
+    let side = |label: u8| side(SEARCH, &marked, Labels::List(vec![[label; 16]]), |_| {});
+    assert_eq!(check(&side(3), &side(3)).verdict, Verdict::Valid);
+    assert_eq!(codes(&check(&side(3), &side(4))), [Reason::TwoLabels.code()]);
+}
+
+#[test]
 fn what_nothing_ties_together_is_no_accusation() {
     let one = search("E00000001", 3);
     let named = json!({"holder": person("E00000001")});
