@@ -430,7 +430,10 @@ fn best(findings: impl Iterator<Item = Finding>) -> Finding {
         let unread = reasons.iter().any(|found| {
             matches!(
                 found.reason,
-                Reason::MalformedEnvelope | Reason::TrailingBytes | Reason::MalformedReceipt
+                Reason::MalformedEnvelope
+                    | Reason::TrailingBytes
+                    | Reason::MalformedReceipt
+                    | Reason::MalformedPage
             )
         });
         (unread, reasons.len())
