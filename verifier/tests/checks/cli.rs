@@ -20,12 +20,13 @@ use verifier::{
 
 const AT: &str = "2026-09-21T22:13:20+08:00";
 
-/// A folder of one test's files.
+/// A folder of one test's files, without those of an earlier run.
 struct Files(PathBuf);
 
 impl Files {
     fn new(test: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("verifier-cli").join(test);
+        let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("trust"), trust_note(&bundle())).unwrap();
         Self(folder)
@@ -246,7 +247,6 @@ fn without_an_anchor_nothing_that_rests_on_the_bundle_can_be_told() {
 #[test]
 fn a_pin_takes_the_first_authority_and_no_other() {
     let files = Files::new("pin");
-    let _ = fs::remove_file(files.0.join("pin"));
     files.write("raw", good_envelope());
     let run = |trust: &str| {
         files.run_without_anchor(&["license", "raw", "--trust-on-first-use", "pin", "--trust", trust])
@@ -292,7 +292,6 @@ fn a_pin_takes_the_first_authority_and_no_other() {
 #[test]
 fn a_pin_that_another_run_writes_meanwhile_counts() {
     let files = Files::new("pin-race");
-    let _ = fs::remove_file(files.0.join("pin"));
     files.write("raw", good_envelope());
     let lock = fs::File::create(files.0.join("pin.lock")).unwrap();
     lock.lock().unwrap();
@@ -480,7 +479,6 @@ fn a_whole_log_is_checked_from_its_public_files() {
     let leaves: Vec<_> = (0..600).map(leaf).collect();
     let hashes: Vec<Hash> = leaves.iter().map(|leaf| leaf_hash(leaf)).collect();
     let (log, folder) = (|name: &str| format!("log/{name}"), files.0.join("log"));
-    let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(folder.join("tile/0")).unwrap();
     fs::create_dir_all(folder.join("tile/1/000.p")).unwrap();
     fs::create_dir_all(folder.join("tile/entries/002.p")).unwrap();
