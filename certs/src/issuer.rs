@@ -10,12 +10,17 @@ use crate::sealed::{Kek, KeyFolder};
 use crate::trust::Authority;
 use crate::{Error, file};
 use schemas::identifier::{LicenseTypeCode, Uscc};
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::Path;
 use verifier::note::VerifierKey;
 use verifier::trust::{RequiredSuite, Trust, TrustBundle, TrustIssuer, TrustKey};
 
 const BUNDLE: &str = "trust bundle";
 const ANCHOR: &str = "trust anchor";
+/// How long a key still signs that is ended without haste, seconds: until then every serving exchange has read the bundle
+/// that says so, and has given its callers nothing that the key signed after its end.
+pub const READ_WITHIN: u64 = 60;
 
 /// Why an authority's keys are not changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,8 @@ pub struct Issuers {
     bundle: TrustBundle,
     /// Seconds since 1970.
     now: u64,
+    /// Nobody else changes the bundle between reading and replacing it.
+    _lock: File,
 }
 
 /// What a change came to.
@@ -67,6 +74,7 @@ impl Issuers {
     pub fn open(data: &Path, authority_key: Option<&Path>, now: u64) -> Result<Self, IssuerError> {
         let layout = Layout::of(data)?;
         let folder = KeyFolder::new(&layout.keys, Kek::load(&layout.kek)?);
+        let lock = lock(&layout.trust_bundle)?;
         let malformed = |_| Error::Malformed { what: ANCHOR, reason: "not a verifier key" };
         let anchor: VerifierKey =
             file::read_text(ANCHOR, &layout.trust_anchor)?.trim().parse().map_err(malformed)?;
@@ -78,7 +86,7 @@ impl Issuers {
         if *authority.anchor() != anchor {
             return Err(IssuerError::OtherAuthority);
         }
-        Ok(Self { layout, folder, authority, bundle: trust.bundle().clone(), now })
+        Ok(Self { layout, folder, authority, bundle: trust.bundle().clone(), now, _lock: lock })
     }
 
     /// Makes an organisation an issuing authority for these types, beside those that it may issue already, with a signing
@@ -130,7 +138,7 @@ impl Issuers {
         let old = |key: &&mut TrustKey| key.suite == suite && key.until > now;
         let mut found = false;
         for key in self.issuer(organisation)?.keys.iter_mut().filter(old) {
-            key.until = key.until.min(now + overlap);
+            key.until = key.until.min(now + overlap.max(1));
             found = true;
         }
         if !found {
@@ -140,17 +148,24 @@ impl Issuers {
         self.finish(Some(key_id))
     }
 
-    /// Ends an authority's key now, or all of them. What they have signed stays valid, what they sign from now on is not.
+    /// Ends an authority's key, or all of them, after `overlap` seconds ([`READ_WITHIN`]): until it has read the new bundle the
+    /// exchange goes on signing with them. What they have signed before their end stays valid, what they sign behind it is not.
     ///
     /// # Errors
     /// [`IssuerError`]
-    pub fn retire(mut self, organisation: Uscc, key_id: Option<[u8; 16]>) -> Result<Changed, IssuerError> {
+    pub fn retire(
+        mut self,
+        organisation: Uscc,
+        key_id: Option<[u8; 16]>,
+        overlap: u64,
+    ) -> Result<Changed, IssuerError> {
+        let now = self.now;
         // This second is still the key's: it may have signed in it.
-        let end = self.now + 1;
+        let end = now + overlap.max(1);
         let mut found = false;
         for key in &mut self.issuer(organisation)?.keys {
-            if key.until > end && key_id.is_none_or(|wanted| wanted == key.key_id) {
-                key.until = end;
+            if key.until > now && key_id.is_none_or(|wanted| wanted == key.key_id) {
+                key.until = key.until.min(end);
                 found = true;
             }
         }
@@ -204,6 +219,23 @@ impl Issuers {
         file::replace(BUNDLE, &self.layout.trust_bundle, text.as_bytes(), file::PUBLIC)?;
         Ok(Changed { sequence: self.bundle.sequence, key_id })
     }
+}
+
+/// Locks a bundle for who changes it, through a file beside it that nobody reads.
+fn lock(bundle: &Path) -> Result<File, Error> {
+    let path = bundle.with_added_extension("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(Error::io(BUNDLE, &path))?;
+    file.try_lock().map_err(|error| {
+        let error = match error {
+            TryLockError::WouldBlock => {
+                io::Error::new(io::ErrorKind::WouldBlock, "another command changes the bundle now")
+            }
+            TryLockError::Error(error) => error,
+        };
+        Error::io(BUNDLE, &path)(error)
+    })?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -274,11 +306,21 @@ mod tests {
         let times: Vec<_> = issuer.keys.iter().map(|key| (key.from, key.until)).collect();
         assert_eq!(times, [(NOW, NOW + 150), (NOW + 100, NOW + 100 + YEAR)]);
         assert_eq!(second.key_id, Some(hex::encode(issuer.keys[1].key_id)));
-        at(&dir, &key, NOW + 200).retire(organisation(), None).unwrap();
+        // What a serving exchange signs before it has read the bundle is signed by a key in force.
+        at(&dir, &key, NOW + 150).retire(organisation(), None, READ_WITHIN).unwrap();
         let ended = bundle(&dir, &key);
-        assert_eq!(ended.issuers[0].keys[1].until, NOW + 201);
-        assert_eq!((ended.sequence, ended.issued_at), (11, NOW + 200));
-        assert!(matches!(at(&dir, &key, NOW + 201).retire(organisation(), None), Err(IssuerError::NoKey(_))));
+        assert_eq!(ended.issuers[0].keys[1].until, NOW + 210);
+        assert_eq!((ended.sequence, ended.issued_at), (11, NOW + 150));
+        // At once, also one that ends soon; never later than it would.
+        at(&dir, &key, NOW + 200).retire(organisation(), None, 0).unwrap();
+        at(&dir, &key, NOW + 200).retire(organisation(), None, READ_WITHIN).unwrap();
+        let ended = bundle(&dir, &key);
+        let ends: Vec<_> = ended.issuers[0].keys.iter().map(|key| key.until).collect();
+        assert_eq!((ends, ended.sequence), (vec![NOW + 150, NOW + 201], 13));
+        assert!(matches!(
+            at(&dir, &key, NOW + 201).retire(organisation(), None, READ_WITHIN),
+            Err(IssuerError::NoKey(_))
+        ));
         assert!(matches!(
             at(&dir, &key, NOW + 201).rotate(organisation(), ED25519, YEAR, 0),
             Err(IssuerError::NoKey(_))
@@ -295,6 +337,17 @@ mod tests {
     }
 
     #[test]
+    fn two_at_once_never_sign_two_bundles_of_one_sequence() {
+        let (dir, key) = made();
+        let first = at(&dir, &key, NOW);
+        let second = Issuers::open(dir.path(), Some(&key), NOW).map(|_| ());
+        assert!(matches!(second, Err(IssuerError::File(Error::Io { .. }))), "{second:?}");
+        first.add(organisation(), "机关", &[code()], ED25519, YEAR).unwrap();
+        let next = at(&dir, &key, NOW).rotate(organisation(), ED25519, YEAR, 50).unwrap();
+        assert_eq!(next.sequence, 9);
+    }
+
+    #[test]
     fn another_authority_s_key_changes_nothing() {
         let (dir, key) = made();
         let (_, other) = example();
@@ -307,7 +360,7 @@ mod tests {
         // The folder does not hold the authority's key.
         assert!(matches!(Issuers::open(dir.path(), None, NOW).map(|_| ()), Err(IssuerError::File(_))));
         assert_eq!(bundle(&dir, &key), before);
-        let unknown = at(&dir, &key, NOW).retire(organisation(), None);
+        let unknown = at(&dir, &key, NOW).retire(organisation(), None, READ_WITHIN);
         assert!(matches!(unknown, Err(IssuerError::Unknown(_))));
     }
 }

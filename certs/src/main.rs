@@ -101,16 +101,19 @@ enum IssuerCommand {
         #[command(flatten)]
         key: NewKey,
         /// Hours in which the exchange may still sign with the old key, because it has not read the new bundle.
-        #[arg(long, value_name = "N", default_value_t = 24)]
+        #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=87_600))]
         overlap: u32,
     },
-    /// End a signing key, or all of the authority's, from now on; what they signed stays valid.
+    /// End a signing key, or all of the authority's, a minute from now; what they sign until then stays valid.
     Retire {
         #[command(flatten)]
         whose: Whose,
         /// The key, 32 hexadecimal digits as `certs inspect` shows it [default: all of the authority].
         #[arg(long = "key", value_name = "ID")]
         key_id: Option<String>,
+        /// For a key that others may have: it ends now. What the exchange signs before it has read the new bundle is invalid.
+        #[arg(long)]
+        at_once: bool,
     },
 }
 
@@ -259,13 +262,14 @@ fn issuer(data: &Path, command: &IssuerCommand) -> Result<String> {
                 issuers.rotate(whose.organisation, key.suite.number(), seconds(key), overlap)
             })
         }
-        IssuerCommand::Retire { whose, key_id } => {
+        IssuerCommand::Retire { whose, key_id, at_once } => {
+            let overlap = if *at_once { 0 } else { certs::issuer::READ_WITHIN };
             let key_id = key_id.as_ref().map(|text| {
                 let mut id = [0; 16];
                 hex::decode_to_slice(text, &mut id).map(|()| id)
             });
             let key_id = key_id.transpose().context("a key's id is 32 hexadecimal digits")?;
-            open(whose).and_then(|issuers| issuers.retire(whose.organisation, key_id))
+            open(whose).and_then(|issuers| issuers.retire(whose.organisation, key_id, overlap))
         }
     };
     let Changed { sequence, key_id } = changed.map_err(|error| match error {

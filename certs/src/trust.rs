@@ -2,14 +2,15 @@
 
 use crate::keys::ed25519;
 use crate::sealed::{KeyFolder, TRUST};
-use crate::{Error, file};
+use crate::{Error, file, pem};
 use ring::signature::KeyPair;
-use rustls_pki_types::PrivatePkcs8KeyDer;
-use rustls_pki_types::pem::PemObject as _;
 use std::path::Path;
 use verifier::note::{VerifierKey, signature_line};
 use verifier::trust::{Trust, TrustBundle, encode_text};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
+
+/// Label of a PKCS#8 key.
+const PKCS8: &str = "PRIVATE KEY";
 
 /// The trust authority: who signs trust bundles. Its key need not lie where the exchange runs.
 pub struct Authority {
@@ -33,11 +34,11 @@ impl Authority {
     pub fn from_file(name: &str, path: &Path) -> Result<Self, Error> {
         const WHAT: &str = "trust authority's key";
         let text = file::read_private(WHAT, path)?;
-        let mut key = PrivatePkcs8KeyDer::from_pem_slice(&text)
-            .map_err(|_| Error::Malformed { what: WHAT, reason: "not a PKCS#8 key in PEM" })?;
-        let pkcs8 = Zeroizing::new(key.secret_pkcs8_der().to_vec());
-        key.zeroize();
-        Self::new(name, pkcs8)
+        let text =
+            std::str::from_utf8(&text).map_err(|_| Error::Malformed { what: WHAT, reason: "not UTF-8" })?;
+        let key =
+            pem::one(text, "PKCS#8 key", &[PKCS8]).map_err(|source| Error::Pem { what: WHAT, source })?;
+        Self::new(name, key.der)
     }
 
     /// With the key `trust` of a key folder.
@@ -156,6 +157,27 @@ pub(crate) mod tests {
         }
         let changed = note.replacen("\"sequence\":7", "\"sequence\":8", 1);
         assert!(Trust::parse_note(&changed, Some(&anchor(NAME, &pkcs8).unwrap()), 0).is_err());
+    }
+
+    #[test]
+    fn the_one_key_of_a_file_signs_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("authority.pem");
+        let pems = [example().1, example().1].map(|pkcs8| {
+            use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+            format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", BASE64.encode(pkcs8))
+        });
+        let read = |text: String| {
+            file::replace("key", &path, text.as_bytes(), file::PRIVATE).unwrap();
+            Authority::from_file(NAME, &path).map(|_| ())
+        };
+        let [one, two] = &pems;
+        assert!(read(one.clone()).is_ok());
+        for text in
+            [format!("{one}{two}"), format!("\u{feff}{one}{two}"), format!("\u{feff}{one}"), String::new()]
+        {
+            assert!(matches!(read(text), Err(Error::Pem { .. })));
+        }
     }
 
     #[test]

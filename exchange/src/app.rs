@@ -232,6 +232,17 @@ impl Trusted {
     }
 }
 
+/// Reads a private key in PEM, which must be its owner's alone.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_USAGE`]
+pub fn read_key(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let bytes = certs::file::read_private("TLS key", path).map_err(as_usage)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Exit::usage(format_args!("{}: not UTF-8", path.display())))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
 /// Reads a file that the configuration or the command line names. One with a byte order mark is refused, because not every
 /// reader would see what is behind it.
 ///

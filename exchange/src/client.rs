@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use verifier::command::EXIT_NO;
 
-use crate::app::{EXIT_UNAVAILABLE, Exit, read};
+use crate::app::{EXIT_UNAVAILABLE, Exit, read, read_key};
 use crate::tls;
 
 /// Who a client is: the paths of its certificate and key.
@@ -48,7 +48,7 @@ impl Identity {
             let (ca, certificate, key) = (ca.display(), certificate.display(), key.display());
             Exit::usage(format_args!("one of {ca}, {certificate}, {key}: {error}"))
         };
-        let config = tls::client_config(&read(ca)?, Some((&read(certificate)?, &read(key)?)));
+        let config = tls::client_config(&read(ca)?, Some((&read(certificate)?, &read_key(key)?)));
         let config = config.map_err(|error: tls::TlsError| named(error))?;
         Ok(Self { config: Arc::new(config) })
     }

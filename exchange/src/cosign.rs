@@ -239,6 +239,14 @@ impl Link {
                     (self.known, self.done) = (Some(published.size), Some(published.size));
                     return Ok(line);
                 }
+                // Its size is this one, so it is the root that it does not take.
+                (409, body)
+                    if old > 0
+                        && old == published.size
+                        && size_in(&body).map_or(true, |size| size == old) =>
+                {
+                    return Err(Failure::Unlike(old));
+                }
                 (409, body) => (self.known, said) = (Some(size_in(&body)?), true),
                 // From the empty tree every log has grown.
                 (422, _) if said && old > 0 => return Err(Failure::Unlike(old)),
@@ -736,6 +744,13 @@ mod tests {
         let (outcome, asked) = submit(Some(3), vec![(422, ""), (409, "5\n"), (200, "")]).await;
         assert!(matches!(outcome, Err(Failure::Refused(_))), "{outcome:?}");
         assert_eq!(asked, ["old 3", "old 0", "old 5"]);
+        // Another tree of the same size, in the words of the specification, with its size or without.
+        for body in ["6\n", ""] {
+            let (outcome, _) = submit(Some(6), vec![(409, body)]).await;
+            assert!(matches!(outcome, Err(Failure::Unlike(6))), "{outcome:?}");
+            let (outcome, _) = submit(None, vec![(409, "6\n"), (409, body)]).await;
+            assert!(matches!(outcome, Err(Failure::Unlike(6))), "{outcome:?}");
+        }
         // Every log has grown from nothing.
         for known in [None, Some(0)] {
             let (outcome, _) = submit(known, vec![(422, "")]).await;

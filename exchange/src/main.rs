@@ -146,6 +146,9 @@ enum Command {
         /// Begin with the first entry instead of the newest snapshot, and make the tiles anew too.
         #[arg(long)]
         from_zero: bool,
+        /// The clock is right, though the journal's last entry contradicts it.
+        #[arg(long)]
+        accept_clock: bool,
         /// JSON output.
         #[arg(long)]
         json: bool,
@@ -299,6 +302,9 @@ enum LogCommand {
     Close {
         #[command(flatten)]
         place: Place,
+        /// The clock is right, though the journal's last entry contradicts it.
+        #[arg(long)]
+        accept_clock: bool,
         #[command(flatten)]
         sure: Sure,
     },
@@ -378,11 +384,15 @@ fn run(command: Command) -> anyhow::Result<u8> {
         }
         Command::CheckConfig { place } => operate::check_config::run(&place)?,
         Command::Log(LogCommand::Verify { place, json }) => return operate::log_verify::run(&place, json),
-        Command::Log(LogCommand::Close { place, sure }) => operate::log_close::run(&place, &sure)?,
+        Command::Log(LogCommand::Close { place, accept_clock, sure }) => {
+            operate::log_close::run(&place, accept_clock, &sure)?;
+        }
         Command::Log(LogCommand::Export { query, out, auditor }) => {
             operate::log_export::run(&query, &out, &auditor)?;
         }
-        Command::Rebuild { place, from_zero, json } => operate::rebuild::run(&place, from_zero, json)?,
+        Command::Rebuild { place, from_zero, accept_clock, json } => {
+            operate::rebuild::run(&place, from_zero, accept_clock, json)?;
+        }
         Command::Archive { place, before, json } => operate::archive::run(&place, before, json)?,
         Command::StoreCheck { data, engine, origin } => operate::store_check::run(&data, &engine, &origin)?,
         Command::Participant(ParticipantCommand::Add { registration }) => {

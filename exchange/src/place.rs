@@ -1,18 +1,23 @@
 //! Whether a data folder may be served where it lies: a backup never, a copy only when its original is gone.
 //!
 //! A log's key signs one history. Two folders with one key, served one after the other, sign two. Nothing in the bytes of
-//! a copy tells it from its original, so `journal/place` holds what no copy takes along: the inode of the journal's folder
-//! and the moment it was made. A copy of the whole disk or machine takes both along and is not told.
+//! a copy tells it from its original, so `journal/place` holds what no copy takes along: of the journal's folder and of its
+//! guard the inode and the moment it was made. The guard is written where it lies, so another one was put there: an older
+//! copy was brought back into the folder. A copy of the whole disk or machine takes all of it along and is not told.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use certs::file;
+use serde::Deserialize;
 
-use crate::app::{EXIT_DATA, Exit};
+use crate::app::{self, EXIT_DATA, Exit};
 use crate::config::Config;
 
 pub use certs::layout::FENCE;
@@ -21,18 +26,32 @@ fn path(config: &Config) -> PathBuf {
     config.folder.join("journal/place")
 }
 
-/// What stands in the file for the journal's folder as it is now.
+/// What stands in the file for the journal's folder and its guard as they are now, a line each. A guard that is missing has
+/// no line: the ledger says what that means.
 fn found(config: &Config) -> anyhow::Result<String> {
-    let folder = config.folder.join("journal");
-    let metadata = fs::metadata(&folder).with_context(|| folder.display().to_string())?;
-    let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
-    let made = made.map_or_else(|| "unknown".to_owned(), |made| made.as_nanos().to_string());
-    Ok(format!("inode {} made {made}\n", metadata.ino()))
+    let mut lines = String::new();
+    for path in ["journal", "journal/guard"].map(|name| config.folder.join(name)) {
+        let metadata = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata.with_context(|| path.display().to_string())?,
+        };
+        let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        let made = made.map_or_else(|| "unknown".to_owned(), |made| made.as_nanos().to_string());
+        lines.push_str(&format!("inode {} made {made}\n", metadata.ino()));
+    }
+    Ok(lines)
 }
 
-/// Whether two descriptions are of one folder. A file system that does not keep when a folder was made is believed by its
-/// inode alone.
+/// Whether two descriptions are of one place: the same lines, as far as both have them.
 fn is_same(left: &str, right: &str) -> bool {
+    !left.is_empty()
+        && !right.is_empty()
+        && left.lines().zip(right.lines()).all(|(left, right)| is_same_file(left, right))
+}
+
+/// Whether two lines are of one file or folder. A file system that does not keep when it was made is believed by its inode
+/// alone.
+fn is_same_file(left: &str, right: &str) -> bool {
     let parts = |text: &str| {
         let mut words = text.split_whitespace().map(str::to_owned);
         (words.nth(1), words.nth(1).filter(|made| made != "unknown"))
@@ -43,7 +62,7 @@ fn is_same(left: &str, right: &str) -> bool {
         && (left_made.is_none() || right_made.is_none() || left_made == right_made)
 }
 
-/// Refuses a folder that was copied or moved to another file system, unless the configuration says that it was moved.
+/// Refuses a folder that was copied, moved to another file system or overwritten with a copy, unless the configuration says that it was moved.
 /// Changes nothing.
 ///
 /// # Errors
@@ -55,7 +74,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{} is a copy, or was moved: receipts of the original would be contradicted. If the original is gone for good, \
+        "{} is a copy, was moved, or an older copy was brought back into it: receipts of the original would be contradicted. If the original is gone for good, \
          `exchange serve --moved`; else `exchange restore` (exchange/docs/guides/backup.md)",
         config.folder.display()
     );
@@ -72,6 +91,27 @@ pub fn keep(config: &Config) -> anyhow::Result<()> {
         file::replace("place", &path, found.as_bytes(), file::PRIVATE)?;
     }
     Ok(())
+}
+
+/// Size and root of the log that a backup holds, as its fence has them.
+///
+/// # Errors
+/// [`Exit`] with [`EXIT_DATA`]: the fence cannot be read, or the backup was not completed.
+pub fn end_of_backup(folder: &Path) -> anyhow::Result<(u64, [u8; 32])> {
+    #[derive(Deserialize)]
+    struct Fence {
+        size: u64,
+        root: String,
+    }
+    let path = folder.join(FENCE);
+    let fence: Option<Fence> = toml::from_str(&file::read_text("fence", &path)?).ok();
+    let end = fence.and_then(|fence| Some((fence.size, BASE64.decode(fence.root).ok()?.try_into().ok()?)));
+    end.ok_or_else(|| {
+        app::unusable(format_args!(
+            "{} does not say how far the backup goes: it is damaged, or was cut off while it was made",
+            path.display()
+        ))
+    })
 }
 
 /// Whether a folder is a backup.
@@ -91,5 +131,11 @@ mod tests {
             assert!(!is_same("inode 7 made 12\n", other), "{other}");
         }
         assert!(!is_same("", ""));
+        let both = "inode 7 made 12\ninode 8 made 13\n";
+        assert!(is_same(both, both));
+        assert!(!is_same(both, "inode 7 made 12\ninode 9 made 14\n"));
+        // Whoever has only the folder's line tells what it can.
+        assert!(is_same("inode 7 made 12\n", both) && is_same(both, "inode 7 made 12\n"));
+        assert!(!is_same("inode 6 made 12\n", both));
     }
 }

@@ -47,9 +47,7 @@ impl TlsFiles {
         let now = now();
         let (certificate, key) = (config.path(&config.tls.certificate), config.path(&config.tls.key));
         let client_ca = config.path(&config.tls.client_ca);
-        let texts = [&certificate, &key, &client_ca].map(|path| app::read(path));
-        let [certificate_text, key_text, client_ca_text] = texts;
-        let (certificate_text, client_ca_text) = (certificate_text?, client_ca_text?);
+        let (certificate_text, client_ca_text) = (app::read(&certificate)?, app::read(&client_ca)?);
         for (path, text) in [(&certificate, &certificate_text), (&client_ca, &client_ca_text)] {
             if !config.development && certs::pki::is_development(text) {
                 let why = "is of the development PKI; serve it with --development only";
@@ -64,7 +62,7 @@ impl TlsFiles {
             };
             Exit::usage(format!("{}: {error}", path.display()))
         };
-        let identity = ServerIdentity::parse(&certificate_text, &key_text?).map_err(named)?;
+        let identity = ServerIdentity::parse(&certificate_text, &app::read_key(&key)?).map_err(named)?;
         let grace = Duration::from_secs(u64::from(config.tls.crl_grace_hours) * 3_600);
         let authorities = Authorities::parse(&client_ca_text, grace).map_err(named)?;
         for one in &identity.described {

@@ -46,6 +46,22 @@ const LOOK: Duration = Duration::from_millis(20);
 /// File of a closed log's last checkpoint, in its data folder.
 const LAST_CHECKPOINT: &str = "closed.checkpoint";
 
+/// How an old log ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its last leaf says so.
+    Closed,
+    /// It went back: its guard knows of more than there is, and that is why it is given up.
+    Lost,
+    /// It lies in a backup, which holds so much of it.
+    Copied {
+        /// Leaves.
+        size: u64,
+        /// Root over them.
+        root: [u8; 32],
+    },
+}
+
 /// The statement of the leaf that closes a log.
 pub fn close_statement(origin: &str) -> String {
     format!("miaoxiang shard close v1\n{origin}\n")
@@ -120,7 +136,8 @@ pub async fn open_successor(
 ) -> anyhow::Result<Config> {
     let old = Config::load(&old.join("config.toml"))?;
     let kek = old.path(&old.keys.kek);
-    Ok(successor_of(&old, &kek, folder, lost, authority_key).await?.0)
+    let ended = if lost { Ended::Lost } else { Ended::Closed };
+    Ok(successor_of(&old, &kek, folder, ended, authority_key).await?.0)
 }
 
 /// The same of a folder whose configuration is read already, also a backup's, with its key-encryption key in `kek`. Gives
@@ -132,7 +149,7 @@ pub async fn successor_of(
     old: &Config,
     kek: &Path,
     folder: &Path,
-    lost: bool,
+    ended: Ended,
     authority_key: Option<&Path>,
 ) -> anyhow::Result<(Config, Tail)> {
     let old_keys = KeyFolder::new(old.path(&old.keys.folder), Kek::load(kek)?);
@@ -143,19 +160,32 @@ pub async fn successor_of(
         }
     };
     let (options, keys) = (app::ledger_options(old), app::ledger_keys(&old_keys)?);
-    let tail = match lost {
-        // Its guard knows of more than there is: that is why it is given up.
-        true => ledger::entries_of_lost(options, keys, take)?,
-        false => ledger::entries(options, keys, take)?,
+    let tail = match ended {
+        Ended::Lost => ledger::entries_of_lost(options, keys, take)?,
+        Ended::Closed | Ended::Copied { .. } => ledger::entries(options, keys, take)?,
     };
-    if !tail.closed && !lost {
-        return Err(Exit::usage(format_args!(
-            "log {} is not closed: run `exchange log close` first, or --lost when it went back",
-            old.origin
-        )));
+    match ended {
+        Ended::Closed if !tail.closed => {
+            return Err(Exit::usage(format_args!(
+                "log {} is not closed: run `exchange log close` first, or --lost when it went back",
+                old.origin
+            )));
+        }
+        // A statement that anyone reads: a backup that lost its end must not make it.
+        Ended::Copied { size, root } if (tail.size, tail.root) != (size, root) => {
+            return Err(app::unusable(format_args!(
+                "{} is damaged: it holds {} entries, and {} says that {size} were copied, or has another root",
+                old.folder.display(),
+                tail.size,
+                place::FENCE
+            )));
+        }
+        _ => {}
     }
+    let opening = open_statement(&old.origin, &tail);
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let config = configuration(folder, old)?;
+    check_own(&config, old, &opening)?;
     copy_keys(&config, old, kek)?;
     let keys = init::sealed_keys(&config)?;
     trust_bundle(&config, old, &keys, authority_key)?;
@@ -164,7 +194,7 @@ pub async fn successor_of(
     let options = app::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
     let filled = match place::keep(&config) {
-        Ok(()) => fill(&ledger, &open_statement(&old.origin, &tail), documents).await,
+        Ok(()) => fill(&ledger, &opening, documents).await,
         kept => kept,
     };
     tokio::task::spawn_blocking(move || ledger.close()).await?;
@@ -186,6 +216,30 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
         init::write_new(&path, &config.to_toml())?;
     }
     Ok(Config::load(&path)?)
+}
+
+/// Refuses a folder that holds a log already, unless it is this successor's, which a run that was cut off has begun.
+/// Changes nothing.
+fn check_own(config: &Config, old: &Config, opening: &str) -> anyhow::Result<()> {
+    let holds = |what: &str| {
+        Err(Exit::usage(format_args!(
+            "{} holds {what}: name a folder that is not there yet",
+            config.folder.display()
+        )))
+    };
+    if config.origin == old.origin {
+        return holds("the old log itself, or a copy of it");
+    }
+    if !init::folder_has_journal(&config.folder) {
+        return Ok(());
+    }
+    place::check(config)?;
+    let keys = app::ledger_keys(&app::key_folder(config)?)?;
+    match ledger::first_leaf(&app::ledger_options(config), &keys)? {
+        None => Ok(()),
+        Some((LeafKind::ShardOpen, text)) if text == opening.as_bytes() => Ok(()),
+        Some(_) => holds("another log"),
+    }
 }
 
 /// Copies what is not the log's own: the key-encryption key, the authorities' keys, the trust authority's, TLS as far as it

@@ -247,6 +247,11 @@ impl Witness {
         if old != latest.size {
             return Err(Answer::Conflict(latest.size));
         }
+        // The specification has the same answer for the other tree of a size.
+        if old > 0 && old == new.size && new.root != latest.root {
+            tracing::warn!(origin, size = new.size, "another tree of the size that was cosigned");
+            return Err(Answer::Conflict(latest.size));
+        }
         if new.size == 0 && new.root != EMPTY_ROOT {
             return Err(inconsistent("the empty tree has another root"));
         }

@@ -147,7 +147,7 @@ fn a_split_view_is_never_cosigned() {
     assert_cosigned(&witness, &rig.log.submission(0, 9));
     let fork = Log::new(100);
     // The other tree of the same size, a larger one with its own proof, and one with the right tree's proof.
-    assert_refused(&witness, &fork.submission(9, 9), 422);
+    assert_eq!(send(&witness, &fork.submission(9, 9)), Answer::Conflict(9));
     assert_refused(&witness, &fork.submission(9, 20), 422);
     let mixed = Submission { proof: rig.log.proof(9, 20), ..fork.submission(9, 20) };
     assert_refused(&witness, &mixed, 422);

@@ -925,6 +925,9 @@ async fn each_state_is_said_in_words() {
     assert_eq!(refused.status, DATA, "{refused:?}");
     assert!(refused.stderr.contains("behind the journal's last entry of 20"), "{refused:?}");
     assert!(refused.stderr.contains("--accept-clock"), "{refused:?}");
+    // Each command that holds the clock against the journal takes the word that the refusal names.
+    assert_eq!(server.run(&["rebuild"]).status, DATA);
+    assert_eq!(server.run(&["rebuild", "--accept-clock"]).status, Some(0));
     server.set_words(&["--accept-clock"]);
     server.start();
     said(&server, "journal-ahead", 200, "journal time is 9 days 23 h").await;

@@ -397,6 +397,103 @@ async fn a_backup_is_never_served_and_restored_into_a_successor() {
     assert!((4..=size).contains(&copied.parse::<u64>().unwrap()), "{fence}");
 }
 
+#[tokio::test]
+async fn a_backup_that_lost_a_part_is_not_restored() {
+    let mut server = with_licenses().await;
+    let [taken, new] = ["taken", "new"].map(|name| server.folder.with_file_name(name));
+    let made = backup(&server.folder, &taken);
+    assert_eq!(made.status, Some(0), "{made:?}");
+    let kek = server.folder.join("secret/kek");
+    let not_restored = |what: &str| {
+        let refused = restore(&taken, &new, &kek);
+        assert_eq!(refused.status, Some(DATA), "{what}: {refused:?}");
+        assert!(!new.exists(), "{what}: makes a folder");
+    };
+    let journal = taken.join("journal");
+    let segments = fs::read_dir(&journal).unwrap().map(|file| file.unwrap().path());
+    let mut segments: Vec<_> =
+        segments.filter(|path| path.extension().is_some_and(|end| end == "mxj")).collect();
+    segments.sort();
+    // The newest is another one's place: an older copy without it is whole by itself.
+    let last = segments.pop().unwrap();
+    let bytes = fs::read(&last).unwrap();
+    fs::remove_file(&last).unwrap();
+    not_restored("without its last segment");
+    fs::write(&last, &bytes[..bytes.len() / 2]).unwrap();
+    not_restored("cut");
+    fs::write(&last, &bytes).unwrap();
+
+    // A whole journal of the same log, and not the one that was copied: its own guard says nothing.
+    let older = server.folder.with_file_name("older");
+    fs::rename(&taken, &older).unwrap();
+    serves(&mut server).await;
+    assert_eq!(backup(&server.folder, &taken).status, Some(0));
+    fs::rename(taken.join("journal"), taken.join("newer")).unwrap();
+    copy(&older.join("journal"), &taken.join("journal"));
+    not_restored("with an older journal");
+    fs::remove_dir_all(taken.join("journal")).unwrap();
+    fs::rename(taken.join("newer"), taken.join("journal")).unwrap();
+
+    // A fence from before the copy was complete.
+    let fence = taken.join("FENCED.toml");
+    let whole = fs::read_to_string(&fence).unwrap();
+    fs::write(&fence, whole.split("size = ").next().unwrap()).unwrap();
+    not_restored("cut off while it was made");
+    fs::write(&fence, whole).unwrap();
+    assert_eq!(restore(&taken, &new, &kek).status, Some(0));
+    assert_eq!(restore(&taken, &new, &kek).status, Some(0), "what is begun is completed");
+}
+
+#[tokio::test]
+async fn a_folder_with_another_log_is_not_restored_into() {
+    let mut server = with_licenses().await;
+    let other = with_licenses().await;
+    let [taken, copied] = ["taken", "copied"].map(|name| server.folder.with_file_name(name));
+    assert_eq!(backup(&server.folder, &taken).status, Some(0));
+    copy(&server.folder, &copied);
+    let kek = server.folder.join("secret/kek");
+    for folder in [&server.folder, &copied, &other.folder] {
+        let before = files(folder);
+        let refused = restore(&taken, folder, &kek);
+        assert_eq!(refused.status, Some(64), "{refused:?}");
+        let continues = ["init", "--continues", server.folder.to_str().unwrap(), "--lost", "--yes"];
+        assert_eq!(run(&continues, folder).status, Some(64));
+        let changed = changed(&before, &files(folder));
+        assert!(changed.is_empty(), "{} changes {changed:?}", folder.display());
+    }
+    assert_eq!(refused(SERVE, &copied, "exchange restore"), DATA);
+    serves(&mut server).await;
+}
+
+#[tokio::test]
+async fn an_older_copy_that_was_brought_back_into_the_folder_is_not_served() {
+    let mut server = with_licenses().await;
+    let older = server.folder.with_file_name("older");
+    copy(&server.folder, &older);
+    serves(&mut server).await;
+    // As `rsync -a --delete` does it: each file that differs is written beside and renamed, the folders stay.
+    let (now, then) = (files(&server.folder), files(&older));
+    for name in now.keys().filter(|name| !then.contains_key(*name)) {
+        fs::remove_file(server.folder.join(name)).unwrap();
+    }
+    for name in then.keys().filter(|name| now.get(*name) != then.get(*name)) {
+        let (to, temporary) = (server.folder.join(name), server.folder.join("arriving"));
+        fs::copy(older.join(name), &temporary).unwrap();
+        fs::rename(&temporary, &to).unwrap();
+    }
+    assert_eq!(files(&server.folder), then);
+    assert_eq!(refused(SERVE, &server.folder, "an older copy was brought back"), DATA);
+}
+
+#[tokio::test]
+async fn a_server_key_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let server = Setup::new().prepare().await;
+    let key = server.folder.join("pki/server.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(refused(SERVE, &server.folder, "has mode 0644"), 64);
+}
+
 /// The commands of a guide, in order.
 fn commands(guide: &str) -> String {
     let blocks = guide.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
@@ -580,7 +677,7 @@ async fn an_authority_without_a_key_in_force_is_refused_until_it_has_one() {
         }
         assert!(begun.elapsed() < HANG, "the new key does not sign");
     };
-    issuer(&mut server, &["retire"]);
+    issuer(&mut server, &["retire", "--at-once"]);
     loop {
         // The second in which it was ended is still the key's.
         let reply = server.party("keyless").send(&draft(&natural()).call()).await;

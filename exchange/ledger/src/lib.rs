@@ -65,7 +65,7 @@ pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holde
 pub use store::{Engine, StoreError};
 pub use subjects::Subjects;
 pub use verifier::Hash;
-pub use verify::{Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, verify_log};
+pub use verify::{Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, first_leaf, verify_log};
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
 pub type Key = [u8; 16];

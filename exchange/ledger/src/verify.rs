@@ -341,6 +341,28 @@ pub fn entries_of_lost(
     read(&options, &keys, Reading::Lost, visit)
 }
 
+/// Kind and public text of the first leaf of a journal, read without changing anything and without its lock; `None` when
+/// there is no leaf yet.
+///
+/// # Errors
+/// [`OpenError`]
+pub fn first_leaf(options: &Options, keys: &LedgerKeys) -> Result<Option<(LeafKind, Vec<u8>)>, OpenError> {
+    let signer = signer(options, keys)?;
+    let crypt = Crypt::new(&options.origin, keys);
+    let found = look(options, &signer, None, Reading::Check)?;
+    let mut first = None;
+    let walked = found.walk(&Cursor::start(), &mut |position, frame, _| {
+        opened_entries(&crypt, position, frame, &mut |kind, entry, _| {
+            first = Some((kind, entry.open.to_vec()));
+            Err(Search::Found)
+        })
+    });
+    match walked {
+        Err(Search::Failed(error)) => Err(error),
+        Err(Search::Found) | Ok(_) => Ok(first),
+    }
+}
+
 pub(crate) fn read(
     options: &Options,
     keys: &LedgerKeys,

@@ -66,7 +66,22 @@ fn copy(config: &Config, out: &Path) -> anyhow::Result<Copied> {
     own.keys.trust_bundle = usual.trust_bundle;
     own.keys.trust_anchor = usual.trust_anchor;
 
+    // First of all: what a kill leaves is not served either.
+    let fenced = out.join(FENCE);
+    file::create("fence", &fenced, fence(config, None).as_bytes(), file::PRIVATE)?;
     let keys = app::key_folder(config)?;
+
+    // The trust bundle before the keys: `certs issuer` makes a key before a bundle lists it, so none that this bundle lists
+    // is missing from the copy.
+    let missing = config.missing_tls();
+    for (from, to) in originals::of(config).iter().zip(originals::of(&own)) {
+        let is_kek = Path::new(from) == config.keys.kek;
+        let path = config.path(Path::new(from));
+        if from.ends_with('/') || from == CONFIG || is_kek || missing.contains(&path) {
+            continue;
+        }
+        copy_file(&path, &own.path(Path::new(&to)))?;
+    }
     let copied = (0..ATTEMPTS).find_map(|_| {
         // Key files and journal of one epoch: the key changes behind its entry, so it must be the same before and after.
         let attempt = epoch_files(config).and_then(|before| {
@@ -81,31 +96,28 @@ fn copy(config: &Config, out: &Path) -> anyhow::Result<Copied> {
         attempt.transpose()
     });
     let copied = copied.context("the epoch's key changed again and again; try later")??;
-
-    let missing = config.missing_tls();
-    for (from, to) in originals::of(config).iter().zip(originals::of(&own)) {
-        let is_kek = Path::new(from) == config.keys.kek;
-        let path = config.path(Path::new(from));
-        if from.ends_with('/') || from == CONFIG || is_kek || missing.contains(&path) {
-            continue;
-        }
-        copy_file(&path, &own.path(Path::new(&to)))?;
-    }
     file::create("configuration", &out.join(CONFIG), own.to_toml().as_bytes(), file::PRIVATE)?;
-    file::create("fence", &out.join(FENCE), fence(config, &copied).as_bytes(), file::PRIVATE)?;
+    file::replace("fence", &fenced, fence(config, Some(&copied)).as_bytes(), file::PRIVATE)?;
     Ok(copied)
 }
 
-fn fence(config: &Config, copied: &Copied) -> String {
+/// The fence of a backup; until it says how far the backup goes, nobody restores it.
+fn fence(config: &Config, copied: Option<&Copied>) -> String {
+    let end = copied.map(|copied| {
+        format!(
+            "size = {}\nroot = \"{}\"\ntime = \"{}\"\nat_rest = {}\n",
+            copied.tail.size,
+            BASE64.encode(copied.tail.root),
+            schemas::date::rfc3339(copied.time_ms),
+            copied.at_rest
+        )
+    });
     format!(
         "# This folder is a backup. Whoever served it would sign a second history under the log's key.\n\
          # `exchange restore --from THIS --data NEW --kek FILE` makes a successor log (exchange/docs/guides/backup.md).\n\
-         origin = {:?}\nsize = {}\nroot = \"{}\"\ntime = \"{}\"\nat_rest = {}\n",
+         origin = {:?}\n{}",
         config.origin,
-        copied.tail.size,
-        BASE64.encode(copied.tail.root),
-        schemas::date::rfc3339(copied.time_ms),
-        copied.at_rest
+        end.unwrap_or_default()
     )
 }
 
@@ -156,4 +168,25 @@ fn copy_file(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(above)?;
     let bytes = zeroize::Zeroizing::new(fs::read(from).with_context(|| from.display().to_string())?);
     Ok(file::create("copy", to, &bytes, file::PRIVATE)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_of_a_backup_that_was_cut_off_is_fenced_and_not_restored() {
+        let parent = tempfile::tempdir().expect("a temporary folder");
+        let [data, out] = ["data", "out"].map(|name| parent.path().join(name));
+        for folder in [&data, &out] {
+            fs::create_dir(folder).expect("a folder");
+        }
+        fs::write(data.join(CONFIG), "origin = \"a\"").expect("written");
+        let config = Config::load(&data.join(CONFIG)).expect("good");
+        // It ends with the first key, which is not there.
+        assert!(copy(&config, &out).is_err());
+        assert!(crate::place::is_fenced(&out));
+        let error = crate::place::end_of_backup(&out).expect_err("it was cut off");
+        assert_eq!(app::exit_status(&error), app::EXIT_DATA);
+    }
 }

@@ -67,6 +67,9 @@ pub struct Registration {
     /// Into the data folder, which nobody serves: also an operator or auditor, and not suspended from then on.
     #[arg(long, conflicts_with_all = ["server", "cert", "key"])]
     offline: bool,
+    /// The clock is right, though the journal's last entry contradicts it.
+    #[arg(long, requires = "offline")]
+    accept_clock: bool,
     #[command(flatten)]
     operator: Caller,
 }

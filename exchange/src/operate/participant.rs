@@ -9,10 +9,11 @@ use super::{Caller, Registration, json_file, runtime};
 
 /// Adds or changes a registration, through a serving exchange or in its folder.
 pub fn register(registration: &Registration, change: bool) -> anyhow::Result<u8> {
-    let Registration { file, offline, operator } = registration;
+    let Registration { file, offline, accept_clock, operator } = registration;
     let participant = json_file(file)?;
     if *offline {
-        let config = operator.place.load()?;
+        let mut config = operator.place.load()?;
+        config.accept_clock = *accept_clock;
         runtime()?.block_on(init::register_offline(&config, &participant.to_string(), change))?;
         return Ok(EXIT_DONE);
     }

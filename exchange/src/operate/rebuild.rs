@@ -8,8 +8,9 @@ use verifier::command;
 use super::Place;
 
 /// Makes the restart image anew.
-pub fn run(place: &Place, from_zero: bool, json: bool) -> anyhow::Result<()> {
-    let config = place.load()?;
+pub fn run(place: &Place, from_zero: bool, accept_clock: bool, json: bool) -> anyhow::Result<()> {
+    let mut config = place.load()?;
+    config.accept_clock = accept_clock;
     let keys = app::ledger_keys(&app::key_folder(&config)?)?;
     let from = if from_zero { RebuildFrom::Zero } else { RebuildFrom::Snapshot };
     let bar = ProgressBar::new_spinner();

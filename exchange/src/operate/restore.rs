@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::app::Exit;
 use crate::config::Config;
 use crate::place::{self, FENCE};
-use crate::succession;
+use crate::succession::{self, Ended};
 use certs::layout::CONFIG;
 use verifier::command::line;
 
@@ -21,7 +21,9 @@ pub fn run(from: &Path, data: &Path, kek: &Path, authority_key: Option<&Path>) -
         )));
     }
     let old = Config::load_fenced(&from.join(CONFIG))?;
-    let made = runtime()?.block_on(succession::successor_of(&old, kek, data, true, authority_key));
+    let (size, root) = place::end_of_backup(from)?;
+    let ended = Ended::Copied { size, root };
+    let made = runtime()?.block_on(succession::successor_of(&old, kek, data, ended, authority_key));
     let (config, tail) = made?;
     line(format_args!(
         "made {} with log {}, the successor of {} at size {}",
