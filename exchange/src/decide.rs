@@ -972,6 +972,17 @@ fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
     mask & !open == 0
 }
 
+/// Which license a permit discloses, and whether it is in force: its identifier now. Nothing for what is no disclosure.
+pub(crate) fn disclosed(
+    ledger: &Ledger,
+    facts: &mut Facts<'_>,
+    permit: &Permit<'_>,
+) -> Result<Option<(String, bool)>, Refusal> {
+    let Granted::Retrieve { found, .. } = &permit.granted else { return Ok(None) };
+    let identifier = facts::identifier_in(&facts::stored_envelope(ledger, &found.license)?)?;
+    Ok(Some((identifier, facts.in_force(&found.license))))
+}
+
 /// Key of the counter of failed matches: organisation and license.
 fn mismatch_key(ledger: &Ledger, caller: &Participant, license: &Key) -> Key {
     ledger.keyed().key("match", &[caller.organisation.as_bytes(), license])
@@ -1038,7 +1049,9 @@ fn verify_envelope<'a>(
     let mut verdict = report.verdict;
     let mut found = None;
     let mut state = None;
+    // Bytes that no known key of the issuer signed may name a license that their maker only guesses at.
     if verdict != Verdict::Invalid
+        && report.checked.contains(&"signatures")
         && let Some(content) = &content
     {
         let end = content.valid_until.and_then(|day| u64::try_from(day.last_second()).ok());

@@ -1125,6 +1125,20 @@ pub(crate) fn state_code(license: &License) -> &'static str {
     Standing::from_number(license.state).unwrap_or(Standing::Other).code()
 }
 
+/// Which license an answer of a retrieval discloses, and whether it says that the license is in force.
+pub(crate) fn disclosed_standing(form: Form, answer: &[u8]) -> Option<(String, bool)> {
+    match form {
+        Form::Json => {
+            let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+            Some((answer["identifier"].as_str()?.to_owned(), answer["inForce"].as_bool()?))
+        }
+        Form::Machine => {
+            let answer = flatbuffers::root::<schemas::machine::RetrieveAnswer<'_>>(answer).ok()?;
+            Some((answer.identifier().to_owned(), answer.in_force()))
+        }
+    }
+}
+
 /// How many licenses have the number looked up, where that is worth saying.
 fn several(same_number: u32) -> Option<u32> {
     (same_number > 1).then_some(same_number)

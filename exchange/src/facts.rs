@@ -374,7 +374,7 @@ pub fn missing(segment: u32) -> Refusal {
 /// A body that the journal holds but that cannot be read is our fault, never a verdict on the license.
 fn unreadable(what: &str) -> Refusal {
     tracing::error!(what, "a journaled license body cannot be read");
-    Refusal::new(Code::Internal)
+    Refusal::new(Code::RecordUnavailable)
 }
 
 /// A license's envelope as the journal holds it.

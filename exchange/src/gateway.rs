@@ -500,15 +500,20 @@ impl Gateway {
                 None
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
-                return Ok(Decided::Again(self.original(entry.route, &bound, request)?));
+                let original = self.original(entry.route, &bound, request, None)?;
+                return Ok(Decided::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
             }
             Fresh::Again(bound) => Some(bound),
         };
         // 4 -> Facts, 5 -> Permit | Denial
         let permit = decide::decide(&self.context(), facts, caller.participant(), &request.action)?;
         if let Some(bound) = again {
-            // A disclosure is given again only while its right still holds.
-            return Ok(Decided::Again(self.original(entry.route, &bound, request)?));
+            // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
+            // request is judged like one without a key.
+            let standing = decide::disclosed(&self.ledger, facts, &permit)?;
+            if let Some(answer) = self.original(entry.route, &bound, request, standing)? {
+                return Ok(Decided::Again(answer));
+            }
         }
         // 6 -> Effect
         let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
@@ -590,7 +595,15 @@ impl Gateway {
 
     /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
     /// An inline proof is given against the published checkpoint, which covers the entry within a second.
-    fn original(&self, route: Route, bound: &Bound, request: &Request<'_>) -> Result<Answer, Refusal> {
+    ///
+    /// `None` when the answer discloses a license that does not stand like that any more.
+    fn original(
+        &self,
+        route: Route,
+        bound: &Bound,
+        request: &Request<'_>,
+        standing: Option<(String, bool)>,
+    ) -> Result<Option<Answer>, Refusal> {
         let internal = |error| {
             match error {
                 ReadError::Missing(segment) => return facts::missing(segment),
@@ -598,13 +611,13 @@ impl Gateway {
                 _ => {}
             }
             tracing::error!(index = bound.index, "the original answer cannot be read back");
-            Refusal::new(Code::Internal)
+            Refusal::new(Code::RecordUnavailable)
         };
         let (subject, mut committed) = self.ledger.original(bound).map_err(internal)?;
         if request.inline_proof {
             committed.proof = self.ledger.proof(bound.index).ok().flatten();
         }
-        let lost = || Refusal::new(Code::Internal);
+        let lost = || Refusal::new(Code::RecordUnavailable);
         let record =
             flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).map_err(|_| lost())?;
         let answer = match (record.answer(), record.envelope()) {
@@ -623,10 +636,15 @@ impl Gateway {
             );
             return Err(lost());
         }
+        if let Some(standing) = standing
+            && effect::disclosed_standing(request.form, &answer) != Some(standing)
+        {
+            return Ok(None);
+        }
         let request_salt = effect::request_salt(record.told_salt().ok_or_else(lost)?.bytes());
         let status = route.success_status();
         // The same body is of the same form.
-        Ok(self.committed(status, Code::Ok, request.form, &answer, request_salt, committed))
+        Ok(Some(self.committed(status, Code::Ok, request.form, &answer, request_salt, committed)))
     }
 
     /// An answer that says something: possible only with what the ledger gives back after its sync.

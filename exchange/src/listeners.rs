@@ -165,7 +165,10 @@ pub fn public(shared: Shared) -> Router {
             "/v1/trust-bundle",
             get(|State(shared): State<Shared>| async move { text(shared.trust_bundle.get().to_string()) }),
         )
-        .route("/openapi.json", get(|| async { json(schemas::OPENAPI.to_owned()) }))
+        .route(
+            "/openapi.json",
+            get(|| async { typed(Bytes::from_static(schemas::OPENAPI.as_bytes()), "application/json") }),
+        )
         .with_state(shared)
 }
 
@@ -304,8 +307,8 @@ fn bytes_answer(body: Vec<u8>) -> Response {
     typed(body, "application/octet-stream")
 }
 
-fn typed(body: Vec<u8>, media_type: &'static str) -> Response {
-    let mut response = Response::new(Body::from(body));
+fn typed(body: impl Into<Body>, media_type: &'static str) -> Response {
+    let mut response = Response::new(body.into());
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     response
 }

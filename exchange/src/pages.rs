@@ -67,7 +67,7 @@ fn fault(error: &ReadError) -> Refusal {
         return facts::missing(*segment);
     }
     tracing::error!(%error, "a journaled entry cannot be read back");
-    Refusal::new(Code::Internal)
+    Refusal::new(Code::RecordUnavailable)
 }
 
 /// The inclusion path of a leaf in the published tree of a size.

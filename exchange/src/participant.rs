@@ -157,16 +157,21 @@ impl Wire {
         let delays = self.delays.unwrap_or_default();
         wrong.take(counted("/delays", 0, MAX_DELAYS, delays.len()));
         // The classes are the caller's own names.
-        for ((name, class), position) in delays.iter().zip(1..) {
+        let mut composed = BTreeMap::new();
+        for ((name, class), position) in delays.into_iter().zip(1..) {
             let at = |rule| Fault::at("/delays", rule).position(position);
             let max = MAX_NAME_CHARS.max(MAX_BASIS_CHARS);
-            if text::read(name, MAX_NAME_CHARS).is_err()
-                || text::read(&class.legal_basis, MAX_BASIS_CHARS).is_err()
-            {
-                wrong.note(Refusal::of(BAD, at(Rule::Text).bounds(1, max)));
-            }
             if !(1..=MAX_DELAY_DAYS).contains(&class.days) {
                 wrong.note(Refusal::of(BAD, at(Rule::Range).bounds(1, MAX_DELAY_DAYS.into())));
+            }
+            let read = (text::read(&name, MAX_NAME_CHARS), text::read(&class.legal_basis, MAX_BASIS_CHARS));
+            let (Ok(name), Ok(legal_basis)) = read else {
+                wrong.note(Refusal::of(BAD, at(Rule::Text).bounds(1, max)));
+                continue;
+            };
+            let (name, legal_basis) = (name.into_owned(), legal_basis.into_owned());
+            if composed.insert(name, DelayClass { legal_basis, ..class }).is_some() {
+                wrong.note(Refusal::of(BAD, at(Rule::Distinct)));
             }
         }
         let valid_from = wrong.take(day(BAD, &self.valid_from).under("validFrom"));
@@ -185,7 +190,7 @@ impl Wire {
                 purposes: purposes?,
                 contract: contract?,
                 daily_quota: self.daily_quota,
-                delays,
+                delays: composed,
                 valid_from: valid_from?,
                 valid_until: valid_until?,
                 suspended: false,

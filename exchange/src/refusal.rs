@@ -13,7 +13,7 @@ use schemas::text::TextError;
 use serde::Serialize;
 
 /// Most faults that one answer lists.
-const MAX_FAULTS: usize = 32;
+pub(crate) const MAX_FAULTS: usize = 32;
 
 /// Languages in which a refusal speaks to its caller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -480,7 +480,10 @@ impl Gather {
     /// Notes a refusal; the first one's code is the code of all.
     pub fn note(&mut self, refusal: Refusal) {
         match &mut self.0 {
-            Some(first) => first.faults.extend(refusal.faults),
+            Some(first) => {
+                let room = MAX_FAULTS.saturating_sub(first.faults.len());
+                first.faults.extend(refusal.faults.into_iter().take(room));
+            }
             none => *none = Some(refusal),
         }
     }

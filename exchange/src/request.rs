@@ -1001,6 +1001,10 @@ mod wire {
             });
             let code = wrong.take(code.transpose());
             let limit = wrong.take(page(self.limit));
+            let business_code = self.business_code.map(|text| {
+                owned_words(Code::MalformedRequest, text, MAX_CONTEXT_CHARS).under("businessCode")
+            });
+            let business_code = wrong.take(business_code.transpose());
             let typed = || {
                 Some(super::LogQuery {
                     purpose: purpose?,
@@ -1010,7 +1014,7 @@ mod wire {
                     organisation: organisation?,
                     license: license?,
                     holder: holder?,
-                    business_code: self.business_code,
+                    business_code: business_code?,
                     code: code?,
                     from_index: self.from_index.unwrap_or(0),
                     limit: limit?,
@@ -1453,11 +1457,25 @@ mod wire {
                 let fault = Fault::at("/expect", Rule::Count).bounds(0, MAX_EXPECTED).got(expect.len());
                 wrong.note(Refusal::of(Code::MalformedRequest, fault));
             }
+            // The names stand in the record of the use.
+            let expect = expect.into_iter().zip(1..).map(|((name, value), position)| {
+                let at = |rule| Fault::at("/expect", rule).position(position);
+                let of = |fault| Refusal::of(Code::MalformedRequest, fault);
+                if value.chars().count() > MAX_VALUE_LENGTH {
+                    return Err(of(at(Rule::Length).bounds(0, MAX_VALUE_LENGTH).got(value.chars().count())));
+                }
+                let named = text::read(&name, MAX_CONTEXT_CHARS).map(Cow::into_owned);
+                let got = name.chars().count();
+                let name = named.map_err(|_| of(at(Rule::Text).bounds(1, MAX_CONTEXT_CHARS).got(got)))?;
+                Ok((name, value))
+            });
+            let expect = wrong.take(expect.take(MAX_EXPECTED).collect::<Result<Vec<_>, _>>());
             let subject = wrong.take(self.license.subject().under("license"));
             let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
             let grant = wrong.take(self.grant.as_deref().map(id).transpose().under("grant"));
             let typed = || {
                 let (subject, holder, grant, context) = (subject?, holder?, grant?, context?);
+                let expect = expect?;
                 Some(super::Verify { subject, expect, holder, grant, context })
             };
             wrong.all(typed())

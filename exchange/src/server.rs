@@ -87,6 +87,8 @@ const EXPECT_PATIENCE: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for a connection that gives way to a new one: it ends as soon as a thread has time for it.
 const GIVE_WAY_PATIENCE: Duration = Duration::from_secs(1);
+/// For how long a peer keeps its turn in a handshake; it may finish without one.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long, and for how many reads, a failed handshake waits for the peer to take the alert.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 const ALERT_READS: usize = 16;
@@ -343,8 +345,19 @@ impl Server {
             tokio::task::yield_now().await;
             let Some(tls) = &self.tls else { return Some(Ok(Opened::Clear(tcp))) };
             let acceptor = TlsAcceptor::from(tls.get());
-            let _turn = self.handshakes.acquire().await.ok()?;
-            let (accepted, subject) = tls::with_subject(acceptor.accept(tcp).into_fallible()).await;
+            let turn = self.handshakes.acquire().await.ok()?;
+            let mut accepting = pin!(tls::with_subject(acceptor.accept(tcp).into_fallible()));
+            // Who is slow in the middle of it goes on without a turn, and keeps nobody else from one.
+            let (accepted, subject) = match timeout(TURN_TIMEOUT, &mut accepting).await {
+                Ok(accepted) => {
+                    drop(turn);
+                    accepted
+                }
+                Err(_) => {
+                    drop(turn);
+                    accepting.await
+                }
+            };
             Some(match accepted {
                 Ok(stream) => Ok(Opened::Tls(Box::new(stream))),
                 Err((error, tcp)) => Err((error, tcp, subject)),

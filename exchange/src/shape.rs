@@ -17,7 +17,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::refusal::Fault;
+use crate::refusal::{Fault, MAX_FAULTS};
 
 /// Every fault of a body's shape, in the order of the body; none where only the values can be wrong.
 ///
@@ -142,17 +142,23 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    fn note(&self, fault: Fault) {
-        if let Some(faults) = self.faults {
-            faults.borrow_mut().push(fault);
+    /// Notes a fault, which is made only where it is kept.
+    fn note(&self, fault: impl FnOnce() -> Fault) {
+        if let Some(faults) = self.faults.filter(|_| !self.is_full()) {
+            faults.borrow_mut().push(fault());
         }
+    }
+
+    /// Whether nobody is told of more: the rest of the body is not looked at.
+    fn is_full(&self) -> bool {
+        self.faults.is_some_and(|faults| faults.borrow().len() >= MAX_FAULTS)
     }
 
     /// Notes that what was asked for is not here.
     fn is_no(&self, what: &'static str) {
         match self.node {
-            None => self.note(self.path.fault(Rule::Required).form(what)),
-            Some(_) => self.note(self.path.fault(Rule::Type).form(what)),
+            None => self.note(|| self.path.fault(Rule::Required).form(what)),
+            Some(_) => self.note(|| self.path.fault(Rule::Type).form(what)),
         }
     }
 
@@ -164,7 +170,9 @@ impl Part<'_> {
         match number.as_u64() {
             Some(number) if number <= max => number,
             Some(_) => {
-                self.note(self.path.fault(Rule::Range).bounds(0, usize::try_from(max).unwrap_or(usize::MAX)));
+                self.note(|| {
+                    self.path.fault(Rule::Range).bounds(0, usize::try_from(max).unwrap_or(usize::MAX))
+                });
                 0
             }
             None => {
@@ -280,13 +288,15 @@ impl<'de> Deserializer<'de> for Part<'_> {
         let variant = match self.node {
             Some(Node::Text(text)) => {
                 variants.iter().copied().find(|variant| variant == text).unwrap_or_else(|| {
-                    let fault = self.path.fault(Rule::OneOf).one_of(variants.iter().copied());
-                    self.note(fault.got(text.chars().count()));
+                    self.note(|| {
+                        let fault = self.path.fault(Rule::OneOf).one_of(variants.iter().copied());
+                        fault.got(text.chars().count())
+                    });
                     first
                 })
             }
             None => {
-                self.note(self.path.fault(Rule::Required).one_of(variants.iter().copied()));
+                self.note(|| self.path.fault(Rule::Required).one_of(variants.iter().copied()));
                 first
             }
             Some(_) => {
@@ -312,7 +322,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Error;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
-        let Some(node) = self.items.get(self.at) else { return Ok(None) };
+        let Some(node) = self.items.get(self.at).filter(|_| !self.of.is_full()) else { return Ok(None) };
         let path = Path::Item(&self.of.path, self.at);
         self.at += 1;
         seed.deserialize(Part { node: Some(node), path, faults: self.of.faults }).map(Some)
@@ -335,17 +345,20 @@ impl<'a> Members<'a> {
     /// The next member with its name.
     fn advance(&mut self) -> Option<&'a str> {
         while let Some((name, node)) = self.members.get(self.at) {
+            if self.of.is_full() {
+                return None;
+            }
             self.at += 1;
             let own = self.names.map(|names| names.iter().copied().find(|own| own == name));
             let at = |rule| Path::Unnamed(&self.of.path, self.at).fault(rule);
             if own == Some(None) {
-                self.of.note(at(Rule::UnknownMember).one_of(self.names.unwrap_or_default().iter().copied()));
+                self.of
+                    .note(|| at(Rule::UnknownMember).one_of(self.names.unwrap_or_default().iter().copied()));
             } else if !self.seen.insert(name) {
-                let fault = match own.flatten() {
+                self.of.note(|| match own.flatten() {
                     Some(own) => Path::Member(&self.of.path, own).fault(Rule::DuplicateMember),
                     None => at(Rule::DuplicateMember),
-                };
-                self.of.note(fault);
+                });
             } else {
                 self.next = Some((own.flatten(), Some(node)));
                 return Some(name);
@@ -373,5 +386,32 @@ impl<'de> MapAccess<'de> for Members<'_> {
             None => Path::Unnamed(&self.of.path, self.at),
         };
         seed.deserialize(Part { node, path, faults: self.of.faults })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct List {
+        #[expect(dead_code, reason = "what it holds is not looked at")]
+        items: Vec<Item>,
+    }
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Item {
+        #[expect(dead_code, reason = "what it holds is not looked at")]
+        name: String,
+    }
+
+    #[test]
+    fn no_more_faults_are_made_than_are_told() {
+        let wrong = |items: String| faults::<List>(&format!("{{\"items\":[{items}]}}")).expect("JSON").len();
+        assert_eq!(wrong(vec!["0"; 3].join(",")), 3);
+        assert_eq!(wrong(vec!["0"; 50_000].join(",")), MAX_FAULTS);
+        let unknown: Vec<String> = (0..20_000).map(|number| format!("\"m{number}\":0")).collect();
+        assert_eq!(wrong(format!("{{{}}}", unknown.join(","))), MAX_FAULTS);
     }
 }

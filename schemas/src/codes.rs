@@ -138,7 +138,7 @@ numbered! {
         SignerUnavailable = 55 "signer-unavailable",
         /// The exchange failed inside: not a decision, unless it was the request's record that could not be read.
         Internal = 56 "internal",
-        /// The part of the journal that holds the record is archived and not at hand.
+        /// The part of the journal that holds the record is archived and not at hand, or damaged.
         RecordUnavailable = 57 "record-unavailable",
         /// Not a decision: what arrived is not HTTP.
         MalformedHttp = 60 "malformed-http",
@@ -297,7 +297,9 @@ impl Code {
             Self::SignerUnavailable => "The issuing authority's signer does not answer; try again.",
             Self::Internal => "The exchange cannot answer now; try again with the same idempotency key.",
             Self::BrokenBody => "The body broke off, or its framing is wrong.",
-            Self::RecordUnavailable => "The record is archived and not at hand now; try again later.",
+            Self::RecordUnavailable => {
+                "The record cannot be read: it is archived or damaged, and the operator has to act."
+            }
             Self::MalformedHttp => "What arrived is not a request of HTTP.",
             Self::HeadTooLarge => "Request line and headers are too long: at most 16 KiB together.",
             Self::BadHost => "A request has exactly one Host header.",

@@ -219,9 +219,9 @@ impl Code {
                 "请以同一幂等键重试；运营方可在运行日志中查到原因。",
             ),
             Self::RecordUnavailable => guide(
-                "记录已归档，目前不可取用，请稍后再试。",
-                "The operator brings the archive back; then try again.",
-                "由运营方恢复归档；之后重试。",
+                "记录无法读取：已归档或已损坏，须由运营方处理。",
+                "The operator brings the archive back, or restores what is damaged.",
+                "由运营方恢复归档或修复损坏部分。",
             ),
             Self::MalformedHttp => guide(
                 "收到的不是 HTTP 请求。",

@@ -127,7 +127,7 @@ async fn a_record_that_cannot_be_read_is_refused_in_the_log_too() {
     std::os::unix::fs::FileExt::write_all_at(&file, &bad, 0).unwrap();
     let mut issuer = server.party("issuer");
     for call in [&license.retrieve(&["certificateNumber"], None), &used] {
-        let (reply, _) = server.refused(&mut issuer, call, Code::Internal).await;
+        let (reply, _) = server.refused(&mut issuer, call, Code::RecordUnavailable).await;
         assert_eq!(reply.status, 503);
     }
     let (reply, _) = server.permitted(&mut issuer, &license.verify(None)).await;

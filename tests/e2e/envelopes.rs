@@ -11,8 +11,13 @@ use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::routes::Route;
 use schemas::synthetic::Synthetic;
 use serde_json::json;
-use tests::{Call, Draft, Party, Server, Setup, Turn, draft, legal, natural, now_ms, shared, use_context};
-use verifier::license::{BodyHolder, LicenseContent, SignatureParts, encode_body, encode_envelope};
+use tests::{
+    Call, Draft, Issued, Party, Server, Setup, Turn, draft, legal, natural, now_ms, shared, use_context,
+};
+use verifier::leaf::Labels;
+use verifier::license::{
+    BodyHolder, LicenseContent, OpenedEnvelope, SignatureParts, encode_body, encode_envelope,
+};
 use verifier::merkle::{BatchTree, leaf_hash};
 use verifier::signature::{Suite, key_id, message, normalise, spki, suites};
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey};
@@ -398,4 +403,38 @@ async fn buffers_made_to_exhaust_the_reader_are_refused() {
         let call = Call::new(Route::Verify, &json!({"license": {"envelope": text}, "use": use_context()}));
         server.refused(&mut bank, &call, Code::BadEnvelope).await;
     }
+}
+
+#[tokio::test]
+async fn bytes_that_their_issuer_did_not_sign_tell_nothing_of_the_register() {
+    let world = World::new();
+    let server = server(&world).await;
+    let issued = draft(&natural()).issue(&mut server.party("issuer")).await;
+    let mut bank = server.party("bank");
+    let known = OpenedEnvelope::open(&issued.envelope).unwrap();
+    // The issuer's own key, of a suite that nobody can check: what it says is the forger's.
+    let forged = |body: &[u8]| {
+        let mut signature = world.good.single(Suite::Ed25519, body);
+        signature.suite = 9;
+        encode_envelope(body, &[signature])
+    };
+    let there = forged(known.body());
+    let nowhere = forged(&body_of(&draft(&natural()), natural().code, issuer_of(&issued), now()));
+    let mut answers = Vec::new();
+    for envelope in [there, nowhere] {
+        let (reply, entry) = server.permitted(&mut bank, &verify(&envelope)).await;
+        assert_eq!(entry.open.labels, Labels::new(Vec::new()), "a holder is named to whoever guesses");
+        answers.push((
+            reply.json["verdict"].clone(),
+            reply.json["reasons"].clone(),
+            reply.json["state"].clone(),
+        ));
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+fn issuer_of(issued: &Issued) -> Uscc {
+    let content =
+        verifier::license::read_body(OpenedEnvelope::open(&issued.envelope).unwrap().body()).unwrap();
+    content.identifier.issuer().uscc().unwrap()
 }

@@ -10,7 +10,7 @@ use schemas::routes::Route;
 use schemas::synthetic::Synthetic;
 use serde_json::{Value, json};
 use tests::{
-    Call, Draft, Issued, Setup, Target, all_types, draft, grant, holder, legal, natural, now_ms, shared,
+    Call, Draft, Issued, Setup, Target, all_types, draft, grant, holder, key, legal, natural, now_ms, shared,
     use_context,
 };
 use verifier::report::Verdict;
@@ -434,11 +434,18 @@ async fn of_several_licenses_with_one_number_the_one_in_force_answers() {
     let retrieve = Call::new(Route::Retrieve, &retrieve);
     let (reply, _) = server.permitted(&mut bank, &retrieve).await;
     assert_eq!((&reply.json["identifier"], &reply.json["sameNumber"]), (&json!(newer.identifier), &json!(2)));
+    let keyed = retrieve.clone().key(&key());
+    let (first, _) = server.permitted(&mut bank, &keyed).await;
+    let again = bank.send(&keyed).await.expect(200);
+    assert_eq!(again.receipt().index, first.receipt().index, "a retry gets the original");
     issuer.send(&newer.operation("05", Some("07"))).await.expect(200);
     let (reply, _) = server.permitted(&mut bank, &verify).await;
     assert_eq!((&reply.json["verdict"], &reply.json["sameNumber"]), (&json!("valid"), &json!(2)));
     let (reply, _) = server.permitted(&mut bank, &retrieve).await;
     assert_eq!((&reply.json["identifier"], &reply.json["inForce"]), (&json!(older.identifier), &json!(true)));
+    // What was disclosed of the revoked one is not given again: the request is judged anew.
+    let (judged, _) = server.permitted(&mut bank, &keyed).await;
+    assert_eq!(judged.json["identifier"], json!(older.identifier));
     // None in force: the newest says why.
     issuer.send(&older.operation("03", None)).await.expect(200);
     let (reply, _) = server.permitted(&mut bank, &verify).await;

@@ -25,6 +25,9 @@ const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_UNTAKEN: usize = 32 << 20;
 /// What the connections of an organisation do not take together, in bytes.
 const MAX_UNTAKEN_PER_ORGANISATION: usize = 128 << 20;
+/// The same on a listener that asks nobody who he is, a connection and a source: a host may have many addresses.
+const MAX_UNTAKEN_ANONYMOUS: usize = 2 << 20;
+const MAX_UNTAKEN_PER_SOURCE: usize = 16 << 20;
 /// Without any byte taken while an answer waits.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// For taking an answer in all: 17 kB/s for the longest.
@@ -109,7 +112,13 @@ impl Limits {
     #[must_use]
     pub fn anonymous(max_connections: usize) -> Self {
         let max_connections_per_source = (max_connections / 4).max(1);
-        Self { max_connections, max_connections_per_source, ..Self::default() }
+        Self {
+            max_connections,
+            max_connections_per_source,
+            max_untaken: MAX_UNTAKEN_ANONYMOUS,
+            max_untaken_per_organisation: MAX_UNTAKEN_PER_SOURCE,
+            ..Self::default()
+        }
     }
 }
 
