@@ -409,8 +409,8 @@ mod tests {
     #[test]
     fn no_more_faults_are_made_than_are_told() {
         let wrong = |items: String| faults::<List>(&format!("{{\"items\":[{items}]}}")).expect("JSON").len();
-        assert_eq!(wrong(vec!["0"; 3].join(",")), 3);
-        assert_eq!(wrong(vec!["0"; 50_000].join(",")), MAX_FAULTS);
+        assert_eq!(wrong("0,0,0".to_owned()), 3);
+        assert_eq!(wrong(["0"; 5_000].join(",")), MAX_FAULTS);
         let unknown: Vec<String> = (0..20_000).map(|number| format!("\"m{number}\":0")).collect();
         assert_eq!(wrong(format!("{{{}}}", unknown.join(","))), MAX_FAULTS);
     }
