@@ -62,7 +62,8 @@ fn is_same_file(left: &str, right: &str) -> bool {
         && (left_made.is_none() || right_made.is_none() || left_made == right_made)
 }
 
-/// Refuses a folder that was copied, moved to another file system or overwritten with a copy, unless the configuration says that it was moved.
+/// Refuses a folder that was copied, moved to another file system or overwritten with a copy, unless the configuration says
+/// that it was moved.
 /// Changes nothing.
 ///
 /// # Errors
@@ -74,7 +75,8 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let message = format!(
-        "{} is a copy, was moved, or an older copy was brought back into it: receipts of the original would be contradicted. If the original is gone for good, \
+        "{} is a copy, was moved, or an older copy was brought back into it: receipts of the \
+         original would be contradicted. If the original is gone for good and this has all that it took, \
          `exchange serve --moved`; else `exchange restore` (exchange/docs/guides/backup.md)",
         config.folder.display()
     );
