@@ -172,7 +172,7 @@ def whole_round(run):
     grant = portal.post("/v1/grants", run.example("/v1/grants", "license", **put), 201)["grant"]
     put["modes"] = ["everything"]
     portal.post("/v1/grants", run.example("/v1/grants", "license", **put), 400)
-    put = {"grantee": approval.organisation, "modes": run.enum("Mode")}
+    put = {"grantee": approval.organisation, "modes": run.enum("Mode"), "fields": ["certificateNumber"]}
     by_type = portal.post("/v1/grants", run.example("/v1/grants", "type", **put), 201)["grant"]
 
     # Uses: by the holder, by grant, without a right.
