@@ -57,7 +57,8 @@ enum Command {
     Size(Demand),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
     Journal(Journal),
-    /// Compares the time of refusals about what there is and what there is not; exit status 1 where it tells.
+    /// Compares the time of refusals about what there is and what there is not; exit status 1 where it tells. Takes a quarter
+    /// of an hour: a refusal waits.
     Timing(Timing),
 }
 

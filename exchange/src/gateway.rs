@@ -78,6 +78,8 @@ const MAX_STRANGERS_REQUESTS: usize = 64;
 const MAX_STRANGERS_BODIES_BYTES: usize = 4 << 20;
 /// Places for reads of the public log.
 const PUBLIC_PLACES: usize = 8;
+/// A `not-permitted` leaves a whole number of these after its request had arrived.
+const DENIAL_STEP: Duration = Duration::from_millis(5);
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
 /// Shortest and longest `Idempotency-Key`.
@@ -356,16 +358,23 @@ impl Gateway {
         let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
         let mut held = room.enter(caller.organisation);
         let received = receive(http, misrouted, language, &mut held).await?;
+        let arrived = Instant::now();
         let request = self.typed(route, &received);
         let turn = self.turn(&caller.organisation, &received);
-        let _held = match &turn {
+        let in_turn = match &turn {
             Some(turn) => {
                 let wait = tokio::time::timeout(TURN_DEADLINE, turn.lock.lock());
                 Some(wait.await.map_err(|_| Code::Overloaded)?)
             }
             None => None,
         };
-        self.attempts(route, caller, &received, &request).await
+        let answer = self.attempts(route, caller, &received, &request).await?;
+        if answer.code == Code::NotPermitted {
+            drop((in_turn, held));
+            // What there is to be found takes a little longer than what there is not, whatever is made equal.
+            tokio::time::sleep_until((arrived + denial_after(arrived.elapsed())).into()).await;
+        }
+        Ok(answer)
     }
 
     /// Whether a caller is a participant that may act now, by what is in memory: nothing that participants share is taken
@@ -744,6 +753,13 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// When a denial leaves, counted from the arrival of its request: at the first whole step that its work left time for. So
+/// the moment does not follow how long the work took, unless a step passes meanwhile.
+fn denial_after(taken: Duration) -> Duration {
+    let steps = taken.as_nanos() / DENIAL_STEP.as_nanos() + 1;
+    DENIAL_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
 /// Step 1: reads headers and body within their bounds.
 async fn receive<B>(
     http: hyper::Request<B>,
@@ -900,5 +916,17 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
             }
         }
         (Some(_), Some(_)) => Err(Fault::header(IDEMPOTENCY_KEY_NAME, Rule::DuplicateMember)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_denial_leaves_at_a_step_whatever_its_work_took() {
+        let after = |micros| denial_after(Duration::from_micros(micros)).as_micros();
+        assert_eq!([0, 1, 120, 121, 4_999].map(after), [5_000; 5]);
+        assert_eq!([5_000, 9_999].map(after), [10_000; 2]);
     }
 }
