@@ -140,6 +140,13 @@ impl<'a> Facts<'a> {
         license.map(|license| Found { key, license, same_number: 1 })
     }
 
+    /// Tag of a license's number.
+    fn number_tag_of(&mut self, key: Key) -> Option<u64> {
+        let (tag, version) = self.ledger.state().number_tag(&key).unzip();
+        self.read(Fact::License(key), version.unwrap_or_default());
+        tag
+    }
+
     /// The license a request names.
     pub fn named(&mut self, named: &Named<'_>) -> Option<Found> {
         match named {
@@ -152,7 +159,8 @@ impl<'a> Facts<'a> {
                 let mut best: Option<(bool, Found)> = None;
                 let mut same_number = 0;
                 for key in self.licenses_of(&holder.label) {
-                    if self.ledger.state().number_tag(&key) != Some(tag) {
+                    // A new version may have another number: that a license does not have this one is a fact too.
+                    if self.number_tag_of(key) != Some(tag) {
                         continue;
                     }
                     let Some(found) = self.license(key) else { continue };
@@ -186,7 +194,8 @@ impl<'a> Facts<'a> {
                 let tag = number_tag(self.ledger, type_code, certificate_number);
                 let label = state.holder(&holder_key(self.ledger, holder)).map(|holder| holder.label);
                 let keys = label.map(|label| state.licenses_of(&label)).unwrap_or_default();
-                let matching = keys.iter().any(|key| state.number_tag(key) == Some(tag));
+                let matching =
+                    keys.iter().any(|key| state.number_tag(key).is_some_and(|(other, _)| other == tag));
                 // A holder who is there is found where one who is not is missed. A label is nobody's key.
                 let key = nobody_keys(self.ledger).next().filter(|_| label.is_none()).unwrap_or(*nobody);
                 for _ in 0..NAMED + HOLDER_ALONE {
@@ -200,7 +209,7 @@ impl<'a> Facts<'a> {
                 }
                 // No license has a label for its key.
                 for _ in 0..NAMED * LEVEL_LICENSES.saturating_sub(keys.len()) {
-                    black_box(state.number_tag(nobody));
+                    black_box(self.number_tag_of(*nobody));
                 }
                 for _ in 0..if matching { 0 } else { NAMED } {
                     black_box(self.license(*nobody));

@@ -181,6 +181,39 @@ async fn a_license_revoked_meanwhile_is_not_called_valid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_license_that_gets_the_number_meanwhile_is_counted() {
+    let rig = Rig::start().await;
+    let mut issuer = rig.party("issuer");
+    let numbered = draft(&natural()).issue(&mut issuer).await;
+    let mut other = draft(&natural());
+    other.license.holders.clone_from(&numbered.draft.license.holders);
+    other.license.fields.clone_from(&numbered.draft.license.fields);
+    let other = other.issue(&mut issuer).await;
+    let body = grant(numbered.draft.holder(), &rig.party("bank"), Target::Type(&natural()));
+    let right = rig.party("portal").send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
+    let ask = json!({
+        "license": {
+            "typeCode": natural().code.as_str(),
+            "certificateNumber": numbered.draft.license.certificate_number,
+            "holder": holder(numbered.draft.holder()),
+        },
+        "mode": "face", "grant": right.json["grant"], "use": use_context(),
+    });
+    let retrieve = Call::new(Route::Retrieve, &ask);
+    let mut change = 0;
+    let mut renumbered = other.draft.clone();
+    renumbered.license.certificate_number.clone_from(&numbered.draft.license.certificate_number);
+    let next = other.operation_with("09", &renumbered);
+    let (reply, entry) = rig
+        .held(&rig.party("bank"), &retrieve, async |server| {
+            change = index_of(&mut server.party("issuer"), &next).await;
+        })
+        .await;
+    assert_eq!(reply.json["sameNumber"], json!(2), "{}", reply.json);
+    assert!(entry.open.index > change);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_changes_decided_on_the_same_facts_one_is_refused() {
     let rig = Rig::start().await;
     let issuer = rig.party("issuer");

@@ -606,8 +606,8 @@ impl State {
     }
 
     /// The tag of a license's number.
-    pub fn number_tag(&self, key: &Key) -> Option<u64> {
-        self.licenses.get(key).map(|license| license.number_tag)
+    pub fn number_tag(&self, key: &Key) -> Option<(u64, u32)> {
+        self.licenses.get(key).map(|license| (license.number_tag, license.version))
     }
 
     /// At most `count` keys of the licenses that an organisation has issued, ended ones too, ascending, behind `after`.
