@@ -3,6 +3,7 @@
 //! A type is a JSON document; those in `types/` are built in. What a definition says is enforced by
 //! [`LicenseType::check`] before a license is signed. Errors name keys of the definition, never a value.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
@@ -136,7 +137,8 @@ pub enum HolderFact {
     Number,
     /// The birth date that the holder's number says, if it says one.
     BirthDate,
-    /// The names of all holders, in any order and with anything between.
+    /// The names of all holders, each once, in any order. Signs and bracketed words may stand between them, as in
+    /// `张三（50%）、李四（50%）`.
     AllNames,
 }
 
@@ -396,7 +398,7 @@ impl LicenseType {
     }
 
     /// Whether this definition may take the place of one that licenses and grants rest on: of the same code and the same kind
-    /// of holders, with every field where it was, of the same kind and guarded as well, and new ones behind them. A list of
+    /// of holders, admitting every number and kind of them that was admitted, with every field where it was, of the same kind and guarded as well, and new ones behind them. A list of
     /// values may have grown.
     pub fn may_follow(&self, before: &Self) -> bool {
         let kept = |(now, then): (&Field, &Field)| {
@@ -408,8 +410,15 @@ impl LicenseType {
             };
             now.key == then.key && kind && now.sensitivity >= then.sensitivity
         };
+        let admits_as_many = self.min_holders <= before.min_holders && self.max_holders >= before.max_holders;
+        // None named are all of the kind.
+        let admits_the_same = self.holder_types.is_empty()
+            || !before.holder_types.is_empty()
+                && before.holder_types.iter().all(|code| self.holder_types.contains(code));
         self.code == before.code
             && self.holders == before.holders
+            && admits_as_many
+            && admits_the_same
             && self.fields.len() >= before.fields.len()
             && self.fields.iter().zip(&before.fields).all(kept)
     }
@@ -576,10 +585,7 @@ impl LicenseType {
             for (fact, key, value) in about {
                 let agrees = match fact {
                     HolderFact::Number => true,
-                    HolderFact::AllNames => {
-                        let all = fold(Comparison::Name, value);
-                        holders.iter().all(|holder| all.contains(&fold(Comparison::Name, holder.name)))
-                    }
+                    HolderFact::AllNames => are_all_names(value, holders),
                     HolderFact::Name => holder.is_none_or(|holder| {
                         fold(Comparison::Name, holder.name) == fold(Comparison::Name, value)
                     }),
@@ -775,6 +781,27 @@ const BUILTIN: [&str; 9] = [
     include_str!("../types/real-estate-certificate.json"),
     include_str!("../types/social-security-card.json"),
 ];
+
+/// Whether a text is the names of all holders: see [`HolderFact::AllNames`].
+fn are_all_names(text: &str, holders: &[NamedHolder<'_>]) -> bool {
+    let text = fold(Comparison::Name, text);
+    let mut names: Vec<String> = holders.iter().map(|holder| fold(Comparison::Name, holder.name)).collect();
+    // A name may begin with another one.
+    names.sort_unstable_by_key(|name| Reverse(name.len()));
+    let mut rest = text.as_str();
+    while let Some(next) = rest.chars().next() {
+        if let Some(at) = names.iter().position(|name| rest.starts_with(name)) {
+            rest = rest.get(names.remove(at).len()..).unwrap_or_default();
+        } else if let Some((_, behind)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+            rest = behind;
+        } else if !next.is_alphanumeric() {
+            rest = rest.get(next.len_utf8()..).unwrap_or_default();
+        } else {
+            return false;
+        }
+    }
+    names.is_empty()
+}
 
 #[cfg(test)]
 mod tests {
@@ -1006,7 +1033,18 @@ mod tests {
         let owned =
             |obligee: &str| changed(&estate, &[("测试甲", &one), ("测试乙", &two)], &[("obligee", obligee)]);
         assert_eq!(owned("测试乙 测试甲"), Ok(()));
-        assert_eq!(owned("测试甲"), differs(&["obligee"]));
+        assert_eq!(owned("测试甲（50%）、测试乙（50%）"), Ok(()));
+        for other in [
+            "测试甲",
+            "测试甲甲、测试乙",
+            "测试甲、测试甲、测试乙",
+            "测试甲、测试乙、测试丙",
+            "测试甲(测试乙)",
+        ] {
+            assert_eq!(owned(other), differs(&["obligee"]), "{other}");
+        }
+        let longer = [("测试", &one), ("测试乙", &two)];
+        assert_eq!(changed(&estate, &longer, &[("obligee", "测试乙、测试")]), Ok(()));
 
         let business = builtin("营业执照");
         let deviating = HolderRef::as_registered("001", "91350100M000100Y4A").unwrap();

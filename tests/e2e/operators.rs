@@ -361,6 +361,13 @@ async fn a_license_type_is_published_by_two_operators() {
     });
     for (what, bad) in [
         ("another kind of holders", changed(&|definition| definition["holders"] = json!("legal"))),
+        (
+            "not as few holders",
+            changed(&|definition| {
+                (definition["minHolders"], definition["maxHolders"]) = (json!(2), json!(2))
+            }),
+        ),
+        ("not every kind of number", changed(&|definition| definition["holderTypes"] = json!(["414"]))),
         ("a field less", changed(&|definition| drop(definition["fields"].as_array_mut().unwrap().pop()))),
         ("another order", changed(&|definition| definition["fields"].as_array_mut().unwrap().swap(0, 1))),
         (
