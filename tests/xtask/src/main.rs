@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release` and `generate`.
+//! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release`, `generate` and `house`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -8,6 +8,7 @@
 )]
 
 mod foreign;
+mod house;
 mod independent;
 mod instructions;
 mod load;
@@ -58,6 +59,15 @@ enum Task {
     Release,
     /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
     Generate,
+    /// Measures the source tree by the architecture's targets and prints both; it judges nothing.
+    House {
+        /// Print JSON, with every place.
+        #[arg(long)]
+        json: bool,
+        /// Print every place.
+        #[arg(long)]
+        verbose: bool,
+    },
 }
 
 /// Where things lie.
@@ -118,6 +128,7 @@ fn run(task: &Task) -> anyhow::Result<()> {
     let workspace = Workspace::locate()?;
     match task {
         Task::Generate => source::generate(&workspace, &Python::ready(&workspace)?),
+        Task::House { json, verbose } => house::report(&workspace.root, *json, *verbose),
         Task::Lint => {
             let mut steps = Steps::default();
             let python = steps.run("tools", || Python::ready(&workspace))?;

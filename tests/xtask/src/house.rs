@@ -1,0 +1,494 @@
+//! `cargo xtask house`: how the source tree stands to the architecture's targets. A report, no gate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::Context as _;
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use serde::Serialize;
+use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
+
+/// The enums whose `match` must name every variant.
+const DOMAIN: &[&str] = &[
+    "Action",
+    "Route",
+    "Granted",
+    "Subject",
+    "Code",
+    "Reason",
+    "Proposed",
+    "Kind",
+    "DocumentKind",
+    "Decision",
+];
+
+/// One measure: its definition, the value found, the value wanted, and the places.
+#[derive(Serialize)]
+struct Measure {
+    name: &'static str,
+    definition: &'static str,
+    found: String,
+    wanted: &'static str,
+    places: Vec<String>,
+}
+
+/// One file: its path from the root of the tree, and its tokens with and without tests.
+struct Source {
+    path: String,
+    syntax: syn::File,
+    production: Vec<TokenTree>,
+    tests: Vec<TokenTree>,
+}
+
+impl Source {
+    fn read(path: &str, text: &str) -> anyhow::Result<Self> {
+        let syntax = syn::parse_file(text).with_context(|| path.to_owned())?;
+        let stream: TokenStream = text.parse().map_err(|error| anyhow::anyhow!("{path}: {error}"))?;
+        let (mut production, mut tests) = (Vec::new(), Vec::new());
+        let all: Vec<_> = stream.into_iter().collect();
+        let whole = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let mut rest = all.as_slice();
+        while !rest.is_empty() {
+            // `#[cfg(test)]` and what follows up to its braces or semicolon.
+            let marked = matches!(rest, [TokenTree::Punct(p), TokenTree::Group(g), ..]
+                if p.as_char() == '#' && g.stream().to_string().replace(' ', "") == "cfg(test)");
+            let length =
+                if marked { rest.iter().position(ends_item).map_or(rest.len(), |at| at + 1) } else { 1 };
+            let into = if marked || whole { &mut tests } else { &mut production };
+            into.extend(rest[..length].iter().cloned());
+            rest = &rest[length..];
+        }
+        Ok(Self { path: path.to_owned(), syntax, production, tests })
+    }
+
+    /// Lines of the file less those of its test modules.
+    fn lines(&self) -> usize {
+        let mut lines = BTreeSet::new();
+        flat(&self.production, &mut |_, line| {
+            lines.insert(line);
+        });
+        lines.len()
+    }
+}
+
+fn ends_item(token: &TokenTree) -> bool {
+    match token {
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace,
+        TokenTree::Punct(punct) => punct.as_char() == ';',
+        TokenTree::Ident(_) | TokenTree::Literal(_) => false,
+    }
+}
+
+/// Says every identifier and mark in order, with its line.
+fn flat(tokens: &[TokenTree], say: &mut impl FnMut(&str, usize)) {
+    for token in tokens {
+        if let TokenTree::Group(group) = token {
+            say("", group.span_open().start().line);
+            flat(&group.stream().into_iter().collect::<Vec<_>>(), say);
+            say("", group.span_close().start().line);
+        } else {
+            say(&token.to_string(), token.span().start().line);
+        }
+    }
+}
+
+/// The words and lines behind the `::` of one of `owners`.
+fn variants(tokens: &[TokenTree], owners: &[&str], found: &mut impl FnMut(&str, usize)) {
+    let mut last = [String::new(), String::new(), String::new()];
+    flat(tokens, &mut |word, line| {
+        if last[1] == ":" && last[2] == ":" && owners.contains(&last[0].as_str()) {
+            found(word, line);
+        }
+        last.rotate_left(1);
+        word.clone_into(&mut last[2]);
+    });
+}
+
+/// The variants of an enum that stands in `tokens` as an item or in a `numbered!` table.
+fn declared(text: &str, name: &str) -> Vec<String> {
+    let mut inside = false;
+    let mut names = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with(&format!("{name}: u")) || line.starts_with(&format!("pub enum {name} ")) {
+            inside = true;
+        } else if inside && line == "}" {
+            break;
+        } else if inside
+            && let Some((variant, _)) = line.split_once(" = ")
+            && variant.chars().all(char::is_alphanumeric)
+        {
+            names.push(variant.to_owned());
+        }
+    }
+    names
+}
+
+/// Functions with their lengths, and wildcards.
+#[derive(Default)]
+struct Walk {
+    functions: Vec<(usize, String, usize)>,
+    wildcards: Vec<usize>,
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|a| {
+        a.path().is_ident("cfg") && a.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+    })
+}
+
+impl<'a> Visit<'a> for Walk {
+    fn visit_item_mod(&mut self, item: &'a syn::ItemMod) {
+        if !is_test(&item.attrs) {
+            visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
+        self.function(&item.sig, &item.block);
+        visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_expr_match(&mut self, item: &'a syn::ExprMatch) {
+        let mut names = Names(false);
+        for arm in &item.arms {
+            names.visit_pat(&arm.pat);
+        }
+        if names.0 {
+            let wild = item.arms.iter().filter(|arm| matches!(arm.pat, syn::Pat::Wild(_)));
+            self.wildcards.extend(wild.map(|arm| arm.pat.span().start().line));
+        }
+        visit::visit_expr_match(self, item);
+    }
+}
+
+impl Walk {
+    fn function(&mut self, signature: &syn::Signature, block: &syn::Block) {
+        let first = signature.span().start().line;
+        self.functions.push((block.span().end().line + 1 - first, signature.ident.to_string(), first));
+    }
+}
+
+/// Whether a pattern names a variant of a domain enum.
+struct Names(bool);
+
+impl<'a> Visit<'a> for Names {
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        let owner = path.segments.iter().rev().nth(1);
+        self.0 |= owner.is_some_and(|owner| DOMAIN.iter().any(|name| owner.ident == name));
+    }
+}
+
+type Module = Vec<String>;
+
+/// Says every path and use tree as the words from its first segment on.
+fn paths(tokens: &[TokenTree], prefix: &[String], say: &mut impl FnMut(&[String])) {
+    let mut at = 0;
+    while at < tokens.len() {
+        let mut path = prefix.to_vec();
+        let start = path.len();
+        while let Some(TokenTree::Ident(word)) = tokens.get(at) {
+            path.push(word.to_string());
+            at += 1;
+            let colons = |n: usize| matches!(tokens.get(n), Some(TokenTree::Punct(p)) if p.as_char() == ':');
+            if !(colons(at) && colons(at + 1)) {
+                break;
+            }
+            at += 2;
+            if let Some(TokenTree::Group(group)) = tokens.get(at) {
+                paths(&group.stream().into_iter().collect::<Vec<_>>(), &path, say);
+            }
+        }
+        if path.len() > start {
+            say(&path);
+        } else {
+            if let Some(TokenTree::Group(group)) = tokens.get(at) {
+                paths(&group.stream().into_iter().collect::<Vec<_>>(), &[], say);
+            }
+            at += 1;
+        }
+    }
+}
+
+fn module(path: &str) -> Module {
+    let inner = path.split_once("src/").map_or(path, |(_, inner)| inner).trim_end_matches(".rs");
+    let mut module: Module = inner.split('/').map(str::to_owned).collect();
+    if inner == "lib" || module.last().is_some_and(|last| last == "mod") {
+        module.pop();
+    }
+    module
+}
+
+/// The files that reach themselves through other files.
+fn circles(sources: &[&Source]) -> Vec<String> {
+    let modules: BTreeMap<Module, usize> =
+        sources.iter().enumerate().map(|(at, source)| (module(&source.path), at)).collect();
+    let mut edges = vec![BTreeSet::new(); sources.len()];
+    for (own, &at) in &modules {
+        paths(&sources[at].production, &[], &mut |path| {
+            let mut target = own.clone();
+            let mut rest = path;
+            while let Some((first, more)) = rest.split_first() {
+                match first.as_str() {
+                    "crate" => target.clear(),
+                    "super" => drop(target.pop()),
+                    "self" => {}
+                    _ => break,
+                }
+                rest = more;
+            }
+            let child = own.iter().chain(path.first()).cloned().collect::<Module>();
+            if path.len() < 2 || (rest.len() == path.len() && !modules.contains_key(&child)) {
+                return;
+            }
+            target.extend(rest.iter().cloned());
+            while !modules.contains_key(&target) && target.pop().is_some() {}
+            if let Some(&to) = modules.get(&target).filter(|&&to| to != at) {
+                edges[at].insert(to);
+            }
+        });
+    }
+    let reaches_itself = |from: usize| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(file) = next.pop() {
+            next.extend(edges[file].iter().filter(|&&to| seen.insert(to)));
+        }
+        seen.contains(&from)
+    };
+    (0..sources.len()).filter(|&at| reaches_itself(at)).map(|at| sources[at].path.clone()).collect()
+}
+
+fn percentile(sorted: &[usize]) -> usize {
+    sorted.get((sorted.len() * 95).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0)
+}
+
+fn collect(root: &Path, folder: &str, sources: &mut Vec<Source>) -> anyhow::Result<()> {
+    let full = root.join(folder);
+    let mut entries = std::fs::read_dir(&full)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .with_context(|| full.display().to_string())?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = format!("{folder}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            if !path.ends_with("/generated") {
+                collect(root, &path, sources)?;
+            }
+        } else if path.ends_with(".rs") {
+            sources.push(Source::read(&path, &std::fs::read_to_string(entry.path())?)?);
+        }
+    }
+    Ok(())
+}
+
+/// Places of a variant of `owners` outside the capability folders, by variant.
+fn places(sources: &[Source], owners: &[&str], names: &[String]) -> BTreeMap<String, Vec<String>> {
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources.iter().filter(|source| !source.path.starts_with("exchange/src/capability/")) {
+        // `Self` is such an enum only where one is defined.
+        let defines = source.syntax.items.iter().any(
+            |item| matches!(item, syn::Item::Enum(item) if owners.iter().any(|owner| item.ident == owner)),
+        );
+        let owners: Vec<_> = owners.iter().copied().chain(defines.then_some("Self")).collect();
+        variants(&source.production, &owners, &mut |word, line| {
+            if names.iter().any(|name| name == word) {
+                places.entry(word.to_owned()).or_default().push(format!("{}:{line}", source.path));
+            }
+        });
+    }
+    places
+}
+
+fn files(places: &[String]) -> usize {
+    places.iter().filter_map(|place| place.split(':').next()).collect::<BTreeSet<_>>().len()
+}
+
+fn most(places: BTreeMap<String, Vec<String>>) -> (String, Vec<String>) {
+    let (name, places) = places.into_iter().max_by_key(|(_, places)| places.len()).unwrap_or_default();
+    (format!("{name}: {} in {} files", places.len(), files(&places)), places)
+}
+
+/// Reasons that no test of `sources` names.
+fn untested(sources: &[Source], reasons: &[String]) -> Vec<String> {
+    let mut named = BTreeSet::new();
+    for source in sources.iter().filter(|source| source.path.starts_with("exchange/src/")) {
+        variants(&source.tests, &["Reason"], &mut |word, _| {
+            named.insert(word.to_owned());
+        });
+    }
+    reasons.iter().filter(|reason| !named.contains(*reason)).cloned().collect()
+}
+
+fn measure(root: &Path) -> anyhow::Result<Vec<Measure>> {
+    let mut sources = Vec::new();
+    for folder in ["exchange/src", "exchange/ledger/src", "schemas/src"] {
+        collect(root, folder, &mut sources)?;
+    }
+    let text = |path: &str| std::fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
+    let routes = declared(&text("schemas/src/routes.rs")?, "Route");
+    let reasons = declared(&text("schemas/src/codes.rs")?, "Reason");
+    anyhow::ensure!(
+        !routes.is_empty() && !reasons.is_empty(),
+        "the tables of routes and reasons cannot be read"
+    );
+    let owners = ["Route", "Action", "Granted"];
+    let (route, route_places) = most(places(&sources, &owners, &routes));
+    let part = |folder: &str| sources.iter().filter(|s| s.path.starts_with(folder)).collect::<Vec<_>>();
+    let mut circle = circles(&part("exchange/src/"));
+    circle.extend(circles(&part("exchange/ledger/src/")));
+    let (mut functions, mut wild) = (Vec::new(), Vec::new());
+    for source in sources.iter().filter(|source| !source.production.is_empty()) {
+        let mut walk = Walk::default();
+        walk.visit_file(&source.syntax);
+        functions.extend(
+            walk.functions.into_iter().map(|(n, name, l)| (n, format!("{}:{l} {name}", source.path))),
+        );
+        if source.path.starts_with("exchange/src/") {
+            wild.extend(walk.wildcards.iter().map(|line| format!("{}:{line}", source.path)));
+        }
+    }
+    functions.sort();
+    let mut lengths: Vec<_> = sources.iter().map(|source| (source.lines(), source.path.clone())).collect();
+    lengths.sort();
+    let longest = |all: &[(usize, String)]| {
+        let sorted: Vec<_> = all.iter().map(|(lines, _)| *lines).collect();
+        let last = all.last().cloned().unwrap_or_default();
+        (format!("{} (p95 {})", last.0, percentile(&sorted)), vec![last.1])
+    };
+    let (function, function_place) = longest(&functions);
+    let (file, file_place) = longest(&lengths);
+    let bare = untested(&sources, &reasons);
+    let kinds: Vec<Vec<String>> = sources
+        .iter()
+        .map(|source| {
+            let mut found = Vec::new();
+            variants(&source.production, &["DocumentKind"], &mut |_, line| {
+                found.push(format!("{}:{line}", source.path))
+            });
+            found
+        })
+        .collect();
+    let kinds = kinds.concat();
+    let row = |name, definition, found, wanted, places| Measure { name, definition, found, wanted, places };
+    Ok(vec![
+        row(
+            "places of a route",
+            "The route named most often by paths through Route, Action or Granted outside exchange/src/capability.",
+            route,
+            "3",
+            route_places,
+        ),
+        row(
+            "files in import circles",
+            "Files of the exchange or the ledger that reach themselves through the paths that others name.",
+            circle.len().to_string(),
+            "0",
+            circle,
+        ),
+        row(
+            "longest function",
+            "Lines from a function's signature to its last brace, outside test modules.",
+            function,
+            "<= 110",
+            function_place,
+        ),
+        row(
+            "longest file",
+            "Lines that hold a token outside test modules; comments and blank lines do not count.",
+            file,
+            "<= 900",
+            file_place,
+        ),
+        row(
+            "reasons without a unit test",
+            "Reasons that no test module of exchange/src names.",
+            format!("{} of {}", bare.len(), reasons.len()),
+            "0",
+            bare,
+        ),
+        row(
+            "wildcards over domain enums",
+            "Arms `_` of a match in exchange/src that also names a variant of a domain enum.",
+            wild.len().to_string(),
+            "0",
+            wild,
+        ),
+        row(
+            "places of a kind of state",
+            "A proxy: all places that name a variant or function of DocumentKind.",
+            format!("{} in {} files", kinds.len(), files(&kinds)),
+            "1",
+            kinds,
+        ),
+    ])
+}
+
+/// Prints the measures of the source tree below `root`.
+pub(crate) fn report(root: &Path, json: bool, verbose: bool) -> anyhow::Result<()> {
+    let measures = measure(root)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&measures)?);
+        return Ok(());
+    }
+    for measure in &measures {
+        println!(
+            "{:<28} {:<32} wanted {:<7} {}",
+            measure.name, measure.found, measure.wanted, measure.definition
+        );
+        if verbose || measure.places.len() == 1 {
+            measure.places.iter().for_each(|place| println!("    {place}"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_route_is_counted_outside_its_folder_and_outside_tests() {
+        let text =
+            "fn a() { Route::End; x!(Action::End); End; } #[cfg(test)] mod tests { fn b() { Route::End; } }";
+        let all = [
+            Source::read("exchange/src/a.rs", text).unwrap(),
+            Source::read("exchange/src/capability/end/a.rs", text).unwrap(),
+        ];
+        assert_eq!(most(places(&all, &["Route", "Action"], &["End".into()])).0, "End: 2 in 1 files");
+    }
+
+    #[test]
+    fn a_circle_holds_its_files_only() {
+        let read = |path, text| Source::read(path, text).unwrap();
+        let a = read("exchange/src/a.rs", "use crate::{b::B, c};");
+        let b = read("exchange/src/b.rs", "fn b() { super::a::x(); }");
+        let c = read("exchange/src/c.rs", "#[cfg(test)] mod tests { use crate::a::A; }");
+        assert_eq!(circles(&[&a, &b, &c]), ["exchange/src/a.rs", "exchange/src/b.rs"]);
+    }
+
+    #[test]
+    fn functions_and_wildcards_outside_tests_are_found() {
+        let text = "fn a() {\n match x {\n Route::A => 1,\n _ => 2,\n };\n match y { Some(1) => 1, _ => 2 } }\n\
+                    #[cfg(test)]\nmod tests { fn b() { match x { Route::A => 1, _ => 2 } } }";
+        let source = Source::read("a.rs", text).unwrap();
+        let mut walk = Walk::default();
+        walk.visit_file(&source.syntax);
+        assert_eq!(walk.wildcards, [4]);
+        assert_eq!(walk.functions, [(6, "a".to_owned(), 1)]);
+        assert_eq!(source.lines(), 6);
+    }
+
+    #[test]
+    fn a_reason_counts_as_tested_in_a_test_only() {
+        let text = "fn a() { Reason::One; } #[cfg(test)] mod tests { fn b() { Reason::Two; } }";
+        let source = Source::read("exchange/src/a.rs", text).unwrap();
+        assert_eq!(untested(&[source], &["One".into(), "Two".into()]), ["One"]);
+        assert_eq!(declared("Reason: u16 {\n/// x\nOne = 1 \"one\",\n}\nB = 2", "Reason"), ["One"]);
+    }
+}
