@@ -972,15 +972,10 @@ fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
     mask & !open == 0
 }
 
-/// Which license a permit discloses, and whether it is in force: its identifier now. Nothing for what is no disclosure.
-pub(crate) fn disclosed(
-    ledger: &Ledger,
-    facts: &mut Facts<'_>,
-    permit: &Permit<'_>,
-) -> Result<Option<(String, bool)>, Refusal> {
-    let Granted::Retrieve { found, .. } = &permit.granted else { return Ok(None) };
-    let identifier = facts::identifier_in(&facts::stored_envelope(ledger, &found.license)?)?;
-    Ok(Some((identifier, facts.in_force(&found.license))))
+/// Which license a permit discloses, and whether it is in force. Nothing for what is no disclosure.
+pub(crate) fn disclosed(facts: &mut Facts<'_>, permit: &Permit<'_>) -> Option<(License, bool)> {
+    let Granted::Retrieve { found, .. } = &permit.granted else { return None };
+    Some((found.license.clone(), facts.in_force(&found.license)))
 }
 
 /// Key of the counter of failed matches: organisation and license.

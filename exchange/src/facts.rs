@@ -280,6 +280,13 @@ impl<'a> Facts<'a> {
         self.document(DocumentKind::Proposal, *id)
     }
 
+    /// The epoch that goes on now.
+    pub fn epoch(&mut self) -> u32 {
+        let epoch = self.ledger.state().epoch();
+        self.read(Fact::Epoch, epoch);
+        epoch
+    }
+
     /// What was fixed when the log was made; a log without it allows no delay.
     pub fn rules(&mut self) -> Rules {
         self.document(DocumentKind::Rules, rules_key(self.ledger)).1.unwrap_or(Rules { delay_days_max: 0 })

@@ -31,7 +31,8 @@ use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
 use ledger::{
-    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, ReadError, Refused, RotateError,
+    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, License, Outcome, ReadError, Refused,
+    RotateError,
 };
 use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
@@ -125,7 +126,7 @@ pub struct Gateway {
 pub struct Lanes {
     /// Pages of traces and log queries.
     pub pages: Arc<Lane<Uscc>>,
-    /// What search answers list.
+    /// What search answers and pages of lists hold, and answers that are given again.
     pub searches: Arc<Lane<Uscc>>,
     /// The public log, for whoever is at an address.
     pub public: Arc<Lane<IpAddr>>,
@@ -509,7 +510,7 @@ impl Gateway {
                 None
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
-                let original = self.original(entry.route, &bound, request, None)?;
+                let original = self.original(entry, bound, request, None).await?;
                 return Ok(Decided::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
             }
             Fresh::Again(bound) => Some(bound),
@@ -519,8 +520,8 @@ impl Gateway {
         if let Some(bound) = again {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
             // request is judged like one without a key.
-            let standing = decide::disclosed(&self.ledger, facts, &permit)?;
-            if let Some(answer) = self.original(entry.route, &bound, request, standing)? {
+            let disclosed = decide::disclosed(facts, &permit);
+            if let Some(answer) = self.original(entry, bound, request, disclosed).await? {
                 return Ok(Decided::Again(answer));
             }
         }
@@ -602,30 +603,24 @@ impl Gateway {
         }
     }
 
-    /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal.
+    /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal in a lane: the
+    /// entry may be old, and the same key may be sent as often as its organisation likes.
     /// An inline proof is given against the published checkpoint, which covers the entry within a second.
     ///
     /// `None` when the answer discloses a license that does not stand like that any more.
-    fn original(
+    async fn original(
         &self,
-        route: Route,
-        bound: &Bound,
+        entry: &Entry<'_>,
+        bound: Bound,
         request: &Request<'_>,
-        standing: Option<(String, bool)>,
+        disclosed: Option<(License, bool)>,
     ) -> Result<Option<Answer>, Refusal> {
-        let internal = |error| {
-            match error {
-                ReadError::Missing(segment) => return facts::missing(segment),
-                ReadError::KeyGone => return Refusal::new(Code::Erased),
-                _ => {}
-            }
-            tracing::error!(index = bound.index, "the original answer cannot be read back");
-            Refusal::new(Code::RecordUnavailable)
-        };
-        let (subject, mut committed) = self.ledger.original(bound).map_err(internal)?;
-        if request.inline_proof {
-            committed.proof = self.ledger.proof(bound.index).ok().flatten();
-        }
+        let (ledger, inline_proof) = (self.ledger.clone(), request.inline_proof);
+        let read = self
+            .lanes
+            .searches
+            .run(*entry.organisation, move || read_original(&ledger, &bound, inline_proof, disclosed));
+        let (subject, committed, standing) = read.await.map_err(Refusal::new)??;
         let lost = || Refusal::new(Code::RecordUnavailable);
         let record =
             flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).map_err(|_| lost())?;
@@ -640,7 +635,7 @@ impl Gateway {
         // The receipt is of these very bytes.
         if Open::parse(&committed.open).map_err(|_| lost())?.answer_digest != sha256(&answer) {
             tracing::error!(
-                index = bound.index,
+                index = committed.index,
                 "the original answer is another than the one that was given"
             );
             return Err(lost());
@@ -651,7 +646,7 @@ impl Gateway {
             return Ok(None);
         }
         let request_salt = effect::request_salt(record.told_salt().ok_or_else(lost)?.bytes());
-        let status = route.success_status();
+        let status = entry.route.success_status();
         // The same body is of the same form.
         Ok(Some(self.committed(status, Code::Ok, request.form, &answer, request_salt, committed)))
     }
@@ -758,6 +753,35 @@ pub fn now_ms() -> u64 {
 fn denial_after(taken: Duration) -> Duration {
     let steps = taken.as_nanos() / DENIAL_STEP.as_nanos() + 1;
     DENIAL_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+}
+
+/// Reads what an answer is given again from: the `SubjectRecord` that holds it, its entry, and how the license that it discloses
+/// stands now. Blocks for some reads.
+fn read_original(
+    ledger: &Ledger,
+    bound: &Bound,
+    inline_proof: bool,
+    disclosed: Option<(License, bool)>,
+) -> Result<(Vec<u8>, Committed, Option<(String, bool)>), Refusal> {
+    let standing = match disclosed {
+        Some((license, in_force)) => {
+            Some((facts::identifier_in(&facts::stored_envelope(ledger, &license)?)?, in_force))
+        }
+        None => None,
+    };
+    let (subject, mut committed) = ledger.original(bound).map_err(|error| {
+        match error {
+            ReadError::Missing(segment) => return facts::missing(segment),
+            ReadError::KeyGone => return Refusal::new(Code::Erased),
+            _ => {}
+        }
+        tracing::error!(index = bound.index, "the original answer cannot be read back");
+        Refusal::new(Code::RecordUnavailable)
+    })?;
+    if inline_proof {
+        committed.proof = ledger.proof(bound.index).ok().flatten();
+    }
+    Ok((subject, committed, standing))
 }
 
 /// Step 1: reads headers and body within their bounds.

@@ -252,7 +252,7 @@ pub(crate) fn approve<'a>(
             links = facts.links_of(&label);
         }
     }
-    let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| context.ledger.state().epoch());
+    let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| facts.epoch());
     let proposal = Proposal { approved_by: Some(caller.organisation), ends_epoch, ..proposal };
     let definition = approve.license_type.as_ref().map(definition);
     let approved =

@@ -323,3 +323,34 @@ async fn the_same_key_waits_for_the_request_under_way() {
     assert_eq!((reply.status, &reply.body), (201, &second.body));
     assert_eq!(rig.server.size().await, size + 1);
 }
+
+/// Waits until this epoch goes on.
+async fn in_epoch(server: &Server, number: u64) {
+    eventually("the epoch", || async {
+        (server.admin("/ready").await.json["epoch"] == json!(number)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_ended_meanwhile_is_not_the_one_to_end() {
+    let rig = Rig::start().await;
+    let [mut one, mut other] = ["operator", "operator2"].map(|name| rig.party(name));
+    let mut approvals = Vec::new();
+    for _ in 0..2 {
+        let wanted = Call::new(Route::Propose, &json!({"kind": "rotate-epoch", "reason": "测试"}));
+        let proposal = one.send(&wanted).await.expect(201).json["proposal"].clone();
+        approvals.push(Call::new(Route::Approve, &json!({"proposal": proposal})));
+    }
+    let mut change = 0;
+    let (reply, entry) = rig
+        .held(&other.again(), &approvals[1], async |server| {
+            change = index_of(&mut other, &approvals[0]).await;
+            in_epoch(server, 2).await;
+        })
+        .await;
+    assert_eq!((reply.status, &reply.json["state"]), (200, &json!("approved")));
+    assert!(entry.open.index > change);
+    // The approval is of the epoch that it found, which ends as well.
+    in_epoch(&rig.server, 3).await;
+}

@@ -1037,6 +1037,7 @@ impl Pending {
         self.erased.extend(&record.erased);
         if record.epoch_begun != 0 {
             self.epoch = Some(record.epoch_begun);
+            self.versions.insert(Fact::Epoch, record.epoch_begun);
         }
         if record.epoch_destroyed != 0 {
             self.destroyed = Some(record.epoch_destroyed);

@@ -83,6 +83,8 @@ pub enum Fact {
     Document(DocumentKind, Key),
     /// An idempotency key: 1 while bound.
     Idempotency(Key),
+    /// The epoch that new holders' keys are wrapped for: its number.
+    Epoch,
 }
 
 /// A license as it stands.
@@ -759,6 +761,7 @@ impl State {
                 document.map_or(0, |document| document.version)
             }
             Fact::Idempotency(key) => u32::from(self.idempotency.contains_key(key)),
+            Fact::Epoch => self.epoch(),
         }
     }
 

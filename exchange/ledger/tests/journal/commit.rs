@@ -261,6 +261,7 @@ fn a_changed_or_ended_fact_sends_the_command_back() {
         (participant, 2),
         (Fact::Document(DocumentKind::Rules, key(1)), 1),
         (Fact::Idempotency(key(1)), 1),
+        (Fact::Epoch, 2),
     ] {
         assert!(matches!(read(fact, version), Ok(Outcome::Changed)), "{fact:?} {version}");
     }

@@ -240,7 +240,12 @@ fn the_erased_are_gone_and_everything_else_stays() {
         commit_now(&ledger, ended(&ledger, n));
         commit_now(&ledger, erasure(&ledger, n));
     }
-    // What was decided before the erasure is decided again.
+    // What was decided before the erasure, or in an epoch that ended, is decided again.
+    for (epoch, holds) in [(1, false), (2, true)] {
+        let mut command = command(&Record::default(), Vec::new());
+        command.reads = vec![(Fact::Epoch, epoch)];
+        assert_eq!(matches!(outcome(&ledger, command), Ok(Outcome::Committed(_))), holds, "{epoch}");
+    }
     assert!(matches!(outcome(&ledger, use_before), Ok(Outcome::Changed)));
     assert_eq!((version_before == 0, ledger.state().version(&known_before)), (false, 0));
     let gone = |ledger: &Ledger| {
