@@ -88,7 +88,7 @@ impl Shared {
 /// The data listener's handler: a method and a path make a route, or a journaled refusal of what is none; everything
 /// else is [`Gateway::handle`].
 ///
-/// No router between: each layer around the gateway is paid for by every answer (bench/README.md).
+/// No router between: each layer around the gateway is paid for by every answer (bench/notes/measurements.md).
 pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Incoming>) -> Answered {
     // The handshake admits nobody without an organisation; should it ever, nothing is said.
     let certified = Certified::of(&peer);

@@ -34,7 +34,7 @@ const ZERO_BYTES: usize = 256 << 10;
 const KEEPER_REST: Duration = Duration::from_millis(2);
 /// Of so many segments, the one that is prepared and the newest before it, the system keeps the pages in memory as it likes; an older
 /// one gives its pages to the zeros of the next. Pages that this machine never used cost up to eight times as much to write to
-/// (`bench/README.md`), and one read of the disk brings back what is asked for again.
+/// (`bench/notes/measurements.md`), and one read of the disk brings back what is asked for again.
 const CACHED_SEGMENTS: u32 = 4;
 /// Open files kept for reading, where the process may open many; beyond it all are closed and opened again as needed.
 const MAX_OPEN_SEGMENTS: u64 = 256;
