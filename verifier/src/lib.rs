@@ -28,6 +28,11 @@ pub mod signature;
 pub mod trace;
 pub mod trust;
 
+/// The example of the README compiles and runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
