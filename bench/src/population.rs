@@ -31,7 +31,7 @@ const GRANT_MS: u64 = 30 * 86_400_000;
 const FILE: &str = "bench.population";
 /// Its format.
 const FORMAT: u32 = 1;
-/// Of each natural person's license: holder's type code (3), number (18), grant (16).
+/// Length of a record of each natural person's license: holder's type code (3), number (18), grant (16).
 const RECORD_BYTES: usize = 37;
 
 /// A license to be issued.
@@ -198,11 +198,11 @@ impl VerifyRequest {
 /// The licenses of a folder.
 pub struct Population {
     plan: Plan,
-    /// Of each type, in the order of its licenses: what identifiers begin with, up to the serial.
+    /// Beginnings of identifiers up to the serial: by type, in the order of its licenses.
     prefixes: [Vec<Vec<u8>>; 2],
     /// Check characters of all identifiers.
     checks: Vec<u8>,
-    /// Of each natural person's license.
+    /// Records of natural persons' licenses.
     records: Vec<u8>,
 }
 

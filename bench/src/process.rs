@@ -107,7 +107,7 @@ pub fn pin(core: usize) -> io::Result<()> {
 /// Does something on one processor only, if it is named; what is started meanwhile stays there.
 ///
 /// # Errors
-/// As [`pin`].
+/// Like [`pin`].
 pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> io::Result<T> {
     let Some(core) = core else { return Ok(work()) };
     let before = sched_getaffinity(None)?;
@@ -120,7 +120,7 @@ pub fn pinned<T>(core: Option<usize>, work: impl FnOnce() -> T) -> io::Result<T>
 /// Starts a child that runs, with all its threads, on one processor only.
 ///
 /// # Errors
-/// As [`pin`] and [`Command::spawn`].
+/// Like [`pin`] and [`Command::spawn`].
 pub fn spawn_on(command: &mut Command, core: Option<usize>) -> io::Result<Child> {
     // A child begins with what the thread that starts it may use.
     pinned(core, || command.spawn())?

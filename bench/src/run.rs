@@ -36,7 +36,7 @@ pub struct Place {
     pub server_core: Option<usize>,
     /// Processor of the generator.
     pub generator_core: Option<usize>,
-    /// Whoever runs this may fill a log that is not a bench's, or load a service on another machine.
+    /// The one who runs this may fill a log that is not a bench's, or load a service on another machine.
     pub own: bool,
 }
 

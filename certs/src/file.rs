@@ -70,7 +70,7 @@ fn write(what: &'static str, path: &Path, bytes: &[u8], mode: u32, flags: Rename
     })
 }
 
-/// As [`replace`]; then the bytes of the file that was there are overwritten where they lie.
+/// Like [`replace`]; then the bytes of the file that was there are overwritten where they lie.
 pub(crate) fn replace_and_wipe(
     what: &'static str,
     path: &Path,

@@ -54,7 +54,7 @@ impl Authority {
         &self.anchor
     }
 
-    /// As [`sign_bundle`].
+    /// Like [`sign_bundle`].
     ///
     /// # Errors
     /// Those of [`sign_bundle`].

@@ -212,7 +212,7 @@ pub fn signers(folder: &KeyFolder, trust: &Trust) -> anyhow::Result<Signers> {
 
 /// The trust bundle with the signing keys that it lists.
 pub struct Trusted {
-    /// As signed.
+    /// The text as signed.
     pub text: Arc<str>,
     /// The bundle, checked against its anchor.
     pub trust: Trust,
@@ -338,7 +338,7 @@ impl App {
         let [of_data, of_public, of_admin] = connections;
         let mut of_organisation = config.limits.connections_per_organisation;
         if of_data < config.limits.connections {
-            // Of fewer connections than configured one organisation must not have all.
+            // One organisation must not have all of fewer connections than configured.
             of_organisation = of_organisation.min((of_data / 4).max(1));
         }
         let limits = [

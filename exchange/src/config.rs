@@ -122,7 +122,7 @@ pub struct Journal {
     /// Folder that `exchange archive` moves closed segments to, best on another disk. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
-    /// How fast closed segments are read again to find damage, MiB a second. Default 4.
+    /// How fast closed segments are read again to find damage, MiB a second. Default 1.
     pub scrub_mib_per_second: NonZeroU32,
 }
 
@@ -330,7 +330,7 @@ impl Config {
     /// The same, of a backup too: to read what it holds.
     ///
     /// # Errors
-    /// As of [`Config::load`].
+    /// The same as of [`Config::load`].
     pub fn load_fenced(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         // Once, so that it means the same whatever the working folder is later.

@@ -100,7 +100,7 @@ mod tests {
         // Another caller's work is done while the flood's is held, and so is what is on no lane.
         assert_eq!(lane.run(2, || 7).await, Ok(7));
         assert_eq!(tokio::task::spawn_blocking(|| 8).await.expect("no panic"), 8);
-        // Whoever goes away leaves its place to its work, and is forgotten with it.
+        // A caller that goes away leaves its place to its work, and is forgotten with it.
         for one in flood {
             one.abort();
         }

@@ -136,7 +136,7 @@ mod tests {
         let both = "inode 7 made 12\ninode 8 made 13\n";
         assert!(is_same(both, both));
         assert!(!is_same(both, "inode 7 made 12\ninode 9 made 14\n"));
-        // Whoever has only the folder's line tells what it can.
+        // A file with the folder's line alone tells what it can.
         assert!(is_same("inode 7 made 12\n", both) && is_same(both, "inode 7 made 12\n"));
         assert!(!is_same("inode 6 made 12\n", both));
     }

@@ -129,7 +129,7 @@ pub struct GrantSearch {
 /// A question of an issuing authority for its own licenses; every filter that is there must match.
 #[derive(Debug)]
 pub struct IssuedList {
-    /// Of this type.
+    /// Licenses of this type only.
     pub type_code: Option<LicenseTypeCode>,
     /// In this state.
     pub state: Option<LicenseState>,
@@ -301,7 +301,7 @@ pub enum Mode {
     Copy,
     /// The index.
     Search,
-    /// Of a grant only, beside envelope: the signed bytes of a license that is not in force too.
+    /// Only in a grant, beside envelope: the signed bytes of a license that is not in force too.
     Ended,
 }
 

@@ -186,7 +186,7 @@ impl Held<'_> {
     /// tells of.
     ///
     /// # Errors
-    /// As [`Held::take`].
+    /// Like [`Held::take`].
     pub fn wait(&mut self) -> Result<Arc<Notify>, Code> {
         self.take(0)?;
         let ended = Arc::clone(self.ended.get_or_insert_default());
@@ -232,7 +232,7 @@ mod tests {
         (room, (0..8).map(|_| synthetic.uscc()).collect())
     }
 
-    /// As many requests of one byte as get room.
+    /// Fills the room with requests, as many as get in.
     fn fill<'a>(room: &'a Room, organisation: Uscc, bytes: usize) -> Vec<Held<'a>> {
         let mut all = Vec::new();
         loop {
@@ -263,7 +263,7 @@ mod tests {
                 counts.push(filled.len());
                 held.extend(filled);
             }
-            // Of 64 requests, or of 16 times 64 bytes.
+            // The room has 64 requests, or 16 times 64 bytes.
             let of = if bytes == 1 { 64 } else { 16 };
             assert_eq!(counts[0], of / 4);
             assert!(counts[..4].iter().all(|count| *count > 0), "{counts:?}");

@@ -22,7 +22,7 @@ pub struct Shed {
     burst: Duration,
     /// The moment at which an organisation has paid for all its refusals. Refusals already decided when the budget
     /// ends are charged too, so the organisation goes into debt and stays shut out until it is paid.
-    /// Whoever is in it has a certificate, so nobody can choose keys that collide.
+    /// Each organisation in it has a certificate, so nobody can choose keys that collide.
     paid: DashMap<Uscc, Instant, FxBuildHasher>,
     counts: DashMap<(Uscc, u16), u64>,
 }

@@ -86,7 +86,7 @@ fn statement(kind: LeafKind, text: String) -> Prepared {
 /// Gives the checkpoint. Closing again only asks the witnesses again.
 ///
 /// # Errors
-/// As for serving: a log that went back cannot be closed either, because its key would sign a second end.
+/// The same as for serving: a log that went back cannot be closed either, because its key would sign a second end.
 pub async fn close(config: &Config) -> anyhow::Result<String> {
     let keys = app::ledger_keys(&app::key_folder(config)?)?;
     let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
@@ -144,7 +144,7 @@ pub async fn open_successor(
 /// where the old log ended, too.
 ///
 /// # Errors
-/// As of [`open_successor`].
+/// The same as of [`open_successor`].
 pub async fn successor_of(
     old: &Config,
     kek: &Path,

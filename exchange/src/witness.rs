@@ -110,7 +110,7 @@ struct Log {
 struct Latest {
     size: u64,
     root: Hash,
-    /// As a monitor gets it; `None` before the first.
+    /// The form that a monitor gets; `None` before the first.
     note: Option<Arc<str>>,
 }
 

@@ -107,7 +107,7 @@ async fn a_suspension_binds_at_once_and_is_lifted_at_once() {
         let call = Call::new(route, &some_request(&server, route));
         server.refused(&mut noisy, &call, Code::ParticipantSuspended).await;
     }
-    // A change of the registration does not lift the suspension by the way.
+    // A change of the registration does not lift the suspension as a side effect.
     let change = json!({"participant": {
         "organisation": server.organisation("noisy").as_str(), "name": "测试改名", "roles": ["relying"],
         "validFrom": "2026-01-01",
@@ -148,7 +148,7 @@ async fn a_role_opens_its_own_routes_and_no_others() {
         let call = Call::new(Route::ParticipantChange, &some_request(&server, Route::ParticipantChange));
         server.refused(&mut server.party(name), &call, Code::WrongRole).await;
     }
-    // Whoever has no right to a license learns no more from these two than that.
+    // A caller without a right to a license learns no more from these two than that.
     for route in [Route::Search, Route::Retrieve] {
         for name in ["bank", "auditor", "operator", "provider"] {
             let call = Call::new(route, &some_request(&server, route));

@@ -427,7 +427,7 @@ async fn after_an_erasure_denials_traces_views_and_retries_go_on_for_the_others(
     let (_, denied) = server.refused(&mut bank, &joint.verify(None), Code::NotPermitted).await;
     server.refused(&mut issuer, &alone.draft.call(), Code::IdentifierExists).await;
 
-    // Whoever stays has the whole of their trace, the erased none, as somebody nobody knows.
+    // Holders who stay have the whole of their trace, the erased none, as somebody nobody knows.
     let wanted = [issued.receipt().index, looked.receipt().index, denied.receipt.index];
     eventually("an index root", || async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -487,7 +487,7 @@ fn opened(ledger: &Ledger) -> Vec<(u64, Vec<u8>)> {
     found
 }
 
-/// Whoever is erased was named in what concerns others too, and by those who knew of nobody. Nothing that still opens has
+/// An erased holder was named in what concerns others too, and by those who knew of nobody. Nothing that still opens has
 /// the number.
 #[tokio::test]
 async fn a_number_stands_in_nothing_that_is_kept_for_others() {

@@ -131,7 +131,7 @@ async fn a_trace_proves_who_when_what_and_why_and_nothing_of_it_can_be_changed()
     }
     let user = document["use"]["user"].as_str().unwrap().to_owned();
     assert!(!user.is_empty() && !document.to_string().contains(context["userName"].as_str().unwrap()));
-    // Whoever knows all of the request but the user's name cannot try names until one fits.
+    // Knowing all of the request but the user's name, one cannot try names until one fits.
     let open = Open::parse(&entry.entry.open.0).unwrap();
     assert_ne!(open.request_digest, verifier::sha256(&[&retrieve.body]));
     let salt = used.receipt.request_salt.unwrap();
@@ -495,7 +495,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     }
     let (quiet_views, loud_views) = views;
     assert!(!quiet_views.is_empty() && !loud_views.is_empty());
-    // Whoever does not hold the class may not name it, and the attempt is told at once.
+    // A caller that does not hold the class may not name it, and the attempt is told at once.
     let refused = bank.send(&secret(&license.verify(None))).await.expect(403);
     assert_eq!(refused.code(), Code::DelayNotAllowed.name());
     server.entry(&quiet).await;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use exchange::config::WitnessAddress;
@@ -58,6 +58,23 @@ impl World {
     async fn use_one(&self, license: &Issued, name: &str) -> u64 {
         let reply = self.server.party("bank").send(&license.verify_envelope()).await.expect(200);
         self.keep(&reply, name).await
+    }
+
+    /// Stops the server and puts a snapshot of its folder back, from before a use that the witnesses cosigned. Gives the
+    /// folder that has the use.
+    async fn roll_back(&mut self, license: &Issued) -> PathBuf {
+        assert_eq!(self.server.stop(), Some(0));
+        let aside = self.server.folder.with_file_name("aside");
+        copy(&self.server.folder, &aside);
+        // A snapshot of the disk, which brings the journal back to its own place.
+        fs::remove_file(aside.join("journal/place")).unwrap();
+        self.server.start();
+        self.use_one(license, "later").await;
+        assert_eq!(self.server.stop(), Some(0));
+        let newest = aside.with_file_name("newest");
+        fs::rename(&self.server.folder, &newest).unwrap();
+        fs::rename(&aside, &self.server.folder).unwrap();
+        newest
     }
 
     async fn keep(&self, reply: &Reply, name: &str) -> u64 {
@@ -228,18 +245,8 @@ async fn pages_are_held_against_the_policy_like_receipts() {
 async fn a_log_that_went_back_is_refused_at_start_and_left_as_it_is() {
     let mut world = World::new().await;
     let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
-    assert_eq!(world.server.stop(), Some(0));
-    let aside = world.server.folder.with_file_name("aside");
-    copy(&world.server.folder, &aside);
-    // A snapshot of the disk, which brings the journal back to its own place.
-    fs::remove_file(aside.join("journal/place")).unwrap();
-    world.server.start();
-    world.use_one(&license, "later").await;
-    assert_eq!(world.server.stop(), Some(0));
-
-    // A restored backup: shorter than what was cosigned.
-    fs::rename(&world.server.folder, aside.with_file_name("newest")).unwrap();
-    fs::rename(&aside, &world.server.folder).unwrap();
+    // Shorter than what was cosigned.
+    let newest = world.roll_back(&license).await;
     let journal = world.server.folder.join("journal");
     let before = files(&journal);
     let refused = world.server.start_refused();
@@ -263,7 +270,7 @@ async fn a_log_that_went_back_is_refused_at_start_and_left_as_it_is() {
     assert!(refused.stderr.contains("did not grow from"), "{}", refused.stderr);
     // The log that was cosigned is good as ever.
     fs::remove_dir_all(&world.server.folder).unwrap();
-    fs::rename(aside.with_file_name("newest"), &world.server.folder).unwrap();
+    fs::rename(newest, &world.server.folder).unwrap();
     world.server.start();
     world.use_one(&license, "good").await;
     assert_said(&world.verify("good", &["--policy", "policy"]), 0, &["witnesses    2 of 2\n"]);
@@ -273,17 +280,8 @@ async fn a_log_that_went_back_is_refused_at_start_and_left_as_it_is() {
 async fn a_log_that_went_back_and_outgrew_its_witness_stops_when_the_witness_is_back() {
     let mut world = World::new().await;
     let license = draft(&natural()).issue(&mut world.server.party("issuer")).await;
-    assert_eq!(world.server.stop(), Some(0));
-    let aside = world.server.folder.with_file_name("aside");
-    copy(&world.server.folder, &aside);
-    // A snapshot of the disk, which brings the journal back to its own place.
-    fs::remove_file(aside.join("journal/place")).unwrap();
-    world.server.start();
-    world.use_one(&license, "later").await;
-    assert_eq!(world.server.stop(), Some(0));
+    world.roll_back(&license).await;
     world.witnesses.iter_mut().for_each(WitnessProcess::kill);
-    fs::rename(&world.server.folder, aside.with_file_name("newest")).unwrap();
-    fs::rename(&aside, &world.server.folder).unwrap();
 
     // Nobody can tell, and it grows beyond what the witnesses hold.
     world.server.set_words(&["--moved"]);

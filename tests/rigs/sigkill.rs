@@ -7,7 +7,7 @@ use crate::{Violation, caught, random_below};
 
 /// Shortest and longest load before a kill, ms.
 const LOAD_MS: std::ops::Range<u64> = 50..400;
-/// Of every so many kills one hits the start after it as well.
+/// One of so many kills hits the start after it as well.
 const KILL_STARTING_EVERY: u32 = 5;
 /// Longest time into a start at which it is killed, ms.
 const STARTING_MS: u64 = 150;

@@ -20,7 +20,7 @@ use crate::must;
 const CALLERS: usize = 4;
 /// Uses that a grant allows.
 const MAX_USES: u32 = 2;
-/// Of every so many grants one is used until it is refused: refusals have a budget.
+/// One of so many grants is used until it is refused: refusals have a budget.
 const SPEND_EVERY: u64 = 8;
 /// Rest of a caller that was told to come later.
 const LATER: Duration = Duration::from_millis(5);
@@ -333,7 +333,7 @@ impl Story {
 pub(crate) struct Seen {
     /// Requests without an answer.
     in_doubt: u64,
-    /// Of them, those whose entry was durable.
+    /// Those of them whose entry was durable.
     durable: u64,
     /// Requests asked again, answered with the same bytes.
     again: u64,

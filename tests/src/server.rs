@@ -710,7 +710,7 @@ impl Server {
         (reply, entry)
     }
 
-    /// As [`Server::refused`], on a server that journals entries of its own meanwhile.
+    /// Like [`Server::refused`], on a server that journals entries of its own meanwhile.
     pub async fn refused_beside_shed(&self, party: &mut Party, call: &Call, code: Code) -> Entry {
         let reply = party.send(call).await;
         assert_eq!((reply.status, reply.code()), (code.status(), code.name()));

@@ -57,7 +57,7 @@ impl Checkpoint {
     /// Reads a verified note of any log as a checkpoint and lets extension lines be: a witness says nothing about them.
     ///
     /// # Errors
-    /// As [`Self::parse`]
+    /// Like [`Self::parse`]
     pub fn parse_extended(note: &VerifiedNote<'_>) -> Result<Self, CheckpointError> {
         let checkpoint = Self::from_text(note.text()).ok_or(CheckpointError::Malformed)?;
         if !note.signers().contains(&checkpoint.origin.as_str()) {

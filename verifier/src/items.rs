@@ -37,7 +37,7 @@ pub(crate) fn whole(path: &Path) -> Result<Vec<Item>, String> {
     files(path)?.iter().map(named).collect()
 }
 
-/// As [`whole`]; a file with one JSON document a line is as many items.
+/// Like [`whole`]; a file with one JSON document a line is as many items.
 pub(crate) fn lines(path: &Path) -> Result<Vec<Item>, String> {
     let mut items = Vec::new();
     for Item { name, bytes } in whole(path)? {

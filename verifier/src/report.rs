@@ -318,7 +318,7 @@ pub struct PageFacts {
     /// What the pages are complete for, when they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completeness: Option<String>,
-    /// Of a trace: the uses of all holders that the law keeps from them now.
+    /// In a trace: the uses of all holders that the law keeps from them now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delayed: Option<crate::trace::DelayedUses>,
     /// Who else saw the checkpoint that the fewest saw of those the pages lead to, when any witnesses are known.

@@ -71,7 +71,7 @@ pub(crate) fn license(envelope: &[u8]) -> Option<Value> {
     }))
 }
 
-/// Of each entry of the pages when, who and what, and what the holder is told.
+/// The time, the caller, the deed and what the holder is told, for each entry of the pages.
 pub(crate) fn pages(file: &[u8]) -> Value {
     let entry = |shown: &Value| {
         let mut said = serde_json::Map::new();

@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    /// Of s and order − s, which ring takes both, one is accepted, and it is what signing ends with.
+    /// Ring takes both s and order − s. Only one is accepted, and signing ends with it.
     #[test]
     fn an_ecdsa_value_has_one_form() {
         let random = SystemRandom::new();

@@ -50,7 +50,7 @@ struct Gathered {
     leaves: Vec<[u8; LEAF_BYTES]>,
     hashes: Vec<Hash>,
     slots: Vec<Slot>,
-    /// As many as slots, if the image wants them of these groups.
+    /// One for each slot, if the image wants them of these groups.
     values: Option<Vec<Option<Vec<u8>>>>,
     heads: Vec<(Label, u64, Hash)>,
     /// The checkpoint of the last group, with the signature. `None` when nothing is gathered.

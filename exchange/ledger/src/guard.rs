@@ -37,7 +37,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    /// Of a journal without a frame.
+    /// The mark of a journal without a frame.
     pub(crate) const START: Self = Self { frames: 0, size: 0, root: verifier::merkle::EMPTY_ROOT };
 }
 
@@ -149,7 +149,7 @@ impl Guard {
     pub(crate) fn follow(mut self, released: &Released, ended: &Receiver<()>, stop: &Stop) {
         loop {
             let over = ended.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Disconnected);
-            // As for a segment: a failed write leaves unknown what the disk holds, so nothing is answered any more.
+            // The same as for a segment: a failed write leaves unknown what the disk holds, so nothing is answered any more.
             if let Err(error) = self.write(released.get()) {
                 stop.fatal(&format!("writing the journal's guard failed: {error}"));
                 return;

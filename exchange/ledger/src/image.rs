@@ -142,14 +142,14 @@ pub(crate) struct Meta {
     pub(crate) covers: u64,
 }
 
-/// A log of blocks: lists of slots with their values, numbered one after another. Of a slot the value in the last block that
-/// has one counts. The head says from which block to which; what else the store holds is of a writing that did not come to
+/// A log of blocks: lists of slots with their values, numbered one after another. The last block that
+/// holds a slot decides its value. The head says from which block to which; what else the store holds is of a writing that did not come to
 /// its head, or of before a rewriting. Blocks without any head are in doubt.
 pub(crate) struct Image {
     store: Box<dyn Store>,
     origin: Hash,
     blocks: Range<u64>,
-    /// Of the blocks.
+    /// Digest of the blocks.
     digest: Digest,
     /// Values in all blocks.
     values: usize,
@@ -168,7 +168,7 @@ pub(crate) struct Loaded {
     pub(crate) image: Image,
     /// `None` when it is new.
     pub(crate) meta: Option<Meta>,
-    /// Of the values, each the newest of its slot: of the state that was loaded.
+    /// Digest of the values, each the newest of its slot: of the state that was loaded.
     pub(crate) digest: Digest,
 }
 
@@ -458,7 +458,7 @@ struct Blocks {
     next: u64,
     block: Vec<u8>,
     batch: Batch,
-    /// Of the closed blocks, and of those before that go on counting.
+    /// Digest of the closed blocks, and of those before that go on counting.
     digest: Digest,
     /// In all of them.
     values: usize,
@@ -504,7 +504,7 @@ impl Blocks {
 /// What stands under [`META_KEY`].
 struct Head {
     meta: Meta,
-    /// Of the blocks that count.
+    /// Digest of the blocks that count.
     digest: Hash,
     blocks: Range<u64>,
 }
@@ -1701,7 +1701,7 @@ mod tests {
 
                 let busy = Options { snapshot_interval: Duration::ZERO, ..quiet.clone() };
                 let (ledger, _) = Ledger::open(busy, keys()).unwrap();
-                // Of a value that the image has and of one that it lacks.
+                // One value that the image has, and one that it lacks.
                 let documents = [version(2).documents, document(2).documents].concat();
                 commit(&ledger, &Record { documents, ..Record::default() });
                 let logged = loop {

@@ -531,7 +531,7 @@ impl Ledger {
         Self::open_from(options, keys, Start::Image, &|_| {}, in_thread)
     }
 
-    /// As [`Ledger::open`], with the sequencer in the caller's hands (crate feature `sim`): nothing is committed but by
+    /// Like [`Ledger::open`], with the sequencer in the caller's hands (crate feature `sim`): nothing is committed but by
     /// [`ByHand::step`](crate::ByHand::step).
     ///
     /// # Errors
@@ -1114,7 +1114,7 @@ fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl Fn
 /// Lets whoever answers take the processor from this thread as soon as it is woken, not at the end of a time slice of
 /// milliseconds.
 pub(crate) fn give_way() {
-    // Of this thread alone, on Linux. Where it may not be lowered only latency suffers.
+    // On Linux this is of this thread alone. Where it may not be lowered only latency suffers.
     let _ = rustix::process::nice(BEHIND_NICE);
 }
 

@@ -456,7 +456,7 @@ fn create_labels<'a>(b: &mut FlatBufferBuilder<'a>, labels: &[Label]) -> WIPOffs
 pub(crate) struct Completion {
     /// Whether the links are in the holders' oversight sequences; so it is for a record with a release moment.
     pub(crate) delayed: bool,
-    /// As many and in the order of `Record::concerned`.
+    /// The number and order are those of `Record::concerned`.
     pub(crate) links: Vec<HolderLink>,
     /// Values after the entry, as many and in the order of `Record::counters`.
     pub(crate) counters: Vec<u32>,

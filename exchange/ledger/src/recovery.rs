@@ -792,7 +792,7 @@ pub(crate) enum Reading {
     Start,
     /// To check it, every signature too. A gateway may be writing meanwhile.
     Check,
-    /// As [`Reading::Check`], without asking the guard: of a journal that is known to have lost its end, what there is.
+    /// Like [`Reading::Check`], without asking the guard: of a journal that is known to have lost its end, what there is.
     Lost,
 }
 

@@ -32,7 +32,7 @@ const ZERO_BYTES: usize = 256 << 10;
 /// The keeper makes each piece durable by itself and rests after it, which leaves at most 125 MiB a second. A sequencer
 /// that has to wait for a segment is served without rest.
 const KEEPER_REST: Duration = Duration::from_millis(2);
-/// Of so many segments, the one that is prepared and the newest before it, the system keeps the pages in memory as it likes; an older
+/// The system keeps the pages of so many segments in memory as it likes: the one that is prepared, and the newest before it. An older
 /// one gives its pages to the zeros of the next. Pages that this machine never used cost up to eight times as much to write to
 /// (`bench/notes/measurements.md`), and one read of the disk brings back what is asked for again.
 const CACHED_SEGMENTS: u32 = 4;
@@ -737,7 +737,7 @@ impl KeeperTask {
             {
                 self.set_full(true);
             }
-            // Whoever holds the descriptors gives one back some time. Until then answers wait at the end of the present
+            // The holders of the descriptors give one back some time. Until then answers wait at the end of the present
             // segment, and nothing is lost.
             Err(error) if lacks_descriptors(&error) => {
                 tracing::error!(segment = number, %error, "the next segment has to wait for a descriptor");
@@ -858,7 +858,7 @@ mod tests {
         }
     }
 
-    /// Whoever used up the descriptors must not end the journal.
+    /// Used-up descriptors must not end the journal.
     #[test]
     fn a_segment_that_no_descriptor_is_left_for_is_made_later() {
         let dir = TempDir::new().unwrap();

@@ -597,7 +597,7 @@ impl Sequencer {
     /// Lets the other threads end, and the journal go.
     fn end(mut self) {
         self.followers.tell();
-        // Whoever still waits in the queue learns it from the dropped reply: a queue whose receiver goes keeps what it
+        // A caller that still waits in the queue learns it from the dropped reply: a queue whose receiver goes keeps what it
         // holds for as long as there is a sender. The lock goes last.
         self.keeper.stop();
         self.stop.end();

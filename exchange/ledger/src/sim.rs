@@ -731,7 +731,7 @@ pub struct Verified {
 /// Reads and checks the whole journal and changes nothing.
 ///
 /// # Errors
-/// As [`crate::verify_log`].
+/// Like [`crate::verify_log`].
 pub fn verify(disk: &SimDisk, settings: &Settings, keys: &LedgerKeys) -> Result<Verified, OpenError> {
     let options = settings.options();
     let signer = recovery::signer(&options, keys)?;
@@ -866,7 +866,7 @@ impl Journal {
         replies.into_iter().map(answer).collect()
     }
 
-    /// As [`crate::Ledger::rotate`]; with what became of each of its commands.
+    /// Like [`crate::Ledger::rotate`]; with what became of each of its commands.
     pub fn rotate(
         &mut self,
         entry: impl Fn(&Record) -> Prepared,
@@ -935,17 +935,17 @@ impl Journal {
         &self.key
     }
 
-    /// As [`crate::Ledger::seal_subject`].
+    /// Like [`crate::Ledger::seal_subject`].
     pub fn seal_subject(&self, part: u16, holders: &[HolderKey], plaintext: &[u8]) -> Vec<u8> {
         self.crypt.seal_subject(part, holders, self.hooks.now_ms(), plaintext)
     }
 
-    /// As [`crate::Ledger::new_holder`].
+    /// Like [`crate::Ledger::new_holder`].
     pub fn new_holder(&self, key: crate::Key) -> PreparedHolder {
         self.crypt.new_holder(key)
     }
 
-    /// As [`crate::Ledger::open_subject`].
+    /// Like [`crate::Ledger::open_subject`].
     ///
     /// # Errors
     /// [`ReadError`]
@@ -954,7 +954,7 @@ impl Journal {
         self.crypt.open_subject(&part, |label| self.state.holder_key(label))
     }
 
-    /// As [`crate::Ledger::original`].
+    /// Like [`crate::Ledger::original`].
     ///
     /// # Errors
     /// [`ReadError`]

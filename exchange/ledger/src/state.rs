@@ -853,7 +853,7 @@ impl State {
         }
         for license in &entry.record.licenses {
             let old = self.licenses.get(&license.key).map(|old| (old.body, old.parties.issuer()));
-            // Whoever wrote the first version issued it, and only an issuing authority does.
+            // The writer of the first version issued it, and only an issuing authority does.
             let issuer = old.map_or_else(|| self.issuer_index(&entry.organisation), |(_, issuer)| issuer);
             let body = if license.body_part == NO_BODY_PART {
                 old.map_or(Position::NONE, |(body, _)| body)
@@ -1249,7 +1249,7 @@ impl State {
                 self.epoch_since_ms.store(u64::from_be_bytes(take(r)?), Ordering::Release);
             }
             Kind::HolderKey => {
-                // Of an earlier epoch it opens no more; the table of the present one has the key.
+                // A key of an earlier epoch opens no more; the table of the present one has the key.
                 let epoch = u32::from_be_bytes(take(r)?);
                 self.give_key(&slot.key, || self.crypt.unwrap_holder(&slot.key, epoch, r));
                 return Some(());

@@ -12,7 +12,7 @@ pub struct Subjects {
 }
 
 impl Subjects {
-    /// Of an entry that has none.
+    /// The value of an entry that has none.
     pub fn none() -> Self {
         Self::one(Vec::new())
     }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 /// The digest of a state, kept up to date while entries are applied to it. Needs 32 bytes and the map's own for each
 /// value that is changed meanwhile, and its slot besides if there is a base.
 pub(crate) struct Tally<'a> {
-    /// Of the state, and of what `base` holds under the slots that were changed.
+    /// The digest of the state, and of what `base` holds under the slots that were changed.
     digest: Digest,
     /// What stands in the digest for each slot that was changed.
     terms: HashMap<Slot, Option<Term>>,
@@ -44,14 +44,14 @@ pub(crate) enum Comparison {
 }
 
 impl<'a> Tally<'a> {
-    /// Of an empty state.
+    /// The tally of an empty state.
     pub(crate) fn empty() -> Self {
         let mut tally = Self::new(None, Digest::default(), 0);
         tally.seal(0);
         tally
     }
 
-    /// Of a state that was loaded from an image whose values have this digest, which is right once the entries that it covers
+    /// The tally of a state that was loaded from an image whose values have this digest, which is right once the entries that it covers
     /// are applied.
     pub(crate) fn of_image(image: &'a Image, digest: Digest, meta: &Meta) -> Self {
         let mut tally = Self::new(Some(image), digest, meta.covers);

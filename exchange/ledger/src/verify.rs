@@ -328,7 +328,7 @@ pub fn entries(options: Options, keys: LedgerKeys, visit: impl FnMut(Entry)) -> 
     read(&options, &keys, Reading::Check, visit)
 }
 
-/// As [`entries`], of a log that is known to have lost its end, and without asking the guard, which says so too: every entry
+/// Like [`entries`], of a log that is known to have lost its end, and without asking the guard, which says so too: every entry
 /// that there is. Where a log that went back ends nothing in its folder can tell.
 ///
 /// # Errors

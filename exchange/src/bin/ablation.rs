@@ -14,7 +14,7 @@ use exchange::app::{self, App, Signals};
 use exchange::config::{Config, Listen};
 use verifier::command::{self, EXIT_DONE};
 
-/// As in `exchange`, whose numbers this one's stand beside.
+/// The allocator of `exchange`, whose numbers are compared with this program's.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -41,7 +41,7 @@ pub async fn all(
 /// Prints all rows of a list, one a line.
 ///
 /// # Errors
-/// As [`all`].
+/// Like [`all`].
 pub fn print(route: Route, member: &str, operator: &Caller) -> anyhow::Result<()> {
     printed(route, member, json!({}), operator, "operator")
 }
@@ -49,7 +49,7 @@ pub fn print(route: Route, member: &str, operator: &Caller) -> anyhow::Result<()
 /// Prints the licenses of the issuing authority that asks, one a line.
 ///
 /// # Errors
-/// As [`all`].
+/// Like [`all`].
 pub fn licenses(type_code: Option<&str>, state: Option<&str>, issuer: &Caller) -> anyhow::Result<()> {
     let filters = [("typeCode", type_code), ("state", state)];
     let filters = filters.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into())));

@@ -106,7 +106,7 @@ impl Sure {
     }
 }
 
-/// As whom a command speaks to a serving exchange: as an operator, as an auditor to export, or as an issuing authority.
+/// The caller that a command is to a serving exchange: an operator, an auditor who exports, or an issuing authority.
 #[derive(Args)]
 pub struct Caller {
     #[command(flatten)]

@@ -20,7 +20,7 @@ pub fn rotation(reason: &str, operator: &Caller) -> anyhow::Result<u8> {
 /// Approves a proposal, with the registration or the definition that it is of.
 ///
 /// # Errors
-/// As [`Caller::send`].
+/// Like [`Caller::send`].
 pub fn approve(
     proposal: &str,
     participant: Option<&Path>,

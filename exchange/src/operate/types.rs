@@ -32,7 +32,7 @@ fn fetched(caller: &Caller) -> anyhow::Result<Vec<Value>> {
 /// Proposes a definition.
 ///
 /// # Errors
-/// As [`Caller::send`].
+/// Like [`Caller::send`].
 pub fn add(file: &Path, reason: &str, operator: &Caller) -> anyhow::Result<u8> {
     let definition = json_file(file)?;
     let body = json!({"kind": "publish-type", "licenseType": definition, "reason": reason});
@@ -42,7 +42,7 @@ pub fn add(file: &Path, reason: &str, operator: &Caller) -> anyhow::Result<u8> {
 /// Prints code and name of each type, one a line.
 ///
 /// # Errors
-/// As [`published`].
+/// Like [`published`].
 pub fn list(caller: &Caller) -> anyhow::Result<()> {
     for one in fetched(caller)? {
         let [code, name] = ["code", "name"].map(|member| one[member].as_str().unwrap_or_default());
@@ -54,7 +54,7 @@ pub fn list(caller: &Caller) -> anyhow::Result<()> {
 /// Prints the definition of a type.
 ///
 /// # Errors
-/// As [`published`]; no such type is.
+/// Like [`published`]; no such type is.
 pub fn show(code: &str, caller: &Caller) -> anyhow::Result<()> {
     let types = fetched(caller)?;
     let found = types.iter().find(|one| one["code"].as_str() == Some(code));
