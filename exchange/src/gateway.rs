@@ -755,6 +755,9 @@ fn denial_after(taken: Duration) -> Duration {
     DENIAL_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
+/// Identifier of a disclosed license, and whether it is in force.
+type Standing = (String, bool);
+
 /// Reads what an answer is given again from: the `SubjectRecord` that holds it, its entry, and how the license that it discloses
 /// stands now. Blocks for some reads.
 fn read_original(
@@ -762,7 +765,7 @@ fn read_original(
     bound: &Bound,
     inline_proof: bool,
     disclosed: Option<(License, bool)>,
-) -> Result<(Vec<u8>, Committed, Option<(String, bool)>), Refusal> {
+) -> Result<(Vec<u8>, Committed, Option<Standing>), Refusal> {
     let standing = match disclosed {
         Some((license, in_force)) => {
             Some((facts::identifier_in(&facts::stored_envelope(ledger, &license)?)?, in_force))
