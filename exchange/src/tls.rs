@@ -325,9 +325,20 @@ pub struct AuthoritiesEnded;
 struct OrganisationVerifier {
     /// For webpki an authority never ends, so each stage has those that are good before its second, since 1970; the
     /// first stage first.
-    stages: Vec<(u64, Arc<dyn ClientCertVerifier>)>,
+    stages: Vec<Stage>,
     /// Issuer's name, the time of the next list, and the second from which on the list is no longer taken.
     lists: Vec<(Vec<u8>, u64, u64)>,
+}
+
+/// The checks of webpki while the same authorities are good.
+#[derive(Debug)]
+struct Stage {
+    /// First second since 1970 at which the first of them is not.
+    end: u64,
+    /// Asks for the status of the client's certificate, and refuses it where no list says it.
+    chain: Arc<dyn ClientCertVerifier>,
+    /// Asks also for the status of each authority between it and the root, where a list says it: a root need not have one.
+    between: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl OrganisationVerifier {
@@ -338,15 +349,20 @@ impl OrganisationVerifier {
         let stage = |end: u64| -> Result<_, TlsError> {
             let good = authorities.roots.iter().filter(|(_, described)| described.until >= end);
             let roots = Arc::new(roots(good.map(|(root, _)| root))?);
-            let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
-            if !authorities.lists.is_empty() {
-                let lists = authorities.lists.iter().map(|list| list.der.clone());
-                builder = builder.with_crls(lists).only_check_end_entity_revocation();
-            }
-            if authorities.grace == 0 {
-                builder = builder.enforce_revocation_expiration();
-            }
-            Ok((end, builder.build()? as Arc<dyn ClientCertVerifier>))
+            let builder = || {
+                let builder =
+                    WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+                let builder = builder.with_crls(authorities.lists.iter().map(|list| list.der.clone()));
+                if authorities.grace == 0 { builder.enforce_revocation_expiration() } else { builder }
+            };
+            // Without a list the setting says nothing.
+            let chain = builder().only_check_end_entity_revocation().build()?;
+            let between = if authorities.lists.is_empty() {
+                None
+            } else {
+                Some(builder().allow_unknown_revocation_status().build()? as Arc<dyn ClientCertVerifier>)
+            };
+            Ok(Stage { end, chain, between })
         };
         let stages: Vec<_> = ends.into_iter().map(stage).collect::<Result<_, _>>()?;
         let lists = authorities.lists.iter().map(|list| {
@@ -358,7 +374,7 @@ impl OrganisationVerifier {
 
     /// What only looks at signatures is the same in each stage. There is one: a text without a certificate is refused.
     fn any(&self) -> Result<&Arc<dyn ClientCertVerifier>, Error> {
-        let first = self.stages.first().map(|(_, verifier)| verifier);
+        let first = self.stages.first().map(|stage| &stage.chain);
         first.ok_or_else(|| CertificateError::Other(OtherError(Arc::new(AuthoritiesEnded))).into())
     }
 
@@ -368,12 +384,16 @@ impl OrganisationVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let stage = self.stages.iter().find(|(end, _)| now.as_secs() < *end);
-        let Some((_, chain)) = stage else {
+        let Some(stage) = self.stages.iter().find(|stage| now.as_secs() < stage.end) else {
             return Err(CertificateError::Other(OtherError(Arc::new(AuthoritiesEnded))).into());
         };
-        let verified = chain.verify_client_cert(end_entity, intermediates, now)?;
-        self.check_lists(end_entity, now)?;
+        let verified = stage.chain.verify_client_cert(end_entity, intermediates, now)?;
+        if let Some(between) = stage.between.as_ref().filter(|_| !intermediates.is_empty()) {
+            between.verify_client_cert(end_entity, intermediates, now)?;
+        }
+        for certificate in std::iter::once(end_entity).chain(intermediates) {
+            self.check_lists(certificate, now)?;
+        }
         match certs::pki::organisation(end_entity) {
             Ok(_) => Ok(verified),
             Err(error) => Err(CertificateError::Other(OtherError(Arc::new(error))).into()),
@@ -381,8 +401,8 @@ impl OrganisationVerifier {
     }
 
     /// Refuses a certificate whose issuer's list is out of date.
-    fn check_lists(&self, end_entity: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-        let issuer = match x509_parser::parse_x509_certificate(end_entity) {
+    fn check_lists(&self, certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
+        let issuer = match x509_parser::parse_x509_certificate(certificate) {
             Ok((_, certificate)) => certificate.issuer().as_raw().to_vec(),
             Err(_) => return Err(CertificateError::BadEncoding.into()),
         };
@@ -406,7 +426,7 @@ impl ClientCertVerifier for OrganisationVerifier {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.stages.first().map_or(&[], |(_, verifier)| verifier.root_hint_subjects())
+        self.stages.first().map_or(&[], |stage| stage.chain.root_hint_subjects())
     }
 
     fn verify_client_cert(
@@ -613,6 +633,75 @@ mod tests {
             panic!("{ended:?}");
         };
         assert!(why.is::<AuthoritiesEnded>());
+    }
+
+    #[test]
+    fn a_list_of_the_root_ends_an_authority_below_it() {
+        use rcgen::{
+            BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
+            KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+        };
+        let authority = |name: &str, serial: u64| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            params.serial_number = Some(SerialNumber::from(serial));
+            (params, KeyPair::generate().unwrap())
+        };
+        let (root_params, root_key) = authority("root", 1);
+        let (below_params, below_key) = authority("below", 2);
+        let root_certificate = root_params.self_signed(&root_key).unwrap();
+        let root = Issuer::new(root_params, &root_key);
+        let below_certificate = below_params.signed_by(&below_key, &root).unwrap();
+        let below = Issuer::new(below_params, &below_key);
+        let mut client = CertificateParams::default();
+        client.serial_number = Some(SerialNumber::from(3_u64));
+        let uri = format!("{}11100000MB0341032Y", certs::pki::ORGANISATION_URN);
+        client.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
+        let client = client.signed_by(&KeyPair::generate().unwrap(), &below).unwrap();
+        let list = |issuer: &Issuer<'_, &KeyPair>, revoked: &[u64]| {
+            let revoked = revoked.iter().map(|serial| RevokedCertParams {
+                serial_number: SerialNumber::from(*serial),
+                revocation_time: date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            });
+            let params = CertificateRevocationListParams {
+                this_update: date_time_ymd(2026, 1, 1),
+                next_update: date_time_ymd(2027, 1, 1),
+                crl_number: SerialNumber::from(1_u64),
+                issuing_distribution_point: None,
+                revoked_certs: revoked.collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            params.signed_by(issuer).unwrap().pem().unwrap()
+        };
+        let (of_root, of_root_revoked, of_below) = (list(&root, &[]), list(&root, &[2]), list(&below, &[]));
+        // 2026-06-01 and 2027-02-01, when the lists are over.
+        let (within, behind) = (1_780_272_000, 1_801_440_000);
+        let judged = |lists: &[&String], grace: u64, at: u64| {
+            let text = lists.iter().fold(root_certificate.pem(), |text, list| text + list);
+            let authorities = Authorities::parse(&text, Duration::from_secs(grace)).unwrap();
+            let verifier = OrganisationVerifier::new(&authorities, &provider()).unwrap();
+            let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+            verifier.verify_client_cert(client.der(), &[below_certificate.der().clone()], at).map(|_| ())
+        };
+        let refused = |judged| match judged {
+            Err(Error::InvalidCertificate(error)) => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(judged(&[], 0, within), Ok(()));
+        assert_eq!(judged(&[&of_below], 0, within), Ok(()), "a root need not have a list");
+        assert_eq!(judged(&[&of_root, &of_below], 0, within), Ok(()));
+        for grace in [0, 3_600] {
+            let revoked = judged(&[&of_root_revoked, &of_below], grace, within);
+            assert_eq!(refused(revoked), CertificateError::Revoked);
+            let over = refused(judged(&[&of_root, &of_below], grace, behind));
+            assert!(matches!(over, CertificateError::ExpiredRevocationListContext { .. }), "{over:?}");
+        }
+        let unknown = refused(judged(&[&of_root], 0, within));
+        assert_eq!(unknown, CertificateError::UnknownRevocationStatus);
     }
 
     #[test]
