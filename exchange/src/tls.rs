@@ -638,8 +638,8 @@ mod tests {
     #[test]
     fn a_list_of_the_root_ends_an_authority_below_it() {
         use rcgen::{
-            BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
-            KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+            BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer, KeyIdMethod,
+            KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
         };
         let authority = |name: &str, serial: u64| {
             let mut params = CertificateParams::default();
