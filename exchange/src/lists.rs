@@ -1,10 +1,11 @@
 //! Pages of lists: the register, proposals, grants, an authority's licenses. What a caller may see of them was decided before.
 //!
-//! A page is bounded and made in a lane of its caller's. It ends with a cursor that the next one goes on from.
+//! A page is bounded and made in a lane of its caller's. It ends with a cursor that the next one goes on from, and says when
+//! it was read.
 
 use std::sync::Arc;
 
-use ledger::{DocumentKind, Grant, Key, Label, Ledger};
+use ledger::{Document, DocumentKind, Grant, Key, Label, Ledger};
 use schemas::codes::Code;
 use schemas::date::{Date, rfc3339};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
@@ -36,23 +37,29 @@ pub(crate) async fn page(
     now_ms: u64,
 ) -> Result<(Value, Vec<Label>), Refusal> {
     let ledger = ledger.clone();
-    let page = lane.run(caller, move || {
+    let read = lane.run(caller, move || {
         Ok(match list {
             List::Participants { only } => {
-                let only = only.map(|organisation| facts::participant_key(&ledger, &organisation));
-                let (rows, next) =
-                    documents(&ledger, DocumentKind::Participant, paging, |key, mut value: Value| {
-                        let row = value.as_object_mut()?;
-                        row.retain(|_, value| !value.is_null());
-                        only.is_none_or(|only| only == *key).then_some(value)
-                    });
+                let kind = DocumentKind::Participant;
+                let all = match only.map(|organisation| facts::participant_key(&ledger, &organisation)) {
+                    Some(key) => ledger
+                        .state()
+                        .document(kind, &key)
+                        .map(|document| (key, document))
+                        .into_iter()
+                        .collect(),
+                    None => ledger.state().documents(kind),
+                };
+                let (rows, next) = documents(all, paging, |_, mut value: Value| {
+                    value.as_object_mut()?.retain(|_, value| !value.is_null());
+                    Some(value)
+                });
                 (json!({"participants": rows, "next": next}), Vec::new())
             }
             List::Proposals => {
+                let all = ledger.state().documents(DocumentKind::Proposal);
                 let (rows, next) =
-                    documents(&ledger, DocumentKind::Proposal, paging, |key, value: Proposal| {
-                        Some(proposal(key, value, now_ms))
-                    });
+                    documents(all, paging, |key, value: Proposal| Some(proposal(key, value, now_ms)));
                 (json!({"proposals": rows, "next": next}), Vec::new())
             }
             List::GrantsOf { holder } => {
@@ -75,7 +82,11 @@ pub(crate) async fn page(
             }
         })
     });
-    page.await.map_err(Refusal::new)?
+    let (mut page, shown): (Value, _) = read.await.map_err(Refusal::new)??;
+    if let Some(page) = page.as_object_mut() {
+        page.insert("asOf".to_owned(), rfc3339(now_ms).into());
+    }
+    Ok((page, shown))
 }
 
 /// The rows of what passes among these keys, and the cursor of the next page. Of more keys than a page looks at the last one
@@ -135,14 +146,12 @@ fn issued(
     Ok(Some(row))
 }
 
-/// The documents of a kind that `row` shows, by ascending key; with the cursor of the next page.
+/// What `row` shows of these documents, by ascending key; with the cursor of the next page.
 fn documents<T: DeserializeOwned>(
-    ledger: &Ledger,
-    kind: DocumentKind,
+    mut all: Vec<(Key, Document)>,
     paging: Paging,
     row: impl Fn(&Key, T) -> Option<Value>,
 ) -> (Vec<Value>, Option<String>) {
-    let mut all = ledger.state().documents(kind);
     all.sort_unstable_by_key(|(key, _)| *key);
     let (mut rows, mut last) = (Vec::new(), None);
     for (key, document) in all.into_iter().filter(|(key, _)| paging.after.is_none_or(|after| *key > after)) {
