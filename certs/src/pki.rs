@@ -197,7 +197,7 @@ impl DevelopmentPki {
 
     /// Adds a certificate of this CA to the revocation list `crl.pem` and returns the number of revoked ones.
     /// Once more for the same certificate renews the list and adds nothing. A server that was given the list
-    /// refuses the certificate on every new connection.
+    /// refuses the certificate, and closes the connections that are open with it.
     pub fn revoke(&self, certificate_pem: &str) -> Result<usize, Error> {
         let der = certificate_der(CLIENT, certificate_pem)?;
         let certificate = parse(&der)?;

@@ -11,7 +11,6 @@ use certs::sealed::{EPOCH, EPOCH_NEXT, Kek, KeyFolder};
 use ledger::{EpochFile, EpochFiles, Ledger, LedgerKeys, OpenError, Opened, Options, Refused};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use verifier::command::{EXIT_IO, why};
@@ -282,7 +281,7 @@ pub struct App {
     /// Where the listeners are bound.
     pub addresses: crate::config::Listen,
     listeners: [TcpListener; 3],
-    tls: [Current<ServerConfig>; 2],
+    tls: [Current<crate::tls::ServerTls>; 2],
     reloader: Arc<Reloader>,
     watch: Watch,
     stopping: watch::Sender<bool>,

@@ -1,29 +1,36 @@
 //! Values that are replaced as a whole while others use them: TLS of a listener, trust bundle with its signing queues.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use tokio::sync::watch;
 
 /// The value in force. Whoever has taken one keeps it; the next one to ask gets the next one.
-pub struct Current<T: ?Sized>(Arc<RwLock<Arc<T>>>);
+pub struct Current<T: ?Sized>(watch::Sender<Arc<T>>);
 
 impl<T: ?Sized> Current<T> {
     /// Begins with a value.
     pub fn new(value: impl Into<Arc<T>>) -> Self {
-        Self(Arc::new(RwLock::new(value.into())))
+        Self(watch::Sender::new(value.into()))
     }
 
     /// The value in force now.
     pub fn get(&self) -> Arc<T> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// The value in force now, and word of each one after it.
+    pub fn follow(&self) -> watch::Receiver<Arc<T>> {
+        self.0.subscribe()
     }
 
     /// Puts another in its place, for everybody who holds this or a clone of it.
     pub fn replace(&self, value: impl Into<Arc<T>>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = value.into();
+        self.0.send_replace(value.into());
     }
 }
 
 impl<T: ?Sized> Clone for Current<T> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(self.0.clone())
     }
 }

@@ -161,7 +161,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         &["listener", "reason"],
         "connections",
-        "Connections that the server closed: answers not taken, floods, protocol errors.",
+        "Connections that the server closed: answers not taken, floods, protocol errors, clients no longer admitted.",
     ),
     metric(
         "miaoxiang_requests_turned_away_total",

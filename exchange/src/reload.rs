@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::gauge;
-use rustls::ServerConfig;
 use tokio::sync::{Notify, watch};
 
 use crate::app::{self, Exit, Trusted};
@@ -20,7 +19,7 @@ use crate::config::Config;
 use crate::current::Current;
 use crate::expiry::{self, Ending, Told};
 use crate::gateway::Gateway;
-use crate::tls::{self, Authorities, ServerIdentity, TlsError};
+use crate::tls::{self, Authorities, ServerIdentity, ServerTls, TlsError};
 
 /// Gauge: 1 while changed files cannot be used and older ones are in force; label `what` (`tls`, `trust`).
 pub const RELOAD_FAILED: &str = "miaoxiang_reload_failed";
@@ -90,7 +89,7 @@ impl TlsFiles {
     ///
     /// # Errors
     /// [`TlsError`]
-    pub fn data(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn data(&self) -> Result<ServerTls, TlsError> {
         let authorities = Some(&self.authorities);
         #[cfg(feature = "bench-ablation")]
         let authorities = authorities
@@ -102,7 +101,7 @@ impl TlsFiles {
     ///
     /// # Errors
     /// [`TlsError`]
-    pub fn public(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn public(&self) -> Result<ServerTls, TlsError> {
         tls::server_config_of(&self.identity, None)
     }
 }
@@ -185,8 +184,8 @@ impl Standing {
 pub struct Reloader {
     config: Config,
     gateway: Arc<Gateway>,
-    data: Current<ServerConfig>,
-    public: Current<ServerConfig>,
+    data: Current<ServerTls>,
+    public: Current<ServerTls>,
     trust_text: Current<str>,
     standing: Arc<Standing>,
     asked: Notify,
@@ -241,7 +240,7 @@ impl Reloader {
     }
 
     /// TLS of the data and the public listener.
-    pub fn tls(&self) -> [Current<ServerConfig>; 2] {
+    pub fn tls(&self) -> [Current<ServerTls>; 2] {
         [self.data.clone(), self.public.clone()]
     }
 

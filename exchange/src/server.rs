@@ -14,9 +14,9 @@ pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
 
 use crate::current::Current;
 use crate::refusal::{Language, undecided};
-use crate::tls;
+use crate::tls::{self, ServerTls};
 use bytes::Bytes;
-use drive::{End, drive};
+use drive::{Admission, End, drive};
 use failed::{Failure, Lines};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -26,7 +26,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::{counter, gauge};
-use rustls::ServerConfig;
 use schemas::codes::Code;
 use schemas::identifier::Uscc;
 use slots::{Arrival, Slots};
@@ -117,7 +116,7 @@ pub struct Peer {
 pub async fn serve<H, F>(
     listener: TcpListener,
     name: &'static str,
-    tls: Option<Current<ServerConfig>>,
+    tls: Option<Current<ServerTls>>,
     limits: Limits,
     handler: H,
     mut stop: watch::Receiver<bool>,
@@ -169,7 +168,7 @@ pub async fn serve<H, F>(
 /// What the connections of one listener share.
 struct Server {
     name: &'static str,
-    tls: Option<Current<ServerConfig>>,
+    tls: Option<Current<ServerTls>>,
     limits: Limits,
     /// One for each connection whose descriptor is open.
     open: Arc<Semaphore>,
@@ -180,7 +179,7 @@ struct Server {
 }
 
 impl Server {
-    fn new(name: &'static str, tls: Option<Current<ServerConfig>>, limits: Limits) -> Self {
+    fn new(name: &'static str, tls: Option<Current<ServerTls>>, limits: Limits) -> Self {
         Self {
             name,
             tls,
@@ -256,18 +255,23 @@ impl Connection {
         };
         match stream {
             None => {}
-            Some(Opened::Clear(tcp)) => server.http(tcp, false, arrival, peer, handler, stop).await,
-            Some(Opened::Tls(stream)) => {
+            Some(Opened::Clear(tcp)) => server.http(tcp, false, arrival, peer, None, handler, stop).await,
+            Some(Opened::Tls(stream, tls)) => {
                 let (_, session) = stream.get_ref();
                 let http2 = session.alpn_protocol() == Some(tls::ALPN_H2);
                 let mut peer = peer;
-                if let Some(certificate) = session.peer_certificates().and_then(|chain| chain.first()) {
+                let chain = session.peer_certificates().unwrap_or_default();
+                let admission = Admission {
+                    tls,
+                    chain: chain.iter().map(|certificate| certificate.clone().into_owned()).collect(),
+                };
+                if let Some(certificate) = chain.first() {
                     // The verifier has seen to it that there is one; were it ever another verifier, nobody gets in.
                     let Some(organisation) = tls::organisation_of(certificate) else { return };
                     peer.organisation = Some(organisation);
                     peer.certificate_ends_ms = tls::end_of(certificate);
                 }
-                server.http(stream, http2, arrival, peer, handler, stop).await;
+                server.http(stream, http2, arrival, peer, Some(admission), handler, stop).await;
             }
         }
     }
@@ -276,16 +280,19 @@ impl Connection {
 /// A connection on which HTTP can begin.
 enum Opened {
     Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    /// With word of the TLS that comes after the one it was opened by.
+    Tls(Box<TlsStream<TcpStream>>, watch::Receiver<Arc<ServerTls>>),
 }
 
 impl Server {
+    #[expect(clippy::too_many_arguments, reason = "one call site each for clear and TLS")]
     async fn http<S, H, F>(
         self: &Arc<Self>,
         stream: S,
         http2: bool,
         arrival: Arrival,
         peer: Peer,
+        admission: Option<Admission>,
         handler: H,
         stop: watch::Receiver<bool>,
     ) where
@@ -314,11 +321,11 @@ impl Server {
         let end = if http2 {
             let wire = Wire::http2(stream, Arc::clone(&activity), limits.control_burst);
             let connection = http2_builder(limits).serve_connection(TokioIo::new(wire), service);
-            drive(connection, &activity, limits, stop).await
+            drive(connection, &activity, limits, admission, stop).await
         } else {
             let wire = Wire::http1(stream, Arc::clone(&activity));
             let connection = http1_builder(limits).serve_connection(TokioIo::new(wire), service);
-            drive(connection, &activity, limits, stop).await
+            drive(connection, &activity, limits, admission, stop).await
         };
         match end {
             End::Quietly => {}
@@ -344,7 +351,8 @@ impl Server {
             spoke = true;
             tokio::task::yield_now().await;
             let Some(tls) = &self.tls else { return Some(Ok(Opened::Clear(tcp))) };
-            let acceptor = TlsAcceptor::from(tls.get());
+            let tls = tls.follow();
+            let acceptor = TlsAcceptor::from(tls.borrow().config());
             let turn = self.handshakes.acquire().await.ok()?;
             let mut accepting = pin!(tls::with_subject(acceptor.accept(tcp).into_fallible()));
             // Who is slow in the middle of it goes on without a turn, and keeps nobody else from one.
@@ -359,7 +367,7 @@ impl Server {
                 }
             };
             Some(match accepted {
-                Ok(stream) => Ok(Opened::Tls(Box::new(stream))),
+                Ok(stream) => Ok(Opened::Tls(Box::new(stream), tls)),
                 Err((error, tcp)) => Err((error, tcp, subject)),
             })
         });

@@ -216,6 +216,35 @@ impl List {
     }
 }
 
+/// TLS of a listener, and who checks its clients.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    judge: Option<Arc<OrganisationVerifier>>,
+}
+
+impl ServerTls {
+    /// What a handshake goes by.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Whether a client with this certificate chain, its own first, would be let in now. rustls asks once a connection, so
+    /// this is asked again when other files are in force.
+    pub fn admits(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let Some(judge) = &self.judge else { return true };
+        let Some((end_entity, intermediates)) = chain.split_first() else { return false };
+        judge.judge(end_entity, intermediates, UnixTime::now()).is_ok()
+    }
+}
+
+impl From<Arc<ServerConfig>> for ServerTls {
+    /// Clients that were let in are not looked at again.
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self { config, judge: None }
+    }
+}
+
 /// TLS of a listener. With `client_ca_pem` every client must present a certificate that chains to one of its CAs
 /// and names exactly one organisation; revocation lists in the same text are enforced, and then a certificate
 /// of a CA without a list in date is refused too. Without it nobody is asked for a certificate.
@@ -226,21 +255,24 @@ pub fn server_config(
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let identity = ServerIdentity::parse(cert_chain_pem, key_pem)?;
     let authorities = client_ca_pem.map(|text| Authorities::parse(text, Duration::ZERO)).transpose()?;
-    server_config_of(&identity, authorities.as_ref())
+    Ok(server_config_of(&identity, authorities.as_ref())?.config)
 }
 
 /// As [`server_config`], of what was read before.
 pub fn server_config_of(
     identity: &ServerIdentity,
     authorities: Option<&Authorities>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+) -> Result<ServerTls, TlsError> {
     let provider = provider();
+    let mut judge = None;
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|source| TlsError::Refused { what: SERVER, source })?;
     let builder = match authorities {
         Some(authorities) => {
-            builder.with_client_cert_verifier(OrganisationVerifier::new(authorities, &provider)?)
+            let verifier = OrganisationVerifier::new(authorities, &provider)?;
+            judge = Some(Arc::clone(&verifier));
+            builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
     };
@@ -252,7 +284,7 @@ pub fn server_config_of(
     // the end of a certificate nor its revocation would be seen. Each connection is authenticated anew.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Arc::new(config))
+    Ok(ServerTls { config: Arc::new(config), judge })
 }
 
 /// TLS of our own clients: trusts the CAs of `ca_pem` and presents `identity` (certificate chain and key, PEM) if

@@ -163,8 +163,14 @@ impl Rig {
             let (arrived, release) = (Arc::clone(&arrived), Arc::clone(&release));
             move |peer, request| handle(peer, request, Arc::clone(&arrived), Arc::clone(&release))
         };
-        let served =
-            tokio::spawn(server::serve(listener, name, config.map(Current::new), limits, handler, stopped));
+        let served = tokio::spawn(server::serve(
+            listener,
+            name,
+            config.map(|config| Current::new(tls::ServerTls::from(config))),
+            limits,
+            handler,
+            stopped,
+        ));
         Self { dir, pki, address, name, stop, served, arrived, release }
     }
 

@@ -191,6 +191,9 @@ async fn changed_files_are_taken_in_while_serving_and_bad_ones_are_not() {
     let (mut server, pki) = with_own_authority().await;
     server.start();
     assert!(is_served(&server, "bank").await && is_served(&server, "approval").await);
+    let call = Call::raw(Route::Verify, "{}");
+    let (open, other) = (server.party("bank").http2().await, server.party("approval").http2().await);
+    assert!(open.send(&call).await.is_ok() && other.send(&call).await.is_ok());
     // Revoked, in a file that loses the list to a reader that skips what it does not recognise.
     let bank = server.folder.join("pki/clients/bank.pem");
     pki.revoke(&fs::read_to_string(&bank).unwrap()).unwrap();
@@ -215,6 +218,15 @@ async fn changed_files_are_taken_in_while_serving_and_bad_ones_are_not() {
         .await;
     let config = client(&server, Some(&pki.client_files("bank").unwrap()));
     assert_eq!(alert(&server, config).await, AlertDescription::CertificateRevoked);
+    // On the connection that it had too, and on nobody else's.
+    eventually("its connection is closed", || async { open.send(&call).await.is_err().then_some(()) }).await;
+    assert!(other.send(&call).await.is_ok());
+    eventually("one connection was closed", || async {
+        let labels = [("listener", "data"), ("reason", "not-admitted")];
+        let closed = server.metric("miaoxiang_connections_closed_total", &labels).await;
+        (closed == 1).then_some(())
+    })
+    .await;
     assert!(is_served(&server, "approval").await);
     assert_eq!(server.metric("miaoxiang_reload_failed", &[("what", "tls")]).await, 0);
     assert!(!server.states().await.1.contains_key("reload-failed"));

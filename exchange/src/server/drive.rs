@@ -2,13 +2,16 @@
 
 use super::limits::Limits;
 use super::taking::{Activity, Finding, Looked};
+use crate::tls::ServerTls;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::HttpService;
 use hyper_util::rt::TokioExecutor;
+use rustls_pki_types::CertificateDer;
 use schemas::codes::Code;
 use std::error::Error as _;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -45,6 +48,28 @@ where
     }
 }
 
+/// Word of the TLS in force, for a connection whose client was let in by what was in force before.
+pub(super) struct Admission {
+    /// Begun before the handshake took its TLS, so that no change falls between.
+    pub(super) tls: watch::Receiver<Arc<ServerTls>>,
+    /// The client's certificate, and those that it sent with it.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+impl Admission {
+    /// Resolves when the client would not be let in any more: its certificate, or an authority's, was revoked or taken out.
+    async fn lost(&mut self) {
+        while self.tls.changed().await.is_ok() {
+            let now = Arc::clone(&self.tls.borrow_and_update());
+            if !now.admits(&self.chain) {
+                return;
+            }
+        }
+        // Nothing comes after this.
+        std::future::pending().await
+    }
+}
+
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -62,6 +87,7 @@ pub(super) async fn drive<C: Graceful>(
     connection: C,
     activity: &Activity,
     limits: &Limits,
+    mut admission: Option<Admission>,
     mut stop: watch::Receiver<bool>,
 ) -> End {
     let mut connection = pin!(connection);
@@ -70,6 +96,8 @@ pub(super) async fn drive<C: Graceful>(
         tokio::select! {
             ended = connection.as_mut() => return end_of(&ended, activity),
             () = super::stopped(&mut stop) => break,
+            // At once: what it is at commits all the same, and nothing more is answered.
+            () = lost(&mut admission) => return End::Closed("not-admitted"),
             // Whoever does not take what waits does not take a farewell either.
             () = activity.closed() => return End::Closed(activity.closing().unwrap_or("closed")),
             () = sleep(limits.header_timeout) => {}
@@ -85,6 +113,13 @@ pub(super) async fn drive<C: Graceful>(
     match timeout(limits.drain_timeout, connection).await {
         Ok(ended) => end_of(&ended, activity),
         Err(_) => End::Quietly,
+    }
+}
+
+async fn lost(admission: &mut Option<Admission>) {
+    match admission {
+        Some(admission) => admission.lost().await,
+        None => std::future::pending().await,
     }
 }
 
