@@ -17,6 +17,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use verifier::license::{LicenseContent, OpenedEnvelope};
 
+use crate::gateway::now_ms;
 use crate::participant::{Documents, Participant, Rules};
 use crate::proposal::{Hold, Proposal};
 use crate::refusal::Refusal;
@@ -85,6 +86,13 @@ impl<'a> Facts<'a> {
     /// What was read, and the earliest end among it.
     pub fn into_reads(self) -> (Vec<(Fact, u32)>, u64) {
         (self.reads, self.ends_at_ms)
+    }
+
+    /// Whether all that was read is still so.
+    pub fn are_current(&self) -> bool {
+        let state = self.ledger.state();
+        let now_ms = now_ms().max(state.time_ms());
+        now_ms < self.ends_at_ms && self.reads.iter().all(|(fact, version)| state.version(fact) == *version)
     }
 
     /// The decision holds only before this moment. An end that is past already was seen by the decision.

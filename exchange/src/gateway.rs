@@ -203,6 +203,8 @@ enum Fresh {
 enum Decided {
     Effect(Effect),
     Again(Answer),
+    /// A fact has changed meanwhile.
+    Changed,
 }
 
 /// A place in the queue of requests with one idempotency key; leaves no trace when dropped, also by a client that
@@ -359,7 +361,6 @@ impl Gateway {
         let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
         let mut held = room.enter(caller.organisation);
         let received = receive(http, misrouted, language, &mut held).await?;
-        let arrived = Instant::now();
         let request = self.typed(route, &received);
         let turn = self.turn(&caller.organisation, &received);
         let in_turn = match &turn {
@@ -369,9 +370,16 @@ impl Gateway {
             }
             None => None,
         };
+        // Behind the turn, whose length another request of the caller's decides.
+        let arrived = Instant::now();
         let answer = self.attempts(route, caller, &received, &request).await?;
         if answer.code == Code::NotPermitted {
-            drop((in_turn, held));
+            // Nothing is held meanwhile; the room goes after what stood in it.
+            drop(request);
+            drop(in_turn);
+            drop(turn);
+            drop(received);
+            drop(held);
             // What there is to be found takes a little longer than what there is not, whatever is made equal.
             tokio::time::sleep_until((arrived + denial_after(arrived.elapsed())).into()).await;
         }
@@ -417,6 +425,7 @@ impl Gateway {
             let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
                 Ok(Decided::Effect(effect)) => effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
+                Ok(Decided::Changed) => continue,
                 Err(refusal) => match refusal.code {
                     // Not a decision: nothing was found out about the request. A record that is asked for by right and
                     // cannot be read is one, also where an earlier entry says that it was given.
@@ -522,7 +531,8 @@ impl Gateway {
             // request is judged like one without a key.
             let disclosed = decide::disclosed(facts, &permit);
             if let Some(answer) = self.original(entry, bound, request, disclosed).await? {
-                return Ok(Decided::Again(answer));
+                // Nothing commits that would look again, and reading it back may have taken a while.
+                return Ok(if facts.are_current() { Decided::Again(answer) } else { Decided::Changed });
             }
         }
         // 6 -> Effect

@@ -186,6 +186,16 @@ impl Authorities {
             && (self.lists.is_empty() || self.lists.iter().any(|one| self.fresh(one, now)))
     }
 
+    /// Whether a list of this text revokes a certificate; one that cannot be read is.
+    fn revokes(&self, der: &CertificateDer<'_>) -> bool {
+        let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return true };
+        self.lists.iter().filter(|list| list.issuer == certificate.issuer().as_raw()).any(|list| {
+            CertificateRevocationList::from_der(&list.der).is_ok_and(|(_, list)| {
+                list.iter_revoked_certificates().any(|one| one.raw_serial() == certificate.raw_serial())
+            })
+        })
+    }
+
     fn fresh(&self, list: &List, now: u64) -> bool {
         now < list.described.until.saturating_add(self.grace)
     }
@@ -375,11 +385,14 @@ struct Stage {
 
 impl OrganisationVerifier {
     fn new(authorities: &Authorities, provider: &Arc<CryptoProvider>) -> Result<Arc<Self>, TlsError> {
-        let mut ends: Vec<u64> = authorities.roots().map(|root| root.until).collect();
+        // webpki takes a path to any authority of the file, and never asks whether one of them is revoked.
+        let roots_in_force: Vec<_> =
+            authorities.roots.iter().filter(|(root, _)| !authorities.revokes(root)).collect();
+        let mut ends: Vec<u64> = roots_in_force.iter().map(|(_, root)| root.until).collect();
         ends.sort_unstable();
         ends.dedup();
         let stage = |end: u64| -> Result<_, TlsError> {
-            let good = authorities.roots.iter().filter(|(_, described)| described.until >= end);
+            let good = roots_in_force.iter().filter(|(_, described)| described.until >= end);
             let roots = Arc::new(roots(good.map(|(root, _)| root))?);
             let builder = || {
                 let builder =
@@ -712,6 +725,7 @@ mod tests {
         let (of_root, of_root_revoked, of_below) = (list(&root, &[]), list(&root, &[2]), list(&below, &[]));
         // 2026-06-01 and 2027-02-01, when the lists are over.
         let (within, behind) = (1_780_272_000, 1_801_440_000);
+        let below_pem = below_certificate.pem();
         let judged = |lists: &[&String], grace: u64, at: u64| {
             let text = lists.iter().fold(root_certificate.pem(), |text, list| text + list);
             let authorities = Authorities::parse(&text, Duration::from_secs(grace)).unwrap();
@@ -732,6 +746,10 @@ mod tests {
             let over = refused(judged(&[&of_root, &of_below], grace, behind));
             assert!(matches!(over, CertificateError::ExpiredRevocationListContext { .. }), "{over:?}");
         }
+        // An authority of the file is no way round its root's list.
+        assert_eq!(judged(&[&below_pem, &of_root, &of_below], 0, within), Ok(()));
+        let revoked = judged(&[&below_pem, &of_root_revoked, &of_below], 0, within);
+        assert_eq!(refused(revoked), CertificateError::Revoked);
         let unknown = refused(judged(&[&of_root], 0, within));
         assert_eq!(unknown, CertificateError::UnknownRevocationStatus);
     }

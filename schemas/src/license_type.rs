@@ -137,7 +137,7 @@ pub enum HolderFact {
     Number,
     /// The birth date that the holder's number says, if it says one.
     BirthDate,
-    /// The names of all holders, each once, in any order. Signs and bracketed words may stand between them, as in
+    /// The names of all holders, each once, in any order. Signs may stand between them, and digits in brackets, as in
     /// `张三（50%）、李四（50%）`.
     AllNames,
 }
@@ -792,9 +792,12 @@ fn are_all_names(text: &str, holders: &[NamedHolder<'_>]) -> bool {
     while let Some(next) = rest.chars().next() {
         if let Some(at) = names.iter().position(|name| rest.starts_with(name)) {
             rest = rest.get(names.remove(at).len()..).unwrap_or_default();
-        } else if let Some((_, behind)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        } else if let Some((inside, behind)) = rest.strip_prefix('(').and_then(|rest| rest.split_once(')'))
+            && !inside.contains(char::is_alphabetic)
+        {
             rest = behind;
-        } else if !next.is_alphanumeric() {
+        } else if !next.is_alphanumeric() && !matches!(next, '(' | text::MIDDLE_DOT) {
+            // Brackets and middle dots are parts of names.
             rest = rest.get(next.len_utf8()..).unwrap_or_default();
         } else {
             return false;
@@ -1040,6 +1043,8 @@ mod tests {
             "测试甲、测试甲、测试乙",
             "测试甲、测试乙、测试丙",
             "测试甲(测试乙)",
+            "测试甲·测试乙",
+            "测试甲（华东）、测试乙",
         ] {
             assert_eq!(owned(other), differs(&["obligee"]), "{other}");
         }

@@ -170,7 +170,7 @@ fn parts(comparison: Comparison, before: char, behind: char) -> bool {
 }
 
 /// Stands in names between the parts of a name.
-const MIDDLE_DOT: char = '·';
+pub(crate) const MIDDLE_DOT: char = '·';
 
 /// Full-width forms as the ASCII that they stand for, brackets of one use as one pair.
 const fn narrow(character: char) -> char {

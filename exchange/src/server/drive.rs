@@ -48,6 +48,8 @@ where
     }
 }
 
+const NOT_ADMITTED: End = End::Closed("not-admitted");
+
 /// Word of the TLS in force, for a connection whose client was let in by what was in force before.
 pub(super) struct Admission {
     /// Begun before the handshake took its TLS, so that no change falls between.
@@ -97,7 +99,7 @@ pub(super) async fn drive<C: Graceful>(
             ended = connection.as_mut() => return end_of(&ended, activity),
             () = super::stopped(&mut stop) => break,
             // At once: what it is at commits all the same, and nothing more is answered.
-            () = lost(&mut admission) => return End::Closed("not-admitted"),
+            () = lost(&mut admission) => return NOT_ADMITTED,
             // Whoever does not take what waits does not take a farewell either.
             () = activity.closed() => return End::Closed(activity.closing().unwrap_or("closed")),
             () = sleep(limits.header_timeout) => {}
@@ -110,9 +112,12 @@ pub(super) async fn drive<C: Graceful>(
         }
     }
     connection.as_mut().finish();
-    match timeout(limits.drain_timeout, connection).await {
-        Ok(ended) => end_of(&ended, activity),
-        Err(_) => End::Quietly,
+    tokio::select! {
+        ended = timeout(limits.drain_timeout, connection) => match ended {
+            Ok(ended) => end_of(&ended, activity),
+            Err(_) => End::Quietly,
+        },
+        () = lost(&mut admission) => NOT_ADMITTED,
     }
 }
 
