@@ -126,7 +126,7 @@ pub struct Gateway {
 pub struct Lanes {
     /// Pages of traces and log queries.
     pub pages: Arc<Lane<Uscc>>,
-    /// What search answers and pages of lists hold, and answers that are given again.
+    /// Contents of search answers and pages of lists, and answers that are given again.
     pub searches: Arc<Lane<Uscc>>,
     /// The public log, for whoever is at an address.
     pub public: Arc<Lane<IpAddr>>,

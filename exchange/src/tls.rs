@@ -234,7 +234,7 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
-    /// What a handshake goes by.
+    /// The configuration of a handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
@@ -268,7 +268,7 @@ pub fn server_config(
     Ok(server_config_of(&identity, authorities.as_ref())?.config)
 }
 
-/// As [`server_config`], of what was read before.
+/// Like [`server_config`], from files that were read before.
 pub fn server_config_of(
     identity: &ServerIdentity,
     authorities: Option<&Authorities>,

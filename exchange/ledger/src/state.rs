@@ -607,7 +607,7 @@ impl State {
         }
     }
 
-    /// The tag of a license's number.
+    /// The tag of a license's number, and the version of the license that has it.
     pub fn number_tag(&self, key: &Key) -> Option<(u64, u32)> {
         self.licenses.get(key).map(|license| (license.number_tag, license.version))
     }
