@@ -306,7 +306,7 @@ mod tests {
         let times: Vec<_> = issuer.keys.iter().map(|key| (key.from, key.until)).collect();
         assert_eq!(times, [(NOW, NOW + 150), (NOW + 100, NOW + 100 + YEAR)]);
         assert_eq!(second.key_id, Some(hex::encode(issuer.keys[1].key_id)));
-        // What a serving exchange signs before it has read the bundle is signed by a key in force.
+        // A serving exchange that has not read the bundle yet signs with a key in force.
         at(&dir, &key, NOW + 150).retire(organisation(), None, READ_WITHIN).unwrap();
         let ended = bundle(&dir, &key);
         assert_eq!(ended.issuers[0].keys[1].until, NOW + 210);

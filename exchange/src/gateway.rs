@@ -380,7 +380,7 @@ impl Gateway {
             drop(turn);
             drop(received);
             drop(held);
-            // What there is to be found takes a little longer than what there is not, whatever is made equal.
+            // A license that exists takes a little longer than one that does not, whatever is made equal.
             tokio::time::sleep_until((arrived + denial_after(arrived.elapsed())).into()).await;
         }
         Ok(answer)

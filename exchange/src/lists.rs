@@ -146,7 +146,7 @@ fn issued(
     Ok(Some(row))
 }
 
-/// What `row` shows of these documents, by ascending key; with the cursor of the next page.
+/// Rows of these documents that `row` shows, by ascending key; with the cursor of the next page.
 fn documents<T: DeserializeOwned>(
     mut all: Vec<(Key, Document)>,
     paging: Paging,

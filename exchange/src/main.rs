@@ -194,7 +194,7 @@ enum Command {
     /// License types: what an authority has drafted is published by two operators.
     #[command(subcommand)]
     Type(TypeCommand),
-    /// What an issuing authority has issued.
+    /// Licenses that an issuing authority has issued.
     #[command(subcommand)]
     License(LicenseCommand),
     /// What operators have proposed.

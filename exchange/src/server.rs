@@ -355,7 +355,7 @@ impl Server {
             let acceptor = TlsAcceptor::from(tls.borrow().config());
             let turn = self.handshakes.acquire().await.ok()?;
             let mut accepting = pin!(tls::with_subject(acceptor.accept(tcp).into_fallible()));
-            // Who is slow in the middle of it goes on without a turn, and keeps nobody else from one.
+            // A peer that is slow in the middle of it goes on without a turn, and keeps nobody else from one.
             let (accepted, subject) = match timeout(TURN_TIMEOUT, &mut accepting).await {
                 Ok(accepted) => {
                     drop(turn);

@@ -443,7 +443,7 @@ async fn of_several_licenses_with_one_number_the_one_in_force_answers() {
     assert_eq!((&reply.json["verdict"], &reply.json["sameNumber"]), (&json!("valid"), &json!(2)));
     let (reply, _) = server.permitted(&mut bank, &retrieve).await;
     assert_eq!((&reply.json["identifier"], &reply.json["inForce"]), (&json!(older.identifier), &json!(true)));
-    // What was disclosed of the revoked one is not given again: the request is judged anew.
+    // A disclosure of the revoked one is not given again: the request is judged anew.
     let (judged, _) = server.permitted(&mut bank, &keyed).await;
     assert_eq!(judged.json["identifier"], json!(older.identifier));
     // None in force: the newest says why.

@@ -1037,7 +1037,7 @@ impl State {
         let after = cell.parties.clone();
         let before = self.licenses.insert(key, cell).map(|old| old.parties);
         if before.is_none() {
-            // Who issued it never changes.
+            // The issuer never changes.
             self.issued.write().unwrap_or_else(PoisonError::into_inner).insert((after.issuer(), key));
         }
         let before = before.as_ref().map_or(&[][..], Parties::holders);

@@ -394,7 +394,7 @@ fn what_editors_and_printers_do_to_a_file_is_named() {
         assert_eq!(files.run(&["receipt", "answer"]).0, Some(1));
         assert_eq!(files.run(&["license", "raw"]).0, Some(1));
     }
-    // What is wrong with an item is named behind them too.
+    // A fault of an item is named behind them too.
     let strange = LicenseContent { identifier: identifier(TYPE, OTHER, "S1"), ..content() };
     files.write("raw", with("\u{feff}", &crate::fixture::envelope(&strange, &[&Pair::ed25519(1)]), "\r\n"));
     let (code, output) = files.run(&["license", "raw"]);
@@ -431,7 +431,7 @@ fn many_items_have_a_line_each_and_the_worst_counts() {
     let verdicts: Vec<_> = lines.iter().map(|line| line["verdict"].as_str().unwrap()).collect();
     assert_eq!((code, verdicts), (Some(1), vec!["valid", "unknown", "invalid"]));
     assert_eq!(files.run(&["license", "empty"]).0, Some(64));
-    // What is passed over would be taken for checked.
+    // An item that is passed over would be taken for checked.
     fs::create_dir_all(files.0.join("nested/below")).unwrap();
     files.write("nested/a.mxl", good_envelope());
     let (code, output) = files.run(&["license", "nested"]);

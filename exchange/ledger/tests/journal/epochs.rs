@@ -240,7 +240,7 @@ fn the_erased_are_gone_and_everything_else_stays() {
         commit_now(&ledger, ended(&ledger, n));
         commit_now(&ledger, erasure(&ledger, n));
     }
-    // What was decided before the erasure, or in an epoch that ended, is decided again.
+    // A decision from before the erasure, or from an epoch that ended, is made again.
     for (epoch, holds) in [(1, false), (2, true)] {
         let mut command = command(&Record::default(), Vec::new());
         command.reads = vec![(Fact::Epoch, epoch)];
