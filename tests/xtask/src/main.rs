@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release`, `generate` and `house`.
+//! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release`, `generate`, `bless` and `house`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -28,7 +28,7 @@ use steps::Steps;
 use tools::Python;
 
 /// Runs, checks and regenerates what the workspace holds. Everything is written below the target folder
-/// (CARGO_TARGET_DIR, or `target`), nothing into the source tree but by `generate`.
+/// (CARGO_TARGET_DIR, or `target`), nothing into the source tree but by `generate` and `bless`.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Cli {
@@ -59,6 +59,8 @@ enum Task {
     Release,
     /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
     Generate,
+    /// Writes the files anew that are made from tables and fragments of schemas, and kept: openapi.json, errors.md.
+    Bless,
     /// Measures the source tree by the architecture's targets and prints both; it judges nothing.
     House {
         /// Print JSON, with every place.
@@ -128,6 +130,10 @@ fn run(task: &Task) -> anyhow::Result<()> {
     let workspace = Workspace::locate()?;
     match task {
         Task::Generate => source::generate(&workspace, &Python::ready(&workspace)?),
+        Task::Bless => {
+            let arguments = ["test", "--quiet", "--locked", "--package", "schemas", "--test", "golden"];
+            tools::run(workspace.cargo(&arguments).env("BLESS", "1"))
+        }
         Task::House { json, verbose } => house::report(&workspace.root, *json, *verbose),
         Task::Lint => {
             let mut steps = Steps::default();
