@@ -1,7 +1,5 @@
 //! Snapshots, archiving, checking and rebuilding a journal from the command line, beside a serving gateway.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

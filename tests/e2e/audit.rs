@@ -1,7 +1,5 @@
 //! The auditor's questions: who may ask, what is answered and proven, and that the holders see every view.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use ledger::record::{NewHolder, Record};
 use ledger::{Command, Label, Outcome};
 use schemas::codes::Code;

@@ -1,7 +1,5 @@
 //! Who may call what: the participant register decides before anything is looked up.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use schemas::codes::{Code, Decision};
 use schemas::routes::Route;
 use serde_json::{Value, json};

@@ -1,7 +1,5 @@
 //! The commands: clear exit statuses, one line for a person, nothing changed when refused.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -1,7 +1,6 @@
 //! Killed at a chosen moment: a retry makes nothing twice, and quickstart continues. Kills at any moment under load are
 //! a rig (`tests/rigs`).
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the last line says which kill it was")]
 
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -1,8 +1,6 @@
 //! What an answer and its receipt tell a caller without a right: nothing of a person it names, of a license elsewhere,
 //! of a version that is not the one asked for. And what they tell a caller with one: what the register says now.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::collections::HashSet;
 use std::path::PathBuf;
 

@@ -1,7 +1,5 @@
 //! Envelopes that must not pass: each is answered `invalid` or `unknown` with its reason, journaled and counted.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::rand::SystemRandom;

@@ -1,8 +1,6 @@
 //! Keys and erasure over HTTP: two operators, what refuses, what is gone and what stays, a change of epoch that dies at
 //! each of its steps.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,7 +1,5 @@
 //! Who does not get through a handshake: an alert, a count, no HTTP, no entry.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! Idempotency keys: the same request gets the same bytes and the same entry, another request is refused.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};

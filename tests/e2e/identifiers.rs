@@ -1,7 +1,5 @@
 //! Identifiers, organisation codes, holders' numbers, serials and types: read strictly, each fault with its code.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use schemas::codes::Code;
 use schemas::date::Date;
 use schemas::holder::{HolderRef, HolderTypeCode};

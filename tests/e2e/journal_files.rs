@@ -1,8 +1,6 @@
 //! The journal's files under a running exchange: one that is deleted, cut or replaced is noticed at once, and nothing is
 //! answered any more.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 

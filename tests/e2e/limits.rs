@@ -1,8 +1,6 @@
 //! Limits: failed matches, quotas, uses of a grant and the budget of journaled refusals are exact, each says which of
 //! them was reached, and none of them touches another organisation.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::PathBuf;

@@ -1,7 +1,5 @@
 //! Machine peers send and get FlatBuffers: the same decisions, the same proofs, the same refusals.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use flatbuffers::FlatBufferBuilder;
 use schemas::codes::Code;
 use schemas::machine as fb;

@@ -1,7 +1,5 @@
 //! The contract as served, held against the router.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use hyper::Method;
 use schemas::codes::Code;
 use schemas::routes::{ADMIN, Listener, PUBLIC, Route};

@@ -1,7 +1,5 @@
 //! What one operator may do alone, and what takes two: an operator is made, changed and let back in by two others only.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::slice::from_ref;
 
 use exchange::participant::Role;

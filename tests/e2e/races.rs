@@ -4,8 +4,6 @@
 //! The gateway of a debug build holds a request that carries `x-miaoxiang-hold` just before its commit, while the file
 //! that `MIAOXIANG_HOLD` names exists.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::path::PathBuf;
 
 use schemas::codes::{Code, Decision};

@@ -1,7 +1,5 @@
 //! Receipts tie one request, one answer and one entry together; anything else is noticed.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use tests::{Entry, Reply, Server, Setup, Turn, draft, natural, now_ms, shared};
 use verifier::receipt::{Receipt, attach, cut, verify, verify_against};
 use verifier::report::{Reason, Report, Verdict};

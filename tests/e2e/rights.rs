@@ -1,7 +1,5 @@
 //! Rights: without one, every cause is the same answer; with one, no more than it says, and counted exactly.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use schemas::codes::{Code, Reason};
 use schemas::routes::Route;
 use serde_json::{Value, json};

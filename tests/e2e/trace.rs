@@ -1,7 +1,5 @@
 //! A holder's trace: what it shows, what it proves, what of it cannot be changed unnoticed, and who may read it.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use std::time::Duration;
 
 use base64::Engine as _;

@@ -1,8 +1,6 @@
 //! The table of operations over HTTP: everything it has works, everything else is refused, and an old version never
 //! tells of the new one.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
-
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};

@@ -1,5 +1,6 @@
 //! A real `exchange` process on a folder of its own.
 
+use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -266,38 +267,48 @@ impl Drop for Server {
     }
 }
 
-/// The server that the tests of one program share.
-static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
-/// Their turns: counters are compared before and after a request, so only one test asks at a time.
-static TURNS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// A server that runs while a test holds it.
+#[derive(Default)]
+struct Running {
+    server: tokio::sync::OnceCell<Server>,
+    /// Counters are compared before and after a request, so only one test asks at a time.
+    turns: Arc<tokio::sync::Mutex<()>>,
+}
 
-/// A test's turn on the shared server.
+/// The servers that tests share now, by the function that sets them up.
+static SHARED: Mutex<BTreeMap<TypeId, Weak<Running>>> = Mutex::new(BTreeMap::new());
+
+/// A test's turn on a shared server.
 pub struct Turn {
-    server: Arc<Server>,
-    _turn: tokio::sync::MutexGuard<'static, ()>,
+    // Given back before the server may end with it.
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+    running: Arc<Running>,
 }
 
 impl std::ops::Deref for Turn {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        &self.server
+        self.running.server.get().unwrap()
     }
 }
 
-/// A turn on the server that the tests of one program share; the first one starts it with `setup`.
-pub async fn shared(setup: impl FnOnce() -> Setup) -> Turn {
-    let turn = TURNS.lock().await;
-    let alive = SHARED.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
-    let server = match alive {
-        Some(server) => server,
-        None => {
-            let server = Arc::new(setup().start().await);
-            *SHARED.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&server);
-            server
-        }
+/// A turn on the server that the tests with the same function `setup` share. It is started for the first of them, and
+/// runs as long as one of them has or awaits its turn.
+pub async fn shared<F: FnOnce() -> Setup + 'static>(setup: F) -> Turn {
+    // Held while the turn is awaited: the server outlives the turn before.
+    let running = {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = shared.entry(TypeId::of::<F>()).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let running = Arc::default();
+            *known = Arc::downgrade(&running);
+            running
+        })
     };
-    Turn { server, _turn: turn }
+    let turn = Arc::clone(&running.turns).lock_owned().await;
+    running.server.get_or_init(|| setup().start()).await;
+    Turn { _turn: turn, running }
 }
 
 /// A gateway inside this process, over the folder of a stopped server, at a later time.

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use crate::client::{Call, Party};
 
-/// Numbers that differ within one test program; every program works on folders of its own.
-static NEXT: AtomicU64 = AtomicU64::new(1);
+/// Numbers that differ between all tests, above the seeds that tests choose by hand.
+static NEXT: AtomicU64 = AtomicU64::new(1 << 32);
 
 fn next() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)

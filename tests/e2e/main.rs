@@ -1,0 +1,31 @@
+//! The end-to-end tests: one program, so that they link once, with a module for each subject.
+//!
+//! Tests of all modules run beside each other, each against servers of its own or in turn on a shared one ([`tests::shared`]).
+//! Run one with `cargo test -p tests --test e2e limits::NAME`; the binaries must be built before.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+mod archive;
+mod audit;
+mod callers;
+mod commands;
+mod crash;
+mod disclosure;
+mod envelopes;
+mod erasure;
+mod folders;
+mod handshake;
+mod idempotency;
+mod identifiers;
+mod journal_files;
+mod limits;
+mod machine;
+mod malformed;
+mod openapi;
+mod operators;
+mod races;
+mod receipts;
+mod rights;
+mod trace;
+mod transitions;
+mod witness;
