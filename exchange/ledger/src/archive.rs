@@ -5,11 +5,12 @@
 //! or stub; the segment in the journal's folder counts, and archiving again goes on from there.
 
 use crate::{
-    LedgerKeys,
     disk::{Disk, RealDisk},
-    ledger::{OpenError, Options},
+    error::OpenError,
+    folder::snapshots_folder,
+    keys::LedgerKeys,
+    options::Options,
     record::StateDigest,
-    recovery::snapshots_folder,
     segment::{self, Folders, SEGMENT_HEADER_BYTES},
     snapshot,
     verify::is_logged,

@@ -4,7 +4,7 @@
 //! licenses would have ended, idempotency keys would be forgotten and days counted, for as long as it is ahead. So the
 //! clock is compared with what is known before anything is made by it.
 
-use crate::ledger::OpenError;
+use crate::error::OpenError;
 
 /// A journal may rest this long, ms; a clock that is further ahead is asked about.
 const MAX_REST_MS: u64 = 90 * 86_400_000;

@@ -2,13 +2,16 @@
 //! there was at one moment.
 
 use crate::{
-    LedgerKeys, Options,
+    cursor::Cursor,
     disk::{Disk, Lock, RealDisk},
+    error::OpenError,
+    folder::{journal_folder, lock},
     guard::Guard,
-    ledger::OpenError,
-    recovery::{Reading, journal_folder, lock, published, signer},
+    keys::LedgerKeys,
+    options::Options,
+    recovery::{Reading, published},
     segment::{self, SEGMENT_HEADER_BYTES},
-    sequencer::Cursor,
+    signer::signer,
     verify::{Tail, look, read},
 };
 use std::{

@@ -1,8 +1,9 @@
 //! Keys and sealing: keyed hashes, day keys, state parts, subject parts, holder keys (sections 6 and 7).
 
 use crate::{
-    Key, Label,
-    epoch::{EpochFiles, FIRST_EPOCH},
+    error::ReadError,
+    keys::{FIRST_EPOCH, LedgerKeys},
+    names::{Key, Label},
 };
 use dashmap::DashMap;
 use ring::{
@@ -32,26 +33,6 @@ const LEAF_KIND_ENTRY: u8 = 1;
 const FORM_DAY: u8 = 0;
 const FORM_HOLDER: u8 = 1;
 const FORM_SHARED: u8 = 2;
-
-/// The secrets a ledger works with, as they stand in the sealed key files (section 7). Overwritten when dropped.
-pub struct LedgerKeys {
-    /// Journal key: day keys are derived from it.
-    pub journal: [u8; 32],
-    /// Key of the keyed hashes.
-    pub index: [u8; 32],
-    /// The log's Ed25519 key, PKCS#8.
-    pub log_pkcs8: Vec<u8>,
-    /// Where the epochs' keys lie.
-    pub epochs: Arc<dyn EpochFiles>,
-}
-
-impl Drop for LedgerKeys {
-    fn drop(&mut self) {
-        self.journal.zeroize();
-        self.index.zeroize();
-        self.log_pkcs8.zeroize();
-    }
-}
 
 /// Keyed hashes: HMAC-SHA256 under the index key, cut short (section 7). Without the key nobody can confirm a
 /// guess of what a hash stands for.
@@ -162,26 +143,6 @@ pub struct PreparedHolder {
     pub wrapped: Vec<u8>,
     /// The epoch of that key.
     pub epoch: u32,
-}
-
-/// Why a part cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The file cannot be read there.
-    #[error("reading the journal failed: {0}")]
-    Io(#[from] std::io::Error),
-    /// The segment is neither in the journal nor in the archive: what it holds cannot be told now.
-    #[error("segment {0} of the journal is not at hand")]
-    Missing(u32),
-    /// What stands there has not the form of what was asked for.
-    #[error("the journal has no {0} at this position")]
-    Malformed(&'static str),
-    /// No holder that the part was sealed for has a key any more.
-    #[error("the key of the part is gone")]
-    KeyGone,
-    /// The seal does not open: other key or changed bytes.
-    #[error("the {0} does not open with its key")]
-    Sealed(&'static str),
 }
 
 /// The keys that holders' keys are wrapped under: one, and two while the epoch changes.

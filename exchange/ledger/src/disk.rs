@@ -2,9 +2,9 @@
 //!
 //! Segments, the guard and the lock go through it. Tiles and the restart image are derived and use files directly.
 
-use crate::ledger::Space;
 use std::{
     any::Any,
+    fmt,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::{FileExt, MetadataExt as _},
@@ -27,6 +27,38 @@ pub(crate) struct Stat {
     pub(crate) links: u64,
     /// Bytes.
     pub(crate) len: u64,
+}
+
+/// Free and total bytes of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that may still be used.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+}
+
+/// The free space of the journal beside its reserve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that may still be used.
+    pub free_bytes: u64,
+    /// Below this, requests are refused.
+    pub needed_bytes: u64,
+}
+
+impl fmt::Display for Room {
+    /// The figures, and what can be done.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        write!(
+            f,
+            "{} MiB are free and {} MiB are the reserve; delete what is not the exchange's, `exchange archive`, a larger disk, \
+             or a lower journal.reserve_percent and reserve_segments",
+            self.free_bytes >> 20,
+            mib(self.needed_bytes)
+        )
+    }
 }
 
 /// Held while a process may touch the journal; the lock ends when the last clone is dropped.
@@ -202,4 +234,10 @@ impl DiskFile for File {
 
 fn stat_of(metadata: &fs::Metadata) -> Stat {
     Stat { inode: metadata.ino(), links: metadata.nlink(), len: metadata.len() }
+}
+
+/// How many files a cache may keep open: `most`, or its share of what the process may open.
+pub(crate) fn open_files(most: u64) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(most.min(limit / 16)).unwrap_or(usize::MAX).max(16)
 }

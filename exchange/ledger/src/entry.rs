@@ -1,14 +1,16 @@
 //! Entries read back from the journal, opened for those who may see them: the holder's trace and the auditor.
 
 use crate::{
-    Hash, Position, ReadError,
+    command::Committed,
     crypt::Crypt,
+    error::ReadError,
     frame::{Frame, part_offsets},
+    leaf::{kind_of_leaf, leaf_of, stamp},
+    names::{Hash, Position},
     record::{EntryPlain, Record},
-    sequencer::{Committed, kind_of_leaf, leaf_of, stamp},
 };
 use verifier::{
-    leaf::{Completion, HolderLink, LeafKind, inner_commitment_of},
+    leaf::{Completion, HolderLink, LeafKind, Open, inner_commitment_of},
     merkle::leaf_hash,
 };
 
@@ -95,4 +97,36 @@ pub(crate) fn open_frame(
         });
     }
     Ok(opened)
+}
+
+/// An entry as its frame tells it, once more.
+pub(crate) fn committed_again(
+    frame: &Frame<'_>,
+    plaintext: &[u8],
+    index: u64,
+) -> Result<Committed, ReadError> {
+    const MALFORMED: ReadError = ReadError::Malformed("entry");
+    let at = index.checked_sub(frame.head.first_index).ok_or(MALFORMED)?;
+    if at >= u64::from(frame.head.count) {
+        return Err(MALFORMED);
+    }
+    let mut rest = plaintext;
+    let mut entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
+    for _ in 0..at {
+        entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
+    }
+    let leaf = leaf_of(LeafKind::Entry, &entry).ok_or(MALFORMED)?;
+    if frame.leaves().nth(at as usize) != Some(&leaf) {
+        return Err(MALFORMED);
+    }
+    let open = Open::parse(entry.open).map_err(|_| MALFORMED)?;
+    Ok(Committed {
+        index,
+        time_ms: open.time_ms,
+        leaf_hash: leaf_hash(&leaf),
+        open: entry.open.to_vec(),
+        salt: *entry.salt,
+        c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
+        proof: None,
+    })
 }

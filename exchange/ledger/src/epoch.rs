@@ -16,11 +16,12 @@
 //! ```
 
 use crate::{
-    Label,
+    command::Refused,
     crypt::{Crypt, WRAPPED_BYTES},
-    ledger::OpenError,
+    error::OpenError,
+    keys::{EpochFile, EpochFiles, FIRST_EPOCH},
+    names::Label,
     record::Record,
-    sequencer::Refused,
     state::State,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -31,51 +32,11 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// The epoch that every log begins in.
-pub(crate) const FIRST_EPOCH: u32 = 1;
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 1 + 32 + 4 + 32 + 4;
 const ROW_BYTES: usize = size_of::<Label>() + WRAPPED_BYTES;
 /// Labels read at once while the table is made, so that nobody waits long for their lock.
 const LABELS_AT_ONCE: usize = 1024;
-
-/// The two files of epoch keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EpochFile {
-    /// The current epoch's key and the table.
-    Current,
-    /// The next epoch's key, while the epoch changes.
-    Next,
-}
-
-/// Where epoch keys lie: sealed, apart from the journal. One ledger alone writes them, while it holds the journal's
-/// lock.
-pub trait EpochFiles: Send + Sync {
-    /// The content of a file; `None` when there is none.
-    ///
-    /// # Errors
-    /// It cannot be read, or its seal does not open.
-    fn load(&self, file: EpochFile) -> io::Result<Option<Zeroizing<Vec<u8>>>>;
-
-    /// Puts a content in the place of the one that may be there. Durable when it returns, and then the old bytes are
-    /// overwritten; a crash leaves the old file or the new one.
-    ///
-    /// # Errors
-    /// The file is the old one or the new one.
-    fn replace(&self, file: EpochFile, content: &[u8]) -> io::Result<()>;
-
-    /// Overwrites and removes a file, if it is there. Durable when it returns.
-    ///
-    /// # Errors
-    /// The file may still be there.
-    fn remove(&self, file: EpochFile) -> io::Result<()>;
-
-    /// Wipes what crashed replacements left.
-    ///
-    /// # Errors
-    /// Some may still be there.
-    fn tidy(&self) -> io::Result<()>;
-}
 
 /// Epoch keys that live as long as the process: for tools and measurements whose data nobody keeps.
 pub struct EpochsInMemory(Mutex<[Option<Zeroizing<Vec<u8>>>; 2]>);

@@ -5,9 +5,10 @@
 //! Owned by the sequencer. What a crash leaves untold is durable in the journal, and the next start derives it.
 
 use crate::{
-    Hash, Label,
-    image::Feed,
+    cursor::Cursor,
+    feed::Feed,
     index,
+    names::{Hash, Label},
     state::{Slot, State},
     tiles,
 };
@@ -120,7 +121,7 @@ impl Followers {
     }
 
     /// Tells everything, and that a seal was written behind it.
-    pub(crate) fn sealed(&mut self, cursor: &crate::sequencer::Cursor) {
+    pub(crate) fn sealed(&mut self, cursor: &Cursor) {
         self.tell();
         self.image.sealed(cursor);
     }

@@ -1,6 +1,6 @@
 //! Frames: the unit that is written with one `write` and made durable with one `fdatasync` (section 6).
 
-use crate::Hash;
+use crate::names::Hash;
 use verifier::leaf::LEAF_BYTES;
 
 pub(crate) const HEADER_BYTES: usize = 80;

@@ -5,9 +5,11 @@
 //! thread of its own, behind the answers, so it may lag by a second and never runs ahead.
 
 use crate::{
-    Hash,
+    cursor::Mark,
     disk::{self, Disk, DiskFile},
-    ledger::{OpenError, Stop},
+    error::OpenError,
+    health::Stop,
+    names::Hash,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::{
@@ -24,22 +26,6 @@ const SLOT_BYTES: usize = 128;
 /// The slots lie in blocks of their own, so that no write of one touches the other.
 const SLOT_STRIDE: usize = 4096;
 const FILE_BYTES: usize = 2 * SLOT_STRIDE;
-
-/// How far the journal is durable: everything before is whole, whatever a start finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mark {
-    /// Frames in the journal, seals included: the number of the next one.
-    pub(crate) frames: u64,
-    /// Entries.
-    pub(crate) size: u64,
-    /// Root over them.
-    pub(crate) root: Hash,
-}
-
-impl Mark {
-    /// The mark of a journal without a frame.
-    pub(crate) const START: Self = Self { frames: 0, size: 0, root: verifier::merkle::EMPTY_ROOT };
-}
 
 pub(crate) fn path(journal: &Path) -> PathBuf {
     journal.join("guard")

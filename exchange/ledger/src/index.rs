@@ -6,9 +6,9 @@
 //! costs the hashes of the buckets that changed, at worst about four for every holder there is.
 
 use crate::{
-    Hash, Label,
+    command::{Committed, Prepared},
+    names::{Hash, Label},
     record::Record,
-    sequencer::{Committed, Prepared},
     subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};

@@ -1,39 +1,41 @@
 //! The handle: what the gateway holds.
 
 use crate::{
-    Hash, Key, Label, Position,
     clock::Clock,
-    crypt::{Crypt, HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError, is_sealed_for},
-    entry::{self, OpenedEntry},
+    command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
+    crypt::{Crypt, HolderKey, KeyedHash, PreparedHolder, is_sealed_for},
+    disk::Room,
+    entry::{self, OpenedEntry, committed_again},
     epoch::{RotateError, Rotation},
+    error::{OpenError, ReadError},
+    feed::Feed,
+    folder::journal_folder,
     followers::Followers,
     frame::Frame,
     guard::Released,
-    image::{Feed, Followed, Follower},
+    health::{Derived, Failing, Health, Stop},
+    image::{Followed, Follower},
     index::{HolderProof, Index},
+    keys::LedgerKeys,
+    names::{Hash, Key, Label, Position},
+    options::{Hooks, Options},
     record::{Record, StateDigest},
-    recovery::{self, Recovered, Start},
+    recovery::{self, Opened, Recovered, Start},
     scrub::{Scrub, ScrubTask},
     segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
-    sequencer::{
-        Command, Committed, Message, Outcome, Prepared, Refused, Reply, Sequencer, Submission,
-        committed_again,
-    },
-    state::{Bound, State},
-    store::Engine,
+    sequencer::{Message, Reply, Sequencer, Submission},
+    state::{Bound, Counts, State},
+    thread::{guarded, noticed, spawn},
     tiles::{self, Tiles},
 };
 use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
-    fmt, io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use verifier::{
     leaf::{LEAF_BYTES, LeafKind},
@@ -41,456 +43,6 @@ use verifier::{
     note::VerifierKey,
     proof::TlogProof,
 };
-
-/// Exit status after a failed write or sync (`EX_IOERR` of `sysexits.h`).
-const EXIT_IO: i32 = 74;
-/// Largest segment: offsets in a position have 32 bits.
-const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-/// Priority of the threads that no answer waits for: a quarter of a processor that another wants too.
-const BEHIND_NICE: i32 = 5;
-/// Room in a segment beside two full groups.
-const SEGMENT_SLACK_BYTES: u64 = 64 << 10;
-
-/// How a ledger is opened.
-#[derive(Clone)]
-pub struct Options {
-    /// The data folder; the ledger uses `journal`, `tiles` and `store` in it.
-    pub folder: PathBuf,
-    /// The log's name: scheme-less URL; no spaces, plus signs or control characters. Never changes for a journal.
-    pub origin: String,
-    /// Length of a segment file, in bytes; at least twice `group_bytes` and 64 KiB more, at most 1 GiB.
-    pub segment_bytes: u64,
-    /// Below this share of the file system the journal counts as full.
-    pub reserve_percent: u8,
-    /// And below this many segments.
-    pub reserve_segments: u32,
-    /// Commands waiting; more are refused as overloaded.
-    pub queue: usize,
-    /// Most entries of a group.
-    pub group_entries: usize,
-    /// Most bytes of a group.
-    pub group_bytes: usize,
-    /// Whether to keep a restart image. Without one every start replays the whole journal.
-    pub image: bool,
-    /// What the restart image is kept in. Another engine begins with an image made anew.
-    pub engine: Engine,
-    /// Asked before the process opens a restart image: whether the engine can read it. It should find out with
-    /// [`crate::check_store`] in a process of its own and within a time limit, because an engine that meets damage may
-    /// panic in its own threads, hang or abort. The error says what happened; the image is then made anew.
-    pub probe: Shared<Probe>,
-    /// Where closed segments are moved by [`crate::archive`]; read too wherever the journal is read.
-    pub archive: Option<PathBuf>,
-    /// A snapshot is made after so many closed segments, if the journal has grown by many times the last one.
-    pub snapshot_segments: u32,
-    /// And after this time. Without a change of the state none is made.
-    pub snapshot_interval: Duration,
-    /// How fast closed segments are read again to find damage, in bytes.
-    pub scrub_bytes_per_second: u64,
-    /// Live idempotency keys of one organisation; beyond it the oldest is dropped.
-    pub idempotency_per_organisation: usize,
-    /// How often the index root is put into the log when a holder's sequence has grown; `None` = never.
-    pub index_roots: Option<Duration>,
-    /// Start although the clock is far ahead of the journal or behind it: the operator has looked at it.
-    pub accept_clock: bool,
-    /// Asked when the clock is more than 72 h after the journal's last entry: whether it is known to be right by other
-    /// means, such as a time service. The default always says so.
-    pub clock_is_kept: fn() -> bool,
-    /// Called once, with the cause, when the ledger cannot go on. The default logs it and exits with status 74; one
-    /// that returns leaves a ledger that refuses everything as stopped.
-    pub on_fatal: fn(&str),
-    /// The journal must hold at least this many entries, because others have seen as many: what witnesses cosigned.
-    pub least_size: u64,
-    /// For tests; empty otherwise.
-    pub hooks: Hooks,
-}
-
-impl Options {
-    /// The defaults for a data folder and an origin.
-    pub fn new(folder: impl Into<PathBuf>, origin: impl Into<String>) -> Self {
-        Self {
-            folder: folder.into(),
-            origin: origin.into(),
-            segment_bytes: 64 << 20,
-            reserve_percent: 5,
-            reserve_segments: 2,
-            queue: 4096,
-            group_entries: 1024,
-            group_bytes: 4 << 20,
-            image: true,
-            engine: Engine::default(),
-            probe: None,
-            archive: None,
-            snapshot_segments: 10,
-            snapshot_interval: Duration::from_secs(3600),
-            scrub_bytes_per_second: 1 << 20,
-            idempotency_per_organisation: 1_000_000,
-            index_roots: None,
-            accept_clock: false,
-            clock_is_kept: || true,
-            on_fatal: exit,
-            least_size: 0,
-            hooks: Hooks::default(),
-        }
-    }
-
-    pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let group = self.group_bytes as u64;
-        if self.segment_bytes > MAX_SEGMENT_BYTES
-            || group.saturating_mul(2).saturating_add(SEGMENT_SLACK_BYTES) > self.segment_bytes
-        {
-            return Err(OpenError::Options("segment_bytes is not between two groups + 64 KiB and 1 GiB"));
-        }
-        if self.queue == 0 || self.group_entries == 0 || self.reserve_percent > 100 {
-            return Err(OpenError::Options("queue, group_entries or reserve_percent is out of range"));
-        }
-        Ok(())
-    }
-}
-
-fn exit(cause: &str) {
-    tracing::error!(cause, "the journal cannot go on");
-    std::process::exit(EXIT_IO);
-}
-
-/// Free and total bytes of a file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Space {
-    /// Bytes that may still be used.
-    pub free_bytes: u64,
-    /// Bytes in all.
-    pub total_bytes: u64,
-}
-
-/// The free space of the journal beside its reserve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// Bytes that may still be used.
-    pub free_bytes: u64,
-    /// Below this, requests are refused.
-    pub needed_bytes: u64,
-}
-
-impl fmt::Display for Room {
-    /// The figures, and what can be done.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        write!(
-            f,
-            "{} MiB are free and {} MiB are the reserve; delete what is not the exchange's, `exchange archive`, a larger disk, \
-             or a lower journal.reserve_percent and reserve_segments",
-            self.free_bytes >> 20,
-            mib(self.needed_bytes)
-        )
-    }
-}
-
-type Shared<F> = Option<Arc<F>>;
-type Probe = dyn Fn(&Path, Engine) -> Result<(), String> + Send + Sync;
-type LaidOutHook = dyn Fn(&mut [u8]) + Send + Sync;
-type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
-
-/// Places where a test may step in. All are empty in production.
-///
-/// In builds with debug assertions the environment variable `MIAOXIANG_FAILPOINT` does the same for a whole process.
-/// With `:N` behind it, it begins with the N-th group, without with the first:
-///
-/// * `after-sync-abort` aborts between the group's sync and the release of its answers,
-/// * `after-sync-hold` holds the sequencer there for good,
-/// * `answer-unwritten` answers it and every later group without writing them: what a kill finds when answers leave
-///   before the write,
-/// * `ignore-write-error` answers although the write or the sync failed.
-///
-/// The last two are the faults that the rigs must find, and so is `rotation-unreplaced`: a change of epoch destroys the
-/// old key although the new file was never written. `rotation-prepared`, `rotation-begun`, `rotation-replaced` and
-/// `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
-#[derive(Clone, Default)]
-pub struct Hooks {
-    /// Before a frame is written, with its number; an error stands for a failed write.
-    pub before_write: Shared<dyn Fn(u64) -> io::Result<()> + Send + Sync>,
-    /// When a frame's content is laid out in memory, before it is compared with what was admitted: a bit may flip here.
-    pub laid_out: Shared<LaidOutHook>,
-    /// Between a frame's sync and the release of its answers, with its number.
-    pub after_sync: Shared<dyn Fn(u64) + Send + Sync>,
-    /// Before tiles are written; an error stands for a failed write.
-    pub tiles_write: Shared<dyn Fn() -> io::Result<()> + Send + Sync>,
-    /// In place of `statvfs`.
-    pub free_space: Shared<SpaceHook>,
-    /// In place of the wall clock: ms since 1970.
-    pub clock: Shared<dyn Fn() -> u64 + Send + Sync>,
-}
-
-impl Hooks {
-    pub(crate) fn now_ms(&self) -> u64 {
-        match &self.clock {
-            Some(clock) => clock(),
-            None => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-            }
-        }
-    }
-
-    pub(crate) fn before_write(&self, frame: u64) -> io::Result<()> {
-        self.before_write.as_ref().map_or(Ok(()), |hook| hook(frame))
-    }
-
-    pub(crate) fn laid_out(&self, content: &mut [u8]) {
-        if let Some(hook) = &self.laid_out {
-            hook(content);
-        }
-    }
-
-    pub(crate) fn tiles_write(&self) -> io::Result<()> {
-        self.tiles_write.as_ref().map_or(Ok(()), |hook| hook())
-    }
-
-    pub(crate) fn after_sync(&self, frame: u64) {
-        if let Some(hook) = &self.after_sync {
-            hook(frame);
-        }
-    }
-}
-
-/// Why a ledger cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// An option is out of range (operator).
-    #[error("{0}")]
-    Options(&'static str),
-    /// Another process has the journal open (operator).
-    #[error("another process has the journal open")]
-    Locked,
-    /// The file system failed.
-    #[error("{what} failed: {error}")]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// The cause.
-        error: io::Error,
-    },
-    /// The log's key or name cannot be used, or the keys are not those of this journal (operator).
-    #[error("{0}")]
-    Keys(&'static str),
-    /// A frame that was acknowledged, or may have been, is damaged: never start from a guess.
-    #[error("segment {segment} is damaged at offset {offset}: {why}")]
-    Corrupt {
-        /// The segment's number.
-        segment: u32,
-        /// Where the damage begins.
-        offset: u64,
-        /// What is wrong.
-        why: &'static str,
-    },
-    /// A segment that is needed is not there: it was archived and the archive is away, or it is lost.
-    #[error("segment {segment} is needed and is neither in the journal nor in the archive")]
-    Missing {
-        /// The segment's number.
-        segment: u32,
-    },
-    /// A start may need a segment that was to be archived (operator).
-    #[error("segments from {limit} on may be needed by a start: archive before {limit} instead of {before}")]
-    NotYet {
-        /// What was asked for.
-        before: u32,
-        /// Segments below this can be archived; 0 until the second snapshot.
-        limit: u32,
-    },
-    /// The journal is older than what was made from it, a published or cosigned checkpoint, the restart image or a snapshot:
-    /// it was rolled back, or swapped.
-    #[error("the log has shown size {published}, which the journal of size {journal} does not confirm")]
-    RolledBack {
-        /// The largest size seen: published, cosigned, or in the restart image or a snapshot.
-        published: u64,
-        /// Entries in the journal.
-        journal: u64,
-    },
-    /// Entries that were answered from are not in the journal: it was cut short, or rolled back.
-    #[error(
-        "the log answered from {guard} entries by its guard, the journal ends after {journal}: it was cut short or rolled back"
-    )]
-    CutShort {
-        /// Entries by the guard; as many as in the journal when only a seal is missing.
-        guard: u64,
-        /// Entries in the journal.
-        journal: u64,
-    },
-    /// The clock is not where the journal's last entry lets it be (operator): entries made by it could not be unmade, as
-    /// journal time never goes back.
-    #[error(
-        "the clock says {}, {how} the journal's last entry of {}: set the clock, or start once with --accept-clock if it is \
-         right; nothing was changed",
-        moment(.clock), moment(.journal)
-    )]
-    Clock {
-        /// By the clock, ms since 1970.
-        clock: u64,
-        /// How it stands to the journal: behind it, or too far after it.
-        how: &'static str,
-        /// By the journal, ms since 1970.
-        journal: u64,
-    },
-    /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
-    #[error("{0}")]
-    Guard(&'static str),
-}
-
-fn moment(ms: &u64) -> String {
-    schemas::date::rfc3339(*ms)
-}
-
-impl OpenError {
-    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Io { what, error }
-    }
-}
-
-/// What opening found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    /// Entries in the log.
-    pub size: u64,
-    /// Entries replayed.
-    pub replayed: u64,
-    /// Replay began at a restart image.
-    pub from_image: bool,
-    /// Replay began at a snapshot of this size, which the journal confirms.
-    pub from_snapshot: Option<u64>,
-    /// The last frame was torn and is dropped; nobody was answered from it.
-    pub torn: bool,
-    /// Bytes copied from the end of the last segment into a new one.
-    pub tail_bytes: u64,
-}
-
-/// How much the state holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Licenses.
-    pub licenses: usize,
-    /// Grants.
-    pub grants: usize,
-    /// Holders.
-    pub holders: usize,
-    /// Documents.
-    pub documents: usize,
-    /// Live idempotency keys.
-    pub idempotency: usize,
-}
-
-/// How the ledger is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// Below the reserve: commands are refused as full.
-    pub journal_full: bool,
-    /// Why the ledger has stopped, if it has.
-    pub stopped: Option<String>,
-    /// Commands waiting.
-    pub queue: usize,
-    /// How many may wait; more are refused as overloaded.
-    pub queue_capacity: usize,
-    /// Durable entries that the restart image does not hold yet; 0 without an image.
-    pub image_lag: u64,
-    /// Closed segments that the scrub found damaged or gone.
-    pub damaged_segments: usize,
-    /// Tiles that the scrub found damaged and could not mend: what is served of them is wrong.
-    pub damaged_tiles: usize,
-    /// What is derived and does not keep up: a write failed and is tried again, or its thread has ended.
-    pub failing: Vec<Derived>,
-}
-
-/// What is derived from the journal behind the answers, each by a thread of its own. Nothing is decided by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Derived {
-    /// The public log: tiles, entry bundles and published checkpoint stand still.
-    Tiles,
-    /// The restart image and the snapshots: the next start replays more.
-    Image,
-    /// The index roots: traces have no proof of their end.
-    Index,
-    /// The reading again of closed segments and tiles: damage goes unnoticed.
-    Scrub,
-}
-
-impl Derived {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Tiles, Self::Image, Self::Index, Self::Scrub];
-
-    /// Its name in metrics and in the health's text.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tiles => "tiles",
-            Self::Image => "image",
-            Self::Index => "index",
-            Self::Scrub => "scrub",
-        }
-    }
-}
-
-/// Which of the derived do not keep up. Set by their own threads.
-pub(crate) struct Failing([AtomicBool; Derived::ALL.len()]);
-
-impl Failing {
-    pub(crate) fn new() -> Self {
-        let failing = Self(Default::default());
-        Derived::ALL.into_iter().for_each(|what| failing.set(what, false));
-        failing
-    }
-
-    pub(crate) fn set(&self, what: Derived, fails: bool) {
-        self.0[what as usize].store(fails, Ordering::Release);
-        metrics::gauge!("miaoxiang_derived_failing", "what" => what.name()).set(f64::from(u8::from(fails)));
-    }
-
-    fn list(&self) -> Vec<Derived> {
-        let fails = |what: &Derived| self.0[*what as usize].load(Ordering::Acquire);
-        Derived::ALL.into_iter().filter(fails).collect()
-    }
-}
-
-/// The end of all answering.
-pub(crate) struct Stop {
-    stopped: AtomicBool,
-    /// The sequencer takes nothing any more: what is queued from now on is never answered.
-    ended: AtomicBool,
-    cause: Mutex<Option<String>>,
-    on_fatal: fn(&str),
-}
-
-impl Stop {
-    pub(crate) fn new(on_fatal: fn(&str)) -> Self {
-        Self {
-            stopped: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            cause: Mutex::new(None),
-            on_fatal,
-        }
-    }
-
-    /// Said by the sequencer before it empties the queue for the last time.
-    pub(crate) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
-    }
-
-    /// Stops the ledger; only the first cause counts.
-    pub(crate) fn fatal(&self, cause: &str) {
-        {
-            let mut known = self.cause.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.is_some() {
-                return;
-            }
-            *known = Some(cause.to_owned());
-            self.stopped.store(true, Ordering::Release);
-        }
-        (self.on_fatal)(cause);
-    }
-
-    pub(crate) fn cause(&self) -> Option<String> {
-        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// A handle on the ledger; clones share it. Dropping the last one drains and seals in the background; use
 /// [`Ledger::close`] to wait for that.
@@ -537,10 +89,13 @@ impl Ledger {
     /// # Errors
     /// See [`OpenError`].
     #[cfg(feature = "sim")]
-    pub fn open_by_hand(options: Options, keys: LedgerKeys) -> Result<(Self, crate::ByHand), OpenError> {
+    pub fn open_by_hand(
+        options: Options,
+        keys: LedgerKeys,
+    ) -> Result<(Self, crate::sequencer::ByHand), OpenError> {
         let mut by_hand = None;
         let (ledger, _) = Self::open_from(options, keys, Start::Image, &|_| {}, |sequencer, _| {
-            by_hand = Some(crate::ByHand::new(sequencer));
+            by_hand = Some(crate::sequencer::ByHand::new(sequencer));
             Ok(None)
         })?;
         Ok((ledger, by_hand.ok_or(OpenError::Options("the sequencer was not started"))?))
@@ -601,7 +156,7 @@ impl Ledger {
         let task = KeeperTask {
             keeper: Arc::clone(&keeper),
             disk: Arc::clone(&disk),
-            folder: recovery::journal_folder(&options.folder),
+            folder: journal_folder(&options.folder),
             segment_bytes: options.segment_bytes,
             reserve_percent: options.reserve_percent,
             reserve_segments: options.reserve_segments,
@@ -757,7 +312,7 @@ impl Ledger {
         let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
         match self.0.sender.try_send(Message::Commit(submission)) {
             // What was queued before the end is answered or dropped by the sequencer, what comes later by nobody.
-            Ok(()) if self.0.stop.ended.load(Ordering::SeqCst) => Err(Refused::Stopped),
+            Ok(()) if self.0.stop.has_ended() => Err(Refused::Stopped),
             Ok(()) => Ok(reply),
             Err(TrySendError::Full(_)) => Err(Refused::Overloaded),
             Err(TrySendError::Disconnected(_)) => Err(Refused::Stopped),
@@ -1087,47 +642,9 @@ impl Drop for Inner {
     }
 }
 
-/// What rests on no fact and counts nothing.
-pub(crate) fn unconditional(prepared: Prepared) -> Command {
-    Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false }
-}
-
 /// Starts the sequencer's thread.
 fn in_thread(sequencer: Sequencer, stop: &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError> {
     spawn("sequencer", guarded(stop, "sequencer", move || sequencer.run())).map(Some)
-}
-
-fn spawn(name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(OpenError::io("starting a thread"))
-}
-
-/// A panic in a thread that the journal depends on stops the ledger as a failed write does.
-fn guarded<F: FnOnce()>(stop: &Arc<Stop>, name: &'static str, run: F) -> impl FnOnce() + use<F> {
-    let stop = Arc::clone(stop);
-    move || {
-        if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            stop.fatal(&format!("the {name} thread panicked"));
-        }
-    }
-}
-
-/// Lets whoever answers take the processor from this thread as soon as it is woken, not at the end of a time slice of
-/// milliseconds.
-pub(crate) fn give_way() {
-    // On Linux this is of this thread alone. Where it may not be lowered only latency suffers.
-    let _ = rustix::process::nice(BEHIND_NICE);
-}
-
-/// A panic in a thread that only derives costs what it derives, and is told.
-fn noticed<F: FnOnce()>(failing: &Arc<Failing>, what: Derived, run: F) -> impl FnOnce() + use<F> {
-    let failing = Arc::clone(failing);
-    move || {
-        give_way();
-        if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            tracing::error!("the {} thread panicked: what it derives stands still", what.name());
-            failing.set(what, true);
-        }
-    }
 }
 
 /// What a rebuild made.

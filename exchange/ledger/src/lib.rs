@@ -17,28 +17,42 @@
 
 mod archive;
 mod clock;
+mod command;
 mod copy;
 mod crypt;
+mod current;
+mod cursor;
 mod disk;
 mod entry;
 mod epoch;
+mod error;
 #[cfg(debug_assertions)]
 mod failpoint;
+mod feed;
+mod folder;
 mod followers;
 mod frame;
 mod guard;
+mod health;
 mod image;
 mod index;
+mod keys;
+mod leaf;
 mod ledger;
+mod meta;
+mod names;
+mod options;
 mod recovery;
 mod scrub;
 mod segment;
 mod sequencer;
+mod signer;
 mod snapshot;
 mod state;
 mod store;
 mod subjects;
 mod tally;
+mod thread;
 mod tiles;
 mod verify;
 
@@ -50,49 +64,22 @@ pub use sequencer::ByHand;
 pub mod record;
 
 pub use archive::{Archived, archive};
+pub use command::{Command, Committed, Outcome, Prepared, Refused};
 pub use copy::{Copied, copy_journal};
-pub use crypt::{HolderKey, KeyedHash, LedgerKeys, PreparedHolder, ReadError};
+pub use crypt::{HolderKey, KeyedHash, PreparedHolder};
+pub use disk::{Room, Space};
 pub use entry::OpenedEntry;
-pub use epoch::{EpochFile, EpochFiles, EpochsInMemory, RotateError, first_epoch};
+pub use epoch::{EpochsInMemory, RotateError, first_epoch};
+pub use error::{OpenError, ReadError};
+pub use health::{Derived, Health};
 pub use image::check_store;
 pub use index::{HolderProof, IndexRoot};
-pub use ledger::{
-    Counts, Derived, Health, Hooks, Ledger, OpenError, Opened, Options, RebuildFrom, Rebuilt, Room, Space,
-    rebuild,
-};
-pub use sequencer::{Command, Committed, Outcome, Prepared, Refused};
-pub use state::{Bound, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
+pub use keys::{EpochFile, EpochFiles, LedgerKeys};
+pub use ledger::{Ledger, RebuildFrom, Rebuilt, rebuild};
+pub use names::{Hash, Key, Label, Position};
+pub use options::{Hooks, Options};
+pub use recovery::Opened;
+pub use state::{Bound, Counts, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
 pub use store::{Engine, StoreError};
 pub use subjects::Subjects;
-pub use verifier::Hash;
 pub use verify::{Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, first_leaf, verify_log};
-
-/// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
-pub type Key = [u8; 16];
-
-/// A holder's random label.
-pub type Label = [u8; 16];
-
-/// A place in the journal: segment number × 2³² + offset in the file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Position(pub u64);
-
-impl Position {
-    /// No place: every segment begins with its header, so nothing stands at offset 0 of segment 0.
-    pub const NONE: Self = Self(0);
-
-    /// The place at `offset` of a segment.
-    pub const fn new(segment: u32, offset: u32) -> Self {
-        Self(((segment as u64) << 32) | offset as u64)
-    }
-
-    /// The segment's number.
-    pub const fn segment(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// The offset in the segment's file.
-    pub const fn offset(self) -> u32 {
-        self.0 as u32
-    }
-}

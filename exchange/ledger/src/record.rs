@@ -1,7 +1,7 @@
 //! Journal records as owned values: `StateRecord` (`schemas/fbs/journal.fbs`), the completion and the plaintext of a
 //! frame's state part (section 6 of the formats). One place reads and writes each of them.
 
-use crate::{Hash, Key, Label};
+use crate::names::{Hash, Key, Label};
 use flatbuffers::{FlatBufferBuilder, Vector, VerifierOptions, WIPOffset};
 use schemas::journal as fb;
 use std::cell::RefCell;

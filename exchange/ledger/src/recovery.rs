@@ -6,25 +6,33 @@
 //! copy is synced before anything is answered, so that nothing rests on such pages.
 
 use crate::{
-    Hash, LedgerKeys, Options, Position, clock,
-    crypt::{Crypt, KeyedHash, day_of},
+    clock,
+    crypt::{Crypt, day_of},
+    current::Current,
+    cursor::{Cursor, Mark},
     disk::{self, Disk, Lock, RealDisk},
     epoch,
+    error::OpenError,
+    folder::{lock, lock_path, snapshots_folder, store_folder, tiles_folder},
     frame::{self, Frame, Kind},
-    guard::{self, Guard, Mark},
-    image::{self, Image, Loaded, Meta},
+    guard::{self, Guard},
+    image::{self, Image, Loaded},
     index::Grown,
-    ledger::{OpenError, Opened},
+    keys::LedgerKeys,
+    leaf::{kind_of_leaf, leaf_of, organisation, stamp},
+    meta::Meta,
+    names::{Hash, Position},
+    options::Options,
     record::{Completion, EntryPlain, Record, StateDigest},
     segment::{self, Folders, Header, SEGMENT_HEADER_BYTES},
-    sequencer::{Current, Cursor, LogSigner, build_seal, kind_of_leaf, leaf_of, organisation, stamp},
+    signer::{LogSigner, build_seal, signer},
     snapshot,
     state::{Applied, Slot, State},
     store::{self, StoreError},
     tally::{Comparison, Tally},
     tiles::{self, Tiles},
 };
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{ED25519, UnparsedPublicKey};
 use rustc_hash::FxHashSet;
 use std::{
     fs,
@@ -34,56 +42,10 @@ use std::{
 use verifier::{
     checkpoint::Checkpoint,
     leaf::LeafKind,
-    merkle::{Frontier, leaf_hash},
+    merkle::leaf_hash,
     note::{SignedNote, VerifierKey},
 };
 use zeroize::Zeroizing;
-
-pub(crate) fn journal_folder(data: &Path) -> PathBuf {
-    data.join("journal")
-}
-
-pub(crate) fn tiles_folder(data: &Path) -> PathBuf {
-    data.join("tiles")
-}
-
-pub(crate) fn store_folder(data: &Path) -> PathBuf {
-    data.join("store")
-}
-
-pub(crate) fn snapshots_folder(data: &Path) -> PathBuf {
-    data.join("snapshots")
-}
-
-fn lock_path(journal: &Path) -> PathBuf {
-    journal.join("lock")
-}
-
-/// Takes the journal's lock.
-pub(crate) fn lock(disk: &dyn Disk, data: &Path) -> Result<Lock, OpenError> {
-    let folder = journal_folder(data);
-    disk.make_folder(&folder).map_err(OpenError::io("making the journal's folder"))?;
-    let lock = disk.lock(&lock_path(&folder)).map_err(OpenError::io("locking the journal"))?;
-    lock.ok_or(OpenError::Locked)
-}
-
-/// Whether a gateway has the journal open now.
-pub(crate) fn is_served(data: &Path) -> bool {
-    let Ok(file) = fs::File::open(lock_path(&journal_folder(data))) else { return false };
-    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
-    matches!(locked, Err(rustix::io::Errno::WOULDBLOCK))
-}
-
-pub(crate) fn signer(options: &Options, keys: &LedgerKeys) -> Result<LogSigner, OpenError> {
-    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&keys.log_pkcs8)
-        .map_err(|_| OpenError::Keys("the log's key is not an Ed25519 key in PKCS#8"))?;
-    let public: &[u8; 32] =
-        pair.public_key().as_ref().try_into().expect("an Ed25519 public key has 32 bytes");
-    let key = VerifierKey::ed25519(&options.origin, public)
-        .map_err(|_| OpenError::Keys("the origin cannot be a key name"))?;
-    let index_check = KeyedHash::new(&keys.index).check(&options.origin);
-    Ok(LogSigner { pair, key, index_check })
-}
 
 /// Everything a ledger starts with.
 pub(crate) struct Recovered {
@@ -105,6 +67,23 @@ pub(crate) struct Recovered {
     /// Values that replay changed and the image does not have.
     pub(crate) slots: FxHashSet<Slot>,
     pub(crate) opened: Opened,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// Entries in the log.
+    pub size: u64,
+    /// Entries replayed.
+    pub replayed: u64,
+    /// Replay began at a restart image.
+    pub from_image: bool,
+    /// Replay began at a snapshot of this size, which the journal confirms.
+    pub from_snapshot: Option<u64>,
+    /// The last frame was torn and is dropped; nobody was answered from it.
+    pub torn: bool,
+    /// Bytes copied from the end of the last segment into a new one.
+    pub tail_bytes: u64,
 }
 
 /// What a start begins with, if it can.
@@ -765,13 +744,6 @@ pub(crate) fn apply_frame(
         }
         Ok(())
     })
-}
-
-impl Cursor {
-    /// Before the first frame.
-    pub(crate) fn start() -> Self {
-        Self { frame: 0, previous: [0; 32], position: Position::NONE, frontier: Frontier::new(), time_ms: 0 }
-    }
 }
 
 /// A segment that frames were written to.

@@ -8,7 +8,8 @@
 //! journal; together they must then lead to the published root.
 
 use crate::{
-    ReadError, disk,
+    disk,
+    error::ReadError,
     frame::{self, Frame},
     segment::{self, Folders, Reader, SEGMENT_HEADER_BYTES},
     tiles::{self, Tiles},

@@ -2,12 +2,14 @@
 //! and watches the free space (section 6).
 
 use crate::{
-    Hash, Position,
-    crypt::ReadError,
-    disk::{self, Disk, DiskFile, Lock, Stat},
+    disk::{self, Disk, DiskFile, Lock, Room, Stat, open_files},
+    error::ReadError,
+    folder::journal_folder,
     frame::Frame,
-    ledger::{Hooks, Options, Room, Stop, give_way},
-    recovery,
+    health::Stop,
+    names::{Hash, Position},
+    options::{Hooks, Options},
+    thread::give_way,
 };
 use dashmap::DashMap;
 use std::{
@@ -119,7 +121,7 @@ pub(crate) struct Folders {
 
 impl Folders {
     pub(crate) fn new(disk: Arc<dyn Disk>, options: &Options) -> Self {
-        Self { disk, journal: recovery::journal_folder(&options.folder), archive: options.archive.clone() }
+        Self { disk, journal: journal_folder(&options.folder), archive: options.archive.clone() }
     }
 
     /// Opens a segment for reading, wherever it is now.
@@ -231,12 +233,6 @@ pub(crate) fn remove_temporary(disk: &dyn Disk, folder: &Path) -> io::Result<()>
 pub(crate) fn is_archived(disk: &dyn Disk, path: &Path) -> bool {
     let is_segment = path.extension().is_some_and(|kind| kind == "mxj");
     is_segment && disk.stat(path).is_err() && disk.stat(&path.with_extension("mxa")).is_ok()
-}
-
-/// How many files a cache may keep open: `most`, or its share of what the process may open.
-pub(crate) fn open_files(most: u64) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(most.min(limit / 16)).unwrap_or(usize::MAX).max(16)
 }
 
 /// Whether an operation failed because the process or the machine has no descriptor left: it passes.
@@ -793,7 +789,7 @@ impl KeeperTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{disk::RealDisk, ledger::Space};
+    use crate::disk::{RealDisk, Space};
     use std::{fs, sync::atomic::AtomicU32};
     use tempfile::TempDir;
 

@@ -7,25 +7,29 @@
 //! again is answered after the group too, so that its next decision sees what got in its way.
 
 use crate::{
-    Hash, Key, Label, Position,
     clock::Clock,
+    command::{Command, Committed, Outcome, Prepared, Refused},
     crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of},
-    disk::{DiskFile, Lock},
+    current::Current,
+    cursor::{Cursor, Mark},
+    disk::Lock,
     followers::{Followed, Followers},
-    frame::{self, ENTRY_BYTES, Frame, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
-    guard::{Mark, Released},
-    ledger::{Hooks, Stop},
+    frame::{self, ENTRY_BYTES, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
+    guard::Released,
+    health::Stop,
+    leaf::{leaf_of, organisation},
+    names::{Hash, Key, Label, Position},
+    options::Hooks,
     record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
-    segment::{self, Keeper, NoSegment, SEGMENT_HEADER_BYTES},
+    segment::{Keeper, NoSegment, SEGMENT_HEADER_BYTES},
+    signer::{LogSigner, build_seal},
     state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
     subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ring::signature::Ed25519KeyPair;
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     collections::HashSet,
-    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -36,11 +40,10 @@ use tokio::sync::oneshot;
 use verifier::{
     checkpoint::Checkpoint,
     leaf::{
-        HolderLink, LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open,
-        commitment, inner_commitment_of, leaf_bytes, statement_leaf,
+        HolderLink, LEAF_BYTES, LeafKind, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open, commitment,
+        inner_commitment_of, leaf_bytes, statement_leaf,
     },
     merkle::{Frontier, GroupTree, leaf_hash},
-    note::VerifierKey,
     proof::TlogProof,
 };
 
@@ -51,7 +54,6 @@ const MOST_YIELDS: usize = 4;
 /// Salt and inner salt.
 const SALTS_BYTES: usize = 64;
 /// Where organisation and subject digest stand in an encoded `open`.
-const OPEN_ORGANISATION_OFFSET: usize = 24;
 const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
 /// The length of an entry's subject parts in a frame.
 const SUBJECTS_LENGTH_BYTES: usize = 4;
@@ -59,84 +61,6 @@ const SUBJECTS_LENGTH_BYTES: usize = 4;
 const MAX_PARTS: usize = MAX_LINKS;
 /// Longest statement of a leaf that is no entry.
 const MAX_STATEMENT_BYTES: usize = 1024;
-
-/// A decision, ready to be committed.
-pub struct Command {
-    /// What is committed if every fact still holds and no counter is spent.
-    pub permit_or_denial: Prepared,
-    /// Every fact the decision was made on, with the version that was read; version 0 is absent.
-    pub reads: Vec<(Fact, u32)>,
-    /// Last moment (ms since 1970) at which all those facts hold; `u64::MAX` when none ends.
-    pub ends_at_ms: u64,
-    /// Whether the answer wants an inclusion proof in the group's own checkpoint.
-    pub inline_proof: bool,
-}
-
-/// One entry, complete but for what only the sequencer knows.
-pub struct Prepared {
-    /// What its leaf stands for; every decision is an entry.
-    pub kind: LeafKind,
-    /// The encoded `open` with index and time zero; the public statement of a leaf that is no entry.
-    pub open: Vec<u8>,
-    /// What replay needs of it.
-    pub record: Record,
-    /// What each holder concerned is told, as a salted digest ([`verifier::leaf::told_digest`]), in the record's
-    /// order; zeros for nothing.
-    pub told: Vec<Hash>,
-    /// Sealed subject parts, whose digest stands in `open`; see [`crate::Ledger::seal_subject`].
-    pub subjects: Subjects,
-}
-
-/// What became of a command.
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "almost every outcome is a commit")]
-pub enum Outcome {
-    /// It is durable.
-    Committed(Committed),
-    /// A fact changed or ended since it was read, another command bound the idempotency key, or a counter is spent that was
-    /// not when it was looked at: decide again. The state shows by now what got in the way.
-    Changed,
-}
-
-/// A durable entry: what the receipt is made of. Only the ledger makes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Committed {
-    /// Index in the log.
-    pub index: u64,
-    /// Journal time, ms since 1970.
-    pub time_ms: u64,
-    /// Hash of the leaf.
-    pub leaf_hash: Hash,
-    /// The completed `open`.
-    pub open: Vec<u8>,
-    /// Salt of the commitment.
-    pub salt: Hash,
-    /// Commitment to what only insiders know.
-    pub c: Hash,
-    /// Proof in the group's own checkpoint, its extra line opening the leaf, when asked for.
-    pub proof: Option<TlogProof>,
-}
-
-/// Why nothing was committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// The journal is below its reserve; it recovers by itself when there is room.
-    #[error("the journal is full")]
-    Full,
-    /// The queue is full.
-    #[error("the queue is full")]
-    Overloaded,
-    /// The ledger has stopped; it answers nothing any more.
-    #[error("the ledger has stopped")]
-    Stopped,
-    /// The log was closed; it takes no entry any more.
-    #[error("the log is closed")]
-    Closed,
-    /// The caller prepared something that is no entry: a fault of the program, nothing is written.
-    #[error("the command is malformed: {0}")]
-    Malformed(&'static str),
-}
 
 /// A prepared entry whose form is checked.
 struct Admitted {
@@ -360,69 +284,6 @@ struct Member {
     leaf_hash: Hash,
 }
 
-/// Where the journal goes on: the state right after a frame. Kept by the restart image for the last seal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Cursor {
-    /// Number of the next frame.
-    pub(crate) frame: u64,
-    /// Hash of the frame before it.
-    pub(crate) previous: Hash,
-    /// Where the next frame begins, unless it begins a segment of its own.
-    pub(crate) position: Position,
-    /// The tree after the frame before it.
-    pub(crate) frontier: Frontier,
-    /// Journal time of the frame before it.
-    pub(crate) time_ms: u64,
-}
-
-impl Cursor {
-    /// What the guard is told.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { frames: self.frame, size: self.frontier.size(), root: self.frontier.root() }
-    }
-}
-
-/// The segment that frames are appended to.
-pub(crate) struct Current {
-    pub(crate) number: u32,
-    pub(crate) file: Arc<dyn DiskFile>,
-    /// Where the next frame begins.
-    pub(crate) offset: u64,
-    pub(crate) bytes: u64,
-}
-
-impl Current {
-    /// Writes a frame and makes it durable.
-    fn append(&self, frame: &[u8]) -> io::Result<()> {
-        #[cfg(debug_assertions)]
-        if crate::failpoint::leaves_unwritten() {
-            return Ok(());
-        }
-        let written = self
-            .file
-            .write_all_at(frame, self.offset)
-            .and_then(|()| self.file.sync())
-            .and_then(|()| self.still_there());
-        #[cfg(debug_assertions)]
-        if crate::failpoint::ignores_write_error() {
-            return Ok(());
-        }
-        written
-    }
-
-    /// A segment that is deleted or cut while it is written keeps nothing, whatever its sync says.
-    fn still_there(&self) -> io::Result<()> {
-        let stat = self.file.stat()?;
-        match (stat.links, stat.len) {
-            (0, _) => Err(io::Error::other("the segment was deleted while the journal is open")),
-            (_, len) if len < self.bytes => {
-                Err(io::Error::other("the segment was truncated while the journal is open"))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 /// Everything the sequencer thread owns.
 pub(crate) struct Sequencer {
     pub(crate) receiver: Receiver<Message>,
@@ -483,46 +344,6 @@ impl ByHand {
     pub fn end(self) {
         self.sequencer.end();
     }
-}
-
-/// The log's key with the name it signs under, and what tells the index key.
-pub(crate) struct LogSigner {
-    pub(crate) pair: Ed25519KeyPair,
-    pub(crate) key: VerifierKey,
-    pub(crate) index_check: u64,
-}
-
-impl LogSigner {
-    pub(crate) fn segment_header(&self, number: u32, first_frame: u64) -> [u8; SEGMENT_HEADER_BYTES] {
-        segment::header(number, first_frame, self.key.name(), self.index_check)
-    }
-
-    pub(crate) fn sign(&self, size: u64, root: Hash) -> (Checkpoint, [u8; 64]) {
-        let checkpoint = Checkpoint { origin: self.key.name().to_owned(), size, root };
-        let signature = self.pair.sign(checkpoint.text().as_bytes());
-        let signature = signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes");
-        (checkpoint, signature)
-    }
-}
-
-/// Builds a seal frame after `cursor` and moves the cursor behind it, except for its position.
-pub(crate) fn build_seal(cursor: &mut Cursor, signer: &LogSigner) -> Vec<u8> {
-    let head = frame::Head {
-        kind: frame::Kind::Seal,
-        count: 0,
-        first_index: cursor.frontier.size(),
-        number: cursor.frame,
-        time_ms: cursor.time_ms,
-        previous: cursor.previous,
-        day: day_of(cursor.time_ms),
-    };
-    let mut bytes = Vec::with_capacity(SEAL_BYTES);
-    head.write(&mut bytes);
-    let (checkpoint, signature) = signer.sign(cursor.frontier.size(), cursor.frontier.root());
-    frame::finish(&mut bytes, 0, checkpoint.size, &checkpoint.root, &signature);
-    cursor.frame += 1;
-    cursor.previous = verifier::sha256(&[&bytes]);
-    bytes
 }
 
 /// The ledger cannot go on; the reason is already with [`Stop`].
@@ -1159,65 +980,4 @@ fn is_intact(
             && leaf_of(member.kind(), &entry).is_some_and(|made| made == leaf)
             && leaf_hash(leaf) == member.leaf_hash
     }) && plain.is_empty()
-}
-
-/// The leaf of a kind that the parts of an entry make; `None` when the completion is malformed.
-pub(crate) fn leaf_of(kind: LeafKind, entry: &EntryPlain<'_>) -> Option<[u8; LEAF_BYTES]> {
-    if kind != LeafKind::Entry {
-        return Some(statement_leaf(kind, entry.open));
-    }
-    let c = inner_commitment_of(entry.inner_salt, entry.record, entry.completion)?;
-    Some(leaf_bytes(kind, &commitment(entry.salt, entry.open, &c)))
-}
-
-/// The kind that a leaf says it is of.
-pub(crate) fn kind_of_leaf(leaf: &[u8; LEAF_BYTES]) -> Option<LeafKind> {
-    LeafKind::from_number(leaf[1])
-}
-
-/// The organisation in an encoded `open`; zeros when there is none.
-pub(crate) fn organisation(kind: LeafKind, open: &[u8]) -> [u8; 18] {
-    const _: () = assert!(OPEN_ORGANISATION_OFFSET + 18 <= OPEN_FIXED_BYTES);
-    if kind != LeafKind::Entry {
-        return [0; 18];
-    }
-    open.get(OPEN_ORGANISATION_OFFSET..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default()
-}
-
-/// Index and time in an encoded `open`; `None` when it is too short to hold them.
-pub(crate) fn stamp(open: &[u8]) -> Option<(u64, u64)> {
-    let number = |at: usize| open.get(at..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-    Some((number(OPEN_INDEX_OFFSET)?, number(OPEN_TIME_OFFSET)?))
-}
-
-/// An entry as its frame tells it, once more.
-pub(crate) fn committed_again(
-    frame: &Frame<'_>,
-    plaintext: &[u8],
-    index: u64,
-) -> Result<Committed, crate::ReadError> {
-    const MALFORMED: crate::ReadError = crate::ReadError::Malformed("entry");
-    let at = index.checked_sub(frame.head.first_index).ok_or(MALFORMED)?;
-    if at >= u64::from(frame.head.count) {
-        return Err(MALFORMED);
-    }
-    let mut rest = plaintext;
-    let mut entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
-    for _ in 0..at {
-        entry = EntryPlain::read(&mut rest).map_err(|_| MALFORMED)?;
-    }
-    let leaf = leaf_of(LeafKind::Entry, &entry).ok_or(MALFORMED)?;
-    if frame.leaves().nth(at as usize) != Some(&leaf) {
-        return Err(MALFORMED);
-    }
-    let open = Open::parse(entry.open).map_err(|_| MALFORMED)?;
-    Ok(Committed {
-        index,
-        time_ms: open.time_ms,
-        leaf_hash: leaf_hash(&leaf),
-        open: entry.open.to_vec(),
-        salt: *entry.salt,
-        c: inner_commitment_of(entry.inner_salt, entry.record, entry.completion).ok_or(MALFORMED)?,
-        proof: None,
-    })
 }

@@ -5,22 +5,29 @@
 //! decided by one seed. The journal is the product's own code; only its threads are replaced by calls.
 
 use crate::{
-    Command, Committed, EpochFile, EpochFiles, Hash, LedgerKeys, OpenError, Options, Outcome, Position,
-    Prepared, PreparedHolder, ReadError, Refused, RotateError, State,
     clock::Clock,
-    crypt::{Crypt, HolderKey},
-    disk::{self, Disk, DiskFile, Lock, Stat},
-    epoch::{self, Rotation},
+    command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
+    crypt::{Crypt, HolderKey, PreparedHolder},
+    cursor::Cursor,
+    disk::{self, Disk, DiskFile, Lock, Space, Stat},
+    entry::committed_again,
+    epoch::{self, RotateError, Rotation},
+    error::{OpenError, ReadError},
+    feed::Feed,
+    folder::{self, lock},
     followers::Followers,
     frame::Frame,
     guard::{Guard, Released},
-    image::Feed,
-    ledger::{Failing, Hooks, Space, Stop, unconditional},
+    health::{Failing, Stop},
+    keys::{EpochFile, EpochFiles, LedgerKeys},
+    names::{Hash, Key, Position},
+    options::{Hooks, Options},
     record::Record,
-    recovery::{self, Changes, Found, Reading, apply_frame},
+    recovery::{Changes, Found, Reading, apply_frame},
     segment::{Folders, Keeper, KeeperTask, Reader},
-    sequencer::{Cursor, Sequencer, Submission, committed_again},
-    state::Bound,
+    sequencer::{Reply, Sequencer, Submission},
+    signer::signer,
+    state::{Bound, State},
 };
 use crossbeam_channel::bounded;
 use std::{
@@ -697,7 +704,7 @@ impl EpochFiles for SimEpochs {
 
 /// Where the journal's files are on the disk.
 pub fn journal_folder() -> PathBuf {
-    recovery::journal_folder(Path::new(FOLDER))
+    folder::journal_folder(Path::new(FOLDER))
 }
 
 /// A journal without threads: what they would do is done when it is called for.
@@ -734,7 +741,7 @@ pub struct Verified {
 /// Like [`crate::verify_log`].
 pub fn verify(disk: &SimDisk, settings: &Settings, keys: &LedgerKeys) -> Result<Verified, OpenError> {
     let options = settings.options();
-    let signer = recovery::signer(&options, keys)?;
+    let signer = signer(&options, keys)?;
     let crypt = Arc::new(Crypt::new(&options.origin, keys));
     let state = State::new(Arc::clone(&crypt), options.idempotency_per_organisation);
     let folders = Folders::new(Arc::new(disk.clone()), &options);
@@ -756,8 +763,8 @@ impl Journal {
     pub fn open(disk: &SimDisk, settings: &Settings, keys: &LedgerKeys) -> Result<Self, OpenError> {
         let options = settings.options();
         let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-        let signer = recovery::signer(&options, keys)?;
-        let lock = recovery::lock(&*disk, &options.folder)?;
+        let signer = signer(&options, keys)?;
+        let lock = lock(&*disk, &options.folder)?;
         let folders = Folders::new(Arc::clone(&disk), &options);
         let found = Found::look(folders.clone(), &signer, None, Reading::Start)?;
         let crypt = Arc::new(Crypt::new(&options.origin, keys));
@@ -784,7 +791,7 @@ impl Journal {
         for file in found.files() {
             keeper.watch_over(&*disk, file).map_err(OpenError::io("looking at the journal's files"))?;
         }
-        let folder = recovery::journal_folder(&options.folder);
+        let folder = folder::journal_folder(&options.folder);
         let task = KeeperTask {
             keeper: Arc::clone(&keeper),
             disk: Arc::clone(&disk),
@@ -862,7 +869,7 @@ impl Journal {
             }
         }
         self.unsealed |= self.sequencer.commit_by_hand(group);
-        let answer = |reply: Result<crate::sequencer::Reply, Refused>| reply?.settled();
+        let answer = |reply: Result<Reply, Refused>| reply?.settled();
         replies.into_iter().map(answer).collect()
     }
 
@@ -941,7 +948,7 @@ impl Journal {
     }
 
     /// Like [`crate::Ledger::new_holder`].
-    pub fn new_holder(&self, key: crate::Key) -> PreparedHolder {
+    pub fn new_holder(&self, key: Key) -> PreparedHolder {
         self.crypt.new_holder(key)
     }
 

@@ -5,8 +5,8 @@
 //! or a whole file that the journal does not confirm, which is passed over.
 
 use crate::{
-    Hash,
-    image::{Meta, TakeValue},
+    meta::{Meta, TakeValue},
+    names::Hash,
     state::{Digest, Slot, State},
     store::StoreError,
 };

@@ -5,11 +5,11 @@
 //! the group's answers, so no reader sees what could still be lost, and every caller sees its own writes.
 
 use crate::{
-    Counts, Hash, Key, Label, Position,
     crypt::{Crypt, HolderKey},
-    epoch::FIRST_EPOCH,
+    cursor::Cursor,
+    keys::FIRST_EPOCH,
+    names::{Hash, Key, Label, Position},
     record::{Completion, NO_BODY_PART, Record},
-    sequencer::Cursor,
 };
 use dashmap::DashMap;
 use rustc_hash::FxBuildHasher;
@@ -345,6 +345,21 @@ impl Order {
         self.all.insert(bound.index, key);
         self.organisations.entry(bound.organisation).or_default().insert(bound.index);
     }
+}
+
+/// How much the state holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Licenses.
+    pub licenses: usize,
+    /// Grants.
+    pub grants: usize,
+    /// Holders.
+    pub holders: usize,
+    /// Documents.
+    pub documents: usize,
+    /// Live idempotency keys.
+    pub idempotency: usize,
 }
 
 /// What [`State::apply`] takes beside the record: everything about the entry that the journal decides.

@@ -2,6 +2,7 @@
 //! changed by configuration and none is trusted. Nothing here is ever read to decide or acknowledged on; an engine
 //! that fails, panics or lies costs a replay.
 
+use crate::disk::open_files;
 use std::{
     collections::BTreeMap,
     fs, io,
@@ -175,7 +176,7 @@ impl Fjall {
             .cache_size(CACHE_BYTES)
             .max_journaling_size(FJALL_JOURNAL_BYTES)
             .worker_threads(1)
-            .max_cached_files(Some(crate::segment::open_files(FJALL_OPEN_FILES)))
+            .max_cached_files(Some(open_files(FJALL_OPEN_FILES)))
             .open()?;
         let pairs = database.keyspace(FJALL_KEYSPACE, fjall::KeyspaceCreateOptions::default)?;
         Ok(Self { database, pairs })

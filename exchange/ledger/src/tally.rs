@@ -1,7 +1,9 @@
 //! Compares the digests that the journal logged with the state that its entries make.
 
 use crate::{
-    image::{Image, Meta},
+    image::Image,
+    meta::Meta,
+    names::Hash,
     record::StateDigest,
     state::{Digest, Slot, State, Term},
     store::StoreError,
@@ -99,7 +101,7 @@ impl<'a> Tally<'a> {
     }
 
     /// The digest at a seal that is not forgotten.
-    pub(crate) fn at(&self, size: u64) -> Result<Option<crate::Hash>, StoreError> {
+    pub(crate) fn at(&self, size: u64) -> Result<Option<Hash>, StoreError> {
         let Ok(at) = self.seals.binary_search_by_key(&size, |seal| seal.size) else { return Ok(None) };
         let Seal { mut digest, changed, .. } = self.seals[at];
         if let Some(base) = self.base {

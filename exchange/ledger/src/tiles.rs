@@ -4,8 +4,10 @@
 //! slices.
 
 use crate::{
-    Hash, ReadError,
-    ledger::{Derived, Failing, Hooks},
+    error::ReadError,
+    health::{Derived, Failing},
+    names::Hash,
+    options::Hooks,
     segment::Reader,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};

@@ -1,20 +1,21 @@
 //! Checking a journal from the outside, without its lock and without changing it.
 
 use crate::{
-    Hash, LedgerKeys, Options,
     crypt::Crypt,
+    cursor::Cursor,
     disk::RealDisk,
+    error::OpenError,
+    folder::{is_served, lock, snapshots_folder, store_folder, tiles_folder},
     frame::Kind,
     image::{Image, Loaded},
     index::Recount,
-    ledger::OpenError,
+    keys::LedgerKeys,
+    names::Hash,
+    options::Options,
     record::{Record, StateDigest},
-    recovery::{
-        Changes, Found, Reading, apply_frame, is_served, lock, opened_entries, published, signer,
-        snapshots_folder, store_folder, tiles_folder,
-    },
+    recovery::{Changes, Found, Reading, apply_frame, opened_entries, published},
     segment::Folders,
-    sequencer::{Cursor, LogSigner},
+    signer::{LogSigner, signer},
     snapshot,
     state::State,
     store::StoreError,
