@@ -3,7 +3,7 @@
 //!
 //! `BLESS=1 cargo test -p exchange --test golden` writes the file anew.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
