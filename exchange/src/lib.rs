@@ -29,6 +29,8 @@ mod lists;
 pub mod logging;
 pub mod machine;
 pub mod meters;
+#[cfg(test)]
+mod numbers;
 pub mod operate;
 pub mod originals;
 pub mod pages;

@@ -51,7 +51,7 @@ pub enum DocumentKind {
 
 impl DocumentKind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 6] =
+    pub const ALL: [Self; 6] =
         [Self::Participant, Self::LicenseType, Self::Rules, Self::Link, Self::Proposal, Self::Hold];
 
     /// The number in the record.

@@ -59,7 +59,7 @@ enum Task {
     Release,
     /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
     Generate,
-    /// Writes the files anew that are made from tables and fragments of schemas, and kept: openapi.json, errors.md.
+    /// Writes the files of schemas anew that are made from tables and fragments: openapi.json, errors.md, numbers.txt.
     Bless,
     /// Measures the source tree by the architecture's targets and prints both; it judges nothing.
     House {
@@ -131,8 +131,13 @@ fn run(task: &Task) -> anyhow::Result<()> {
     match task {
         Task::Generate => source::generate(&workspace, &Python::ready(&workspace)?),
         Task::Bless => {
-            let arguments = ["test", "--quiet", "--locked", "--package", "schemas", "--test", "golden"];
-            tools::run(workspace.cargo(&arguments).env("BLESS", "1"))
+            let golden = ["--package", "schemas", "--test", "golden"];
+            let numbers = ["--package", "exchange", "--lib", "numbers_are_those_of_the_file"];
+            for words in [golden, numbers] {
+                let mut command = workspace.cargo(&["test", "--quiet", "--locked"]);
+                tools::run(command.args(words).env("BLESS", "1"))?;
+            }
+            Ok(())
         }
         Task::House { json, verbose } => house::report(&workspace.root, *json, *verbose),
         Task::Lint => {
