@@ -1,32 +1,40 @@
 //! The handle: what the gateway holds.
 
 use crate::{
-    clock::Clock,
-    command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
-    crypt::{Crypt, HolderKey, KeyedHash, PreparedHolder, is_sealed_for},
+    commit::{
+        command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
+        followers::Followers,
+        sequencer::{Message, Reply, Sequencer, Submission},
+    },
+    derive::{
+        feed::Feed,
+        image::{Followed, Follower},
+        index::{HolderProof, Index},
+        scrub::{Scrub, ScrubTask},
+        tiles::{self, Tiles},
+    },
     disk::Room,
-    entry::{self, OpenedEntry, committed_again},
-    epoch::{RotateError, Rotation},
     error::{OpenError, ReadError},
-    feed::Feed,
     folder::journal_folder,
-    followers::Followers,
-    frame::Frame,
-    guard::Released,
     health::{Derived, Failing, Health, Stop},
-    image::{Followed, Follower},
-    index::{HolderProof, Index},
-    keys::LedgerKeys,
+    journal::{
+        clock::Clock,
+        entry::{self, OpenedEntry, committed_again},
+        frame::Frame,
+        guard::Released,
+        record::{Record, StateDigest},
+        segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
+    },
+    keys::{
+        crypt::{Crypt, HolderKey, KeyedHash, PreparedHolder, is_sealed_for},
+        epoch::{RotateError, Rotation},
+        secrets::LedgerKeys,
+    },
     names::{Hash, Key, Label, Position},
     options::{Hooks, Options},
-    record::{Record, StateDigest},
-    recovery::{self, Opened, Recovered, Start},
-    scrub::{Scrub, ScrubTask},
-    segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
-    sequencer::{Message, Reply, Sequencer, Submission},
+    start::recovery::{self, Opened, Recovered, Start},
     state::{Bound, Counts, State},
     thread::{guarded, noticed, spawn},
-    tiles::{self, Tiles},
 };
 use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
 use std::{
@@ -92,10 +100,10 @@ impl Ledger {
     pub fn open_by_hand(
         options: Options,
         keys: LedgerKeys,
-    ) -> Result<(Self, crate::sequencer::ByHand), OpenError> {
+    ) -> Result<(Self, crate::commit::sequencer::ByHand), OpenError> {
         let mut by_hand = None;
         let (ledger, _) = Self::open_from(options, keys, Start::Image, &|_| {}, |sequencer, _| {
-            by_hand = Some(crate::sequencer::ByHand::new(sequencer));
+            by_hand = Some(crate::commit::sequencer::ByHand::new(sequencer));
             Ok(None)
         })?;
         Ok((ledger, by_hand.ok_or(OpenError::Options("the sequencer was not started"))?))

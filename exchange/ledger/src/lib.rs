@@ -15,71 +15,94 @@
 
 #![forbid(unsafe_code)]
 
-mod archive;
-mod clock;
-mod command;
-mod copy;
-mod crypt;
-mod current;
-mod cursor;
 mod disk;
-mod entry;
-mod epoch;
 mod error;
 #[cfg(debug_assertions)]
 mod failpoint;
-mod feed;
 mod folder;
-mod followers;
-mod frame;
-mod guard;
 mod health;
-mod image;
-mod index;
-mod keys;
-mod leaf;
 mod ledger;
-mod meta;
 mod names;
 mod options;
-mod recovery;
-mod scrub;
-mod segment;
-mod sequencer;
-mod signer;
-mod snapshot;
 mod state;
-mod store;
-mod subjects;
-mod tally;
 mod thread;
-mod tiles;
-mod verify;
+
+/// The journal's formats and files.
+mod journal {
+    pub(crate) mod clock;
+    pub(crate) mod current;
+    pub(crate) mod cursor;
+    pub(crate) mod entry;
+    pub(crate) mod frame;
+    pub(crate) mod guard;
+    pub(crate) mod leaf;
+    pub mod record;
+    pub(crate) mod segment;
+    pub(crate) mod subjects;
+}
+
+/// Secrets, and what is sealed and signed with them.
+mod keys {
+    pub(crate) mod crypt;
+    pub(crate) mod epoch;
+    pub(crate) mod secrets;
+    pub(crate) mod signer;
+}
+
+/// From a decision to a durable entry.
+mod commit {
+    pub(crate) mod command;
+    pub(crate) mod followers;
+    pub(crate) mod sequencer;
+}
+
+/// What is made from the journal and can be deleted.
+mod derive {
+    pub(crate) mod feed;
+    pub(crate) mod image;
+    pub(crate) mod index;
+    pub(crate) mod meta;
+    pub(crate) mod scrub;
+    pub(crate) mod snapshot;
+    pub(crate) mod store;
+    pub(crate) mod tally;
+    pub(crate) mod tiles;
+}
+
+/// What reads a journal from one end to the other.
+mod start {
+    pub(crate) mod archive;
+    pub(crate) mod copy;
+    pub(crate) mod recovery;
+    pub(crate) mod verify;
+}
 
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "sim")]
-pub use sequencer::ByHand;
+pub use commit::sequencer::ByHand;
 
-pub mod record;
+pub use journal::record;
 
-pub use archive::{Archived, archive};
-pub use command::{Command, Committed, Outcome, Prepared, Refused};
-pub use copy::{Copied, copy_journal};
-pub use crypt::{HolderKey, KeyedHash, PreparedHolder};
+pub use commit::command::{Command, Committed, Outcome, Prepared, Refused};
+pub use derive::image::check_store;
+pub use derive::index::{HolderProof, IndexRoot};
+pub use derive::store::{Engine, StoreError};
 pub use disk::{Room, Space};
-pub use entry::OpenedEntry;
-pub use epoch::{EpochsInMemory, RotateError, first_epoch};
 pub use error::{OpenError, ReadError};
 pub use health::{Derived, Health};
-pub use image::check_store;
-pub use index::{HolderProof, IndexRoot};
-pub use keys::{EpochFile, EpochFiles, LedgerKeys};
+pub use journal::entry::OpenedEntry;
+pub use journal::subjects::Subjects;
+pub use keys::crypt::{HolderKey, KeyedHash, PreparedHolder};
+pub use keys::epoch::{EpochsInMemory, RotateError, first_epoch};
+pub use keys::secrets::{EpochFile, EpochFiles, LedgerKeys};
 pub use ledger::{Ledger, RebuildFrom, Rebuilt, rebuild};
 pub use names::{Hash, Key, Label, Position};
 pub use options::{Hooks, Options};
-pub use recovery::Opened;
+pub use start::archive::{Archived, archive};
+pub use start::copy::{Copied, copy_journal};
+pub use start::recovery::Opened;
+pub use start::verify::{
+    Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, first_leaf, verify_log,
+};
 pub use state::{Bound, Counts, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
-pub use store::{Engine, StoreError};
-pub use subjects::Subjects;
-pub use verify::{Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, first_leaf, verify_log};

@@ -2,7 +2,7 @@
 //!
 //! Read once, when a ledger is opened; the hooks are called by the thread that each of them names.
 
-use crate::{disk::Space, error::OpenError, store::Engine};
+use crate::{derive::store::Engine, disk::Space, error::OpenError};
 use std::{
     io,
     path::{Path, PathBuf},

@@ -5,11 +5,15 @@
 //! the group's answers, so no reader sees what could still be lost, and every caller sees its own writes.
 
 use crate::{
-    crypt::{Crypt, HolderKey},
-    cursor::Cursor,
-    keys::FIRST_EPOCH,
+    journal::{
+        cursor::Cursor,
+        record::{Completion, NO_BODY_PART, Record},
+    },
+    keys::{
+        crypt::{Crypt, HolderKey},
+        secrets::FIRST_EPOCH,
+    },
     names::{Hash, Key, Label, Position},
-    record::{Completion, NO_BODY_PART, Record},
 };
 use dashmap::DashMap;
 use rustc_hash::FxBuildHasher;

@@ -3,10 +3,10 @@
 //! Written by the image's thread, read by a start. It has a checksum of its own: half written it is doubtful, never wrong.
 
 use crate::{
-    cursor::Cursor,
+    derive::store::StoreError,
+    journal::cursor::Cursor,
     names::{Hash, Position},
     state::Slot,
-    store::StoreError,
 };
 use verifier::merkle::Frontier;
 

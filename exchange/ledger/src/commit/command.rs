@@ -2,7 +2,11 @@
 //!
 //! Made by any caller and given to the sequencer through the queue. Nothing of it is on the disk until its frame is synced.
 
-use crate::{names::Hash, record::Record, state::Fact, subjects::Subjects};
+use crate::{
+    journal::{record::Record, subjects::Subjects},
+    names::Hash,
+    state::Fact,
+};
 use verifier::{leaf::LeafKind, proof::TlogProof};
 
 /// A decision, ready to be committed.

@@ -3,14 +3,18 @@
 //! Owned by the sequencer, and before it starts by whoever opens or copies the journal. Its file stays as it is.
 
 use crate::{
-    crypt::{KeyedHash, day_of},
-    cursor::Cursor,
     error::OpenError,
-    frame::{self, SEAL_BYTES},
-    keys::LedgerKeys,
+    journal::{
+        cursor::Cursor,
+        frame::{self, SEAL_BYTES},
+        segment::{self, SEGMENT_HEADER_BYTES},
+    },
+    keys::{
+        crypt::{KeyedHash, day_of},
+        secrets::LedgerKeys,
+    },
     names::Hash,
     options::Options,
-    segment::{self, SEGMENT_HEADER_BYTES},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use verifier::{checkpoint::Checkpoint, note::VerifierKey};

@@ -4,8 +4,8 @@
 //! the next start derives it.
 
 use crate::{
-    cursor::Cursor,
     health::{Derived, Failing},
+    journal::cursor::Cursor,
     state::Slot,
 };
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-/// What is on its way to the image, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits, which
+/// What is on its way to the image, in messages of the sequencer's [`crate::commit::followers`]; beyond it the sequencer waits, which
 /// bounds the lag.
 const QUEUE: usize = 1024;
 /// How long the sequencer waits before it gives the image up: an engine may hang.

@@ -8,11 +8,13 @@
 //! journal; together they must then lead to the published root.
 
 use crate::{
+    derive::tiles::{self, Tiles},
     disk,
     error::ReadError,
-    frame::{self, Frame},
-    segment::{self, Folders, Reader, SEGMENT_HEADER_BYTES},
-    tiles::{self, Tiles},
+    journal::{
+        frame::{self, Frame},
+        segment::{self, Folders, Reader, SEGMENT_HEADER_BYTES},
+    },
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 use std::{

@@ -1,13 +1,15 @@
 //! Entries read back from the journal, opened for those who may see them: the holder's trace and the auditor.
 
 use crate::{
-    command::Committed,
-    crypt::Crypt,
+    commit::command::Committed,
     error::ReadError,
-    frame::{Frame, part_offsets},
-    leaf::{kind_of_leaf, leaf_of, stamp},
+    journal::{
+        frame::{Frame, part_offsets},
+        leaf::{kind_of_leaf, leaf_of, stamp},
+        record::{EntryPlain, Record},
+    },
+    keys::crypt::Crypt,
     names::{Hash, Position},
-    record::{EntryPlain, Record},
 };
 use verifier::{
     leaf::{Completion, HolderLink, LeafKind, Open, inner_commitment_of},

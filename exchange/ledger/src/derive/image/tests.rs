@@ -2,19 +2,18 @@
 
 use super::*;
 use crate::{
-    command::{Command, Outcome, Prepared},
-    crypt::Crypt,
-    epoch::EpochsInMemory,
-    feed::Feed,
+    commit::command::{Command, Outcome, Prepared},
+    derive::feed::Feed,
     folder::tiles_folder,
     health::Failing,
-    keys::LedgerKeys,
+    journal::{
+        record::{Completion, CounterUse, DocumentState, LicenseState, NO_BODY_PART, NewHolder, Record},
+        subjects::Subjects,
+    },
+    keys::{crypt::Crypt, epoch::EpochsInMemory, secrets::LedgerKeys},
     ledger::Ledger,
-    names::Label,
-    names::Position,
-    record::{Completion, CounterUse, DocumentState, LicenseState, NO_BODY_PART, NewHolder, Record},
+    names::{Label, Position},
     state::{Applied, DocumentKind, Fact},
-    subjects::Subjects,
 };
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tempfile::TempDir;

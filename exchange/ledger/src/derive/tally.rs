@@ -1,12 +1,10 @@
 //! Compares the digests that the journal logged with the state that its entries make.
 
 use crate::{
-    image::Image,
-    meta::Meta,
+    derive::{image::Image, meta::Meta, store::StoreError},
+    journal::record::StateDigest,
     names::Hash,
-    record::StateDigest,
     state::{Digest, Slot, State, Term},
-    store::StoreError,
 };
 use std::collections::HashMap;
 

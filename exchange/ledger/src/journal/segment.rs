@@ -5,8 +5,8 @@ use crate::{
     disk::{self, Disk, DiskFile, Lock, Room, Stat, open_files},
     error::ReadError,
     folder::journal_folder,
-    frame::Frame,
     health::Stop,
+    journal::frame::Frame,
     names::{Hash, Position},
     options::{Hooks, Options},
     thread::give_way,
@@ -292,9 +292,10 @@ impl Reader {
     /// The bytes of the frame that begins at a position, as far as the frame's own length says.
     pub(crate) fn frame(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let file = self.file(position.segment())?;
-        let mut bytes = vec![0; crate::frame::HEADER_BYTES];
+        let mut bytes = vec![0; crate::journal::frame::HEADER_BYTES];
         disk::read_exact(&*file, &mut bytes, position.offset().into())?;
-        let length = crate::frame::declared_length(&bytes).filter(|length| *length <= MAX_PART_BYTES);
+        let length =
+            crate::journal::frame::declared_length(&bytes).filter(|length| *length <= MAX_PART_BYTES);
         bytes.resize(length.ok_or(ReadError::Malformed("frame"))?, 0);
         disk::read_exact(&*file, &mut bytes, position.offset().into())?;
         Ok(bytes)
@@ -316,12 +317,12 @@ impl Reader {
     /// Number of entries and index of the first in the frame that begins here, and the frame's length; `None` where
     /// none begins.
     fn frame_head(&self, position: Position) -> Result<Option<FrameHead>, ReadError> {
-        let mut bytes = [0; crate::frame::HEADER_BYTES];
+        let mut bytes = [0; crate::journal::frame::HEADER_BYTES];
         let read = disk::read_up_to(&*self.file(position.segment())?, &mut bytes, position.offset().into())?;
         if read < bytes.len() {
             return Ok(None);
         }
-        Ok(crate::frame::declared_length(&bytes).map(|length| FrameHead {
+        Ok(crate::journal::frame::declared_length(&bytes).map(|length| FrameHead {
             length,
             first_index: u64::from_be_bytes(*bytes[16..].first_chunk().expect("a frame's head has 80 bytes")),
             time_ms: u64::from_be_bytes(*bytes[32..].first_chunk().expect("a frame's head has 80 bytes")),

@@ -16,12 +16,14 @@
 //! ```
 
 use crate::{
-    command::Refused,
-    crypt::{Crypt, WRAPPED_BYTES},
+    commit::command::Refused,
     error::OpenError,
-    keys::{EpochFile, EpochFiles, FIRST_EPOCH},
+    journal::record::Record,
+    keys::{
+        crypt::{Crypt, WRAPPED_BYTES},
+        secrets::{EpochFile, EpochFiles, FIRST_EPOCH},
+    },
     names::Label,
-    record::Record,
     state::State,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};

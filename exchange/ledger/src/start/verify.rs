@@ -1,26 +1,32 @@
 //! Checking a journal from the outside, without its lock and without changing it.
 
 use crate::{
-    crypt::Crypt,
-    cursor::Cursor,
+    derive::{
+        image::{Image, Loaded},
+        index::Recount,
+        snapshot,
+        store::StoreError,
+        tally::{Comparison, Tally},
+        tiles::Comparing,
+    },
     disk::RealDisk,
     error::OpenError,
     folder::{is_served, lock, snapshots_folder, store_folder, tiles_folder},
-    frame::Kind,
-    image::{Image, Loaded},
-    index::Recount,
-    keys::LedgerKeys,
+    journal::{
+        cursor::Cursor,
+        frame::Kind,
+        record::{Record, StateDigest},
+        segment::Folders,
+    },
+    keys::{
+        crypt::Crypt,
+        secrets::LedgerKeys,
+        signer::{LogSigner, signer},
+    },
     names::Hash,
     options::Options,
-    record::{Record, StateDigest},
-    recovery::{Changes, Found, Reading, apply_frame, opened_entries, published},
-    segment::Folders,
-    signer::{LogSigner, signer},
-    snapshot,
+    start::recovery::{Changes, Found, Reading, apply_frame, opened_entries, published},
     state::State,
-    store::StoreError,
-    tally::{Comparison, Tally},
-    tiles::Comparing,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
 use verifier::{

@@ -2,7 +2,7 @@
 //!
 //! Pure functions over bytes of the journal; any thread.
 
-use crate::record::EntryPlain;
+use crate::journal::record::EntryPlain;
 use verifier::leaf::{
     LEAF_BYTES, LeafKind, OPEN_FIXED_BYTES, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, commitment,
     inner_commitment_of, leaf_bytes, statement_leaf,

@@ -5,15 +5,17 @@
 //! or stub; the segment in the journal's folder counts, and archiving again goes on from there.
 
 use crate::{
+    derive::snapshot,
     disk::{Disk, RealDisk},
     error::OpenError,
     folder::snapshots_folder,
-    keys::LedgerKeys,
+    journal::{
+        record::StateDigest,
+        segment::{self, Folders, SEGMENT_HEADER_BYTES},
+    },
+    keys::secrets::LedgerKeys,
     options::Options,
-    record::StateDigest,
-    segment::{self, Folders, SEGMENT_HEADER_BYTES},
-    snapshot,
-    verify::is_logged,
+    start::verify::is_logged,
 };
 use std::{
     fs::{self, File},

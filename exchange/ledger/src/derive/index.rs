@@ -6,10 +6,9 @@
 //! costs the hashes of the buckets that changed, at worst about four for every holder there is.
 
 use crate::{
-    command::{Committed, Prepared},
+    commit::command::{Committed, Prepared},
+    journal::{record::Record, subjects::Subjects},
     names::{Hash, Label},
-    record::Record,
-    subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use rustc_hash::FxHashMap;

@@ -2,17 +2,20 @@
 //! there was at one moment.
 
 use crate::{
-    cursor::Cursor,
     disk::{Disk, Lock, RealDisk},
     error::OpenError,
     folder::{journal_folder, lock},
-    guard::Guard,
-    keys::LedgerKeys,
+    journal::{
+        cursor::Cursor,
+        guard::Guard,
+        segment::{self, SEGMENT_HEADER_BYTES},
+    },
+    keys::{secrets::LedgerKeys, signer::signer},
     options::Options,
-    recovery::{Reading, published},
-    segment::{self, SEGMENT_HEADER_BYTES},
-    signer::signer,
-    verify::{Tail, look, read},
+    start::{
+        recovery::{Reading, published},
+        verify::{Tail, look, read},
+    },
 };
 use std::{
     fs::{self, File},

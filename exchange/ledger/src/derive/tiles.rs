@@ -6,9 +6,9 @@
 use crate::{
     error::ReadError,
     health::{Derived, Failing},
+    journal::segment::Reader,
     names::Hash,
     options::Hooks,
-    segment::Reader,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::{
@@ -35,7 +35,7 @@ const HASH_BYTES: usize = 32;
 const TREE_LEVELS_PER_TILE: u8 = 8;
 /// How often the public checkpoint moves.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
-/// What is on its way to the tiles, in messages of the sequencer's [`crate::followers`]; beyond it the sequencer waits.
+/// What is on its way to the tiles, in messages of the sequencer's [`crate::commit::followers`]; beyond it the sequencer waits.
 pub(crate) const QUEUE: usize = 512;
 /// Rest after a write that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);

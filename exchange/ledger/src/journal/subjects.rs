@@ -1,6 +1,6 @@
 //! The sealed subject parts of one entry, as a frame holds them: one behind the other.
 
-use crate::{crypt::part_number, names::Hash};
+use crate::{keys::crypt::part_number, names::Hash};
 
 /// Sealed subject parts of an entry, in the order of their numbers from 0, with their digest: what its `open` commits to.
 /// The digest is made here and compared once more with the frame before it is signed, so that a bit that flips in between

@@ -5,12 +5,10 @@
 //! Owned by the sequencer. What a crash leaves untold is durable in the journal, and the next start derives it.
 
 use crate::{
-    cursor::Cursor,
-    feed::Feed,
-    index,
+    derive::{feed::Feed, index, tiles},
+    journal::cursor::Cursor,
     names::{Hash, Label},
     state::{Slot, State},
-    tiles,
 };
 use crossbeam_channel::Sender;
 use std::time::{Duration, Instant};

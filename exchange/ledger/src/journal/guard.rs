@@ -5,10 +5,10 @@
 //! thread of its own, behind the answers, so it may lag by a second and never runs ahead.
 
 use crate::{
-    cursor::Mark,
     disk::{self, Disk, DiskFile},
     error::OpenError,
     health::Stop,
+    journal::cursor::Mark,
     names::Hash,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError};

@@ -7,24 +7,30 @@
 //! again is answered after the group too, so that its next decision sees what got in its way.
 
 use crate::{
-    clock::Clock,
-    command::{Command, Committed, Outcome, Prepared, Refused},
-    crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of},
-    current::Current,
-    cursor::{Cursor, Mark},
+    commit::{
+        command::{Command, Committed, Outcome, Prepared, Refused},
+        followers::{Followed, Followers},
+    },
     disk::Lock,
-    followers::{Followed, Followers},
-    frame::{self, ENTRY_BYTES, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
-    guard::Released,
     health::Stop,
-    leaf::{leaf_of, organisation},
+    journal::{
+        clock::Clock,
+        current::Current,
+        cursor::{Cursor, Mark},
+        frame::{self, ENTRY_BYTES, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
+        guard::Released,
+        leaf::{leaf_of, organisation},
+        record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
+        segment::{Keeper, NoSegment, SEGMENT_HEADER_BYTES},
+        subjects::Subjects,
+    },
+    keys::{
+        crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of},
+        signer::{LogSigner, build_seal},
+    },
     names::{Hash, Key, Label, Position},
     options::Hooks,
-    record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
-    segment::{Keeper, NoSegment, SEGMENT_HEADER_BYTES},
-    signer::{LogSigner, build_seal},
     state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
-    subjects::Subjects,
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustc_hash::{FxHashMap, FxHashSet};

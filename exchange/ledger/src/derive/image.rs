@@ -6,18 +6,19 @@
 //! (replay starts earlier) or an inconsistent one (its digest is wrong and everything is replayed).
 
 use crate::{
-    cursor::Cursor,
-    feed::{Change, FeedReceiver},
+    derive::{
+        feed::{Change, FeedReceiver},
+        meta::{Meta, TakeValue, take},
+        snapshot,
+        store::{self, Batch, Engine, Store, StoreError, guarded},
+        tiles::Tiles,
+    },
     folder::{snapshots_folder, store_folder},
     health::Derived,
-    meta::{Meta, TakeValue, take},
+    journal::{cursor::Cursor, record::StateDigest},
     names::Hash,
     options::Options,
-    record::StateDigest,
-    snapshot,
     state::{Digest, Slot, State},
-    store::{self, Batch, Engine, Store, StoreError, guarded},
-    tiles::Tiles,
 };
 use crossbeam_channel::RecvTimeoutError;
 use rustc_hash::{FxHashMap, FxHashSet};

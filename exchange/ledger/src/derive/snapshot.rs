@@ -5,10 +5,12 @@
 //! or a whole file that the journal does not confirm, which is passed over.
 
 use crate::{
-    meta::{Meta, TakeValue},
+    derive::{
+        meta::{Meta, TakeValue},
+        store::StoreError,
+    },
     names::Hash,
     state::{Digest, Slot, State},
-    store::StoreError,
 };
 use ring::digest::{Context, SHA256};
 use std::{

@@ -2,7 +2,7 @@
 
 use crate::{
     error::ReadError,
-    keys::{FIRST_EPOCH, LedgerKeys},
+    keys::secrets::{FIRST_EPOCH, LedgerKeys},
     names::{Key, Label},
 };
 use dashmap::DashMap;
