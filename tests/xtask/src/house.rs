@@ -192,6 +192,7 @@ fn paths(tokens: &[TokenTree], prefix: &[String], say: &mut impl FnMut(&[String]
     while at < tokens.len() {
         let mut path = prefix.to_vec();
         let start = path.len();
+        let mut grouped = false;
         while let Some(TokenTree::Ident(word)) = tokens.get(at) {
             path.push(word.to_string());
             at += 1;
@@ -202,10 +203,14 @@ fn paths(tokens: &[TokenTree], prefix: &[String], say: &mut impl FnMut(&[String]
             at += 2;
             if let Some(TokenTree::Group(group)) = tokens.get(at) {
                 paths(&group.stream().into_iter().collect::<Vec<_>>(), &path, say);
+                grouped = true;
             }
         }
         if path.len() > start {
-            say(&path);
+            // What stands in a group is said with its path; the path alone names nothing.
+            if !grouped {
+                say(&path);
+            }
         } else {
             if let Some(TokenTree::Group(group)) = tokens.get(at) {
                 paths(&group.stream().into_iter().collect::<Vec<_>>(), &[], say);
@@ -224,29 +229,82 @@ fn module(path: &str) -> Module {
     module
 }
 
-/// The files that reach themselves through other files.
+/// The absolute path of a path in a module: what `crate`, `super` and `self` at its front stand for.
+fn absolute(own: &Module, path: &[String]) -> Module {
+    let (mut target, mut rest) = (own.clone(), path);
+    while let Some((first, more)) = rest.split_first() {
+        match first.as_str() {
+            "crate" => target.clear(),
+            "super" => drop(target.pop()),
+            "self" => {}
+            _ => break,
+        }
+        rest = more;
+    }
+    target.extend(rest.iter().cloned());
+    target
+}
+
+/// The names that a file gives to items of other files (`pub use`), and what they stand for.
+fn given_on(source: &Source, given: &mut BTreeMap<Module, Module>) {
+    fn each(tree: &syn::UseTree, path: &mut Vec<String>, say: &mut impl FnMut(&[String], &str)) {
+        match tree {
+            syn::UseTree::Path(inner) => {
+                path.push(inner.ident.to_string());
+                each(&inner.tree, path, say);
+                path.pop();
+            }
+            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| each(tree, path, say)),
+            syn::UseTree::Name(name) => {
+                path.push(name.ident.to_string());
+                say(path, &name.ident.to_string());
+                path.pop();
+            }
+            syn::UseTree::Rename(name) => {
+                path.push(name.ident.to_string());
+                say(path, &name.rename.to_string());
+                path.pop();
+            }
+            syn::UseTree::Glob(_) => {}
+        }
+    }
+    let own = module(&source.path);
+    for item in &source.syntax.items {
+        if let syn::Item::Use(item) = item
+            && !matches!(item.vis, syn::Visibility::Inherited)
+        {
+            each(&item.tree, &mut Vec::new(), &mut |path, name| {
+                let name = own.iter().cloned().chain([name.to_owned()]).collect();
+                given.insert(name, absolute(&own, path));
+            });
+        }
+    }
+}
+
+/// The files that reach themselves through other files. An item that a file only gives on counts for the file that
+/// defines it.
 fn circles(sources: &[&Source]) -> Vec<String> {
     let modules: BTreeMap<Module, usize> =
         sources.iter().enumerate().map(|(at, source)| (module(&source.path), at)).collect();
+    let mut given = BTreeMap::new();
+    sources.iter().for_each(|source| given_on(source, &mut given));
     let mut edges = vec![BTreeSet::new(); sources.len()];
     for (own, &at) in &modules {
         paths(&sources[at].production, &[], &mut |path| {
-            let mut target = own.clone();
-            let mut rest = path;
-            while let Some((first, more)) = rest.split_first() {
-                match first.as_str() {
-                    "crate" => target.clear(),
-                    "super" => drop(target.pop()),
-                    "self" => {}
-                    _ => break,
-                }
-                rest = more;
-            }
+            let relative = !path.first().is_some_and(|first| ["crate", "super", "self"].contains(&&**first));
             let child = own.iter().chain(path.first()).cloned().collect::<Module>();
-            if path.len() < 2 || (rest.len() == path.len() && !modules.contains_key(&child)) {
+            if path.len() < 2 || (relative && !modules.keys().any(|module| module.starts_with(&child))) {
                 return;
             }
-            target.extend(rest.iter().cloned());
+            let mut target = absolute(own, path);
+            // A name may be given on more than once; who gives in a circle is no concern of this.
+            for _ in 0..4 {
+                let Some((at, to)) = (1..=target.len()).find_map(|at| Some((at, given.get(&target[..at])?)))
+                else {
+                    break;
+                };
+                target = to.iter().chain(&target[at..]).cloned().collect();
+            }
             while !modules.contains_key(&target) && target.pop().is_some() {}
             if let Some(&to) = modules.get(&target).filter(|&&to| to != at) {
                 edges[at].insert(to);
@@ -470,6 +528,21 @@ mod tests {
         let b = read("exchange/src/b.rs", "fn b() { super::a::x(); }");
         let c = read("exchange/src/c.rs", "#[cfg(test)] mod tests { use crate::a::A; }");
         assert_eq!(circles(&[&a, &b, &c]), ["exchange/src/a.rs", "exchange/src/b.rs"]);
+    }
+
+    #[test]
+    fn an_item_counts_for_the_file_that_defines_it() {
+        let read = |path, text| Source::read(path, text).unwrap();
+        let lib = read("exchange/src/lib.rs", "pub use a::A; mod low { pub mod b; } pub use low::b::B as C;");
+        let a = read("exchange/src/a.rs", "use crate::{low::{b::B, b}};");
+        let b = read("exchange/src/low/b.rs", "pub struct B;");
+        assert_eq!(circles(&[&lib, &a, &b]), [""; 0], "the crate's root is above both");
+        let b = read("exchange/src/low/b.rs", "use crate::C;");
+        assert_eq!(circles(&[&lib, &a, &b]), [""; 0], "its own item");
+        let b = read("exchange/src/low/b.rs", "use crate::A;");
+        assert_eq!(circles(&[&lib, &a, &b]), ["exchange/src/a.rs", "exchange/src/low/b.rs"]);
+        let b = read("exchange/src/low/b.rs", "fn b() { crate::run(); }");
+        assert_eq!(circles(&[&lib, &a, &b]).len(), 3, "the root defines it");
     }
 
     #[test]
