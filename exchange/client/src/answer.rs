@@ -1,0 +1,444 @@
+//! What is answered. Members that a later exchange adds are skipped.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Deref;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use schemas::date::Date;
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::state::LicenseState;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use verifier::receipt::Receipt;
+use verifier::report::Report;
+pub use verifier::trace::{AuditPage, TracePage};
+
+use crate::{DelayClass, GrantMode, LinkKind, Mode, Personal, ProposalKind, Role};
+
+/// A permitted answer with what proves it.
+#[derive(Clone, Debug)]
+pub struct Answer<T> {
+    /// What was answered.
+    pub value: T,
+    /// The receipt of the answer.
+    pub receipt: Receipt,
+    /// What the check of the receipt found: valid. `None` when the client was given no trust.
+    pub report: Option<Report>,
+    /// The bytes that the receipt is for; who keeps them can prove the answer later.
+    pub exchanged: Exchanged,
+}
+
+impl<T> Deref for Answer<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// A request and its answer as they went over the wire. They hold personal data, and `Debug` shows their lengths only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Exchanged {
+    /// Body of the request.
+    pub request: Bytes,
+    /// Body of the answer, with the receipt in it.
+    pub answer: Bytes,
+}
+
+impl fmt::Debug for Exchanged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Exchanged({} bytes, {} bytes)", self.request.len(), self.answer.len())
+    }
+}
+
+/// A signed envelope; base64 in JSON. `Debug` shows its length only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnvelopeBytes(pub Vec<u8>);
+
+impl fmt::Debug for EnvelopeBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EnvelopeBytes({} bytes)", self.0.len())
+    }
+}
+
+impl Serialize for EnvelopeBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for EnvelopeBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(text).map(Self).map_err(|_| D::Error::custom("not base64"))
+    }
+}
+
+/// A license was issued.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Issued {
+    /// Identifier of its first version.
+    pub identifier: CertificateIdentifier,
+    /// Its state.
+    pub state: LicenseState,
+    /// The signed bytes.
+    pub envelope: EnvelopeBytes,
+}
+
+/// A license was changed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transitioned {
+    /// Identifier of the version in force.
+    pub identifier: CertificateIdentifier,
+    /// Its state.
+    pub state: LicenseState,
+    /// The signed bytes, where a version or license was made (02, 08, 09).
+    pub envelope: Option<EnvelopeBytes>,
+}
+
+/// The index of a holder's licenses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// At most 100.
+    pub licenses: Vec<FoundLicense>,
+    /// There are more.
+    pub truncated: bool,
+    /// When this was so, RFC 3339.
+    pub as_of: String,
+}
+
+/// A line of the index.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundLicense {
+    /// Identifier of the version in force.
+    pub identifier: CertificateIdentifier,
+    /// The number that is printed on the license (证照编号).
+    pub certificate_number: Personal,
+    /// Who issued it (发证机关).
+    pub issuer_name: String,
+    /// Its state.
+    pub state: LicenseState,
+    /// Valid now: state 01 and within its days.
+    pub in_force: bool,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day.
+    pub valid_until: Option<Date>,
+}
+
+/// The content of a license.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retrieved {
+    /// Identifier of the version.
+    pub identifier: CertificateIdentifier,
+    /// How much of it is here.
+    pub mode: Mode,
+    /// Its state.
+    pub state: LicenseState,
+    /// Valid now: state 01 and within its days.
+    pub in_force: bool,
+    /// Modes `fields`, `face` and `copy`.
+    #[serde(default)]
+    pub fields: BTreeMap<String, Personal>,
+    /// The signed bytes, mode `envelope`.
+    pub envelope: Option<EnvelopeBytes>,
+    /// Mode `copy`.
+    pub annotation: Option<Annotation>,
+    /// When this was so, RFC 3339.
+    pub as_of: String,
+    /// Licenses of the type and holder that have the number looked up, if there are several.
+    pub same_number: Option<u64>,
+}
+
+/// What an annotated copy says of its use (加注信息).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Annotation {
+    /// Who made it.
+    pub creator: Uscc,
+    /// The creator's name.
+    pub creator_name: String,
+    /// Why (用证事由).
+    pub cause: Personal,
+    /// Service item name (事项名称).
+    pub item_name: String,
+    /// Case number (办件编号).
+    pub business_code: String,
+    /// When, RFC 3339.
+    pub created_at: String,
+    /// Last moment of its use, RFC 3339; `None` where the copy is good for no use.
+    pub expires_at: Option<String>,
+    /// 水印.
+    pub watermark: Personal,
+}
+
+/// Whether a license is valid (核验结论).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is.
+    Valid,
+    /// It is not, and the reasons say why.
+    Invalid,
+    /// The exchange cannot tell now, and the reasons say why.
+    Unknown,
+}
+
+/// The outcome of a verification.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// The outcome.
+    pub verdict: Verdict,
+    /// The license's state, where it is known.
+    pub state: Option<LicenseState>,
+    /// Stable codes, such as `revoked` or `not-found`; empty for a valid license.
+    pub reasons: Vec<String>,
+    /// Whether every value that was expected is right; `None` when none was.
+    pub matches: Option<bool>,
+    /// Members of the request, as JSON pointers, that differ from the license in typing only.
+    #[serde(default)]
+    pub folded: Vec<String>,
+    /// When this was so, RFC 3339.
+    pub as_of: String,
+    /// Licenses of the type and holder that have the number looked up, if there are several.
+    pub same_number: Option<u64>,
+}
+
+/// State of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrantState {
+    /// It gives a right.
+    Active,
+    /// It gives none now.
+    Paused,
+    /// It gives none any more.
+    Revoked,
+}
+
+/// A grant was made or ended.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Granted {
+    /// Grant id, hex.
+    pub grant: String,
+    /// Its state.
+    pub state: GrantState,
+}
+
+/// A page of grants.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantPage {
+    /// The grants.
+    pub grants: Vec<FoundGrant>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A grant as its holder or grantee may see it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundGrant {
+    /// Grant id, hex.
+    pub grant: String,
+    /// Its state.
+    pub state: GrantState,
+    /// Who may use it.
+    pub grantee: Uscc,
+    /// Who vouched for the holder.
+    pub portal: Uscc,
+    /// The portal still does; else the grant gives no right.
+    pub portal_vouches: bool,
+    /// For this license.
+    pub identifier: Option<CertificateIdentifier>,
+    /// For all of the holder's licenses of this type.
+    pub type_code: Option<LicenseTypeCode>,
+    /// What it allows.
+    pub modes: Vec<GrantMode>,
+    /// Fields that may be disclosed or expected.
+    pub fields: Vec<String>,
+    /// Only for one service item.
+    pub for_one_item: bool,
+    /// Last valid moment, RFC 3339.
+    pub until: String,
+    /// Uses counted, of a grant with `max_uses`.
+    pub uses: u64,
+    /// Most uses.
+    pub max_uses: Option<u64>,
+}
+
+/// A page of the caller's own licenses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedPage {
+    /// The licenses.
+    pub licenses: Vec<IssuedLicense>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// An own license.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuedLicense {
+    /// Identifier of the version in force.
+    pub identifier: CertificateIdentifier,
+    /// Its state.
+    pub state: LicenseState,
+    /// Valid now: state 01 and within its days.
+    pub in_force: bool,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day.
+    pub valid_until: Option<Date>,
+}
+
+/// A registration was made or changed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registered {
+    /// Of whom.
+    pub organisation: Uscc,
+    /// Whether it is suspended.
+    pub suspended: bool,
+}
+
+/// A page of the register.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParticipantPage {
+    /// The registrations.
+    pub participants: Vec<Registration>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A registration as far as the caller may see it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registration {
+    /// Unified social credit code.
+    pub organisation: Uscc,
+    /// Name.
+    pub name: String,
+    /// Roles.
+    pub roles: Vec<Role>,
+    /// License types that it may issue.
+    #[serde(default)]
+    pub issues: Vec<LicenseTypeCode>,
+    /// Purposes that its contract names.
+    #[serde(default)]
+    pub purposes: Vec<String>,
+    /// Contract reference.
+    pub contract: Option<String>,
+    /// Most permitted uses a day.
+    pub daily_quota: Option<u32>,
+    /// Delay classes by name.
+    #[serde(default)]
+    pub delays: BTreeMap<String, DelayClass>,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day.
+    pub valid_until: Option<Date>,
+    /// Suspended by an operator.
+    #[serde(default)]
+    pub suspended: bool,
+}
+
+/// State of a proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProposalState {
+    /// It waits for another operator.
+    Open,
+    /// It was approved and is done.
+    Approved,
+    /// Nobody approved it in time.
+    Expired,
+}
+
+/// A proposal was made or approved.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Proposed {
+    /// Proposal id, hex.
+    pub proposal: String,
+    /// What it is of.
+    pub kind: ProposalKind,
+    /// Its state.
+    pub state: ProposalState,
+    /// When an approved erasure or change of epoch is complete: `after-next-rotation`.
+    pub complete: Option<String>,
+}
+
+/// A page of proposals.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProposalPage {
+    /// The proposals.
+    pub proposals: Vec<FoundProposal>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A proposal; of a registration or a definition no more than what it is of.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundProposal {
+    /// Proposal id, hex.
+    pub proposal: String,
+    /// What it is of.
+    pub kind: ProposalKind,
+    /// Its state.
+    pub state: ProposalState,
+    /// Who proposed it.
+    pub by: Uscc,
+    /// When, RFC 3339.
+    pub at: String,
+    /// Who approved it.
+    pub approved_by: Option<Uscc>,
+    /// Whose registration it is of.
+    pub organisation: Option<Uscc>,
+    /// Which type it is of.
+    pub type_code: Option<LicenseTypeCode>,
+}
+
+/// State of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkState {
+    /// It gives a right.
+    Active,
+    /// It gives none any more.
+    Ended,
+}
+
+/// A link was made or ended.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Linked {
+    /// Its state.
+    pub link: LinkState,
+    /// By what.
+    pub kind: LinkKind,
+    /// Last valid moment, RFC 3339.
+    pub until: String,
+}

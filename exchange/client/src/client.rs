@@ -1,0 +1,235 @@
+//! The client: a method a route.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemas::routes::Route;
+use serde::Serialize;
+use verifier::trust::Trust;
+
+use crate::Endpoint;
+use crate::answer::*;
+use crate::call::{Call, DEADLINE, Retry};
+use crate::error::Error;
+use crate::request::*;
+use crate::tls::Tls;
+use crate::transport::{Connection, Fetched, Lost, Outgoing};
+
+/// A client of one listener. Its copies share one connection, which is opened by the first call and opened again when it has
+/// ended. Over HTTP/2 calls run side by side; over HTTP/1.1 they follow each other.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) connection: Connection,
+    pub(crate) trust: Option<Arc<Trust>>,
+    pub(crate) retry: Retry,
+    pub(crate) deadline: Duration,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.shared.connection.endpoint)
+    }
+}
+
+/// What a client is made of.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    endpoint: Endpoint,
+    tls: Tls,
+    http1: bool,
+    trust: Option<Arc<Trust>>,
+    retry: Retry,
+    deadline: Duration,
+}
+
+impl Builder {
+    /// Every answer must be proven by this trust. One whose receipt is not valid is an [`Error::Unproven`], whatever it says.
+    #[must_use]
+    pub fn trust(self, trust: impl Into<Arc<Trust>>) -> Self {
+        Self { trust: Some(trust.into()), ..self }
+    }
+
+    /// Speaks HTTP/1.1 although the server speaks HTTP/2 too: one request at a time.
+    #[must_use]
+    pub fn http1(self) -> Self {
+        Self { http1: true, ..self }
+    }
+
+    /// Sends again in this way.
+    #[must_use]
+    pub fn retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// A call may take so long, unless it says otherwise.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// The client. Nothing is sent before its first call.
+    #[must_use]
+    pub fn build(self) -> Client {
+        let Self { endpoint, tls, http1, trust, retry, deadline } = self;
+        let protocols: &[&[u8]] = if http1 { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
+        let mut config = tls.config();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let connection = Connection::new(endpoint, Arc::new(config));
+        Client { shared: Arc::new(Shared { connection, trust, retry, deadline }) }
+    }
+}
+
+impl Client {
+    /// A client that checks no receipt and sends again as is usual.
+    pub fn new(endpoint: Endpoint, tls: &Tls) -> Self {
+        Self::builder(endpoint, tls).build()
+    }
+
+    /// A client of another kind.
+    #[must_use]
+    pub fn builder(endpoint: Endpoint, tls: &Tls) -> Builder {
+        Builder {
+            endpoint,
+            tls: tls.clone(),
+            http1: false,
+            trust: None,
+            retry: Retry::default(),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// Opens the connection now, to find out whether anybody is there.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]
+    pub async fn connect(&self) -> Result<(), Error> {
+        let Shared { connection, deadline, .. } = &*self.shared;
+        let why = match tokio::time::timeout(*deadline, connection.open()).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Lost::Unreachable { why, .. } | Lost::NoAnswer { why, .. } | Lost::Request(why))) => why,
+            Err(_) => format!("no connection within {deadline:?}"),
+        };
+        Err(Error::Unreachable { authority: connection.endpoint.authority().to_owned(), why })
+    }
+
+    /// Gets a path of the public listener, whatever its status.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] or [`Error::NoAnswer`]
+    pub async fn get(&self, path: &str) -> Result<Fetched, Error> {
+        let outgoing = Outgoing { body: None, path, headers: Vec::new() };
+        self.shared.fetch(&outgoing, None, self.shared.deadline).await
+    }
+
+    /// Any request of a route, such as one that is JSON already.
+    pub fn call<T>(&self, route: Route, request: &(impl Serialize + ?Sized)) -> Call<'_, T> {
+        // What serde says may hold what was to be sent.
+        let body = serde_json::to_vec(request).map(Into::into).map_err(|_| "it is no JSON".to_owned());
+        Call::new(&self.shared, route, body)
+    }
+
+    /// Issues a license: `POST /v1/licenses`.
+    pub fn issue(&self, request: &Issue) -> Call<'_, Issued> {
+        self.call(Route::Issue, request)
+    }
+
+    /// Changes a license: `POST /v1/licenses/transition`.
+    pub fn transition(&self, request: &Transition) -> Call<'_, Transitioned> {
+        self.call(Route::Transition, request)
+    }
+
+    /// The index of a holder's licenses: `POST /v1/licenses/search`.
+    pub fn search(&self, request: &Search) -> Call<'_, Found> {
+        self.call(Route::Search, request)
+    }
+
+    /// A page of the caller's own licenses: `POST /v1/licenses/issued`.
+    pub fn issued(&self, request: &IssuedList) -> Call<'_, IssuedPage> {
+        self.call(Route::IssuedList, request)
+    }
+
+    /// The content of a license: `POST /v1/licenses/retrieve`.
+    pub fn retrieve(&self, request: &Retrieve) -> Call<'_, Retrieved> {
+        self.call(Route::Retrieve, request)
+    }
+
+    /// Whether a license is valid: `POST /v1/verify`.
+    pub fn verify(&self, request: &Verify) -> Call<'_, Verified> {
+        self.call(Route::Verify, request)
+    }
+
+    /// Makes a grant: `POST /v1/grants`.
+    pub fn grant(&self, request: &GrantCreate) -> Call<'_, Granted> {
+        self.call(Route::GrantCreate, request)
+    }
+
+    /// Ends a grant: `POST /v1/grants/revoke`.
+    pub fn revoke_grant(&self, request: &GrantRevoke) -> Call<'_, Granted> {
+        self.call(Route::GrantRevoke, request)
+    }
+
+    /// A page of grants: `POST /v1/grants/search`.
+    pub fn grants(&self, request: &GrantSearch) -> Call<'_, GrantPage> {
+        self.call(Route::GrantSearch, request)
+    }
+
+    /// Registers a participant: `POST /v1/participants`.
+    pub fn add_participant(&self, request: &Register) -> Call<'_, Registered> {
+        self.call(Route::ParticipantAdd, request)
+    }
+
+    /// Changes a registration: `POST /v1/participants/change`.
+    pub fn change_participant(&self, request: &Register) -> Call<'_, Registered> {
+        self.call(Route::ParticipantChange, request)
+    }
+
+    /// Suspends a participant, or lifts that: `POST /v1/participants/suspend`.
+    pub fn suspend_participant(&self, request: &Suspend) -> Call<'_, Registered> {
+        self.call(Route::ParticipantSuspend, request)
+    }
+
+    /// A page of the register: `POST /v1/participants/list`.
+    pub fn participants(&self, request: &List) -> Call<'_, ParticipantPage> {
+        self.call(Route::ParticipantList, request)
+    }
+
+    /// Proposes what takes two operators: `POST /v1/admin/proposals`.
+    pub fn propose(&self, request: &Propose) -> Call<'_, Proposed> {
+        self.call(Route::Propose, request)
+    }
+
+    /// Approves a proposal: `POST /v1/admin/approve`.
+    pub fn approve(&self, request: &Approve) -> Call<'_, Proposed> {
+        self.call(Route::Approve, request)
+    }
+
+    /// A page of proposals: `POST /v1/admin/proposals/list`.
+    pub fn proposals(&self, request: &List) -> Call<'_, ProposalPage> {
+        self.call(Route::ProposalList, request)
+    }
+
+    /// Who used a holder's licenses: `POST /v1/trace`.
+    pub fn trace(&self, request: &Trace) -> Call<'_, TracePage> {
+        self.call(Route::Trace, request)
+    }
+
+    /// A page of an auditor's query: `POST /v1/log/query`.
+    pub fn query_log(&self, request: &LogQuery) -> Call<'_, AuditPage> {
+        self.call(Route::LogQuery, request)
+    }
+
+    /// Lets somebody act for a holder: `POST /v1/links`.
+    pub fn make_link(&self, request: &LinkMake) -> Call<'_, Linked> {
+        self.call(Route::LinkMake, request)
+    }
+
+    /// Ends that: `POST /v1/links/end`.
+    pub fn end_link(&self, request: &LinkEnd) -> Call<'_, Linked> {
+        self.call(Route::LinkEnd, request)
+    }
+}

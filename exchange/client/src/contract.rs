@@ -1,0 +1,176 @@
+//! Tests that the client's types are the documents of the contract.
+
+use std::cell::Cell;
+
+use schemas::routes::Route;
+use serde::de::value::Error;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, Visitor};
+use serde::{Serialize, forward_to_deserialize_any};
+use serde_json::Value;
+
+use crate::*;
+
+fn contract() -> Value {
+    serde_json::from_str(schemas::OPENAPI).expect("JSON")
+}
+
+/// Reads an example as the client's type, and writes it again.
+fn again<T: DeserializeOwned + Serialize>(example: &Value) -> Value {
+    let read: T = serde_json::from_value(example.clone()).expect("the client's type");
+    serde_json::to_value(&read).expect("JSON")
+}
+
+fn of(route: Route) -> Option<fn(&Value) -> Value> {
+    Some(match route {
+        Route::Issue => again::<Issue>,
+        Route::Transition => again::<Transition>,
+        Route::Search => again::<Search>,
+        Route::Retrieve => again::<Retrieve>,
+        Route::Verify => again::<Verify>,
+        Route::GrantCreate => again::<GrantCreate>,
+        Route::GrantRevoke => again::<GrantRevoke>,
+        Route::ParticipantAdd | Route::ParticipantChange => again::<Register>,
+        Route::ParticipantSuspend => again::<Suspend>,
+        Route::Trace => again::<Trace>,
+        Route::LogQuery => again::<LogQuery>,
+        Route::Propose => again::<Propose>,
+        Route::Approve => again::<Approve>,
+        Route::LinkMake => again::<LinkMake>,
+        Route::LinkEnd => again::<LinkEnd>,
+        Route::ParticipantList | Route::ProposalList => again::<List>,
+        Route::GrantSearch => again::<GrantSearch>,
+        Route::IssuedList => again::<IssuedList>,
+        Route::None | Route::System => return None,
+    })
+}
+
+#[test]
+fn every_example_of_the_contract_is_a_request_of_the_client() {
+    let contract = contract();
+    let mut read = 0;
+    for route in Route::ALL {
+        let Some(path) = route.path() else { continue };
+        let body = &contract["paths"][path]["post"]["requestBody"]["content"]["application/json"];
+        let examples = body["examples"].as_object().expect("examples");
+        assert!(!examples.is_empty(), "{path}: no example");
+        for (name, example) in examples {
+            let again = of(*route).expect("a type");
+            assert_eq!(again(&example["value"]), example["value"], "{path}: {name}");
+            read += 1;
+        }
+    }
+    assert!(read >= 20, "{read} examples");
+}
+
+/// Keeps the members of a type, which it does not read.
+struct Members<'a>(&'a Cell<&'static [&'static str]>);
+
+impl<'de> Deserializer<'de> for Members<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+        Err(Error::custom("no object"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        members: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Error> {
+        self.0.set(members);
+        Err(Error::custom("nothing is read"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn members<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+    let members = Cell::default();
+    assert!(T::deserialize(Members(&members)).is_err());
+    let mut members = members.get().to_vec();
+    members.sort_unstable();
+    members
+}
+
+/// Each member of a document, and only those, are known to the client.
+#[test]
+fn the_client_knows_every_member_of_every_document() {
+    let contract = contract();
+    for (document, known) in [
+        ("Holder", members::<Holder>()),
+        ("NamedHolder", members::<NamedHolder>()),
+        ("UseContext", members::<UseContext>()),
+        ("Draft", members::<Draft>()),
+        ("ByIdentifier", members::<ByIdentifier>()),
+        ("ByNumber", members::<ByNumber>()),
+        ("ByEnvelope", members::<ByEnvelope>()),
+        ("IssueRequest", members::<Issue>()),
+        ("TransitionRequest", members::<Transition>()),
+        ("SearchRequest", members::<Search>()),
+        ("RetrieveRequest", members::<Retrieve>()),
+        ("VerifyRequest", members::<Verify>()),
+        ("GrantRequest", members::<GrantCreate>()),
+        ("GrantRevokeRequest", members::<GrantRevoke>()),
+        ("Participant", members::<Participant>()),
+        ("DelayClass", members::<DelayClass>()),
+        ("ParticipantRequest", members::<Register>()),
+        ("ParticipantSuspendRequest", members::<Suspend>()),
+        ("ProposalRequest", members::<Propose>()),
+        ("ApproveRequest", members::<Approve>()),
+        ("TraceRequest", members::<Trace>()),
+        ("LogQueryRequest", members::<LogQuery>()),
+        ("LinkRequest", members::<LinkMake>()),
+        ("LinkEndRequest", members::<LinkEnd>()),
+        ("ListRequest", members::<List>()),
+        ("GrantSearchRequest", members::<GrantSearch>()),
+        ("IssuedListRequest", members::<IssuedList>()),
+        ("IssueAnswer", members::<Issued>()),
+        ("TransitionAnswer", members::<Transitioned>()),
+        ("SearchAnswer", members::<Found>()),
+        ("SearchAnswer/properties/licenses/items", members::<FoundLicense>()),
+        ("RetrieveAnswer", members::<Retrieved>()),
+        ("RetrieveAnswer/properties/annotation", members::<Annotation>()),
+        ("VerifyAnswer", members::<Verified>()),
+        ("GrantAnswer", members::<Granted>()),
+        ("GrantSearchAnswer", members::<GrantPage>()),
+        ("GrantSearchAnswer/properties/grants/items", members::<FoundGrant>()),
+        ("IssuedListAnswer", members::<IssuedPage>()),
+        ("IssuedListAnswer/properties/licenses/items", members::<IssuedLicense>()),
+        ("ParticipantAnswer", members::<Registered>()),
+        ("ParticipantListAnswer", members::<ParticipantPage>()),
+        ("Registration", members::<Registration>()),
+        ("ProposalAnswer", members::<Proposed>()),
+        ("ProposalListAnswer", members::<ProposalPage>()),
+        ("ProposalListAnswer/properties/proposals/items", members::<FoundProposal>()),
+        ("TraceAnswer", members::<TracePage>()),
+        ("LogQueryAnswer", members::<AuditPage>()),
+        ("LinkAnswer", members::<Linked>()),
+        ("Fault", members::<Fault>()),
+    ] {
+        let properties = contract.pointer(&format!("/components/schemas/{document}/properties"));
+        let properties = properties.and_then(Value::as_object).expect(document);
+        // The receipt is cut out before an answer is read.
+        let mut all: Vec<&str> =
+            properties.keys().map(String::as_str).filter(|name| *name != "receipt").collect();
+        all.sort_unstable();
+        assert_eq!(known, all, "{document}");
+    }
+}
+
+#[test]
+fn nothing_of_a_person_is_in_debug_output() {
+    let body = &contract()["paths"]["/v1/verify"]["post"]["requestBody"]["content"]["application/json"];
+    let verify: Verify =
+        serde_json::from_value(body["examples"]["number"]["value"].clone()).expect("a request");
+    let shown = format!("{verify:?}");
+    let License::Number(ByNumber { certificate_number, holder, .. }) = &verify.license else {
+        unreachable!("the example is by number")
+    };
+    for text in [certificate_number, &holder.number, &verify.context.user_name, &verify.context.cause] {
+        assert!(!shown.contains(text.as_str()), "{shown}");
+    }
+}

@@ -1,0 +1,648 @@
+//! What is asked, as it stands in the body. Each type is a document of `schemas/openapi.json`, and one that has more members than
+//! that is not read.
+
+use std::collections::BTreeMap;
+
+use schemas::date::Date;
+use schemas::holder::{HolderRef, HolderTypeCode};
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
+use schemas::license_type::LicenseType;
+use schemas::state::{LicenseState, Operation};
+use serde::{Deserialize, Serialize};
+
+use crate::Personal;
+use crate::answer::EnvelopeBytes;
+
+/// Not said: the member is left out.
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+/// A license holder (持证主体).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Holder {
+    /// Kind of the number.
+    pub type_code: HolderTypeCode,
+    /// Number (证件号码). The exchange brings it into its one form.
+    pub number: Personal,
+    /// The registrar gave the number out with a wrong check character (按登记), which is taken then.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub as_registered: bool,
+}
+
+impl Holder {
+    /// A holder whose number is right.
+    pub fn new(type_code: HolderTypeCode, number: impl Into<Personal>) -> Self {
+        Self { type_code, number: number.into(), as_registered: false }
+    }
+}
+
+impl From<&HolderRef> for Holder {
+    fn from(holder: &HolderRef) -> Self {
+        Self::new(holder.type_code(), holder.number())
+    }
+}
+
+/// A license holder with the name that the license shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NamedHolder {
+    /// Name (持证者名称).
+    pub name: Personal,
+    /// Kind of the number.
+    pub type_code: HolderTypeCode,
+    /// Number (证件号码).
+    pub number: Personal,
+    /// See [`Holder::as_registered`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub as_registered: bool,
+}
+
+/// Stage of a case (环节).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// 申办.
+    #[serde(rename = "申办")]
+    Application,
+    /// 受理.
+    #[serde(rename = "受理")]
+    Acceptance,
+    /// 审核.
+    #[serde(rename = "审核")]
+    Review,
+    /// 决定.
+    #[serde(rename = "决定")]
+    Decision,
+    /// 送达.
+    #[serde(rename = "送达")]
+    Delivery,
+}
+
+/// Who uses a license, for what and in which case (用证信息).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UseContext {
+    /// The person at the caller (经办人).
+    pub user_name: Personal,
+    /// Service item code (事项编码).
+    pub item_code: String,
+    /// Service item name (事项名称).
+    pub item_name: String,
+    /// Case number (办件编号).
+    pub business_code: String,
+    /// Why (用证事由), at most 200 characters.
+    pub cause: Personal,
+    /// Stage of the case.
+    pub stage: Stage,
+    /// Delay class of a use that the law keeps from its holder for a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<String>,
+}
+
+/// Which license is meant. Retrieving takes no envelope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum License {
+    /// By the identifier of a version.
+    Identifier(ByIdentifier),
+    /// By type, certificate number and holder.
+    Number(ByNumber),
+    /// By the signed bytes.
+    Envelope(ByEnvelope),
+}
+
+/// By the identifier of a version (证照标识).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByIdentifier {
+    /// The identifier.
+    pub identifier: CertificateIdentifier,
+}
+
+/// By type, certificate number (证照编号) and holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ByNumber {
+    /// License type.
+    pub type_code: LicenseTypeCode,
+    /// The number that is printed on the license.
+    pub certificate_number: Personal,
+    /// Its holder.
+    pub holder: Holder,
+}
+
+/// By the signed bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByEnvelope {
+    /// The signed envelope.
+    pub envelope: EnvelopeBytes,
+}
+
+impl License {
+    /// By the identifier of a version.
+    pub const fn by_identifier(identifier: CertificateIdentifier) -> Self {
+        Self::Identifier(ByIdentifier { identifier })
+    }
+
+    /// By type, certificate number and holder.
+    pub fn by_number(type_code: LicenseTypeCode, number: impl Into<Personal>, holder: Holder) -> Self {
+        Self::Number(ByNumber { type_code, certificate_number: number.into(), holder })
+    }
+
+    /// By the signed bytes.
+    pub fn by_envelope(envelope: impl Into<Vec<u8>>) -> Self {
+        Self::Envelope(ByEnvelope { envelope: EnvelopeBytes(envelope.into()) })
+    }
+}
+
+/// The content of a license to be signed. Its issuer is the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Draft {
+    /// License type.
+    pub type_code: LicenseTypeCode,
+    /// Serial (流水号); never a holder's number.
+    pub serial: Serial,
+    /// The number that is printed on the license (证照编号).
+    pub certificate_number: Personal,
+    /// Each holder once.
+    pub holders: Vec<NamedHolder>,
+    /// Date of issue that the license shows.
+    pub issue_date: Date,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day; `None` for a license without end (长期).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Date>,
+    /// Fields of the face (照面) by the keys of the type.
+    pub fields: BTreeMap<String, Personal>,
+}
+
+/// Issues a license.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Issue {
+    /// Its content.
+    pub license: Draft,
+}
+
+/// Changes the state of a license or makes a version of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Transition {
+    /// The version in force; for 08 that of the license taken over.
+    pub identifier: CertificateIdentifier,
+    /// What is done: 02 to 10.
+    pub operation: Operation,
+    /// The state wanted, for 05 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<LicenseState>,
+    /// Why.
+    pub reason: String,
+    /// Content of the new version (02, 09) or of the new license (08).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<Draft>,
+}
+
+/// Asks for the index of a holder's licenses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Search {
+    /// Whose licenses.
+    pub holder: Holder,
+    /// Only of this type; required beside a grant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_code: Option<LicenseTypeCode>,
+    /// Grant id, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// Use context.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// How much of a license is disclosed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Named fields.
+    Fields,
+    /// All fields.
+    Face,
+    /// The signed bytes.
+    Envelope,
+    /// The annotated copy (加注件).
+    Copy,
+}
+
+/// Asks for the content of a license.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retrieve {
+    /// Which license.
+    pub license: License,
+    /// How much of it.
+    pub mode: Mode,
+    /// Names of fields, for mode `fields` only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// The holder that a portal vouches for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Grant id, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// The signed bytes are wanted although the license is not in force.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub include_ended: bool,
+    /// Use context.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+impl Retrieve {
+    /// A question for a license in a mode.
+    pub const fn new(license: License, mode: Mode, context: UseContext) -> Self {
+        Self { license, mode, fields: Vec::new(), holder: None, grant: None, include_ended: false, context }
+    }
+
+    /// With the grant that gives the right, hex.
+    #[must_use]
+    pub fn with_grant(self, grant: impl Into<String>) -> Self {
+        Self { grant: Some(grant.into()), ..self }
+    }
+}
+
+/// Verifies a license.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verify {
+    /// Which license.
+    pub license: License,
+    /// Values that the caller expects, by the names of the fields. The answer says only whether all are right.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expect: BTreeMap<String, Personal>,
+    /// The holder that a portal vouches for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Grant id, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// Use context.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+impl Verify {
+    /// A question whether a license is valid.
+    pub const fn new(license: License, context: UseContext) -> Self {
+        Self { license, expect: BTreeMap::new(), holder: None, grant: None, context }
+    }
+
+    /// With the grant that gives the right, hex.
+    #[must_use]
+    pub fn with_grant(self, grant: impl Into<String>) -> Self {
+        Self { grant: Some(grant.into()), ..self }
+    }
+
+    /// With one more value that is expected.
+    #[must_use]
+    pub fn expecting(mut self, field: impl Into<String>, value: impl Into<Personal>) -> Self {
+        self.expect.insert(field.into(), value.into());
+        self
+    }
+}
+
+/// What a grant allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GrantMode {
+    /// Yes or no.
+    Verify,
+    /// Named fields.
+    Fields,
+    /// All fields.
+    Face,
+    /// The signed bytes.
+    Envelope,
+    /// The annotated copy (加注件).
+    Copy,
+    /// The index.
+    Search,
+    /// Beside `envelope`: the signed bytes also of a license that is not in force.
+    Ended,
+}
+
+/// Makes a grant (用证授权): of one license or of all of the holder's licenses of a type.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrantCreate {
+    /// The holder that the portal vouches for.
+    pub holder: Holder,
+    /// Who may use it.
+    pub grantee: Uscc,
+    /// For this license only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<CertificateIdentifier>,
+    /// For all of the holder's licenses of this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_code: Option<LicenseTypeCode>,
+    /// What it allows.
+    pub modes: Vec<GrantMode>,
+    /// Fields that may be disclosed or expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// Only for this service item (事项编码).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_code: Option<String>,
+    /// Last valid moment, RFC 3339.
+    pub until: String,
+    /// Most uses; `None` = without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_uses: Option<u32>,
+}
+
+/// Ends a grant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrantRevoke {
+    /// Grant id, hex.
+    pub grant: String,
+    /// Whose.
+    pub holder: Holder,
+    /// Why.
+    pub reason: String,
+}
+
+/// Asks for grants: a holder's, through the portal; without a holder those that the caller may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrantSearch {
+    /// Whose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most rows of the page, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Asks for a page of the caller's own licenses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuedList {
+    /// Only of this type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_code: Option<LicenseTypeCode>,
+    /// Only in this state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<LicenseState>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most rows of the page, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Asks for a page of the register or of the proposals.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct List {
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most rows of the page, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// What an organisation does in the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// 发证机关.
+    Issuer,
+    /// 用证单位.
+    Relying,
+    /// 政务服务门户.
+    Portal,
+    /// 数据提供方.
+    Provider,
+    /// 对端平台.
+    Peer,
+    /// 审计.
+    Auditor,
+    /// 运营.
+    Operator,
+}
+
+/// A class of uses that the law keeps from their holders for a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DelayClass {
+    /// For how long, days.
+    pub days: u16,
+    /// The law that says so.
+    pub legal_basis: String,
+}
+
+/// One entry of the participant register (接入单位).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Participant {
+    /// Unified social credit code.
+    pub organisation: Uscc,
+    /// Name.
+    pub name: String,
+    /// Roles.
+    pub roles: Vec<Role>,
+    /// License types that it may issue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub issues: Vec<LicenseTypeCode>,
+    /// Purposes that its contract names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<String>,
+    /// Contract reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contract: Option<String>,
+    /// Most permitted uses a day (China Standard Time); `None` = without limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily_quota: Option<u32>,
+    /// Delay classes by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub delays: BTreeMap<String, DelayClass>,
+    /// First valid day.
+    pub valid_from: Date,
+    /// Last valid day; `None` = no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<Date>,
+}
+
+/// Registers a participant, or changes its registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Register {
+    /// The registration.
+    pub participant: Participant,
+}
+
+/// Suspends a participant, or lifts that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Suspend {
+    /// Whom.
+    pub organisation: Uscc,
+    /// Suspend, or lift the suspension.
+    pub suspended: bool,
+    /// Why.
+    pub reason: String,
+}
+
+/// What two operators decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProposalKind {
+    /// Erase what is known of a holder.
+    EraseHolder,
+    /// Keep a holder from being erased (legal hold).
+    HoldHolder,
+    /// End that.
+    ReleaseHold,
+    /// Change the epoch.
+    RotateEpoch,
+    /// Register a participant, or change its registration.
+    RegisterParticipant,
+    /// Publish a license type, or its next definition.
+    PublishType,
+}
+
+/// Proposes what takes two operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Propose {
+    /// What.
+    pub kind: ProposalKind,
+    /// Whom; with the kinds about a holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// The registration; with `register-participant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<Participant>,
+    /// The definition; with `publish-type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license_type: Option<LicenseType>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Approves another operator's proposal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approve {
+    /// Proposal id, hex.
+    pub proposal: String,
+    /// The registration as proposed; with `register-participant`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub participant: Option<Participant>,
+    /// The definition as proposed; with `publish-type`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license_type: Option<LicenseType>,
+}
+
+/// Asks who used a holder's licenses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trace {
+    /// Whose licenses.
+    pub holder: Holder,
+    /// Guardian or agent who asks in the holder's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Holder>,
+    /// The page begins behind the entry of this index: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+    /// Most entries of the page, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Use context.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// An auditor's question. Every filter that is there must match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LogQuery {
+    /// Why the auditor asks; the holders whose records are shown are told.
+    pub purpose: String,
+    /// The person at the auditor's side.
+    pub user_name: Personal,
+    /// Earliest moment, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Latest moment, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// The caller of the entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub organisation: Option<Uscc>,
+    /// A license, in any version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<CertificateIdentifier>,
+    /// A holder concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Case number (办件编号).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub business_code: Option<String>,
+    /// A public code, or `ok`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Entries from this index on: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_index: Option<u64>,
+    /// Most entries of the page, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// Who acts for a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkKind {
+    /// 监护人.
+    Guardian,
+    /// 代理人.
+    Agent,
+}
+
+/// Lets somebody act for a holder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinkMake {
+    /// Who is acted for.
+    pub holder: Holder,
+    /// Who acts.
+    pub agent: Holder,
+    /// By what.
+    pub kind: LinkKind,
+    /// Last valid moment, RFC 3339.
+    pub until: String,
+}
+
+/// Ends that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LinkEnd {
+    /// Who was acted for.
+    pub holder: Holder,
+    /// Who acted.
+    pub agent: Holder,
+    /// Why.
+    pub reason: String,
+}
