@@ -9,6 +9,7 @@ mod archive;
 mod audit;
 mod callers;
 mod commands;
+mod coverage;
 mod crash;
 mod disclosure;
 mod envelopes;

@@ -1,27 +1,6 @@
-//! The contract as served, held against the router.
+//! What the public listener serves beside the log.
 
-use hyper::Method;
-use schemas::codes::Code;
-use schemas::routes::{ADMIN, Listener, PUBLIC, Route};
-use serde_json::Value;
-use std::collections::BTreeSet;
-use tests::{Call, Setup, shared};
-
-/// The listener that serves a path, by the tables of the contract's crate.
-fn listener(path: &str) -> Listener {
-    if PUBLIC.contains(&path) {
-        Listener::Public
-    } else if ADMIN.contains(&path) {
-        Listener::Admin
-    } else {
-        Listener::Data
-    }
-}
-
-/// A path with values in place of its parameters.
-fn filled(path: &str) -> String {
-    path.replace("{index}", "0").replace("{path}", "entries/000.p/1").replace("{old}/{new}", "1/1")
-}
+use tests::{Setup, shared};
 
 #[tokio::test]
 async fn the_document_served_is_the_contract() {
@@ -29,61 +8,6 @@ async fn the_document_served_is_the_contract() {
     let reply = server.public("/openapi.json").await;
     assert_eq!((reply.status, reply.content_type.as_str()), (200, "application/json"));
     assert_eq!(reply.body, schemas::OPENAPI.as_bytes());
-}
-
-#[tokio::test]
-async fn every_path_listed_is_served_and_every_route_is_listed() {
-    let server = shared(Setup::new).await;
-    let mut party = server.party("bank");
-    // Something is in the log and published, so that its proof and its bundle are there.
-    let reply = party.send(&Call::raw(Route::Verify, "{}")).await;
-    server.proof(reply.receipt().index).await;
-    let document: Value = serde_json::from_str(schemas::OPENAPI).unwrap();
-    let paths = document["paths"].as_object().unwrap();
-    for (path, item) in paths {
-        for method in item
-            .as_object()
-            .unwrap()
-            .keys()
-            .filter(|key| ["get", "post", "put", "delete"].contains(&key.as_str()))
-        {
-            match listener(path) {
-                Listener::Public => {
-                    assert_eq!(method, "get", "{path}");
-                    assert_eq!(server.public(&filled(path)).await.status, 200, "{path}");
-                }
-                Listener::Admin => {
-                    assert_eq!(method, "get", "{path}");
-                    assert_eq!(server.admin(&filled(path)).await.status, 200, "{path}");
-                }
-                Listener::Data => {
-                    let call = Call::raw(Route::None, "{}")
-                        .path(path)
-                        .method(Method::from_bytes(method.to_uppercase().as_bytes()).unwrap());
-                    let reply = party.send(&call).await;
-                    let code = reply.code().to_owned();
-                    assert!(
-                        code != Code::NoSuchRoute.name() && code != Code::MethodNotAllowed.name(),
-                        "{method} {path}: {code}"
-                    );
-                    let responses = item[method]["responses"].as_object().unwrap();
-                    assert!(
-                        responses.contains_key(&reply.status.to_string()),
-                        "{method} {path} answers {}, which is not listed",
-                        reply.status
-                    );
-                }
-            }
-        }
-    }
-    let listed: BTreeSet<&str> = paths.keys().map(String::as_str).collect();
-    let served: BTreeSet<&str> = Route::ALL
-        .iter()
-        .filter_map(|route| route.path())
-        .chain(PUBLIC.iter().copied())
-        .chain(ADMIN.iter().copied())
-        .collect();
-    assert_eq!(listed, served);
 }
 
 #[tokio::test]

@@ -253,7 +253,8 @@ def proposals(run, operator, bank):
     second = Exchange(run, "operator2")
     propose, approve = "/v1/admin/proposals", "/v1/admin/approve"
     # The holder's license is in force, so nothing of theirs can be erased.
-    operator.post(propose, run.example(propose, "erase"), 409)
+    holder = run.example("/v1/trace", "own")["holder"]
+    operator.post(propose, run.example(propose, "erase", holder=holder), 409)
     for name, put in (("erase", {"kind": "hold-holder"}), ("erase", {"kind": "release-hold"}), ("rotate", {})):
         made = operator.post(propose, run.example(propose, name, **put), 201)["proposal"]
         operator.post(approve, run.example(approve, "approve", proposal=made), 409)

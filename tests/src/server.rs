@@ -623,6 +623,13 @@ impl Server {
         Party::new(name, self.organisation(name), config, self.data)
     }
 
+    /// A caller without a certificate.
+    pub fn nobody(&self) -> Party {
+        let ca = fs::read_to_string(self.folder.join("pki/ca.pem")).unwrap();
+        let config = exchange::tls::client_config(&ca, None).unwrap();
+        Party::new("nobody", self.organisation("bank"), config, self.data)
+    }
+
     /// Gets a path of the public listener.
     pub async fn public(&self, path: &str) -> Reply {
         self.public_with(hyper::Method::GET, path).await
@@ -638,7 +645,12 @@ impl Server {
 
     /// Gets a path of the admin listener.
     pub async fn admin(&self, path: &str) -> Reply {
-        self.get(None, self.admin, path, hyper::Method::GET).await
+        self.admin_with(hyper::Method::GET, path).await
+    }
+
+    /// Asks the admin listener for a path with a method.
+    pub async fn admin_with(&self, method: hyper::Method, path: &str) -> Reply {
+        self.get(None, self.admin, path, method).await
     }
 
     async fn get(
