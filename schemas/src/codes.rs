@@ -3,6 +3,7 @@
 //! A number stands in journal entries that are kept for years; it is never used for anything else again.
 
 /// Declares an enum with a stable number and a stable name per variant.
+#[macro_export]
 macro_rules! numbered {
     ($(#[$meta:meta])* $name:ident : $repr:ty { $($(#[doc = $doc:literal])+ $variant:ident = $number:literal $text:literal),+ $(,)? }) => {
         $(#[$meta])*

@@ -33,7 +33,7 @@ use crate::{
     names::{Hash, Key, Label, Position},
     options::{Hooks, Options},
     start::recovery::{self, Opened, Recovered, Start},
-    state::{Bound, Counts, State},
+    state::{Counts, State, rows::Bound},
     thread::{guarded, noticed, spawn},
 };
 use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};

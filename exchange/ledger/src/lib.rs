@@ -105,4 +105,8 @@ pub use start::recovery::Opened;
 pub use start::verify::{
     Entry, ImageFound, LogReport, Tail, entries, entries_of_lost, first_leaf, verify_log,
 };
-pub use state::{Bound, Counts, Delayed, Document, DocumentKind, Fact, Grant, Head, Holder, License, State};
+pub use state::fact::{DocumentKind, Fact};
+pub use state::license::License;
+pub use state::rows::{Bound, Delayed, Document, Grant, Head, Row};
+pub use state::table::Owner;
+pub use state::{Counts, Holder, State};

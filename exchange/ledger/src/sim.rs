@@ -33,7 +33,7 @@ use crate::{
     names::{Hash, Key, Position},
     options::{Hooks, Options},
     start::recovery::{Changes, Found, Reading, apply_frame},
-    state::{Bound, State},
+    state::{State, rows::Bound},
 };
 use crossbeam_channel::bounded;
 use std::{

@@ -5,7 +5,7 @@
 use crate::{
     journal::{record::Record, subjects::Subjects},
     names::Hash,
-    state::Fact,
+    state::fact::Fact,
 };
 use verifier::{leaf::LeafKind, proof::TlogProof};
 

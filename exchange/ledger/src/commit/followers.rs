@@ -8,7 +8,7 @@ use crate::{
     derive::{feed::Feed, index, tiles},
     journal::cursor::Cursor,
     names::{Hash, Label},
-    state::{Slot, State},
+    state::{State, slot::Slot},
 };
 use crossbeam_channel::Sender;
 use std::time::{Duration, Instant};

@@ -30,7 +30,13 @@ use crate::{
     },
     names::{Hash, Key, Label, Position},
     options::Hooks,
-    state::{Applied, DocumentKind, Fact, Head, Slot, State, label_version},
+    state::{
+        Applied, State,
+        fact::{DocumentKind, Fact},
+        label_version,
+        rows::Head,
+        slot::Slot,
+    },
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -783,7 +789,8 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
         record.grants.iter().all(|grant| next(Fact::Grant(state.grant_id(&grant.key)), grant.version));
     let mut documents = true;
     for document in &record.documents {
-        let kind = kind_of(document.kind).ok_or(Judgement::Malformed("an unknown document kind"))?;
+        let kind = DocumentKind::from_number(document.kind)
+            .ok_or(Judgement::Malformed("an unknown document kind"))?;
         documents &= next(Fact::Document(kind, document.key), document.version);
     }
     let epoch = pending.epoch.unwrap_or_else(|| state.epoch());
@@ -833,10 +840,6 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
     Ok(())
 }
 
-fn kind_of(number: u8) -> Option<DocumentKind> {
-    DocumentKind::ALL.into_iter().find(|kind| kind.number() == number)
-}
-
 impl Pending {
     /// Takes in what an accepted member changes.
     fn note(&mut self, state: &State, member: &Member, index: u64, frame: Position) {
@@ -853,7 +856,7 @@ impl Pending {
             self.versions.insert(Fact::Grant(state.grant_id(&grant.key)), grant.version);
         }
         for document in &record.documents {
-            if let Some(kind) = kind_of(document.kind) {
+            if let Some(kind) = DocumentKind::from_number(document.kind) {
                 self.versions.insert(Fact::Document(kind, document.key), document.version);
             }
         }

@@ -6,7 +6,7 @@
 use crate::{
     health::{Derived, Failing},
     journal::cursor::Cursor,
-    state::Slot,
+    state::slot::Slot,
 };
 use crossbeam_channel::{Receiver, SendTimeoutError, Sender, bounded};
 use std::{

@@ -18,7 +18,10 @@ use crate::{
     journal::{cursor::Cursor, record::StateDigest},
     names::Hash,
     options::Options,
-    state::{Digest, Slot, State},
+    state::{
+        State,
+        slot::{Digest, Slot},
+    },
 };
 use crossbeam_channel::RecvTimeoutError;
 use rustc_hash::{FxHashMap, FxHashSet};

@@ -6,7 +6,7 @@ use crate::{
     derive::store::StoreError,
     journal::cursor::Cursor,
     names::{Hash, Position},
-    state::Slot,
+    state::slot::Slot,
 };
 use verifier::merkle::Frontier;
 

@@ -10,7 +10,10 @@ use crate::{
         store::StoreError,
     },
     names::Hash,
-    state::{Digest, Slot, State},
+    state::{
+        State,
+        slot::{Digest, Slot},
+    },
 };
 use ring::digest::{Context, SHA256};
 use std::{

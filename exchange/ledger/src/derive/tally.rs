@@ -4,7 +4,10 @@ use crate::{
     derive::{image::Image, meta::Meta, store::StoreError},
     journal::record::StateDigest,
     names::Hash,
-    state::{Digest, Slot, State, Term},
+    state::{
+        State,
+        slot::{Digest, Slot, Term},
+    },
 };
 use std::collections::HashMap;
 

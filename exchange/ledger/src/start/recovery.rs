@@ -36,7 +36,7 @@ use crate::{
     },
     names::{Hash, Position},
     options::Options,
-    state::{Applied, Slot, State},
+    state::{Applied, State, slot::Slot},
 };
 use ring::signature::{ED25519, UnparsedPublicKey};
 use rustc_hash::FxHashSet;

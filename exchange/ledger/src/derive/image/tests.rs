@@ -13,7 +13,10 @@ use crate::{
     keys::{crypt::Crypt, epoch::EpochsInMemory, secrets::LedgerKeys},
     ledger::Ledger,
     names::{Label, Position},
-    state::{Applied, DocumentKind, Fact},
+    state::{
+        Applied,
+        fact::{DocumentKind, Fact},
+    },
 };
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tempfile::TempDir;

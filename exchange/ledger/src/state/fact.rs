@@ -1,0 +1,44 @@
+//! What a decision may rest on: facts with versions, and the kinds of documents.
+//!
+//! Values. Numbers of kinds stand in journals for good.
+
+use crate::names::{Key, Label};
+
+schemas::numbered! {
+    /// Kinds of documents: state that is neither license nor grant nor holder. Each has a table of its own, one line here, and
+    /// an `impl` of [`Row`](crate::Row).
+    DocumentKind: u8 {
+        /// A participant of the register.
+        Participant = 1 "participant",
+        /// A license type's definition.
+        LicenseType = 2 "license-type",
+        /// What was fixed when the log was made.
+        Rules = 3 "rules",
+        /// A link between a holder and a guardian or agent.
+        Link = 4 "link",
+        /// What an operator proposes and another one approves.
+        Proposal = 5 "proposal",
+        /// A legal hold on a holder, by label.
+        Hold = 6 "hold",
+    }
+}
+
+/// A fact with a version; version 0 is absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fact {
+    /// A license.
+    License(Key),
+    /// A grant, by its id.
+    Grant(Key),
+    /// A living holder, by keyed hash: a number made of the label, so that who is erased and appears again, under a
+    /// new label, is another fact.
+    Holder(Key),
+    /// Which licenses name a holder, by label: their number, which only grows.
+    Licenses(Label),
+    /// A document.
+    Document(DocumentKind, Key),
+    /// An idempotency key: 1 while bound.
+    Idempotency(Key),
+    /// The epoch that new holders' keys are wrapped for: its number.
+    Epoch,
+}

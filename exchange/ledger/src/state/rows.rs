@@ -1,0 +1,312 @@
+//! The rows of the state: grants, documents, counters, sequences, delayed uses, bound idempotency keys. All that is particular to
+//! one kind stands here: what names it, whose it is, when it ends, its bytes in the restart image.
+//!
+//! Values; the tables own them.
+
+pub use crate::journal::record::GrantState as Grant;
+use crate::{
+    journal::record::DocumentState,
+    keys::crypt::Crypt,
+    names::{Hash, Key, Label, Position},
+    state::{
+        fact::DocumentKind,
+        slot::{Kind, Slot, take},
+        table::{Owner, Stored, organisation},
+    },
+};
+use std::sync::Arc;
+
+/// China Standard Time is UTC+8 all year.
+const CST_OFFSET_MS: u64 = 8 * 3600 * 1000;
+const MS_PER_DAY: u64 = 86_400_000;
+
+/// A kind of state: all that a new one costs, beside its line in [`DocumentKind`]. The journal and the ledger keep its value as
+/// bytes, and know whose it is and when it ends.
+pub trait Row: Sized {
+    /// The kind.
+    const KIND: DocumentKind;
+
+    /// The value's bytes, as they are journaled.
+    fn encode(&self) -> Vec<u8>;
+
+    /// A value of journaled bytes; `None` when they are malformed.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+
+    /// The document that a record writes, with its next fact version.
+    fn document(&self, key: Key, version: u32) -> DocumentState {
+        DocumentState { kind: Self::KIND.number(), key, version, value: self.encode() }
+    }
+}
+
+impl Stored for Grant {
+    const OWNED: bool = true;
+    /// A keyed hash of the key: what lies unsealed on the disk has the key alone.
+    type Id = Key;
+
+    fn id(slot: &Slot, crypt: &Crypt) -> Option<Key> {
+        Some(crypt.grant_id(&slot.key))
+    }
+
+    fn slot(&self, _id: &Key) -> Slot {
+        Slot::new(Kind::Grant, self.key, 0)
+    }
+
+    /// The holder who made it and the organisation that may use it, neither of which ever changes.
+    fn owners(&self, _id: &Key) -> Vec<Owner> {
+        vec![self.holder, organisation(&self.grantee)]
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [
+            &self.version.to_be_bytes()[..],
+            &[self.state],
+            &self.holder,
+            &self.grantee,
+            &self.target,
+            &[u8::from(self.target_is_type), self.modes],
+            &self.fields.to_be_bytes(),
+            &self.item_tag.to_be_bytes(),
+            &self.until_ms.to_be_bytes(),
+            &self.max_uses.to_be_bytes(),
+            &self.portal,
+        ]
+        .concat()
+    }
+
+    fn decode(slot: &Slot, mut value: &[u8]) -> Option<Self> {
+        let r = &mut value;
+        let grant = Self {
+            key: slot.key,
+            version: u32::from_be_bytes(take(r)?),
+            state: u8::from_be_bytes(take(r)?),
+            holder: take(r)?,
+            grantee: take(r)?,
+            target: take(r)?,
+            target_is_type: u8::from_be_bytes(take(r)?) != 0,
+            modes: u8::from_be_bytes(take(r)?),
+            fields: u64::from_be_bytes(take(r)?),
+            item_tag: u64::from_be_bytes(take(r)?),
+            until_ms: u64::from_be_bytes(take(r)?),
+            max_uses: u32::from_be_bytes(take(r)?),
+            portal: take(r)?,
+        };
+        value.is_empty().then_some(grant)
+    }
+}
+
+/// A document as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// Fact version.
+    pub version: u32,
+    /// The document.
+    pub value: Arc<[u8]>,
+}
+
+/// A document's kind and key.
+pub(crate) type DocumentId = (u8, Key);
+
+impl Stored for Document {
+    const OWNED: bool = true;
+    const LISTED: bool = true;
+    const ENDING: bool = true;
+    type Id = DocumentId;
+
+    fn id(slot: &Slot, _crypt: &Crypt) -> Option<DocumentId> {
+        let kind = u8::try_from(slot.sub).ok()?;
+        DocumentKind::from_number(kind).map(|_| (kind, slot.key))
+    }
+
+    fn slot(&self, (kind, key): &DocumentId) -> Slot {
+        Slot::new(Kind::Document, *key, (*kind).into())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [&self.version.to_be_bytes()[..], &self.value].concat()
+    }
+
+    fn decode(_slot: &Slot, mut value: &[u8]) -> Option<Self> {
+        let version = u32::from_be_bytes(take(&mut value)?);
+        Some(Self { version, value: value.into() })
+    }
+}
+
+/// The value of a counter of one day, or of none.
+#[derive(Clone, Copy)]
+pub(crate) struct Counter(pub(crate) u32);
+
+impl Stored for Counter {
+    const ENDING: bool = true;
+    /// What is counted, and the day in China Standard Time; 0 for a counter that never resets.
+    type Id = (Key, u32);
+
+    fn id(slot: &Slot, _crypt: &Crypt) -> Option<Self::Id> {
+        Some((slot.key, slot.sub))
+    }
+
+    fn slot(&self, (key, day): &Self::Id) -> Slot {
+        Slot::new(Kind::Counter, *key, *day)
+    }
+
+    /// With the day after its own: until then a decision of its day may still be committed.
+    fn ends_ms(&self, (_, day): &Self::Id) -> u64 {
+        if *day == 0 {
+            return u64::MAX;
+        }
+        ((u64::from(*day) + 2) * MS_PER_DAY).saturating_sub(CST_OFFSET_MS)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+
+    fn decode(_slot: &Slot, value: &[u8]) -> Option<Self> {
+        Some(Self(u32::from_be_bytes(value.try_into().ok()?)))
+    }
+}
+
+/// A bound idempotency key: where the original answer and receipt stand. See [`crate::Ledger::original`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Keyed hash of the request that bound it.
+    pub request: Key,
+    /// Index of its entry.
+    pub index: u64,
+    /// Journal time of its entry.
+    pub time_ms: u64,
+    /// USCC of the organisation.
+    pub organisation: [u8; 18],
+    pub(crate) answer: Position,
+    pub(crate) frame: Position,
+}
+
+impl Stored for Bound {
+    type Id = Key;
+
+    fn id(slot: &Slot, _crypt: &Crypt) -> Option<Key> {
+        Some(slot.key)
+    }
+
+    fn slot(&self, key: &Key) -> Slot {
+        Slot::new(Kind::Idempotency, *key, 0)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [
+            &self.request[..],
+            &self.index.to_be_bytes(),
+            &self.time_ms.to_be_bytes(),
+            &self.organisation,
+            &self.answer.0.to_be_bytes(),
+            &self.frame.0.to_be_bytes(),
+        ]
+        .concat()
+    }
+
+    fn decode(_slot: &Slot, mut value: &[u8]) -> Option<Self> {
+        let r = &mut value;
+        let bound = Self {
+            request: take(r)?,
+            index: u64::from_be_bytes(take(r)?),
+            time_ms: u64::from_be_bytes(take(r)?),
+            organisation: take(r)?,
+            answer: Position(u64::from_be_bytes(take(r)?)),
+            frame: Position(u64::from_be_bytes(take(r)?)),
+        };
+        value.is_empty().then_some(bound)
+    }
+}
+
+/// A holder's latest entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Number of entries that concern the holder.
+    pub sequence: u64,
+    /// Frame of the latest; [`Position::NONE`] before the first.
+    pub frame: Position,
+    /// Index of the latest.
+    pub index: u64,
+    /// Leaf hash of the latest.
+    pub leaf_hash: Hash,
+}
+
+impl Head {
+    pub(crate) fn to_bytes(self) -> [u8; 56] {
+        let mut bytes = [0; 56];
+        bytes[..8].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.frame.0.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.index.to_be_bytes());
+        bytes[24..].copy_from_slice(&self.leaf_hash);
+        bytes
+    }
+
+    pub(crate) fn take(rest: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            sequence: u64::from_be_bytes(take(rest)?),
+            frame: Position(u64::from_be_bytes(take(rest)?)),
+            index: u64::from_be_bytes(take(rest)?),
+            leaf_hash: take(rest)?,
+        })
+    }
+}
+
+/// Few holders have an oversight sequence, so it is no part of the holder's cell.
+impl Stored for Head {
+    type Id = Label;
+
+    fn id(slot: &Slot, _crypt: &Crypt) -> Option<Label> {
+        Some(slot.key)
+    }
+
+    fn slot(&self, label: &Label) -> Slot {
+        Slot::new(Kind::Oversight, *label, 0)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.to_bytes().to_vec()
+    }
+
+    fn decode(_slot: &Slot, mut value: &[u8]) -> Option<Self> {
+        Self::take(&mut value).filter(|_| value.is_empty())
+    }
+}
+
+/// A use that its holders are not told of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delayed {
+    /// Index of its entry.
+    pub index: u64,
+    /// From when on it may be told, ms since 1970.
+    pub release_ms: u64,
+    /// Labels of the holders it concerns.
+    pub holders: Vec<Label>,
+}
+
+impl Stored for Delayed {
+    const OWNED: bool = true;
+    /// The index of its entry.
+    type Id = u64;
+
+    fn id(slot: &Slot, _crypt: &Crypt) -> Option<u64> {
+        Some(slot.delayed_index())
+    }
+
+    fn slot(&self, index: &u64) -> Slot {
+        Slot::of_delayed(*index)
+    }
+
+    fn owners(&self, _index: &u64) -> Vec<Owner> {
+        self.holders.clone()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        [&self.release_ms.to_be_bytes()[..], self.holders.as_flattened()].concat()
+    }
+
+    fn decode(slot: &Slot, mut value: &[u8]) -> Option<Self> {
+        let release_ms = u64::from_be_bytes(take(&mut value)?);
+        let (holders, odd) = value.as_chunks();
+        let delayed = Self { index: slot.delayed_index(), release_ms, holders: holders.to_vec() };
+        odd.is_empty().then_some(delayed)
+    }
+}
