@@ -65,6 +65,12 @@ pub(crate) fn served(
             .arg(data.join("pki/ca.pem"));
         tools::run(&mut compare)
     })?;
+    steps.run("every operation, by schemathesis", || {
+        let mut operations = python.script(workspace, "operations.py");
+        // It keeps notes where it runs.
+        operations.current_dir(&folder).arg(&data).args([&exchange.data, &exchange.public]);
+        tools::run(operations.arg(workspace.root.join("schemas/openapi.json")))
+    })?;
     drop(exchange);
     steps.run("the log after a restart and over several segments, by Go's sumdb", || {
         let exchange = restarted(workspace, &data)?;
