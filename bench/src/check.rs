@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use exchange::client::Client;
+use client::{Client, Fetched};
 use serde::{Deserialize, Serialize};
 use verifier::proof::TlogProof;
 use verifier::receipt::{self, Receipt};
@@ -73,12 +73,7 @@ impl fmt::Display for Checks {
 ///
 /// # Errors
 /// The public listener is gone, or publishes no checkpoint. What does not check is in the result instead.
-pub async fn check(
-    kept: &[Kept],
-    wrong: &[Kept],
-    trust: &Trust,
-    public: &mut Client,
-) -> anyhow::Result<Checks> {
+pub async fn check(kept: &[Kept], wrong: &[Kept], trust: &Trust, public: &Client) -> anyhow::Result<Checks> {
     let at = now_ms() / 1_000;
     let (mut checks, good) = receipts(kept, wrong, trust, at);
     let Some((last, _)) = good.last() else { return Ok(checks) };
@@ -137,7 +132,7 @@ fn receipts<'a>(
 }
 
 /// Waits until the published tree reaches an entry.
-async fn published(public: &mut Client, index: u64) -> anyhow::Result<()> {
+async fn published(public: &Client, index: u64) -> anyhow::Result<()> {
     let deadline = Instant::now() + PUBLICATION_DEADLINE;
     while proof(public, index).await?.is_none() {
         ensure!(Instant::now() < deadline, "the published checkpoint does not reach entry {index}");
@@ -146,8 +141,8 @@ async fn published(public: &mut Client, index: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn proof(public: &mut Client, index: u64) -> anyhow::Result<Option<TlogProof>> {
-    let (status, body) = public.get(&format!("/v1/log/proof/{index}")).await?;
+async fn proof(public: &Client, index: u64) -> anyhow::Result<Option<TlogProof>> {
+    let Fetched { status, body, .. } = public.get(&format!("/v1/log/proof/{index}")).await?;
     match status {
         200 => Ok(Some(TlogProof::parse(std::str::from_utf8(&body)?)?)),
         404 => Ok(None),

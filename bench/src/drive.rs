@@ -75,7 +75,8 @@ pub fn client_tls(
     protocol: Protocol,
     resumption: bool,
 ) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut config = tls::client_config(ca, identity)?;
+    let identity = identity.map(|(chain, key)| (chain.as_bytes(), key.as_bytes()));
+    let mut config = client::Tls::from_pem(ca.as_bytes(), identity)?.config();
     config.alpn_protocols = match protocol {
         Protocol::Http1 => vec![tls::ALPN_HTTP1.to_vec()],
         Protocol::Http2 { .. } => vec![tls::ALPN_H2.to_vec()],

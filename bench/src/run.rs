@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use client::Client;
 use exchange::app;
-use exchange::client::Identity;
+use exchange::calling;
 use exchange::config::Config;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustls_pki_types::ServerName;
@@ -122,9 +123,9 @@ fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Pla
     let mut checks = {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut public =
-                Identity::of_participant(&place.folder, "approval")?.connect(server.public).await?;
-            check::check(&mix.keep.right, &mix.keep.wrong, &trust, &mut public).await
+            let approval = calling::participant(&place.folder, "approval")?;
+            let public = Client::new(server.public.into(), &approval);
+            check::check(&mix.keep.right, &mix.keep.wrong, &trust, &public).await
         })?
     };
     checks.log_grew(after.saturating_sub(entries), answers);

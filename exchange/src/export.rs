@@ -3,13 +3,13 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use client::Client;
 use schemas::routes::Route;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::app::Exit;
-use crate::client::{self, Client};
+use crate::calling;
 
 /// What the export needs of a page to ask for the next one.
 #[derive(Deserialize)]
@@ -28,11 +28,10 @@ struct Page {
 /// # Errors
 /// The exchange cannot be reached, refuses a page, or answers with something else; what is written then is a part only.
 pub async fn pages(
-    client: &mut Client,
+    client: &Client,
     mut query: Value,
     out: &mut impl Write,
 ) -> anyhow::Result<(usize, usize)> {
-    let path = Route::LogQuery.path().context("a data route has a path")?;
     let members = query.as_object_mut().ok_or_else(|| Exit::usage("a query is a JSON object"))?;
     if !members.contains_key("to") {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
@@ -40,14 +39,11 @@ pub async fn pages(
     }
     let (mut pages, mut entries) = (0usize, 0usize);
     loop {
-        let (status, answer) =
-            client.post(path, serde_json::to_vec(&query)?, &[("receipt", "inline")]).await?;
-        if status != 200 {
-            return Err(client::refused(status, &answer));
-        }
-        let page: Page = serde_json::from_slice(&answer).context("the answer is no page")?;
+        let asked = client.call::<Page>(Route::LogQuery, &query).with_proof().await;
+        let page = asked.map_err(calling::ended)?;
+        let answer = &page.exchanged.answer;
         anyhow::ensure!(!answer.contains(&b'\n'), "the answer is more than one line");
-        out.write_all(&answer)?;
+        out.write_all(answer)?;
         out.write_all(b"\n")?;
         pages = pages.saturating_add(1);
         entries = entries.saturating_add(page.entries.len());

@@ -8,7 +8,7 @@
 #[cfg(feature = "bench-ablation")]
 pub mod ablation;
 pub mod app;
-pub mod client;
+pub mod calling;
 pub mod condition;
 pub mod config;
 pub mod cosign;

@@ -13,8 +13,8 @@ use rustls::pki_types::{
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use schemas::identifier::Uscc;
 use std::cell::Cell;
@@ -54,8 +54,6 @@ pub enum TlsError {
 
 const SERVER: &str = "server certificate";
 pub(crate) const KEY: &str = "server key";
-const CLIENT: &str = "client certificate";
-const CLIENT_KEY: &str = "client key";
 pub(crate) const CA: &str = "CA certificates";
 
 /// Extension that says which of an authority's certificates a revocation list is about (RFC 5280, 5.2.5).
@@ -295,25 +293,6 @@ pub fn server_config_of(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(ServerTls { config: Arc::new(config), judge })
-}
-
-/// TLS of our own clients: trusts the CAs of `ca_pem` and presents `identity` (certificate chain and key, PEM) if
-/// given. Revocation lists in `ca_pem` are those of clients and say nothing about a server. No ALPN is set, which means HTTP/1.1; a caller that speaks HTTP/2 sets `alpn_protocols`.
-pub fn client_config(ca_pem: &str, identity: Option<(&str, &str)>) -> Result<ClientConfig, TlsError> {
-    let refused = |source| TlsError::Refused { what: CLIENT, source };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(refused)?
-        .with_root_certificates(roots(
-            Authorities::parse(ca_pem, Duration::ZERO)?.roots.iter().map(|(one, _)| one),
-        )?);
-    match identity {
-        Some((chain, key)) => {
-            let chain = certificates(CLIENT, chain)?.iter().map(certificate).collect();
-            builder.with_client_auth_cert(chain, private_key(CLIENT_KEY, key)?).map_err(refused)
-        }
-        None => Ok(builder.with_no_client_auth()),
-    }
 }
 
 /// The organisation that a client certificate names, if it names exactly one. Says nothing about who signed it.

@@ -129,6 +129,12 @@ struct Rig {
     release: Arc<Notify>,
 }
 
+/// A client that trusts the authority, with a certificate and its key.
+fn client_tls(pki: &DevelopmentPki, identity: Option<(&str, &str)>) -> ClientConfig {
+    let identity = identity.map(|(chain, key)| (chain.as_bytes(), key.as_bytes()));
+    client::Tls::from_pem(pki.ca_pem().as_bytes(), identity).unwrap().config()
+}
+
 impl Rig {
     async fn start(name: &'static str, limits: Limits) -> Self {
         Self::start_with(name, limits, |_| String::new()).await
@@ -190,7 +196,7 @@ impl Rig {
         let files = pki.issue_client(name, &organisations, validity).unwrap();
         let certificate = fs::read_to_string(files.certificate).unwrap();
         let key = fs::read_to_string(files.key).unwrap();
-        tls::client_config(self.pki.ca_pem(), Some((&certificate, &key))).unwrap()
+        client_tls(&self.pki, Some((&certificate, &key)))
     }
 
     async fn connect(&self, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
@@ -323,7 +329,7 @@ async fn one_organisation_gets_in_over_both_protocols() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_certificate_is_refused() {
     let rig = Rig::start("none", Limits::default()).await;
-    let config = tls::client_config(rig.pki.ca_pem(), None).unwrap();
+    let config = client_tls(&rig.pki, None);
     assert_eq!(rig.alert(config).await, Some(AlertDescription::CertificateRequired));
     rig.counted("no-certificate").await;
     rig.stop().await;
@@ -351,7 +357,7 @@ async fn a_foreign_ca_and_a_server_certificate_are_refused() {
     let files = rig.pki.server_files();
     let certificate = fs::read_to_string(files.certificate).unwrap();
     let key = fs::read_to_string(files.key).unwrap();
-    let config = tls::client_config(rig.pki.ca_pem(), Some((&certificate, &key))).unwrap();
+    let config = client_tls(&rig.pki, Some((&certificate, &key)));
     assert_eq!(rig.alert(config).await, Some(AlertDescription::UnsupportedCertificate));
     // The alert may overtake the count.
     let counted = async {
@@ -570,7 +576,7 @@ async fn listeners_without_client_certificates_know_nobody() {
     let config = server_tls(&pki, None);
     let rig = Rig::serve("anyone", Limits::default(), dir, pki, Some(config)).await;
     // Even one that has a certificate is not asked for it.
-    for config in [tls::client_config(rig.pki.ca_pem(), None).unwrap(), rig.client("good", &[ONE])] {
+    for config in [client_tls(&rig.pki, None), rig.client("good", &[ONE])] {
         let mut sender = http1(rig.connect(config).await.unwrap()).await;
         assert_eq!(body(send(&mut sender, "/").await.unwrap()).await, "nobody false");
     }
@@ -633,7 +639,7 @@ async fn a_failed_handshake_leaves_a_line_that_says_why_and_whose() {
     let now = std::time::SystemTime::now();
     let past = Validity { from: now - 2 * day, until: now - day };
     rig.alert(rig.client_of(&rig.pki, "past", &[ONE], past)).await;
-    rig.alert(tls::client_config(rig.pki.ca_pem(), None).unwrap()).await;
+    rig.alert(client_tls(&rig.pki, None)).await;
     rig.alert(rig.client("both", &[ONE, TWO])).await;
     let mut tcp = TcpStream::connect(rig.address).await.unwrap();
     tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use certs::pki::{DevelopmentPki, Files, LEAF_VALIDITY, Validity};
-use exchange::tls::client_config;
+use client::Tls;
 use rustls::{AlertDescription, ClientConfig};
 use rustls_pki_types::ServerName;
 use schemas::identifier::Uscc;
@@ -24,7 +24,8 @@ fn pem(files: &Files) -> (String, String) {
 fn client(server: &Server, identity: Option<&Files>) -> ClientConfig {
     let ca = fs::read_to_string(server.folder.join("pki/ca.pem")).unwrap();
     let identity = identity.map(pem);
-    client_config(&ca, identity.as_ref().map(|(certificate, key)| (&**certificate, &**key))).unwrap()
+    let identity = identity.as_ref().map(|(certificate, key)| (certificate.as_bytes(), key.as_bytes()));
+    Tls::from_pem(ca.as_bytes(), identity).unwrap().config()
 }
 
 fn issue(pki: &Path, name: &str, organisations: &[Uscc]) -> Files {

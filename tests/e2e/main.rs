@@ -8,6 +8,7 @@
 mod archive;
 mod audit;
 mod callers;
+mod calls;
 mod commands;
 mod coverage;
 mod crash;

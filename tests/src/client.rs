@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use client::{Builder, Client, Tls};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
@@ -222,15 +223,18 @@ pub struct Party {
     pub name: String,
     /// Organisation of the certificate.
     pub organisation: Uscc,
+    tls: Tls,
     config: Arc<ClientConfig>,
     address: SocketAddr,
     connection: Option<Sender>,
 }
 
 impl Party {
-    pub(crate) fn new(name: &str, organisation: Uscc, mut config: ClientConfig, address: SocketAddr) -> Self {
+    pub(crate) fn new(name: &str, organisation: Uscc, tls: Tls, address: SocketAddr) -> Self {
+        let mut config = tls.config();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self { name: name.to_owned(), organisation, config: Arc::new(config), address, connection: None }
+        let config = Arc::new(config);
+        Self { name: name.to_owned(), organisation, tls, config, address, connection: None }
     }
 
     /// The same caller on a connection of its own.
@@ -239,10 +243,16 @@ impl Party {
         Self {
             name: self.name.clone(),
             organisation: self.organisation,
+            tls: self.tls.clone(),
             config: Arc::clone(&self.config),
             address: self.address,
             connection: None,
         }
+    }
+
+    /// The client that integrators build in, with this caller's certificate.
+    pub fn client(&self) -> Builder {
+        Client::builder(self.address.into(), &self.tls)
     }
 
     /// An HTTP/2 connection of the same caller, for requests side by side.

@@ -13,7 +13,7 @@ mod server;
 mod witness;
 mod world;
 
-pub use client::{Call, Entry, Http2, Party, Reply, flipped};
+pub use self::client::{Call, Entry, Http2, Party, Reply, flipped};
 pub use server::{Finished, Later, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;
 pub use world::{

@@ -13,6 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use certs::keys::{ED25519, create_issuer_key, load_issuer_keys};
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
+use client::Tls;
 use exchange::config::Config;
 use exchange::gateway::{Certified, Gateway, write_system_documents};
 use exchange::participant::{Participant, Role};
@@ -617,10 +618,8 @@ impl Server {
 
     /// A caller by the name of its certificate.
     pub fn party(&self, name: &str) -> Party {
-        let file = |end: &str| fs::read_to_string(self.folder.join("pki").join(end)).unwrap();
-        let identity = (file(&format!("clients/{name}.pem")), file(&format!("clients/{name}.key")));
-        let config = exchange::tls::client_config(&file("ca.pem"), Some((&identity.0, &identity.1))).unwrap();
-        Party::new(name, self.organisation(name), config, self.data)
+        let tls = exchange::calling::participant(&self.folder, name).unwrap();
+        Party::new(name, self.organisation(name), tls, self.data)
     }
 
     /// A caller without a certificate.
@@ -637,8 +636,7 @@ impl Server {
 
     /// Asks the public listener for a path with a method.
     pub async fn public_with(&self, method: hyper::Method, path: &str) -> Reply {
-        let ca = fs::read_to_string(self.folder.join("pki/ca.pem")).unwrap();
-        let mut config = exchange::tls::client_config(&ca, None).unwrap();
+        let mut config = Tls::from_files(self.folder.join("pki/ca.pem"), None).unwrap().config();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         self.get(Some(Arc::new(config)), self.public, path, method).await
     }

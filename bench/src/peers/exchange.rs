@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use client::Client;
 use exchange::app;
-use exchange::client::{Client, Identity};
+use exchange::calling;
 use schemas::date::Date;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
@@ -109,13 +109,13 @@ pub(super) async fn requests(folder: &Path, address: SocketAddr) -> anyhow::Resu
         verify.push(verify_request("", identifier, grant.as_deref()));
         inline.push(verify_request("receipt: inline\r\n", identifier, grant.as_deref()));
     }
-    let mut issuer = connect(folder, ISSUER, address).await?;
-    let mut portal = connect(folder, "portal", address).await?;
-    let (envelope, _) = issued(large(0, 0), &mut issuer, &mut portal).await?;
+    let issuer = connect(folder, ISSUER, address).await?;
+    let portal = connect(folder, "portal", address).await?;
+    let (envelope, _) = issued(large(0, 0), &issuer, &portal).await?;
     let padding = ENVELOPE_BYTES.saturating_sub(envelope.len());
     let mut retrieve = Vec::with_capacity(LARGE as usize);
     for number in 1..=LARGE {
-        let (envelope, request) = issued(large(number, padding), &mut issuer, &mut portal).await?;
+        let (envelope, request) = issued(large(number, padding), &issuer, &portal).await?;
         ensure!(
             (ENVELOPE_BYTES..ENVELOPE_BYTES + MAX_PADDING_BYTES).contains(&envelope.len()),
             "an envelope of {} bytes",
@@ -129,18 +129,14 @@ pub(super) async fn requests(folder: &Path, address: SocketAddr) -> anyhow::Resu
 }
 
 /// Issues a license and has its holder grant its use; gives the envelope, and a request that retrieves it.
-async fn issued(
-    draft: Draft,
-    issuer: &mut Client,
-    portal: &mut Client,
-) -> anyhow::Result<(Vec<u8>, Template)> {
+async fn issued(draft: Draft, issuer: &Client, portal: &Client) -> anyhow::Result<(Vec<u8>, Template)> {
     let Draft { body, key, grantor } = draft;
-    let issued = post(issuer, Route::Issue, body, &key).await?;
+    let issued = post(issuer, Route::Issue, &body, &key).await?;
     let text = |name: &str| issued[name].as_str().with_context(|| name.to_owned());
     let (identifier, envelope) = (text("identifier")?, STANDARD.decode(text("envelope")?)?);
     let grantor = grantor.context("a holder")?;
     let body = population::grant_body(identifier, &grantor, &organisation(RELYING)?);
-    let granted = post(portal, Route::GrantCreate, body, &key.replace("issue", "grant")).await?;
+    let granted = post(portal, Route::GrantCreate, &body, &key.replace("issue", "grant")).await?;
     let grant = granted["grant"].as_str().context("a grant")?;
     Ok((envelope, retrieve_request(identifier, grant)))
 }
@@ -199,15 +195,14 @@ fn issue_request(draft: Draft) -> anyhow::Result<Template> {
 }
 
 async fn connect(folder: &Path, name: &str, address: SocketAddr) -> anyhow::Result<Client> {
-    Identity::of_participant(folder, name)?.connect(address).await
+    let client = Client::new(address.into(), &calling::participant(folder, name)?);
+    client.connect().await?;
+    Ok(client)
 }
 
-async fn post(client: &mut Client, route: Route, body: Vec<u8>, key: &str) -> anyhow::Result<Value> {
-    let path = route.path().context("a route with a path")?;
-    let (status, answer) = client.post(path, Bytes::from(body), &[("idempotency-key", key)]).await?;
-    let answer: Value = serde_json::from_slice(&answer)?;
-    ensure!(status == 201, "{path}: status {status}: {}", answer["code"]);
-    Ok(answer)
+async fn post(client: &Client, route: Route, body: &[u8], key: &str) -> anyhow::Result<Value> {
+    let body: Value = serde_json::from_slice(body)?;
+    Ok(client.call::<Value>(route, &body).key(key).await?.value)
 }
 
 impl Exchange {
@@ -224,8 +219,8 @@ impl Exchange {
         trust: &Trust,
     ) -> anyhow::Result<usize> {
         let mut checks = runtime.block_on(async {
-            let mut public = Identity::of_participant(&self.folder, RELYING)?.connect(self.public).await?;
-            check::check(kept, &[], trust, &mut public).await
+            let public = Client::new(self.public.into(), &calling::participant(&self.folder, RELYING)?);
+            check::check(kept, &[], trust, &public).await
         })?;
         checks.log_grew(server::log_size(self.admin)?.saturating_sub(self.entries), answers);
         ensure!(checks.passed(), "{checks}");

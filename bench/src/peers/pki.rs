@@ -40,11 +40,8 @@ impl Pki {
     /// # Errors
     /// Its certificate cannot be read.
     pub(super) fn client(&self, participant: &str) -> anyhow::Result<Arc<ClientConfig>> {
-        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| path.display().to_string());
-        let clients = self.folder.join("clients");
-        let certificate = read(&clients.join(participant).with_extension("pem"))?;
-        let key = read(&clients.join(participant).with_extension("key"))?;
-        let mut config = tls::client_config(&read(&self.ca)?, Some((&certificate, &key)))?;
+        let own = |end| self.folder.join("clients").join(participant).with_extension(end);
+        let mut config = client::Tls::from_files(&self.ca, Some((&own("pem"), &own("key"))))?.config();
         config.alpn_protocols = vec![tls::ALPN_HTTP1.to_vec()];
         // Each connection is authenticated anew, as the exchange demands; Redis fails when a session with a client
         // certificate is resumed.

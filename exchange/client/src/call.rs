@@ -98,7 +98,7 @@ impl<'c, T> Call<'c, T> {
     }
 
     /// With this idempotency key, 16 to 64 characters of ASCII. Without it a fresh one is made where it matters: for a change of
-    /// state, and for whatever may be sent again.
+    /// state, and for a use that may be sent again.
     pub fn key(self, key: impl Into<String>) -> Self {
         Self { key: Some(key.into()), ..self }
     }
@@ -137,8 +137,8 @@ impl Shared {
         let body = body.map_err(Error::Request)?;
         let path = route.path().ok_or_else(|| Error::Request(format!("{} has no path", route.name())))?;
         let key = match key {
-            // Whatever may be sent twice has a key, so that it counts once.
-            None if route.changes_state() || self.retry.attempts > 1 => Some(fresh_key()?),
+            // Whatever may be sent twice has a key, so that it counts once. A page may be asked for twice.
+            None if route.changes_state() || self.retry.attempts > 1 && !is_page(route) => Some(fresh_key()?),
             key => key,
         };
         let mut headers = vec![("content-type", HeaderValue::from_static("application/json"))];
@@ -252,6 +252,19 @@ impl Shared {
 
 /// The receipt belongs to this answer, but says something else of it.
 const OTHER_ENTRY: &str = "its receipt is of another decision";
+
+/// Whether a route only shows pages, and nothing counts how often.
+const fn is_page(route: Route) -> bool {
+    matches!(
+        route,
+        Route::Trace
+            | Route::LogQuery
+            | Route::ParticipantList
+            | Route::ProposalList
+            | Route::GrantSearch
+            | Route::IssuedList
+    )
+}
 
 impl Fetched {
     /// It decides nothing, and the same may be answered a little later.

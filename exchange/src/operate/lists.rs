@@ -1,31 +1,21 @@
 //! `exchange participant list`, `exchange proposals list`, `exchange license list`: all pages of a list, asked one after the other.
 
-use anyhow::Context as _;
+use client::Client;
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use verifier::command;
 
-use crate::client::{self, Client};
+use crate::calling;
 use crate::operate::{Caller, runtime};
 
 /// All rows of a list that the caller may see and that pass the filters. Each page is an entry of the log.
 ///
 /// # Errors
 /// The exchange cannot be reached, refuses, or answers with something else.
-pub async fn all(
-    client: &mut Client,
-    route: Route,
-    member: &str,
-    filters: Value,
-) -> anyhow::Result<Vec<Value>> {
-    let path = route.path().context("a data route has a path")?;
+pub async fn all(client: &Client, route: Route, member: &str, filters: Value) -> anyhow::Result<Vec<Value>> {
     let (mut rows, mut asked) = (Vec::new(), filters);
     loop {
-        let (status, answer) = client.post(path, serde_json::to_vec(&asked)?, &[]).await?;
-        if status != 200 {
-            return Err(client::refused(status, &answer));
-        }
-        let mut page: Value = serde_json::from_slice(&answer).context("the answer is no page")?;
+        let mut page = client.call::<Value>(route, &asked).await.map_err(calling::ended)?.value;
         let Some(Value::Array(more)) = page.get_mut(member).map(Value::take) else {
             anyhow::bail!("the answer has no {member}");
         };
@@ -58,7 +48,7 @@ pub fn licenses(type_code: Option<&str>, state: Option<&str>, issuer: &Caller) -
 
 fn printed(route: Route, member: &str, filters: Value, caller: &Caller, name: &str) -> anyhow::Result<()> {
     let rows =
-        runtime()?.block_on(async { all(&mut caller.connect(name).await?, route, member, filters).await })?;
+        runtime()?.block_on(async { all(&caller.connect(name).await?, route, member, filters).await })?;
     for row in rows {
         command::line(row);
     }

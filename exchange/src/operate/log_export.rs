@@ -18,11 +18,11 @@ pub fn run(query: &Path, out: &Path, auditor: &Caller) -> anyhow::Result<()> {
     let out = std::path::absolute(out)?;
     let folder = out.parent().unwrap_or(&out);
     let (pages, entries) = runtime()?.block_on(async {
-        let mut client = auditor.connect("auditor").await?;
+        let client = auditor.connect("auditor").await?;
         // Readable by its owner alone, and gone again when dropped before it has its name.
         let mut file =
             tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
-        let counts = export::pages(&mut client, query, file.as_file_mut()).await?;
+        let counts = export::pages(&client, query, file.as_file_mut()).await?;
         file.as_file().sync_all()?;
         file.persist_noclobber(&out)
             .map_err(|error| error.error)

@@ -20,10 +20,10 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::app::{self, Exit};
-use crate::client::{self, Client, Endpoint, Identity};
+use crate::calling;
 use crate::config::{Config, ConfigError};
-use anyhow::Context as _;
 use clap::Args;
+use client::{Client, Endpoint, Error};
 use schemas::routes::Route;
 use serde_json::Value;
 use verifier::command::{self, EXIT_DONE};
@@ -137,7 +137,9 @@ impl Caller {
     async fn connect_public(&self, name: &str) -> anyhow::Result<Client> {
         let config = self.place.load()?;
         let endpoint = match &self.server {
-            Some(data) => data.followed_by_public()?,
+            Some(data) => {
+                data.next_port().ok_or_else(|| Exit::usage(format_args!("{data}: no port follows")))?
+            }
             None => config.listen.public.into(),
         };
         self.connect_to(&config, endpoint, name).await
@@ -147,26 +149,29 @@ impl Caller {
         let default = |end: &str| config.path(Path::new("pki/clients")).join(format!("{name}.{end}"));
         let cert = self.cert.clone().unwrap_or_else(|| default("pem"));
         let key = self.key.clone().unwrap_or_else(|| default("key"));
-        let identity = Identity::load(&config.path(&config.tls.client_ca), &cert, &key)?;
-        identity.connect(endpoint).await
+        let client = Client::new(endpoint, &calling::tls(&config.path(&config.tls.client_ca), &cert, &key)?);
+        client.connect().await.map_err(calling::ended)?;
+        Ok(client)
     }
 
     /// Sends a request to a serving exchange as an operator, and prints the answer.
     fn send(&self, route: Route, body: &Value) -> anyhow::Result<u8> {
-        let path = route.path().context("a data route has a path")?;
-        let (status, answer) = runtime()?.block_on(async {
-            let mut client = self.connect("operator").await?;
-            let mut random = [0; 16];
-            ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut random)
-                .map_err(|_| anyhow::anyhow!("no randomness"))?;
-            let key = hex::encode(random);
-            client.post(path, serde_json::to_vec(body)?, &[("idempotency-key", &key)]).await
+        let asked = runtime()?.block_on(async {
+            let client = self.connect("operator").await?;
+            anyhow::Ok(client.call::<Value>(route, body).await)
         })?;
-        let done = status < 300;
-        if done || self.json {
-            command::line(String::from_utf8_lossy(&answer));
+        match asked {
+            Ok(answer) => {
+                command::line(String::from_utf8_lossy(&answer.exchanged.answer));
+                Ok(EXIT_DONE)
+            }
+            Err(error) => {
+                if let (Error::Refused(refused), true) = (&error, self.json) {
+                    command::line(String::from_utf8_lossy(&refused.exchanged.answer));
+                }
+                Err(calling::ended(error))
+            }
         }
-        if done { Ok(EXIT_DONE) } else { Err(client::refused(status, &answer)) }
     }
 }
 

@@ -3,22 +3,23 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use client::{Client, Fetched};
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use verifier::command;
 
 use crate::app::Exit;
-use crate::client::Client;
+use crate::calling;
 use crate::operate::{Caller, json_file, runtime};
 
 /// The definitions that the public listener shows to anyone.
 ///
 /// # Errors
 /// The exchange cannot be reached or answers with something else.
-pub async fn published(public: &mut Client) -> anyhow::Result<Vec<Value>> {
-    let (status, answer) = public.get("/v1/types").await?;
+pub async fn published(public: &Client) -> anyhow::Result<Vec<Value>> {
+    let Fetched { status, body, .. } = public.get("/v1/types").await.map_err(calling::ended)?;
     anyhow::ensure!(status == 200, "the public listener answers with status {status}");
-    let mut list: Value = serde_json::from_slice(&answer).context("the answer is no list of types")?;
+    let mut list: Value = serde_json::from_slice(&body).context("the answer is no list of types")?;
     match list["types"].take() {
         Value::Array(types) => Ok(types),
         _ => anyhow::bail!("the answer has no types"),
@@ -26,7 +27,7 @@ pub async fn published(public: &mut Client) -> anyhow::Result<Vec<Value>> {
 }
 
 fn fetched(caller: &Caller) -> anyhow::Result<Vec<Value>> {
-    runtime()?.block_on(async { published(&mut caller.connect_public("operator").await?).await })
+    runtime()?.block_on(async { published(&caller.connect_public("operator").await?).await })
 }
 
 /// Proposes a definition.

@@ -9,14 +9,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use client::{Endpoint, GrantRevoke, Holder, License, Verify};
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::license_type::LicenseType;
 use serde_json::{Value, json};
 
-use super::{Exchanged, Issued, Party, REVOKE_EVERY, use_context};
-use crate::client;
+use super::{Issued, Party, REVOKE_EVERY, use_context};
 use crate::config::Listen;
 use crate::gateway::now_ms;
 use crate::init::write_new;
@@ -60,7 +58,7 @@ pub(super) async fn begin(portal: &mut Party, issued: &[Issued], grantee: &str) 
         let mut numbers = (0..issued.len()).filter(|number| (number % REVOKE_EVERY == 1) == revoked);
         numbers.find(|number| {
             let Some(one) = issued.get(*number) else { return false };
-            let wanted = one.identifier.contains(TYPE) || revoked;
+            let wanted = one.identifier.type_code().as_str() == TYPE || revoked;
             match one.license.holders.as_slice() {
                 [(_, holder)] => {
                     wanted && holder.type_code() == HolderTypeCode::CitizenNumber && holds_one(holder)
@@ -71,24 +69,20 @@ pub(super) async fn begin(portal: &mut Party, issued: &[Issued], grantee: &str) 
     };
     let about = [found(false).context("a license in force")?, found(true).context("a license to revoke")?];
     let one = &issued[about[0]];
-    let holder = holder(one)?;
     let mut grants = Vec::new();
     for (state, lives_ms) in [("active", LONG_MS), ("revoked", LONG_MS), ("expired", SHORT_MS)] {
         let until_ms = now_ms() + lives_ms;
-        let grant = json!({
-            "holder": holder, "grantee": grantee, "identifier": one.identifier,
-            "modes": ["verify", "fields", "envelope"], "fields": ["certificateNumber", "holderName", "profession"],
-            "until": schemas::date::rfc3339(until_ms),
-        });
-        let key = format!("{}-{state}", one.identifier);
-        let made = portal.post("/v1/grants", &grant, Some(key)).await?.expect(201)?;
-        let id = made["grant"].as_str().context("a grant id")?.to_owned();
+        let grant = one.grant(grantee, &["certificateNumber", "holderName", "profession"], until_ms)?;
+        let id = portal.ask(|client| client.grant(&grant)).await?.grant;
         grants.push(Grant { state, id, until_ms });
     }
     let [active, revoked, expired] = <[Grant; 3]>::try_from(grants).ok().context("three grants")?;
-    let body = json!({"grant": revoked.id, "holder": holder, "reason": "演示: 撤回授权"});
-    let key = format!("{}-end", one.identifier);
-    portal.post("/v1/grants/revoke", &body, Some(key)).await?.expect(200)?;
+    let end = GrantRevoke {
+        grant: revoked.id.clone(),
+        holder: one.holder()?.into(),
+        reason: "演示: 撤回授权".to_owned(),
+    };
+    portal.ask(|client| client.revoke_grant(&end)).await?;
     Ok(Samples { about, grants: [active, revoked, expired], grantee: grantee.to_owned() })
 }
 
@@ -99,7 +93,6 @@ impl Samples {
         data: &Path,
         addresses: &Listen,
         issued: &[Issued],
-        kept: &[Exchanged],
     ) -> anyhow::Result<()> {
         let folder = data.join(FOLDER);
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -133,19 +126,15 @@ impl Samples {
                 "identifier": one.identifier, "until": schemas::date::rfc3339(grant.until_ms),
             })
         });
-        let envelope = kept.get(revoked).and_then(|kept| kept.envelope.as_ref()).context("an envelope")?;
-        let presented =
-            json!({"license": {"envelope": BASE64.encode(envelope)}, "use": use_context(revoked)});
+        let other = issued.get(revoked).context("a license")?;
+        let presented = Verify::new(License::by_envelope(other.envelope.clone()), use_context(revoked));
         let write = |name: &str, text: &str| write_new(&folder.join(name), text);
         write("persons.json", &format!("{:#}\n", json!(persons)))?;
         write("licenses.json", &format!("{:#}\n", json!(licenses)))?;
         write("grants.json", &format!("{:#}\n", json!(grants.collect::<Vec<_>>())))?;
-        write("presented.json", &presented.to_string())?;
+        write("presented.json", &serde_json::to_string(&presented)?)?;
         write("walkthrough.expected", EXPECTED)?;
-        write(
-            "walkthrough.sh",
-            &self.walkthrough(addresses, one, issued.get(revoked).context("a license")?)?,
-        )?;
+        write("walkthrough.sh", &self.walkthrough(addresses, one, other)?)?;
         std::fs::set_permissions(folder.join("walkthrough.sh"), Permissions::from_mode(0o700))?;
         let [.., expired] = &self.grants;
         tokio::time::sleep(Duration::from_millis(expired.until_ms.saturating_sub(now_ms()))).await;
@@ -159,7 +148,7 @@ impl Samples {
         let build = if debug { "cargo build -p verifier" } else { "cargo build --release -p verifier" };
         let (name, number) = one.license.holders.first().context("a license has a holder")?;
         let [active, revoked, expired] = &self.grants;
-        let reached = |address: SocketAddr| client::reached(address).to_string();
+        let reached = |address: SocketAddr| Endpoint::from(address).to_string();
         let mut text = WALKTHROUGH.to_owned();
         for (key, value) in [
             ("DATA", reached(addresses.data)),
@@ -171,7 +160,7 @@ impl Samples {
             ("HOLDER", holder(one)?.to_string()),
             ("NAME", name.clone()),
             ("NUMBER", number.number().to_owned()),
-            ("LICENSE", one.identifier.clone()),
+            ("LICENSE", one.identifier.to_string()),
             ("CERTIFICATE", one.license.certificate_number.clone()),
             ("ACTIVE", active.id.clone()),
             ("REVOKED", revoked.id.clone()),
@@ -188,8 +177,7 @@ impl Samples {
 
 /// The first holder as requests name it.
 fn holder(one: &Issued) -> anyhow::Result<Value> {
-    let (_, holder) = one.license.holders.first().context("a license has a holder")?;
-    Ok(json!({"typeCode": holder.type_code().as_str(), "number": holder.number()}))
+    Ok(serde_json::to_value(Holder::from(one.holder()?))?)
 }
 
 /// A word of a shell that stands for this text.

@@ -1,0 +1,250 @@
+//! The client that integrators build in (`exchange/client`), against a real exchange.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use client::{
+    Approve, Client, Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue,
+    IssuedList, License, LinkEnd, LinkKind, LinkMake, LinkState, List, LogQuery, Mode, Participant,
+    ProposalKind, ProposalState, Propose, Register, Retrieve, Role, Search, Stage, Suspend, Tls, Trace,
+    Transition, UseContext, Verdict, Verify,
+};
+use schemas::codes::Code;
+use schemas::routes::Route;
+use schemas::state::{LicenseState, Operation};
+use serde_json::{Value, json};
+use tests::{Draft, Server, Setup, draft, eventually, in_one_hour, legal, natural, shared};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use verifier::report::Reason;
+
+fn setup() -> Setup {
+    Setup::new().stranger("newcomer")
+}
+
+/// A client that has every answer proven.
+fn proving(server: &Server, name: &str) -> Client {
+    server.party(name).client().trust(server.trust.clone()).build()
+}
+
+fn issue(draft: &Draft) -> Issue {
+    Issue { license: serde_json::from_value(draft.value()).unwrap() }
+}
+
+fn context() -> UseContext {
+    serde_json::from_value(tests::use_context()).unwrap()
+}
+
+fn refused(error: Error) -> client::Refused {
+    match error {
+        Error::Refused(refused) => *refused,
+        error => panic!("not refused: {error}"),
+    }
+}
+
+#[tokio::test]
+async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
+    let server = setup().start().await;
+    let [issuer, portal, bank, auditor, operator, operator2] =
+        ["issuer", "portal", "bank", "auditor", "operator", "operator2"].map(|name| proving(&server, name));
+    let (draft, other) = (draft(&natural()), draft(&natural()));
+    let (holder, agent) = (Holder::from(draft.holder()), Holder::from(other.holder()));
+
+    let issued = issuer.issue(&issue(&draft)).await.unwrap();
+    assert_eq!(issued.state, LicenseState::Valid);
+    let own = issuer.issued(&IssuedList { limit: Some(1), ..IssuedList::default() }).await.unwrap();
+    assert_eq!(own.licenses[0].identifier, issued.identifier);
+    let search = Search { holder: holder.clone(), type_code: None, grant: None, context: context() };
+    let found = portal.search(&search).await.unwrap();
+    assert_eq!(found.licenses[0].certificate_number, draft.license.certificate_number.as_str());
+
+    let grant = GrantCreate {
+        holder: holder.clone(),
+        grantee: server.organisation("bank"),
+        identifier: Some(issued.identifier.clone()),
+        type_code: None,
+        modes: vec![GrantMode::Verify, GrantMode::Fields, GrantMode::Envelope, GrantMode::Copy],
+        fields: vec!["certificateNumber".to_owned()],
+        item_code: None,
+        until: in_one_hour(),
+        max_uses: None,
+    };
+    let grant = portal.grant(&grant).await.unwrap();
+    assert_eq!(grant.state, GrantState::Active);
+    let listed = bank.grants(&GrantSearch::default()).await.unwrap();
+    assert_eq!((listed.grants.len(), &listed.grants[0].grant), (1, &grant.grant));
+
+    let named = License::by_identifier(issued.identifier.clone());
+    let verify = Verify::new(named.clone(), context()).with_grant(&grant.grant);
+    let expecting = verify.clone().expecting("certificateNumber", draft.license.certificate_number.as_str());
+    let verified = bank.verify(&expecting).await.unwrap();
+    assert_eq!((verified.verdict, verified.matches), (Verdict::Valid, Some(true)));
+    let mut retrieve = Retrieve::new(named, Mode::Fields, context()).with_grant(&grant.grant);
+    retrieve.fields = vec!["certificateNumber".to_owned()];
+    let fields = bank.retrieve(&retrieve).await.unwrap();
+    assert_eq!(fields.fields["certificateNumber"], draft.license.certificate_number.as_str());
+    retrieve.fields.clear();
+    retrieve.mode = Mode::Envelope;
+    let envelope = bank.retrieve(&retrieve).await.unwrap();
+    assert_eq!(envelope.envelope.as_ref(), Some(&issued.envelope));
+    retrieve.mode = Mode::Copy;
+    let copy = bank.retrieve(&retrieve).await.unwrap();
+    assert_eq!(copy.annotation.as_ref().unwrap().creator, server.organisation("bank"));
+
+    let until = in_one_hour();
+    let link = LinkMake { holder: holder.clone(), agent: agent.clone(), kind: LinkKind::Guardian, until };
+    assert_eq!(portal.make_link(&link).await.unwrap().link, LinkState::Active);
+    let end = LinkEnd { holder: holder.clone(), agent, reason: "测试".to_owned() };
+    assert_eq!(portal.end_link(&end).await.unwrap().link, LinkState::Ended);
+    let trace = Trace { holder: holder.clone(), agent: None, before: None, limit: None, context: context() };
+    // Pages reach as far as the checkpoint that is published each second.
+    eventually("a page of the trace", || async {
+        (!portal.trace(&trace).await.unwrap().entries.is_empty()).then_some(())
+    })
+    .await;
+    let query: LogQuery = serde_json::from_value(json!({"purpose": "测试", "userName": "审计员"})).unwrap();
+    assert!(!auditor.query_log(&query).await.unwrap().entries.is_empty());
+
+    let participant = Participant {
+        organisation: server.organisation("newcomer"),
+        name: "测试单位".to_owned(),
+        roles: vec![Role::Relying],
+        issues: Vec::new(),
+        purposes: Vec::new(),
+        contract: None,
+        daily_quota: None,
+        delays: std::collections::BTreeMap::new(),
+        valid_from: "2026-01-01".parse().unwrap(),
+        valid_until: None,
+    };
+    let mut register = Register { participant };
+    assert!(!operator.add_participant(&register).await.unwrap().suspended);
+    register.participant.daily_quota = Some(7);
+    operator.change_participant(&register).await.unwrap();
+    let organisation = register.participant.organisation;
+    let suspend = Suspend { organisation, suspended: true, reason: "测试".to_owned() };
+    assert!(operator.suspend_participant(&suspend).await.unwrap().suspended);
+    let register = operator.participants(&List::default()).await.unwrap();
+    let listed = register.participants.iter().find(|one| one.organisation == organisation).unwrap();
+    assert_eq!((listed.suspended, listed.daily_quota), (true, Some(7)));
+    let proposal = Propose {
+        kind: ProposalKind::HoldHolder,
+        holder: Some(holder.clone()),
+        participant: None,
+        license_type: None,
+        reason: "测试".to_owned(),
+    };
+    let proposed = operator.propose(&proposal).await.unwrap();
+    let listed = operator2.proposals(&List::default()).await.unwrap();
+    assert_eq!(
+        (&listed.proposals[0].proposal, listed.proposals[0].state),
+        (&proposed.proposal, ProposalState::Open)
+    );
+    let approve = Approve { proposal: proposed.proposal.clone(), participant: None, license_type: None };
+    assert_eq!(operator2.approve(&approve).await.unwrap().state, ProposalState::Approved);
+
+    let transition = Transition {
+        identifier: issued.identifier.clone(),
+        operation: Operation::End,
+        to: Some(LicenseState::Revoked),
+        reason: "测试".to_owned(),
+        license: None,
+    };
+    assert_eq!(issuer.transition(&transition).await.unwrap().state, LicenseState::Revoked);
+    let verified = bank.verify(&verify).await.unwrap();
+    assert_eq!((verified.verdict, &*verified.reasons), (Verdict::Invalid, &["revoked".to_owned()][..]));
+    let revoke = GrantRevoke { grant: grant.grant.clone(), holder, reason: "测试".to_owned() };
+    assert_eq!(portal.revoke_grant(&revoke).await.unwrap().state, GrantState::Revoked);
+
+    for route in Route::ALL.iter().filter(|route| route.path().is_some()) {
+        assert!(server.answers(*route, Code::Ok).await > 0, "{} was not called", route.name());
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_and_where_and_is_proven_over_both_protocols() {
+    let server = shared(Setup::new).await;
+    let license = draft(&natural()).issue(&mut server.party("issuer")).await;
+    let named = License::by_identifier(license.identifier.parse().unwrap());
+    let two = proving(&server, "bank");
+    let one = server.party("bank").client().trust(server.trust.clone()).http1().build();
+    for client in [&two, &one] {
+        let verify = Verify::new(named.clone(), context());
+        let refusal = refused(client.verify(&verify).await.unwrap_err());
+        assert_eq!((refusal.status, refusal.code()), (403, Some(Code::NotPermitted)));
+        assert!(refusal.problem.errors.is_empty() && refusal.report.is_some());
+        let mut wrong = verify;
+        wrong.context.cause = "".into();
+        wrong.context.stage = Stage::Delivery;
+        let refusal = refused(client.verify(&wrong).await.unwrap_err());
+        assert_eq!((refusal.status, refusal.code()), (422, Some(Code::BadUseContext)));
+        assert_eq!(refusal.problem.errors[0].pointer.as_deref(), Some("/use/cause"));
+        // What is not read to its end is refused with a receipt that says so.
+        let long = json!({"license": "a".repeat(300_000)});
+        let refusal = refused(client.call::<Value>(Route::Verify, &long).await.unwrap_err());
+        assert_eq!(refusal.code(), Some(Code::BodyTooLarge));
+        assert!(refusal.report.unwrap().has(Reason::RequestNotRecorded));
+    }
+}
+
+#[tokio::test]
+async fn the_answer_of_another_log_proves_nothing() {
+    let (server, other) = (shared(Setup::new).await, Setup::new().start().await);
+    let license = draft(&legal()).issue(&mut server.party("issuer")).await;
+    let client = server.party("bank").client().trust(other.trust.clone()).build();
+    let verify = Verify::new(License::by_envelope(license.envelope), context());
+    let Error::Unproven(unproven) = client.verify(&verify).await.unwrap_err() else {
+        panic!("it is of another log")
+    };
+    assert!(unproven.report.has(Reason::UnknownLog), "{:?}", unproven.report);
+}
+
+/// Stands between a client and a server. While it is told so, it closes the connection on which an answer comes, and the client
+/// never gets that.
+async fn cutting(server: SocketAddr) -> (SocketAddr, Arc<AtomicBool>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cut = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&cut);
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = listener.accept().await.unwrap();
+            let server = TcpStream::connect(server).await.unwrap();
+            let told = Arc::clone(&told);
+            tokio::spawn(async move {
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let onward =
+                    tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                let mut answer = [0; 4_096];
+                loop {
+                    let read = from_server.read(&mut answer).await.unwrap_or(0);
+                    if read == 0 || told.swap(false, Ordering::SeqCst) {
+                        break;
+                    }
+                    to_client.write_all(&answer[..read]).await.unwrap();
+                }
+                onward.abort();
+            });
+        }
+    });
+    (address, cut)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_license_whose_answer_was_lost_is_issued_once() {
+    let server = shared(Setup::new).await;
+    let (address, cut) = cutting(server.data).await;
+    let clients = server.folder.join("pki/clients");
+    let (ca, certificate) = (server.folder.join("pki/ca.pem"), clients.join("issuer.pem"));
+    let tls = Tls::from_files(&ca, Some((&certificate, &clients.join("issuer.key")))).unwrap();
+    let client = Client::builder(address.into(), &tls).trust(server.trust.clone()).http1().build();
+    client.connect().await.unwrap();
+    let size = server.size().await;
+    cut.store(true, Ordering::SeqCst);
+    let issued = client.issue(&issue(&draft(&natural()))).await.unwrap();
+    assert!(!cut.load(Ordering::SeqCst), "no answer was lost");
+    assert_eq!((issued.state, issued.receipt.index), (LicenseState::Valid, size));
+    assert_eq!(server.size().await, size + 1, "one license, one entry");
+}
