@@ -624,9 +624,8 @@ impl Server {
 
     /// A caller without a certificate.
     pub fn nobody(&self) -> Party {
-        let ca = fs::read_to_string(self.folder.join("pki/ca.pem")).unwrap();
-        let config = exchange::tls::client_config(&ca, None).unwrap();
-        Party::new("nobody", self.organisation("bank"), config, self.data)
+        let tls = Tls::from_files(self.folder.join("pki/ca.pem"), None).unwrap();
+        Party::new("nobody", self.organisation("bank"), tls, self.data)
     }
 
     /// Gets a path of the public listener.
