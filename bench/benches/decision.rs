@@ -1,4 +1,4 @@
-//! Deciding one verify request against the state in memory: steps 1, 2, 4 and 5 of the request path, without
+//! Reading and deciding one verify request against the state in memory: steps 1, 2, 4 and 5 of the request path, without
 //! journal and network.
 #![forbid(unsafe_code)]
 
@@ -6,14 +6,9 @@ use std::hint::black_box;
 
 use bench::world;
 use criterion::{Criterion, Throughput};
-use exchange::decide::{Context, decide};
-use exchange::facts::Facts;
-use exchange::gateway::now_ms;
-use exchange::machine::Form;
-use exchange::participant::{Caller, Documents};
-use exchange::request::{self, Action};
-use ledger::DocumentKind;
-use schemas::routes::Route;
+use exchange::gateway::dry;
+use exchange::moment::now_ms;
+use schemas::routes::{Form, Route};
 
 /// Licenses in the state.
 const LICENSES: usize = 64;
@@ -23,24 +18,14 @@ fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let world = runtime.block_on(world::open(folder.path(), LICENSES)).expect("an exchange");
-    let ledger = world.gateway.ledger();
-    let (register, types) =
-        (Documents::new(DocumentKind::Participant), Documents::new(DocumentKind::LicenseType));
     let now_ms = now_ms();
-    let trust = exchange::current::Current::new(world.trust.clone());
-    let context = Context { ledger, trust: &trust, retention_ms: 0 };
     let body = |number: usize| {
         let mut body = Vec::new();
         world.verify[number].write(1, &mut body);
         body
     };
-    let permitted = |action: &Action<'_>| {
-        let mut facts = Facts::new(ledger, &register, &types, now_ms);
-        let registered = facts.participant(&world.approval.organisation).expect("a participant");
-        let caller = Caller::identify(registered, now_ms, &world.approval).expect("an active one");
-        let permitted = decide(&context, &mut facts, caller.participant(), black_box(action)).is_ok();
-        (permitted, facts.into_reads())
-    };
+    let permitted =
+        |body: &[u8]| world.gateway.would_permit(Route::Verify, &world.approval, black_box(body), now_ms);
     let (with_grant, legal) = (body(0), body(1));
     let without_grant = {
         let text = String::from_utf8(with_grant.clone()).expect("JSON is UTF-8");
@@ -52,14 +37,13 @@ fn main() {
     let mut group = criterion.benchmark_group("decision");
     group.throughput(Throughput::Elements(1));
     group.bench_function("parse", |bencher| {
-        bencher.iter(|| request::parse(Route::Verify, Form::Json, black_box(&with_grant)).expect("good"));
+        bencher.iter(|| dry::read(Route::Verify, Form::Json, black_box(&with_grant)).expect("good"));
     });
     for (name, body, expected) in
         [("grant", &with_grant, true), ("legal-person", &legal, true), ("no-right", &without_grant, false)]
     {
-        let action = request::parse(Route::Verify, Form::Json, body).expect("good");
-        assert_eq!(permitted(&action).0, expected, "{name}");
-        group.bench_function(name, |bencher| bencher.iter(|| permitted(&action)));
+        assert_eq!(permitted(body).0, expected, "{name}");
+        group.bench_function(name, |bencher| bencher.iter(|| permitted(body)));
     }
     group.finish();
     criterion.final_summary();

@@ -328,8 +328,8 @@ mod tests {
     use super::*;
     use crate::population::Records;
     use crate::scenario::Scenario;
-    use exchange::machine::Form;
-    use exchange::request;
+    use exchange::gateway::dry;
+    use schemas::routes::Form;
     use schemas::holder::HolderRef;
 
     fn mix(text: &str) -> Mix {
@@ -367,7 +367,7 @@ mod tests {
             let ticket = mix.draw();
             let mut request = Request::default();
             mix.write(ticket, &mut request);
-            request::parse(routes[ticket.kind], Form::Json, request.body()).unwrap();
+            dry::read(routes[ticket.kind], Form::Json, request.body()).unwrap();
             let head = String::from_utf8(request.bytes[..request.head_bytes].to_vec()).unwrap();
             assert!(head.starts_with(&format!("POST {} HTTP/1.1\r\n", routes[ticket.kind].path().unwrap())));
             assert!(head.contains(&format!("content-length: {}\r\n", request.body().len())), "{head}");
@@ -402,7 +402,7 @@ mod tests {
             let mut request = Request::default();
             mix.write(ticket, &mut request);
             let route = [Route::Verify, Route::Retrieve][ticket.kind];
-            request::parse(route, Form::Machine, request.body()).unwrap();
+            dry::read(route, Form::Machine, request.body()).unwrap();
             let head = String::from_utf8(request.bytes[..request.head_bytes].to_vec()).unwrap();
             assert!(head.contains(&format!("content-type: {}\r\n", schemas::machine::MEDIA_TYPE)), "{head}");
             assert!(requests.insert(request.bytes), "no two requests are the same");

@@ -363,8 +363,8 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use exchange::machine::Form;
-    use exchange::request;
+    use exchange::gateway::dry;
+    use schemas::routes::Form;
     use schemas::routes::Route;
 
     fn plan(licenses: u64) -> Plan {
@@ -376,7 +376,7 @@ mod tests {
         let drafts = drafts(1, 40);
         assert_eq!(drafts.iter().filter(|draft| draft.grantor.is_some()).count(), 20);
         for draft in &drafts {
-            request::parse(Route::Issue, Form::Json, &draft.body).unwrap();
+            dry::read(Route::Issue, Form::Json, &draft.body).unwrap();
         }
         assert_eq!(drafts[7].body, super::drafts(1, 40)[7].body);
         assert_ne!(drafts[7].body, super::drafts(2, 40)[7].body);
@@ -389,7 +389,7 @@ mod tests {
         let lengths: Vec<usize> = (0..200)
             .map(|number| {
                 let body = drafts.draft(number, &serial('B', number)).body;
-                request::parse(Route::Issue, Form::Json, &body).unwrap();
+                dry::read(Route::Issue, Form::Json, &body).unwrap();
                 body.len()
             })
             .collect();
@@ -408,7 +408,7 @@ mod tests {
         let text = String::from_utf8(second).unwrap();
         assert!(text.contains("\"BENCH0000009876543210\""));
         assert_eq!(text.replace("9876543210", "0000000001").into_bytes(), first);
-        request::parse(Route::Verify, Form::Json, &first).unwrap_err();
+        dry::read(Route::Verify, Form::Json, &first).unwrap_err();
     }
 
     #[test]

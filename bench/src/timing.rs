@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use exchange::gateway::Certified;
+use exchange::participant::Certified;
 use exchange::init;
 use http_body_util::Full;
 use schemas::codes::Code;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use exchange::gateway::{Certified, Gateway};
+use exchange::gateway::Gateway;
+use exchange::participant::Certified;
 use exchange::init;
 use schemas::routes::Route;
 use verifier::trust::Trust;

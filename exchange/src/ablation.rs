@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use schemas::identifier::Uscc;
 
 use crate::app::{EXIT_USAGE, Exit};
-use crate::gateway::Certified;
+use crate::participant::Certified;
 use crate::init;
 
 /// What the origin of a log begins with that a bench may fill.

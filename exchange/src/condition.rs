@@ -4,7 +4,7 @@ use ledger::Health;
 use serde::Serialize;
 
 use crate::expiry::{Kind, Nearness};
-use crate::gateway::now_ms;
+use crate::moment::now_ms;
 use crate::listeners::Shared;
 use crate::reload;
 

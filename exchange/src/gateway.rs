@@ -1,74 +1,72 @@
 //! The request path of every data route, read top to bottom in [`Gateway::handle`]:
 //!
 //! ```text
-//! 1 bytes -> Request        bounded, typed
+//! 1 bytes -> Asked          bounded, typed
 //! 2 -> Caller               the certificate's organisation, in the register, active
 //! 3 -> Fresh                the idempotency key is unbound, or the original answer is given again
-//! 4 -> Facts                license, type, holder, grant, each with its version
-//! 5 -> Permit | Denial      default deny
+//! 4 -> Case                 license, type, holder, grant, each with its version
+//! 5 -> Ruling | Refusal     default deny
 //! 6 -> Effect               the exact answer bytes and the exact change of state
 //! 7 -> Committed            durable in the journal; facts that changed meanwhile lead back to 2
 //! 8 -> answer + receipt
 //! ```
 //!
-//! No answer leaves before step 7: [`Gateway::committed`] is the only way to an answer that says anything, and it
-//! takes what the ledger gives back after its sync. What decides nothing (overload, journal full, time-out) is
-//! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
+//! Each route says what is its own as a [`Capability`]; the arrows stand in the files of this folder. No answer leaves before
+//! step 7: [`Answer::committed`] is the only way to an answer that says anything, and it takes what the ledger gives back after
+//! its sync. What decides nothing (overload, journal full, time-out) is [`Answer::undecided`]: a fixed body, counted and not
+//! journaled one by one.
 
-use std::borrow::Cow;
-use std::future::poll_fn;
-use std::net::IpAddr;
-use std::num::NonZeroUsize;
+mod again;
+pub mod answer;
+pub mod case;
+pub mod change;
+pub mod dry;
+pub mod names;
+pub mod parsed;
+pub mod permit;
+mod received;
+pub mod seal;
+pub mod source;
+pub mod tools;
+
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use http_body_util::BodyExt as _;
 use hyper::body::Body;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderName};
-use ledger::{
-    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, License, Outcome, ReadError, Refused,
-    RotateError,
-};
-use schemas::codes::{Code, Reason, Rule};
-use schemas::identifier::{LicenseTypeCode, Uscc};
-use schemas::license_type::LicenseType;
+use ledger::{Bound, Command, DocumentKind, Key, Label, Ledger, Outcome, Refused, RotateError};
+use schemas::codes::{Code, Reason};
+use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use tokio::sync::Notify;
 use verifier::Hash;
-use verifier::leaf::Open;
-use verifier::receipt::Receipt;
 use verifier::trust::Trust;
 
+use self::again::Disclosed;
+use self::answer::Answer;
+use self::case::{Case, Known};
+use self::parsed::Documents;
+use self::change::{Change, Effect};
+use self::permit::{Denial, Disclosure};
+use self::received::{Received, receive};
+use self::seal::sha256;
+use self::tools::{Entry, Lanes, Tools};
+use crate::capability::{Capability, operators, with_capability};
 use crate::cosign::Cosigning;
 use crate::current::Current;
-use crate::decide::{self, Denial};
-use crate::effect::{self, Builder, Effect, Entry, sha256};
-use crate::facts::{self, Facts};
-use crate::floor;
-use crate::lane::Lane;
-use crate::machine::Form;
+use crate::keyed;
 use crate::meters::Meters;
-use crate::participant::{Caller, Documents, Participant};
-use crate::proposal;
-use crate::refusal::{Fault, Language, Refusal, undecided};
-use crate::request::{self, MAX_BODY_BYTES, Request};
-use crate::room::{Held, Room};
-use crate::server::Peer;
+use crate::moment::now_ms;
+use crate::participant::{Caller, Certified};
+use crate::rights::floor;
+use crate::room::Room;
 use crate::shed::Shed;
 use crate::signer::Signers;
+use crate::wire::refusal::{Language, Refusal};
 
-/// Longest time a request's body may take to arrive.
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// Within that time: what any body may take, and how fast one that takes longer must be, bytes a second.
-const BODY_GRACE: Duration = Duration::from_secs(5);
-const LEAST_BODY_RATE: f64 = 4_096.0;
-/// Most bytes read of a body that is refused unread.
-const MAX_DISCARDED_BYTES: usize = 8 << 20;
 /// Longest wait for another request with the same idempotency key.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
 /// Requests under way at once and bytes of their bodies. What all of them commit together fits in the sequencer's queue.
@@ -77,32 +75,19 @@ const MAX_BODIES_BYTES: usize = 256 << 20;
 /// The same for organisations that are not registered and active. They are refused, and nothing else.
 const MAX_STRANGERS_REQUESTS: usize = 64;
 const MAX_STRANGERS_BODIES_BYTES: usize = 4 << 20;
-/// Places for reads of the public log.
-const PUBLIC_PLACES: usize = 8;
 /// A `not-permitted` leaves a whole number of these after its request had arrived.
 const DENIAL_STEP: Duration = Duration::from_millis(5);
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
-/// Shortest and longest `Idempotency-Key`.
-const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
-/// The headers of ours that a request may have, and what is nearly always said of its body.
-const IDEMPOTENCY_KEY_NAME: &str = "Idempotency-Key";
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const RECEIPT: HeaderName = HeaderName::from_static("receipt");
-/// U+FEFF in UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Media type of refusals (RFC 9457).
-const PROBLEM: &str = "application/problem+json";
 
 /// Everything the request path works with.
 pub struct Gateway {
     ledger: Ledger,
     cosigning: Arc<Cosigning>,
-    register: Documents<Uscc, Participant>,
-    types: Documents<LicenseTypeCode, LicenseType>,
-    /// What is replaced when a new trust bundle is taken in; asked only where an envelope is signed or checked.
+    /// Register, types and trust bundle.
+    known: Known,
+    /// Replaced when a new trust bundle is taken in; asked only where a license is signed.
     signers: Current<Signers>,
-    trust: Current<Trust>,
     policy: Hash,
     shed: Shed,
     meters: Meters,
@@ -112,79 +97,12 @@ pub struct Gateway {
     room: Room,
     strangers_room: Room,
     lanes: Lanes,
-    /// How long a holder is kept after the last license ended, ms.
-    retention_ms: u64,
     /// The log says the insider's reason of each refusal.
     tells_reasons: AtomicBool,
     /// Labels of the holders that are nobody, once they are in the journal.
     nobodies: OnceLock<Vec<Label>>,
-    /// Wakes who changes the epoch. What is owed stands in the journal: see [`proposal::rotation_owed`].
+    /// Wakes who changes the epoch. What is owed stands in the journal: see [`operators::rotation_owed`].
     rotate: Notify,
-}
-
-/// Where what reads much from disk is read: each kind apart from the others.
-pub struct Lanes {
-    /// Pages of traces and log queries.
-    pub pages: Arc<Lane<Uscc>>,
-    /// Contents of search answers and pages of lists, and answers that are given again.
-    pub searches: Arc<Lane<Uscc>>,
-    /// The public log, for whoever is at an address.
-    pub public: Arc<Lane<IpAddr>>,
-}
-
-impl Lanes {
-    /// Lanes for this machine's processors.
-    fn new() -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self {
-            pages: Lane::new((processors / 4).max(2)),
-            searches: Lane::new(2 * processors),
-            public: Lane::new(PUBLIC_PLACES),
-        }
-    }
-}
-
-/// Who a connection's client certificate, verified in the handshake, says the caller is.
-#[derive(Clone, Copy, Debug)]
-pub struct Certified {
-    /// The organisation.
-    pub organisation: Uscc,
-    /// The first moment at which the certificate is no longer good, ms since 1970: a connection may outlive it.
-    pub ends_at_ms: u64,
-}
-
-impl Certified {
-    /// What the accept loop found; `None` without a client certificate.
-    pub fn of(peer: &Peer) -> Option<Self> {
-        Some(Self { organisation: peer.organisation?, ends_at_ms: peer.certificate_ends_ms? })
-    }
-}
-
-/// A finished answer.
-#[derive(Debug)]
-pub struct Answer {
-    /// HTTP status.
-    pub status: u16,
-    /// Body.
-    pub body: Bytes,
-    /// Media type of the body.
-    pub media_type: &'static str,
-    /// Public code, for metrics.
-    pub code: Code,
-}
-
-/// What arrived, before it is understood.
-struct Received {
-    /// `None` when it was not read to its end.
-    body: Option<Bytes>,
-    form: Form,
-    language: Language,
-    idempotency_key: Option<String>,
-    inline_proof: bool,
-    /// A refusal found while reading.
-    refusal: Option<Refusal>,
-    /// Asked to wait before the commit; heeded by test builds only.
-    held: bool,
 }
 
 /// Step 3: whether this request was answered before.
@@ -193,6 +111,13 @@ enum Fresh {
     New(Option<(Key, Key)>),
     /// It was: the original answer is given again.
     Again(Bound),
+}
+
+/// What a request was, before a case is opened: read once, decided as often as facts change meanwhile.
+struct Request<'r, C: Capability<'r>> {
+    received: &'r Received,
+    /// A request that cannot be read is refused like any other.
+    asked: Result<C::Asked, Refusal>,
 }
 
 /// Outcome of steps 2 to 6.
@@ -206,6 +131,9 @@ enum Decided {
     /// A fact has changed meanwhile.
     Changed,
 }
+
+/// The carrying out of a permit.
+type Carried<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Refusal>> + Send + 'a>>;
 
 /// A place in the queue of requests with one idempotency key; leaves no trace when dropped, also by a client that
 /// disconnects.
@@ -228,10 +156,13 @@ impl Gateway {
         Self {
             cosigning: Arc::new(Cosigning::new(ledger.clone(), 0)),
             ledger,
-            register: Documents::new(DocumentKind::Participant),
-            types: Documents::new(DocumentKind::LicenseType),
+            known: Known {
+                register: Documents::default(),
+                types: Documents::default(),
+                trust: Current::new(trust),
+                retention_ms,
+            },
             signers: Current::new(signers),
-            trust: Current::new(trust),
             policy: sha256(floor::POLICY.as_bytes()),
             shed,
             meters: Meters::new(),
@@ -239,7 +170,6 @@ impl Gateway {
             room: Room::new(MAX_REQUESTS, MAX_BODIES_BYTES),
             strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
             lanes: Lanes::new(),
-            retention_ms,
             tells_reasons: AtomicBool::new(false),
             nobodies: OnceLock::new(),
             rotate: Notify::new(),
@@ -263,7 +193,7 @@ impl Gateway {
         if let Some(known) = self.nobodies.get() {
             return known;
         }
-        let keys = facts::nobody_keys(&self.ledger);
+        let keys = keyed::nobody_keys(self.ledger.keyed());
         let labels: Option<Vec<Label>> =
             keys.map(|key| self.ledger.state().holder(&key).map(|holder| holder.label)).collect();
         match labels {
@@ -274,7 +204,7 @@ impl Gateway {
 
     /// The trust bundle in force.
     pub fn trust(&self) -> &Current<Trust> {
-        &self.trust
+        &self.known.trust
     }
 
     /// The signing queues in force.
@@ -289,7 +219,7 @@ impl Gateway {
 
     /// Whether a change of epoch that two operators asked for is still to be made.
     pub fn rotation_owed(&self) -> bool {
-        proposal::rotation_owed(&self.ledger)
+        operators::rotation_owed(&self.ledger)
     }
 
     /// Changes the epoch, or finishes a change that was cut off. Blocks.
@@ -297,7 +227,7 @@ impl Gateway {
     /// # Errors
     /// [`RotateError`]; to be tried again.
     pub fn rotate(&self) -> Result<u32, RotateError> {
-        self.ledger.rotate(|record| effect::system_entry(&self.policy, record))
+        self.ledger.rotate(|record| seal::system_entry(&self.policy, record))
     }
 
     /// The ledger, for the public and admin listeners.
@@ -343,6 +273,7 @@ impl Gateway {
         answer
     }
 
+    /// Room, body, turn and then the path of the route's capability.
     async fn decide_and_commit<B>(
         &self,
         route: Route,
@@ -360,8 +291,7 @@ impl Gateway {
         // 1 bytes -> Request
         let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
         let mut held = room.enter(caller.organisation);
-        let received = receive(http, misrouted, language, &mut held).await?;
-        let request = self.typed(route, &received);
+        let received = receive(http, misrouted, language, route.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
         let in_turn = match &turn {
             Some(turn) => {
@@ -372,10 +302,11 @@ impl Gateway {
         };
         // Behind the turn, whose length another request of the caller's decides.
         let arrived = Instant::now();
-        let answer = self.attempts(route, caller, &received, &request).await?;
+        let answer = with_capability!(route, self.path::<NoRoute>(caller, &received).await?, C => {
+            self.path::<C>(caller, &received).await?
+        });
         if answer.code == Code::NotPermitted {
             // Nothing is held meanwhile; the room goes after what stood in it.
-            drop(request);
             drop(in_turn);
             drop(turn);
             drop(received);
@@ -391,192 +322,177 @@ impl Gateway {
     fn is_active(&self, caller: &Certified) -> bool {
         let now_ms = now_ms().max(self.ledger.state().time_ms());
         let (_, _, registered) =
-            self.register.get(&self.ledger, &caller.organisation, facts::participant_key);
+            self.known.register.get(&self.ledger, &caller.organisation, keyed::participant_key);
         registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok())
     }
 
-    async fn attempts(
+    /// The path of one capability.
+    async fn path<'r, C: Capability<'r>>(
         &self,
-        route: Route,
         caller: &Certified,
-        received: &Received,
-        request: &Result<Request<'_>, Refusal>,
+        received: &'r Received,
     ) -> Result<Answer, Code> {
-        let organisation = &caller.organisation;
+        // 1 bytes -> Asked
+        let request = Request::<'r, C>::read(received);
+        let tools = self.tools();
         for _ in 0..ATTEMPTS {
             // Never behind the journal's time, which the commit is judged by.
             let now_ms = now_ms().max(self.ledger.state().time_ms());
-            let mut facts = Facts::new(&self.ledger, &self.register, &self.types, now_ms);
-            facts.ends_at(caller.ends_at_ms);
-            let body = received.body.as_deref();
-            let form = received.form;
-            let mut entry = Entry {
-                route,
-                organisation,
-                form,
-                language: received.language,
-                body,
-                idempotency: None,
-                now_ms,
-                release_ms: 0,
-            };
+            let mut case = Case::open(&self.ledger, &self.known, now_ms);
+            case.ends_at(caller.ends_at_ms);
+            let mut entry = received.entry(C::ROUTE, &caller.organisation, now_ms);
             let mut reason = Reason::None;
             // 2 to 6
-            let effect = match self.decide(&mut facts, &mut entry, caller, request).await {
+            let effect = match self.decide(&tools, &mut case, &mut entry, caller, &request).await {
                 Ok(Decided::Effect(effect)) => effect,
                 Ok(Decided::Again(answer)) => return Ok(answer),
                 Ok(Decided::Changed) => continue,
-                Err(refusal) => match refusal.code {
-                    // Not a decision: nothing was found out about the request. A record that is asked for by right and
-                    // cannot be read is one, also where an earlier entry says that it was given.
-                    code @ (Code::SignerUnavailable | Code::Overloaded) => return Err(code),
-                    _ => {
-                        reason = refusal.reason;
-                        let action = request.as_ref().ok().map(|request| &request.action);
-                        let context = self.context();
-                        let concerned = action.map_or_else(Vec::new, |action| {
-                            let mut concerned = decide::concerned(&context, &mut facts, organisation, action);
-                            decide::level(&context, &mut facts, action, &mut concerned, self.nobodies());
-                            concerned
-                        });
-                        let denial = Denial { refusal, concerned };
-                        self.builder().denied(&entry, action, &denial).map_err(|refusal| refusal.code)?
-                    }
-                },
-            };
-            crate::hold::before_commit(received.held).await;
-            // 7 -> Committed
-            let (reads, ends_at_ms) = facts.into_reads();
-            let rotates = effect.rotates;
-            if effect.code != Code::Ok {
-                // Before the entry is written: a client that disconnects does not save its budget.
-                self.shed.refused(organisation);
-            }
-            let command = Command {
-                permit_or_denial: effect.prepared,
-                reads,
-                // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
-                ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
-                inline_proof: received.inline_proof,
-            };
-            let committed = match self.ledger.commit(command).await {
-                Ok(Outcome::Committed(committed)) => committed,
-                Ok(Outcome::Changed) => continue,
-                Err(Refused::Full) => return Err(Code::JournalFull),
-                // For good: the operator knows, the caller goes to the successor.
-                Err(Refused::Closed) => return Err(Code::LogClosed),
-                Err(Refused::Overloaded) => return Err(Code::Overloaded),
-                Err(Refused::Stopped) => return Err(Code::Internal),
-                Err(Refused::Malformed(what)) => {
-                    tracing::error!(what, route = route.name(), "a command was malformed");
-                    return Err(Code::Internal);
+                Err(refusal) => {
+                    reason = refusal.reason;
+                    self.deny(&tools, &mut case, &entry, &request, refusal)?
                 }
             };
-            if rotates {
-                self.rotate.notify_one();
+            crate::hold::before_commit(received.held).await;
+            // 7 -> Committed, 8 -> answer + receipt
+            if let Some(answer) = self.commit(&entry, received, case, effect, reason).await? {
+                return Ok(answer);
             }
-            if effect.code != Code::Ok && self.tells_reasons.load(Ordering::Relaxed) {
-                tracing::info!(
-                    index = committed.index,
-                    route = route.name(),
-                    organisation = organisation.as_str(),
-                    code = effect.code.name(),
-                    reason = reason.name(),
-                    "refused"
-                );
-            }
-            // 8 -> answer + receipt
-            let Effect { status, code, answer, request_salt, .. } = effect;
-            return Ok(self.committed(status, code, received.form, &answer, request_salt, committed));
         }
         Err(Code::FactsChanged)
     }
 
-    /// Steps 2 to 6 for one set of facts.
-    async fn decide(
+    /// Steps 2 to 6 for one case.
+    async fn decide<'r, C: Capability<'r>>(
         &self,
-        facts: &mut Facts<'_>,
+        tools: &Tools<'_>,
+        case: &mut Case<'_>,
         entry: &mut Entry<'_>,
         certified: &Certified,
-        request: &Result<Request<'_>, Refusal>,
+        request: &Request<'r, C>,
     ) -> Result<Decided, Refusal> {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
-        let request = request.as_ref().map_err(Clone::clone)?;
+        let asked = request.asked.as_ref().map_err(Clone::clone)?;
+        let names = C::names(asked, entry.organisation);
         // 2 -> Caller
-        let registered = facts
-            .participant(&certified.organisation)
-            .ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
-        // Before anything is refused: what a suspended holder of a class tries is told no sooner than what it does.
-        let class = request.action.context().and_then(|context| context.delay.as_deref());
-        let release_ms = registered.release_ms(class, entry.now_ms);
-        entry.release_ms = *release_ms.as_ref().unwrap_or(&0);
-        let caller = Caller::identify(registered, facts.now_ms, certified)?;
-        release_ms?;
+        let caller = identify(case, entry, certified, names.delay())?;
         // 3 -> Fresh
-        let again = match self.fresh(facts, entry.route, entry.organisation, request)? {
+        let again = match self.fresh(case, entry, request.received)? {
             Fresh::New(key) => {
                 entry.idempotency = key;
                 None
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
-                let original = self.original(entry, bound, request, None).await?;
+                let original = tools.original(entry, bound, request.received.inline_proof, None).await?;
                 return Ok(Decided::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
             }
             Fresh::Again(bound) => Some(bound),
         };
-        // 4 -> Facts, 5 -> Permit | Denial
-        let permit = decide::decide(&self.context(), facts, caller.participant(), &request.action)?;
+        // 4 -> Case, 5 -> Ruling
+        if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
+            return Err(Refusal::new(Code::WrongRole));
+        }
+        let ruling = C::decide(case, caller.participant(), asked)?;
         if let Some(bound) = again {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
             // request is judged like one without a key.
-            let disclosed = decide::disclosed(facts, &permit);
-            if let Some(answer) = self.original(entry, bound, request, disclosed).await? {
+            let right = Disclosure::again(&ruling);
+            let disclosed = C::disclosed(case, ruling.granted());
+            let disclosed = disclosed.map(|(license, in_force)| Disclosed { license, in_force, right });
+            let original = tools.original(entry, bound, request.received.inline_proof, disclosed);
+            if let Some(answer) = original.await? {
                 // Nothing commits that would look again, and reading it back may have taken a while.
-                return Ok(if facts.are_current() { Decided::Again(answer) } else { Decided::Changed });
+                return Ok(if case.is_current() { Decided::Again(answer) } else { Decided::Changed });
             }
         }
         // 6 -> Effect
-        let effect = self.builder().permitted(entry, caller.participant(), request, permit).await?;
-        Ok(Decided::Effect(effect))
+        let (mut change, permit) = Change::begin(tools, entry, caller.participant(), names, ruling)?;
+        // Behind a box, so that the compiler sees what it sends between threads (rust-lang/rust#100013).
+        let carried: Carried<'_> = Box::pin(C::carry_out(&mut change, asked, permit));
+        let answer = carried.await?;
+        Ok(Decided::Effect(change.permitted(answer)))
     }
 
-    fn context(&self) -> decide::Context<'_> {
-        decide::Context { ledger: &self.ledger, trust: &self.trust, retention_ms: self.retention_ms }
+    /// Step 6 of a refusal.
+    fn deny<'r, C: Capability<'r>>(
+        &self,
+        tools: &Tools<'_>,
+        case: &mut Case<'_>,
+        entry: &Entry<'_>,
+        request: &Request<'r, C>,
+        refusal: Refusal,
+    ) -> Result<Effect, Code> {
+        // Not a decision: nothing was found out about the request. A record that is asked for by right and
+        // cannot be read is one, also where an earlier entry says that it was given.
+        if matches!(refusal.code, Code::SignerUnavailable | Code::Overloaded) {
+            return Err(refusal.code);
+        }
+        let names = request.asked.as_ref().ok().map(|asked| C::names(asked, entry.organisation));
+        let concerned = names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
+        let denial = Denial { refusal, concerned };
+        Effect::denied(tools, entry, names, &denial).map_err(|refusal| refusal.code)
     }
 
-    fn builder(&self) -> Builder<'_> {
-        Builder {
+    /// Step 7, and the answer of step 8; `None` when a fact has changed meanwhile.
+    async fn commit(
+        &self,
+        entry: &Entry<'_>,
+        received: &Received,
+        case: Case<'_>,
+        effect: Effect,
+        reason: Reason,
+    ) -> Result<Option<Answer>, Code> {
+        let (route, organisation) = (entry.route, entry.organisation);
+        let (reads, ends_at_ms) = case.into_reads();
+        let Effect { status, code, prepared, answer, rotates, request_salt } = effect;
+        if code != Code::Ok {
+            // Before the entry is written: a client that disconnects does not save its budget.
+            self.shed.refused(organisation);
+        }
+        let command = Command {
+            permit_or_denial: prepared,
+            reads,
+            // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
+            ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
+            inline_proof: received.inline_proof,
+        };
+        let committed = match self.ledger.commit(command).await {
+            Ok(Outcome::Committed(committed)) => committed,
+            Ok(Outcome::Changed) => return Ok(None),
+            Err(Refused::Full) => return Err(Code::JournalFull),
+            // For good: the operator knows, the caller goes to the successor.
+            Err(Refused::Closed) => return Err(Code::LogClosed),
+            Err(Refused::Overloaded) => return Err(Code::Overloaded),
+            Err(Refused::Stopped) => return Err(Code::Internal),
+            Err(Refused::Malformed(what)) => {
+                tracing::error!(what, route = route.name(), "a command was malformed");
+                return Err(Code::Internal);
+            }
+        };
+        if rotates {
+            self.rotate.notify_one();
+        }
+        if code != Code::Ok && self.tells_reasons.load(Ordering::Relaxed) {
+            tracing::info!(
+                index = committed.index,
+                route = route.name(),
+                organisation = organisation.as_str(),
+                code = code.name(),
+                reason = reason.name(),
+                "refused"
+            );
+        }
+        let (origin, form) = (self.ledger.origin(), entry.form);
+        Ok(Some(Answer::committed(origin, status, code, form, &answer, request_salt, committed)))
+    }
+
+    fn tools(&self) -> Tools<'_> {
+        Tools {
             ledger: &self.ledger,
             cosigning: &self.cosigning,
             lanes: &self.lanes,
             signers: &self.signers,
             policy: &self.policy,
         }
-    }
-
-    fn typed<'a>(&self, route: Route, received: &'a Received) -> Result<Request<'a>, Refusal> {
-        if let Some(refusal) = &received.refusal {
-            return Err(refusal.clone());
-        }
-        if route.changes_state() && received.idempotency_key.is_none() {
-            let (least, most) = (*IDEMPOTENCY_KEY_LENGTH.start(), *IDEMPOTENCY_KEY_LENGTH.end());
-            let fault = Fault::header(IDEMPOTENCY_KEY_NAME, Rule::Required).bounds(least, most);
-            return Err(Refusal::of(Code::IdempotencyKeyRequired, fault));
-        }
-        // A body that was not read to its end has its refusal.
-        let body = received.body.as_ref().ok_or_else(|| Refusal::new(Code::Internal))?;
-        // Some clients put a byte order mark before JSON, which RFC 8259 lets a reader pass over.
-        let text = match received.form {
-            Form::Json => body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body),
-            Form::Machine => body,
-        };
-        Ok(Request {
-            action: request::parse(route, received.form, text)?,
-            form: received.form,
-            body,
-            idempotency_key: received.idempotency_key.as_deref(),
-            inline_proof: received.inline_proof,
-        })
     }
 
     fn idempotency_key(&self, organisation: &Uscc, key: &str) -> Key {
@@ -590,103 +506,18 @@ impl Gateway {
         Some(Turn { in_flight: &self.in_flight, key, lock })
     }
 
-    fn fresh(
-        &self,
-        facts: &mut Facts<'_>,
-        route: Route,
-        organisation: &Uscc,
-        request: &Request<'_>,
-    ) -> Result<Fresh, Refusal> {
-        // A page of many holders' records is sealed under no holder's key to be given again.
-        let apart = matches!(route, Route::LogQuery | Route::GrantSearch);
-        let key = request.idempotency_key.filter(|_| !apart);
-        let Some(text) = key else { return Ok(Fresh::New(None)) };
-        let key = self.idempotency_key(organisation, text);
-        let asked = self.ledger.keyed().key("request", &[&[route.number()], request.body]);
-        match self.ledger.state().idempotency(&key) {
-            None => {
-                facts.unbound(key);
-                Ok(Fresh::New(Some((key, asked))))
-            }
+    /// Step 3.
+    fn fresh(&self, case: &mut Case<'_>, entry: &Entry<'_>, received: &Received) -> Result<Fresh, Refusal> {
+        // What is sealed under no one holder's key is not kept to be given again.
+        let key = received.idempotency_key.as_deref().filter(|_| entry.route.contract().is_given_again);
+        let (Some(text), Some(body)) = (key, entry.body) else { return Ok(Fresh::New(None)) };
+        let key = self.idempotency_key(entry.organisation, text);
+        let asked = self.ledger.keyed().key("request", &[&[entry.route.number()], body]);
+        match case.bound(key) {
+            None => Ok(Fresh::New(Some((key, asked)))),
             Some(bound) if bound.request == asked => Ok(Fresh::Again(bound)),
             Some(_) => Err(Refusal::new(Code::IdempotencyConflict)),
         }
-    }
-
-    /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal in a lane: the
-    /// entry may be old, and the same key may be sent as often as its organisation likes.
-    /// An inline proof is given against the published checkpoint, which covers the entry within a second.
-    ///
-    /// `None` when the answer discloses a license that does not stand like that any more.
-    async fn original(
-        &self,
-        entry: &Entry<'_>,
-        bound: Bound,
-        request: &Request<'_>,
-        disclosed: Option<(License, bool)>,
-    ) -> Result<Option<Answer>, Refusal> {
-        let (ledger, inline_proof) = (self.ledger.clone(), request.inline_proof);
-        let read = self
-            .lanes
-            .searches
-            .run(*entry.organisation, move || read_original(&ledger, &bound, inline_proof, disclosed));
-        let (subject, committed, standing) = read.await.map_err(Refusal::new)??;
-        let lost = || Refusal::new(Code::RecordUnavailable);
-        let record =
-            flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).map_err(|_| lost())?;
-        let answer = match (record.answer(), record.envelope()) {
-            (Some(answer), _) => Cow::from(answer.bytes()),
-            (None, Some(envelope)) => {
-                let identifier = facts::identifier_in(envelope.bytes())?;
-                effect::issue_answer(&identifier, envelope.bytes()).into()
-            }
-            (None, None) => return Err(lost()),
-        };
-        // The receipt is of these very bytes.
-        if Open::parse(&committed.open).map_err(|_| lost())?.answer_digest != sha256(&answer) {
-            tracing::error!(
-                index = committed.index,
-                "the original answer is another than the one that was given"
-            );
-            return Err(lost());
-        }
-        if let Some(standing) = standing
-            && effect::disclosed_standing(request.form, &answer) != Some(standing)
-        {
-            return Ok(None);
-        }
-        let request_salt = effect::request_salt(record.told_salt().ok_or_else(lost)?.bytes());
-        let status = entry.route.success_status();
-        // The same body is of the same form.
-        Ok(Some(self.committed(status, Code::Ok, request.form, &answer, request_salt, committed)))
-    }
-
-    /// An answer that says something: possible only with what the ledger gives back after its sync.
-    fn committed(
-        &self,
-        status: u16,
-        code: Code,
-        form: Form,
-        answer: &[u8],
-        request_salt: Hash,
-        committed: Committed,
-    ) -> Answer {
-        let receipt = Receipt {
-            log: self.ledger.origin().to_owned(),
-            index: committed.index,
-            leaf_hash: committed.leaf_hash,
-            open: committed.open,
-            salt: committed.salt,
-            c: committed.c,
-            request_salt: Some(request_salt),
-            proof: committed.proof.map(|proof| proof.to_text()),
-        };
-        let (body, media_type) = match (code, form) {
-            (Code::Ok, Form::Machine) => (verifier::machine::attach(answer, &receipt), form.media_type()),
-            (Code::Ok, Form::Json) => (verifier::receipt::attach(answer, &receipt), form.media_type()),
-            _ => (verifier::receipt::attach(answer, &receipt), PROBLEM),
-        };
-        Answer { status, body: body.into(), media_type, code }
     }
 
     /// Journals what was shed since the last call; called once a second.
@@ -695,7 +526,7 @@ impl Gateway {
         if counts.is_empty() {
             return;
         }
-        let prepared = effect::system(&self.policy, Vec::new(), &counts);
+        let prepared = seal::system(&self.policy, Vec::new(), &counts);
         if commit_system(&self.ledger, prepared).await.is_err() {
             self.shed.put_back(counts);
         }
@@ -706,7 +537,7 @@ impl Gateway {
     pub async fn release_delayed(&self) {
         let now_ms = now_ms().max(self.ledger.state().time_ms());
         for due in self.ledger.state().due(now_ms) {
-            let Ok(prepared) = self.builder().release(&due) else {
+            let Ok(prepared) = self.tools().release(&due) else {
                 tracing::error!(index = due.index, "a delayed use cannot be told: a holder has no key");
                 continue;
             };
@@ -721,16 +552,65 @@ impl Gateway {
     /// does it.
     pub async fn journal_snapshot(&self) {
         let Some(digest) = self.ledger.snapshot_to_log() else { return };
-        if commit_system(&self.ledger, effect::state_digest(&self.policy, digest)).await.is_ok() {
+        if commit_system(&self.ledger, seal::state_digest(&self.policy, digest)).await.is_ok() {
             self.ledger.snapshot_logged(&digest);
         }
     }
 }
 
-impl Answer {
-    /// An answer that decides nothing: a fixed body, no fact.
-    pub fn undecided(code: Code, language: Language) -> Self {
-        Self { status: code.status(), body: undecided(code, language).into(), media_type: PROBLEM, code }
+impl<'r, C: Capability<'r>> Request<'r, C> {
+    fn read(received: &'r Received) -> Self {
+        Self { received, asked: received.body(C::ROUTE.contract()).and_then(C::read) }
+    }
+}
+
+/// Step 2: the caller, and until when a use of this delay class is kept from its holders.
+fn identify(
+    case: &mut Case<'_>,
+    entry: &mut Entry<'_>,
+    certified: &Certified,
+    class: Option<&str>,
+) -> Result<Caller, Refusal> {
+    let registered =
+        case.participant(&certified.organisation).ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+    // Before anything is refused: what a suspended holder of a class tries is told no sooner than what it does.
+    let release_ms = registered.release_ms(class, entry.now_ms);
+    entry.release_ms = *release_ms.as_ref().unwrap_or(&0);
+    let caller = Caller::identify(registered, case.now_ms(), certified)?;
+    release_ms?;
+    Ok(caller)
+}
+
+/// What is no route: read to be refused.
+struct NoRoute;
+
+impl Capability<'_> for NoRoute {
+    const ROUTE: Route = Route::None;
+    type Asked = ();
+    type Granted = std::convert::Infallible;
+
+    fn read(_body: crate::wire::read::Body<'_>) -> Result<(), Refusal> {
+        Err(Refusal::new(Code::NoSuchRoute))
+    }
+
+    fn names<'a>(_asked: &'a (), _caller: &Uscc) -> names::Names<'a> {
+        names::Names::default()
+    }
+
+    fn decide(
+        _case: &mut Case<'_>,
+        _caller: &crate::participant::Participant,
+        _asked: &(),
+    ) -> Result<permit::Ruling<Self::Granted>, Refusal> {
+        Err(Refusal::new(Code::NoSuchRoute))
+    }
+
+    async fn carry_out(
+        _change: &mut Change<'_>,
+        _asked: &(),
+        permit: permit::Permit<Self::Granted>,
+    ) -> Result<Vec<u8>, Refusal> {
+        match permit.into_granted() {}
     }
 }
 
@@ -740,7 +620,7 @@ pub async fn write_system_documents(
     policy: &Hash,
     documents: Vec<(DocumentKind, Key, Vec<u8>)>,
 ) -> Result<(), Refused> {
-    commit_system(ledger, effect::system(policy, documents, &[])).await
+    commit_system(ledger, seal::system(policy, documents, &[])).await
 }
 
 pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
@@ -752,208 +632,11 @@ pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -
     }
 }
 
-/// Now, ms since 1970, by the machine's clock; the journal's time never decreases even if this does.
-pub fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// When a denial leaves, counted from the arrival of its request: at the first whole step that its work left time for. So
 /// the moment does not follow how long the work took, unless a step passes meanwhile.
 fn denial_after(taken: Duration) -> Duration {
     let steps = taken.as_nanos() / DENIAL_STEP.as_nanos() + 1;
     DENIAL_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
-}
-
-/// Identifier of a disclosed license, and whether it is in force.
-type Standing = (String, bool);
-
-/// Reads what an answer is given again from: the `SubjectRecord` that holds it, its entry, and how the license that it discloses
-/// stands now. Blocks for some reads.
-fn read_original(
-    ledger: &Ledger,
-    bound: &Bound,
-    inline_proof: bool,
-    disclosed: Option<(License, bool)>,
-) -> Result<(Vec<u8>, Committed, Option<Standing>), Refusal> {
-    let standing = match disclosed {
-        Some((license, in_force)) => {
-            Some((facts::identifier_in(&facts::stored_envelope(ledger, &license)?)?, in_force))
-        }
-        None => None,
-    };
-    let (subject, mut committed) = ledger.original(bound).map_err(|error| {
-        match error {
-            ReadError::Missing(segment) => return facts::missing(segment),
-            ReadError::KeyGone => return Refusal::new(Code::Erased),
-            _ => {}
-        }
-        tracing::error!(index = bound.index, "the original answer cannot be read back");
-        Refusal::new(Code::RecordUnavailable)
-    })?;
-    if inline_proof {
-        committed.proof = ledger.proof(bound.index).ok().flatten();
-    }
-    Ok((subject, committed, standing))
-}
-
-/// Step 1: reads headers and body within their bounds.
-async fn receive<B>(
-    http: hyper::Request<B>,
-    misrouted: Option<Code>,
-    language: Language,
-    held: &mut Held<'_>,
-) -> Result<Received, Code>
-where
-    B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
-{
-    let (head, mut body) = http.into_parts();
-    let (idempotency_key, bad_key) = match idempotency_key(&head.headers) {
-        Ok(key) => (key, None),
-        Err(fault) => (None, Some(fault)),
-    };
-    let inline_proof = head.headers.get(RECEIPT).is_some_and(|value| value.as_bytes() == b"inline");
-    let hold = crate::hold::asked(&head.headers);
-    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let whole = if misrouted.is_some() || declared > MAX_BODY_BYTES {
-        held.take(0)?;
-        None
-    } else {
-        read_body(&mut body, held).await?
-    };
-    let Some(whole) = whole else {
-        discard(&head, body);
-        return Ok(Received {
-            body: None,
-            form: Form::Json,
-            language,
-            idempotency_key: None,
-            inline_proof,
-            refusal: Some(Refusal::new(misrouted.unwrap_or(Code::BodyTooLarge))),
-            held: hold,
-        });
-    };
-    let form = form(&head.headers);
-    let refusal = if is_encoded(&head.headers) {
-        let fault = Fault::header("Content-Encoding", Rule::OneOf).one_of(["identity"]);
-        Some(Refusal::of(Code::WrongContentType, fault))
-    } else if form.is_none() {
-        let rule = if head.headers.contains_key(CONTENT_TYPE) { Rule::OneOf } else { Rule::Required };
-        let types = [Form::Json, Form::Machine].map(Form::media_type);
-        Some(Refusal::of(Code::WrongContentType, Fault::header("Content-Type", rule).one_of(types)))
-    } else {
-        bad_key.map(|fault| Refusal::of(Code::IdempotencyKeyRequired, fault))
-    };
-    let form = form.unwrap_or(Form::Json);
-    Ok(Received { body: Some(whole), form, language, idempotency_key, inline_proof, refusal, held: hold })
-}
-
-/// Reads a body within its bounds of length and time, taking room as it arrives; `None` when it is longer.
-async fn read_body<B>(body: &mut B, held: &mut Held<'_>) -> Result<Option<Bytes>, Code>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let mut whole: Vec<u8> = Vec::new();
-    let mut begun = None;
-    while !body.is_end_stream() {
-        let at_hand = poll_fn(|context| Poll::Ready(Pin::new(&mut *body).poll_frame(context))).await;
-        let frame = match at_hand {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                let ended = held.wait()?;
-                let begun = *begun.get_or_insert_with(tokio::time::Instant::now);
-                let earned = Duration::from_secs_f64(whole.len() as f64 / LEAST_BODY_RATE);
-                let deadline = begun + (BODY_GRACE + earned).min(BODY_DEADLINE);
-                tokio::select! {
-                    biased;
-                    frame = body.frame() => frame,
-                    () = ended.notified() => return Err(Code::RequestTimeout),
-                    () = tokio::time::sleep_until(deadline) => return Err(Code::RequestTimeout),
-                }
-            }
-        };
-        let Some(frame) = frame else { break };
-        let frame = frame.map_err(|_| Code::BrokenBody)?;
-        let Ok(data) = frame.into_data() else { continue };
-        let length = whole.len() + data.len();
-        if length > MAX_BODY_BYTES {
-            held.take(0)?;
-            return Ok(None);
-        }
-        // Room for what is kept, before it is: a body in one piece fits, one in many grows by doubling.
-        let capacity = if length <= whole.capacity() {
-            whole.capacity()
-        } else {
-            length.max((2 * whole.capacity()).min(MAX_BODY_BYTES))
-        };
-        held.take(capacity - whole.capacity())?;
-        whole.reserve_exact(capacity - whole.len());
-        whole.extend_from_slice(&data);
-    }
-    held.take(0)?;
-    Ok(Some(whole.into()))
-}
-
-/// Reads and drops a bounded rest of a body that is refused unread, beside the answer, so that a client that is still
-/// sending gets it instead of a broken connection.
-fn discard<B>(head: &hyper::http::request::Parts, mut body: B)
-where
-    B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
-{
-    // HTTP/2 ends a stream without the connection. Who waits to be asked for the body is told without it.
-    if body.is_end_stream() || head.version > hyper::Version::HTTP_11 || head.headers.contains_key(EXPECT) {
-        return;
-    }
-    tokio::spawn(async move {
-        let rest = async {
-            let mut received = 0;
-            while let Some(Ok(frame)) = body.frame().await {
-                received += frame.data_ref().map_or(0, Bytes::len);
-                if received > MAX_DISCARDED_BYTES {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(BODY_DEADLINE, rest).await;
-    });
-}
-
-/// Whether the body was compressed or otherwise encoded.
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-}
-
-/// What the content type says; `None` when it is none that any route takes.
-fn form(headers: &HeaderMap) -> Option<Form> {
-    let value = headers.get(CONTENT_TYPE)?;
-    let is = |media_type: &str| {
-        let plain =
-            |value: &str| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type);
-        value.as_bytes() == media_type.as_bytes() || value.to_str().is_ok_and(plain)
-    };
-    [Form::Json, Form::Machine].into_iter().find(|form| is(form.media_type()))
-}
-
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
-    match (values.next(), values.next()) {
-        (None, _) => Ok(None),
-        (Some(value), None) => {
-            let (least, most) = (*IDEMPOTENCY_KEY_LENGTH.start(), *IDEMPOTENCY_KEY_LENGTH.end());
-            let fault = |rule| Fault::header(IDEMPOTENCY_KEY_NAME, rule).got(value.len());
-            match value.to_str() {
-                Ok(text) if text.bytes().all(|b| b.is_ascii_graphic()) => {
-                    if IDEMPOTENCY_KEY_LENGTH.contains(&text.len()) {
-                        Ok(Some(text.to_owned()))
-                    } else {
-                        Err(fault(Rule::Length).bounds(least, most))
-                    }
-                }
-                _ => Err(fault(Rule::Pattern).form("printable ASCII without blanks")),
-            }
-        }
-        (Some(_), Some(_)) => Err(Fault::header(IDEMPOTENCY_KEY_NAME, Rule::DuplicateMember)),
-    }
 }
 
 #[cfg(test)]

@@ -24,9 +24,9 @@ use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLo
 
 use crate::app::{self, Exit};
 use crate::config::{Config, ConfigError, Listen};
-use crate::effect::{self, sha256};
-use crate::facts;
-use crate::floor;
+use crate::gateway::seal::{self, sha256};
+use crate::keyed;
+use crate::rights::floor;
 use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
 use crate::place;
 
@@ -378,9 +378,9 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
     let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
     // What the witnesses have must be this log before anything is added to it.
     app::first_round(config, &ledger, witnesses).await?;
-    let key = facts::participant_key(&ledger, &participant.organisation);
+    let key = keyed::participant_key(ledger.keyed(), &participant.organisation);
     let version = ledger.state().document(DocumentKind::Participant, &key).map_or(0, |found| found.version);
-    let rules = ledger.state().document(DocumentKind::Rules, &facts::rules_key(&ledger));
+    let rules = ledger.state().document(DocumentKind::Rules, &keyed::rules_key(ledger.keyed()));
     let rules: Option<Rules> = rules.and_then(|rules| serde_json::from_slice(&rules.value).ok());
     let written = if !rules.unwrap_or(Rules { delay_days_max: 0 }).allow(&participant) {
         Err(Exit::usage("the registration: a delay class is longer than the log allows"))
@@ -388,7 +388,7 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
         let (kind, value) = (DocumentKind::Participant.number(), participant.document());
         let document = DocumentState { kind, key, version: version + 1, value };
         let record = Record { documents: vec![document], ..Record::default() };
-        let prepared = effect::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
+        let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(&ledger, prepared)
             .await
             .map_err(|refused| app::not_taken(&ledger, &refused))
@@ -407,13 +407,13 @@ pub async fn register(
     types: &[LicenseType],
     participants: &[Participant],
 ) -> anyhow::Result<usize> {
-    let mut documents = vec![(DocumentKind::Rules, facts::rules_key(ledger), serde_json::to_vec(&rules)?)];
+    let mut documents = vec![(DocumentKind::Rules, keyed::rules_key(ledger.keyed()), serde_json::to_vec(&rules)?)];
     for license_type in types {
-        let key = facts::type_key(ledger, &license_type.code);
+        let key = keyed::type_key(ledger.keyed(), &license_type.code);
         documents.push((DocumentKind::LicenseType, key, serde_json::to_vec(license_type)?));
     }
     for participant in participants {
-        let key = facts::participant_key(ledger, &participant.organisation);
+        let key = keyed::participant_key(ledger.keyed(), &participant.organisation);
         documents.push((DocumentKind::Participant, key, participant.document()));
     }
     found(ledger, documents).await
@@ -426,7 +426,7 @@ pub(crate) async fn found(
 ) -> anyhow::Result<usize> {
     documents.retain(|(kind, key, _)| ledger.state().document(*kind, key).is_none());
     let written = documents.len();
-    let missing = facts::nobody_keys(ledger).filter(|key| ledger.state().holder(key).is_none());
+    let missing = keyed::nobody_keys(ledger.keyed()).filter(|key| ledger.state().holder(key).is_none());
     let mut new_holders = Vec::new();
     for key in missing {
         let new = ledger.new_holder(key);
@@ -439,7 +439,7 @@ pub(crate) async fn found(
             .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
             .collect();
         let record = Record { documents, new_holders, ..Record::default() };
-        let prepared = effect::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
+        let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(ledger, prepared)
             .await
             .map_err(|refused| app::not_taken(ledger, &refused))?;

@@ -28,7 +28,8 @@ use verifier::proof::{TlogProof, nodes_text};
 use crate::condition::{conditions, health_text, is_ready};
 use crate::cosign::{Cosigning, Served};
 use crate::current::Current;
-use crate::gateway::{Answer, Certified, Gateway};
+use crate::gateway::{Gateway, answer::Answer};
+use crate::participant::Certified;
 use crate::reload::Standing;
 use crate::server::{CONNECTIONS, Peer};
 

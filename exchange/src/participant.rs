@@ -1,21 +1,21 @@
 //! The participant register: who may call, in which roles. Journaled state; a document per organisation.
 
 use std::collections::BTreeMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
-use dashmap::DashMap;
-use ledger::{DocumentKind, Key, Ledger};
-use rustc_hash::FxBuildHasher;
+use ledger::DocumentKind;
 use schemas::codes::{Code, Rule};
 use schemas::date::Date;
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::text;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::Certified;
-use crate::refusal::{Fault, Gather, Placed as _, Refusal};
-use crate::request::{day, owned_words};
+use crate::gateway::parsed::Kept;
+use crate::server::Peer;
+use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
+use crate::wire::text::{day, owned_words};
+
+pub use schemas::roles::Role;
 
 /// Longest name of an organisation, characters.
 const MAX_NAME_CHARS: usize = 100;
@@ -33,7 +33,7 @@ pub const USUAL_DELAY_DAYS: u16 = 180;
 const MS_PER_DAY: u64 = 86_400_000;
 
 /// Most roles of one participant.
-const MAX_ROLES: usize = 7;
+const MAX_ROLES: usize = Role::ALL.len();
 
 /// What was fixed when the log was made. A document of journaled state that nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,10 @@ const MAX_ROLES: usize = 7;
 pub struct Rules {
     /// Longest delay of a class, days; 0 = none may be registered.
     pub delay_days_max: u16,
+}
+
+impl Kept for Rules {
+    const KIND: DocumentKind = DocumentKind::Rules;
 }
 
 impl Rules {
@@ -58,26 +62,6 @@ pub struct DelayClass {
     pub days: u16,
     /// The law that says so.
     pub legal_basis: String,
-}
-
-/// What an organisation does in the exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Issuing authority (发证机关).
-    Issuer,
-    /// Relying party: approval system, bank, other user of licenses (用证单位).
-    Relying,
-    /// Service portal that vouches for the holder it names.
-    Portal,
-    /// Data provider.
-    Provider,
-    /// Exchange of another province.
-    Peer,
-    /// Auditor.
-    Auditor,
-    /// Operator.
-    Operator,
 }
 
 /// One entry of the register, as journaled and as the HTTP contract shows it.
@@ -200,6 +184,10 @@ impl Wire {
     }
 }
 
+impl Kept for Participant {
+    const KIND: DocumentKind = DocumentKind::Participant;
+}
+
 impl Participant {
     /// Whether the participant has the role.
     pub fn has(&self, role: Role) -> bool {
@@ -249,55 +237,19 @@ impl Participant {
     }
 }
 
-/// Parsed documents of one ledger's journaled state, each valid for one fact version, by what they are about. Only what
-/// has a document stands here, so nobody can fill it by asking.
-pub struct Documents<I, T> {
-    parsed: DashMap<I, Parsed<T>, FxBuildHasher>,
-    kind: DocumentKind,
+/// Who a connection's client certificate, verified in the handshake, says the caller is.
+#[derive(Clone, Copy, Debug)]
+pub struct Certified {
+    /// The organisation.
+    pub organisation: Uscc,
+    /// The first moment at which the certificate is no longer good, ms since 1970: a connection may outlive it.
+    pub ends_at_ms: u64,
 }
 
-/// A document, and the key that was computed to find it: each use needs two of these keys.
-struct Parsed<T> {
-    key: Key,
-    version: u32,
-    document: Arc<T>,
-}
-
-impl<T> Clone for Parsed<T> {
-    fn clone(&self) -> Self {
-        Self { key: self.key, version: self.version, document: Arc::clone(&self.document) }
-    }
-}
-
-impl<I: Copy + Eq + Hash, T: for<'de> Deserialize<'de>> Documents<I, T> {
-    /// An empty cache of one kind of document.
-    pub fn new(kind: DocumentKind) -> Self {
-        Self { parsed: DashMap::default(), kind }
-    }
-
-    /// The document about something, which `key_of` gives the key of, with key and fact version; version 0 and `None`
-    /// where there is none.
-    pub fn get(
-        &self,
-        ledger: &Ledger,
-        about: &I,
-        key_of: impl FnOnce(&Ledger, &I) -> Key,
-    ) -> (Key, u32, Option<Arc<T>>) {
-        let cached = self.parsed.get(about).map(|cached| cached.clone());
-        let key = cached.as_ref().map_or_else(|| key_of(ledger, about), |cached| cached.key);
-        let Some(found) = ledger.state().document(self.kind, &key) else { return (key, 0, None) };
-        let version = found.version;
-        if let Some(cached) = cached.filter(|cached| cached.version == version) {
-            return (key, version, Some(cached.document));
-        }
-        // The gateway wrote these bytes itself; bytes that do not parse are a fault, and the caller denies.
-        let Ok(document) = serde_json::from_slice::<T>(&found.value) else {
-            tracing::error!(kind = ?self.kind, "a journaled document cannot be read");
-            return (key, version, None);
-        };
-        let document = Arc::new(document);
-        self.parsed.insert(*about, Parsed { key, version, document: Arc::clone(&document) });
-        (key, version, Some(document))
+impl Certified {
+    /// What the accept loop found; `None` without a client certificate.
+    pub fn of(peer: &Peer) -> Option<Self> {
+        Some(Self { organisation: peer.organisation?, ends_at_ms: peer.certificate_ends_ms? })
     }
 }
 

@@ -29,7 +29,7 @@ use verifier::trust::Trust;
 use crate::app::{self, App, Event, Exit, Signals};
 use crate::calling;
 use crate::config::Listen;
-use crate::gateway::now_ms;
+use crate::moment::now_ms;
 use crate::init;
 
 /// Licenses issued of each of the nine types.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::gateway::{Gateway, now_ms};
+use crate::gateway::Gateway;
+use crate::moment::now_ms;
 
 /// How often the time is looked at, and how long a change that failed waits.
 const LOOK: Duration = Duration::from_secs(60);

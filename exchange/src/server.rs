@@ -13,7 +13,7 @@ mod wire;
 pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
 
 use crate::current::Current;
-use crate::refusal::{Language, undecided};
+use crate::wire::refusal::{Language, undecided};
 use crate::tls::{self, ServerTls};
 use bytes::Bytes;
 use drive::{Admission, End, drive};

@@ -16,7 +16,7 @@ use verifier::merkle::{self, BatchTree};
 use verifier::signature::{Suite, message, normalise, suites};
 use verifier::trust::{RequiredSuite, Trust};
 
-use crate::refusal::Refusal;
+use crate::wire::refusal::Refusal;
 
 /// Most bodies in one tree.
 const MAX_BATCH: usize = 512;

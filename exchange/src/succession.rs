@@ -31,9 +31,9 @@ use verifier::trust::TrustLog;
 
 use crate::app::{self, Exit};
 use crate::config::Config;
-use crate::effect::{self, sha256};
-use crate::facts;
-use crate::floor;
+use crate::gateway::seal::{self, sha256};
+use crate::keyed;
+use crate::rights::floor;
 use crate::gateway::commit_system;
 use crate::init;
 use crate::participant::Participant;
@@ -99,7 +99,7 @@ pub async fn close(config: &Config) -> anyhow::Result<String> {
             let policy = sha256(floor::POLICY.as_bytes());
             let cut_off = rotating.state().is_rotating();
             (0..=u8::from(cut_off))
-                .try_for_each(|_| rotating.rotate(|record| effect::system_entry(&policy, record)).map(|_| ()))
+                .try_for_each(|_| rotating.rotate(|record| seal::system_entry(&policy, record)).map(|_| ()))
         })
         .await??;
         let leaf = statement(LeafKind::ShardClose, close_statement(&config.origin));
@@ -316,12 +316,12 @@ async fn fill(
         // Keyed hashes are under the new log's own key.
         let kept = if kind == DocumentKind::Participant.number() {
             let participant: Participant = serde_json::from_slice(&value).context("a participant")?;
-            Some((DocumentKind::Participant, facts::participant_key(ledger, &participant.organisation)))
+            Some((DocumentKind::Participant, keyed::participant_key(ledger.keyed(), &participant.organisation)))
         } else if kind == DocumentKind::LicenseType.number() {
             let license_type: LicenseType = serde_json::from_slice(&value).context("a license type")?;
-            Some((DocumentKind::LicenseType, facts::type_key(ledger, &license_type.code)))
+            Some((DocumentKind::LicenseType, keyed::type_key(ledger.keyed(), &license_type.code)))
         } else if kind == DocumentKind::Rules.number() {
-            Some((DocumentKind::Rules, facts::rules_key(ledger)))
+            Some((DocumentKind::Rules, keyed::rules_key(ledger.keyed())))
         } else {
             None
         };

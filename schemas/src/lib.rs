@@ -9,6 +9,7 @@ pub mod guidance;
 pub mod holder;
 pub mod identifier;
 pub mod license_type;
+pub mod roles;
 pub mod routes;
 pub mod state;
 pub mod synthetic;

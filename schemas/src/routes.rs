@@ -1,9 +1,12 @@
-//! Every HTTP route, by listener. The router is built from this table and `openapi.json` is compared with it.
+//! Every HTTP route, by listener: one table, which the router is built from and `openapi.json` is compared with. A row without a
+//! column does not compile, and nothing is taken for granted of a row.
+
+use crate::roles::Role;
 
 /// Which listener serves a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Listener {
-    /// mTLS, identified callers; every answer is journaled.
+    /// mTLS, identified callers, POST; every answer is journaled.
     Data,
     /// TLS, anyone, GET only.
     Public,
@@ -11,144 +14,232 @@ pub enum Listener {
     Admin,
 }
 
-/// A route of the data listener; the number stands in `open` (section 4 of the formats).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Route {
-    /// No such route: still a refusal to an identified caller.
-    None = 0,
-    /// Issue a license.
-    Issue = 1,
-    /// Change a license's state or version.
-    Transition = 2,
-    /// Index of a holder's licenses.
-    Search = 3,
-    /// Fields, face, envelope or annotated copy of one license.
-    Retrieve = 4,
-    /// Verify a license.
-    Verify = 5,
-    /// Create a grant.
-    GrantCreate = 6,
-    /// Revoke a grant.
-    GrantRevoke = 7,
-    /// Register a participant.
-    ParticipantAdd = 8,
-    /// Change a participant.
-    ParticipantChange = 9,
-    /// Suspend a participant, or lift the suspension.
-    ParticipantSuspend = 10,
-    /// Who used a holder's licenses.
-    Trace = 11,
-    /// An auditor's questions.
-    LogQuery = 12,
-    /// Propose what needs two operators.
-    Propose = 13,
-    /// Approve another operator's proposal.
-    Approve = 14,
-    /// Make a link between a holder and a guardian or agent.
-    LinkMake = 15,
-    /// End a link.
-    LinkEnd = 16,
-    /// The register, as far as the caller may see it.
-    ParticipantList = 17,
-    /// The proposals of two operators' decisions.
-    ProposalList = 18,
-    /// A holder's grants, or the caller's.
-    GrantSearch = 19,
-    /// An issuing authority's own licenses.
-    IssuedList = 20,
-    /// Entries of the exchange itself: initial register and types, shed counts, key events.
-    System = 128,
+/// What a permit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It changes state, and so needs an idempotency key.
+    Changes,
+    /// It says something, which is journaled as a use.
+    Uses,
+}
+
+/// Who may ask, before any right is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roles {
+    /// Every participant: what each may see is for the decision to say.
+    All,
+    /// Participants with one of these roles.
+    Of(&'static [Role]),
+}
+
+impl Roles {
+    /// Whether a participant with these roles may ask.
+    pub fn admit(self, has: &[Role]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(roles) => roles.iter().any(|role| has.contains(role)),
+        }
+    }
+}
+
+/// A form of requests and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `application/json`.
+    Json,
+    /// `application/vnd.miaoxiang+flatbuffers`, for machine peers.
+    Machine,
+}
+
+impl Form {
+    /// The media type.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Machine => crate::machine::MEDIA_TYPE,
+        }
+    }
+}
+
+/// What a data route promises, beside the shape of its bodies. All are POST on the data listener; a permit and a refusal are an
+/// entry each.
+#[derive(Clone, Copy, Debug)]
+pub struct Contract {
+    /// Path; `None` for what has none.
+    pub path: Option<&'static str>,
+    /// HTTP status of a permit.
+    pub success_status: u16,
+    /// What a permit does.
+    pub effect: Effect,
+    /// Who may ask.
+    pub roles: Roles,
+    /// Forms of its requests.
+    pub forms: &'static [Form],
+    /// Longest body, bytes.
+    pub body_bytes: usize,
+    /// Longest time that a body may take to arrive, seconds.
+    pub body_seconds: u64,
+    /// Its answer is sealed under an idempotency key, to be given again.
+    pub is_given_again: bool,
+}
+
+const JSON: &[Form] = &[Form::Json];
+const BOTH_FORMS: &[Form] = &[Form::Json, Form::Machine];
+/// An issue request with every field at its longest stays below.
+const USUAL_BODY_BYTES: usize = 256 * 1024;
+const USUAL_BODY_SECONDS: u64 = 10;
+
+macro_rules! routes {
+    ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $number:literal $text:literal { $($column:tt)+ }),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum $name { $($(#[doc = $doc])+ $variant = $number),+ }
+
+        impl $name {
+            /// Every route, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable number.
+            pub const fn number(self) -> u8 {
+                match self { $(Self::$variant => $number),+ }
+            }
+
+            /// The stable name: metric label and log value.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// What the route promises.
+            pub const fn contract(self) -> Contract {
+                match self { $(Self::$variant => Contract { $($column)+ }),+ }
+            }
+
+            /// The route of a stable number.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+routes! {
+    /// A route of the data listener; the number stands in `open` (section 4 of the formats).
+    Route {
+        /// No such route: still a refusal to an identified caller.
+        None = 0 "none" {
+            path: None, success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Issue a license.
+        Issue = 1 "issue" {
+            path: Some("/v1/licenses"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Issuer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Change a license's state or version.
+        Transition = 2 "transition" {
+            path: Some("/v1/licenses/transition"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Issuer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Index of a holder's licenses.
+        Search = 3 "search" {
+            path: Some("/v1/licenses/search"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Fields, face, envelope or annotated copy of one license.
+        Retrieve = 4 "retrieve" {
+            path: Some("/v1/licenses/retrieve"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: BOTH_FORMS,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Verify a license.
+        Verify = 5 "verify" {
+            path: Some("/v1/verify"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: BOTH_FORMS,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Create a grant.
+        GrantCreate = 6 "grant-create" {
+            path: Some("/v1/grants"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Revoke a grant.
+        GrantRevoke = 7 "grant-revoke" {
+            path: Some("/v1/grants/revoke"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Register a participant.
+        ParticipantAdd = 8 "participant-add" {
+            path: Some("/v1/participants"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Change a participant.
+        ParticipantChange = 9 "participant-change" {
+            path: Some("/v1/participants/change"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Suspend a participant, or lift the suspension.
+        ParticipantSuspend = 10 "participant-suspend" {
+            path: Some("/v1/participants/suspend"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Who used a holder's licenses.
+        Trace = 11 "trace" {
+            path: Some("/v1/trace"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// An auditor's questions.
+        LogQuery = 12 "log-query" {
+            path: Some("/v1/log/query"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Auditor]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
+        },
+        /// Propose what needs two operators.
+        Propose = 13 "propose" {
+            path: Some("/v1/admin/proposals"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Approve another operator's proposal.
+        Approve = 14 "approve" {
+            path: Some("/v1/admin/approve"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Make a link between a holder and a guardian or agent.
+        LinkMake = 15 "link-make" {
+            path: Some("/v1/links"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// End a link.
+        LinkEnd = 16 "link-end" {
+            path: Some("/v1/links/end"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// The register, as far as the caller may see it.
+        ParticipantList = 17 "participant-list" {
+            path: Some("/v1/participants/list"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// The proposals of two operators' decisions.
+        ProposalList = 18 "proposal-list" {
+            path: Some("/v1/admin/proposals/list"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// A holder's grants, or the caller's.
+        GrantSearch = 19 "grant-search" {
+            path: Some("/v1/grants/search"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Portal, Role::Relying, Role::Peer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
+        },
+        /// An issuing authority's own licenses.
+        IssuedList = 20 "issued-list" {
+            path: Some("/v1/licenses/issued"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Issuer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Entries of the exchange itself: initial register and types, shed counts, key events.
+        System = 128 "system" {
+            path: None, success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+    }
 }
 
 impl Route {
-    /// Every route, data routes first.
-    pub const ALL: &[Self] = &[
-        Self::None,
-        Self::Issue,
-        Self::Transition,
-        Self::Search,
-        Self::Retrieve,
-        Self::Verify,
-        Self::GrantCreate,
-        Self::GrantRevoke,
-        Self::ParticipantAdd,
-        Self::ParticipantChange,
-        Self::ParticipantSuspend,
-        Self::Trace,
-        Self::LogQuery,
-        Self::LinkMake,
-        Self::LinkEnd,
-        Self::Propose,
-        Self::Approve,
-        Self::ParticipantList,
-        Self::ProposalList,
-        Self::GrantSearch,
-        Self::IssuedList,
-        Self::System,
-    ];
-
-    /// The stable number.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::None => 0,
-            Self::Issue => 1,
-            Self::Transition => 2,
-            Self::Search => 3,
-            Self::Retrieve => 4,
-            Self::Verify => 5,
-            Self::GrantCreate => 6,
-            Self::GrantRevoke => 7,
-            Self::ParticipantAdd => 8,
-            Self::ParticipantChange => 9,
-            Self::ParticipantSuspend => 10,
-            Self::Trace => 11,
-            Self::LogQuery => 12,
-            Self::LinkMake => 15,
-            Self::LinkEnd => 16,
-            Self::Propose => 13,
-            Self::Approve => 14,
-            Self::ParticipantList => 17,
-            Self::ProposalList => 18,
-            Self::GrantSearch => 19,
-            Self::IssuedList => 20,
-            Self::System => 128,
-        }
-    }
-
-    /// The stable name: metric label and log value.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Issue => "issue",
-            Self::Transition => "transition",
-            Self::Search => "search",
-            Self::Retrieve => "retrieve",
-            Self::Verify => "verify",
-            Self::GrantCreate => "grant-create",
-            Self::GrantRevoke => "grant-revoke",
-            Self::ParticipantAdd => "participant-add",
-            Self::ParticipantChange => "participant-change",
-            Self::ParticipantSuspend => "participant-suspend",
-            Self::Trace => "trace",
-            Self::LogQuery => "log-query",
-            Self::LinkMake => "link-make",
-            Self::LinkEnd => "link-end",
-            Self::Propose => "propose",
-            Self::Approve => "approve",
-            Self::ParticipantList => "participant-list",
-            Self::ProposalList => "proposal-list",
-            Self::GrantSearch => "grant-search",
-            Self::IssuedList => "issued-list",
-            Self::System => "system",
-        }
-    }
-
-    /// The route of a stable number.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.iter().copied().find(|route| route.number() == number)
-    }
-
     /// The data route with a path; [`Self::None`] where there is none such.
     pub fn at(path: &str) -> Self {
         Self::ALL.iter().copied().find(|route| route.path() == Some(path)).unwrap_or(Self::None)
@@ -156,54 +247,17 @@ impl Route {
 
     /// Path on the data listener; all data routes are POST. `None` for what has no path.
     pub const fn path(self) -> Option<&'static str> {
-        match self {
-            Self::None | Self::System => None,
-            Self::Issue => Some("/v1/licenses"),
-            Self::Transition => Some("/v1/licenses/transition"),
-            Self::Search => Some("/v1/licenses/search"),
-            Self::Retrieve => Some("/v1/licenses/retrieve"),
-            Self::Verify => Some("/v1/verify"),
-            Self::GrantCreate => Some("/v1/grants"),
-            Self::GrantRevoke => Some("/v1/grants/revoke"),
-            Self::ParticipantAdd => Some("/v1/participants"),
-            Self::ParticipantChange => Some("/v1/participants/change"),
-            Self::ParticipantSuspend => Some("/v1/participants/suspend"),
-            Self::Trace => Some("/v1/trace"),
-            Self::LogQuery => Some("/v1/log/query"),
-            Self::LinkMake => Some("/v1/links"),
-            Self::LinkEnd => Some("/v1/links/end"),
-            Self::Propose => Some("/v1/admin/proposals"),
-            Self::Approve => Some("/v1/admin/approve"),
-            Self::ParticipantList => Some("/v1/participants/list"),
-            Self::ProposalList => Some("/v1/admin/proposals/list"),
-            Self::GrantSearch => Some("/v1/grants/search"),
-            Self::IssuedList => Some("/v1/licenses/issued"),
-        }
+        self.contract().path
     }
 
     /// HTTP status of a permit.
     pub const fn success_status(self) -> u16 {
-        match self {
-            Self::Issue | Self::GrantCreate | Self::ParticipantAdd | Self::Propose | Self::LinkMake => 201,
-            _ => 200,
-        }
+        self.contract().success_status
     }
 
     /// Whether the route changes state and so needs an idempotency key.
     pub const fn changes_state(self) -> bool {
-        !matches!(
-            self,
-            Self::None
-                | Self::Search
-                | Self::Retrieve
-                | Self::Verify
-                | Self::Trace
-                | Self::LogQuery
-                | Self::ParticipantList
-                | Self::ProposalList
-                | Self::GrantSearch
-                | Self::IssuedList
-        )
+        matches!(self.contract().effect, Effect::Changes)
     }
 }
 

@@ -6,15 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use exchange::decide::{Context, decide};
-use exchange::facts::Facts;
-use exchange::gateway::now_ms;
-use exchange::machine::Form;
-use exchange::participant::{Caller, Documents};
-use exchange::request;
+use exchange::gateway::dry;
+use exchange::moment::now_ms;
 use http_body_util::Full;
-use ledger::DocumentKind;
-use schemas::routes::Route;
+use schemas::routes::{Form, Route};
 use tokio::runtime::Runtime;
 use verifier::receipt;
 
@@ -36,10 +31,6 @@ pub(super) type Step = (&'static str, f64);
 pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> anyhow::Result<Vec<Step>> {
     let world = runtime.block_on(world::open(folder, LICENSES))?;
     let ledger = world.gateway.ledger();
-    let (register, types) =
-        (Documents::new(DocumentKind::Participant), Documents::new(DocumentKind::LicenseType));
-    let trust = exchange::current::Current::new(world.trust.clone());
-    let context = Context { ledger, trust: &trust, retention_ms: 0 };
     let bodies: Vec<Vec<u8>> = world
         .verify
         .iter()
@@ -49,21 +40,9 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
             body
         })
         .collect();
-    let actions = bodies
-        .iter()
-        .map(|body| request::parse(Route::Verify, Form::Json, body))
-        .collect::<Result<Vec<_>, _>>();
-    let actions = actions.map_err(|refusal| anyhow::anyhow!("a request is refused: {:?}", refusal.code))?;
     let now_ms = now_ms();
     let permitted = |number: usize| {
-        let mut facts = Facts::new(ledger, &register, &types, now_ms);
-        let caller = facts
-            .participant(&world.approval.organisation)
-            .and_then(|registered| Caller::identify(registered, now_ms, &world.approval).ok());
-        let permitted = caller.is_some_and(|caller| {
-            decide(&context, &mut facts, caller.participant(), &actions[number]).is_ok()
-        });
-        (permitted, facts.into_reads())
+        world.gateway.would_permit(Route::Verify, &world.approval, &bodies[number], now_ms)
     };
     ensure!((0..LICENSES).all(|number| permitted(number).0), "a request is not permitted");
     let request = hyper::Request::post("/")
@@ -73,9 +52,9 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
     let (answer, told) = receipt::cut(&answer.body).map_err(|error| anyhow::anyhow!("{error}"))?;
 
     let steps = vec![
-        ("parsing the request", timed(duration, |at| request::parse(Route::Verify, Form::Json, &bodies[at]))),
+        ("parsing the request", timed(duration, |at| dry::read(Route::Verify, Form::Json, &bodies[at]))),
         ("digest of the request", timed(duration, |at| verifier::sha256(&[&bodies[at]]))),
-        ("facts and decision", timed(duration, permitted)),
+        ("parsing, facts and decision", timed(duration, permitted)),
         ("receipt into the answer", timed(duration, |_| receipt::attach(&answer, &told))),
     ];
     let ledger = ledger.clone();

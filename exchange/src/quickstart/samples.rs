@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Issued, Party, REVOKE_EVERY, use_context};
 use crate::config::Listen;
-use crate::gateway::now_ms;
+use crate::moment::now_ms;
 use crate::init::write_new;
 
 /// Folder of the samples in a data folder.

@@ -5,7 +5,7 @@
 //! over HTTP/1.1 get a problem document.
 
 use super::taking::Activity;
-use crate::refusal::{Language, undecided};
+use crate::wire::refusal::{Language, undecided};
 use schemas::codes::Code;
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -4,7 +4,7 @@ use ledger::{Grant, Key, Label};
 use schemas::codes::Reason;
 use schemas::license_type::{BASE_FIELDS, LicenseType};
 
-use crate::request::Mode;
+use crate::rights::mode::Mode;
 
 /// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
 pub const POLICY: &str = "miaoxiang floor v2: default deny; issuers act on their own types and licenses; portals vouch for the \

@@ -17,7 +17,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use crate::refusal::{Fault, MAX_FAULTS};
+use super::refusal::{Fault, MAX_FAULTS};
 
 /// Every fault of a body's shape, in the order of the body; none where only the values can be wrong.
 ///

@@ -1,0 +1,14 @@
+//! Grants (用证授权): made by a portal for the holder that it vouches for, ended, listed.
+
+use serde::Serialize;
+
+pub(crate) mod create;
+pub(crate) mod revoke;
+pub(crate) mod search;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    grant: String,
+    state: &'static str,
+}

@@ -1,0 +1,202 @@
+//! `POST /v1/grants/search`: a holder's grants, or those that the caller may use.
+
+use ledger::{DocumentKind, Grant, Key, Label, Ledger};
+use schemas::codes::Code;
+use schemas::date::rfc3339;
+use schemas::holder::HolderRef;
+use schemas::identifier::{CertificateIdentifier, Uscc};
+use schemas::license_type::{BASE_FIELDS, LicenseType};
+use schemas::routes::Route;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::capability::Capability;
+use crate::capability::licenses::stored;
+use crate::capability::pages::listed;
+use crate::gateway::case::Case;
+use crate::gateway::change::Change;
+use crate::gateway::names::{HOLDER, Names};
+use crate::gateway::permit::{Disclosure, Permit, Ruling};
+use crate::keyed;
+use crate::participant::{Participant, Role};
+use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
+use crate::rights::mode::Mode;
+use crate::wire::named::Holder;
+use crate::wire::read::{self, Body};
+use crate::wire::refusal::{Gather, Placed as _, Refusal};
+use crate::wire::text::{Paging, PagingValue};
+
+/// The capability.
+pub(crate) struct Search;
+
+/// A question for grants.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Whose, as a portal vouches; `None` = those that the caller may use.
+    pub holder: Option<HolderRef>,
+    /// Which page.
+    pub paging: Paging,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    holder: Option<Holder<'a>>,
+    after: Option<String>,
+    limit: Option<u64>,
+}
+
+/// Whose grants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose {
+    /// A holder's; none of a holder whom the log does not know.
+    Holder(Option<Label>),
+    /// The live ones that an organisation may use.
+    Grantee(Uscc),
+}
+
+impl Capability<'_> for Search {
+    const ROUTE: Route = Route::GrantSearch;
+    type Asked = Asked;
+    type Granted = Whose;
+
+    fn read(body: Body<'_>) -> Result<Asked, Refusal> {
+        read::json::<Request<'_>>(body.bytes)?.typed()
+    }
+
+    fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
+        asked.holder.iter().fold(Names::default(), |names, holder| names.person(holder, HOLDER))
+    }
+
+    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Whose>, Refusal> {
+        let Some(holder) = &asked.holder else {
+            if !caller.has(Role::Relying) && !caller.has(Role::Peer) {
+                return Err(Refusal::new(Code::WrongRole));
+            }
+            // The holders whose grants a page shows learn nothing of each other, not even a label.
+            return Ok(Ruling::plain(Whose::Grantee(caller.organisation), Vec::new()).unnamed());
+        };
+        // As a search: the portal vouches for the holder, whom the log may not know.
+        if !caller.has(Role::Portal) {
+            return Err(Refusal::new(Code::WrongRole));
+        }
+        let holder = case.holder(holder).map(|holder| holder.label);
+        Ok(Ruling::plain(Whose::Holder(holder), holder.into_iter().collect()))
+    }
+
+    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Whose>) -> Result<Vec<u8>, Refusal> {
+        let (whose, right) = permit.into_parts();
+        let (paging, now_ms) = (asked.paging, change.entry().now_ms);
+        let (page, shown) = listed(change, move |ledger| {
+            let (after, most) = (paging.after.as_ref(), paging.limit.saturating_add(1));
+            let (ids, live_only) = match whose {
+                Whose::Holder(label) => {
+                    let ids = label.map(|label| ledger.state().grants_of(&label, after, most));
+                    (ids.unwrap_or_default(), false)
+                }
+                Whose::Grantee(grantee) => (ledger.state().grants_to(grantee.as_bytes(), after, most), true),
+            };
+            Ok(grants(ledger, right, ids, paging.limit, now_ms, live_only))
+        })
+        .await?;
+        if matches!(whose, Whose::Grantee(_)) {
+            change.concern_apart(&shown, None)?;
+        }
+        Ok(page)
+    }
+}
+
+impl Request<'_> {
+    fn typed(self) -> Result<Asked, Refusal> {
+        let mut wrong = Gather::new();
+        let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
+        let paging = wrong.take(PagingValue { after: self.after, limit: self.limit }.typed());
+        wrong.all(holder.zip(paging).map(|(holder, paging)| Asked { holder, paging }))
+    }
+}
+
+/// The grants with these ids, of which one more than `limit` says that there is a next page.
+fn grants(
+    ledger: &Ledger,
+    right: Disclosure,
+    mut ids: Vec<Key>,
+    limit: usize,
+    now_ms: u64,
+    live_only: bool,
+) -> (Value, Vec<Label>) {
+    let more = ids.len() > limit;
+    ids.truncate(limit);
+    let next = ids.last().filter(|_| more).map(hex::encode);
+    let (mut rows, mut shown) = (Vec::new(), Vec::new());
+    for id in ids {
+        let Some(grant) = ledger.state().grant(&id) else { continue };
+        let vouched = portal_vouches(ledger, &grant, now_ms);
+        let live = grant.state == GRANT_ACTIVE && now_ms <= grant.until_ms && vouched;
+        if live_only && !live {
+            continue;
+        }
+        rows.push(row(ledger, right, &id, &grant, vouched));
+        if !shown.contains(&grant.holder) {
+            shown.push(grant.holder);
+        }
+    }
+    (json!({"grants": rows, "next": next}), shown)
+}
+
+fn portal_vouches(ledger: &Ledger, grant: &Grant, now_ms: u64) -> bool {
+    let portal = std::str::from_utf8(&grant.portal).ok().and_then(|code| code.parse::<Uscc>().ok());
+    let key = portal.map(|portal| keyed::participant_key(ledger.keyed(), &portal));
+    let document = key.and_then(|key| ledger.state().document(DocumentKind::Participant, &key));
+    let portal = document.and_then(|found| serde_json::from_slice::<Participant>(&found.value).ok());
+    portal.is_some_and(|portal| portal.vouches_at(now_ms))
+}
+
+fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, vouched: bool) -> Value {
+    let definition = |key: &Key| {
+        let document = ledger.state().document(DocumentKind::LicenseType, key)?;
+        serde_json::from_slice::<LicenseType>(&document.value).ok()
+    };
+    let mut row = Map::new();
+    let mut put = |name: &str, value: Value| drop(row.insert(name.to_owned(), value));
+    put("grant", hex::encode(id).into());
+    let state = match grant.state {
+        GRANT_ACTIVE => "active",
+        GRANT_REVOKED => "revoked",
+        _ => "paused",
+    };
+    put("state", state.into());
+    put("grantee", String::from_utf8_lossy(&grant.grantee).into());
+    put("portal", String::from_utf8_lossy(&grant.portal).into());
+    put("portalVouches", vouched.into());
+    let license_type = if grant.target_is_type {
+        definition(&grant.target)
+    } else {
+        // What was erased, or is archived and away, is not named.
+        let license = ledger.state().license(&grant.target);
+        let envelope = license.and_then(|license| stored::envelope(ledger, &license, right).ok());
+        let identifier = envelope.and_then(|envelope| stored::identifier_in(&envelope).ok());
+        let parsed = identifier.as_ref().and_then(|text| text.parse::<CertificateIdentifier>().ok());
+        if let Some(identifier) = identifier {
+            put("identifier", identifier.into());
+        }
+        parsed.and_then(|parsed| definition(&keyed::type_key(ledger.keyed(), &parsed.type_code())))
+    };
+    if let Some(license_type) = license_type.as_ref().filter(|_| grant.target_is_type) {
+        put("typeCode", license_type.code.as_str().into());
+    }
+    let modes = Mode::ALL.iter().filter(|mode| grant.modes & mode.bit() != 0).map(|mode| mode.name());
+    put("modes", modes.collect::<Vec<_>>().into());
+    let base = BASE_FIELDS.iter().copied().zip((0..64_u32).rev());
+    let own = license_type.iter().flat_map(|license_type| &license_type.fields);
+    let fields = base.chain(own.map(|field| field.key.as_str()).zip(0..));
+    let fields = fields.filter(|(_, bit)| grant.fields & 1 << bit != 0).map(|(name, _)| name);
+    put("fields", fields.collect::<Vec<_>>().into());
+    put("forOneItem", (grant.item_tag != 0).into());
+    put("until", rfc3339(grant.until_ms).into());
+    put("uses", ledger.state().counter(&grant.key, 0).into());
+    if grant.max_uses != 0 {
+        put("maxUses", grant.max_uses.into());
+    }
+    Value::Object(row)
+}

@@ -1,0 +1,12 @@
+//! Licenses: made, changed, found, given out.
+
+pub(crate) mod draft;
+pub(crate) mod issue;
+pub(crate) mod issued;
+pub(crate) mod retrieve;
+pub(crate) mod search;
+pub(crate) mod stored;
+pub(crate) mod transition;
+
+pub(crate) use issue::issue_answer;
+pub(crate) use retrieve::disclosed_standing;

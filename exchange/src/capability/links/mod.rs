@@ -1,0 +1,129 @@
+//! Links between a holder and who acts for them (监护人, 代理人): made and ended by the portal that vouches for both.
+
+use ledger::{DocumentKind, Key, Label};
+use schemas::codes::{Code, Reason, Rule};
+use schemas::holder::HolderRef;
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::case::{Case, Place};
+use crate::gateway::change::{Change, json};
+use crate::gateway::parsed::Kept;
+use crate::keyed;
+use crate::participant::Participant;
+use crate::wire::named::Holder;
+use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
+
+pub(crate) mod end;
+pub(crate) mod make;
+
+/// What makes somebody act for a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LinkKind {
+    /// 监护人.
+    Guardian,
+    /// 代理人.
+    Agent,
+}
+
+impl LinkKind {
+    /// The name in requests and answers.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Guardian => "guardian",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// A link between a holder and an agent as journaled. It names both by label, so it ends with either: who is erased and
+/// comes back has another one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Link {
+    /// Who is acted for.
+    pub holder: verifier::trace::Label,
+    /// Who acts.
+    pub agent: verifier::trace::Label,
+    /// By what the agent acts.
+    pub kind: LinkKind,
+    /// Last valid moment, ms since 1970.
+    pub until_ms: u64,
+    /// Ended before that.
+    pub ended: bool,
+}
+
+impl Link {
+    /// Whether it is between these two as they are now, and not ended by its portal.
+    pub(crate) fn holds(&self, holder: &Label, agent: &Label) -> bool {
+        !self.ended && self.holder.0 == *holder && self.agent.0 == *agent
+    }
+}
+
+impl Kept for Link {
+    const KIND: DocumentKind = DocumentKind::Link;
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    link: &'static str,
+    kind: &'static str,
+    until: String,
+}
+
+/// A portal's link between two persons.
+struct Linked {
+    place: Place,
+    holder: Label,
+    /// As it holds between the two as they are now.
+    link: Option<Link>,
+    /// The holder, and the agent as far as the log knows one.
+    concerned: Vec<Label>,
+}
+
+/// The link under a key, and its place; its end ends the decision.
+pub(crate) fn link_at(case: &mut Case<'_>, key: Key) -> (Place, Option<Link>) {
+    let (place, link) = case.document::<Link>(key);
+    if let Some(link) = &link {
+        case.ends_at(link.until_ms.saturating_add(1));
+    }
+    (place, link)
+}
+
+fn linked(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    holder: &HolderRef,
+    agent: &HolderRef,
+) -> Result<Linked, Refusal> {
+    let known = case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+    let acting = case.holder(agent);
+    let mut concerned = vec![known.label];
+    concerned.extend(acting.iter().map(|agent| agent.label));
+    let key = keyed::link_key(case.keyed(), &caller.organisation, holder, agent);
+    let (place, link) = link_at(case, key);
+    let link = link.filter(|link| acting.is_some_and(|agent| link.holds(&known.label, &agent.label)));
+    Ok(Linked { place, holder: known.label, link, concerned })
+}
+
+/// Nobody is somebody's own agent.
+fn parties(holder: Holder<'_>, agent: Holder<'_>) -> Result<(HolderRef, HolderRef), Refusal> {
+    let mut wrong = Gather::new();
+    let holder = wrong.take(holder.typed().under("holder"));
+    let agent = wrong.take(agent.typed().under("agent"));
+    if holder.is_some() && holder == agent {
+        wrong.note(Refusal::of(Code::BadLink, Fault::at("/agent", Rule::Distinct)));
+    }
+    wrong.all(holder.zip(agent))
+}
+
+/// Writes a link; the answer.
+fn write(change: &mut Change<'_>, place: Place, link: &Link) -> Vec<u8> {
+    change.put(place, json(link));
+    json(&Answer {
+        link: if link.ended { "ended" } else { "active" },
+        kind: link.kind.name(),
+        until: schemas::date::rfc3339(link.until_ms),
+    })
+}

@@ -1,0 +1,111 @@
+//! What the exchange can do on its data listener: one folder a capability, one line a route in the table at the end.
+//!
+//! `exchange/README.md` says how to add one.
+
+use ledger::License;
+use schemas::identifier::Uscc;
+use schemas::routes::Route;
+
+use crate::gateway::case::Case;
+use crate::gateway::change::Change;
+use crate::gateway::names::Names;
+use crate::gateway::permit::{Permit, Ruling};
+use crate::participant::Participant;
+use crate::wire::read::Body;
+use crate::wire::refusal::Refusal;
+
+pub(crate) mod audit;
+pub(crate) mod entries;
+pub(crate) mod grants;
+pub(crate) mod licenses;
+pub(crate) mod links;
+pub(crate) mod operators;
+pub(crate) mod pages;
+pub(crate) mod participants;
+pub(crate) mod trace;
+pub(crate) mod verify;
+
+/// One data route, asked by a request that was received for `'r`. What is the route's own stands in its file; the path asks for it in this order.
+pub(crate) trait Capability<'r> {
+    /// Its row of the table of routes.
+    const ROUTE: Route;
+    /// What a request asks, read where it was received.
+    type Asked: Send + Sync;
+    /// What a decision found out that carrying it out needs.
+    type Granted: Send;
+
+    /// Step 1: reads a body, in one of the forms that the route speaks.
+    ///
+    /// # Errors
+    /// What is wrong with it, part by part.
+    fn read(body: Body<'r>) -> Result<Self::Asked, Refusal>;
+
+    /// Whom and what a request of a caller's is about, for permit and denial alike.
+    fn names<'a>(asked: &'a Self::Asked, caller: &Uscc) -> Names<'a>;
+
+    /// Steps 4 and 5: decides by what the case reads, for an active caller whose roles the route admits. Default deny. No ledger
+    /// is in reach, so it is tested without one.
+    ///
+    /// # Errors
+    /// The refusal, with the reason that only insiders learn.
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Self::Asked,
+    ) -> Result<Ruling<Self::Granted>, Refusal>;
+
+    /// The license that a use discloses, and whether it is in force: an answer is given again only while this is as it says.
+    fn disclosed(_case: &mut Case<'_>, _granted: &Self::Granted) -> Option<(License, bool)> {
+        None
+    }
+
+    /// Step 6: the change of state, and the bytes of the answer. Signing and reading of sealed records happen here, and only with
+    /// a permit in hand.
+    ///
+    /// # Errors
+    /// What was permitted cannot be done.
+    fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Self::Asked,
+        permit: Permit<Self::Granted>,
+    ) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+}
+
+/// Runs `$path` with the capability of a route, which stands here once each: a route without one does not compile. `$none` is for
+/// what is no route.
+macro_rules! with_capability {
+    ($route:expr, $none:expr, $capability:ident => $path:expr) => {
+        with_capability!(@ $route, $none, $capability => $path;
+            Issue: licenses::issue::Issue,
+            Transition: licenses::transition::Transition,
+            Search: licenses::search::Search,
+            Retrieve: licenses::retrieve::Retrieve,
+            Verify: verify::Verify,
+            GrantCreate: grants::create::Create,
+            GrantRevoke: grants::revoke::Revoke,
+            GrantSearch: grants::search::Search,
+            LinkMake: links::make::Make,
+            LinkEnd: links::end::End,
+            Trace: trace::Trace,
+            LogQuery: audit::Query,
+            ParticipantAdd: participants::add::Add,
+            ParticipantChange: participants::change::Alter,
+            ParticipantSuspend: participants::suspend::Suspend,
+            ParticipantList: participants::list::List,
+            Propose: operators::propose::Propose,
+            Approve: operators::approve::Approve,
+            ProposalList: operators::list::List,
+            IssuedList: licenses::issued::Issued,
+        )
+    };
+    (@ $given:expr, $none:expr, $capability:ident => $path:expr; $($route:ident: $($place:ident)::+,)+) => {
+        match $given {
+            $(schemas::routes::Route::$route => {
+                type $capability = $crate::capability::$($place)::+;
+                $path
+            })+
+            schemas::routes::Route::None | schemas::routes::Route::System => $none,
+        }
+    };
+}
+pub(crate) use with_capability;

@@ -1,0 +1,216 @@
+//! `POST /v1/admin/approve`: another operator approves a proposal, which is carried out with it.
+
+use schemas::codes::{Code, Reason};
+use schemas::identifier::Uscc;
+use schemas::license_type::LicenseType;
+use schemas::routes::Route;
+use serde::Deserialize;
+
+use super::{
+    Answer, Hold, Kind, OPEN_MS, Proposal, Publication, applies, definition, hold, license_type, refused,
+};
+use crate::capability::Capability;
+use crate::capability::links::Link;
+use crate::gateway::case::{Case, Living, Place};
+use crate::gateway::change::{Change, json as answer};
+use crate::gateway::names::{About, Names};
+use crate::gateway::permit::{Permit, Ruling};
+use crate::participant::{Participant, Role, Wire};
+use crate::wire::read::{Body, json};
+use crate::wire::refusal::{Gather, Placed as _, Refusal};
+use crate::wire::text::id;
+
+/// Most links that an erasure ends in writing; the ones beyond end all the same, with the label.
+const MAX_ENDED_LINKS: usize = 1_000;
+/// When an erasure or a change of epoch is complete.
+const AFTER_ROTATION: &str = "after-next-rotation";
+
+/// The capability.
+pub(crate) struct Approve;
+
+/// The approval of a proposal.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Which.
+    pub proposal: [u8; 16],
+    /// The registration, where one is proposed: nobody approves one without knowing it.
+    pub participant: Option<Participant>,
+    /// The definition, where a license type is proposed.
+    pub license_type: Option<LicenseType>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Request {
+    proposal: String,
+    participant: Option<Wire>,
+    license_type: Option<serde_json::Value>,
+}
+
+/// An approved proposal, to be carried out.
+#[derive(Debug)]
+pub(crate) struct Approved {
+    /// Where it stands.
+    place: Place,
+    /// As it stands from now on.
+    proposal: Proposal,
+    deed: Deed,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+enum Deed {
+    /// Erase a holder, and end the links with the holder.
+    Erase(Living, Vec<(Place, Link)>),
+    /// Write a legal hold or its end.
+    Hold(Place, Hold),
+    /// Change the epoch.
+    Rotate,
+    /// Write a document: a registration, or a license type's definition.
+    Write(Place, Vec<u8>),
+}
+
+impl Capability<'_> for Approve {
+    const ROUTE: Route = Route::Approve;
+    type Asked = Asked;
+    type Granted = Approved;
+
+    fn read(body: Body<'_>) -> Result<Asked, Refusal> {
+        json::<Request>(body.bytes)?.typed()
+    }
+
+    fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
+        // The proposal stands in the state part, as a document.
+        Names { about: About::Proposal(asked.proposal), ..Names::default() }
+    }
+
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked,
+    ) -> Result<Ruling<Approved>, Refusal> {
+        let (place, proposal) = case.document::<Proposal>(asked.proposal);
+        let proposal = proposal.ok_or_else(|| refused(Reason::NoSuchProposal))?;
+        may_approve(case, caller, asked, &proposal)?;
+        let label = proposal.label();
+        let deed = deed(case, asked, &proposal)?;
+        let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| case.epoch());
+        let proposal = Proposal { approved_by: Some(caller.organisation), ends_epoch, ..proposal };
+        let approved = Approved { place, proposal, deed };
+        // The request names the proposal alone; who approves need not know the holder.
+        Ok(Ruling::plain(approved, label.into_iter().collect()).unnamed())
+    }
+
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Approved>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let Approved { place, proposal, deed } = permit.into_granted();
+        change.put(place, proposal.document());
+        let complete = match deed {
+            Deed::Erase(holder, links) => {
+                for (place, link) in links {
+                    change.put(place, answer(&Link { ended: true, ..link }));
+                }
+                change.erase(holder);
+                Some(AFTER_ROTATION)
+            }
+            Deed::Hold(place, hold) => {
+                change.put(place, answer(&hold));
+                None
+            }
+            Deed::Rotate => {
+                change.rotate();
+                Some(AFTER_ROTATION)
+            }
+            Deed::Write(place, value) => {
+                change.put(place, value);
+                None
+            }
+        };
+        let (id, kind) = (hex::encode(asked.proposal), proposal.kind);
+        Ok(answer(&Answer { proposal: id, kind, state: "approved", complete }))
+    }
+}
+
+/// Whether an operator may approve a proposal by what it is and who made it, and says that it is this one.
+fn may_approve(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    asked: &Asked,
+    proposal: &Proposal,
+) -> Result<(), Refusal> {
+    if proposal.by == caller.organisation {
+        return Err(refused(Reason::OwnProposal));
+    }
+    if !proposal.is_open(case.now_ms()) {
+        return Err(refused(Reason::ProposalClosed));
+    }
+    case.ends_at(proposal.at_ms.saturating_add(OPEN_MS));
+    // Two operators are two now: one who was suspended or is no operator any more counts no longer.
+    let proposer = case.participant(&proposal.by);
+    let counts = |proposer: &Participant| proposer.active_at(case.now_ms()) && proposer.has(Role::Operator);
+    if !proposer.is_some_and(|proposer| counts(&proposer)) {
+        return Err(refused(Reason::ProposerInactive));
+    }
+    if asked.participant.as_ref() != proposal.registration.as_ref().map(|new| &new.participant) {
+        return Err(refused(Reason::OtherRegistration));
+    }
+    match (&asked.license_type, &proposal.publication) {
+        (None, None) => Ok(()),
+        (Some(named), Some(new)) if Publication::new(named, new.version) == *new => Ok(()),
+        (Some(_), Some(_)) | (None, Some(_)) | (Some(_), None) => Err(refused(Reason::OtherDefinition)),
+    }
+}
+
+/// What is to be done, if it still may be: another registration or definition in between, or an erased holder, closes the
+/// proposal.
+fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed, Refusal> {
+    let closed = || refused(Reason::ProposalClosed);
+    // A proposal without what its kind is about is not written.
+    let incomplete = || Refusal::new(Code::Internal);
+    let next = |place: Place, version: u32| {
+        if place.version().checked_add(1) == Some(version) { Ok(place) } else { Err(closed()) }
+    };
+    match proposal.kind {
+        Kind::RotateEpoch => Ok(Deed::Rotate),
+        Kind::RegisterParticipant => {
+            let new = proposal.registration.as_ref().ok_or_else(incomplete)?;
+            let (place, _) = case.registration(&new.participant.organisation);
+            Ok(Deed::Write(next(place, new.version)?, new.participant.document()))
+        }
+        Kind::PublishType => {
+            let new = proposal.publication.as_ref().zip(asked.license_type.as_ref());
+            let (new, license_type) = new.ok_or_else(incomplete)?;
+            let (place, _) = case.published(&new.code);
+            Ok(Deed::Write(next(place, new.version)?, definition(license_type)))
+        }
+        kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold) => {
+            let label = proposal.label().ok_or_else(incomplete)?;
+            let living = case.living(&label).ok_or_else(closed)?;
+            applies(case, kind, &label)?;
+            let (place, _) = hold(case, &label);
+            if kind != Kind::EraseHolder {
+                return Ok(Deed::Hold(place, Hold { held: kind == Kind::HoldHolder }));
+            }
+            let names = |link: &Link| !link.ended && (link.holder.0 == label || link.agent.0 == label);
+            Ok(Deed::Erase(living, case.documents_of(&label, MAX_ENDED_LINKS, names)))
+        }
+    }
+}
+
+impl Request {
+    fn typed(self) -> Result<Asked, Refusal> {
+        let mut wrong = Gather::new();
+        let proposal = wrong.take(id(&self.proposal).under("proposal"));
+        let participant = self.participant.map(|participant| participant.typed()).transpose();
+        let participant = wrong.take(participant.under("participant"));
+        let license_type = wrong.take(self.license_type.as_ref().map(license_type).transpose());
+        let typed = || {
+            let (proposal, participant, license_type) = (proposal?, participant?, license_type?);
+            Some(Asked { proposal, participant, license_type })
+        };
+        wrong.all(typed())
+    }
+}

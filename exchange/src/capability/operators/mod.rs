@@ -1,0 +1,213 @@
+//! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
+//! of epoch before its time, license types, and registrations that open holders or the log (decision 0013).
+//!
+//! A proposal is a document of journaled state. It names the holder by label.
+
+use ledger::{DocumentKind, Label, Ledger};
+use schemas::codes::{Code, Reason, Rule};
+use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::license_type::{LicenseType, LicenseTypeError};
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::case::{Case, Place};
+use crate::gateway::parsed::Kept;
+use crate::gateway::seal::sha256;
+use crate::participant::Participant;
+use crate::wire::refusal::{Fault, Refusal};
+
+pub(crate) mod approve;
+pub(crate) mod list;
+pub(crate) mod propose;
+
+/// How long a proposal may be approved, ms.
+const OPEN_MS: u64 = 7 * 24 * 3_600 * 1_000;
+
+/// What is proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// Destroy a holder's key: what is sealed under it can never be read again.
+    EraseHolder,
+    /// Keep a holder from being erased.
+    HoldHolder,
+    /// End a legal hold.
+    ReleaseHold,
+    /// Change the epoch now, which completes the erasures so far.
+    RotateEpoch,
+    /// Write a registration, which is then not suspended.
+    RegisterParticipant,
+    /// Publish a license type's definition, or one that takes the place of the one there is.
+    PublishType,
+}
+
+/// A proposal as journaled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Proposal {
+    /// What.
+    pub kind: Kind,
+    /// The holder's label as hex, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
+    /// The registration, where one is to be written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registration: Option<Registration>,
+    /// The license type, where one is to be published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publication: Option<Publication>,
+    /// Who proposed it.
+    pub by: Uscc,
+    /// When, ms since 1970.
+    pub at_ms: u64,
+    /// Who approved it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<Uscc>,
+    /// The epoch that ends by it, once a change of epoch is approved. It is owed as long as that epoch goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_epoch: Option<u32>,
+}
+
+/// A registration to be written, and the version of the document that it becomes: another one in between refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Registration {
+    /// As it is to be.
+    pub participant: Participant,
+    /// Its version, one more than the present one's.
+    pub version: u32,
+}
+
+/// A license type to be published. The definition comes with the approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Publication {
+    /// Its code.
+    pub code: LicenseTypeCode,
+    /// SHA-256 of the definition as it is journaled, as hex.
+    pub digest: String,
+    /// Its version, one more than the present one's.
+    pub version: u32,
+}
+
+impl Publication {
+    fn new(license_type: &LicenseType, version: u32) -> Self {
+        let digest = hex::encode(sha256(&definition(license_type)));
+        Self { code: license_type.code, digest, version }
+    }
+}
+
+/// The definition of a license type as it is journaled.
+pub(crate) fn definition(license_type: &LicenseType) -> Vec<u8> {
+    serde_json::to_vec(license_type).expect("a license type has only text, numbers and lists")
+}
+
+impl Proposal {
+    /// Whether it may still be approved, but for what it is about.
+    pub(crate) fn is_open(&self, now_ms: u64) -> bool {
+        self.approved_by.is_none() && now_ms < self.at_ms.saturating_add(OPEN_MS)
+    }
+
+    /// The document as journaled.
+    pub(crate) fn document(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a proposal has only text and numbers")
+    }
+
+    /// The holder's label.
+    pub(crate) fn label(&self) -> Option<Label> {
+        let mut label = [0; 16];
+        hex::decode_to_slice(self.holder.as_deref()?, &mut label).ok().map(|()| label)
+    }
+}
+
+/// A legal hold as journaled, under the holder's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct Hold {
+    /// It holds now.
+    pub held: bool,
+}
+
+impl Kept for Proposal {
+    const KIND: DocumentKind = DocumentKind::Proposal;
+}
+
+impl Kept for Hold {
+    const KIND: DocumentKind = DocumentKind::Hold;
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    proposal: String,
+    kind: Kind,
+    state: &'static str,
+    /// When an approved erasure or change of epoch is complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete: Option<&'static str>,
+}
+
+/// Whether two operators have asked for a change of epoch that is not made yet: by the journal, so that neither a restart
+/// nor a failure forgets it.
+pub(crate) fn rotation_owed(ledger: &Ledger) -> bool {
+    let state = ledger.state();
+    let epoch = state.epoch();
+    state.documents(DocumentKind::Proposal).iter().any(|(_, document)| {
+        serde_json::from_slice::<Proposal>(&document.value)
+            .is_ok_and(|proposal| proposal.ends_epoch == Some(epoch))
+    })
+}
+
+fn refused(reason: Reason) -> Refusal {
+    Refusal::explained(Code::ProposalRefused, reason)
+}
+
+/// The place of a holder's legal hold, and whether it holds.
+fn hold(case: &mut Case<'_>, label: &Label) -> (Place, bool) {
+    let (place, hold) = case.document::<Hold>(*label);
+    // A hold that cannot be read holds.
+    (place, hold.map_or(place.version() != 0, |hold| hold.held))
+}
+
+/// Whether a kind of proposal makes sense for a holder as they stand.
+fn applies(case: &mut Case<'_>, kind: Kind, label: &Label) -> Result<(), Refusal> {
+    let (_, held) = hold(case, label);
+    match kind {
+        Kind::EraseHolder => erasable(case, label, held),
+        Kind::HoldHolder if held => Err(refused(Reason::LegalHold)),
+        Kind::ReleaseHold if !held => Err(refused(Reason::NoLegalHold)),
+        Kind::HoldHolder
+        | Kind::ReleaseHold
+        | Kind::RotateEpoch
+        | Kind::RegisterParticipant
+        | Kind::PublishType => Ok(()),
+    }
+}
+
+fn erasable(case: &mut Case<'_>, label: &Label, held: bool) -> Result<(), Refusal> {
+    let refused = |reason| Err(Refusal::explained(Code::ErasureRefused, reason));
+    for key in case.licenses_of(label) {
+        // Each license is a fact: one that comes back into force, or a new one, makes this decided again.
+        if case.license(key).is_some_and(|found| found.license.stands()) {
+            return refused(Reason::LicenseInForce);
+        }
+    }
+    if held {
+        return refused(Reason::LegalHold);
+    }
+    let ended_ms = case.ended_ms(label);
+    if ended_ms != 0 && case.now_ms() < ended_ms.saturating_add(case.retention_ms()) {
+        return refused(Reason::RetentionPeriod);
+    }
+    Ok(())
+}
+
+fn license_type(definition: &serde_json::Value) -> Result<LicenseType, Refusal> {
+    LicenseType::parse(&definition.to_string()).map_err(|error| {
+        let form = match error {
+            // The library's words would give back what was sent.
+            LicenseTypeError::Json(_) => "the definition of a license type".to_owned(),
+            error => error.to_string(),
+        };
+        Refusal::of(Code::BadType, Fault::at("/licenseType", Rule::Pattern).form(form))
+    })
+}

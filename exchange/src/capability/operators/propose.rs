@@ -1,0 +1,167 @@
+//! `POST /v1/admin/proposals`: an operator proposes what needs two.
+
+use ledger::DocumentKind;
+use schemas::codes::{Code, Reason, Rule};
+use schemas::holder::HolderRef;
+use schemas::identifier::Uscc;
+use schemas::license_type::LicenseType;
+use schemas::routes::Route;
+use serde::Deserialize;
+
+use super::{Answer, Kind, Proposal, Publication, Registration, applies, license_type};
+use crate::capability::Capability;
+use crate::gateway::case::Case;
+use crate::gateway::change::{Change, json as answer};
+use crate::gateway::names::{HOLDER, Names};
+use crate::gateway::permit::{Permit, Ruling};
+use crate::participant::Participant;
+use crate::wire::named::Holder;
+use crate::wire::read::{Body, json};
+use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
+use crate::wire::text::reason;
+
+/// The capability.
+pub(crate) struct Propose;
+
+/// What needs two operators.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// What.
+    pub what: Proposed,
+    /// Why.
+    pub reason: String,
+}
+
+/// A kind of proposal with what it is about.
+#[derive(Debug)]
+pub(crate) enum Proposed {
+    /// A change of epoch.
+    RotateEpoch,
+    /// A registration, new or in place of the one there is.
+    Participant(Participant),
+    /// A license type, new or in place of the one there is.
+    Type(LicenseType),
+    /// One of the kinds about a holder.
+    Holder(Kind, HolderRef),
+}
+
+impl Proposed {
+    /// The kind.
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::RotateEpoch => Kind::RotateEpoch,
+            Self::Participant(_) => Kind::RegisterParticipant,
+            Self::Type(_) => Kind::PublishType,
+            Self::Holder(kind, _) => *kind,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Request<'a> {
+    kind: Kind,
+    #[serde(borrow)]
+    holder: Option<Holder<'a>>,
+    participant: Option<crate::participant::Wire>,
+    license_type: Option<serde_json::Value>,
+    reason: String,
+}
+
+impl Capability<'_> for Propose {
+    const ROUTE: Route = Route::Propose;
+    type Asked = Asked;
+    type Granted = Proposal;
+
+    fn read(body: Body<'_>) -> Result<Asked, Refusal> {
+        json::<Request<'_>>(body.bytes)?.typed()
+    }
+
+    fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
+        let names = Names { reason: &asked.reason, ..Names::default() };
+        match &asked.what {
+            Proposed::Holder(_, holder) => names.person(holder, HOLDER),
+            Proposed::RotateEpoch | Proposed::Participant(_) | Proposed::Type(_) => names,
+        }
+    }
+
+    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Proposal>, Refusal> {
+        let (mut label, mut registration, mut publication) = (None, None, None);
+        match &asked.what {
+            Proposed::RotateEpoch => {}
+            Proposed::Participant(participant) => {
+                if !case.rules().allow(participant) {
+                    return Err(Refusal::new(Code::BadParticipant));
+                }
+                let version = case.registration(&participant.organisation).0.version();
+                registration = Some(Registration { participant: participant.clone(), version: version + 1 });
+            }
+            Proposed::Type(license_type) => {
+                let (place, existing) = case.published(&license_type.code);
+                if existing.is_some_and(|existing| !license_type.may_follow(&existing)) {
+                    return Err(Refusal::new(Code::BadType));
+                }
+                publication = Some(Publication::new(license_type, place.version() + 1));
+            }
+            Proposed::Holder(kind, holder) => {
+                let holder = case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+                applies(case, *kind, &holder.label)?;
+                label = Some(holder.label);
+            }
+        }
+        let proposal = Proposal {
+            kind: asked.what.kind(),
+            holder: label.map(hex::encode),
+            registration,
+            publication,
+            by: caller.organisation,
+            at_ms: case.now_ms(),
+            approved_by: None,
+            ends_epoch: None,
+        };
+        Ok(Ruling::plain(proposal, label.into_iter().collect()))
+    }
+
+    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Proposal>) -> Result<Vec<u8>, Refusal> {
+        let key = change.put_new(DocumentKind::Proposal, permit.into_granted().document())?;
+        let (proposal, kind) = (hex::encode(key), asked.what.kind());
+        Ok(answer(&Answer { proposal, kind, state: "open", complete: None }))
+    }
+}
+
+impl Request<'_> {
+    fn typed(self) -> Result<Asked, Refusal> {
+        let mut wrong = Gather::new();
+        let what = wrong.take(match (self.kind, self.holder, self.participant, self.license_type) {
+            (Kind::RotateEpoch, None, None, None) => Ok(Proposed::RotateEpoch),
+            (Kind::RegisterParticipant, None, Some(participant), None) => {
+                participant.typed().map(Proposed::Participant).under("participant")
+            }
+            (Kind::PublishType, None, None, Some(definition)) => {
+                license_type(&definition).map(Proposed::Type)
+            }
+            (
+                kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold),
+                Some(holder),
+                None,
+                None,
+            ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
+            (kind, holder, participant, definition) => {
+                let about_holder =
+                    matches!(kind, Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold);
+                let members = [
+                    ("/holder", about_holder, holder.is_some()),
+                    ("/participant", kind == Kind::RegisterParticipant, participant.is_some()),
+                    ("/licenseType", kind == Kind::PublishType, definition.is_some()),
+                ];
+                let faults = members.into_iter().filter_map(|(pointer, wanted, there)| {
+                    let rule = if wanted { Rule::Required } else { Rule::NotAllowed };
+                    (wanted != there).then(|| Fault::at(pointer, rule))
+                });
+                Err(Refusal::all(Code::MalformedRequest, faults.collect()))
+            }
+        });
+        let reason = wrong.take(reason(self.reason));
+        wrong.all(what.zip(reason).map(|(what, reason)| Asked { what, reason }))
+    }
+}

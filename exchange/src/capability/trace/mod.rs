@@ -1,0 +1,120 @@
+//! `POST /v1/trace`: who used a holder's licenses.
+
+use schemas::codes::Reason;
+use schemas::holder::HolderRef;
+use schemas::identifier::Uscc;
+use schemas::routes::Route;
+use serde::Deserialize;
+
+use super::links::{LinkKind, link_at};
+use crate::capability::Capability;
+use crate::gateway::case::Case;
+use crate::gateway::change::{Change, json as answer};
+use crate::gateway::names::{AGENT, HOLDER, Names};
+use crate::gateway::permit::{Permit, Ruling};
+use crate::keyed;
+use crate::participant::Participant;
+use crate::wire::named::{ContextValue, Holder, UseContext, context};
+use crate::wire::read::{Body, json};
+use crate::wire::refusal::{Gather, Placed as _, Refusal};
+use crate::wire::text::page as page_limit;
+
+mod page;
+
+/// The capability.
+pub(crate) struct Trace;
+
+/// A holder's question who used the holder's licenses.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    /// The holder that the portal vouches for, or that the agent acts for.
+    pub holder: HolderRef,
+    /// Who asks in place of the holder.
+    pub agent: Option<HolderRef>,
+    /// The page begins behind the entry of this index.
+    pub before: Option<u64>,
+    /// Most entries of the page.
+    pub limit: usize,
+    /// Use context.
+    pub context: UseContext<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    holder: Holder<'a>,
+    agent: Option<Holder<'a>>,
+    before: Option<u64>,
+    limit: Option<u64>,
+    #[serde(rename = "use")]
+    context: Option<ContextValue<'a>>,
+}
+
+/// A trace that may be shown.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// What the one who asks acts for the holder by.
+    link: Option<LinkKind>,
+    delay_days_max: u16,
+}
+
+impl<'r> Capability<'r> for Trace {
+    const ROUTE: Route = Route::Trace;
+    type Asked = Asked<'r>;
+    type Granted = Shown;
+
+    fn read(body: Body<'r>) -> Result<Asked<'r>, Refusal> {
+        json::<Request<'_>>(body.bytes)?.typed()
+    }
+
+    fn names<'a>(asked: &'a Asked<'r>, _caller: &Uscc) -> Names<'a> {
+        let names = Names { context: Some(&asked.context), ..Names::default() }.person(&asked.holder, HOLDER);
+        asked.agent.iter().fold(names, |names, agent| names.beside(agent, AGENT))
+    }
+
+    /// The portal vouches for the holder it names, so a holder that the log does not know has an empty trace; the portal
+    /// learns no more than a search tells it. For an agent it has to hold a link, which exists between known persons only.
+    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked<'r>) -> Result<Ruling<Shown>, Refusal> {
+        let holder = case.holder(&asked.holder);
+        let link = match &asked.agent {
+            None => None,
+            Some(agent) => {
+                let key = keyed::link_key(case.keyed(), &caller.organisation, &asked.holder, agent);
+                let (_, link) = link_at(case, key);
+                let agent = case.holder(agent);
+                let live = holder.as_ref().zip(agent).zip(link).filter(|((holder, agent), link)| {
+                    link.holds(&holder.label, &agent.label) && case.now_ms() <= link.until_ms
+                });
+                let (_, link) = live.ok_or_else(|| Refusal::not_permitted(Reason::NoLink))?;
+                Some(link.kind)
+            }
+        };
+        let concerned = holder.iter().map(|holder| holder.label).collect();
+        let delay_days_max = case.rules().delay_days_max;
+        Ok(Ruling::plain(Shown { link, delay_days_max }, concerned))
+    }
+
+    async fn carry_out(change: &mut Change<'_>, asked: &Asked<'r>, permit: Permit<Shown>) -> Result<Vec<u8>, Refusal> {
+        let (Shown { link, delay_days_max }, right) = permit.into_parts();
+        change.names().link = link.map(LinkKind::name);
+        let label = change.first_concerned();
+        let page = page::page(change, right, label, asked.before, asked.limit, delay_days_max).await?;
+        Ok(answer(&page))
+    }
+}
+
+impl<'a> Request<'a> {
+    fn typed(self) -> Result<Asked<'a>, Refusal> {
+        let mut wrong = Gather::new();
+        let context = wrong.take(context(self.context));
+        let holder = wrong.take(self.holder.typed().under("holder"));
+        let agent = wrong.take(self.agent.map(Holder::typed).transpose().under("agent"));
+        let limit = wrong.take(page_limit(self.limit));
+        let typed = || {
+            let (holder, agent, limit, context) = (holder?, agent?, limit?, context?);
+            Some(Asked { holder, agent, before: self.before, limit, context })
+        };
+        wrong.all(typed())
+    }
+}

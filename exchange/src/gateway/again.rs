@@ -1,0 +1,107 @@
+//! Answers that are given again, from the journal: the second half of step 3.
+
+use std::borrow::Cow;
+
+use ledger::{Bound, Committed, Ledger, License, ReadError};
+use schemas::codes::Code;
+use verifier::leaf::Open;
+
+use super::answer::Answer;
+use super::permit::Disclosure;
+use super::seal::{request_salt, sha256};
+use super::tools::{Entry, Tools};
+use crate::capability::licenses::stored;
+use crate::capability::licenses::{disclosed_standing, issue_answer};
+use crate::wire::refusal::Refusal;
+
+/// A license that an answer disclosed, as it stands now: with the right to read it, and whether it is in force.
+pub(super) struct Disclosed {
+    pub(super) license: License,
+    pub(super) in_force: bool,
+    pub(super) right: Disclosure,
+}
+
+/// Identifier of a disclosed license, and whether it is in force.
+type Standing = (String, bool);
+
+impl Tools<'_> {
+    /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal in a lane: the
+    /// entry may be old, and the same key may be sent as often as its organisation likes.
+    /// An inline proof is given against the published checkpoint, which covers the entry within a second.
+    ///
+    /// `None` when the answer discloses a license that does not stand like that any more.
+    ///
+    /// # Errors
+    /// The journal cannot give it back.
+    pub(super) async fn original(
+        &self,
+        entry: &Entry<'_>,
+        bound: Bound,
+        inline_proof: bool,
+        disclosed: Option<Disclosed>,
+    ) -> Result<Option<Answer>, Refusal> {
+        let ledger = self.ledger.clone();
+        let read = self
+            .lanes
+            .searches
+            .run(*entry.organisation, move || read_original(&ledger, &bound, inline_proof, disclosed));
+        let (subject, committed, standing) = read.await.map_err(Refusal::new)??;
+        let lost = || Refusal::new(Code::RecordUnavailable);
+        let record =
+            flatbuffers::root::<schemas::journal::SubjectRecord<'_>>(&subject).map_err(|_| lost())?;
+        let answer = match (record.answer(), record.envelope()) {
+            (Some(answer), _) => Cow::from(answer.bytes()),
+            (None, Some(envelope)) => {
+                let identifier = stored::identifier_in(envelope.bytes())?;
+                issue_answer(&identifier, envelope.bytes()).into()
+            }
+            (None, None) => return Err(lost()),
+        };
+        // The receipt is of these very bytes.
+        if Open::parse(&committed.open).map_err(|_| lost())?.answer_digest != sha256(&answer) {
+            tracing::error!(
+                index = committed.index,
+                "the original answer is another than the one that was given"
+            );
+            return Err(lost());
+        }
+        if let Some(standing) = standing
+            && disclosed_standing(entry.form, &answer) != Some(standing)
+        {
+            return Ok(None);
+        }
+        let salt = request_salt(record.told_salt().ok_or_else(lost)?.bytes());
+        let (origin, status) = (self.ledger.origin(), entry.route.success_status());
+        // The same body is of the same form.
+        Ok(Some(Answer::committed(origin, status, Code::Ok, entry.form, &answer, salt, committed)))
+    }
+}
+
+/// Reads what an answer is given again from: the `SubjectRecord` that holds it, its entry, and how the license that it discloses
+/// stands now. Blocks for some reads.
+fn read_original(
+    ledger: &Ledger,
+    bound: &Bound,
+    inline_proof: bool,
+    disclosed: Option<Disclosed>,
+) -> Result<(Vec<u8>, Committed, Option<Standing>), Refusal> {
+    let standing = match disclosed {
+        Some(Disclosed { license, in_force, right }) => {
+            Some((stored::identifier_in(&stored::envelope(ledger, &license, right)?)?, in_force))
+        }
+        None => None,
+    };
+    let (subject, mut committed) = ledger.original(bound).map_err(|error| {
+        match error {
+            ReadError::Missing(segment) => return stored::missing(segment),
+            ReadError::KeyGone => return Refusal::new(Code::Erased),
+            _ => {}
+        }
+        tracing::error!(index = bound.index, "the original answer cannot be read back");
+        Refusal::new(Code::RecordUnavailable)
+    })?;
+    if inline_proof {
+        committed.proof = ledger.proof(bound.index).ok().flatten();
+    }
+    Ok((subject, committed, standing))
+}

@@ -1,0 +1,360 @@
+//! Step 6 of the request path: the change of state that a permit makes, and the exact answer bytes, ready to be committed
+//! together. Each change takes the evidence that its fact was read.
+
+use ledger::record::{
+    CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
+};
+use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use schemas::codes::{Code, Decision, Reason};
+use schemas::holder::HolderRef;
+use serde::Serialize;
+use verifier::Hash;
+use verifier::leaf::Labels;
+
+use super::case::{Absent, Found, Held, Living, Place};
+use super::names::Names;
+use super::permit::{Denial, Permit, Ruling};
+use super::seal::Said;
+use super::tools::{Entry, Tools};
+use crate::keyed;
+use crate::participant::Participant;
+use crate::wire::object::USUAL_DOCUMENT_BYTES;
+use crate::wire::refusal::Refusal;
+
+/// A value as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES);
+    serde_json::to_writer(&mut bytes, value).expect("answers have only text, numbers, lists and text maps");
+    bytes
+}
+
+/// What will be answered and changed if it commits. Only this file makes one.
+pub struct Effect {
+    pub(super) status: u16,
+    pub(super) code: Code,
+    /// Committed as is.
+    pub(super) prepared: Prepared,
+    /// Answer bytes, before the receipt is written in.
+    pub(super) answer: Vec<u8>,
+    /// Once it is committed the epoch is to change.
+    pub(super) rotates: bool,
+    /// Salt of the request digest, for the receipt.
+    pub(super) request_salt: Hash,
+}
+
+/// A change of state under way: what a permit's entry will say.
+pub struct Change<'a> {
+    tools: &'a Tools<'a>,
+    entry: &'a Entry<'a>,
+    caller: &'a Participant,
+    record: Record,
+    said: Said<'a>,
+    names_holder: bool,
+    /// Keys of the holders concerned, in their order.
+    keys: Vec<HolderKey>,
+    /// The keys that the subject part is sealed under, where these are others.
+    sealed_for: Option<Vec<HolderKey>>,
+    rotates: bool,
+}
+
+impl<'a> Change<'a> {
+    /// Takes up a ruling. A grant or a quota that is spent refuses here, before anything is read, with as little work as any
+    /// other cause.
+    ///
+    /// # Errors
+    /// A counter is spent; [`Code::Internal`].
+    pub(super) fn begin<G>(
+        tools: &'a Tools<'a>,
+        entry: &'a Entry<'a>,
+        caller: &'a Participant,
+        names: Names<'a>,
+        ruling: Ruling<G>,
+    ) -> Result<(Self, Permit<G>), Refusal> {
+        let (permit, terms) = ruling.into_parts();
+        let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
+        let (concerned, keys) = tools.living(&terms.concerned)?;
+        let mut record = Record { concerned, idempotency: bound, ..Record::default() };
+        record.release_ms = entry.release_of(&record.concerned);
+        let (said, names_holder) = (Said::of(names), terms.names_holder);
+        let mut change = Self {
+            tools,
+            entry,
+            caller,
+            record,
+            said,
+            names_holder,
+            keys,
+            sealed_for: None,
+            rotates: false,
+        };
+        if let Some((key, limit)) = terms.grant.filter(|(_, limit)| *limit != 0) {
+            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
+            change.count(CounterUse { key, day: 0, amount: 1, limit }, refusal)?;
+        }
+        if let Some((limit, day)) = terms.quota {
+            let key = tools.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
+            let refusal = || Refusal::new(Code::QuotaSpent);
+            change.count(CounterUse { key, day, amount: 1, limit }, refusal)?;
+        }
+        Ok((change, permit))
+    }
+
+    /// What effects are made with.
+    pub fn tools(&self) -> &'a Tools<'a> {
+        self.tools
+    }
+
+    /// Who asks and what was received.
+    pub fn entry(&self) -> &'a Entry<'a> {
+        self.entry
+    }
+
+    /// The caller's registration.
+    pub fn caller(&self) -> &'a Participant {
+        self.caller
+    }
+
+    /// Now, as answers say it.
+    pub fn as_of(&self) -> String {
+        schemas::date::rfc3339(self.entry.now_ms)
+    }
+
+    /// What the subject part says, to be added to.
+    pub fn names(&mut self) -> &mut Names<'a> {
+        &mut self.said.names
+    }
+
+    /// Seals this envelope, which the answer gives too.
+    pub(crate) fn keep_envelope(&mut self, envelope: Vec<u8>) {
+        self.said.envelope = Some(envelope);
+    }
+
+    /// Counts. A counter has to have room by now; the sequencer looks again when it commits: one that is spent by then has the
+    /// request decided anew, which ends here (decision 0014).
+    ///
+    /// # Errors
+    /// `refusal`
+    pub fn count(&mut self, counter: CounterUse, refusal: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
+        let used = self.tools.ledger.state().counter(&counter.key, counter.day);
+        if used.saturating_add(counter.amount) > counter.limit {
+            return Err(refusal());
+        }
+        self.record.counters.push(counter);
+        Ok(())
+    }
+
+    // --- licenses ---
+
+    /// Writes a first version of a license, whose body is the envelope kept.
+    pub fn new_license(&mut self, absent: Absent, license: LicenseState) {
+        self.record.licenses.push(LicenseState { key: absent.key(), version: 1, body_part: 0, ..license });
+    }
+
+    /// Changes a license, whose body stays where it is unless `change` says otherwise.
+    pub fn license(&mut self, found: &Found, change: impl FnOnce(LicenseState) -> LicenseState) {
+        let next = next(found.key, &found.license);
+        let LicenseState { key, version, .. } = next;
+        self.record.licenses.push(LicenseState { key, version, ..change(next) });
+    }
+
+    // --- grants ---
+
+    /// Makes a grant; its id. `grant`'s key and version are none yet.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]: no randomness.
+    pub fn new_grant(&mut self, grant: GrantState) -> Result<Key, Refusal> {
+        let key = random()?;
+        self.record.grants.push(GrantState { key, version: 1, ..grant });
+        Ok(self.tools.ledger.state().grant_id(&key))
+    }
+
+    /// Gives a grant another state.
+    pub fn grant(&mut self, held: &Held, state: u8) {
+        let grant = &held.grant;
+        self.record.grants.push(GrantState {
+            key: grant.key,
+            version: grant.version + 1,
+            state,
+            holder: grant.holder,
+            grantee: grant.grantee,
+            target: grant.target,
+            target_is_type: grant.target_is_type,
+            modes: grant.modes,
+            fields: grant.fields,
+            item_tag: grant.item_tag,
+            until_ms: grant.until_ms,
+            max_uses: grant.max_uses,
+            portal: grant.portal,
+        });
+    }
+
+    // --- documents ---
+
+    /// Writes a document where one was read, or was not there.
+    pub fn put(&mut self, place: Place, value: Vec<u8>) {
+        let (kind, key, version) = place.parts();
+        self.document(kind, key, version + 1, value);
+    }
+
+    /// Writes a new document under a random key, which is given back.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]: no randomness.
+    pub fn put_new(&mut self, kind: DocumentKind, value: Vec<u8>) -> Result<Key, Refusal> {
+        let key = random()?;
+        self.document(kind, key, 1, value);
+        Ok(key)
+    }
+
+    fn document(&mut self, kind: DocumentKind, key: Key, version: u32, value: Vec<u8>) {
+        self.record.documents.push(DocumentState { kind: kind.number(), key, version, value });
+    }
+
+    // --- holders ---
+
+    /// A person's label; who is named for the first time gets it here, with a key. The entry concerns the person from now on.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]
+    pub fn concern(&mut self, person: &HolderRef) -> Result<Label, Refusal> {
+        let key = self.known_or_new(person)?;
+        let label = key.label;
+        if !self.record.concerned.contains(&label) {
+            self.record.concerned.push(label);
+            self.keys.push(key);
+        }
+        Ok(label)
+    }
+
+    /// Labels of a license's holders, whom alone the entry concerns and is sealed for.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]
+    pub fn held_by<'p>(
+        &mut self,
+        persons: impl Iterator<Item = &'p HolderRef>,
+    ) -> Result<Vec<Label>, Refusal> {
+        let (mut labels, mut keys) = (Vec::new(), Vec::new());
+        for person in persons {
+            let key = self.known_or_new(person)?;
+            labels.push(key.label);
+            keys.push(key);
+        }
+        self.record.concerned.clone_from(&labels);
+        self.sealed_for = Some(keys);
+        Ok(labels)
+    }
+
+    fn known_or_new(&mut self, person: &HolderRef) -> Result<HolderKey, Refusal> {
+        let internal = || Refusal::new(Code::Internal);
+        let ledger = self.tools.ledger;
+        let key = keyed::holder_key(ledger.keyed(), person);
+        if let Some(known) = ledger.state().holder(&key) {
+            return ledger.state().holder_key(&known.label).ok_or_else(internal);
+        }
+        let new = ledger.new_holder(key);
+        let wrapped = new.wrapped.as_slice().try_into().map_err(|_| internal())?;
+        self.record.new_holders.push(NewHolder { key, label: new.label, epoch: new.epoch, wrapped });
+        Ok(new.holder_key)
+    }
+
+    /// The entry concerns these holders and nobody else, each for themselves: they have nothing to do with each other. They are
+    /// told at `release_ms`, or when the entry's own delay says, if that is `None`. Nobody tells the erased.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]
+    pub fn concern_apart(&mut self, labels: &[Label], release_ms: Option<u64>) -> Result<(), Refusal> {
+        (self.record.concerned, self.keys) = self.tools.living(labels)?;
+        if let Some(release_ms) = release_ms {
+            self.record.release_ms = if self.record.concerned.is_empty() { 0 } else { release_ms };
+        }
+        self.said.apart = true;
+        Ok(())
+    }
+
+    /// The first holder whom the entry concerns.
+    pub fn first_concerned(&self) -> Option<Label> {
+        self.record.concerned.first().copied()
+    }
+
+    /// Destroys a holder's key. The answer must be found again without it, so nothing personal may be in it.
+    pub fn erase(&mut self, living: Living) {
+        self.record.erased.push(living.label());
+        self.sealed_for = Some(Vec::new());
+    }
+
+    /// Has the epoch changed once this is committed.
+    pub fn rotate(&mut self) {
+        self.rotates = true;
+    }
+
+    /// The effect of the permit, with the bytes of its answer.
+    pub(super) fn permitted(self, answer: Vec<u8>) -> Effect {
+        let concerned = if self.names_holder { self.record.concerned.clone() } else { Vec::new() };
+        let labels = Labels::new(concerned);
+        let keys = self.sealed_for.unwrap_or(self.keys);
+        let (code, status) = (Code::Ok, self.entry.route.success_status());
+        let (prepared, request_salt) = self.tools.prepare(
+            self.entry,
+            Decision::Permit,
+            code,
+            labels,
+            self.record,
+            &self.said,
+            &keys,
+            &answer,
+        );
+        Effect { status, code, prepared, answer, rotates: self.rotates, request_salt }
+    }
+}
+
+impl Effect {
+    /// The effect of a denial: a problem document and an entry, nothing else.
+    ///
+    /// # Errors
+    /// [`Code::Internal`]
+    pub(super) fn denied(
+        tools: &Tools<'_>,
+        entry: &Entry<'_>,
+        names: Option<Names<'_>>,
+        denial: &Denial,
+    ) -> Result<Self, Refusal> {
+        let refusal = &denial.refusal;
+        let answer = refusal.problem(entry.language);
+        let (concerned, keys) = tools.living(&denial.concerned)?;
+        let release_ms = entry.release_of(&concerned);
+        let record = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
+        let said = Said::of(names.unwrap_or_default());
+        // No labels in `open`: a denial shows the caller nothing, whatever its cause.
+        let labels = Labels::List(Vec::new());
+        let (prepared, request_salt) =
+            tools.prepare(entry, Decision::Denial, refusal.code, labels, record, &said, &keys, &answer);
+        let (status, code) = (refusal.code.status(), refusal.code);
+        Ok(Self { status, code, prepared, answer, rotates: false, request_salt })
+    }
+}
+
+fn random() -> Result<Key, Refusal> {
+    let mut key = [0; 16];
+    SystemRandom::new().fill(&mut key).map_err(|_| Refusal::new(Code::Internal))?;
+    Ok(key)
+}
+
+/// A license as it is, one version on, its body where it was.
+fn next(key: Key, license: &License) -> LicenseState {
+    LicenseState {
+        key,
+        version: license.version + 1,
+        state: license.state,
+        certificate_version: license.certificate_version,
+        valid_from_day: license.valid_from_day,
+        valid_until_day: license.valid_until_day,
+        taken_over: license.taken_over,
+        written_by_04: license.written_by_04,
+        number_tag: license.number_tag,
+        holders: license.holders.clone(),
+        body_part: NO_BODY_PART,
+    }
+}

@@ -1,0 +1,46 @@
+//! Steps of the path without a journal: what benches measure alone. Nothing is answered here, and nothing is known afterwards.
+
+use ledger::Fact;
+use schemas::codes::Code;
+use schemas::routes::{Form, Route};
+
+use super::Gateway;
+use super::case::Case;
+use crate::capability::{Capability, with_capability};
+use crate::participant::{Caller, Certified};
+use crate::wire::read::Body;
+
+/// Step 1: whether a body is one that the route reads.
+///
+/// # Errors
+/// The code of the refusal.
+pub fn read(route: Route, form: Form, bytes: &[u8]) -> Result<(), Code> {
+    if !route.contract().forms.contains(&form) {
+        return Err(Code::WrongContentType);
+    }
+    with_capability!(route, Err(Code::NoSuchRoute), C => {
+        C::read(Body { form, bytes }).map(|_| ()).map_err(|refusal| refusal.code)
+    })
+}
+
+impl Gateway {
+    /// Steps 1, 2, 4 and 5 at a moment, ms since 1970: whether a request would be permitted, and what was read for that.
+    pub fn would_permit(
+        &self,
+        route: Route,
+        caller: &Certified,
+        bytes: &[u8],
+        now_ms: u64,
+    ) -> (bool, (Vec<(Fact, u32)>, u64)) {
+        let mut case = Case::open(&self.ledger, &self.known, now_ms);
+        let registered = case.participant(&caller.organisation);
+        let caller = registered.and_then(|registered| Caller::identify(registered, now_ms, caller).ok());
+        let permitted = caller.is_some_and(|caller| {
+            with_capability!(route, false, C => {
+                let asked = C::read(Body { form: Form::Json, bytes });
+                asked.is_ok_and(|asked| C::decide(&mut case, caller.participant(), &asked).is_ok())
+            })
+        });
+        (permitted, case.into_reads())
+    }
+}

@@ -1,0 +1,188 @@
+//! Whom and what a request is about, said once by its route. From it follows whom a denial concerns, what the holders concerned
+//! are told, the delay class, and how a denial is made equal for what exists and what does not.
+
+use std::borrow::Cow;
+
+use ledger::{Key, Label};
+use schemas::holder::HolderRef;
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
+use verifier::license::OpenedEnvelope;
+
+use super::case::{Case, Found};
+use crate::capability::operators::Proposal;
+use crate::keyed;
+use crate::wire::named::{Named, UseContext};
+
+/// As which a request names a person.
+pub const HOLDER: &str = "holder";
+/// As which a request names a person who acts for another.
+pub const AGENT: &str = "agent";
+
+/// What a request is about, beside the persons that it names.
+#[derive(Debug, Default)]
+pub enum About<'a> {
+    /// Nothing that somebody holds.
+    #[default]
+    Nothing,
+    /// A license that is to be made under this identifier.
+    New(CertificateIdentifier),
+    /// A license by its identifier.
+    License(&'a CertificateIdentifier),
+    /// A license by identifier or number.
+    Named(&'a Named<'a>),
+    /// A license by its signed bytes.
+    Envelope(&'a [u8]),
+    /// A grant.
+    Grant(Key),
+    /// A proposal.
+    Proposal(Key),
+}
+
+/// A person whom a request names.
+#[derive(Debug)]
+pub struct Person<'a> {
+    /// Who.
+    pub holder: &'a HolderRef,
+    /// As which it names them; `None` where an entry that does not concern them says nothing of them.
+    pub named: Option<&'static str>,
+    /// A denial concerns them, unless it concerns the holders of what the request is about.
+    pub is_concerned: bool,
+}
+
+/// Whom and what a request is about, and what an entry's subject part says of it: the same for a permit and a denial. What a
+/// permit finds out is added when it is carried out.
+#[derive(Debug, Default)]
+pub struct Names<'a> {
+    /// What it is about.
+    pub about: About<'a>,
+    /// The persons that it names. Their numbers are not written: a part is kept for whom it is sealed for, and may outlive the
+    /// others.
+    pub persons: Vec<Person<'a>>,
+    /// Licenses, by identifier.
+    pub identifiers: Vec<Cow<'a, str>>,
+    /// Type, number and holder, where a license is named by them.
+    pub number: Option<(LicenseTypeCode, &'a str, &'a HolderRef)>,
+    /// What the use is for.
+    pub context: Option<&'a UseContext<'a>>,
+    /// A grant's id.
+    pub grant: Option<Key>,
+    /// Names of fields.
+    pub fields: Vec<Cow<'a, str>>,
+    /// How much is disclosed.
+    pub mode: Option<&'static str>,
+    /// Why, as the caller says.
+    pub reason: &'a str,
+    /// What makes somebody act for the holder.
+    pub link: Option<&'static str>,
+    /// An auditor's purpose and user.
+    pub audit: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Names<'a> {
+    /// Adds a person whom a denial concerns.
+    #[must_use]
+    pub fn person(mut self, holder: &'a HolderRef, named: &'static str) -> Self {
+        self.persons.push(Person { holder, named: Some(named), is_concerned: true });
+        self
+    }
+
+    /// Adds a person whom a denial does not concern.
+    #[must_use]
+    pub fn beside(mut self, holder: &'a HolderRef, named: &'static str) -> Self {
+        self.persons.push(Person { holder, named: Some(named), is_concerned: false });
+        self
+    }
+
+    /// Says that it is about a named license, which a portal may have vouched for a holder of.
+    #[must_use]
+    pub fn license(mut self, license: &'a Named<'a>, vouched: Option<&'a HolderRef>) -> Self {
+        self.about = About::Named(license);
+        // Room for both, so that what names neither allocates nothing.
+        match license {
+            Named::Identifier { text, .. } => {
+                self.identifiers.push(Cow::from(&**text));
+                vouched.into_iter().fold(self, |names, holder| names.person(holder, HOLDER))
+            }
+            Named::Number { type_code, certificate_number, holder } => {
+                self.number = Some((*type_code, certificate_number, holder));
+                vouched.into_iter().fold(self, |names, holder| names.beside(holder, HOLDER)).person(holder, HOLDER)
+            }
+        }
+    }
+
+    /// The delay class that the use names.
+    pub fn delay(&self) -> Option<&'a str> {
+        self.context?.delay.as_deref()
+    }
+
+    /// Whom a denial concerns: the real holders of the license asked about if it is known, else the holders named, as far
+    /// as the log knows them. So it is for every refusal of a request that can be read, whoever sent it: an attempt that
+    /// fails at a role or a suspension stands in the holder's trace like any other. Filled up with holders that are nobody, as
+    /// far as there may be real ones: whether a license or a holder exists is told by no work that is done or left out for
+    /// them, from here to the journal.
+    pub(super) fn concerned(&self, case: &mut Case<'_>, nobodies: &[Label]) -> Vec<Label> {
+        let mut concerned = match self.holders(case) {
+            Some(holders) => holders,
+            None => {
+                let named = self.persons.iter().filter(|person| person.is_concerned);
+                named.filter_map(|person| case.holder(person.holder)).map(|holder| holder.label).collect()
+            }
+        };
+        if let About::Named(named) = &self.about
+            && let Some(nobody) = nobodies.first()
+        {
+            case.level(named, nobody);
+        }
+        let license_type = self.type_code().and_then(|code| case.license_type(&code));
+        let most = license_type.map_or(0, |license_type| license_type.max_holders).max(self.holders_named());
+        // The erased are concerned by nothing any more.
+        concerned.retain(|label| case.is_living(label));
+        let missing = most.saturating_sub(concerned.len());
+        concerned.extend(nobodies.iter().take(missing));
+        concerned
+    }
+
+    /// The holders of what it is about, if that is known.
+    fn holders(&self, case: &mut Case<'_>) -> Option<Vec<Label>> {
+        let by_identifier = |case: &mut Case<'_>, identifier: &CertificateIdentifier| {
+            case.license(keyed::license_key(case.keyed(), identifier))
+        };
+        let found: Option<Found> = match &self.about {
+            About::Nothing => None,
+            About::New(identifier) => by_identifier(case, identifier),
+            About::License(identifier) => by_identifier(case, identifier),
+            About::Named(named) => case.named(named),
+            About::Envelope(envelope) => {
+                let opened = OpenedEnvelope::open(envelope).ok();
+                let content = opened.and_then(|opened| verifier::license::read_body(opened.body()).ok());
+                content.and_then(|content| by_identifier(case, &content.identifier))
+            }
+            About::Grant(id) => return case.grant(id).map(|held| vec![held.grant.holder]),
+            About::Proposal(id) => {
+                let (_, proposal) = case.document::<Proposal>(*id);
+                return Some(proposal.and_then(|proposal| proposal.label()).into_iter().collect());
+            }
+        };
+        found.map(|found| found.license.holders)
+    }
+
+    /// The type of a license that it names.
+    fn type_code(&self) -> Option<LicenseTypeCode> {
+        match &self.about {
+            About::License(identifier) => Some(identifier.type_code()),
+            About::Named(Named::Identifier { identifier, .. }) => Some(identifier.type_code()),
+            About::Named(Named::Number { type_code, .. }) => Some(*type_code),
+            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Proposal(_) => None,
+        }
+    }
+
+    /// How many holders it names, as far as the request says.
+    fn holders_named(&self) -> usize {
+        let persons = self.persons.iter().filter(|person| person.is_concerned).count();
+        match &self.about {
+            About::Nothing | About::New(_) => persons,
+            About::License(_) | About::Named(_) | About::Envelope(_) | About::Grant(_) => persons.max(1),
+            About::Proposal(_) => 0,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Step 5 of the request path: a [`Ruling`] is what a decision says, and a [`Permit`] what the path makes of one. Whatever
+//! discloses or changes anything takes a permit, or the [`Disclosure`] that came with it; only the path makes them.
+
+use ledger::{Key, Label};
+
+use super::case::Case;
+use crate::participant::Participant;
+use crate::rights::right::Right;
+use crate::wire::refusal::Refusal;
+
+/// That a request may be carried out, and what stands in its entry for it.
+#[derive(Debug)]
+pub struct Ruling<G> {
+    granted: G,
+    concerned: Vec<Label>,
+    names_holder: bool,
+    grant: Option<(Key, u32)>,
+    quota: Option<(u32, u32)>,
+}
+
+impl<G> Ruling<G> {
+    /// A ruling without counters. The holders it concerns are known by their labels, which the receipt shows.
+    pub fn plain(granted: G, concerned: Vec<Label>) -> Self {
+        Self { granted, concerned, names_holder: true, grant: None, quota: None }
+    }
+
+    /// The receipt does not show the labels.
+    #[must_use]
+    pub fn unnamed(self) -> Self {
+        Self { names_holder: false, ..self }
+    }
+
+    /// The receipt shows the labels only if the request or the answer names the holder.
+    #[must_use]
+    pub(crate) fn naming(self, names_holder: bool) -> Self {
+        Self { names_holder: self.names_holder && names_holder, ..self }
+    }
+
+    /// Counts a use, and shows labels only to whom a right, or the license itself, has told who the holder is. `has_license`:
+    /// there is a license that the caller is told of.
+    pub(crate) fn used(
+        self,
+        right: Right,
+        caller: &Participant,
+        case: &mut Case<'_>,
+        has_license: bool,
+    ) -> Self {
+        let names_holder = match right {
+            Right::Holder | Right::Grant { .. } => self.names_holder,
+            Right::Issuer | Right::Open => self.names_holder && has_license,
+        };
+        let grant = match right {
+            Right::Grant { key, limit, .. } => Some((key, limit)),
+            Right::Open | Right::Holder | Right::Issuer => None,
+        };
+        let quota = caller.daily_quota.map(|limit| (limit, case.today()));
+        Self { grant, quota, names_holder, ..self }
+    }
+
+    /// What may be done.
+    pub(super) fn granted(&self) -> &G {
+        &self.granted
+    }
+
+    pub(super) fn into_parts(self) -> (Permit<G>, Terms) {
+        let Self { granted, concerned, names_holder, grant, quota } = self;
+        (Permit { granted }, Terms { concerned, names_holder, grant, quota })
+    }
+}
+
+/// What a ruling says for the entry.
+pub(super) struct Terms {
+    /// Labels of the holders concerned that the exchange knows already.
+    pub(super) concerned: Vec<Label>,
+    /// The request or the answer names the holder, so the receipt shows the labels.
+    pub(super) names_holder: bool,
+    /// Grant used, with its limit (0 = none).
+    pub(super) grant: Option<(Key, u32)>,
+    /// Daily quota of the caller, and the day it is counted on.
+    pub(super) quota: Option<(u32, u32)>,
+}
+
+/// What was decided: the only way to an effect.
+#[derive(Debug)]
+pub struct Permit<G> {
+    granted: G,
+}
+
+/// What was said may be disclosed. Sealed records are read with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Disclosure(());
+
+impl<G> Permit<G> {
+    /// What may be done, and the right to read what it takes.
+    pub fn into_parts(self) -> (G, Disclosure) {
+        (self.granted, Disclosure(()))
+    }
+
+    /// What may be done.
+    pub fn into_granted(self) -> G {
+        self.granted
+    }
+}
+
+impl Disclosure {
+    /// For an answer that is given again: its right was found to hold by the decision before.
+    pub(super) fn again<G>(_ruling: &Ruling<G>) -> Self {
+        Self(())
+    }
+}
+
+/// A refusal with the holders it concerns.
+#[derive(Debug)]
+pub(super) struct Denial {
+    /// Code and reason.
+    pub(super) refusal: Refusal,
+    /// Whom it concerns: see [`super::names::Names::concerned`].
+    pub(super) concerned: Vec<Label>,
+}

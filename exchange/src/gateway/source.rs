@@ -1,0 +1,99 @@
+//! Where a decision reads from: the ledger's state in memory, or a table in tests. Nothing here writes.
+
+use ledger::{Bound, Document, DocumentKind, Fact, Grant, Holder, Key, KeyedHash, Label, Ledger, License};
+
+/// State as a decision reads it. [`super::case::Case`] remembers what was read; nobody else reads for a decision.
+pub trait Source: Sync {
+    /// Names of things in the state.
+    fn keyed(&self) -> &KeyedHash;
+    /// The journal's time, ms since 1970.
+    fn time_ms(&self) -> u64;
+    /// The license under a key.
+    fn license(&self, key: &Key) -> Option<License>;
+    /// Tag of a license's number and the license's version, for less than the whole license takes.
+    fn number_tag(&self, key: &Key) -> Option<(u64, u32)>;
+    /// A license that is none, which takes as long to read as one that is.
+    fn no_license(&self) -> License;
+    /// Keys of the licenses that name a holder.
+    fn licenses_of(&self, label: &Label) -> Vec<Key>;
+    /// The holder under a key.
+    fn holder(&self, key: &Key) -> Option<Holder>;
+    /// The holder with a label, erased or not.
+    fn holder_by_label(&self, label: &Label) -> Option<Holder>;
+    /// A document under a key.
+    fn document(&self, kind: DocumentKind, key: &Key) -> Option<Document>;
+    /// The documents of a kind that name a holder or an organisation as their owner.
+    fn documents_of(&self, kind: DocumentKind, owner: &Label) -> Vec<(Key, Document)>;
+    /// The grant with an id.
+    fn grant(&self, id: &Key) -> Option<Grant>;
+    /// A counter's value on a day.
+    fn counter(&self, key: &Key, day: u32) -> u32;
+    /// What an idempotency key is bound to.
+    fn idempotency(&self, key: &Key) -> Option<Bound>;
+    /// The epoch that goes on.
+    fn epoch(&self) -> u32;
+    /// The version of a fact now.
+    fn version(&self, fact: &Fact) -> u32;
+}
+
+impl Source for Ledger {
+    fn keyed(&self) -> &KeyedHash {
+        Self::keyed(self)
+    }
+
+    fn time_ms(&self) -> u64 {
+        self.state().time_ms()
+    }
+
+    fn license(&self, key: &Key) -> Option<License> {
+        self.state().license(key)
+    }
+
+    fn number_tag(&self, key: &Key) -> Option<(u64, u32)> {
+        self.state().number_tag(key)
+    }
+
+    fn no_license(&self) -> License {
+        self.state().no_license()
+    }
+
+    fn licenses_of(&self, label: &Label) -> Vec<Key> {
+        self.state().licenses_of(label)
+    }
+
+    fn holder(&self, key: &Key) -> Option<Holder> {
+        self.state().holder(key)
+    }
+
+    fn holder_by_label(&self, label: &Label) -> Option<Holder> {
+        self.state().holder_by_label(label)
+    }
+
+    fn document(&self, kind: DocumentKind, key: &Key) -> Option<Document> {
+        self.state().document(kind, key)
+    }
+
+    fn documents_of(&self, kind: DocumentKind, _owner: &Label) -> Vec<(Key, Document)> {
+        self.state().documents(kind)
+    }
+
+    fn grant(&self, id: &Key) -> Option<Grant> {
+        self.state().grant(id)
+    }
+
+    fn counter(&self, key: &Key, day: u32) -> u32 {
+        self.state().counter(key, day)
+    }
+
+    fn idempotency(&self, key: &Key) -> Option<Bound> {
+        self.state().idempotency(key)
+    }
+
+    fn epoch(&self) -> u32 {
+        self.state().epoch()
+    }
+
+    fn version(&self, fact: &Fact) -> u32 {
+        self.state().version(fact)
+    }
+}

@@ -1,0 +1,60 @@
+//! How things are named in the ledger: keyed hashes of what they are known by outside (section 7 of the formats). Whoever has
+//! the journal and not the key learns nothing from them.
+
+use ledger::{Key, KeyedHash};
+use schemas::holder::HolderRef;
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::license_type::MAX_HOLDERS;
+use schemas::text::{self, Comparison};
+
+/// Key of a license: type, issuer and serial, the same for all its versions.
+pub fn license_key(keyed: &KeyedHash, identifier: &CertificateIdentifier) -> Key {
+    let type_code = identifier.type_code();
+    let serial = identifier.serial().as_str().as_bytes();
+    keyed.key("license", &[type_code.as_bytes(), identifier.issuer().as_bytes(), serial])
+}
+
+/// Tag of a 证照编号 within its type, in the form in which numbers are compared.
+pub fn number_tag(keyed: &KeyedHash, type_code: &LicenseTypeCode, number: &str) -> u64 {
+    let number = text::fold(Comparison::Number, number);
+    keyed.tag("number", &[type_code.as_bytes(), number.as_bytes()])
+}
+
+/// Key of a holder.
+pub fn holder_key(keyed: &KeyedHash, holder: &HolderRef) -> Key {
+    keyed.key("holder", &[holder.type_code().as_str().as_bytes(), holder.number().as_bytes()])
+}
+
+/// Key of the link that a portal made between a holder and an agent.
+pub fn link_key(keyed: &KeyedHash, portal: &Uscc, holder: &HolderRef, agent: &HolderRef) -> Key {
+    let (holder, agent) = (holder_key(keyed, holder), holder_key(keyed, agent));
+    keyed.key("link", &[portal.as_bytes(), &holder, &agent])
+}
+
+/// Key of a license type's document.
+pub fn type_key(keyed: &KeyedHash, code: &LicenseTypeCode) -> Key {
+    keyed.key("type", &[code.as_bytes()])
+}
+
+/// Holders that are nobody: a denial concerns them in place of those whom there are not, so that it is the same work.
+pub const NOBODIES: u8 = MAX_HOLDERS as u8;
+
+/// Keys of the holders that are nobody. No request names one of them: there is no such holder type.
+pub fn nobody_keys(keyed: &KeyedHash) -> impl Iterator<Item = Key> + '_ {
+    (0..NOBODIES).map(|number| keyed.key("nobody", &[&[number]]))
+}
+
+/// Key of the document with what was fixed when the log was made.
+pub fn rules_key(keyed: &KeyedHash) -> Key {
+    keyed.key("rules", &[])
+}
+
+/// Tag of a service item code.
+pub fn item_tag(keyed: &KeyedHash, item_code: &str) -> u64 {
+    keyed.tag("item", &[item_code.as_bytes()])
+}
+
+/// Key of a participant's document.
+pub fn participant_key(keyed: &KeyedHash, organisation: &Uscc) -> Key {
+    keyed.key("participant", &[organisation.as_bytes()])
+}

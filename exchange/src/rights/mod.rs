@@ -1,0 +1,5 @@
+//! By what right a use is permitted: the floor, which nothing lifts, and what a caller may rest on.
+
+pub mod floor;
+pub mod mode;
+pub(crate) mod right;

@@ -1,0 +1,9 @@
+//! What stands on the wire: shapes of requests, forms of answers, refusals. Nothing here knows a route.
+
+pub mod machine;
+pub mod named;
+pub(crate) mod object;
+pub mod read;
+pub mod refusal;
+mod shape;
+pub(crate) mod text;

@@ -1,0 +1,36 @@
+//! What organisations do in the exchange.
+
+use serde::{Deserialize, Serialize};
+
+/// What an organisation does in the exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Issuing authority (发证机关).
+    Issuer,
+    /// Relying party: approval system, bank, other user of licenses (用证单位).
+    Relying,
+    /// Service portal that vouches for the holder it names.
+    Portal,
+    /// Data provider.
+    Provider,
+    /// Exchange of another province.
+    Peer,
+    /// Auditor.
+    Auditor,
+    /// Operator.
+    Operator,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 7] = [
+        Self::Issuer,
+        Self::Relying,
+        Self::Portal,
+        Self::Provider,
+        Self::Peer,
+        Self::Auditor,
+        Self::Operator,
+    ];
+}
