@@ -329,8 +329,8 @@ mod tests {
     use crate::population::Records;
     use crate::scenario::Scenario;
     use exchange::gateway::dry;
-    use schemas::routes::Form;
     use schemas::holder::HolderRef;
+    use schemas::routes::Form;
 
     fn mix(text: &str) -> Mix {
         let folder = tempfile::tempdir().unwrap();

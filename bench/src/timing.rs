@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use exchange::participant::Certified;
 use exchange::init;
+use exchange::participant::Certified;
 use http_body_util::Full;
 use schemas::codes::Code;
 use schemas::holder::HolderRef;

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use exchange::gateway::Gateway;
-use exchange::participant::Certified;
 use exchange::init;
+use exchange::participant::Certified;
 use schemas::routes::Route;
 use verifier::trust::Trust;
 

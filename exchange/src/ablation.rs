@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use schemas::identifier::Uscc;
 
 use crate::app::{EXIT_USAGE, Exit};
-use crate::participant::Certified;
 use crate::init;
+use crate::participant::Certified;
 
 /// What the origin of a log begins with that a bench may fill.
 pub const ORIGIN_PREFIX: &str = "bench/";

@@ -4,8 +4,8 @@ use ledger::Health;
 use serde::Serialize;
 
 use crate::expiry::{Kind, Nearness};
-use crate::moment::now_ms;
 use crate::listeners::Shared;
+use crate::moment::now_ms;
 use crate::reload;
 
 /// From so many entries on, the restart image's lag is said: the next start replays them.

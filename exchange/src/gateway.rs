@@ -48,8 +48,8 @@ use verifier::trust::Trust;
 use self::again::Disclosed;
 use self::answer::Answer;
 use self::case::{Case, Known};
-use self::parsed::Documents;
 use self::change::{Change, Effect};
+use self::parsed::Documents;
 use self::permit::{Denial, Disclosure};
 use self::received::{Received, receive};
 use self::seal::sha256;
@@ -427,7 +427,8 @@ impl Gateway {
             return Err(refusal.code);
         }
         let names = request.asked.as_ref().ok().map(|asked| C::names(asked, entry.organisation));
-        let concerned = names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
+        let concerned =
+            names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
         let denial = Denial { refusal, concerned };
         Effect::denied(tools, entry, names, &denial).map_err(|refusal| refusal.code)
     }

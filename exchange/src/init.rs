@@ -26,9 +26,9 @@ use crate::app::{self, Exit};
 use crate::config::{Config, ConfigError, Listen};
 use crate::gateway::seal::{self, sha256};
 use crate::keyed;
-use crate::rights::floor;
 use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
 use crate::place;
+use crate::rights::floor;
 
 /// How long development keys and bundles are good.
 const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
@@ -407,7 +407,8 @@ pub async fn register(
     types: &[LicenseType],
     participants: &[Participant],
 ) -> anyhow::Result<usize> {
-    let mut documents = vec![(DocumentKind::Rules, keyed::rules_key(ledger.keyed()), serde_json::to_vec(&rules)?)];
+    let mut documents =
+        vec![(DocumentKind::Rules, keyed::rules_key(ledger.keyed()), serde_json::to_vec(&rules)?)];
     for license_type in types {
         let key = keyed::type_key(ledger.keyed(), &license_type.code);
         documents.push((DocumentKind::LicenseType, key, serde_json::to_vec(license_type)?));

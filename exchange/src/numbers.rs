@@ -16,8 +16,8 @@ use verifier::leaf::LeafKind;
 use verifier::note::{TYPE_COSIGNATURE, TYPE_ED25519};
 use verifier::signature::Suite;
 
-use crate::floor::{GRANT_ACTIVE, GRANT_REVOKED};
-use crate::request::Mode;
+use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
+use crate::rights::mode::Mode;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/numbers.txt");
 const HEAD: &str = "# Stable numbers: what they number, the number, what it stands for.\n\

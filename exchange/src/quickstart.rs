@@ -29,8 +29,8 @@ use verifier::trust::Trust;
 use crate::app::{self, App, Event, Exit, Signals};
 use crate::calling;
 use crate::config::Listen;
-use crate::moment::now_ms;
 use crate::init;
+use crate::moment::now_ms;
 
 /// Licenses issued of each of the nine types.
 const PER_TYPE: usize = 112;

@@ -13,8 +13,8 @@ mod wire;
 pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
 
 use crate::current::Current;
-use crate::wire::refusal::{Language, undecided};
 use crate::tls::{self, ServerTls};
+use crate::wire::refusal::{Language, undecided};
 use bytes::Bytes;
 use drive::{Admission, End, drive};
 use failed::{Failure, Lines};

@@ -31,13 +31,13 @@ use verifier::trust::TrustLog;
 
 use crate::app::{self, Exit};
 use crate::config::Config;
-use crate::gateway::seal::{self, sha256};
-use crate::keyed;
-use crate::rights::floor;
 use crate::gateway::commit_system;
+use crate::gateway::seal::{self, sha256};
 use crate::init;
+use crate::keyed;
 use crate::participant::Participant;
 use crate::place;
+use crate::rights::floor;
 
 /// Longest wait until the last checkpoint is published; it takes about a second.
 const PUBLISH_WAIT: Duration = Duration::from_secs(30);
@@ -316,7 +316,10 @@ async fn fill(
         // Keyed hashes are under the new log's own key.
         let kept = if kind == DocumentKind::Participant.number() {
             let participant: Participant = serde_json::from_slice(&value).context("a participant")?;
-            Some((DocumentKind::Participant, keyed::participant_key(ledger.keyed(), &participant.organisation)))
+            Some((
+                DocumentKind::Participant,
+                keyed::participant_key(ledger.keyed(), &participant.organisation),
+            ))
         } else if kind == DocumentKind::LicenseType.number() {
             let license_type: LicenseType = serde_json::from_slice(&value).context("a license type")?;
             Some((DocumentKind::LicenseType, keyed::type_key(ledger.keyed(), &license_type.code)))

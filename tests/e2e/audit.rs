@@ -305,7 +305,7 @@ async fn a_page_shows_the_records_of_at_most_1024_holders() {
             record.new_holders.push(NewHolder { key, label: holder.label, epoch: holder.epoch, wrapped });
         }
         labels.extend(&record.concerned[again..]);
-        let prepared = exchange::effect::system_entry(&[0; 32], &record);
+        let prepared = exchange::gateway::seal::system_entry(&[0; 32], &record);
         let command = Command {
             permit_or_denial: prepared,
             reads: Vec::new(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tests::{Call, Reply, Setup, shared, use_context};
 
 /// Longest body of a JSON route.
-const MAX_BODY_BYTES: usize = exchange::request::MAX_BODY_BYTES;
+const MAX_BODY_BYTES: usize = exchange::wire::read::MAX_BODY_BYTES;
 
 const IDENTIFIER: &str = "1.2.156.3005.2.11100000000013338W011.11430000006122244L.20230000403.001.U";
 

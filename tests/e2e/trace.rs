@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use exchange::cosign::Cosigning;
-use exchange::participant::Role;
-use exchange::{facts, pages};
+use bytes::Bytes;
+use exchange::keyed;
+use exchange::participant::{Certified, Role};
+use http_body_util::Full;
 use schemas::codes::Code;
 use schemas::holder::HolderRef;
 use schemas::routes::Route;
@@ -513,17 +514,21 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     let later = server.later(31 * MS_PER_DAY).await;
     let gateway = &later.gateway;
     let ledger = gateway.ledger().clone();
-    let cosigning = Cosigning::new(ledger.clone(), 0);
     assert_eq!(ledger.state().due(u64::MAX).len(), 3 + quiet_views.len());
     gateway.release_delayed().await;
     gateway.release_delayed().await;
     assert!(ledger.state().due(u64::MAX).is_empty());
-    let label = ledger.state().holder(&facts::holder_key(&ledger, &of)).unwrap().label;
+    let label = ledger.state().holder(&keyed::holder_key(ledger.keyed(), &of)).unwrap().label;
     let head = ledger.state().holder_by_label(&label).unwrap().head;
     let page = eventually("an index root", || async {
-        let (lane, caller) = (&gateway.lanes().pages, server.organisation("portal"));
-        let page = pages::trace(lane, caller, &cosigning, Some(label), None, 100, 180).await.unwrap();
-        let covered = page.index_root.as_ref().is_some_and(|root| root.count == head.sequence);
+        let body = json!({"holder": holder(&of), "use": use_context()}).to_string();
+        let request = hyper::Request::post("/v1/trace").header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::from(body))).unwrap();
+        let caller = Certified { organisation: server.organisation("portal"), ends_at_ms: u64::MAX };
+        let answer = gateway.handle(Route::Trace, &caller, request, None).await;
+        let (page, _) = verifier::receipt::cut(&answer.body).unwrap();
+        let page: TracePage = serde_json::from_slice(&page).unwrap();
+        let covered = page.index_root.as_ref().is_some_and(|root| root.count >= head.sequence);
         covered.then_some(page)
     })
     .await;
@@ -599,7 +604,7 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
     refuse("of one released nothing is told", Reason::ToldMissing, &|page| {
         page.entries[newer].released[0].told = None;
     });
-    drop((cosigning, ledger));
+    drop(ledger);
     later.close().await;
 }
 

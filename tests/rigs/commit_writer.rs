@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use exchange::config::Config;
 use exchange::participant::Participant;
-use exchange::{app, effect, facts, floor, init};
-use ledger::{DocumentKind, Ledger, LedgerKeys, Options};
-use schemas::codes::Code;
+use exchange::{app, gateway, init, keyed, rights};
+use ledger::{DocumentKind, Ledger, LedgerKeys, Options, ReadError};
 use schemas::identifier::Uscc;
 use schemas::synthetic::Synthetic;
 
@@ -69,8 +68,8 @@ pub(crate) async fn write(folder: &Path, run: u64, rotates: bool) -> anyhow::Res
     let mut out = std::io::stdout().lock();
     for number in 0..ENTRIES {
         if rotates && number == ENTRIES / 2 {
-            let (ledger, policy) = (ledger.clone(), verifier::sha256(&[floor::POLICY.as_bytes()]));
-            let rotate = move || ledger.rotate(|record| effect::system_entry(&policy, record));
+            let (ledger, policy) = (ledger.clone(), verifier::sha256(&[rights::floor::POLICY.as_bytes()]));
+            let rotate = move || ledger.rotate(|record| gateway::seal::system_entry(&policy, record));
             tokio::task::spawn_blocking(rotate).await??;
         }
         let participant = participant(run, number);
@@ -115,7 +114,7 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
     let size = ledger.size();
     let mut wanted = Vec::new();
     for (index, organisation) in acknowledged {
-        let key = facts::participant_key(&ledger, organisation);
+        let key = keyed::participant_key(ledger.keyed(), organisation);
         let there = ledger.state().document(DocumentKind::Participant, &key).is_some();
         must(*index < size && there, || {
             format!("entry {index} was acknowledged and is lost: the log has {size}")
@@ -123,17 +122,19 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
         wanted.push((*index, key));
     }
     for identifier in std::fs::read_to_string(folder.join(LICENSES))?.lines() {
-        let license = ledger.state().license(&facts::license_key(&ledger, &identifier.parse()?));
-        let opens = license.is_some_and(|license| facts::read_content(&ledger, &license).is_ok());
+        let license = ledger.state().license(&keyed::license_key(ledger.keyed(), &identifier.parse()?));
+        let opens = license.is_some_and(|license| ledger.open_subject(license.body).is_ok());
         must(opens, || format!("license {identifier} is gone or does not open"))?;
     }
     let identifier = std::fs::read_to_string(folder.join(ERASED))?.parse()?;
-    let license = ledger.state().license(&facts::license_key(&ledger, &identifier));
+    let license = ledger.state().license(&keyed::license_key(ledger.keyed(), &identifier));
     let Some(license) = license else {
         return must(false, || "the license of the erased holder is gone".to_owned());
     };
-    let refused = facts::read_content(&ledger, &license).err().map(|refusal| refusal.code);
-    must(refused == Some(Code::Erased), || format!("the erased holder's license gives {refused:?}"))?;
+    let refused = ledger.open_subject(license.body).err();
+    must(matches!(refused, Some(ReadError::KeyGone)), || {
+        format!("the erased holder's license gives {refused:?}")
+    })?;
     // The file in which a change of epoch takes the living along.
     let file = app::key_folder(&Config::load(&folder.join("config.toml"))?)?.load("epoch")?;
     let rows = file.get(EPOCH_HEAD_BYTES..).unwrap_or_default().chunks(EPOCH_ROW_BYTES);

@@ -41,9 +41,8 @@ pub(super) fn measure(runtime: &Runtime, folder: &Path, duration: Duration) -> a
         })
         .collect();
     let now_ms = now_ms();
-    let permitted = |number: usize| {
-        world.gateway.would_permit(Route::Verify, &world.approval, &bodies[number], now_ms)
-    };
+    let permitted =
+        |number: usize| world.gateway.would_permit(Route::Verify, &world.approval, &bodies[number], now_ms);
     ensure!((0..LICENSES).all(|number| permitted(number).0), "a request is not permitted");
     let request = hyper::Request::post("/")
         .header("content-type", "application/json")

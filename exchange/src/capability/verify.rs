@@ -125,17 +125,33 @@ impl<'r> Capability<'r> for Verify {
         }
     }
 
-    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked<'r>) -> Result<Ruling<Checked>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked<'r>,
+    ) -> Result<Ruling<Checked>, Refusal> {
         match &asked.subject {
             Subject::Envelope(envelope) => Ok(presented(case, caller, asked, envelope)),
             Subject::Named(license) => named(case, caller, asked, license),
         }
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked<'r>, permit: Permit<Checked>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked<'r>,
+        permit: Permit<Checked>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (checked, right) = permit.into_parts();
-        let Checked { found, mut verdict, mut reasons, state: shown, current, content, license_type, mismatches } =
-            checked;
+        let Checked {
+            found,
+            mut verdict,
+            mut reasons,
+            state: shown,
+            current,
+            content,
+            license_type,
+            mismatches,
+        } = checked;
         let license_type = license_type.as_deref();
         let presented = content.as_ref().map(|content| content.identifier.to_string().into());
         change.names().identifiers.extend(presented);
@@ -158,11 +174,8 @@ impl<'r> Capability<'r> for Verify {
                         // Only a license looked up by name can be probed: a failed match is counted, and a good one
                         // commits only while guesses are left, also beside others under way. Whoever holds the
                         // envelope has its fields.
-                        let (amount, limit) = if matches.is_some() {
-                            (0, MISMATCHES_A_DAY - 1)
-                        } else {
-                            (1, MISMATCHES_A_DAY)
-                        };
+                        let (amount, limit) =
+                            if matches.is_some() { (0, MISMATCHES_A_DAY - 1) } else { (1, MISMATCHES_A_DAY) };
                         let counter = CounterUse { key, day, amount, limit };
                         let refusal = || Refusal::new(Code::TooManyMismatches);
                         change.count(counter, refusal)?;
@@ -196,15 +209,7 @@ impl<'r> Capability<'r> for Verify {
                 }
                 answer.end()
             }
-            Form::Machine => machine_answer(
-                verdict,
-                state,
-                &reasons,
-                matches,
-                &as_of,
-                same_number,
-                &folded,
-            ),
+            Form::Machine => machine_answer(verdict, state, &reasons, matches, &as_of, same_number, &folded),
         })
     }
 }
@@ -399,8 +404,7 @@ fn presented(
             verdict = Verdict::Unknown;
             reasons.push("status-not-known");
         } else {
-            let (standing, why, current) =
-                standing(case, found.as_ref(), Some(content.identifier.version()));
+            let (standing, why, current) = standing(case, found.as_ref(), Some(content.identifier.version()));
             state = current;
             if standing != Verdict::Valid {
                 verdict = standing;
@@ -412,16 +416,8 @@ fn presented(
     let compared = content.as_ref().filter(|_| !asked.expect.is_empty());
     let license_type = compared.and_then(|content| case.license_type(&content.identifier.type_code()));
     let has_license = found.is_some();
-    let checked = Checked {
-        found,
-        verdict,
-        reasons,
-        state,
-        current: true,
-        content,
-        license_type,
-        mismatches: None,
-    };
+    let checked =
+        Checked { found, verdict, reasons, state, current: true, content, license_type, mismatches: None };
     Ruling::plain(checked, concerned).used(Right::Open, caller, case, has_license)
 }
 

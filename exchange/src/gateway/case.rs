@@ -297,7 +297,8 @@ impl<'a> Case<'a> {
             }
             Named::Number { type_code, certificate_number, holder } => {
                 let tag = keyed::number_tag(self.keyed(), type_code, certificate_number);
-                let label = source.holder(&keyed::holder_key(self.keyed(), holder)).map(|holder| holder.label);
+                let label =
+                    source.holder(&keyed::holder_key(self.keyed(), holder)).map(|holder| holder.label);
                 let keys = label.map(|label| source.licenses_of(&label)).unwrap_or_default();
                 let matching =
                     keys.iter().any(|key| source.number_tag(key).is_some_and(|(other, _)| other == tag));

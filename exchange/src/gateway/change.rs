@@ -77,17 +77,8 @@ impl<'a> Change<'a> {
         let mut record = Record { concerned, idempotency: bound, ..Record::default() };
         record.release_ms = entry.release_of(&record.concerned);
         let (said, names_holder) = (Said::of(names), terms.names_holder);
-        let mut change = Self {
-            tools,
-            entry,
-            caller,
-            record,
-            said,
-            names_holder,
-            keys,
-            sealed_for: None,
-            rotates: false,
-        };
+        let mut change =
+            Self { tools, entry, caller, record, said, names_holder, keys, sealed_for: None, rotates: false };
         if let Some((key, limit)) = terms.grant.filter(|(_, limit)| *limit != 0) {
             let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
             change.count(CounterUse { key, day: 0, amount: 1, limit }, refusal)?;

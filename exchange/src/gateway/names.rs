@@ -105,7 +105,10 @@ impl<'a> Names<'a> {
             }
             Named::Number { type_code, certificate_number, holder } => {
                 self.number = Some((*type_code, certificate_number, holder));
-                vouched.into_iter().fold(self, |names, holder| names.beside(holder, HOLDER)).person(holder, HOLDER)
+                vouched
+                    .into_iter()
+                    .fold(self, |names, holder| names.beside(holder, HOLDER))
+                    .person(holder, HOLDER)
             }
         }
     }
@@ -172,7 +175,9 @@ impl<'a> Names<'a> {
             About::License(identifier) => Some(identifier.type_code()),
             About::Named(Named::Identifier { identifier, .. }) => Some(identifier.type_code()),
             About::Named(Named::Number { type_code, .. }) => Some(*type_code),
-            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Proposal(_) => None,
+            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Proposal(_) => {
+                None
+            }
         }
     }
 

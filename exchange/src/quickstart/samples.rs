@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::{Issued, Party, REVOKE_EVERY, use_context};
 use crate::config::Listen;
-use crate::moment::now_ms;
 use crate::init::write_new;
+use crate::moment::now_ms;
 
 /// Folder of the samples in a data folder.
 const FOLDER: &str = "samples";

@@ -152,8 +152,7 @@ impl<'a> LicenseName<'a> {
                 let type_code = wrong.take(type_code(&code).under("typeCode"));
                 // Blanks at the ends of a number that is looked up mean nothing.
                 let number = words(Code::MalformedRequest, number.trim().into(), MAX_CONTEXT_CHARS);
-                let certificate_number =
-                    wrong.take(number.map(Cow::into_owned).under("certificateNumber"));
+                let certificate_number = wrong.take(number.map(Cow::into_owned).under("certificateNumber"));
                 let holder = wrong.take(holder.typed().under("holder"));
                 let typed = || {
                     let (type_code, holder) = (type_code?, holder?);

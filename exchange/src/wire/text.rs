@@ -165,9 +165,7 @@ pub(crate) fn names(fields: Vec<String>) -> Result<Vec<String>, Refusal> {
         return Err(Refusal::of(Code::BadFields, fault));
     }
     let names = fields.into_iter().zip(0..);
-    names
-        .map(|(name, place)| owned_words(Code::BadFields, name, MAX_CONTEXT_CHARS).under(place))
-        .collect()
+    names.map(|(name, place)| owned_words(Code::BadFields, name, MAX_CONTEXT_CHARS).under(place)).collect()
 }
 
 pub(crate) fn type_code(text: &str) -> Result<LicenseTypeCode, Refusal> {

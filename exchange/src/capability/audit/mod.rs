@@ -121,20 +121,18 @@ impl Request<'_> {
         let (from_ms, to_ms) = (time("from", self.from), time("to", self.to));
         let organisation = self.organisation.map(|text| Refusal::parse(&text)).transpose();
         let organisation = wrong.take(organisation.under("organisation"));
-        let license =
-            wrong.take(self.license.as_deref().map(Refusal::parse).transpose().under("license"));
+        let license = wrong.take(self.license.as_deref().map(Refusal::parse).transpose().under("license"));
         let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
         let code = self.code.map(|name| {
-            let fault =
-                || Fault::at("/code", Rule::OneOf).one_of(Code::ALL.iter().map(|code| code.name()));
+            let fault = || Fault::at("/code", Rule::OneOf).one_of(Code::ALL.iter().map(|code| code.name()));
             Code::from_name(&name)
                 .ok_or_else(|| Refusal::of(Code::MalformedRequest, fault().got(name.chars().count())))
         });
         let code = wrong.take(code.transpose());
         let limit = wrong.take(page_limit(self.limit));
-        let business_code = self.business_code.map(|text| {
-            owned_words(Code::MalformedRequest, text, MAX_CONTEXT_CHARS).under("businessCode")
-        });
+        let business_code = self
+            .business_code
+            .map(|text| owned_words(Code::MalformedRequest, text, MAX_CONTEXT_CHARS).under("businessCode"));
         let business_code = wrong.take(business_code.transpose());
         let typed = || {
             Some(Asked {

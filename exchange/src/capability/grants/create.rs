@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use ledger::{Key, Label};
 use ledger::record::GrantState;
+use ledger::{Key, Label};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
@@ -24,7 +24,9 @@ use crate::rights::mode::Mode;
 use crate::wire::named::Holder;
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
-use crate::wire::text::{MAX_CONTEXT_CHARS, MAX_FIELDS, Text, moment, names, owned_words, to_come, type_code, unknown_type};
+use crate::wire::text::{
+    MAX_CONTEXT_CHARS, MAX_FIELDS, Text, moment, names, owned_words, to_come, type_code, unknown_type,
+};
 
 /// The capability.
 pub(crate) struct Create;
@@ -105,7 +107,8 @@ impl Capability<'_> for Create {
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Terms>, Refusal> {
-        let holder = case.holder(&asked.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+        let holder =
+            case.holder(&asked.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
         let concerned = vec![holder.label];
         let bad = |fault| Refusal::of(Code::BadGrant, fault);
         let (target, type_code) = match &asked.target {
@@ -121,7 +124,8 @@ impl Capability<'_> for Create {
         };
         let license_type = case.license_type(&type_code).ok_or_else(|| unknown_type("/typeCode"))?;
         let fields = floor::field_mask(Some(&license_type), asked.fields.iter().map(String::as_str));
-        let fields = fields.ok_or_else(|| Refusal::all(Code::BadGrant, unknown_names(&license_type, asked)))?;
+        let fields =
+            fields.ok_or_else(|| Refusal::all(Code::BadGrant, unknown_names(&license_type, asked)))?;
         let grantee = case.participant(&asked.grantee);
         let may_hold = grantee.is_some_and(|grantee| grantee.has(Role::Relying) || grantee.has(Role::Peer));
         // A portal that vouches for a holder would grant itself what it likes.
@@ -135,7 +139,11 @@ impl Capability<'_> for Create {
         Ok(Ruling::plain(Terms { holder: holder.label, target, fields }, concerned))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Terms>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Terms>,
+    ) -> Result<Vec<u8>, Refusal> {
         let Terms { holder, target, fields } = permit.into_granted();
         let keyed = change.tools().ledger.keyed();
         let id = change.new_grant(GrantState {

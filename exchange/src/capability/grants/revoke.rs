@@ -58,7 +58,8 @@ impl Capability<'_> for Revoke {
     }
 
     fn decide(case: &mut Case<'_>, _caller: &Participant, asked: &Asked) -> Result<Ruling<Held>, Refusal> {
-        let holder = case.holder(&asked.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+        let holder =
+            case.holder(&asked.holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
         let concerned = vec![holder.label];
         let held = case.grant(&asked.grant).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchGrant))?;
         if held.grant.holder != holder.label {
@@ -73,7 +74,11 @@ impl Capability<'_> for Revoke {
         Ok(Ruling::plain(held, concerned))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Held>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Held>,
+    ) -> Result<Vec<u8>, Refusal> {
         change.grant(&permit.into_granted(), floor::GRANT_REVOKED);
         Ok(answer(&Answer { grant: hex::encode(asked.grant), state: "revoked" }))
     }

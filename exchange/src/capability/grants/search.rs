@@ -85,7 +85,11 @@ impl Capability<'_> for Search {
         Ok(Ruling::plain(Whose::Holder(holder), holder.into_iter().collect()))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Whose>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Whose>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (whose, right) = permit.into_parts();
         let (paging, now_ms) = (asked.paging, change.entry().now_ms);
         let (page, shown) = listed(change, move |ledger| {

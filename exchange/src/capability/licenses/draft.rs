@@ -75,8 +75,7 @@ impl License {
             let fault = Fault::at("/holders", Rule::Count).bounds(1, MAX_HOLDERS).got(self.holders.len());
             wrong.note(Refusal::of(Code::BadFields, fault));
         }
-        let mut holders: Vec<(String, HolderRef)> =
-            Vec::with_capacity(self.holders.len().min(MAX_HOLDERS));
+        let mut holders: Vec<(String, HolderRef)> = Vec::with_capacity(self.holders.len().min(MAX_HOLDERS));
         for (holder, place) in self.holders.into_iter().zip(0..MAX_HOLDERS) {
             let under = |refusal: Refusal| refusal.under(place).under("holders");
             let name = owned_words(Code::BadHolder, holder.name, MAX_CONTEXT_CHARS).under("name");
@@ -103,8 +102,7 @@ impl License {
         for ((key, value), position) in self.fields.0.into_iter().zip(1..) {
             let length = value.chars().count();
             if length > MAX_VALUE_LENGTH {
-                let fault =
-                    Fault::at("/fields", Rule::Length).position(position).bounds(0, MAX_VALUE_LENGTH);
+                let fault = Fault::at("/fields", Rule::Length).position(position).bounds(0, MAX_VALUE_LENGTH);
                 wrong.note(Refusal::of(Code::BadFields, fault.got(length)));
             } else {
                 let composed = match text::nfc(&value) {

@@ -53,11 +53,7 @@ impl Capability<'_> for Issue {
         Names { about, persons: persons(asked), ..Names::default() }
     }
 
-    fn decide(
-        case: &mut Case<'_>,
-        caller: &Participant,
-        asked: &Draft,
-    ) -> Result<Ruling<First>, Refusal> {
+    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Draft) -> Result<Ruling<First>, Refusal> {
         let (first, concerned) = first(case, caller, asked, None)?;
         Ok(Ruling::plain(first, concerned))
     }

@@ -63,7 +63,11 @@ impl Capability<'_> for Issued {
         Ok(Ruling::plain(caller.organisation, Vec::new()))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Uscc>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Uscc>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (issuer, right) = permit.into_parts();
         let Asked { type_code, state, paging } = *asked;
         let now_ms = change.entry().now_ms;
@@ -82,8 +86,7 @@ impl Capability<'_> for Issued {
 impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
-        let type_code =
-            wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
+        let type_code = wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
         let state = self.state.as_deref().map(|code| {
             let fault = || {
                 let codes = LicenseState::ALL.iter().map(|state| state.code());

@@ -96,7 +96,11 @@ impl<'r> Capability<'r> for Retrieve {
         names.license(&asked.license, asked.holder.as_ref())
     }
 
-    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked<'r>) -> Result<Ruling<Found>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked<'r>,
+    ) -> Result<Ruling<Found>, Refusal> {
         let named = resolve(case, caller, &asked.license, asked.holder.as_ref());
         let denied = Refusal::not_permitted;
         let (type_key, license_type) = case.keyed_type(&named.type_code);
@@ -107,11 +111,9 @@ impl<'r> Capability<'r> for Retrieve {
             }
             _ => 0,
         };
-        let right = right(
-            case,
-            &named.ask(type_key, caller, asked.mode, fields, asked.grant, &asked.context),
-        )
-        .map_err(denied)?;
+        let right =
+            right(case, &named.ask(type_key, caller, asked.mode, fields, asked.grant, &asked.context))
+                .map_err(denied)?;
         let Some(found) = named.found else { return Err(denied(Reason::NoSuchLicense)) };
         if named.version.is_some_and(|version| version != found.license.certificate_version) {
             return Err(denied(Reason::NoSuchLicense));
@@ -136,12 +138,18 @@ impl<'r> Capability<'r> for Retrieve {
         Some((found.license.clone(), case.in_force(&found.license)))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked<'r>, permit: Permit<Found>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked<'r>,
+        permit: Permit<Found>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (found, right) = permit.into_parts();
         let entry = change.entry();
         let envelope = stored::envelope(change.tools().ledger, &found.license, right)?;
         let (identifier, fields) = match asked.mode {
-            Mode::Envelope | Mode::Verify | Mode::Search | Mode::Ended => (stored::identifier_in(&envelope)?, None),
+            Mode::Envelope | Mode::Verify | Mode::Search | Mode::Ended => {
+                (stored::identifier_in(&envelope)?, None)
+            }
             Mode::Fields | Mode::Face | Mode::Copy => {
                 let all = asked.mode != Mode::Fields;
                 let content = stored::content_of(&envelope)?;

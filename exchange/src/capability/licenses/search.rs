@@ -99,7 +99,11 @@ impl<'r> Capability<'r> for Search {
         names.person(&asked.holder, HOLDER)
     }
 
-    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked<'r>) -> Result<Ruling<Licenses>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked<'r>,
+    ) -> Result<Ruling<Licenses>, Refusal> {
         let holder = case.holder(&asked.holder);
         let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
         let denied = Refusal::not_permitted;
@@ -139,7 +143,11 @@ impl<'r> Capability<'r> for Search {
         Ok(Ruling::plain(listed, concerned).used(right, caller, case, false))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked<'r>, permit: Permit<Licenses>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked<'r>,
+        permit: Permit<Licenses>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (Licenses { licenses, issuer, complete }, right) = permit.into_parts();
         let (tools, entry, type_code) = (change.tools(), change.entry(), asked.type_code);
         let (ledger, now_ms) = (tools.ledger.clone(), entry.now_ms);
@@ -158,8 +166,7 @@ impl<'a> Request<'a> {
         let mut wrong = Gather::new();
         let context = wrong.take(context(self.context));
         let holder = wrong.take(self.holder.typed().under("holder"));
-        let type_code =
-            wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
+        let type_code = wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
         let grant = wrong.take(self.grant.as_deref().map(id).transpose().under("grant"));
         let typed = || {
             let (holder, type_code, grant, context) = (holder?, type_code?, grant?, context?);

@@ -48,7 +48,11 @@ pub(crate) fn content_of(envelope: &[u8]) -> Result<LicenseContent, Refusal> {
 }
 
 /// What a license says.
-pub(crate) fn content(ledger: &Ledger, license: &License, right: Disclosure) -> Result<LicenseContent, Refusal> {
+pub(crate) fn content(
+    ledger: &Ledger,
+    license: &License,
+    right: Disclosure,
+) -> Result<LicenseContent, Refusal> {
     content_of(&envelope(ledger, license, right)?)
 }
 

@@ -96,7 +96,11 @@ impl Capability<'_> for Transition {
         }
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Granted>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Granted>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (granted, right) = permit.into_parts();
         let draft = || asked.draft.as_ref().ok_or_else(|| Refusal::new(Code::Internal));
         match granted {
@@ -122,7 +126,11 @@ impl Capability<'_> for Transition {
                 Ok(answer)
             }
             Granted::State { found, state, by_04 } => {
-                change.license(&found, |next| Written { state: state.number(), written_by_04: by_04, ..next });
+                change.license(&found, |next| Written {
+                    state: state.number(),
+                    written_by_04: by_04,
+                    ..next
+                });
                 Ok(answer(&Answer { identifier: &asked.identifier.to_string(), state: state.code() }))
             }
         }
@@ -150,7 +158,11 @@ impl Request {
 }
 
 /// Operations of a license's own authority.
-fn operate(case: &mut Case<'_>, caller: &Participant, transition: &Asked) -> Result<Ruling<Granted>, Refusal> {
+fn operate(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    transition: &Asked,
+) -> Result<Ruling<Granted>, Refusal> {
     let refused = |fault| Refusal::of(Code::TransitionNotAllowed, fault);
     let identifier = &transition.identifier;
     if identifier.issuer().uscc() != Some(caller.organisation) {

@@ -69,7 +69,11 @@ impl Capability<'_> for End {
         Ok(Ruling::plain(Ended { place, link }, concerned))
     }
 
-    async fn carry_out(change: &mut Change<'_>, _asked: &Asked, permit: Permit<Ended>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        _asked: &Asked,
+        permit: Permit<Ended>,
+    ) -> Result<Vec<u8>, Refusal> {
         let Ended { place, link } = permit.into_granted();
         Ok(write(change, place, &link))
     }

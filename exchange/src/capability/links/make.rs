@@ -75,7 +75,11 @@ impl Capability<'_> for Make {
         Ok(Ruling::plain(Made { place, holder }, concerned))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Made>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Made>,
+    ) -> Result<Vec<u8>, Refusal> {
         let Made { place, holder } = permit.into_granted();
         // An agent whom the log does not know gets a label by it.
         let agent = change.concern(&asked.agent)?;

@@ -84,11 +84,7 @@ impl Capability<'_> for Approve {
         Names { about: About::Proposal(asked.proposal), ..Names::default() }
     }
 
-    fn decide(
-        case: &mut Case<'_>,
-        caller: &Participant,
-        asked: &Asked,
-    ) -> Result<Ruling<Approved>, Refusal> {
+    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Approved>, Refusal> {
         let (place, proposal) = case.document::<Proposal>(asked.proposal);
         let proposal = proposal.ok_or_else(|| refused(Reason::NoSuchProposal))?;
         may_approve(case, caller, asked, &proposal)?;

@@ -104,7 +104,8 @@ impl Capability<'_> for Propose {
                 publication = Some(Publication::new(license_type, place.version() + 1));
             }
             Proposed::Holder(kind, holder) => {
-                let holder = case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
+                let holder =
+                    case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
                 applies(case, *kind, &holder.label)?;
                 label = Some(holder.label);
             }
@@ -122,7 +123,11 @@ impl Capability<'_> for Propose {
         Ok(Ruling::plain(proposal, label.into_iter().collect()))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked, permit: Permit<Proposal>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Proposal>,
+    ) -> Result<Vec<u8>, Refusal> {
         let key = change.put_new(DocumentKind::Proposal, permit.into_granted().document())?;
         let (proposal, kind) = (hex::encode(key), asked.what.kind());
         Ok(answer(&Answer { proposal, kind, state: "open", complete: None }))
@@ -140,15 +145,11 @@ impl Request<'_> {
             (Kind::PublishType, None, None, Some(definition)) => {
                 license_type(&definition).map(Proposed::Type)
             }
-            (
-                kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold),
-                Some(holder),
-                None,
-                None,
-            ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
+            (kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold), Some(holder), None, None) => {
+                holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder")
+            }
             (kind, holder, participant, definition) => {
-                let about_holder =
-                    matches!(kind, Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold);
+                let about_holder = matches!(kind, Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold);
                 let members = [
                     ("/holder", about_holder, holder.is_some()),
                     ("/participant", kind == Kind::RegisterParticipant, participant.is_some()),

@@ -30,7 +30,11 @@ impl Capability<'_> for Add {
         Names::default()
     }
 
-    fn decide(case: &mut Case<'_>, _caller: &Participant, asked: &Participant) -> Result<Ruling<Written>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        _caller: &Participant,
+        asked: &Participant,
+    ) -> Result<Ruling<Written>, Refusal> {
         let (place, existing) = case.registration(&asked.organisation);
         if place.version() != 0 || existing.is_some() {
             return Err(Refusal::new(Code::ParticipantConflict));
@@ -39,7 +43,11 @@ impl Capability<'_> for Add {
         Ok(Ruling::plain(Written { participant: asked.clone(), place }, Vec::new()))
     }
 
-    async fn carry_out(change: &mut Change<'_>, _asked: &Participant, permit: Permit<Written>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        _asked: &Participant,
+        permit: Permit<Written>,
+    ) -> Result<Vec<u8>, Refusal> {
         Ok(write(change, &permit.into_granted()))
     }
 }

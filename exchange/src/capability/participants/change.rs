@@ -30,7 +30,11 @@ impl Capability<'_> for Alter {
         Names::default()
     }
 
-    fn decide(case: &mut Case<'_>, _caller: &Participant, asked: &Participant) -> Result<Ruling<Written>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        _caller: &Participant,
+        asked: &Participant,
+    ) -> Result<Ruling<Written>, Refusal> {
         let (place, existing) = case.registration(&asked.organisation);
         let existing = existing.ok_or_else(|| Refusal::new(Code::ParticipantConflict))?;
         by_one_operator(&[&*existing, asked])?;
@@ -39,7 +43,11 @@ impl Capability<'_> for Alter {
         Ok(Ruling::plain(Written { participant, place }, Vec::new()))
     }
 
-    async fn carry_out(change: &mut Change<'_>, _asked: &Participant, permit: Permit<Written>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        _asked: &Participant,
+        permit: Permit<Written>,
+    ) -> Result<Vec<u8>, Refusal> {
         Ok(write(change, &permit.into_granted()))
     }
 }

@@ -61,7 +61,11 @@ impl Capability<'_> for Suspend {
         Ok(Ruling::plain(Written { participant, place }, Vec::new()))
     }
 
-    async fn carry_out(change: &mut Change<'_>, _asked: &Asked, permit: Permit<Written>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        _asked: &Asked,
+        permit: Permit<Written>,
+    ) -> Result<Vec<u8>, Refusal> {
         Ok(write(change, &permit.into_granted()))
     }
 }
@@ -73,10 +77,6 @@ impl Request {
         let reason = wrong.take(reason(self.reason));
         let suspended = self.suspended;
         let typed = organisation.zip(reason);
-        wrong.all(typed.map(|(organisation, reason)| Asked {
-            organisation,
-            suspended,
-            reason,
-        }))
+        wrong.all(typed.map(|(organisation, reason)| Asked { organisation, suspended, reason }))
     }
 }

@@ -75,7 +75,11 @@ impl<'r> Capability<'r> for Trace {
 
     /// The portal vouches for the holder it names, so a holder that the log does not know has an empty trace; the portal
     /// learns no more than a search tells it. For an agent it has to hold a link, which exists between known persons only.
-    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked<'r>) -> Result<Ruling<Shown>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked<'r>,
+    ) -> Result<Ruling<Shown>, Refusal> {
         let holder = case.holder(&asked.holder);
         let link = match &asked.agent {
             None => None,
@@ -95,11 +99,16 @@ impl<'r> Capability<'r> for Trace {
         Ok(Ruling::plain(Shown { link, delay_days_max }, concerned))
     }
 
-    async fn carry_out(change: &mut Change<'_>, asked: &Asked<'r>, permit: Permit<Shown>) -> Result<Vec<u8>, Refusal> {
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked<'r>,
+        permit: Permit<Shown>,
+    ) -> Result<Vec<u8>, Refusal> {
         let (Shown { link, delay_days_max }, right) = permit.into_parts();
         change.names().link = link.map(LinkKind::name);
         let label = change.first_concerned();
-        let page = page::page(change, right, label, asked.before, asked.limit, delay_days_max).await?;
+        let part = page::Part { before: asked.before, limit: asked.limit };
+        let page = page::page(change, right, label, part, delay_days_max).await?;
         Ok(answer(&page))
     }
 }

@@ -21,13 +21,21 @@ use crate::wire::refusal::{Fault, Refusal};
 const PUBLISHED_PAUSE: Duration = Duration::from_millis(50);
 const PUBLISHED_LOOKS: usize = 80;
 
+/// Which part of a trace a page shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// It begins behind the entry of this index.
+    pub(super) before: Option<u64>,
+    /// Most entries.
+    pub(super) limit: usize,
+}
+
 /// A page of a holder's trace, newest first, read in a lane for the caller. A holder without a label has an empty one.
 pub(super) async fn page(
     change: &Change<'_>,
     right: Disclosure,
     label: Option<Label>,
-    before: Option<u64>,
-    limit: usize,
+    part: Part,
     delay_days_max: u16,
 ) -> Result<TracePage, Refusal> {
     let cosigning = change.tools().cosigning;
@@ -48,7 +56,7 @@ pub(super) async fn page(
     let proof = proof.filter(|proof| proof.root.index < served.size);
     let page = lane.run(caller, move || {
         hold::page();
-        trace_page(&ledger, right, &served, proof, label, before, limit, delayed)
+        trace_page(&ledger, right, &served, proof, label, part, delayed)
     });
     page.await.map_err(Refusal::new)?
 }
@@ -59,11 +67,10 @@ fn trace_page(
     served: &Served,
     proof: Option<HolderProof>,
     label: Option<Label>,
-    before: Option<u64>,
-    limit: usize,
+    part: Part,
     delayed: DelayedUses,
 ) -> Result<TracePage, Refusal> {
-    let size = served.size;
+    let (size, Part { before, limit }) = (served.size, part);
     let mut page = TracePage {
         log: ledger.origin().to_owned(),
         label: label.map(PageLabel),
