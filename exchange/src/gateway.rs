@@ -405,7 +405,9 @@ impl Gateway {
             }
         }
         // 6 -> Effect
-        let (mut change, permit) = Change::begin(tools, entry, caller.participant(), names, ruling)?;
+        let counters = ruling.counters(case, entry.organisation)?;
+        let ruled = (ruling, counters);
+        let (mut change, permit) = Change::begin(tools, entry, caller.participant(), names, ruled)?;
         // Behind a box, so that the compiler sees what it sends between threads (rust-lang/rust#100013).
         let carried: Carried<'_> = Box::pin(C::carry_out(&mut change, asked, permit));
         let answer = carried.await?;

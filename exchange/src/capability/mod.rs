@@ -22,6 +22,8 @@ pub(crate) mod links;
 pub(crate) mod operators;
 pub(crate) mod pages;
 pub(crate) mod participants;
+#[cfg(test)]
+mod reasons;
 pub(crate) mod trace;
 pub(crate) mod verify;
 

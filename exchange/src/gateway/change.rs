@@ -6,7 +6,7 @@ use ledger::record::{
 };
 use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use schemas::codes::{Code, Decision, Reason};
+use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
 use serde::Serialize;
 use verifier::Hash;
@@ -59,35 +59,26 @@ pub struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Takes up a ruling. A grant or a quota that is spent refuses here, before anything is read, with as little work as any
-    /// other cause.
+    /// Takes up a ruling with what it counts: the change, and the permit to make it.
     ///
     /// # Errors
-    /// A counter is spent; [`Code::Internal`].
+    /// [`Code::Internal`]
     pub(super) fn begin<G>(
         tools: &'a Tools<'a>,
         entry: &'a Entry<'a>,
         caller: &'a Participant,
         names: Names<'a>,
-        ruling: Ruling<G>,
+        (ruling, counters): (Ruling<G>, Vec<CounterUse>),
     ) -> Result<(Self, Permit<G>), Refusal> {
-        let (permit, terms) = ruling.into_parts();
+        let (permit, concerned, names_holder) = ruling.into_parts();
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
-        let (concerned, keys) = tools.living(&terms.concerned)?;
-        let mut record = Record { concerned, idempotency: bound, ..Record::default() };
-        record.release_ms = entry.release_of(&record.concerned);
-        let (said, names_holder) = (Said::of(names), terms.names_holder);
-        let mut change =
-            Self { tools, entry, caller, record, said, names_holder, keys, sealed_for: None, rotates: false };
-        if let Some((key, limit)) = terms.grant.filter(|(_, limit)| *limit != 0) {
-            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
-            change.count(CounterUse { key, day: 0, amount: 1, limit }, refusal)?;
-        }
-        if let Some((limit, day)) = terms.quota {
-            let key = tools.ledger.keyed().key("quota", &[entry.organisation.as_bytes(), b"uses"]);
-            let refusal = || Refusal::new(Code::QuotaSpent);
-            change.count(CounterUse { key, day, amount: 1, limit }, refusal)?;
-        }
+        let (concerned, keys) = tools.living(&concerned)?;
+        let release_ms = entry.release_of(&concerned);
+        let record = Record { concerned, idempotency: bound, counters, release_ms, ..Record::default() };
+        let said = Said::of(names);
+        let sealed_for = None;
+        let change =
+            Self { tools, entry, caller, record, said, names_holder, keys, sealed_for, rotates: false };
         Ok((change, permit))
     }
 

@@ -9,7 +9,6 @@ use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
 use verifier::license::OpenedEnvelope;
 
 use super::case::{Case, Found};
-use crate::capability::operators::Proposal;
 use crate::keyed;
 use crate::wire::named::{Named, UseContext};
 
@@ -34,8 +33,8 @@ pub enum About<'a> {
     Envelope(&'a [u8]),
     /// A grant.
     Grant(Key),
-    /// A proposal.
-    Proposal(Key),
+    /// What a route alone knows, by its key, and how to find whom it concerns.
+    Own(Key, fn(&mut Case<'_>, &Key) -> Vec<Label>),
 }
 
 /// A person whom a request names.
@@ -161,10 +160,7 @@ impl<'a> Names<'a> {
                 content.and_then(|content| by_identifier(case, &content.identifier))
             }
             About::Grant(id) => return case.grant(id).map(|held| vec![held.grant.holder]),
-            About::Proposal(id) => {
-                let (_, proposal) = case.document::<Proposal>(*id);
-                return Some(proposal.and_then(|proposal| proposal.label()).into_iter().collect());
-            }
+            About::Own(key, holders) => return Some(holders(case, key)),
         };
         found.map(|found| found.license.holders)
     }
@@ -175,7 +171,7 @@ impl<'a> Names<'a> {
             About::License(identifier) => Some(identifier.type_code()),
             About::Named(Named::Identifier { identifier, .. }) => Some(identifier.type_code()),
             About::Named(Named::Number { type_code, .. }) => Some(*type_code),
-            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Proposal(_) => {
+            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Own(..) => {
                 None
             }
         }
@@ -187,7 +183,7 @@ impl<'a> Names<'a> {
         match &self.about {
             About::Nothing | About::New(_) => persons,
             About::License(_) | About::Named(_) | About::Envelope(_) | About::Grant(_) => persons.max(1),
-            About::Proposal(_) => 0,
+            About::Own(..) => 0,
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Step 5 of the request path: a [`Ruling`] is what a decision says, and a [`Permit`] what the path makes of one. Whatever
 //! discloses or changes anything takes a permit, or the [`Disclosure`] that came with it; only the path makes them.
 
+use ledger::record::CounterUse;
 use ledger::{Key, Label};
+use schemas::codes::{Code, Reason};
+use schemas::identifier::Uscc;
 
 use super::case::Case;
 use crate::participant::Participant;
@@ -62,22 +65,38 @@ impl<G> Ruling<G> {
         &self.granted
     }
 
-    pub(super) fn into_parts(self) -> (Permit<G>, Terms) {
-        let Self { granted, concerned, names_holder, grant, quota } = self;
-        (Permit { granted }, Terms { concerned, names_holder, grant, quota })
+    /// What the use counts: a grant's uses, and the caller's of the day. A counter has to have room by now; the sequencer looks
+    /// again when it commits: one that is spent by then has the request decided anew, which ends here (decision 0014).
+    ///
+    /// # Errors
+    /// A grant or the quota is spent.
+    pub(crate) fn counters(&self, case: &Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
+        let mut counters = Vec::with_capacity(2);
+        if let Some((key, limit)) = self.grant.filter(|(_, limit)| *limit != 0) {
+            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
+            counters.push(unspent(case, CounterUse { key, day: 0, amount: 1, limit }, refusal)?);
+        }
+        if let Some((limit, day)) = self.quota {
+            let key = case.keyed().key("quota", &[caller.as_bytes(), b"uses"]);
+            let refusal = || Refusal::new(Code::QuotaSpent);
+            counters.push(unspent(case, CounterUse { key, day, amount: 1, limit }, refusal)?);
+        }
+        Ok(counters)
+    }
+
+    /// The permit, whom the entry concerns by labels that the exchange knows already, and whether the receipt shows them.
+    pub(super) fn into_parts(self) -> (Permit<G>, Vec<Label>, bool) {
+        (Permit { granted: self.granted }, self.concerned, self.names_holder)
     }
 }
 
-/// What a ruling says for the entry.
-pub(super) struct Terms {
-    /// Labels of the holders concerned that the exchange knows already.
-    pub(super) concerned: Vec<Label>,
-    /// The request or the answer names the holder, so the receipt shows the labels.
-    pub(super) names_holder: bool,
-    /// Grant used, with its limit (0 = none).
-    pub(super) grant: Option<(Key, u32)>,
-    /// Daily quota of the caller, and the day it is counted on.
-    pub(super) quota: Option<(u32, u32)>,
+fn unspent(
+    case: &Case<'_>,
+    counter: CounterUse,
+    refusal: impl FnOnce() -> Refusal,
+) -> Result<CounterUse, Refusal> {
+    let used = case.counter(&counter.key, counter.day);
+    if used.saturating_add(counter.amount) > counter.limit { Err(refusal()) } else { Ok(counter) }
 }
 
 /// What was decided: the only way to an effect.

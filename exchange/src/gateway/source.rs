@@ -1,5 +1,8 @@
 //! Where a decision reads from: the ledger's state in memory, or a table in tests. Nothing here writes.
 
+#[cfg(test)]
+use std::collections::HashMap;
+
 use ledger::{Bound, Document, DocumentKind, Fact, Grant, Holder, Key, KeyedHash, Label, Ledger, License};
 
 /// State as a decision reads it. [`super::case::Case`] remembers what was read; nobody else reads for a decision.
@@ -95,5 +98,95 @@ impl Source for Ledger {
 
     fn version(&self, fact: &Fact) -> u32 {
         self.state().version(fact)
+    }
+}
+
+/// State that a test writes down.
+#[cfg(test)]
+pub(crate) struct Table {
+    pub(crate) keyed: KeyedHash,
+    pub(crate) licenses: HashMap<Key, License>,
+    pub(crate) holders: HashMap<Key, Holder>,
+    pub(crate) documents: HashMap<(u8, Key), Document>,
+    pub(crate) grants: HashMap<Key, Grant>,
+    pub(crate) counters: HashMap<(Key, u32), u32>,
+}
+
+#[cfg(test)]
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            keyed: KeyedHash::new(&[7; 32]),
+            licenses: HashMap::new(),
+            holders: HashMap::new(),
+            documents: HashMap::new(),
+            grants: HashMap::new(),
+            counters: HashMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Source for Table {
+    fn keyed(&self) -> &KeyedHash {
+        &self.keyed
+    }
+
+    fn time_ms(&self) -> u64 {
+        0
+    }
+
+    fn license(&self, key: &Key) -> Option<License> {
+        self.licenses.get(key).cloned()
+    }
+
+    fn number_tag(&self, key: &Key) -> Option<(u64, u32)> {
+        self.licenses.get(key).map(|license| (license.number_tag, license.version))
+    }
+
+    fn no_license(&self) -> License {
+        unreachable!("denials are not levelled here")
+    }
+
+    fn licenses_of(&self, label: &Label) -> Vec<Key> {
+        let all = self.licenses.iter().filter(|(_, license)| license.holders.contains(label));
+        all.map(|(key, _)| *key).collect()
+    }
+
+    fn holder(&self, key: &Key) -> Option<Holder> {
+        self.holders.get(key).cloned()
+    }
+
+    fn holder_by_label(&self, label: &Label) -> Option<Holder> {
+        self.holders.values().find(|holder| holder.label == *label).cloned()
+    }
+
+    fn document(&self, kind: DocumentKind, key: &Key) -> Option<Document> {
+        self.documents.get(&(kind.number(), *key)).cloned()
+    }
+
+    fn documents_of(&self, kind: DocumentKind, _owner: &Label) -> Vec<(Key, Document)> {
+        let all = self.documents.iter().filter(|((number, _), _)| *number == kind.number());
+        all.map(|((_, key), document)| (*key, document.clone())).collect()
+    }
+
+    fn grant(&self, id: &Key) -> Option<Grant> {
+        self.grants.get(id).cloned()
+    }
+
+    fn counter(&self, key: &Key, day: u32) -> u32 {
+        self.counters.get(&(*key, day)).copied().unwrap_or_default()
+    }
+
+    fn idempotency(&self, _key: &Key) -> Option<Bound> {
+        None
+    }
+
+    fn epoch(&self) -> u32 {
+        1
+    }
+
+    fn version(&self, _fact: &Fact) -> u32 {
+        0
     }
 }

@@ -39,7 +39,8 @@ const FORM_SHARED: u8 = 2;
 pub struct KeyedHash(hmac::Key);
 
 impl KeyedHash {
-    pub(crate) fn new(index_key: &[u8; 32]) -> Self {
+    /// Keyed hashes under an index key.
+    pub fn new(index_key: &[u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, index_key))
     }
 

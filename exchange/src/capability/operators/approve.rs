@@ -1,5 +1,6 @@
 //! `POST /v1/admin/approve`: another operator approves a proposal, which is carried out with it.
 
+use ledger::{Key, Label};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
@@ -81,7 +82,7 @@ impl Capability<'_> for Approve {
 
     fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
         // The proposal stands in the state part, as a document.
-        Names { about: About::Proposal(asked.proposal), ..Names::default() }
+        Names { about: About::Own(asked.proposal, concerned), ..Names::default() }
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Approved>, Refusal> {
@@ -128,6 +129,12 @@ impl Capability<'_> for Approve {
         let (id, kind) = (hex::encode(asked.proposal), proposal.kind);
         Ok(answer(&Answer { proposal: id, kind, state: "approved", complete }))
     }
+}
+
+/// The holder whom a proposal is about.
+fn concerned(case: &mut Case<'_>, proposal: &Key) -> Vec<Label> {
+    let (_, proposal) = case.document::<Proposal>(*proposal);
+    proposal.and_then(|proposal| proposal.label()).into_iter().collect()
 }
 
 /// Whether an operator may approve a proposal by what it is and who made it, and says that it is this one.
