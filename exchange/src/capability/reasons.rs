@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ledger::{DocumentKind, Document, Grant, Head, Holder, Key, Label, License, Position};
+use ledger::{Document, DocumentKind, Grant, Head, Holder, Key, Label, License, Position};
 use schemas::codes::{Code, Reason};
 use schemas::date::Date;
-use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
 use schemas::license_type::LicenseType;
 use schemas::routes::Form;
 use schemas::state::LicenseState;
@@ -81,7 +81,8 @@ impl World {
         let types = LicenseType::builtin().into_iter();
         let license_type = types.into_iter().find(|found| found.code.as_str() == TYPE).expect("built in");
         let today = Date::at(i64::try_from(NOW_MS / 1_000).expect("seconds"));
-        let (license, other) = (synthetic.license(&license_type, today), synthetic.license(&license_type, today));
+        let (license, other) =
+            (synthetic.license(&license_type, today), synthetic.license(&license_type, today));
         let code: LicenseTypeCode = TYPE.parse().expect("a type");
         let identifier =
             CertificateIdentifier::new(code, issuer.organisation, synthetic.serial(), 1).expect("good");
@@ -331,8 +332,13 @@ fn uses(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
 fn of_grants(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     use verify::Verify;
     let world = World::new();
-    let by_grant = |world: &World, more: &Value| world.used(&json!({"grant": hex::encode(ID)})).parse::<Value>()
-        .map(|body| merged(body, more)).expect("JSON");
+    let by_grant = |world: &World, more: &Value| {
+        world
+            .used(&json!({"grant": hex::encode(ID)}))
+            .parse::<Value>()
+            .map(|body| merged(body, more))
+            .expect("JSON")
+    };
     let plain = by_grant(&world, &json!({}));
     assert!(world.ask::<Verify>(&world.bank, &plain).is_ok());
     let none = by_grant(&world, &json!({"grant": "00000000000000000000000000000000"}));

@@ -171,9 +171,7 @@ impl<'a> Names<'a> {
             About::License(identifier) => Some(identifier.type_code()),
             About::Named(Named::Identifier { identifier, .. }) => Some(identifier.type_code()),
             About::Named(Named::Number { type_code, .. }) => Some(*type_code),
-            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Own(..) => {
-                None
-            }
+            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Own(..) => None,
         }
     }
 

@@ -90,7 +90,7 @@ pub(crate) struct Publication {
 }
 
 impl Publication {
-    fn new(license_type: &LicenseType, version: u32) -> Self {
+    pub(super) fn new(license_type: &LicenseType, version: u32) -> Self {
         let digest = hex::encode(sha256(&definition(license_type)));
         Self { code: license_type.code, digest, version }
     }
