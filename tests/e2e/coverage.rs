@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use exchange::participant::Role;
-use exchange::request::MAX_BODY_BYTES;
+use exchange::wire::read::MAX_BODY_BYTES;
 use hyper::Method;
 use schemas::codes::{Code, Decision};
 use schemas::routes::{ADMIN, PUBLIC};
