@@ -1,42 +1,36 @@
-//! The handle: what the gateway holds.
+//! The handle: what the gateway holds. Commits through the queue, reads the state and the journal.
+//!
+//! Any thread; clones share one ledger. What is on the disk belongs to the threads behind it.
 
 use crate::{
     commit::{
         command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
-        followers::Followers,
-        sequencer::{Message, Reply, Sequencer, Submission},
+        sequencer::{Message, Reply, Submission},
     },
     derive::{
-        feed::Feed,
-        image::{Followed, Follower},
+        image::Followed,
         index::{HolderProof, Index},
-        scrub::{Scrub, ScrubTask},
-        tiles::{self, Tiles},
+        scrub::Scrub,
+        tiles::Tiles,
     },
     disk::Room,
-    error::{OpenError, ReadError},
-    folder::journal_folder,
-    health::{Derived, Failing, Health, Stop},
+    error::ReadError,
+    health::{Failing, Health, Stop},
     journal::{
-        clock::Clock,
         entry::{self, OpenedEntry, committed_again},
         frame::Frame,
-        guard::Released,
         record::{Record, StateDigest},
-        segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
+        segment::{Keeper, Reader},
     },
     keys::{
         crypt::{Crypt, HolderKey, KeyedHash, PreparedHolder, is_sealed_for},
         epoch::{RotateError, Rotation},
-        secrets::LedgerKeys,
     },
     names::{Hash, Key, Label, Position},
-    options::{Hooks, Options},
-    start::recovery::{self, Opened, Recovered, Start},
-    state::{Counts, State, rows::Bound},
-    thread::{guarded, noticed, spawn},
+    options::Hooks,
+    state::{State, rows::Bound},
 };
-use crossbeam_channel::{Sender, TrySendError, bounded, unbounded};
+use crossbeam_channel::{Sender, TrySendError};
 use std::{
     io,
     sync::{
@@ -46,7 +40,6 @@ use std::{
     thread::JoinHandle,
 };
 use verifier::{
-    leaf::{LEAF_BYTES, LeafKind},
     merkle::{consistency_from, inclusion_from},
     note::VerifierKey,
     proof::TlogProof,
@@ -55,239 +48,34 @@ use verifier::{
 /// A handle on the ledger; clones share it. Dropping the last one drains and seals in the background; use
 /// [`Ledger::close`] to wait for that.
 #[derive(Clone)]
-pub struct Ledger(Arc<Inner>);
+pub struct Ledger(pub(crate) Arc<Inner>);
 
-struct Inner {
-    sender: Sender<Message>,
-    group_bytes: usize,
-    crypt: Arc<Crypt>,
-    keyed: KeyedHash,
-    state: Arc<State>,
-    reader: Arc<Reader>,
-    scrub: Arc<Scrub>,
-    failing: Arc<Failing>,
-    tiles: Arc<Tiles>,
-    verifier_key: VerifierKey,
-    keeper: Arc<Keeper>,
-    stop: Arc<Stop>,
-    durable: Arc<AtomicU64>,
-    closed: Arc<AtomicBool>,
+/// What the clones of a handle share. `open.rs` makes it.
+pub(crate) struct Inner {
+    pub(crate) sender: Sender<Message>,
+    pub(crate) group_bytes: usize,
+    pub(crate) crypt: Arc<Crypt>,
+    pub(crate) keyed: KeyedHash,
+    pub(crate) state: Arc<State>,
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) scrub: Arc<Scrub>,
+    pub(crate) failing: Arc<Failing>,
+    pub(crate) tiles: Arc<Tiles>,
+    pub(crate) verifier_key: VerifierKey,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) durable: Arc<AtomicU64>,
+    pub(crate) closed: Arc<AtomicBool>,
     /// `None` without a restart image.
-    image: Option<Followed>,
-    rotation: Rotation,
+    pub(crate) image: Option<Followed>,
+    pub(crate) rotation: Rotation,
     /// The map over all holders; `None` when no index root is made.
-    index: Option<Arc<Index>>,
-    hooks: Hooks,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) hooks: Hooks,
+    pub(crate) threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Ledger {
-    /// Opens the journal in `options.folder`, or begins one: takes the lock, verifies and replays the journal,
-    /// copies its unsealed tail into a new segment and starts the threads. Blocks while it does.
-    ///
-    /// # Errors
-    /// See [`OpenError`]; nothing of the journal is changed when it is refused.
-    pub fn open(options: Options, keys: LedgerKeys) -> Result<(Self, Opened), OpenError> {
-        Self::open_from(options, keys, Start::Image, &|_| {}, in_thread)
-    }
-
-    /// Like [`Ledger::open`], with the sequencer in the caller's hands (crate feature `sim`): nothing is committed but by
-    /// [`ByHand::step`](crate::ByHand::step).
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    #[cfg(feature = "sim")]
-    pub fn open_by_hand(
-        options: Options,
-        keys: LedgerKeys,
-    ) -> Result<(Self, crate::commit::sequencer::ByHand), OpenError> {
-        let mut by_hand = None;
-        let (ledger, _) = Self::open_from(options, keys, Start::Image, &|_| {}, |sequencer, _| {
-            by_hand = Some(crate::commit::sequencer::ByHand::new(sequencer));
-            Ok(None)
-        })?;
-        Ok((ledger, by_hand.ok_or(OpenError::Options("the sequencer was not started"))?))
-    }
-
-    /// Opens, tells `progress` how many entries are done, and lets the sequencer go with `run`.
-    fn open_from(
-        options: Options,
-        keys: LedgerKeys,
-        start: Start,
-        progress: &dyn Fn(u64),
-        run: impl FnOnce(Sequencer, &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError>,
-    ) -> Result<(Self, Opened), OpenError> {
-        let Recovered {
-            disk,
-            lock,
-            crypt,
-            state,
-            signer,
-            durable_epoch,
-            tiles,
-            writer,
-            image,
-            guard,
-            files,
-            current,
-            cursor,
-            slots,
-            opened,
-        } = recovery::recover(&options, &keys, start, progress)?;
-        let stop = Arc::new(Stop::new(options.on_fatal));
-        let keeper = Arc::new(Keeper::new(current.number + 1));
-        for file in files {
-            let watched = keeper.watch_over(&*disk, file.clone());
-            // A segment may have been archived since it was listed.
-            if watched.is_err() && is_archived(&*disk, &file) {
-                continue;
-            }
-            watched.map_err(OpenError::io("looking at the journal's files"))?;
-        }
-        let durable = Arc::new(AtomicU64::new(opened.size));
-        // The tiles hold every leaf by now, checked against the journal.
-        let last = match opened.size.checked_sub(1) {
-            Some(last) => tiles.leaf(last).map(Some).map_err(OpenError::io("reading the last leaf"))?,
-            None => None,
-        };
-        let is_close = |leaf: [u8; LEAF_BYTES]| leaf[1] == LeafKind::ShardClose.number();
-        let closed = Arc::new(AtomicBool::new(last.is_some_and(is_close)));
-        let (sender, receiver) = bounded(options.queue);
-        let (tiles_sender, tiles_receiver) = bounded(tiles::QUEUE);
-        let failing = Arc::new(Failing::new());
-        failing.set(Derived::Image, options.image && image.is_none());
-        let (feed, fed) = Feed::new(Arc::clone(&failing));
-        let folders = Folders::new(Arc::clone(&disk), &options);
-        let reader = Arc::new(Reader::new(folders.clone()));
-        let mut threads = Vec::new();
-
-        let task = KeeperTask {
-            keeper: Arc::clone(&keeper),
-            disk: Arc::clone(&disk),
-            folder: journal_folder(&options.folder),
-            segment_bytes: options.segment_bytes,
-            reserve_percent: options.reserve_percent,
-            reserve_segments: options.reserve_segments,
-            hooks: options.hooks.clone(),
-            stop: Arc::clone(&stop),
-            lock: Arc::clone(&lock),
-        };
-        // Known before the first command comes.
-        task.watch();
-        threads.push(spawn("keeper", guarded(&stop, "keeper", move || task.run()))?);
-
-        let released = Arc::new(Released::new(cursor.mark()));
-        let (guard_ends, ended) = bounded(0);
-        let (held, read, stopped) = (Arc::clone(&lock), Arc::clone(&released), Arc::clone(&stop));
-        let task = guarded(&stop, "guard", move || guard.follow(&read, &ended, &stopped));
-        threads.push(spawn("guard", move || {
-            task();
-            drop(held);
-        })?);
-
-        let held = Arc::clone(&lock);
-        let (from, told, hooks) = (Arc::clone(&reader), Arc::clone(&failing), options.hooks.clone());
-        let task = noticed(&failing, Derived::Tiles, move || {
-            writer.follow(&tiles_receiver, &from, &told, &hooks);
-        });
-        threads.push(spawn("tiles", move || {
-            task();
-            drop(held);
-        })?);
-
-        let mut followed = None;
-        if let Some(image) = image {
-            let covered = opened.size - opened.replayed;
-            let (state, tiles) = (Arc::clone(&state), Arc::clone(&tiles));
-            let (follower, shared) =
-                Follower::new(&options, image, fed, state, tiles, cursor.clone(), slots, covered);
-            followed = Some(shared);
-            let held = Arc::clone(&lock);
-            let task = noticed(&failing, Derived::Image, move || follower.run());
-            threads.push(spawn("image", move || {
-                task();
-                drop(held);
-            })?);
-        }
-
-        let index =
-            options.index_roots.map(|every| (every, Arc::new(Index::new(&state.heads(), opened.size))));
-        let (index_sender, index_receiver) = unbounded();
-
-        let verifier_key = signer.key.clone();
-        let held = Arc::downgrade(&lock);
-        let scrub = Arc::new(Scrub::default());
-        let task = ScrubTask {
-            scrub: Arc::clone(&scrub),
-            folders,
-            reader: Arc::clone(&reader),
-            tiles: Arc::clone(&tiles),
-            key: verifier_key.clone(),
-            bytes_per_second: options.scrub_bytes_per_second,
-        };
-        threads.push(spawn("scrub", noticed(&failing, Derived::Scrub, move || task.run()))?);
-        let sequencer = Sequencer {
-            receiver,
-            crypt: Arc::clone(&crypt),
-            state: Arc::clone(&state),
-            signer,
-            current,
-            cursor,
-            keeper: Arc::clone(&keeper),
-            stop: Arc::clone(&stop),
-            followers: Followers::new(
-                tiles_sender,
-                feed,
-                index.is_some().then_some(index_sender),
-                verifier_key.clone(),
-            ),
-            released,
-            guard_ends,
-            durable: Arc::clone(&durable),
-            closed: Arc::clone(&closed),
-            group_entries: options.group_entries,
-            group_bytes: options.group_bytes,
-            clock: Clock::new(options.hooks.now_ms()),
-            hooks: options.hooks.clone(),
-            lock,
-        };
-        threads.extend(run(sequencer, &stop)?);
-
-        let ledger = Self(Arc::new(Inner {
-            sender,
-            group_bytes: options.group_bytes,
-            crypt,
-            keyed: KeyedHash::new(&keys.index),
-            state,
-            reader,
-            scrub,
-            failing: Arc::clone(&failing),
-            tiles,
-            verifier_key,
-            keeper,
-            stop,
-            durable,
-            closed,
-            image: followed,
-            rotation: Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable_epoch, held),
-            index: index.as_ref().map(|(_, index)| Arc::clone(index)),
-            hooks: options.hooks,
-            threads: Mutex::new(threads),
-        }));
-        if let Some((every, index)) = index {
-            // A strong handle in the thread would keep the sequencer from ending with the last one.
-            let weak = Arc::downgrade(&ledger.0);
-            let task = noticed(&failing, Derived::Index, move || {
-                index.follow(&index_receiver, every, |prepared| {
-                    weak.upgrade().and_then(|inner| Self(inner).commit_blocking(prepared))
-                });
-            });
-            let thread = spawn("index", task)?;
-            ledger.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
-        }
-        Ok((ledger, opened))
-    }
-
     /// Keyed hashes under this ledger's index key.
     pub fn keyed(&self) -> &KeyedHash {
         &self.0.keyed
@@ -346,7 +134,7 @@ impl Ledger {
     }
 
     /// Commits an entry that rests on no fact, on a thread that may wait. `None` when it was not committed.
-    fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
+    pub(crate) fn commit_blocking(&self, prepared: Prepared) -> Option<Committed> {
         match self.submit(unconditional(prepared)).ok()?.blocking_outcome() {
             Ok(Outcome::Committed(committed)) => Some(committed),
             _ => None,
@@ -648,62 +436,4 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.scrub.stop();
     }
-}
-
-/// Starts the sequencer's thread.
-fn in_thread(sequencer: Sequencer, stop: &Arc<Stop>) -> Result<Option<JoinHandle<()>>, OpenError> {
-    spawn("sequencer", guarded(stop, "sequencer", move || sequencer.run())).map(Some)
-}
-
-/// What a rebuild made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rebuilt {
-    /// Entries in the log.
-    pub size: u64,
-    /// Entries replayed: all there are, without a snapshot.
-    pub replayed: u64,
-    /// Size of the snapshot that replay began at; `None` when it began with the first entry.
-    pub from_snapshot: Option<u64>,
-    /// What the state holds.
-    pub counts: Counts,
-    /// Digest of the state, the same for every way it can come about.
-    pub state_digest: Hash,
-}
-
-/// Where a rebuild begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RebuildFrom {
-    /// At the newest snapshot whose digest the journal confirms. Tiles that fit the journal stay.
-    Snapshot,
-    /// At the first entry; the tiles are made again too.
-    Zero,
-}
-
-/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far. What a start would
-/// refuse is refused, and then nothing is deleted.
-///
-/// The published checkpoint stays: it is what a rolled-back journal is noticed by.
-///
-/// # Errors
-/// [`OpenError`], also [`OpenError::Locked`] while a gateway runs.
-pub fn rebuild(
-    options: Options,
-    keys: LedgerKeys,
-    from: RebuildFrom,
-    progress: &dyn Fn(u64),
-) -> Result<Rebuilt, OpenError> {
-    let start = match from {
-        RebuildFrom::Snapshot => Start::Snapshot,
-        RebuildFrom::Zero => Start::Zero,
-    };
-    let (ledger, opened) = Ledger::open_from(options, keys, start, progress, in_thread)?;
-    let rebuilt = Rebuilt {
-        size: opened.size,
-        replayed: opened.replayed,
-        from_snapshot: opened.from_snapshot,
-        counts: ledger.state().counts(),
-        state_digest: ledger.state().digest(),
-    };
-    ledger.close();
-    Ok(rebuilt)
 }
