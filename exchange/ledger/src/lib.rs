@@ -109,6 +109,6 @@ pub use start::verify::{
 };
 pub use state::fact::{DocumentKind, Fact};
 pub use state::license::License;
-pub use state::rows::{Bound, Delayed, Document, Grant, Head, Row};
+pub use state::rows::{Bound, Delayed, Document, Grant, Head};
 pub use state::table::Owner;
 pub use state::{Counts, Holder, State};

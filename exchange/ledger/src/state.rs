@@ -27,7 +27,7 @@ use crate::{
         bindings::Bindings,
         fact::{DocumentKind, Fact},
         license::{Issuers, License, LicenseCell, Parties, TAKEN_OVER, WRITTEN_BY_04, stands},
-        rows::{Bound, Counter, Delayed, Document, Grant, Head, Row},
+        rows::{Bound, Counter, Delayed, Document, Grant, Head},
         slot::{Digest, Kind, Slot, take},
         table::{AnyTable, Map, Owner, Table, gathered, map, organisation},
     },
@@ -163,12 +163,6 @@ fn behind<T>(after: Option<T>) -> RangeBound<T> {
 /// The same among the documents of a kind.
 fn behind_in(kind: u8, after: Option<&Key>) -> RangeBound<(u8, Key)> {
     after.map_or(RangeBound::Included((kind, [0; 16])), |after| RangeBound::Excluded((kind, *after)))
-}
-
-/// What can be read of some documents.
-fn decoded<R: Row>(documents: Vec<(Key, Document)>) -> Vec<(Key, u32, R)> {
-    let rows = documents.into_iter();
-    rows.filter_map(|(key, document)| Some((key, document.version, R::decode(&document.value)?))).collect()
 }
 
 /// The slot of the epochs.
@@ -314,25 +308,6 @@ impl State {
     /// Documents that are still there.
     fn found(&self, ids: Vec<(u8, Key)>) -> Vec<(Key, Document)> {
         ids.into_iter().filter_map(|id| Some((id.1, self.documents.get(&id)?))).collect()
-    }
-
-    /// A row and its fact version; 0 when there is none. A row that cannot be read is none, with its version.
-    pub fn row<R: Row>(&self, key: &Key) -> (u32, Option<R>) {
-        match self.document(R::KIND, key) {
-            Some(document) => (document.version, R::decode(&document.value)),
-            None => (0, None),
-        }
-    }
-
-    /// At most `count` rows of a kind, ascending by key, behind `after`, with their fact versions. Rows that cannot be read are
-    /// left out.
-    pub fn rows<R: Row>(&self, after: Option<&Key>, count: usize) -> Vec<(Key, u32, R)> {
-        decoded(self.documents_behind(R::KIND, after, count))
-    }
-
-    /// At most `count` rows that an owner has, as [`State::rows`].
-    pub fn rows_of<R: Row>(&self, owner: &Owner, after: Option<&Key>, count: usize) -> Vec<(Key, u32, R)> {
-        decoded(self.documents_of(R::KIND, owner, after, count))
     }
 
     /// A living holder by the keyed hash of type code and number.

@@ -1,7 +1,7 @@
 //! Pages of lists. What a caller may see of them was decided before. A page is bounded and made in a lane of its caller's. It
 //! ends with a cursor that the next one goes on from, and says when it was read.
 
-use ledger::{Document, Key, Ledger};
+use ledger::{Document, DocumentKind, Key, Ledger};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -48,23 +48,24 @@ pub(crate) fn looked_at(
     Ok((rows, None))
 }
 
-/// Rows of these documents that `row` shows, by ascending key; with the cursor of the next page.
+/// At most a page of the documents of a kind, ascending by key, and one more where there is a next page.
+pub(crate) fn behind(ledger: &Ledger, kind: DocumentKind, paging: Paging) -> Vec<(Key, Document)> {
+    ledger.state().documents_behind(kind, paging.after.as_ref(), paging.limit.saturating_add(1))
+}
+
+/// The rows that `row` shows of a page from [`behind`], and the cursor of the next page.
 pub(crate) fn documents<T: DeserializeOwned>(
-    mut all: Vec<(Key, Document)>,
+    found: &[(Key, Document)],
     paging: Paging,
     row: impl Fn(&Key, T) -> Option<Value>,
 ) -> (Vec<Value>, Option<String>) {
-    all.sort_unstable_by_key(|(key, _)| *key);
-    let (mut rows, mut last) = (Vec::new(), None);
-    for (key, document) in all.into_iter().filter(|(key, _)| paging.after.is_none_or(|after| *key > after)) {
-        if rows.len() == paging.limit {
-            return (rows, last.map(hex::encode::<Key>));
-        }
-        // The gateway wrote these bytes itself; what cannot be read is not shown.
-        rows.extend(serde_json::from_slice(&document.value).ok().and_then(|value| row(&key, value)));
-        last = Some(key);
-    }
-    (rows, None)
+    let page = found.get(..paging.limit).unwrap_or(found);
+    // The gateway wrote these bytes itself; what cannot be read is not shown.
+    let shown = page.iter().filter_map(|(key, document)| {
+        serde_json::from_slice(&document.value).ok().and_then(|value| row(key, value))
+    });
+    let next = page.last().filter(|_| page.len() < found.len()).map(|(key, _)| hex::encode(key));
+    (shown.collect(), next)
 }
 
 #[cfg(test)]

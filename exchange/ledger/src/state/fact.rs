@@ -5,8 +5,8 @@
 use crate::names::{Key, Label};
 
 schemas::numbered! {
-    /// Kinds of documents: state that is neither license nor grant nor holder. Each has a table of its own, one line here, and
-    /// an `impl` of [`Row`](crate::Row).
+    /// Kinds of documents: state that is neither license nor grant nor holder. The ledger keeps their bytes by key, and finds
+    /// them by owner and in order; a new kind costs it this line.
     DocumentKind: u8 {
         /// A participant of the register.
         Participant = 1 "participant",

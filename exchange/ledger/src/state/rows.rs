@@ -5,7 +5,6 @@
 
 pub use crate::journal::record::GrantState as Grant;
 use crate::{
-    journal::record::DocumentState,
     keys::crypt::Crypt,
     names::{Hash, Key, Label, Position},
     state::{
@@ -19,24 +18,6 @@ use std::sync::Arc;
 /// China Standard Time is UTC+8 all year.
 const CST_OFFSET_MS: u64 = 8 * 3600 * 1000;
 const MS_PER_DAY: u64 = 86_400_000;
-
-/// A kind of state: all that a new one costs, beside its line in [`DocumentKind`]. The journal and the ledger keep its value as
-/// bytes, and know whose it is and when it ends.
-pub trait Row: Sized {
-    /// The kind.
-    const KIND: DocumentKind;
-
-    /// The value's bytes, as they are journaled.
-    fn encode(&self) -> Vec<u8>;
-
-    /// A value of journaled bytes; `None` when they are malformed.
-    fn decode(bytes: &[u8]) -> Option<Self>;
-
-    /// The document that a record writes, with its next fact version.
-    fn document(&self, key: Key, version: u32) -> DocumentState {
-        DocumentState { kind: Self::KIND.number(), key, version, value: self.encode() }
-    }
-}
 
 impl Stored for Grant {
     const OWNED: bool = true;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Proposal;
 use crate::capability::Capability;
-use crate::capability::pages::{documents, listed};
+use crate::capability::pages::{behind, documents, listed};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
@@ -45,9 +45,9 @@ impl Capability<'_> for List {
     ) -> Result<Vec<u8>, Refusal> {
         let (paging, now_ms) = (*asked, change.entry().now_ms);
         let (page, ()) = listed(change, move |ledger| {
-            let all = ledger.state().documents(DocumentKind::Proposal);
+            let found = behind(ledger, DocumentKind::Proposal, paging);
             let (rows, next) =
-                documents(all, paging, |key, value: Proposal| Some(proposal(key, value, now_ms)));
+                documents(&found, paging, |key, value: Proposal| Some(proposal(key, value, now_ms)));
             Ok((json!({"proposals": rows, "next": next}), ()))
         })
         .await?;

@@ -6,7 +6,7 @@ use schemas::routes::Route;
 use serde_json::{Value, json};
 
 use crate::capability::Capability;
-use crate::capability::pages::{documents, listed};
+use crate::capability::pages::{behind, documents, listed};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
@@ -51,14 +51,15 @@ impl Capability<'_> for List {
         let (only, paging) = (permit.into_granted(), *asked);
         let (page, ()) = listed(change, move |ledger| {
             let kind = DocumentKind::Participant;
-            let all = match only.map(|organisation| keyed::participant_key(ledger.keyed(), &organisation)) {
+            let found = match only.map(|organisation| keyed::participant_key(ledger.keyed(), &organisation)) {
                 Some(key) => {
                     let one = ledger.state().document(kind, &key);
-                    one.map(|document| (key, document)).into_iter().collect()
+                    let asked = one.filter(|_| paging.after.is_none_or(|after| key > after));
+                    asked.map(|document| (key, document)).into_iter().collect()
                 }
-                None => ledger.state().documents(kind),
+                None => behind(ledger, kind, paging),
             };
-            let (rows, next) = documents(all, paging, |_, mut value: Value| {
+            let (rows, next) = documents(&found, paging, |_, mut value: Value| {
                 value.as_object_mut()?.retain(|_, value| !value.is_null());
                 Some(value)
             });
