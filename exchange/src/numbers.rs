@@ -25,7 +25,7 @@ const HEAD: &str = "# Stable numbers: what they number, the number, what it stan
 /// Behind a number that the code has no more.
 const RETIRED: &str = " (retired)";
 
-/// What each number of each list stands for.
+/// Each number of each list, with the name of its meaning.
 type Numbers = BTreeMap<(String, u16), String>;
 
 /// The numbers of the code.
@@ -74,7 +74,7 @@ fn kebab(name: &impl std::fmt::Debug) -> String {
     text
 }
 
-/// What the file says next to what the code has: the file as it is to be, or what may never be.
+/// The file as it is to be: the kept one with the numbers of the code. An error names the number that changed.
 fn merged(kept: &str, present: &Numbers) -> Result<String, String> {
     let mut all = present.clone();
     for line in kept.lines().filter(|line| !line.starts_with('#')) {

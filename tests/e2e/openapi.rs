@@ -1,4 +1,4 @@
-//! What the public listener serves beside the log.
+//! The public listener serves the contract, the types and the trust bundle, and takes nothing but reads.
 
 use tests::{Setup, shared};
 

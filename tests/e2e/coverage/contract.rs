@@ -45,7 +45,7 @@ pub(super) struct Contract(Value);
 pub(super) struct Operation<'a> {
     pub(super) route: Route,
     pub(super) id: &'a str,
-    /// Who has one of these roles may be permitted.
+    /// The roles that may be permitted.
     pub(super) roles: Vec<String>,
     node: &'a Value,
 }
@@ -54,11 +54,11 @@ pub(super) struct Operation<'a> {
 pub(super) struct Example<'a> {
     /// `OPERATION.NAME`.
     pub(super) step: String,
-    /// Whoever may run it: `ROLE` or `ROLE N`.
+    /// The callers that run it: `ROLE` or `ROLE N`.
     pub(super) by: Vec<String>,
     /// Examples that are run before.
     after: Vec<String>,
-    /// What is put into the request, by pointer.
+    /// Sources of values for places of the request, by pointer.
     put: BTreeMap<&'a str, &'a str>,
     pub(super) value: &'a Value,
     route: Route,
@@ -91,7 +91,7 @@ impl Contract {
         })
     }
 
-    /// What the document says of a status of a GET.
+    /// The response that the document describes for a status of a GET.
     pub(super) fn get(&self, path: &str, status: u16) -> &Value {
         &self.0["paths"][path]["get"]["responses"][status.to_string()]
     }
@@ -153,7 +153,7 @@ impl<'a> Operation<'a> {
             .collect()
     }
 
-    /// What the document says of a status.
+    /// The response that the document describes for a status.
     pub(super) fn described(&self, status: u16) -> &'a Value {
         &self.node["responses"][status.to_string()]
     }

@@ -131,9 +131,9 @@ fn run(task: &Task) -> anyhow::Result<()> {
     match task {
         Task::Generate => source::generate(&workspace, &Python::ready(&workspace)?),
         Task::Bless => {
-            let golden = ["--package", "schemas", "--test", "golden"];
+            let blessed = ["--package", "schemas", "--test", "blessed"];
             let numbers = ["--package", "exchange", "--lib", "numbers_are_those_of_the_file"];
-            for words in [golden, numbers] {
+            for words in [blessed, numbers] {
                 let mut command = workspace.cargo(&["test", "--quiet", "--locked"]);
                 tools::run(command.args(words).env("BLESS", "1"))?;
             }

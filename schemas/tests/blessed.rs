@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A JSON value with its members in the order of the text.
-#[derive(Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize)]
 #[serde(untagged)]
 enum Node {
     Object(Members),
@@ -13,7 +13,7 @@ enum Node {
     Leaf(serde_json::Value),
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Members(Vec<(String, Node)>);
 
 impl<'de> Deserialize<'de> for Members {
@@ -46,8 +46,21 @@ impl Serialize for Members {
 
 impl Members {
     fn add(&mut self, name: String, value: Node) {
-        assert!(self.0.iter().all(|(have, _)| *have != name), "{name} stands twice");
+        assert!(self.get(&name).is_none(), "{name} stands twice");
         self.0.push((name, value));
+    }
+
+    fn get(&self, name: &str) -> Option<&Node> {
+        self.0.iter().find(|(have, _)| have == name).map(|(_, value)| value)
+    }
+
+    /// The object of a name, taken out.
+    fn remove(&mut self, name: &str) -> Self {
+        let at = self.0.iter().position(|(have, _)| have == name);
+        match at.map(|at| self.0.remove(at).1) {
+            Some(Node::Object(object)) => object,
+            _ => unreachable!("there is an object {name}"),
+        }
     }
 
     /// The object of a name, made where there is none.
@@ -63,6 +76,17 @@ impl Members {
     }
 }
 
+/// Adds the members of `more` that are missing, at every depth.
+fn complete(members: &mut Members, more: &Members) {
+    for (name, value) in &more.0 {
+        match (members.0.iter_mut().find(|(have, _)| have == name), value) {
+            (Some((_, Node::Object(have))), Node::Object(more)) => complete(have, more),
+            (Some(_), _) => {}
+            (None, value) => members.add(name.clone(), value.clone()),
+        }
+    }
+}
+
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
@@ -74,7 +98,8 @@ fn read(path: &Path) -> Members {
     read.expect("just asserted")
 }
 
-/// `openapi.json` from its fragments: `base.json`, then every other file of the folder in the order of their names.
+/// `openapi.json` from its fragments: `base.json`, then every other file of the folder in the order of their names. Each
+/// path gets what its listener has in common: `x-listeners` of `base.json`.
 fn openapi() -> String {
     let folder = folder("openapi");
     let mut fragments: Vec<PathBuf> = std::fs::read_dir(&folder)
@@ -84,6 +109,7 @@ fn openapi() -> String {
         .collect();
     fragments.sort();
     let mut document = read(&folder.join("base.json"));
+    let common = document.remove("x-listeners");
     for path in fragments {
         for (name, part) in read(&path).0 {
             match (name.as_str(), part) {
@@ -94,7 +120,18 @@ fn openapi() -> String {
                 }
                 ("paths", Node::Object(paths)) => {
                     let have = document.object("paths");
-                    paths.0.into_iter().for_each(|(path, item)| have.add(path, item));
+                    for (path, item) in paths.0 {
+                        let Node::Object(mut item) = item else { unreachable!("{path} is an object") };
+                        let Some(Node::Leaf(listener)) = item.get("x-listener") else {
+                            unreachable!("{path} names its listener")
+                        };
+                        let Some(Node::Object(common)) = common.get(listener.as_str().unwrap_or_default())
+                        else {
+                            unreachable!("{path} has a listener of base.json")
+                        };
+                        complete(&mut item, common);
+                        have.add(path, Node::Object(item));
+                    }
                 }
                 ("components", Node::Object(components)) => {
                     for (kind, part) in components.0 {
