@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::Code;
-use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::{Call, Finished, Issued, Setup, Target, command, draft, grant, key, natural};
 
@@ -61,8 +60,7 @@ async fn a_use_whose_answer_was_lost_counts_once() {
     let issued = draft(&natural()).issue(&mut server.party("issuer")).await;
     let mut body = grant(issued.draft.holder(), &server.party("bank"), Target::License(&issued));
     body["maxUses"] = json!(2);
-    let reply = server.party("portal").send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-    let right = reply.json["grant"].as_str().unwrap().to_owned();
+    let right = server.party("portal").grant(&body).await;
     let size = server.size().await;
     assert_eq!(server.stop(), Some(0));
     let call = issued.retrieve(&["holderName"], Some(&right)).key(&key()).without("receipt");

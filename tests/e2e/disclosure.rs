@@ -54,8 +54,7 @@ fn search(of: &HolderRef) -> Call {
 
 /// A grant of everything.
 async fn granted(portal: &mut Party, of: &HolderRef, grantee: &Party, target: Target<'_>) -> String {
-    let reply = portal.send(&Call::new(Route::GrantCreate, &grant(of, grantee, target))).await.expect(201);
-    reply.json["grant"].as_str().unwrap().to_owned()
+    portal.grant(&grant(of, grantee, target)).await
 }
 
 /// The same license under another serial.
@@ -497,8 +496,7 @@ async fn what_is_not_in_force_says_so_in_the_bytes_that_leave() {
         let plain = granted(&mut portal, of, &bank, Target::License(license)).await;
         let mut body = grant(of, &bank, Target::License(license));
         body["modes"] = json!(["envelope", "ended"]);
-        let made = portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-        let with_ended = ("grant", made.json["grant"].clone());
+        let with_ended = ("grant", json!(portal.grant(&body).await));
         let plain = ("grant", json!(plain));
         let vouched = ("holder", holder(of));
 

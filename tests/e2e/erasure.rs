@@ -268,7 +268,7 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     let revoke = json!({"identifier": identifier, "operation": "05", "to": "07", "reason": "测试"});
     issuer.send(&face).await.expect(200);
     let given = grant(&whom, &bank, tests::Target::Type(&natural()));
-    let given = portal.send(&Call::new(Route::GrantCreate, &given)).await.expect(201).json["grant"].clone();
+    let given = json!(portal.grant(&given).await);
     // A snapshot that still has the holder. Each start begins a segment.
     drop((issuer, portal, bank, operators));
     for _ in 0..SNAPSHOT_SEGMENTS {

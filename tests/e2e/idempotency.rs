@@ -11,8 +11,7 @@ const AT_ONCE: usize = 16;
 async fn granted(portal: &mut Party, of: &Issued, grantee: &Party, max_uses: u32) -> String {
     let mut body = grant(of.draft.holder(), grantee, Target::License(of));
     body["maxUses"] = json!(max_uses);
-    let reply = portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-    reply.json["grant"].as_str().unwrap().to_owned()
+    portal.grant(&body).await
 }
 
 /// Without an inline proof, so that whole answers can be compared byte by byte.

@@ -418,13 +418,13 @@ async fn of_several_licenses_with_one_number_the_one_in_force_answers() {
     again.serial = draft(&natural()).serial;
     let newer = again.issue(&mut issuer).await;
     let by_type = grant(older.draft.holder(), &bank, Target::Type(&natural()));
-    let reply = portal.send(&Call::new(Route::GrantCreate, &by_type)).await.expect(201);
+    let right = portal.grant(&by_type).await;
     let ask = json!({
         "license": {
             "typeCode": natural().code.as_str(), "certificateNumber": older.draft.license.certificate_number,
             "holder": holder(older.draft.holder()),
         },
-        "grant": reply.json["grant"], "use": use_context(),
+        "grant": right, "use": use_context(),
     });
     let verify = Call::new(Route::Verify, &ask);
     let mut retrieve = ask.clone();

@@ -47,8 +47,7 @@ async fn granted(portal: &mut Party, of: &Issued, grantee: &Party, max_uses: Opt
     if let Some(max_uses) = max_uses {
         body["maxUses"] = json!(max_uses);
     }
-    let reply = portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-    reply.json["grant"].as_str().unwrap().to_owned()
+    portal.grant(&body).await
 }
 
 /// Sends each request on a connection of its own, all at once.

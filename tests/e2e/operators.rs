@@ -163,8 +163,7 @@ async fn two_operators_make_a_third_who_knows_what_is_approved() {
 /// A grant of a license for the bank, made by a portal.
 async fn granted(server: &Server, portal: &mut Party, license: &Issued) -> String {
     let body = grant(license.draft.holder(), &server.party("bank"), Target::License(license));
-    let made = portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-    made.json["grant"].as_str().unwrap().to_owned()
+    portal.grant(&body).await
 }
 
 #[tokio::test]
@@ -485,8 +484,7 @@ async fn lists_come_in_pages_of_what_a_role_may_see() {
     let of_b = granted(&server, &mut portal, &b).await;
     let mut of_type = grant(a.draft.holder(), &server.party("approval"), Target::Type(&natural()));
     of_type["maxUses"] = json!(2);
-    let approval =
-        portal.send(&Call::new(Route::GrantCreate, &of_type)).await.expect(201).json["grant"].clone();
+    let approval = json!(portal.grant(&of_type).await);
     portal.send(&tests::revoke(a.draft.holder(), &made[0])).await.expect(200);
     let ids = |rows: &[Value]| -> std::collections::BTreeSet<String> {
         rows.iter().map(|row| row["grant"].as_str().unwrap().to_owned()).collect()

@@ -56,8 +56,8 @@ impl Rig {
 async fn with_grant(rig: &Rig) -> (Issued, String) {
     let issued = draft(&natural()).issue(&mut rig.party("issuer")).await;
     let body = grant(issued.draft.holder(), &rig.party("bank"), Target::License(&issued));
-    let reply = rig.party("portal").send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-    (issued, reply.json["grant"].as_str().unwrap().to_owned())
+    let right = rig.party("portal").grant(&body).await;
+    (issued, right)
 }
 
 /// The index of the entry that a change made.

@@ -29,8 +29,7 @@ async fn granted(
 ) -> String {
     let mut body = grant(of.draft.holder(), &server.party(grantee), Target::License(of));
     change(&mut body);
-    let reply = portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201);
-    reply.json["grant"].as_str().unwrap().to_owned()
+    portal.grant(&body).await
 }
 
 fn with(call: &Call, change: impl FnOnce(&mut Value)) -> Call {
@@ -96,10 +95,7 @@ async fn every_cause_of_no_right_is_the_same_answer() {
     let no_such_grant = "ab".repeat(16);
     let of_type = {
         let body = grant(a.draft.holder(), &bank, Target::Type(&natural()));
-        portal.send(&Call::new(Route::GrantCreate, &body)).await.expect(201).json["grant"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        portal.grant(&body).await
     };
 
     // The grant works before anything is refused by it.

@@ -1,4 +1,5 @@
-//! Callers over mTLS, what they send and what they get.
+//! Callers over mTLS, what they send and what they get. What a test is about is sent as it says, by a hand that can send
+//! anything; what it only needs goes through the typed client.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use client::{Builder, Client, Tls};
+use client::{Builder, Client, GrantCreate, Retry, Tls, Trust};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
@@ -27,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 use verifier::leaf::Open;
 use verifier::receipt::Receipt;
 
+use crate::HANG;
 use crate::world::key;
 
 /// The sending half of a connection.
@@ -224,17 +226,21 @@ pub struct Party {
     /// Organisation of the certificate.
     pub organisation: Uscc,
     tls: Tls,
+    typed: Client,
     config: Arc<ClientConfig>,
     address: SocketAddr,
     connection: Option<Sender>,
 }
 
 impl Party {
-    pub(crate) fn new(name: &str, organisation: Uscc, tls: Tls, address: SocketAddr) -> Self {
+    pub(crate) fn new(name: &str, organisation: Uscc, tls: Tls, trust: Trust, address: SocketAddr) -> Self {
         let mut config = tls.config();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let config = Arc::new(config);
-        Self { name: name.to_owned(), organisation, tls, config, address, connection: None }
+        // One request, one entry.
+        let once = Retry { patience: HANG, ..Retry::NEVER };
+        let typed = Client::builder(address.into(), &tls).trust(trust).retry(once).deadline(HANG).build();
+        Self { name: name.to_owned(), organisation, tls, typed, config, address, connection: None }
     }
 
     /// The same caller on a connection of its own.
@@ -244,6 +250,7 @@ impl Party {
             name: self.name.clone(),
             organisation: self.organisation,
             tls: self.tls.clone(),
+            typed: self.typed.clone(),
             config: Arc::clone(&self.config),
             address: self.address,
             connection: None,
@@ -253,6 +260,17 @@ impl Party {
     /// The client that integrators build in, with this caller's certificate.
     pub fn client(&self) -> Builder {
         Client::builder(self.address.into(), &self.tls)
+    }
+
+    /// The same as what a test does beside what it is about: each request is sent once, and its answer is proven.
+    pub fn typed(&self) -> &Client {
+        &self.typed
+    }
+
+    /// Makes a grant of these terms and gives its id.
+    pub async fn grant(&mut self, terms: &Value) -> String {
+        let terms: GrantCreate = serde_json::from_value(terms.clone()).unwrap();
+        self.typed.grant(&terms).await.unwrap_or_else(|error| panic!("{error}")).value.grant
     }
 
     /// An HTTP/2 connection of the same caller, for requests side by side.
@@ -285,7 +303,7 @@ impl Party {
                 assert!(read > 0, "no answer: {text}");
             }
         };
-        tokio::time::timeout(crate::HANG, answer).await.unwrap()
+        tokio::time::timeout(HANG, answer).await.unwrap()
     }
 
     /// Sends a request.
@@ -295,7 +313,7 @@ impl Party {
 
     /// Sends a request to a server that may be gone.
     pub async fn try_send(&mut self, call: &Call) -> anyhow::Result<Reply> {
-        let answer = tokio::time::timeout(crate::HANG, self.exchange(call)).await?;
+        let answer = tokio::time::timeout(HANG, self.exchange(call)).await?;
         if answer.is_err() {
             self.connection = None;
         }

@@ -620,13 +620,13 @@ impl Server {
     /// A caller by the name of its certificate.
     pub fn party(&self, name: &str) -> Party {
         let tls = exchange::calling::participant(&self.folder, name).unwrap();
-        Party::new(name, self.organisation(name), tls, self.data)
+        Party::new(name, self.organisation(name), tls, self.trust.clone(), self.data)
     }
 
     /// A caller without a certificate.
     pub fn nobody(&self) -> Party {
         let tls = Tls::from_files(self.folder.join("pki/ca.pem"), None).unwrap();
-        Party::new("nobody", self.organisation("bank"), tls, self.data)
+        Party::new("nobody", self.organisation("bank"), tls, self.trust.clone(), self.data)
     }
 
     /// Gets a path of the public listener.

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use client::Issue;
 use exchange::participant::DelayClass;
 use schemas::date::Date;
 use schemas::holder::HolderRef;
@@ -125,7 +126,11 @@ impl Draft {
 
     /// Issues it.
     pub async fn issue(&self, issuer: &mut Party) -> Issued {
-        Issued::new(self.clone(), &issuer.send(&self.call()).await.expect(201).json)
+        let license = serde_json::from_value(self.value()).unwrap();
+        let issued = issuer.typed().issue(&Issue { license }).await;
+        let issued = issued.unwrap_or_else(|error| panic!("{error}")).value;
+        let (identifier, envelope) = (issued.identifier.to_string(), issued.envelope.0);
+        Issued { identifier, envelope, draft: self.clone() }
     }
 }
 
