@@ -8,6 +8,7 @@ use verifier::leaf::{
     HolderLink, Labels, LeafKind, Open, commitment, inner_commitment, insider_digest, leaf_bytes,
 };
 use verifier::merkle::{Frontier, leaf_hash};
+use verifier::sha256;
 
 /// Bytes of a use's state record and of the counters of its completion.
 const RECORD_BYTES: usize = 64;
@@ -21,21 +22,19 @@ fn open() -> Vec<u8> {
     Open {
         route: 5,
         decision: 1,
-        code: 0,
-        index: 0,
-        time_ms: 0,
         organisation: *b"91350100M000100Y43",
         request_digest: [1; 32],
         answer_digest: [2; 32],
         policy: [3; 32],
         subject_digest: [4; 32],
         labels: Labels::List(vec![[5; 16]]),
+        ..Open::default()
     }
     .encode()
 }
 
 fn leaf(open: &[u8]) -> verifier::Hash {
-    let insider = insider_digest(&[7; 32], &[8; RECORD_BYTES], &[9; COUNTERS_BYTES]);
+    let insider = insider_digest(&[7; 32], &sha256(&[&[8; RECORD_BYTES]]), &[9; COUNTERS_BYTES]);
     let c = inner_commitment(&insider, [HolderLink::digest_of(&[10; HolderLink::BYTES])]);
     leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment(&[6; 32], open, &c)))
 }

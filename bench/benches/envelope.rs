@@ -83,6 +83,7 @@ fn fixture() -> Fixture {
         }],
         logs: Vec::new(),
         witnesses: Vec::new(),
+        mirrors: Vec::new(),
         peers: Vec::new(),
         authority: None,
     })

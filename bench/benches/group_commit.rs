@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bench::entry::{SUBJECT_BYTES, command};
 use bench::{baseline::BareFile, journal};
 use criterion::{Criterion, Throughput};
-use ledger::record::{NewHolder, Record};
+use ledger::record::Record;
 use ledger::{Command, EpochsInMemory, Hooks, Key, Label, Ledger, LedgerKeys, Options, Outcome};
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tokio::runtime::Runtime;
@@ -106,15 +106,7 @@ impl Bench {
         let holders: Vec<_> = (0..HOLDERS).map(|number| ledger.new_holder(Key::from([number; 16]))).collect();
         let record = Record {
             concerned: holders.iter().map(|holder| holder.label).collect(),
-            new_holders: holders
-                .iter()
-                .map(|holder| NewHolder {
-                    key: holder.key,
-                    label: holder.label,
-                    epoch: holder.epoch,
-                    wrapped: holder.wrapped.as_slice().try_into().expect("a wrapped key has 60 bytes"),
-                })
-                .collect(),
+            new_holders: holders.iter().map(|holder| holder.entered()).collect(),
             ..Record::default()
         };
         runtime.block_on(commit(ledger.clone(), command(&record, Vec::new(), Vec::new())));
@@ -182,7 +174,7 @@ fn hash_all(frame: &[u8], size: usize) {
     let open = [1; OPEN_FIXED_BYTES + 16];
     for _ in 0..size {
         for _ in 0..2 {
-            let insider = insider_digest(&[2; 32], black_box(&[3; RECORD_BYTES]), &[1, 0, 0, 1]);
+            let insider = insider_digest(&[2; 32], &sha256(&[black_box(&[3; RECORD_BYTES])]), &[1, 0, 0, 1]);
             let c = inner_commitment(&insider, [HolderLink::digest_of(&[4; HolderLink::BYTES])]);
             black_box(leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment(&[5; 32], black_box(&open), &c))));
         }

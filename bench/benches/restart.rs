@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use bench::entry::{SUBJECT_BYTES, command};
-use ledger::record::{LicenseState, NewHolder, Record, StateDigest};
+use ledger::record::{LicenseState, Record, StateDigest};
 use ledger::{
     Command, Engine, EpochsInMemory, HolderKey, Key, Ledger, LedgerKeys, Options, Outcome, RebuildFrom,
     rebuild,
@@ -67,12 +67,7 @@ fn nth(ledger: &Ledger, number: u64) -> anyhow::Result<Command> {
     let holder = ledger.new_holder(key);
     let record = Record {
         concerned: vec![holder.label],
-        new_holders: vec![NewHolder {
-            key,
-            label: holder.label,
-            epoch: holder.epoch,
-            wrapped: holder.wrapped.as_slice().try_into().expect("a wrapped key has 60 bytes"),
-        }],
+        new_holders: vec![holder.entered()],
         licenses: vec![LicenseState {
             key,
             version: 1,

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use hdrhistogram::Histogram;
-use ledger::record::{CounterUse, GrantState, LicenseState, NewHolder, Record};
+use ledger::record::{CounterUse, GrantState, LicenseState, Record};
 use ledger::{Command, EpochsInMemory, Fact, Key, Label, Ledger, LedgerKeys, Options, Outcome, Refused};
 use ring::rand::SystemRandom;
 use ring::signature::Ed25519KeyPair;
@@ -195,12 +195,7 @@ impl Workload {
         let body = ledger.seal_subject(0, std::slice::from_ref(&new.holder_key), &[7; SUBJECT_BYTES]);
         let record = Record {
             concerned: vec![new.label],
-            new_holders: vec![NewHolder {
-                key: holder,
-                label: new.label,
-                epoch: new.epoch,
-                wrapped: new.wrapped.as_slice().try_into().context("a wrapped key has 60 bytes")?,
-            }],
+            new_holders: vec![new.entered()],
             licenses: vec![LicenseState {
                 key: license,
                 version: 1,

@@ -130,6 +130,7 @@ pub(crate) mod tests {
                 key: anchor(origin, &folder.load("log").unwrap()).unwrap(),
             }],
             witnesses: Vec::new(),
+            mirrors: Vec::new(),
             peers: Vec::new(),
             authority: Some(anchor(NAME, &folder.load("trust").unwrap()).unwrap()),
         };

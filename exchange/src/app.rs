@@ -85,7 +85,8 @@ pub fn exit_status(error: &anyhow::Error) -> u8 {
             | OpenError::Corrupt { .. }
             | OpenError::Missing { .. }
             | OpenError::Clock { .. }
-            | OpenError::Keys(_),
+            | OpenError::Keys(_)
+            | OpenError::Format { .. },
         ) => EXIT_DATA,
         Some(OpenError::Locked) => EXIT_UNAVAILABLE,
         Some(OpenError::Io { .. }) => EXIT_IO,

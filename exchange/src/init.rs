@@ -11,7 +11,7 @@ use certs::keys::{
 use certs::pki::{DevelopmentPki, LEAF_VALIDITY, Validity};
 use certs::sealed::{EPOCH, Kek, KeyFolder, OF_JOURNAL, TRUST};
 use certs::trust::Authority;
-use ledger::record::{DocumentState, NewHolder, Record};
+use ledger::record::{DocumentState, Record};
 use ledger::{DocumentKind, Key, Ledger};
 use schemas::codes::Code;
 use schemas::date::Date;
@@ -318,6 +318,7 @@ fn trust_bundle_for(
         issuers,
         logs: vec![TrustLog { origin: config.origin.clone(), key: log }],
         witnesses: Vec::new(),
+        mirrors: Vec::new(),
         peers: Vec::new(),
         authority: None,
     };
@@ -386,7 +387,7 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
         Err(Exit::usage("the registration: a delay class is longer than the log allows"))
     } else if (version != 0) == change {
         let (kind, value) = (DocumentKind::Participant.number(), participant.document());
-        let document = DocumentState { kind, key, version: version + 1, value };
+        let document = DocumentState { kind, key, version: version + 1, value, ..DocumentState::default() };
         let record = Record { documents: vec![document], ..Record::default() };
         let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(&ledger, prepared)
@@ -430,14 +431,18 @@ pub(crate) async fn found(
     let missing = keyed::nobody_keys(ledger.keyed()).filter(|key| ledger.state().holder(key).is_none());
     let mut new_holders = Vec::new();
     for key in missing {
-        let new = ledger.new_holder(key);
-        let wrapped = new.wrapped.as_slice().try_into().context("a wrapped key has one length")?;
-        new_holders.push(NewHolder { key, label: new.label, epoch: new.epoch, wrapped });
+        new_holders.push(ledger.new_holder(key).entered());
     }
     if written > 0 || !new_holders.is_empty() {
         let documents = documents.into_iter();
         let documents = documents
-            .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
+            .map(|(kind, key, value)| DocumentState {
+                kind: kind.number(),
+                key,
+                version: 1,
+                value,
+                ..DocumentState::default()
+            })
             .collect();
         let record = Record { documents, new_holders, ..Record::default() };
         let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);

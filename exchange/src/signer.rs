@@ -297,6 +297,7 @@ mod tests {
             }],
             logs: Vec::new(),
             witnesses: Vec::new(),
+            mirrors: Vec::new(),
             peers: Vec::new(),
             authority: None,
         })

@@ -1,6 +1,6 @@
 //! The auditor's questions: who may ask, what is answered and proven, and that the holders see every view.
 
-use ledger::record::{NewHolder, Record};
+use ledger::record::Record;
 use ledger::{Command, Label, Outcome};
 use schemas::codes::Code;
 use schemas::routes::Route;
@@ -300,9 +300,8 @@ async fn a_page_shows_the_records_of_at_most_1024_holders() {
         for _ in 0..new {
             let key = *ledger.random().first_chunk().unwrap();
             let holder = ledger.new_holder(key);
-            let wrapped = holder.wrapped.as_slice().try_into().unwrap();
             record.concerned.push(holder.label);
-            record.new_holders.push(NewHolder { key, label: holder.label, epoch: holder.epoch, wrapped });
+            record.new_holders.push(holder.entered());
         }
         labels.extend(&record.concerned[again..]);
         let prepared = exchange::gateway::seal::system_entry(&[0; 32], &record);

@@ -77,22 +77,25 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// What is wrapped under an epoch's key, unwrapped by the format alone.
-fn unwrap(origin: &str, epoch_key: &[u8], label: &[u8], wrapped: &[u8]) -> Option<Vec<u8>> {
-    let aad = [b"miaoxiang holder key v1\0", origin.as_bytes(), b"\0", label].concat();
+fn unwrap(origin: &str, epoch_key: &[u8], name: &[u8], wrapped: &[u8]) -> Option<Vec<u8>> {
+    let aad = [b"miaoxiang holder key v2\0", origin.as_bytes(), b"\0", name].concat();
     let nonce = Nonce::try_assume_unique_for_key(&wrapped[..12]).unwrap();
     let mut sealed = wrapped[12..].to_vec();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, epoch_key).unwrap());
     key.open_in_place(nonce, Aad::from(aad), &mut sealed).ok().map(|key| key.to_vec())
 }
 
-/// Label and wrapped key of every holder that the journal names.
-fn born(server: &Server) -> Vec<([u8; 16], [u8; 60])> {
+/// Name (label, class, year) and wrapped first key of every holder that the journal names.
+fn born(server: &Server) -> Vec<([u8; 19], [u8; 60])> {
     let keys = exchange::app::ledger_keys(&exchange::app::key_folder(&server.config).unwrap()).unwrap();
     let mut born = Vec::new();
     ledger::entries(exchange::app::ledger_options(&server.config), keys, |entry| {
         // The holders that are nobody come with the register.
         let persons = entry.record.new_holders.iter().filter(|_| entry.record.documents.is_empty());
-        born.extend(persons.map(|holder| (holder.label, holder.wrapped)));
+        born.extend(persons.map(|holder| {
+            let name = [&holder.label[..], &[holder.class], &holder.year.to_be_bytes()].concat();
+            (name.try_into().unwrap(), holder.wrapped)
+        }));
     })
     .unwrap();
     born
@@ -287,7 +290,7 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     let (epoch_key, wrapped) = (epoch_file(&server)[37..69].to_vec(), born(&server));
     let origin = server.config.origin.clone();
     let keys: Vec<_> =
-        wrapped.iter().map(|(label, wrapped)| unwrap(&origin, &epoch_key, label, wrapped).unwrap()).collect();
+        wrapped.iter().map(|(name, wrapped)| unwrap(&origin, &epoch_key, name, wrapped).unwrap()).collect();
     assert_eq!(keys.len(), 2);
 
     let answer = by_two(&mut operators, &propose("erase-holder", Some(&whom))).await;
@@ -354,13 +357,13 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
             assert!(!contains(bytes, secret), "{}", path.display());
         }
     }
-    let rows: Vec<_> = now[73..].chunks(76).collect();
+    let rows: Vec<_> = now[73..].chunks(79).collect();
     assert_eq!((now[33..37].to_vec(), rows.len()), (vec![0, 0, 0, 2], 1 + usize::from(keyed::NOBODIES)));
-    let of = |label: &[u8; 16]| rows.iter().find(|row| row.starts_with(label));
+    let of = |name: &[u8; 19]| rows.iter().find(|row| row.starts_with(name));
     assert_eq!(of(&wrapped[1].0), None, "the erased have no row");
-    let (label, row) = of(&wrapped[0].0).unwrap().split_at(16);
+    let (name, row) = of(&wrapped[0].0).unwrap().split_at(19);
     assert_eq!(
-        unwrap(&origin, &now[37..69], label, row).as_ref(),
+        unwrap(&origin, &now[37..69], name, row).as_ref(),
         Some(&keys[0]),
         "who lives has the same key"
     );
@@ -381,7 +384,7 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     assert_eq!(listed[0]["identifier"], back.json["identifier"]);
     server.refused(&mut issuer, &face, Code::Erased).await;
     assert_eq!(server.stop(), Some(0));
-    let labels: Vec<_> = born(&server).into_iter().map(|(label, _)| label).collect();
+    let labels: Vec<_> = born(&server).into_iter().map(|(name, _)| name[..16].to_vec()).collect();
     assert_eq!(labels.len(), 3);
     assert!(!labels[..2].contains(&labels[2]));
 }

@@ -688,3 +688,55 @@ async fn an_authority_without_a_key_in_force_is_refused_until_it_has_one() {
         assert_eq!(report.verdict, verifier::report::Verdict::Valid, "{report:?}");
     }
 }
+
+/// A folder that the build before this format made and closed: `log close` there and `init --continues` here carry it over.
+#[test]
+fn a_closed_folder_of_the_format_before_is_refused_by_name_and_carried_over() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
+    fs::create_dir(&old).unwrap();
+    let packed = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/format-1.tar.gz");
+    let unpacked = std::process::Command::new("tar").args(["-xzf", packed, "-C"]).arg(&old).status();
+    assert!(unpacked.unwrap().success());
+    for words in [&["rebuild"][..], &["log", "close", "--yes"]] {
+        assert_eq!(refused(words, &old, "of format 1, and this build serves format 2"), DATA);
+        assert_eq!(refused(words, &old, "init --continues"), DATA);
+    }
+    let verified = run(&["log", "verify"], &old);
+    assert!(verified.status == Some(1) && verified.stdout.contains("of format 1"), "{verified:?}");
+    let before = files(&old);
+    let made = run(&["init", "--continues", old.to_str().unwrap()], &new);
+    assert_eq!(made.status, Some(0), "{made:?}");
+    assert!(changed(&before, &files(&old)).is_empty(), "carrying it over changes it");
+    let verified = run(&["log", "verify"], &new);
+    assert_eq!(verified.status, Some(0), "{verified:?}");
+
+    let config = exchange::config::Config::load(&new.join("config.toml")).unwrap();
+    let keys = || exchange::app::ledger_keys(&exchange::app::key_folder(&config).unwrap()).unwrap();
+    let options = || exchange::app::ledger_options(&config);
+    let (kind, opening) = ledger::first_leaf(&options(), &keys()).unwrap().unwrap();
+    assert_eq!(kind, verifier::leaf::LeafKind::ShardOpen);
+    let checkpoint = fs::read_to_string(old.join("closed.checkpoint")).unwrap();
+    let ended: Vec<&str> = checkpoint.lines().take(3).collect();
+    let said = format!("miaoxiang shard open v1\n{}\n", ended.join("\n"));
+    assert_eq!(String::from_utf8(opening).unwrap(), said, "it goes on where the old log ended");
+    let mut operators = 0;
+    let participant = ledger::DocumentKind::Participant.number();
+    ledger::entries(options(), keys(), |entry| {
+        operators += entry.record.documents.iter().filter(|document| document.kind == participant).count();
+    })
+    .unwrap();
+    assert_eq!(operators, 2, "the register is carried over");
+
+    // What was forged since is not carried over: the first format's own rules hold for it.
+    let segment = old.join("journal/0000000000.mxj");
+    let mut bytes = fs::read(&segment).unwrap();
+    let frame = 64;
+    let length = u32::from_be_bytes(bytes[frame + 8..frame + 12].try_into().unwrap()) as usize;
+    bytes[frame + 80 + 38 + 40] ^= 1;
+    let crc = crc32c::crc32c(&bytes[frame..frame + length - 4]).to_be_bytes();
+    bytes[frame + length - 4..frame + length].copy_from_slice(&crc);
+    fs::write(&segment, bytes).unwrap();
+    let forged = run(&["init", "--continues", old.to_str().unwrap()], &folder.path().join("third"));
+    assert_eq!(forged.status, Some(DATA), "{forged:?}");
+}

@@ -158,6 +158,7 @@ def traces(corpus, trace):
         put("told", lambda page: one(page)["told"].update(document="{}"))
         put("holders", lambda page: one(page)["holders"].append(None))
         put("place", lambda page: one(page)["place"].update(sequence=0))
+        put("chain", lambda page: one(page)["place"].update(previousChain=1))
         put("hidden", lambda page: one(page).update(place={"hidden": "A" * 43 + "="}))
         put("word", lambda page: one(page)["entry"].update(code="ok!"))
         put("time", lambda page: one(page)["entry"].update(time="2026-01-01T00:00:00.000Z"))

@@ -29,7 +29,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 # Sections 2 and 3: what makes a verdict no more than "cannot tell".
 UNKNOWN = set(
     "no-anchor trust-expired trust-rollback malformed-trust bad-trust-signature unsupported-suite key-compromised "
-    "no-trust-for-issuer request-not-recorded no-proof unknown-log reformatted told-missing not-whole no-index-root "
+    "no-trust-for-issuer request-not-recorded no-proof unknown-log reformatted told-missing other-chain not-whole no-index-root "
     "log-incomplete".split()
 )
 ON_TRUST = set(
@@ -273,7 +273,7 @@ class Trust:
             elif verify_note(note, anchor) is None:
                 raise_for("bad-trust-signature")
             need(text.endswith("\n") and text.count("\n") == 1)
-            self.bundle = shaped(load(text[:-1]), BUNDLE, ["authority"])
+            self.bundle = shaped(load(text[:-1]), BUNDLE, ["authority", "mirrors"])
             if anchor is not None and self.bundle.get("authority") not in (None, anchor):
                 raise_for("bad-trust-signature")
             need(self.bundle["version"] == 1)
@@ -596,11 +596,17 @@ def cut(answer):
 
 def read_open(data):
     need(len(data) >= 176)
-    layout, route, decision, labels, code, gap, index, time = struct.unpack_from(">BBBBHHQQ", data)
-    need(layout == 1 and decision in (1, 2, 3) and gap == 0 and data[42:48] == bytes(6))
-    need((labels <= 4 and len(data) == 176 + 16 * labels) or (labels == 255 and len(data) == 208))
-    listed = None if labels == 255 else [data[at : at + 16] for at in range(176, len(data), 16)]
+    layout, route, decision, labels, code, stage, acting, index, time = struct.unpack_from(">BBBBHBBQQ", data)
+    need(layout == 2 and decision in (1, 2, 3) and stage < 3 and data[42:48] == bytes(6))
+    need(labels in (0, 1, 2, 3, 4, 255) and acting in (0, 1, 2, 3, 4, 255))
+    behind = 176 + (32 if labels == 255 else 16 * labels)
+    end = behind + (32 if acting == 255 else 19 * acting)
+    need(len(data) == end + (8 if stage == 2 else 0))
+    listed = None if labels == 255 else [data[at : at + 16] for at in range(176, behind, 16)]
+    for at in range(behind, end, 19) if acting != 255 else ():
+        need(data[at] == 1 or (data[at] == 2 and data[at + 17 : at + 19] == bytes(2)))
     return {
+        "intent": take(">Q", data, end) if stage == 2 else None,
         "route": route,
         "decision": decision,
         "code": code,
@@ -614,7 +620,10 @@ def read_open(data):
 
 
 def leaf_hash(receipt):
-    return sha256(b"\0", b"\1\1", sha256(receipt["salt"], receipt["open"], receipt["C"]))
+    opened = receipt["open"]
+    stamp = opened[8:24]
+    blank = sha256(opened[:8], bytes(len(stamp)), opened[24:])
+    return sha256(b"\0", b"\2\1", sha256(receipt["salt"], stamp, blank, receipt["C"]))
 
 
 def read_checkpoint(note, vkey):
@@ -682,6 +691,8 @@ def receipt_in_order(receipt, request, answer, trust, report):
         report.add("leaf-mismatch")
     if opened["index"] != receipt["index"]:
         report.add("index-mismatch")
+    if opened["intent"] is not None and opened["intent"] >= opened["index"]:
+        report.add("index-mismatch")
     if request is not None:
         if opened["request"] == bytes(32) or receipt["requestSalt"] is None:
             report.add("request-not-recorded")
@@ -746,8 +757,10 @@ def read_entry(value):
     if isinstance(place, dict) and "hidden" in place:
         place = b64(shaped(place, ["hidden"])["hidden"], 32)
     else:
-        shaped(place, ["sequence", "previousPosition", "previousIndex", "previousLeaf"])
-        numbers = [number(place[name]) for name in ("sequence", "previousPosition", "previousIndex")]
+        names_of_numbers = ["sequence", "previousChain", "previousPosition", "previousIndex"]
+        shaped(place, names_of_numbers + ["previousLeaf"])
+        numbers = [number(place[name]) for name in names_of_numbers]
+        need(numbers[1] < 1 << 32)
         place = (*numbers, b64(place["previousLeaf"], 32))
     told = value.get("told")
     if told is not None:
@@ -931,7 +944,7 @@ def check_entry(entry, label, checkpoint, report):
         own = sha256(b"\2", label, entry["toldDigest"], entry["place"])
     else:
         *numbers, leaf = entry["place"]
-        own = sha256(b"\1", label, entry["toldDigest"], struct.pack(">QQQ", *numbers), leaf)
+        own = sha256(b"\1", label, entry["toldDigest"], struct.pack(">QIQQ", *numbers), leaf)
     held = [own if one is None else one for one in entry["holders"]]
     if entry["holders"].count(None) != 1 or sha256(entry["R"], *held) != entry["C"]:
         report.add("sequence-broken")
@@ -972,8 +985,14 @@ def check_chain(entries, report):
         if sequence_of(entry) is None:
             report.add("sequence-broken")
             continue
-        sequence, _, index, leaf = entry["place"]
-        if before is not None:
+        sequence, chain, _, index, leaf = entry["place"]
+        if chain != 0:
+            report.add("other-chain")
+            follows = sequence > 1
+            if before is not None:
+                older = before["index"] < entry["index"] and sequence_of(before) is not None
+                follows = follows and older and sequence_of(before) + 1 < sequence
+        elif before is not None:
             follows = (before["index"], before["leafHash"]) == (index, leaf) and index < entry["index"]
             follows = follows and sequence_of(before) is not None and sequence_of(before) + 1 == sequence
         elif sequence == 1:
@@ -1016,7 +1035,7 @@ def covered(proof, label, checkpoint):
     lines = proof["statement"].split("\n")
     need(len(lines) == 4 and lines[0] == "miaoxiang index root v1" and lines[3] == "")
     size, root = decimal(lines[1]), b64(lines[2], 32)
-    leaf = sha256(b"\0", b"\1\2", sha256(proof["statement"].encode()))
+    leaf = sha256(b"\0", b"\2\2", sha256(proof["statement"].encode()))
     need(len(proof["path"]) <= 64 and size <= proof["index"])
     need(fold(leaf, proof["index"], checkpoint[0], proof["path"]) == checkpoint[1])
     siblings = proof["siblings"]
@@ -1086,7 +1105,7 @@ def log_in_order(folder, trust, report):
         if bundle is not None:
             for at in range(0, 36 * width, 36):
                 leaf = bundle[at + 2 : at + 36]
-                if bundle[at : at + 3] != b"\0\x22\1" or len(leaf) != 34 or leaf[1] not in (1, 2, 3, 4):
+                if bundle[at : at + 3] != b"\0\x22\2" or len(leaf) != 34 or leaf[1] not in (1, 2, 3, 4):
                     report.end("bad-tile")
                 leaves.append(sha256(b"\0", leaf))
         else:

@@ -18,9 +18,20 @@ pub const OPEN_TIME_OFFSET: usize = 16;
 /// Most labels that stand in an `open` themselves; a longer list stands as its digest.
 pub const MAX_LABELS: usize = 4;
 
-pub(crate) const LEAF_VERSION: u8 = 1;
-const OPEN_LAYOUT: u8 = 1;
-const LABELS_DIGEST: u8 = 255;
+/// Most parties of a chain that stand in an `open` themselves; a longer chain stands as its digest.
+pub const MAX_PARTIES: usize = 4;
+
+pub(crate) const LEAF_VERSION: u8 = 2;
+const OPEN_LAYOUT: u8 = 2;
+/// In place of a count: the digest of a longer list stands there.
+const AS_DIGEST: u8 = 255;
+/// Index and time in an encoded `open`.
+const STAMP_BYTES: usize = 16;
+const STAGE_WHOLE: u8 = 0;
+const STAGE_INTENT: u8 = 1;
+const STAGE_OUTCOME: u8 = 2;
+const PARTY_ORGANISATION: u8 = 1;
+const PARTY_PERSON: u8 = 2;
 /// First byte of a completion: the links are in the holders' own sequences, or in their oversight sequences.
 const LAYOUT_OWN: u8 = 1;
 const LAYOUT_OVERSIGHT: u8 = 2;
@@ -83,6 +94,88 @@ impl Labels {
     }
 }
 
+/// Somebody whom a caller acts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// An organisation, by USCC in ASCII.
+    Organisation([u8; 18]),
+    /// A holder, by label.
+    Person([u8; 16]),
+}
+
+impl Party {
+    /// Bytes of a party: what it is (1), then the USCC, or the label and two zeros.
+    pub const BYTES: usize = 19;
+
+    /// The bytes.
+    pub fn encode(&self) -> [u8; Self::BYTES] {
+        let (kind, who) = match self {
+            Self::Organisation(organisation) => (PARTY_ORGANISATION, organisation.as_slice()),
+            Self::Person(label) => (PARTY_PERSON, label.as_slice()),
+        };
+        let mut bytes = [0; Self::BYTES];
+        for (to, from) in bytes.iter_mut().zip([&[kind], who].concat()) {
+            *to = from;
+        }
+        bytes
+    }
+
+    /// Reads the bytes of a party. `None` for another kind, or a person with more than a label.
+    pub fn decode(bytes: &[u8; Self::BYTES]) -> Option<Self> {
+        let (kind, rest) = bytes.split_first()?;
+        match *kind {
+            PARTY_ORGANISATION => Some(Self::Organisation(rest.try_into().ok()?)),
+            PARTY_PERSON => {
+                let (label, zeros) = rest.split_first_chunk()?;
+                zeros.iter().all(|byte| *byte == 0).then_some(Self::Person(*label))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whom the caller acts for: the nearest first, the one in whose name it all happens last. Empty for a caller who acts in
+/// its own name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActingFor {
+    /// Up to [`MAX_PARTIES`] parties.
+    Chain(Vec<Party>),
+    /// H(all parties) of a longer chain.
+    Digest(Hash),
+}
+
+impl Default for ActingFor {
+    fn default() -> Self {
+        Self::Chain(Vec::new())
+    }
+}
+
+impl ActingFor {
+    /// A chain short enough stands itself, a longer one as its digest.
+    pub fn new(chain: Vec<Party>) -> Self {
+        if chain.len() > MAX_PARTIES { Self::Digest(Self::digest(&chain)) } else { Self::Chain(chain) }
+    }
+
+    fn digest(chain: &[Party]) -> Hash {
+        sha256(&[chain.iter().map(Party::encode).collect::<Vec<_>>().as_flattened()])
+    }
+}
+
+/// Whether an entry decides alone, or is one of the two entries of a relayed call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The entry decides alone.
+    #[default]
+    Whole,
+    /// Durable before the call leaves. It has no answer, and its answer digest is zeros.
+    Intent,
+    /// Durable before the answer leaves.
+    Outcome {
+        /// Index of the intent in the same log, which this entry closes.
+        intent: u64,
+    },
+}
+
 /// The bytes are no `open` of section 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the open part is malformed")]
@@ -113,26 +206,66 @@ pub struct Open {
     pub subject_digest: Hash,
     /// Labels of the holders named in request or answer.
     pub labels: Labels,
+    /// Whom the caller acts for, as far as the caller may know.
+    pub acting_for: ActingFor,
+    /// Whether the entry is one of two.
+    pub stage: Stage,
+}
+
+impl Default for Open {
+    /// An `open` that says nothing. Its decision is none, so that [`Open::parse`] refuses it until one is put in.
+    fn default() -> Self {
+        Self {
+            route: 0,
+            decision: 0,
+            code: 0,
+            index: 0,
+            time_ms: 0,
+            organisation: [0; 18],
+            request_digest: [0; 32],
+            answer_digest: [0; 32],
+            policy: [0; 32],
+            subject_digest: [0; 32],
+            labels: Labels::List(Vec::new()),
+            acting_for: ActingFor::default(),
+            stage: Stage::Whole,
+        }
+    }
 }
 
 impl Open {
-    /// The bytes that are committed to. A list of more than [`MAX_LABELS`] labels is written as its digest.
+    /// The bytes that are committed to. A list of more than [`MAX_LABELS`] labels is written as its digest, and so is a
+    /// chain of more than [`MAX_PARTIES`].
     pub fn encode(&self) -> Vec<u8> {
         let digest;
         let (count, labels): (u8, &[u8]) = match &self.labels {
-            Labels::Digest(digest) => (LABELS_DIGEST, digest),
+            Labels::Digest(digest) => (AS_DIGEST, digest),
             Labels::List(list) => match u8::try_from(list.len()) {
                 Ok(count) if list.len() <= MAX_LABELS => (count, list.as_flattened()),
                 _ => {
                     digest = sha256(&[list.as_flattened()]);
-                    (LABELS_DIGEST, &digest)
+                    (AS_DIGEST, &digest)
                 }
             },
+        };
+        let (acting, chain): (u8, Vec<u8>) = match &self.acting_for {
+            ActingFor::Digest(digest) => (AS_DIGEST, digest.to_vec()),
+            ActingFor::Chain(chain) => match u8::try_from(chain.len()) {
+                Ok(count) if chain.len() <= MAX_PARTIES => {
+                    (count, chain.iter().flat_map(Party::encode).collect())
+                }
+                _ => (AS_DIGEST, ActingFor::digest(chain).to_vec()),
+            },
+        };
+        let (stage, intent) = match self.stage {
+            Stage::Whole => (STAGE_WHOLE, None),
+            Stage::Intent => (STAGE_INTENT, None),
+            Stage::Outcome { intent } => (STAGE_OUTCOME, Some(intent)),
         };
         let mut bytes = Vec::with_capacity(OPEN_FIXED_BYTES.saturating_add(labels.len()));
         bytes.extend_from_slice(&[OPEN_LAYOUT, self.route, self.decision, count]);
         bytes.extend_from_slice(&self.code.to_be_bytes());
-        bytes.extend_from_slice(&[0; 2]);
+        bytes.extend_from_slice(&[stage, acting]);
         bytes.extend_from_slice(&self.index.to_be_bytes());
         bytes.extend_from_slice(&self.time_ms.to_be_bytes());
         bytes.extend_from_slice(&self.organisation);
@@ -141,6 +274,10 @@ impl Open {
             bytes.extend_from_slice(digest);
         }
         bytes.extend_from_slice(labels);
+        bytes.extend_from_slice(&chain);
+        if let Some(intent) = intent {
+            bytes.extend_from_slice(&intent.to_be_bytes());
+        }
         bytes
     }
 
@@ -157,19 +294,19 @@ impl Open {
         let mut rest = bytes;
         let [layout, route, decision, count] = take(&mut rest)?;
         let code = u16::from_be_bytes(take(&mut rest)?);
-        let gap: [u8; 2] = take(&mut rest)?;
+        let [stage, acting] = take(&mut rest)?;
         let index = u64::from_be_bytes(take(&mut rest)?);
         let time_ms = u64::from_be_bytes(take(&mut rest)?);
         let organisation = take(&mut rest)?;
-        let second_gap: [u8; 6] = take(&mut rest)?;
+        let gap: [u8; 6] = take(&mut rest)?;
         let request_digest = take(&mut rest)?;
         let answer_digest = take(&mut rest)?;
         let policy = take(&mut rest)?;
         let subject_digest = take(&mut rest)?;
-        if layout != OPEN_LAYOUT || !(1..=3).contains(&decision) || gap != [0; 2] || second_gap != [0; 6] {
+        if layout != OPEN_LAYOUT || !(1..=3).contains(&decision) || gap != [0; 6] {
             return None;
         }
-        let labels = if count == LABELS_DIGEST {
+        let labels = if count == AS_DIGEST {
             Labels::Digest(take(&mut rest)?)
         } else if usize::from(count) <= MAX_LABELS {
             let mut list = Vec::with_capacity(count.into());
@@ -179,6 +316,23 @@ impl Open {
             Labels::List(list)
         } else {
             return None;
+        };
+        let acting_for = if acting == AS_DIGEST {
+            ActingFor::Digest(take(&mut rest)?)
+        } else if usize::from(acting) <= MAX_PARTIES {
+            let mut chain = Vec::with_capacity(acting.into());
+            for _ in 0..acting {
+                chain.push(Party::decode(&take(&mut rest)?)?);
+            }
+            ActingFor::Chain(chain)
+        } else {
+            return None;
+        };
+        let stage = match stage {
+            STAGE_WHOLE => Stage::Whole,
+            STAGE_INTENT => Stage::Intent,
+            STAGE_OUTCOME => Stage::Outcome { intent: u64::from_be_bytes(take(&mut rest)?) },
+            _ => return None,
         };
         rest.is_empty().then_some(Self {
             route,
@@ -192,6 +346,8 @@ impl Open {
             policy,
             subject_digest,
             labels,
+            acting_for,
+            stage,
         })
     }
 }
@@ -203,18 +359,29 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*head)
 }
 
-/// The commitment of an entry: H(salt ‖ open ‖ C).
-pub fn commitment(salt: &Hash, open: &[u8], c: &Hash) -> Hash {
-    sha256(&[salt, open, c])
+/// The digest of an encoded `open` without what only the sequencer knows: H of its bytes with zeros for index and time.
+pub fn open_digest(open: &[u8]) -> Hash {
+    let (head, rest) = open.split_at(open.len().min(OPEN_INDEX_OFFSET));
+    let (stamp, rest) = rest.split_at(rest.len().min(STAMP_BYTES));
+    sha256(&[head, [0; STAMP_BYTES].get(..stamp.len()).unwrap_or_default(), rest])
 }
 
-/// R, the salted digest of what only insiders know: H(inner_salt ‖ length of record (4 bytes) ‖ record ‖ counters).
+/// The commitment of an entry: H(salt ‖ index ‖ time ‖ [`open_digest`] ‖ C), with index and time as they stand in `open`.
+pub fn commitment(salt: &Hash, open: &[u8], c: &Hash) -> Hash {
+    commitment_of(salt, open, &open_digest(open), c)
+}
+
+/// The same with the digest of `open` at hand.
+pub fn commitment_of(salt: &Hash, open: &[u8], open_digest: &Hash, c: &Hash) -> Hash {
+    let end = OPEN_INDEX_OFFSET.saturating_add(STAMP_BYTES).min(open.len());
+    sha256(&[salt, open.get(OPEN_INDEX_OFFSET..end).unwrap_or_default(), open_digest, c])
+}
+
+/// R, the salted digest of what only insiders know: H(inner_salt ‖ H(record) ‖ counters).
 ///
-/// `counters` is the head of the completion with the counters, without the links. A record is far shorter than 2³²
-/// bytes; a longer one is counted as 2³² − 1.
-pub fn insider_digest(inner_salt: &Hash, record: &[u8], counters: &[u8]) -> Hash {
-    let length = u32::try_from(record.len()).unwrap_or(u32::MAX).to_be_bytes();
-    sha256(&[inner_salt, &length, record, counters])
+/// `counters` is the head of the completion with the counters, without the links.
+pub fn insider_digest(inner_salt: &Hash, record_digest: &Hash, counters: &[u8]) -> Hash {
+    sha256(&[inner_salt, record_digest, counters])
 }
 
 /// The place of an entry in one holder's chain of entries: the gap-free sequence that makes an omitted use visible.
@@ -226,6 +393,8 @@ pub struct HolderLink {
     pub told: Hash,
     /// Number of the entry in the sequence, from 1, without gaps.
     pub sequence: u64,
+    /// Number of the operator's chain (log) that the entry before it stands in; 0 = this log, and for the first.
+    pub previous_chain: u32,
     /// Where the journal has the entry before it; 0 for the first. Means nothing outside the exchange.
     pub previous_position: u64,
     /// Index of the entry before it in the sequence; 0 for the first.
@@ -236,7 +405,7 @@ pub struct HolderLink {
 
 impl HolderLink {
     /// Bytes of a link.
-    pub const BYTES: usize = 16 + 32 + 8 + 8 + 8 + 32;
+    pub const BYTES: usize = 16 + 32 + 8 + 4 + 8 + 8 + 32;
 
     /// The bytes: the fields in their order, numbers big-endian.
     pub fn encode(&self) -> [u8; Self::BYTES] {
@@ -244,9 +413,10 @@ impl HolderLink {
         bytes[..16].copy_from_slice(&self.label);
         bytes[16..48].copy_from_slice(&self.told);
         bytes[48..56].copy_from_slice(&self.sequence.to_be_bytes());
-        bytes[56..64].copy_from_slice(&self.previous_position.to_be_bytes());
-        bytes[64..72].copy_from_slice(&self.previous_index.to_be_bytes());
-        bytes[72..].copy_from_slice(&self.previous_leaf);
+        bytes[56..60].copy_from_slice(&self.previous_chain.to_be_bytes());
+        bytes[60..68].copy_from_slice(&self.previous_position.to_be_bytes());
+        bytes[68..76].copy_from_slice(&self.previous_index.to_be_bytes());
+        bytes[76..].copy_from_slice(&self.previous_leaf);
         bytes
     }
 
@@ -255,12 +425,14 @@ impl HolderLink {
         let (label, rest) = bytes.split_first_chunk().expect("a link has a label");
         let (told, rest) = rest.split_first_chunk().expect("a link has a digest");
         let (sequence, rest) = rest.split_first_chunk().expect("a link has a sequence");
+        let (chain, rest) = rest.split_first_chunk().expect("a link has a chain");
         let (position, rest) = rest.split_first_chunk().expect("a link has a position");
         let (index, rest) = rest.split_first_chunk().expect("a link has an index");
         Self {
             label: *label,
             told: *told,
             sequence: u64::from_be_bytes(*sequence),
+            previous_chain: u32::from_be_bytes(*chain),
             previous_position: u64::from_be_bytes(*position),
             previous_index: u64::from_be_bytes(*index),
             previous_leaf: rest.try_into().expect("a link ends with a hash"),
@@ -308,8 +480,13 @@ pub fn inner_commitment(insider: &Hash, links: impl IntoIterator<Item = Hash>) -
 /// C of an entry from what only insiders hold: the inner salt, the record and the completion (section 6). `None` when
 /// the completion has not the form of one.
 pub fn inner_commitment_of(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
+    inner_commitment_with(inner_salt, &sha256(&[record]), completion)
+}
+
+/// The same with the digest of the record at hand.
+pub fn inner_commitment_with(inner_salt: &Hash, record_digest: &Hash, completion: &[u8]) -> Option<Hash> {
     let completion = Completion::split(completion)?;
-    let insider = insider_digest(inner_salt, record, completion.head);
+    let insider = insider_digest(inner_salt, record_digest, completion.head);
     Some(inner_commitment(&insider, completion.links.iter().map(|link| completion.digest(inner_salt, link))))
 }
 
@@ -382,19 +559,45 @@ mod tests {
             policy: [5; 32],
             subject_digest: [6; 32],
             labels,
+            ..Open::default()
         }
     }
+
+    const AGENT: Party = Party::Person([9; 16]);
+    const BODY: Party = Party::Organisation(*b"91310000000000001X");
 
     #[test]
     fn fields_stand_where_the_format_says() {
         let bytes = open(Labels::List(vec![[7; 16]])).encode();
         assert_eq!(bytes.len(), OPEN_FIXED_BYTES + 16);
-        assert_eq!(bytes[..8], [1, 5, 1, 1, 1, 2, 0, 0]);
+        assert_eq!(bytes[..8], [2, 5, 1, 1, 1, 2, 0, 0]);
         assert_eq!(bytes[OPEN_INDEX_OFFSET..][..8], 0x1112_1314_1516_1718u64.to_be_bytes());
         assert_eq!(bytes[OPEN_TIME_OFFSET..][..8], 0x2122_2324_2526_2728u64.to_be_bytes());
         assert_eq!(&bytes[24..42], b"91310000000000000X");
         assert_eq!(bytes[42..48], [0; 6]);
         assert_eq!((bytes[48], bytes[80], bytes[112], bytes[144], bytes[176]), (3, 4, 5, 6, 7));
+        let acting_for = ActingFor::new(vec![AGENT, BODY]);
+        let stage = Stage::Outcome { intent: 0x3132_3334_3536_3738 };
+        let more = Open { acting_for, stage, ..open(Labels::List(vec![[7; 16]])) }.encode();
+        assert_eq!((&more[..6], &more[6..8], &more[8..192]), (&bytes[..6], &[2, 2][..], &bytes[8..]));
+        assert_eq!(more[192..211], [&[2][..], &[9; 16], &[0; 2]].concat());
+        assert_eq!(more[211..230], [&[1][..], b"91310000000000001X"].concat());
+        assert_eq!(more[230..], 0x3132_3334_3536_3738u64.to_be_bytes());
+    }
+
+    #[test]
+    fn chains_and_stages_come_back_as_they_were() {
+        for n in 0..7 {
+            let chain = vec![[AGENT, BODY][n % 2]; n];
+            for stage in [Stage::Whole, Stage::Intent, Stage::Outcome { intent: n as u64 }] {
+                let acting_for = ActingFor::new(chain.clone());
+                assert_eq!(matches!(acting_for, ActingFor::Digest(_)), n > 4);
+                let open = Open { acting_for, stage, ..open(Labels::List(vec![[7; 16]; n.min(4)])) };
+                assert_eq!(Open::parse(&open.encode()), Ok(open.clone()));
+                let long = Open { acting_for: ActingFor::Chain(chain.clone()), ..open.clone() };
+                assert_eq!(long.encode(), open.encode());
+            }
+        }
     }
 
     #[test]
@@ -411,7 +614,10 @@ mod tests {
 
     #[test]
     fn whatever_parses_encodes_to_the_same_bytes() {
-        let bytes = open(Labels::List(vec![[7; 16], [8; 16]])).encode();
+        let acting_for = ActingFor::new(vec![BODY, AGENT]);
+        let stage = Stage::Outcome { intent: 6 };
+        let open = Open { acting_for, stage, ..open(Labels::List(vec![[7; 16], [8; 16]])) };
+        let bytes = open.encode();
         for at in 0..bytes.len() {
             for bit in 0..8 {
                 let mut changed = bytes.clone();
@@ -434,33 +640,64 @@ mod tests {
             changed[at] = value;
             Open::parse(&changed)
         };
-        for (at, value) in [(0, 2), (2, 0), (2, 4), (3, 0), (3, 2), (3, 5), (3, 255), (6, 1), (47, 1)] {
+        let wrong = [
+            (0, 1),
+            (0, 3),
+            (2, 0),
+            (2, 4),
+            (3, 0),
+            (3, 2),
+            (3, 5),
+            (3, 255),
+            (6, 2),
+            (6, 3),
+            (7, 1),
+            (47, 1),
+        ];
+        for (at, value) in wrong {
             assert_eq!(with(at, value), Err(MalformedOpen), "byte {at} = {value}");
         }
         let mut longer = bytes.clone();
         longer.push(0);
         assert_eq!(Open::parse(&longer), Err(MalformedOpen));
+        // A party of no kind, and a person with more than a label.
+        let acting = Open { acting_for: ActingFor::new(vec![AGENT]), ..open(Labels::List(Vec::new())) };
+        for (at, value) in [(176, 0), (176, 3), (193, 1), (194, 1)] {
+            let mut changed = acting.encode();
+            changed[at] = value;
+            assert_eq!(Open::parse(&changed), Err(MalformedOpen), "byte {at} = {value}");
+        }
     }
 
     #[test]
     fn leaf_and_commitments_are_laid_out_as_the_format_says() {
         let leaf = leaf_bytes(LeafKind::ShardClose, &[9; 32]);
-        assert_eq!((leaf[0], leaf[1]), (1, 4));
+        assert_eq!((leaf[0], leaf[1]), (2, 4));
         assert_eq!(leaf[2..], [9; 32]);
+        let open = open(Labels::List(vec![[7; 16]]));
+        let blank = Open { index: 0, time_ms: 0, ..open.clone() };
+        assert_eq!(open_digest(&open.encode()), sha256(&[&blank.encode()]));
         let mut flat = vec![1; 32];
-        flat.extend_from_slice(b"open");
+        flat.extend_from_slice(&open.index.to_be_bytes());
+        flat.extend_from_slice(&open.time_ms.to_be_bytes());
+        flat.extend_from_slice(&open_digest(&open.encode()));
         flat.extend_from_slice(&[2; 32]);
-        assert_eq!(commitment(&[1; 32], b"open", &[2; 32]), sha256(&[&flat]));
+        assert_eq!(commitment(&[1; 32], &open.encode(), &[2; 32]), sha256(&[&flat]));
+        // What is no `open` has a commitment too, one that nothing else has.
+        let short: Vec<_> = (0..30).map(|n| commitment(&[1; 32], &vec![7; n], &[2; 32])).collect();
+        assert!(short.iter().enumerate().all(|(n, one)| !short[..n].contains(one)));
+        let rr = sha256(&[b"rr"]);
         let mut flat = vec![3; 32];
-        flat.extend_from_slice(&[0, 0, 0, 2]);
-        flat.extend_from_slice(b"rrcompletion");
-        assert_eq!(insider_digest(&[3; 32], b"rr", b"completion"), sha256(&[&flat]));
+        flat.extend_from_slice(&rr);
+        flat.extend_from_slice(b"completion");
+        assert_eq!(insider_digest(&[3; 32], &rr, b"completion"), sha256(&[&flat]));
         let told = told_digest(&[5; 32], &[4; 16], b"told");
         assert_eq!(told, sha256(&[&sha256(&[&[5; 32], &[4; 16]]), b"told"]));
         let link = HolderLink {
             label: [4; 16],
             told,
             sequence: 6,
+            previous_chain: 11,
             previous_position: 10,
             previous_index: 7,
             previous_leaf: [8; 32],
@@ -468,7 +705,9 @@ mod tests {
         let mut flat = vec![1];
         flat.extend_from_slice(&[4; 16]);
         flat.extend_from_slice(&told);
-        for number in [6u64, 10, 7] {
+        flat.extend_from_slice(&6u64.to_be_bytes());
+        flat.extend_from_slice(&11u32.to_be_bytes());
+        for number in [10u64, 7] {
             flat.extend_from_slice(&number.to_be_bytes());
         }
         flat.extend_from_slice(&[8; 32]);
@@ -478,11 +717,11 @@ mod tests {
         let place = sha256(&[&[3; 32], &link.encode()]);
         let oversight = sha256(&[&[2], &[4; 16], &told, &place]);
         assert_eq!(HolderLink::oversight_digest(&[4; 16], &told, &place), oversight);
-        let record = insider_digest(&[3; 32], b"rr", &[1, 0, 0, 1]);
+        let record = insider_digest(&[3; 32], &rr, &[1, 0, 0, 1]);
         let completion = [&[1, 0, 0, 1][..], &link.encode()].concat();
         let c = inner_commitment_of(&[3; 32], b"rr", &completion);
         assert_eq!(c, Some(inner_commitment(&record, [digest])));
-        let record = insider_digest(&[3; 32], b"rr", &[2, 0, 0, 1]);
+        let record = insider_digest(&[3; 32], &rr, &[2, 0, 0, 1]);
         let completion = [&[2, 0, 0, 1][..], &link.encode()].concat();
         let c = inner_commitment_of(&[3; 32], b"rr", &completion);
         assert_eq!(c, Some(inner_commitment(&record, [oversight])));

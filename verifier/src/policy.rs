@@ -2,7 +2,7 @@
 //!
 //! Names are bytes that mean something inside the file alone. What is counted are keys.
 
-use crate::note::{CosignerKey, VerifierKey};
+use crate::note::{VerifierKey, WitnessKey};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest policy that is read, in bytes.
@@ -26,8 +26,8 @@ pub enum PolicyError {
         /// Which line.
         line: usize,
     },
-    /// A key that is malformed, or of a signature type that this verifier cannot check.
-    #[error("line {line} of the policy holds no key that can be checked")]
+    /// A key that is malformed, or of a signature type that this verifier does not know.
+    #[error("line {line} of the policy holds no key that can be read")]
     Key {
         /// Which line.
         line: usize,
@@ -53,7 +53,7 @@ pub enum PolicyError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     logs: Vec<VerifierKey>,
-    witnesses: Vec<CosignerKey>,
+    witnesses: Vec<WitnessKey>,
     /// Witnesses and groups in the order of their lines: a group only names what stands before it.
     rules: Vec<Rule>,
     /// Position in `rules`; `None` asks for nobody.
@@ -102,12 +102,12 @@ impl Policy {
     }
 
     /// Every witness that is named, in the order of the file.
-    pub fn witnesses(&self) -> &[CosignerKey] {
+    pub fn witnesses(&self) -> &[WitnessKey] {
         &self.witnesses
     }
 
-    /// Whether the witnesses for which `cosigned` holds are enough.
-    pub fn is_satisfied(&self, cosigned: impl Fn(&CosignerKey) -> bool) -> bool {
+    /// Whether the witnesses for which `cosigned` holds are enough. One whose cosignatures cannot be checked never counts.
+    pub fn is_satisfied(&self, cosigned: impl Fn(&WitnessKey) -> bool) -> bool {
         let Some(quorum) = self.quorum else { return true };
         let mut holds: Vec<bool> = Vec::with_capacity(self.rules.len());
         for rule in &self.rules {
@@ -127,7 +127,7 @@ impl Policy {
 #[derive(Default)]
 struct Reader {
     logs: Vec<VerifierKey>,
-    witnesses: Vec<CosignerKey>,
+    witnesses: Vec<WitnessKey>,
     rules: Vec<Rule>,
     /// Name to position in `rules`.
     names: BTreeMap<Vec<u8>, usize>,
@@ -147,8 +147,8 @@ impl Reader {
                 self.logs.push(key);
             }
             [b"witness", name, key] | [b"witness", name, key, _] => {
-                let key: CosignerKey = parse_key(key).ok_or(PolicyError::Key { line })?;
-                if self.witnesses.iter().any(|witness| witness.key() == key.key()) {
+                let key: WitnessKey = parse_key(key).ok_or(PolicyError::Key { line })?;
+                if self.witnesses.iter().any(|witness| witness.bytes() == key.bytes()) {
                     return Err(PolicyError::Duplicate { line });
                 }
                 self.define(line, name, Rule::Witness(self.witnesses.len()))?;
@@ -209,9 +209,10 @@ fn parse_key<K: std::str::FromStr>(text: &[u8]) -> Option<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::note::CosignerKey;
 
-    fn cosigner(seed: u8) -> CosignerKey {
-        CosignerKey::ed25519(&format!("w{seed}.example"), &[seed; 32]).unwrap()
+    fn cosigner(seed: u8) -> WitnessKey {
+        CosignerKey::ed25519(&format!("w{seed}.example"), &[seed; 32]).unwrap().into()
     }
 
     fn log(seed: u8) -> VerifierKey {

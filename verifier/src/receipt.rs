@@ -5,9 +5,9 @@ use crate::{
     checkpoint::Checkpoint,
     encoding::base64_bytes,
     json,
-    leaf::{LeafKind, Open, commitment, leaf_bytes},
+    leaf::{ActingFor, LeafKind, Open, Party, Stage, commitment, leaf_bytes},
     machine, merkle,
-    note::{CosignerKey, SignedNote},
+    note::{CosignerKey, SignedNote, WitnessKey},
     policy::Policy,
     proof::TlogProof,
     report::{Reason, ReceiptFacts, Report, WitnessFacts},
@@ -24,6 +24,9 @@ use serde::{Deserialize, Serialize};
 
 /// What stands before a receipt in an answer.
 const MEMBER: &[u8] = br#","receipt":"#;
+
+/// What a report calls cosignatures of type 0x06 in what it did not check.
+const ML_DSA_COSIGNATURES: &str = "ml-dsa-cosignatures";
 
 /// A receipt in JSON without a proof is seldom longer.
 const USUAL_BYTES: usize = 768;
@@ -256,6 +259,12 @@ pub fn verify_with(
     if open.index != receipt.index {
         report.add(Reason::IndexMismatch, format!("{} is not {}", receipt.index, open.index));
     }
+    if let Stage::Outcome { intent } = open.stage
+        && intent >= open.index
+    {
+        report
+            .add(Reason::IndexMismatch, format!("the intent {intent} does not stand before {}", open.index));
+    }
     match request {
         Some(_) if open.request_digest == [0; 32] => {
             report.add(Reason::RequestNotRecorded, "the exchange did not read the request to its end");
@@ -359,11 +368,19 @@ pub(crate) fn witnesses(
     checkpoint: &str,
     policy: Option<&Policy>,
     log: &TrustLog,
-    bundled: &[CosignerKey],
+    bundled: &[WitnessKey],
 ) -> Seen {
     let known = policy.map_or(bundled, Policy::witnesses);
-    let cosigned = match SignedNote::parse(checkpoint).and_then(|note| note.cosignatures(known)) {
-        Ok(cosigned) => cosigned,
+    let checkable: Vec<CosignerKey> = known.iter().filter_map(WitnessKey::checkable).cloned().collect();
+    let read = SignedNote::parse(checkpoint)
+        .and_then(|note| Ok((note.cosignatures(&checkable)?, note.unchecked_cosignatures(known)?)));
+    let cosigned = match read {
+        Ok((cosigned, unchecked)) => {
+            if unchecked > 0 && !report.not_checked.contains(&ML_DSA_COSIGNATURES) {
+                report.not_checked.push(ML_DSA_COSIGNATURES);
+            }
+            cosigned
+        }
         Err(error) => {
             report.add(Reason::BadCosignature, error.to_string());
             return Seen { counts: None, enough: false };
@@ -374,7 +391,9 @@ pub(crate) fn witnesses(
     let Some(policy) = policy else { return seen };
     if !policy.logs().is_empty() && !policy.logs().contains(&log.key) {
         report.add(Reason::LogNotInPolicy, format!("the policy does not take log {}", log.origin));
-    } else if policy.is_satisfied(|key| cosigned.iter().any(|cosignature| cosignature.key() == key)) {
+    } else if policy
+        .is_satisfied(|key| cosigned.iter().any(|cosignature| Some(cosignature.key()) == key.checkable()))
+    {
         seen.enough = true;
     } else {
         let WitnessFacts { cosigned, of } = counts;
@@ -429,8 +448,25 @@ pub(crate) fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
         route: Route::from_number(open.route).map_or_else(|| open.route.to_string(), |r| r.name().to_owned()),
         decision: Decision::from_number(open.decision).map_or("", Decision::name).to_owned(),
         code: Code::from_number(open.code).map_or_else(|| open.code.to_string(), |c| c.name().to_owned()),
+        acting_for: match &open.acting_for {
+            ActingFor::Chain(chain) => chain.iter().map(party).collect(),
+            ActingFor::Digest(digest) => vec![format!("sha256:{}", hex::encode(digest))],
+        },
+        is_intent: open.stage == Stage::Intent,
+        intent: match open.stage {
+            Stage::Outcome { intent } => Some(intent),
+            Stage::Whole | Stage::Intent => None,
+        },
         checkpoint_size: None,
         witnesses: None,
+    }
+}
+
+/// A party in words: an organisation by USCC, a person by label.
+fn party(party: &Party) -> String {
+    match party {
+        Party::Organisation(organisation) => String::from_utf8_lossy(organisation).into_owned(),
+        Party::Person(label) => hex::encode(label),
     }
 }
 

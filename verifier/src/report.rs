@@ -135,6 +135,8 @@ reasons! {
     ReleaseMismatch = "release-mismatch" Invalid,
     /// A page is not of the log, the route or the holder that its receipt is for.
     PageMismatch = "page-mismatch" Invalid,
+    /// An entry before one that a trace shows stands in another chain of the operator, which the trace does not show.
+    OtherChain = "other-chain" Unknown,
     /// The entries of a trace are not a holder's sequence: one is missing, doubled, moved or another holder's.
     SequenceBroken = "sequence-broken" Invalid,
     /// The index root proves more entries than the trace shows at its end.
@@ -290,6 +292,16 @@ pub struct ReceiptFacts {
     pub decision: String,
     /// Name of the public code, or its number when this verifier does not know it.
     pub code: String,
+    /// Whom the caller acts for, the nearest first: a USCC, or a holder's label in hex. In place of a longer chain
+    /// `sha256:` and its digest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub acting_for: Vec<String>,
+    /// The entry is the intent of a relayed call, and no answer.
+    #[serde(skip_serializing_if = "is_false")]
+    pub is_intent: bool,
+    /// Index of the intent that the entry closes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intent: Option<u64>,
     /// Size of the checkpoint's tree, when the proof holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_size: Option<u64>,

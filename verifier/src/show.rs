@@ -124,6 +124,16 @@ pub(crate) fn text(finding: &Finding) -> String {
         text.push_str(&format!("  time         {}\n", receipt.time));
         text.push_str(&format!("  organisation {}\n", plain(&receipt.organisation)));
         text.push_str(&format!("  decision     {} {} {}\n", receipt.route, receipt.decision, receipt.code));
+        if !receipt.acting_for.is_empty() {
+            let chain: Vec<String> = receipt.acting_for.iter().map(|one| plain(one).to_string()).collect();
+            text.push_str(&format!("  acting for   {}\n", chain.join(", for ")));
+        }
+        if receipt.is_intent {
+            text.push_str("  stage        intent\n");
+        }
+        if let Some(intent) = receipt.intent {
+            text.push_str(&format!("  stage        outcome of entry {intent}\n"));
+        }
         if let Some(size) = receipt.checkpoint_size {
             text.push_str(&format!("  checkpoint   size {size}\n"));
         }

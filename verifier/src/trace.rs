@@ -168,6 +168,9 @@ pub enum Place {
     Own {
         /// Number, from 1, without gaps.
         sequence: u64,
+        /// Number of the operator's chain that the entry before it stands in; 0 = this log.
+        #[serde(rename = "previousChain")]
+        previous_chain: u32,
         /// Means nothing outside the exchange.
         #[serde(rename = "previousPosition")]
         previous_position: u64,
@@ -218,11 +221,12 @@ impl TraceEntry {
         };
         let told = self.told_digest.0;
         let own = match &self.place {
-            Place::Own { sequence, previous_position, previous_index, previous_leaf } => {
+            Place::Own { sequence, previous_chain, previous_position, previous_index, previous_leaf } => {
                 let link = HolderLink {
                     label,
                     told,
                     sequence: *sequence,
+                    previous_chain: *previous_chain,
                     previous_position: *previous_position,
                     previous_index: *previous_index,
                     previous_leaf: previous_leaf.0,
@@ -529,15 +533,31 @@ impl TraceEntry {
     }
 }
 
-/// Each entry, newest first, must name the next one as the entry before it; the first one names none.
+/// Each entry, newest first, must name the next one as the entry before it; the first one names none. Where the entry before
+/// it stands in another chain, which these pages do not show, the next one is only older.
 fn check_chain(entries: &[&TraceEntry], report: &mut Report) {
     for (at, entry) in entries.iter().enumerate() {
         let index = entry.entry.index;
-        let Place::Own { sequence, previous_index, previous_leaf, .. } = &entry.place else {
+        let Place::Own { sequence, previous_chain, previous_index, previous_leaf, .. } = &entry.place else {
             report.add(Reason::SequenceBroken, format!("entry {index} is of another sequence"));
             continue;
         };
-        let follows = match entries.get(at.saturating_add(1)) {
+        let next = entries.get(at.saturating_add(1));
+        if *previous_chain != 0 {
+            report.add(
+                Reason::OtherChain,
+                format!("what stands before entry {index} is in chain {previous_chain}"),
+            );
+        }
+        let follows = match next {
+            _ if *previous_chain != 0 => {
+                // A holder's first entry has none before it, in no chain.
+                *sequence > 1
+                    && next.is_none_or(|next| {
+                        next.entry.index < index
+                            && next.number().is_some_and(|number| number.checked_add(1) < Some(*sequence))
+                    })
+            }
             Some(previous) => {
                 previous.entry.index == *previous_index
                     && *previous_index < index
@@ -789,7 +809,7 @@ fn checkpoint(
 
 /// R of an entry from what only insiders hold; `None` when the completion has not the form of one.
 pub fn insider(inner_salt: &Hash, record: &[u8], completion: &[u8]) -> Option<Hash> {
-    Some(insider_digest(inner_salt, record, Completion::split(completion)?.head))
+    Some(insider_digest(inner_salt, &sha256(&[record]), Completion::split(completion)?.head))
 }
 
 #[cfg(test)]
@@ -812,6 +832,7 @@ mod tests {
             label: LABEL,
             told: told_digest(&SALT, &LABEL, document.as_bytes()),
             sequence: 2,
+            previous_chain: 0,
             previous_position: 3,
             previous_index: 4,
             previous_leaf: [5; 32],
@@ -825,12 +846,7 @@ mod tests {
             code: Code::Ok.number(),
             index,
             time_ms: 1,
-            organisation: [0; 18],
-            request_digest: [0; 32],
-            answer_digest: [0; 32],
-            policy: [0; 32],
-            subject_digest: [0; 32],
-            labels: Labels::List(Vec::new()),
+            ..Open::default()
         };
         let log = "log.example/1".to_owned();
         let mut receipt = Receipt {
@@ -858,6 +874,7 @@ mod tests {
         } else {
             let place = Place::Own {
                 sequence: link.sequence,
+                previous_chain: link.previous_chain,
                 previous_position: link.previous_position,
                 previous_index: link.previous_index,
                 previous_leaf: Digest(link.previous_leaf),
@@ -934,6 +951,41 @@ mod tests {
         };
         assert!(!found(&[&releases[0]]));
         assert!(found(&[&releases[0], &releases[1]]));
+    }
+
+    /// A holder's sequence may span several chains; one chain alone then tells nothing of the others.
+    #[test]
+    fn a_place_in_another_chain_is_named_and_cannot_be_told_from_here() {
+        let found = |places: &[(u64, u64, u32, u64, Hash)]| {
+            let entries: Vec<TraceEntry> = places
+                .iter()
+                .map(|(index, sequence, previous_chain, previous_index, previous_leaf)| {
+                    let mut one = entry(*index, "{}", false, Vec::new());
+                    one.place = Place::Own {
+                        sequence: *sequence,
+                        previous_chain: *previous_chain,
+                        previous_position: 0,
+                        previous_index: *previous_index,
+                        previous_leaf: Digest(*previous_leaf),
+                    };
+                    one
+                })
+                .collect();
+            let mut report = Report::failed(Reason::NoIndexRoot, "", 0);
+            check_chain(&entries.iter().collect::<Vec<_>>(), &mut report);
+            report.reasons.iter().skip(1).map(|finding| finding.reason).collect::<Vec<_>>()
+        };
+        let first = entry(3, "{}", false, Vec::new()).entry.leaf_hash.0;
+        let begins = (3, 1, 0, 0, [0; 32]);
+        assert_eq!(found(&[(9, 2, 0, 3, first), begins]), []);
+        // Sequence 2 to 4 stand elsewhere.
+        assert_eq!(found(&[(9, 5, 7, 8, [1; 32]), begins]), [Reason::OtherChain]);
+        assert_eq!(found(&[(9, 5, 7, 8, [1; 32])]), [Reason::OtherChain]);
+        let broken = [Reason::OtherChain, Reason::SequenceBroken];
+        // The entry before it is this one, whatever chain it names; it is newer; nothing comes before a first entry.
+        assert_eq!(found(&[(9, 2, 7, 8, [1; 32]), begins]), broken);
+        assert_eq!(found(&[(2, 5, 7, 8, [1; 32]), begins]), broken);
+        assert_eq!(found(&[(3, 1, 7, 0, [0; 32])]), broken);
     }
 
     /// An auditor sees that a release tells the holders what its record says.

@@ -2,7 +2,7 @@
 
 use crate::{
     encoding::{base64_bytes, hex_bytes},
-    note::{CosignerKey, NoteError, SignedNote, VerifierKey},
+    note::{NoteError, SignedNote, VerifierKey, WitnessKey},
     report::Reason,
     signature::{KeyError, KeyId, PublicKey, Suite, key_id},
 };
@@ -32,7 +32,11 @@ pub struct TrustBundle {
     /// Logs that receipts may come from; each origin once.
     pub logs: Vec<TrustLog>,
     /// Keys of witnesses.
-    pub witnesses: Vec<CosignerKey>,
+    pub witnesses: Vec<WitnessKey>,
+    /// Keys of mirrors, whose cosignatures also say that they durably hold all entries (C2SP tlog-mirror). No check counts
+    /// them yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<WitnessKey>,
     /// Origins of peer exchanges.
     pub peers: Vec<String>,
     /// Key of the trust authority that signs it, which vouches for nothing by itself: it is what a checker without an anchor
@@ -207,8 +211,9 @@ impl Trust {
         {
             return Err(TrustError::Duplicate(twice.copied().unwrap_or_default().to_owned()));
         }
-        // Twice the same witness would count as two.
-        let mut witnesses: Vec<_> = bundle.witnesses.iter().map(CosignerKey::key).collect();
+        // Twice the same witness would count as two, and a mirror's key says more than a witness's.
+        let mut witnesses: Vec<_> =
+            bundle.witnesses.iter().chain(&bundle.mirrors).map(WitnessKey::bytes).collect();
         witnesses.sort_unstable();
         if witnesses.windows(2).any(|pair| pair.first() == pair.last()) {
             return Err(TrustError::Duplicate("a witness".to_owned()));

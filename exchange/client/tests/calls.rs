@@ -186,6 +186,7 @@ impl Log {
             issuers: Vec::new(),
             logs: vec![TrustLog { origin: key.name().to_owned(), key }],
             witnesses: Vec::new(),
+            mirrors: Vec::new(),
             peers: Vec::new(),
             authority: None,
         };
@@ -210,6 +211,7 @@ impl Log {
             policy: [0; 32],
             subject_digest: [0; 32],
             labels: Labels::List(Vec::new()),
+            ..Open::default()
         };
         let (pair, key) = &*self.0;
         let mut receipt = Receipt {

@@ -24,6 +24,14 @@ pub enum OpenError {
     /// The log's key or name cannot be used, or the keys are not those of this journal (operator).
     #[error("{0}")]
     Keys(&'static str),
+    /// The folder is of another format than this build's (operator).
+    #[error("the data folder is of format {found}, and this build serves format {serves}: {}", format_help(*.found, *.serves))]
+    Format {
+        /// The folder's.
+        found: u32,
+        /// This build's.
+        serves: u32,
+    },
     /// A frame that was acknowledged, or may have been, is damaged: never start from a guess.
     #[error("segment {segment} is damaged at offset {offset}: {why}")]
     Corrupt {
@@ -85,6 +93,15 @@ pub enum OpenError {
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
     #[error("{0}")]
     Guard(&'static str),
+}
+
+fn format_help(found: u32, serves: u32) -> &'static str {
+    if found < serves {
+        "close its log with the build that wrote it (`exchange log close`), then carry it on in a new folder (`exchange init \
+         --continues`); nothing was changed"
+    } else {
+        "use the build that wrote it, or a later one; nothing was changed"
+    }
 }
 
 fn moment(ms: &u64) -> String {

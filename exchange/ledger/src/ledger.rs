@@ -19,14 +19,14 @@ use crate::{
     journal::{
         entry::{self, OpenedEntry, committed_again},
         frame::Frame,
-        record::{Record, StateDigest},
+        record::{NewKey, Record, StateDigest},
         segment::{Keeper, Reader},
     },
     keys::{
         crypt::{Crypt, HolderKey, KeyedHash, PreparedHolder, is_sealed_for},
         epoch::{RotateError, Rotation},
     },
-    names::{Hash, Key, Label, Position},
+    names::{Hash, Key, KeyName, Label, Position},
     options::Hooks,
     state::{State, rows::Bound},
 };
@@ -155,7 +155,32 @@ impl Ledger {
     /// A random label and key for a holder that the state does not know. Nothing is stored until a record with it
     /// in `new_holders` is committed.
     pub fn new_holder(&self, key: Key) -> PreparedHolder {
-        self.0.crypt.new_holder(key)
+        self.0.crypt.new_holder(key, self.now_ms())
+    }
+
+    /// The key that seals what a known holder's part says from now on: of the class [`crate::STANDARD`] and of this year. The
+    /// first entry of a year bears it, in `record`. `None` for a holder who is not known or is erased.
+    pub fn sealing_key(&self, label: &Label, record: &mut Record) -> Option<HolderKey> {
+        let (state, crypt) = (&self.0.state, &self.0.crypt);
+        let name = KeyName::at(*label, self.now_ms());
+        if let Some(key) = state.part_key(&name) {
+            return Some(key);
+        }
+        // It may be born in this record already.
+        if let Some(new) = record.new_keys.iter().find(|new| new.name == name) {
+            return crypt.unwrap_holder(&name, new.epoch, &new.wrapped);
+        }
+        if state.erased(label) != Some(false) || state.has_key(&name) {
+            return None;
+        }
+        let (key, epoch, wrapped) = crypt.new_key(name);
+        record.new_keys.push(NewKey { name, epoch, wrapped });
+        Some(key)
+    }
+
+    /// The moment that an entry of now has: the clock's, and never before the latest entry's.
+    fn now_ms(&self) -> u64 {
+        self.0.hooks.now_ms().max(self.0.state.time_ms())
     }
 
     /// Reads and opens the sealed part at a position: the bytes of a `SubjectRecord`. Blocks for one `pread`.
@@ -164,7 +189,7 @@ impl Ledger {
     /// [`ReadError`]
     pub fn open_subject(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let part = self.0.reader.part(position)?;
-        self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label))
+        self.0.crypt.open_subject(&part, |name| self.0.state.part_key(name))
     }
 
     /// The sealed part of an entry that tells a holder of it, opened: the one made for the holder, or the entry's only
@@ -178,7 +203,7 @@ impl Ledger {
         for position in own.into_iter().chain(&entry.parts) {
             let part = self.0.reader.part(*position)?;
             if is_sealed_for(&part, label) {
-                return self.0.crypt.open_subject(&part, |label: &Label| self.0.state.holder_key(label));
+                return self.0.crypt.open_subject(&part, |name| self.0.state.part_key(name));
             }
         }
         Err(ReadError::KeyGone)

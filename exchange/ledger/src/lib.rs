@@ -34,6 +34,7 @@ mod journal {
     pub(crate) mod current;
     pub(crate) mod cursor;
     pub(crate) mod entry;
+    pub(crate) mod format1;
     pub(crate) mod frame;
     pub(crate) mod guard;
     pub(crate) mod leaf;
@@ -98,7 +99,7 @@ pub use keys::crypt::{HolderKey, KeyedHash, PreparedHolder};
 pub use keys::epoch::{EpochsInMemory, RotateError, first_epoch};
 pub use keys::secrets::{EpochFile, EpochFiles, LedgerKeys};
 pub use ledger::Ledger;
-pub use names::{Hash, Key, Label, Position};
+pub use names::{Hash, Key, KeyName, Label, Position, STANDARD};
 pub use open::{RebuildFrom, Rebuilt, rebuild};
 pub use options::{Hooks, Options};
 pub use start::archive::{Archived, archive};

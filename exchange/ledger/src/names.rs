@@ -2,6 +2,8 @@
 //!
 //! Values without an owner; nothing of them is on a disk by itself.
 
+use schemas::date::Date;
+
 pub use verifier::Hash;
 
 /// A keyed hash of 16 bytes (section 7 of the formats): how licenses, grants, holders and documents are named.
@@ -32,4 +34,41 @@ impl Position {
     pub const fn offset(self) -> u32 {
         self.0 as u32
     }
+}
+
+/// The retention class of all that has no class of its own.
+pub const STANDARD: u8 = 1;
+
+/// Which of a holder's keys: each retention class and year has its own, so that one is destroyed and the rest stay
+/// readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyName {
+    /// The holder.
+    pub label: Label,
+    /// Number of the retention class, from 1.
+    pub class: u8,
+    /// Year in China Standard Time.
+    pub year: u16,
+}
+
+impl KeyName {
+    /// The key of the class [`STANDARD`] that seals what is written at a moment, ms since 1970.
+    pub fn at(label: Label, time_ms: u64) -> Self {
+        Self { label, class: STANDARD, year: cst_year(time_ms) }
+    }
+
+    /// label ‖ class ‖ year.
+    pub(crate) fn bytes(&self) -> [u8; 19] {
+        let mut bytes = [0; 19];
+        bytes[..16].copy_from_slice(&self.label);
+        bytes[16] = self.class;
+        bytes[17..].copy_from_slice(&self.year.to_be_bytes());
+        bytes
+    }
+}
+
+/// Year in China Standard Time of a moment, ms since 1970.
+pub(crate) fn cst_year(time_ms: u64) -> u16 {
+    let day = Date::at(i64::try_from(time_ms / 1000).unwrap_or(i64::MAX));
+    u16::try_from(day.civil().0).unwrap_or(u16::MAX)
 }

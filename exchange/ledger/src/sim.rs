@@ -955,7 +955,7 @@ impl Journal {
 
     /// Like [`crate::Ledger::new_holder`].
     pub fn new_holder(&self, key: Key) -> PreparedHolder {
-        self.crypt.new_holder(key)
+        self.crypt.new_holder(key, self.hooks.now_ms())
     }
 
     /// Like [`crate::Ledger::open_subject`].
@@ -964,7 +964,7 @@ impl Journal {
     /// [`ReadError`]
     pub fn open_subject(&self, position: Position) -> Result<Vec<u8>, ReadError> {
         let part = self.reader.part(position)?;
-        self.crypt.open_subject(&part, |label| self.state.holder_key(label))
+        self.crypt.open_subject(&part, |name| self.state.part_key(name))
     }
 
     /// Like [`crate::Ledger::original`].

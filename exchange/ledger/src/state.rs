@@ -6,6 +6,7 @@
 
 pub(crate) mod bindings;
 pub(crate) mod fact;
+pub(crate) mod keys;
 pub(crate) mod license;
 pub(crate) mod rows;
 pub(crate) mod slot;
@@ -22,10 +23,11 @@ use crate::{
         crypt::{Crypt, HolderKey},
         secrets::FIRST_EPOCH,
     },
-    names::{Hash, Key, Label, Position},
+    names::{Hash, Key, KeyName, Label, Position},
     state::{
         bindings::Bindings,
         fact::{DocumentKind, Fact},
+        keys::{KeyCell, Keys},
         license::{Issuers, License, LicenseCell, Parties, TAKEN_OVER, WRITTEN_BY_04, stands},
         rows::{Bound, Counter, Delayed, Document, Grant, Head},
         slot::{Digest, Kind, Slot, take},
@@ -40,7 +42,6 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
-use zeroize::Zeroizing;
 
 /// A holder as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +52,7 @@ pub struct Holder {
     pub key: Key,
     /// The label.
     pub label: Label,
-    /// Epoch that the holder's key was born in.
-    pub epoch: u32,
-    /// The key is destroyed, and nothing sealed under it can be read any more.
+    /// All keys are destroyed, and nothing sealed under them can be read any more.
     pub erased: bool,
     /// Journal time (ms since 1970) at which a license last ended, or was written after its end; 0 before that.
     pub ended_ms: u64,
@@ -65,11 +64,9 @@ pub struct Holder {
 struct HolderCell {
     key: Key,
     index: u32,
-    epoch: u32,
-    /// `None` once erased, and while replay has not met the place that holds it. In a box of its own: the table moves
-    /// its cells when it grows, and what it leaves behind is not overwritten.
-    secret: Option<Box<Zeroizing<[u8; 32]>>>,
     erased: bool,
+    /// None once erased.
+    keys: Keys,
     ended_ms: u64,
     head: Head,
     licenses: Vec<Key>,
@@ -323,7 +320,6 @@ impl State {
             version: if cell.erased { 0 } else { label_version(label) },
             key: cell.key,
             label: *label,
-            epoch: cell.epoch,
             erased: cell.erased,
             ended_ms: cell.ended_ms,
             head: cell.head,
@@ -335,10 +331,35 @@ impl State {
         self.holders.get(label).map(|holder| holder.licenses.clone()).unwrap_or_default()
     }
 
-    /// A holder's key; `None` when there is no such holder or it is erased.
+    /// A holder's latest key; `None` when there is no such holder or it is erased. What seals a new part is asked of
+    /// [`crate::Ledger::sealing_key`], for the latest key may be of a year that is over.
     pub fn holder_key(&self, label: &Label) -> Option<HolderKey> {
         let cell = self.holders.get(label)?;
-        cell.secret.as_ref().map(|secret| HolderKey::new(*label, secret))
+        let latest = cell.keys.all().last()?;
+        latest.secret.as_ref().map(|secret| HolderKey::new(latest.name(label), secret))
+    }
+
+    /// One of a holder's keys; `None` when it was never born or is destroyed.
+    pub fn part_key(&self, name: &KeyName) -> Option<HolderKey> {
+        let cell = self.holders.get(&name.label)?;
+        cell.keys.get(name)?.secret.as_ref().map(|secret| HolderKey::new(*name, secret))
+    }
+
+    /// The keys that a holder has, by year and class, with the epoch that each was born in; none once erased.
+    pub fn key_names(&self, label: &Label) -> Vec<(KeyName, u32)> {
+        let cell = self.holders.get(label);
+        let keys = cell.iter().flat_map(|cell| cell.keys.all());
+        keys.map(|key| (key.name(label), key.epoch)).collect()
+    }
+
+    /// Whether a key exists.
+    pub(crate) fn has_key(&self, name: &KeyName) -> bool {
+        self.holders.get(&name.label).is_some_and(|cell| cell.keys.get(name).is_some())
+    }
+
+    /// Keys of all holders.
+    pub(crate) fn key_count(&self) -> usize {
+        self.holders.iter().map(|cell| cell.keys.all().len()).sum()
     }
 
     /// The epoch whose key wraps the keys of new holders.
@@ -361,18 +382,17 @@ impl State {
         self.epoch_destroyed() + 1 < self.epoch()
     }
 
-    /// Gives a living holder that has none its key.
-    pub(crate) fn give_key(&self, label: &Label, key: impl FnOnce() -> Option<HolderKey>) {
-        if let Some(mut cell) =
-            self.holders.get_mut(label).filter(|cell| !cell.erased && cell.secret.is_none())
-        {
-            cell.secret = key().map(|key| key.secret());
+    /// Gives a key that exists and is not at hand its secret.
+    pub(crate) fn give_key(&self, name: &KeyName, key: impl FnOnce() -> Option<HolderKey>) {
+        let Some(mut cell) = self.holders.get_mut(&name.label) else { return };
+        if let Some(known) = cell.keys.get_mut(name).filter(|known| known.secret.is_none()) {
+            known.secret = key().map(|key| key.secret());
         }
     }
 
-    /// Whether every living holder has its key.
+    /// Whether every key that exists is at hand.
     pub(crate) fn keys_are_complete(&self) -> bool {
-        self.holders.iter().all(|cell| cell.erased || cell.secret.is_some())
+        self.holders.iter().all(|cell| cell.keys.all().iter().all(|key| key.secret.is_some()))
     }
 
     /// At most `count` labels from the `from`-th on, in an order that does not change while the process runs.
@@ -489,12 +509,11 @@ impl State {
         self.documents.end_rows(entry.time_ms, changed);
         self.turn_epoch(entry, changed);
         for holder in &entry.record.new_holders {
-            self.adopt(holder.label, holder.key, holder.epoch, false);
-            self.give_key(&holder.label, || {
-                self.crypt.unwrap_holder(&holder.label, holder.epoch, &holder.wrapped)
-            });
-            changed.push(Slot::new(Kind::Holder, holder.label, 0));
-            changed.push(Slot::new(Kind::HolderKey, holder.label, 0));
+            self.adopt(holder.label, holder.key, false);
+            self.bear_key(&holder.name(), holder.epoch, &holder.wrapped, changed);
+        }
+        for new in &entry.record.new_keys {
+            self.bear_key(&new.name, new.epoch, &new.wrapped, changed);
         }
         for license in &entry.record.licenses {
             let old = self.licenses.get(&license.key).map(|old| (old.body, old.parties.issuer()));
@@ -536,7 +555,12 @@ impl State {
         for document in &entry.record.documents {
             // Admission refuses a kind that there is not.
             if DocumentKind::from_number(document.kind).is_some() {
-                let value = Document { version: document.version, value: document.value.as_slice().into() };
+                let value = Document {
+                    version: document.version,
+                    value: document.value.as_slice().into(),
+                    owner: document.owner,
+                    ends_ms: document.ends_ms,
+                };
                 self.documents.put((document.kind, document.key), value);
                 changed.push(Slot::new(Kind::Document, document.key, document.kind.into()));
             }
@@ -571,10 +595,16 @@ impl State {
             self.delayed.remove(index);
             changed.push(Slot::of_delayed(*index));
         }
+        for name in &entry.record.destroyed {
+            if let Some(mut cell) = self.holders.get_mut(&name.label) {
+                cell.keys.remove(name);
+            }
+            changed.push(Slot::new(Kind::Holder, name.label, 0));
+            changed.push(Slot::of_key(name));
+        }
         for label in &entry.record.erased {
             self.erase(label, changed);
             changed.push(Slot::new(Kind::Holder, *label, 0));
-            changed.push(Slot::new(Kind::HolderKey, *label, 0));
         }
         let bound = entry.record.idempotency.map(|wanted| {
             let answer = entry.parts.get(usize::from(wanted.answer_part)).copied().unwrap_or(Position::NONE);
@@ -611,7 +641,20 @@ impl State {
         changed.push(EPOCH_SLOT);
     }
 
-    /// Destroys a holder's key and forgets whose label it is; the label, its licenses and its head stay. Of delayed uses
+    /// Puts a key that is born in an entry where it belongs. Replay meets it once more; its secret then stays.
+    fn bear_key(&self, name: &KeyName, epoch: u32, wrapped: &[u8], changed: &mut Vec<Slot>) {
+        changed.push(Slot::new(Kind::Holder, name.label, 0));
+        changed.push(Slot::of_key(name));
+        if let Some(mut cell) = self.holders.get_mut(&name.label)
+            && cell.keys.get(name).is_none_or(|known| known.epoch != epoch)
+            && let Some(key) = KeyCell::new(name, epoch)
+        {
+            cell.keys.put(key);
+        }
+        self.give_key(name, || self.crypt.unwrap_holder(name, epoch, wrapped));
+    }
+
+    /// Destroys a holder's keys and forgets whose label it is; the label, its licenses and its head stay. Of delayed uses
     /// only the living are told.
     fn erase(&self, label: &Label, changed: &mut Vec<Slot>) {
         for index in self.delayed.owned(label, RangeBound::Unbounded, usize::MAX) {
@@ -623,7 +666,8 @@ impl State {
             changed.push(Slot::of_delayed(index));
         }
         let Some(mut cell) = self.holders.get_mut(label) else { return };
-        cell.secret = None;
+        let keys = std::mem::replace(&mut cell.keys, Keys::none());
+        changed.extend(keys.all().iter().map(|key| Slot::of_key(&key.name(label))));
         cell.erased = true;
         let key = std::mem::take(&mut cell.key);
         drop(cell);
@@ -631,12 +675,12 @@ impl State {
         self.labels_by_key.remove_if(&key, |_, linked| linked == label);
     }
 
-    fn adopt(&self, label: Label, key: Key, epoch: u32, erased: bool) {
+    fn adopt(&self, label: Label, key: Key, erased: bool) {
         if !erased {
             self.labels_by_key.insert(key, label);
         }
         if let Some(mut known) = self.holders.get_mut(&label) {
-            (known.key, known.epoch, known.erased) = (key, epoch, erased);
+            (known.key, known.erased) = (key, erased);
             return;
         }
         // The writer alone makes it longer. A label that stands in it has its holder: see `walk`.
@@ -644,9 +688,8 @@ impl State {
         let cell = HolderCell {
             key,
             index,
-            epoch,
-            secret: None,
             erased,
+            keys: Keys::none(),
             ended_ms: 0,
             head: Head::default(),
             licenses: Vec::new(),
@@ -718,7 +761,7 @@ impl State {
             // Under the key of the present epoch, whichever the holder was born in: both are at hand until the table
             // of the present epoch, which holds this key too, is durable.
             Place::HolderKeys => {
-                let (epoch, wrapped) = self.crypt.wrap_holder(&self.holder_key(&slot.key)?)?;
+                let (epoch, wrapped) = self.crypt.wrap_holder(&self.part_key(&slot.key_name())?)?;
                 Some([&epoch.to_be_bytes()[..], &wrapped].concat())
             }
         }
@@ -737,13 +780,18 @@ impl State {
                 return Some(());
             }
             Place::Holders => {
-                let (key, epoch) = (take(r)?, u32::from_be_bytes(take(r)?));
+                let key = take(r)?;
                 let erased = u8::from_be_bytes(take(r)?) != 0;
                 let ended_ms = u64::from_be_bytes(take(r)?);
                 let head = Head::take(r)?;
-                self.adopt(slot.key, key, epoch, erased);
+                self.adopt(slot.key, key, erased);
                 let mut cell = self.holders.get_mut(&slot.key)?;
                 (cell.ended_ms, cell.head) = (ended_ms, head);
+                let (keys, odd) = rest.as_chunks();
+                for key in keys {
+                    cell.keys.put(KeyCell::decode(key)?);
+                }
+                return odd.is_empty().then_some(());
             }
             Place::Licenses => {
                 let (mut cell, issuer) = LicenseCell::decode(r)?;
@@ -766,7 +814,8 @@ impl State {
             Place::HolderKeys => {
                 // A key of an earlier epoch opens no more; the table of the present one has the key.
                 let epoch = u32::from_be_bytes(take(r)?);
-                self.give_key(&slot.key, || self.crypt.unwrap_holder(&slot.key, epoch, r));
+                let name = slot.key_name();
+                self.give_key(&name, || self.crypt.unwrap_holder(&name, epoch, r));
                 return Some(());
             }
         }
@@ -842,10 +891,10 @@ impl State {
             let tabled = if destroyed + 1 < epoch { epoch - 1 } else { epoch };
             for label in labels {
                 visit(&Slot::new(Kind::Holder, label, 0))?;
-                let untabled =
-                    self.holders.get(&label).is_some_and(|holder| holder.epoch >= tabled && !holder.erased);
-                if untabled {
-                    visit(&Slot::new(Kind::HolderKey, label, 0))?;
+                for (name, epoch) in self.key_names(&label) {
+                    if epoch >= tabled {
+                        visit(&Slot::of_key(&name))?;
+                    }
                 }
             }
         }
@@ -858,7 +907,11 @@ impl State {
             Place::Holders => self.holders.contains_key(&slot.key),
             Place::Licenses => self.licenses.contains_key(&slot.key),
             Place::Epochs => self.epoch_since_ms() != 0,
-            Place::HolderKeys => self.holders.get(&slot.key).is_none_or(|holder| holder.secret.is_some()),
+            Place::HolderKeys => {
+                let name = slot.key_name();
+                let cell = self.holders.get(&name.label);
+                cell.is_none_or(|cell| cell.keys.get(&name).is_none_or(|key| key.secret.is_some()))
+            }
         }
     }
 
@@ -873,13 +926,13 @@ impl State {
 
 impl HolderCell {
     fn encode(&self) -> Vec<u8> {
-        [
-            &self.key[..],
-            &self.epoch.to_be_bytes(),
-            &[u8::from(self.erased)],
-            &self.ended_ms.to_be_bytes(),
-            &self.head.to_bytes(),
-        ]
-        .concat()
+        let keys = self.keys.all();
+        let mut bytes = Vec::with_capacity(16 + 1 + 8 + 56 + KeyCell::BYTES * keys.len());
+        bytes.extend_from_slice(&self.key);
+        bytes.push(u8::from(self.erased));
+        bytes.extend_from_slice(&self.ended_ms.to_be_bytes());
+        bytes.extend_from_slice(&self.head.to_bytes());
+        keys.iter().for_each(|key| bytes.extend_from_slice(&key.encode()));
+        bytes
     }
 }

@@ -55,7 +55,8 @@ struct World {
 }
 
 fn document(value: &impl Serialize) -> Document {
-    Document { version: 1, value: Arc::from(serde_json::to_vec(value).expect("JSON")) }
+    let value = Arc::from(serde_json::to_vec(value).expect("JSON"));
+    Document { version: 1, value, owner: [0; 16], ends_ms: 0 }
 }
 
 impl World {
@@ -123,15 +124,8 @@ impl World {
         let key = keyed::type_key(&self.table.keyed, &self.license_type.code);
         self.table.documents.insert((DocumentKind::LicenseType.number(), key), document(&self.license_type));
         let key = keyed::holder_key(&self.table.keyed, &self.license.holders[0].1);
-        let holder = Holder {
-            version: 3,
-            key,
-            label: self.label,
-            epoch: 1,
-            erased: false,
-            ended_ms: 0,
-            head: Head::default(),
-        };
+        let holder =
+            Holder { version: 3, key, label: self.label, erased: false, ended_ms: 0, head: Head::default() };
         self.table.holders.insert(key, holder);
         let license = License {
             version: 1,
@@ -216,6 +210,7 @@ impl World {
             issuers: Vec::new(),
             logs: Vec::new(),
             witnesses: Vec::new(),
+            mirrors: Vec::new(),
             peers: Vec::new(),
             authority: None,
         };

@@ -2,7 +2,7 @@
 //! together. Each change takes the evidence that its fact was read.
 
 use ledger::record::{
-    CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, NewHolder, Record,
+    CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, Record,
 };
 use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared};
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -72,9 +72,9 @@ impl<'a> Change<'a> {
     ) -> Result<(Self, Permit<G>), Refusal> {
         let (permit, concerned, names_holder) = ruling.into_parts();
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
-        let (concerned, keys) = tools.living(&concerned)?;
-        let release_ms = entry.release_of(&concerned);
-        let record = Record { concerned, idempotency: bound, counters, release_ms, ..Record::default() };
+        let mut record = Record { idempotency: bound, counters, ..Record::default() };
+        let keys = tools.living(&concerned, &mut record)?;
+        record.release_ms = entry.release_of(&record.concerned);
         let said = Said::of(names);
         let sealed_for = None;
         let change =
@@ -191,7 +191,13 @@ impl<'a> Change<'a> {
     }
 
     fn document(&mut self, kind: DocumentKind, key: Key, version: u32, value: Vec<u8>) {
-        self.record.documents.push(DocumentState { kind: kind.number(), key, version, value });
+        self.record.documents.push(DocumentState {
+            kind: kind.number(),
+            key,
+            version,
+            value,
+            ..DocumentState::default()
+        });
     }
 
     // --- holders ---
@@ -234,11 +240,10 @@ impl<'a> Change<'a> {
         let ledger = self.tools.ledger;
         let key = keyed::holder_key(ledger.keyed(), person);
         if let Some(known) = ledger.state().holder(&key) {
-            return ledger.state().holder_key(&known.label).ok_or_else(internal);
+            return ledger.sealing_key(&known.label, &mut self.record).ok_or_else(internal);
         }
         let new = ledger.new_holder(key);
-        let wrapped = new.wrapped.as_slice().try_into().map_err(|_| internal())?;
-        self.record.new_holders.push(NewHolder { key, label: new.label, epoch: new.epoch, wrapped });
+        self.record.new_holders.push(new.entered());
         Ok(new.holder_key)
     }
 
@@ -248,7 +253,7 @@ impl<'a> Change<'a> {
     /// # Errors
     /// [`Code::Internal`]
     pub fn concern_apart(&mut self, labels: &[Label], release_ms: Option<u64>) -> Result<(), Refusal> {
-        (self.record.concerned, self.keys) = self.tools.living(labels)?;
+        self.keys = self.tools.living(labels, &mut self.record)?;
         if let Some(release_ms) = release_ms {
             self.record.release_ms = if self.record.concerned.is_empty() { 0 } else { release_ms };
         }
@@ -305,9 +310,9 @@ impl Effect {
     ) -> Result<Self, Refusal> {
         let refusal = &denial.refusal;
         let answer = refusal.problem(entry.language);
-        let (concerned, keys) = tools.living(&denial.concerned)?;
-        let release_ms = entry.release_of(&concerned);
-        let record = Record { reason: refusal.reason.number(), concerned, release_ms, ..Record::default() };
+        let mut record = Record { reason: refusal.reason.number(), ..Record::default() };
+        let keys = tools.living(&denial.concerned, &mut record)?;
+        record.release_ms = entry.release_of(&record.concerned);
         let said = Said::of(names.unwrap_or_default());
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
         let labels = Labels::List(Vec::new());

@@ -88,6 +88,7 @@ impl Tools<'_> {
             policy: *self.policy,
             subject_digest: *subjects.digest(),
             labels,
+            ..Open::default()
         };
         let prepared = Prepared { kind: LeafKind::Entry, open: open.encode(), record: state, told, subjects };
         (prepared, request_salt)
@@ -118,12 +119,12 @@ impl Tools<'_> {
     /// # Errors
     /// [`Code::Internal`]: a living holder has no key.
     pub(super) fn release(&self, due: &ledger::Delayed) -> Result<Prepared, Refusal> {
-        let (concerned, keys) = self.living(&due.holders)?;
         let released = vec![due.index];
+        let mut record = Record { released: released.clone(), ..Record::default() };
+        let keys = self.living(&due.holders, &mut record)?;
         let document = json(&ToldRelease { released: &released });
         let text = Text { told: &document, ..Text::default() };
         let sealed = self.seal_each(&keys, &text);
-        let record = Record { concerned, released, ..Record::default() };
         Ok(system_with(self.policy, &record, sealed))
     }
 
@@ -214,7 +215,13 @@ pub fn system(
         &Record {
             documents: documents
                 .into_iter()
-                .map(|(kind, key, value)| DocumentState { kind: kind.number(), key, version: 1, value })
+                .map(|(kind, key, value)| DocumentState {
+                    kind: kind.number(),
+                    key,
+                    version: 1,
+                    value,
+                    ..DocumentState::default()
+                })
                 .collect(),
             shed: shed
                 .iter()
@@ -246,14 +253,9 @@ fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
         route: Route::System.number(),
         decision: Decision::System.number(),
         code: Code::Ok.number(),
-        index: 0,
-        time_ms: 0,
-        organisation: [0; 18],
-        request_digest: [0; 32],
-        answer_digest: [0; 32],
         policy: *policy,
         subject_digest: *subjects.digest(),
-        labels: Labels::List(Vec::new()),
+        ..Open::default()
     };
     Prepared { kind: LeafKind::Entry, open: open.encode(), record: record.clone(), told, subjects }
 }
@@ -286,7 +288,15 @@ fn with_subject_record<T>(text: &Text<'_>, told_salt: &Hash, seal: impl FnOnce(&
         let envelope = text.envelope.map(|bytes| builder.create_vector(bytes));
         let answer = text.answer.map(|bytes| builder.create_vector(bytes));
         let detail = (!text.detail.is_empty()).then(|| builder.create_string(text.detail));
-        let args = fb::SubjectRecordArgs { told, told_salt, user_name, envelope, answer, detail };
+        let args = fb::SubjectRecordArgs {
+            told,
+            told_salt,
+            user_name,
+            envelope,
+            answer,
+            detail,
+            ..Default::default()
+        };
         let record = fb::SubjectRecord::create(builder, &args);
         builder.finish(record, None);
         let sealed = seal(builder.finished_data());

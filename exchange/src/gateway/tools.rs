@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use ledger::record::Record;
 use ledger::{HolderKey, Key, Label, Ledger};
 use schemas::codes::Code;
 use schemas::identifier::Uscc;
@@ -84,24 +85,26 @@ pub struct Tools<'a> {
 }
 
 impl Tools<'_> {
-    /// Those of known holders who are not erased, and their keys: an entry concerns the living. A living holder without
-    /// a key is a fault: its data is never sealed under another key instead.
+    /// Makes a record concern those of known holders who are not erased: an entry concerns the living. Gives the keys that
+    /// seal what it says to them, born in the record where the year is new. A living holder without a key is a fault: its data
+    /// is never sealed under another key instead.
     ///
     /// # Errors
     /// [`Code::Internal`]
-    pub(super) fn living(&self, labels: &[Label]) -> Result<(Vec<Label>, Vec<HolderKey>), Refusal> {
+    pub(super) fn living(&self, labels: &[Label], record: &mut Record) -> Result<Vec<HolderKey>, Refusal> {
         let state = self.ledger.state();
-        let mut living = (Vec::with_capacity(labels.len()), Vec::with_capacity(labels.len()));
+        let mut keys = Vec::with_capacity(labels.len());
+        record.concerned = Vec::with_capacity(labels.len());
         for label in labels {
-            match state.holder_key(label) {
+            match self.ledger.sealing_key(label, record) {
                 Some(key) => {
-                    living.0.push(*label);
-                    living.1.push(key);
+                    record.concerned.push(*label);
+                    keys.push(key);
                 }
                 None if state.holder_by_label(label).is_some_and(|holder| holder.erased) => {}
                 None => return Err(Refusal::new(Code::Internal)),
             }
         }
-        Ok(living)
+        Ok(keys)
     }
 }

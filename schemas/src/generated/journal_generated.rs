@@ -172,6 +172,261 @@ impl<'a> Hash32 {
 
 }
 
+// struct KeyName, aligned to 2
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct KeyName(pub [u8; 20]);
+impl Default for KeyName { 
+  fn default() -> Self { 
+    Self([0; 20])
+  }
+}
+impl ::core::fmt::Debug for KeyName {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("KeyName")
+      .field("label", &self.label())
+      .field("year", &self.year())
+      .field("class", &self.class())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for KeyName {}
+impl<'a> ::flatbuffers::Follow<'a> for KeyName {
+  type Inner = &'a KeyName;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a KeyName>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a KeyName {
+  type Inner = &'a KeyName;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<KeyName>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for KeyName {
+    type Output = KeyName;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const KeyName as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(2)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for KeyName {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> KeyName {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    label: &Hash16,
+    year: u16,
+    class: u8,
+  ) -> Self {
+    let mut s = Self([0; 20]);
+    s.set_label(label);
+    s.set_year(year);
+    s.set_class(class);
+    s
+  }
+
+  pub fn label(&self) -> &Hash16 {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid struct in this slot
+    unsafe { &*(self.0[0..].as_ptr() as *const Hash16) }
+  }
+
+  #[allow(clippy::identity_op)]
+  pub fn set_label(&mut self, x: &Hash16) {
+    self.0[0..0 + 16].copy_from_slice(&x.0)
+  }
+
+  pub fn year(&self) -> u16 {
+    let mut mem = ::core::mem::MaybeUninit::<<u16 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u16 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_year(&mut self, x: u16) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u16 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn class(&self) -> u8 {
+    let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[18..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_class(&mut self, x: u8) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[18..].as_mut_ptr(),
+        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
+// struct Party, aligned to 1
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Party(pub [u8; 19]);
+impl Default for Party { 
+  fn default() -> Self { 
+    Self([0; 19])
+  }
+}
+impl ::core::fmt::Debug for Party {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("Party")
+      .field("kind", &self.kind())
+      .field("who", &self.who())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Party {}
+impl<'a> ::flatbuffers::Follow<'a> for Party {
+  type Inner = &'a Party;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a Party>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a Party {
+  type Inner = &'a Party;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<Party>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for Party {
+    type Output = Party;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const Party as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(1)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Party {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> Party {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    kind: u8,
+    who: &[u8; 18],
+  ) -> Self {
+    let mut s = Self([0; 19]);
+    s.set_kind(kind);
+    s.set_who(who);
+    s
+  }
+
+  pub fn kind(&self) -> u8 {
+    let mut mem = ::core::mem::MaybeUninit::<<u8 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[0..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_kind(&mut self, x: u8) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[0..].as_mut_ptr(),
+        ::core::mem::size_of::<<u8 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+  pub fn who(&'a self) -> ::flatbuffers::Array<'a, u8, 18> {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid array in this slot
+    use ::flatbuffers::Follow;
+    unsafe { ::flatbuffers::Array::follow(&self.0, 1) }
+  }
+
+  pub fn set_who(&mut self, items: &[u8; 18]) {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid array in this slot
+    unsafe { ::flatbuffers::emplace_scalar_array(&mut self.0, 1, items) };
+  }
+
+}
+
 pub enum NewHolderOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -192,6 +447,8 @@ impl<'a> NewHolder<'a> {
   pub const VT_LABEL: ::flatbuffers::VOffsetT = 6;
   pub const VT_EPOCH: ::flatbuffers::VOffsetT = 8;
   pub const VT_WRAPPED: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CLASS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_YEAR: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -207,6 +464,8 @@ impl<'a> NewHolder<'a> {
     builder.add_epoch(args.epoch);
     if let Some(x) = args.label { builder.add_label(x); }
     if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_year(args.year);
+    builder.add_class(args.class);
     builder.finish()
   }
 
@@ -239,6 +498,20 @@ impl<'a> NewHolder<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(NewHolder::VT_WRAPPED, None).unwrap()}
   }
+  #[inline]
+  pub fn class(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(NewHolder::VT_CLASS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn year(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(NewHolder::VT_YEAR, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for NewHolder<'_> {
@@ -251,6 +524,8 @@ impl ::flatbuffers::Verifiable for NewHolder<'_> {
      .visit_field::<Hash16>("label", Self::VT_LABEL, true)?
      .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("wrapped", Self::VT_WRAPPED, true)?
+     .visit_field::<u8>("class", Self::VT_CLASS, false)?
+     .visit_field::<u16>("year", Self::VT_YEAR, false)?
      .finish();
     Ok(())
   }
@@ -260,6 +535,8 @@ pub struct NewHolderArgs<'a> {
     pub label: Option<&'a Hash16>,
     pub epoch: u32,
     pub wrapped: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub class: u8,
+    pub year: u16,
 }
 impl<'a> Default for NewHolderArgs<'a> {
   #[inline]
@@ -269,6 +546,8 @@ impl<'a> Default for NewHolderArgs<'a> {
       label: None, // required field
       epoch: 0,
       wrapped: None, // required field
+      class: 0,
+      year: 0,
     }
   }
 }
@@ -295,6 +574,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NewHolderBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(NewHolder::VT_WRAPPED, wrapped);
   }
   #[inline]
+  pub fn add_class(&mut self, class: u8) {
+    self.fbb_.push_slot::<u8>(NewHolder::VT_CLASS, class, 0);
+  }
+  #[inline]
+  pub fn add_year(&mut self, year: u16) {
+    self.fbb_.push_slot::<u16>(NewHolder::VT_YEAR, year, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> NewHolderBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     NewHolderBuilder {
@@ -317,6 +604,140 @@ impl ::core::fmt::Debug for NewHolder<'_> {
     let mut ds = f.debug_struct("NewHolder");
       ds.field("key", &self.key());
       ds.field("label", &self.label());
+      ds.field("epoch", &self.epoch());
+      ds.field("wrapped", &self.wrapped());
+      ds.field("class", &self.class());
+      ds.field("year", &self.year());
+      ds.finish()
+  }
+}
+pub enum NewKeyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct NewKey<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for NewKey<'a> {
+  type Inner = NewKey<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> NewKey<'a> {
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_EPOCH: ::flatbuffers::VOffsetT = 6;
+  pub const VT_WRAPPED: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    NewKey { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args NewKeyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<NewKey<'bldr>> {
+    let mut builder = NewKeyBuilder::new(_fbb);
+    if let Some(x) = args.wrapped { builder.add_wrapped(x); }
+    builder.add_epoch(args.epoch);
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn name(&self) -> &'a KeyName {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<KeyName>(NewKey::VT_NAME, None).unwrap()}
+  }
+  #[inline]
+  pub fn epoch(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(NewKey::VT_EPOCH, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn wrapped(&self) -> ::flatbuffers::Vector<'a, u8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(NewKey::VT_WRAPPED, None).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for NewKey<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<KeyName>("name", Self::VT_NAME, true)?
+     .visit_field::<u32>("epoch", Self::VT_EPOCH, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("wrapped", Self::VT_WRAPPED, true)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct NewKeyArgs<'a> {
+    pub name: Option<&'a KeyName>,
+    pub epoch: u32,
+    pub wrapped: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for NewKeyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    NewKeyArgs {
+      name: None, // required field
+      epoch: 0,
+      wrapped: None, // required field
+    }
+  }
+}
+
+pub struct NewKeyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NewKeyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_name(&mut self, name: &KeyName) {
+    self.fbb_.push_slot_always::<&KeyName>(NewKey::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_epoch(&mut self, epoch: u32) {
+    self.fbb_.push_slot::<u32>(NewKey::VT_EPOCH, epoch, 0);
+  }
+  #[inline]
+  pub fn add_wrapped(&mut self, wrapped: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(NewKey::VT_WRAPPED, wrapped);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> NewKeyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    NewKeyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<NewKey<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, NewKey::VT_NAME,"name");
+    self.fbb_.required(o, NewKey::VT_WRAPPED,"wrapped");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for NewKey<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("NewKey");
+      ds.field("name", &self.name());
       ds.field("epoch", &self.epoch());
       ds.field("wrapped", &self.wrapped());
       ds.finish()
@@ -915,6 +1336,8 @@ impl<'a> DocumentState<'a> {
   pub const VT_KEY: ::flatbuffers::VOffsetT = 6;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
   pub const VT_VALUE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_OWNER: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ENDS_MS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -926,6 +1349,8 @@ impl<'a> DocumentState<'a> {
     args: &'args DocumentStateArgs<'args>
   ) -> ::flatbuffers::WIPOffset<DocumentState<'bldr>> {
     let mut builder = DocumentStateBuilder::new(_fbb);
+    builder.add_ends_ms(args.ends_ms);
+    if let Some(x) = args.owner { builder.add_owner(x); }
     if let Some(x) = args.value { builder.add_value(x); }
     builder.add_version(args.version);
     if let Some(x) = args.key { builder.add_key(x); }
@@ -962,6 +1387,20 @@ impl<'a> DocumentState<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(DocumentState::VT_VALUE, None).unwrap()}
   }
+  #[inline]
+  pub fn owner(&self) -> Option<&'a Hash16> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Hash16>(DocumentState::VT_OWNER, None)}
+  }
+  #[inline]
+  pub fn ends_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(DocumentState::VT_ENDS_MS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for DocumentState<'_> {
@@ -974,6 +1413,8 @@ impl ::flatbuffers::Verifiable for DocumentState<'_> {
      .visit_field::<Hash16>("key", Self::VT_KEY, true)?
      .visit_field::<u32>("version", Self::VT_VERSION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, true)?
+     .visit_field::<Hash16>("owner", Self::VT_OWNER, false)?
+     .visit_field::<u64>("ends_ms", Self::VT_ENDS_MS, false)?
      .finish();
     Ok(())
   }
@@ -983,6 +1424,8 @@ pub struct DocumentStateArgs<'a> {
     pub key: Option<&'a Hash16>,
     pub version: u32,
     pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub owner: Option<&'a Hash16>,
+    pub ends_ms: u64,
 }
 impl<'a> Default for DocumentStateArgs<'a> {
   #[inline]
@@ -992,6 +1435,8 @@ impl<'a> Default for DocumentStateArgs<'a> {
       key: None, // required field
       version: 0,
       value: None, // required field
+      owner: None,
+      ends_ms: 0,
     }
   }
 }
@@ -1018,6 +1463,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentStateBuilder<'a, 'b, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentState::VT_VALUE, value);
   }
   #[inline]
+  pub fn add_owner(&mut self, owner: &Hash16) {
+    self.fbb_.push_slot_always::<&Hash16>(DocumentState::VT_OWNER, owner);
+  }
+  #[inline]
+  pub fn add_ends_ms(&mut self, ends_ms: u64) {
+    self.fbb_.push_slot::<u64>(DocumentState::VT_ENDS_MS, ends_ms, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DocumentStateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     DocumentStateBuilder {
@@ -1041,6 +1494,8 @@ impl ::core::fmt::Debug for DocumentState<'_> {
       ds.field("key", &self.key());
       ds.field("version", &self.version());
       ds.field("value", &self.value());
+      ds.field("owner", &self.owner());
+      ds.field("ends_ms", &self.ends_ms());
       ds.finish()
   }
 }
@@ -1600,6 +2055,10 @@ impl<'a> StateRecord<'a> {
   pub const VT_EPOCH_BEGUN: ::flatbuffers::VOffsetT = 28;
   pub const VT_EPOCH_DESTROYED: ::flatbuffers::VOffsetT = 30;
   pub const VT_STATE_DIGEST: ::flatbuffers::VOffsetT = 32;
+  pub const VT_NEW_KEYS: ::flatbuffers::VOffsetT = 34;
+  pub const VT_DESTROYED: ::flatbuffers::VOffsetT = 36;
+  pub const VT_FIELD_COMMITMENTS: ::flatbuffers::VOffsetT = 38;
+  pub const VT_ACTING_FOR: ::flatbuffers::VOffsetT = 40;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1612,6 +2071,10 @@ impl<'a> StateRecord<'a> {
   ) -> ::flatbuffers::WIPOffset<StateRecord<'bldr>> {
     let mut builder = StateRecordBuilder::new(_fbb);
     builder.add_release_ms(args.release_ms);
+    if let Some(x) = args.acting_for { builder.add_acting_for(x); }
+    if let Some(x) = args.field_commitments { builder.add_field_commitments(x); }
+    if let Some(x) = args.destroyed { builder.add_destroyed(x); }
+    if let Some(x) = args.new_keys { builder.add_new_keys(x); }
     if let Some(x) = args.state_digest { builder.add_state_digest(x); }
     builder.add_epoch_destroyed(args.epoch_destroyed);
     builder.add_epoch_begun(args.epoch_begun);
@@ -1735,6 +2198,34 @@ impl<'a> StateRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<StateDigest>>(StateRecord::VT_STATE_DIGEST, None)}
   }
+  #[inline]
+  pub fn new_keys(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<NewKey<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<NewKey>>>>(StateRecord::VT_NEW_KEYS, None)}
+  }
+  #[inline]
+  pub fn destroyed(&self) -> Option<::flatbuffers::Vector<'a, KeyName>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, KeyName>>>(StateRecord::VT_DESTROYED, None)}
+  }
+  #[inline]
+  pub fn field_commitments(&self) -> Option<::flatbuffers::Vector<'a, Hash32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Hash32>>>(StateRecord::VT_FIELD_COMMITMENTS, None)}
+  }
+  #[inline]
+  pub fn acting_for(&self) -> Option<::flatbuffers::Vector<'a, Party>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Party>>>(StateRecord::VT_ACTING_FOR, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for StateRecord<'_> {
@@ -1758,6 +2249,10 @@ impl ::flatbuffers::Verifiable for StateRecord<'_> {
      .visit_field::<u32>("epoch_begun", Self::VT_EPOCH_BEGUN, false)?
      .visit_field::<u32>("epoch_destroyed", Self::VT_EPOCH_DESTROYED, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<StateDigest>>("state_digest", Self::VT_STATE_DIGEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<NewKey>>>>("new_keys", Self::VT_NEW_KEYS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, KeyName>>>("destroyed", Self::VT_DESTROYED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Hash32>>>("field_commitments", Self::VT_FIELD_COMMITMENTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Party>>>("acting_for", Self::VT_ACTING_FOR, false)?
      .finish();
     Ok(())
   }
@@ -1778,6 +2273,10 @@ pub struct StateRecordArgs<'a> {
     pub epoch_begun: u32,
     pub epoch_destroyed: u32,
     pub state_digest: Option<::flatbuffers::WIPOffset<StateDigest<'a>>>,
+    pub new_keys: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<NewKey<'a>>>>>,
+    pub destroyed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, KeyName>>>,
+    pub field_commitments: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Hash32>>>,
+    pub acting_for: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Party>>>,
 }
 impl<'a> Default for StateRecordArgs<'a> {
   #[inline]
@@ -1798,6 +2297,10 @@ impl<'a> Default for StateRecordArgs<'a> {
       epoch_begun: 0,
       epoch_destroyed: 0,
       state_digest: None,
+      new_keys: None,
+      destroyed: None,
+      field_commitments: None,
+      acting_for: None,
     }
   }
 }
@@ -1868,6 +2371,22 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> StateRecordBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<StateDigest>>(StateRecord::VT_STATE_DIGEST, state_digest);
   }
   #[inline]
+  pub fn add_new_keys(&mut self, new_keys: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<NewKey<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_NEW_KEYS, new_keys);
+  }
+  #[inline]
+  pub fn add_destroyed(&mut self, destroyed: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , KeyName>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_DESTROYED, destroyed);
+  }
+  #[inline]
+  pub fn add_field_commitments(&mut self, field_commitments: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Hash32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_FIELD_COMMITMENTS, field_commitments);
+  }
+  #[inline]
+  pub fn add_acting_for(&mut self, acting_for: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Party>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(StateRecord::VT_ACTING_FOR, acting_for);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> StateRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     StateRecordBuilder {
@@ -1900,6 +2419,10 @@ impl ::core::fmt::Debug for StateRecord<'_> {
       ds.field("epoch_begun", &self.epoch_begun());
       ds.field("epoch_destroyed", &self.epoch_destroyed());
       ds.field("state_digest", &self.state_digest());
+      ds.field("new_keys", &self.new_keys());
+      ds.field("destroyed", &self.destroyed());
+      ds.field("field_commitments", &self.field_commitments());
+      ds.field("acting_for", &self.acting_for());
       ds.finish()
   }
 }
@@ -1925,6 +2448,7 @@ impl<'a> SubjectRecord<'a> {
   pub const VT_ENVELOPE: ::flatbuffers::VOffsetT = 10;
   pub const VT_ANSWER: ::flatbuffers::VOffsetT = 12;
   pub const VT_DETAIL: ::flatbuffers::VOffsetT = 14;
+  pub const VT_FIELD_SALT: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1936,6 +2460,7 @@ impl<'a> SubjectRecord<'a> {
     args: &'args SubjectRecordArgs<'args>
   ) -> ::flatbuffers::WIPOffset<SubjectRecord<'bldr>> {
     let mut builder = SubjectRecordBuilder::new(_fbb);
+    if let Some(x) = args.field_salt { builder.add_field_salt(x); }
     if let Some(x) = args.detail { builder.add_detail(x); }
     if let Some(x) = args.answer { builder.add_answer(x); }
     if let Some(x) = args.envelope { builder.add_envelope(x); }
@@ -1988,6 +2513,13 @@ impl<'a> SubjectRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(SubjectRecord::VT_DETAIL, None)}
   }
+  #[inline]
+  pub fn field_salt(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(SubjectRecord::VT_FIELD_SALT, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
@@ -2002,6 +2534,7 @@ impl ::flatbuffers::Verifiable for SubjectRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("envelope", Self::VT_ENVELOPE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("answer", Self::VT_ANSWER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("field_salt", Self::VT_FIELD_SALT, false)?
      .finish();
     Ok(())
   }
@@ -2013,6 +2546,7 @@ pub struct SubjectRecordArgs<'a> {
     pub envelope: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub answer: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub field_salt: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
 }
 impl<'a> Default for SubjectRecordArgs<'a> {
   #[inline]
@@ -2024,6 +2558,7 @@ impl<'a> Default for SubjectRecordArgs<'a> {
       envelope: None,
       answer: None,
       detail: None,
+      field_salt: None,
     }
   }
 }
@@ -2058,6 +2593,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubjectRecordBuilder<'a, 'b, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_DETAIL, detail);
   }
   #[inline]
+  pub fn add_field_salt(&mut self, field_salt: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(SubjectRecord::VT_FIELD_SALT, field_salt);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubjectRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubjectRecordBuilder {
@@ -2081,6 +2620,7 @@ impl ::core::fmt::Debug for SubjectRecord<'_> {
       ds.field("envelope", &self.envelope());
       ds.field("answer", &self.answer());
       ds.field("detail", &self.detail());
+      ds.field("field_salt", &self.field_salt());
       ds.finish()
   }
 }

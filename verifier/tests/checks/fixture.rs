@@ -140,6 +140,7 @@ pub fn bundle_of(issuers: Vec<TrustIssuer>) -> TrustBundle {
         issuers,
         logs: vec![TrustLog { origin: LOG.to_owned(), key: note_key(3, LOG).1 }],
         witnesses: Vec::new(),
+        mirrors: Vec::new(),
         peers: Vec::new(),
         authority: Some(note_key(9, "trust.example").1),
     }
@@ -243,6 +244,7 @@ pub fn open() -> Open {
         policy: [1; 32],
         subject_digest: [2; 32],
         labels: Labels::List(vec![[3; 16]]),
+        ..Open::default()
     }
 }
 

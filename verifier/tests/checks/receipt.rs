@@ -1,14 +1,17 @@
 use crate::fixture::*;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use verifier::{
     Hash,
     checkpoint::Checkpoint,
-    leaf::Open,
+    leaf::{ActingFor, Open, Party, Stage},
     merkle::{BatchTree, consistency_from},
+    note::WitnessKey,
     policy::Policy,
     proof::TlogProof,
     receipt::{Evidence, Receipt, attach, verify, verify_against, verify_with},
     report::{Reason, Report, Verdict},
-    trust::Trust,
+    sha256,
+    trust::{Trust, encode_text},
 };
 
 fn check(receipt: &Receipt) -> Report {
@@ -106,7 +109,7 @@ fn without_the_request_salt_nobody_can_try_which_request_it_was() {
     let other = Receipt { request_salt: Some([9; 32]), ..good_receipt() };
     assert_report(&check(&other), Verdict::Invalid, &[Reason::RequestMismatch]);
     // What stands in the log does not confirm a guess by itself.
-    assert_ne!(open().request_digest, verifier::sha256(&[REQUEST]));
+    assert_ne!(open().request_digest, sha256(&[REQUEST]));
 }
 
 #[test]
@@ -257,12 +260,91 @@ fn a_policy_asks_for_witnesses() {
     // Without a policy those of the bundle are counted and none is asked for.
     assert_eq!(counts(&check(&cosigned(&[21]))), None);
     let mut bundle = bundle();
-    bundle.witnesses = vec![witness(21), witness(22)];
+    bundle.witnesses = vec![witness(21).into(), witness(22).into()];
     let report = verify(&cosigned(&[21]), None, None, &Trust::new(bundle.clone()).unwrap(), NOW);
     assert_report(&report, Verdict::Valid, &[]);
     assert_eq!(counts(&report), Some((1, 2)));
-    bundle.witnesses.push(witness(21));
+    bundle.witnesses.push(witness(21).into());
     assert!(Trust::new(bundle).is_err());
+}
+
+/// A verifier key and a signature line of type 0x06 (C2SP tlog-cosignature), with a value of this length.
+fn ml_dsa(seed: u8, name: &str, value: usize) -> (String, String) {
+    let typed = [&[6][..], &[seed; 1312]].concat();
+    let hash = sha256(&[name.as_bytes(), b"\n", &typed]);
+    let line = [&hash[..4], &vec![0; value]].concat();
+    (
+        format!("{name}+{}+{}", hex::encode(&hash[..4]), STANDARD.encode(typed)),
+        format!("— {name} {}\n", STANDARD.encode(line)),
+    )
+}
+
+/// A cosignature that this verifier cannot check is named, and counts for nobody.
+#[test]
+fn a_cosignature_of_ml_dsa_is_read_and_counts_for_nothing() {
+    const NAME: &str = "pq.example";
+    let (key, line) = ml_dsa(9, NAME, 8 + 2420);
+    let with = |line: &str| with_proof(|proof| proof.checkpoint = cosign(&proof.checkpoint, 21) + line);
+    let rules = |quorum: &str| {
+        let known = witness(21);
+        let text = format!("witness a {known}\nwitness q {key}\ngroup any 1 a q\nquorum {quorum}\n");
+        Policy::parse(text.as_bytes()).unwrap()
+    };
+    let named = |report: &Report| report.not_checked.contains(&"ml-dsa-cosignatures");
+    let report = under(&with(&line), &rules("q"));
+    assert_report(&report, Verdict::Unknown, &[Reason::WitnessesShort]);
+    assert!(named(&report));
+    let report = under(&with(&line), &rules("any"));
+    assert_report(&report, Verdict::Valid, &[]);
+    assert!(named(&report) && report.receipt.as_ref().unwrap().witnesses.unwrap().cosigned == 1);
+    assert!(!named(&under(&with(""), &rules("any"))), "no line, nothing unchecked");
+    // A line of its key has a time and a signature of the type's length, or the note is bad.
+    for length in [8 + 2419, 8 + 2421, 1] {
+        let report = under(&with(&ml_dsa(9, NAME, length).1), &rules("any"));
+        assert_report(&report, Verdict::Invalid, &[Reason::BadCosignature]);
+    }
+    // The bundle takes such keys, as a witness's or as a mirror's, each once.
+    let mut bundle = bundle();
+    bundle.witnesses = vec![witness(21).into(), key.parse().unwrap()];
+    let report = verify(&with(&line), None, None, &Trust::new(bundle.clone()).unwrap(), NOW);
+    assert_report(&report, Verdict::Valid, &[]);
+    assert!(named(&report));
+    bundle.mirrors = vec![ml_dsa(10, NAME, 0).0.parse().unwrap()];
+    let text = sign_note(1, "trust.example", &encode_text(&bundle));
+    assert_eq!(Trust::parse_note(&text, None, 0).unwrap().bundle(), &bundle);
+    bundle.mirrors = vec![key.parse().unwrap()];
+    assert!(Trust::new(bundle).is_err());
+    for wrong in
+        [key.replace("pq.example", "other.example"), ml_dsa(9, NAME, 0).1, key[..key.len() - 8].to_owned()]
+    {
+        assert!(wrong.parse::<WitnessKey>().is_err());
+    }
+}
+
+/// The receipt of an outcome proves which intent it closes.
+#[test]
+fn an_outcome_names_an_intent_before_it() {
+    let with = |stage| {
+        let acting_for =
+            ActingFor::new(vec![Party::Person([4; 16]), Party::Organisation(*b"11100000MB0341032Y")]);
+        receipt_of(Open { stage, acting_for, ..open() }.encode(), INDEX)
+    };
+    let facts = |receipt: &Receipt| check(receipt).receipt.unwrap();
+    let unproven = [Reason::NoProof];
+    let outcome = with(Stage::Outcome { intent: INDEX - 1 });
+    assert_report(&check(&outcome), Verdict::Unknown, &unproven);
+    let said = facts(&outcome);
+    assert_eq!((said.is_intent, said.intent), (false, Some(INDEX - 1)));
+    assert_eq!(said.acting_for, ["04".repeat(16), "11100000MB0341032Y".to_owned()]);
+    let said = facts(&with(Stage::Intent));
+    assert_eq!((said.is_intent, said.intent), (true, None));
+    // Another intent, or another principal, is another leaf.
+    let other = Receipt { open: with(Stage::Outcome { intent: 0 }).open, ..outcome.clone() };
+    assert_report(&check(&other), Verdict::Invalid, &[Reason::LeafMismatch, Reason::NoProof]);
+    for intent in [INDEX, INDEX + 1, u64::MAX] {
+        let report = check(&with(Stage::Outcome { intent }));
+        assert_report(&report, Verdict::Invalid, &[Reason::IndexMismatch, Reason::NoProof]);
+    }
 }
 
 #[test]

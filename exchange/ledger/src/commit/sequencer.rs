@@ -19,16 +19,16 @@ use crate::{
         cursor::{Cursor, Mark},
         frame::{self, ENTRY_BYTES, HEADER_BYTES, SEAL_BYTES, TRAILER_BYTES},
         guard::Released,
-        leaf::{leaf_of, organisation},
-        record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, Record},
+        leaf::{are_committed, leaf_of, organisation},
+        record::{Completion, CounterUse, EntryPlain, MAX_LINKS, Malformed, NO_BODY_PART, NewKey, Record},
         segment::{Keeper, NoSegment, SEGMENT_HEADER_BYTES},
-        subjects::Subjects,
+        subjects::{Heads, Subjects},
     },
     keys::{
         crypt::{Crypt, NONCE_BYTES, TAG_BYTES, day_of},
         signer::{LogSigner, build_seal},
     },
-    names::{Hash, Key, Label, Position},
+    names::{Hash, Key, KeyName, Label, Position, cst_year},
     options::Hooks,
     state::{
         Applied, State,
@@ -52,8 +52,8 @@ use tokio::sync::oneshot;
 use verifier::{
     checkpoint::Checkpoint,
     leaf::{
-        HolderLink, LEAF_BYTES, LeafKind, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open, commitment,
-        inner_commitment_of, leaf_bytes, statement_leaf,
+        HolderLink, LEAF_BYTES, LeafKind, OPEN_INDEX_OFFSET, OPEN_TIME_OFFSET, Open, Stage, commitment_of,
+        inner_commitment_with, leaf_bytes, open_digest, statement_leaf,
     },
     merkle::{Frontier, GroupTree, leaf_hash},
     proof::TlogProof,
@@ -65,8 +65,6 @@ const IDLE: Duration = Duration::from_millis(10);
 const MOST_YIELDS: usize = 4;
 /// Salt and inner salt.
 const SALTS_BYTES: usize = 64;
-/// Where organisation and subject digest stand in an encoded `open`.
-const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
 /// The length of an entry's subject parts in a frame.
 const SUBJECTS_LENGTH_BYTES: usize = 4;
 /// Most subject parts of an entry: a bulk delivery has one for each holder it concerns.
@@ -79,15 +77,31 @@ struct Admitted {
     prepared: Prepared,
     /// The `StateRecord`.
     record_bytes: Vec<u8>,
+    /// What its leaf commits to of record and `open`. The sequencer makes the leaf from these and, once more, from the frame
+    /// buffer.
+    record_digest: Hash,
+    open_digest: Hash,
+    /// The year whose holders' keys its parts are sealed under.
+    year: Option<u16>,
+    /// Index of the intent that it closes.
+    intent: Option<u64>,
 }
 
 impl Admitted {
     fn new(prepared: Prepared) -> Result<Self, Refused> {
         let record = &prepared.record;
         record.check().map_err(|Malformed(what)| Refused::Malformed(what))?;
-        let parts = prepared.subjects.count().ok_or(Refused::Malformed("subject parts"))?;
+        let Heads { count: parts, year } =
+            prepared.subjects.heads().ok_or(Refused::Malformed("subject parts"))?;
+        let mut intent = None;
         if prepared.kind == LeafKind::Entry {
             let open = Open::parse(&prepared.open).map_err(|_| Refused::Malformed("open"))?;
+            if (open.index, open.time_ms) != (0, 0) {
+                return Err(Refused::Malformed("an index or a time before the sequencer gives it"));
+            }
+            if let Stage::Outcome { intent: closed } = open.stage {
+                intent = Some(closed);
+            }
             // The sequencer's comparison with the frame buffer then finds bit flips, not a caller's mistake.
             if open.subject_digest != *prepared.subjects.digest() {
                 return Err(Refused::Malformed("subject digest"));
@@ -108,6 +122,8 @@ impl Admitted {
         }
         let distinct = are_distinct(record.concerned.iter())
             && are_distinct(record.erased.iter())
+            && are_distinct(record.new_keys.iter().map(|new| &new.name))
+            && are_distinct(record.destroyed.iter())
             && are_distinct(record.new_holders.iter().map(|holder| &holder.key))
             && are_distinct(record.new_holders.iter().map(|holder| &holder.label))
             && are_distinct(record.licenses.iter().map(|license| &license.key))
@@ -116,11 +132,21 @@ impl Admitted {
         if !distinct {
             return Err(Refused::Malformed("a record that names something twice"));
         }
+        let mut born = record
+            .new_holders
+            .iter()
+            .map(|holder| holder.name())
+            .chain(record.new_keys.iter().map(|new| new.name));
+        if born.any(|name| name.class == 0) {
+            return Err(Refused::Malformed("a key of no class"));
+        }
         if record.release_ms != 0 && record.concerned.is_empty() {
             return Err(Refused::Malformed("a delayed use that concerns nobody"));
         }
         let record_bytes = record.encode();
-        Ok(Self { prepared, record_bytes })
+        let record_digest = verifier::sha256(&[&record_bytes]);
+        let open_digest = open_digest(&prepared.open);
+        Ok(Self { prepared, record_bytes, record_digest, open_digest, year, intent })
     }
 
     /// Bytes of the entry in a frame.
@@ -237,6 +263,9 @@ struct Pending {
     more_licenses: FxHashMap<Label, u32>,
     /// Holders whose keys are destroyed.
     erased: FxHashSet<Label>,
+    /// Keys that are born, and keys that are destroyed while their holder stays.
+    born: FxHashSet<KeyName>,
+    destroyed_keys: FxHashSet<KeyName>,
     /// Epochs that begin and end.
     epoch: Option<u32>,
     destroyed: Option<u32>,
@@ -251,6 +280,8 @@ impl Pending {
         self.counters.clear();
         self.more_licenses.clear();
         self.erased.clear();
+        self.born.clear();
+        self.destroyed_keys.clear();
         (self.epoch, self.destroyed) = (None, None);
     }
 
@@ -507,9 +538,9 @@ impl Sequencer {
                 queued.settle(Err(Refused::Closed));
                 continue;
             }
-            match self.judge(&queued.submission, pending, time_ms) {
+            let index = self.cursor.frontier.size() + members.len() as u64;
+            match self.judge(&queued.submission, pending, index, time_ms) {
                 Judgement::Accept(counters) => {
-                    let index = self.cursor.frontier.size() + members.len() as u64;
                     let member = Member::new(queued, counters, salts, index, time_ms, |delayed, label| {
                         pending.head(&self.state, delayed, label)
                     });
@@ -544,10 +575,17 @@ impl Sequencer {
         written
     }
 
-    fn judge(&self, submission: &Submission, pending: &Pending, time_ms: u64) -> Judgement {
+    fn judge(&self, submission: &Submission, pending: &Pending, index: u64, time_ms: u64) -> Judgement {
         let state = &*self.state;
         if time_ms > submission.ends_at_ms {
             return Judgement::Changed;
+        }
+        // A part is kept and destroyed with the year of its entry. What was sealed before midnight is sealed anew.
+        if submission.admitted.year.is_some_and(|year| year != cst_year(time_ms)) {
+            return Judgement::Changed;
+        }
+        if submission.admitted.intent.is_some_and(|intent| intent >= index) {
+            return Judgement::Malformed("an outcome whose intent does not stand before it");
         }
         if submission.reads.iter().any(|(fact, version)| pending.version(state, fact) != *version) {
             return Judgement::Changed;
@@ -690,13 +728,18 @@ impl Sequencer {
         metrics::histogram!("miaoxiang_journal_sync_seconds").record(started.elapsed().as_secs_f64());
         self.hooks.after_sync(self.cursor.frame);
         self.current.offset += bytes.len() as u64;
-        self.cursor.previous = verifier::sha256(&[bytes]);
+        self.cursor.previous = frame::chain_hash(bytes);
         self.cursor.frame += 1;
         self.cursor.position = Position::new(self.current.number, self.current.offset as u32);
         Ok(())
     }
 
     fn seal(&mut self) -> Result<(), Fatal> {
+        // A seal may end where its segment does: written to one that was cut, it would make the length right again.
+        if let Err(error) = self.current.still_there() {
+            self.stop.fatal(&format!("sealing the journal failed: {error}"));
+            return Err(Fatal);
+        }
         let bytes = build_seal(&mut self.cursor.clone(), &self.signer);
         self.write(&bytes)?;
         self.released.set(self.cursor.mark());
@@ -799,9 +842,25 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
         .new_holders
         .iter()
         .all(|holder| holder.epoch == epoch && pending.version(state, &Fact::Holder(holder.key)) == 0);
+    let year = cst_year(time_ms);
+    let keys = record.new_holders.iter().all(|holder| holder.year == year)
+        && record.new_keys.iter().all(|NewKey { name, epoch: of, .. }| {
+            let exists = (state.has_key(name) && !pending.destroyed_keys.contains(name))
+                || pending.born.contains(name)
+                || record.new_holders.iter().any(|holder| holder.name() == *name);
+            name.year == year && *of == epoch && !exists
+        })
+        && record.destroyed.iter().all(|name| {
+            let gone = pending.destroyed_keys.contains(name) || pending.erased.contains(&name.label);
+            state.has_key(name) && !gone
+        });
+    if record.destroyed.iter().any(|name| name.year >= year) {
+        return Err(Judgement::Malformed("the destruction of a key whose year is not over"));
+    }
     let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
     let (mut living, mut all_known) = (true, true);
-    for label in record.concerned.iter().chain(&record.erased) {
+    let keyed = record.new_keys.iter().map(|new| &new.name.label);
+    for label in record.concerned.iter().chain(&record.erased).chain(keyed) {
         let erased = state.erased(label);
         living &= erased != Some(true) && !pending.erased.contains(label);
         all_known &= erased.is_some() || is_new(label) || pending.heads.contains_key(label);
@@ -812,7 +871,7 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
             || (record.epoch_destroyed == destroyed + 1 && record.epoch_destroyed < epoch));
     let unbound =
         record.idempotency.is_none_or(|bound| pending.version(state, &Fact::Idempotency(bound.key)) == 0);
-    if !(licenses && grants && documents && holders && unbound && living && epochs) {
+    if !(licenses && grants && documents && holders && keys && unbound && living && epochs) {
         return Err(Judgement::Changed);
     }
     for index in &record.released {
@@ -865,6 +924,8 @@ impl Pending {
             self.heads.insert(holder.label, Head::default());
         }
         self.erased.extend(&record.erased);
+        self.born.extend(record.new_keys.iter().map(|new| new.name));
+        self.destroyed_keys.extend(&record.destroyed);
         if record.epoch_begun != 0 {
             self.epoch = Some(record.epoch_begun);
             self.versions.insert(Fact::Epoch, record.epoch_begun);
@@ -900,7 +961,7 @@ impl Member {
         time_ms: u64,
         head: impl Fn(bool, &Label) -> Option<Head>,
     ) -> Self {
-        let Admitted { prepared, record_bytes } = &mut queued.submission.admitted;
+        let Admitted { prepared, record_digest, open_digest, .. } = &mut queued.submission.admitted;
         let Prepared { kind, open, record, told, .. } = prepared;
         if *kind == LeafKind::Entry {
             open[OPEN_INDEX_OFFSET..OPEN_INDEX_OFFSET + 8].copy_from_slice(&index.to_be_bytes());
@@ -914,6 +975,7 @@ impl Member {
                 label: *label,
                 told: *told,
                 sequence: head.sequence + 1,
+                previous_chain: 0,
                 previous_position: head.frame.0,
                 previous_index: head.index,
                 previous_leaf: head.leaf_hash,
@@ -922,10 +984,10 @@ impl Member {
         let completion = Completion { delayed, links: links.collect(), counters };
         let completion_bytes = completion.encode();
         let (salt, inner_salt) = split_salts(salts);
-        let c = inner_commitment_of(&inner_salt, record_bytes, &completion_bytes)
+        let c = inner_commitment_with(&inner_salt, record_digest, &completion_bytes)
             .expect("a completion that was just encoded is well formed");
         let leaf = match kind {
-            LeafKind::Entry => leaf_bytes(*kind, &commitment(&salt, open, &c)),
+            LeafKind::Entry => leaf_bytes(*kind, &commitment_of(&salt, open, open_digest, &c)),
             _ => statement_leaf(*kind, open),
         };
         let leaf_hash = leaf_hash(&leaf);
@@ -954,9 +1016,10 @@ fn split_salts(salts: &[u8; SALTS_BYTES]) -> (Hash, Hash) {
     (halves[0], halves[1])
 }
 
-/// The bit-flip guard. A single flipped bit between admission and signing has ended public logs for good: so the
-/// digest of the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared. So are
-/// the head and the lengths, which nothing is computed of: the frame would be synced and answered from, and no start
+/// The bit-flip guard. A single flipped bit between admission and signing has ended public logs for good: so the digest of
+/// the subject parts and every leaf hash are computed again, from the frame buffer alone, and compared. The leaf was made of
+/// admission's digests of record and `open`, so another record or `open` in the buffer makes another leaf. The head and the
+/// lengths are compared, too, which nothing is computed of: the frame would be synced and answered from, and no start
 /// would take it.
 fn is_intact(
     buffer: &[u8],
@@ -981,11 +1044,8 @@ fn is_intact(
         subject += length;
         let Ok(entry) = EntryPlain::read(&mut plain) else { return false };
         let leaf = &buffer[HEADER_BYTES + at * LEAF_BYTES..HEADER_BYTES + (at + 1) * LEAF_BYTES];
-        let digest = verifier::sha256(&[subjects]);
-        let said = entry.open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32);
         told == Some(length)
-            && digest == *member.subjects().digest()
-            && (member.kind() != LeafKind::Entry || said == Some(&digest[..]))
+            && are_committed(member.kind(), entry.open, subjects)
             && leaf_of(member.kind(), &entry).is_some_and(|made| made == leaf)
             && leaf_hash(leaf) == member.leaf_hash
     }) && plain.is_empty()

@@ -279,7 +279,7 @@ impl ScrubTask {
                     return Err(damaged("a leaf is not the one in the tree"));
                 }
             }
-            previous = Some(verifier::sha256(&[&bytes]));
+            previous = Some(frame.chain_hash());
             last = Some((offset, frame.size, frame.root, frame.signature));
             offset += declared as u64;
             unrested += declared as u64;

@@ -37,7 +37,7 @@ impl Current {
     }
 
     /// A segment that is deleted or cut while it is written keeps nothing, whatever its sync says.
-    fn still_there(&self) -> io::Result<()> {
+    pub(crate) fn still_there(&self) -> io::Result<()> {
         let stat = self.file.stat()?;
         match (stat.links, stat.len) {
             (0, _) => Err(io::Error::other("the segment was deleted while the journal is open")),

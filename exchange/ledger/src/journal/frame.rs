@@ -1,6 +1,6 @@
 //! Frames: the unit that is written with one `write` and made durable with one `fdatasync` (section 6).
 
-use crate::names::Hash;
+use crate::{journal::format1, names::Hash};
 use verifier::leaf::LEAF_BYTES;
 
 pub(crate) const HEADER_BYTES: usize = 80;
@@ -12,7 +12,7 @@ pub(crate) const SEAL_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
 pub(crate) const ENTRY_BYTES: usize = LEAF_BYTES + 4;
 
 const MAGIC: &[u8; 4] = b"MXF1";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LENGTH_OFFSET: usize = 8;
 const STATE_LENGTH_OFFSET: usize = 72;
 
@@ -36,7 +36,7 @@ pub(crate) struct Head {
     /// Frames are numbered from 0.
     pub(crate) number: u64,
     pub(crate) time_ms: u64,
-    /// Hash of the frame before; zeros in frame 0.
+    /// [`chain_hash`] of the frame before; zeros in frame 0.
     pub(crate) previous: Hash,
     /// Day of the state part's key.
     pub(crate) day: u32,
@@ -71,10 +71,19 @@ pub(crate) fn finish(buffer: &mut Vec<u8>, state_bytes: usize, size: u64, root: 
     buffer.extend_from_slice(&crc);
 }
 
+/// What the next frame names a frame of this format by: H of all of a whole frame but the subject parts and the state part. The leaves
+/// commit to what those hold, and who reads them checks it.
+pub(crate) fn chain_hash(frame: &[u8]) -> Hash {
+    let (front, behind) = frame.split_at(HEADER_BYTES + be32(frame, 12) as usize * ENTRY_BYTES);
+    verifier::sha256(&[front, &behind[behind.len() - TRAILER_BYTES..]])
+}
+
 /// A frame whose form and checksum are right. Chain, tree and signature are the reader's to check.
 #[derive(Debug)]
 pub(crate) struct Frame<'a> {
     pub(crate) head: Head,
+    /// [`crate::journal::segment::FORMAT`], or the number of the format before it.
+    pub(crate) format: u8,
     /// The whole frame.
     pub(crate) bytes: &'a [u8],
     leaves: &'a [u8],
@@ -99,9 +108,10 @@ impl<'a> Frame<'a> {
         if crc32c::crc32c(&bytes[..declared - 4]) != be32(bytes, declared - 4) {
             return Err("the checksum is wrong");
         }
-        let kind = match (bytes[4], bytes[5], bytes[6], bytes[7]) {
-            (VERSION, 1, 0, 0) => Kind::Group,
-            (VERSION, 2, 0, 0) => Kind::Seal,
+        let format = bytes[4];
+        let kind = match (format, bytes[5], bytes[6], bytes[7]) {
+            (VERSION | format1::NUMBER, 1, 0, 0) => Kind::Group,
+            (VERSION | format1::NUMBER, 2, 0, 0) => Kind::Seal,
             _ => return Err("the frame has an unknown version or kind"),
         };
         let head = Head {
@@ -131,6 +141,7 @@ impl<'a> Frame<'a> {
         let trailer = declared - TRAILER_BYTES;
         Ok(Self {
             head,
+            format,
             bytes,
             leaves,
             lengths,
@@ -140,6 +151,11 @@ impl<'a> Frame<'a> {
             root: hash(bytes, trailer + 8),
             signature: *bytes[trailer + 40..].first_chunk().expect("the trailer has 112 bytes"),
         })
+    }
+
+    /// What the next frame names this one by.
+    pub(crate) fn chain_hash(&self) -> Hash {
+        if self.format == format1::NUMBER { format1::chain_hash(self.bytes) } else { chain_hash(self.bytes) }
     }
 
     /// The leaves, in order.
@@ -238,10 +254,11 @@ mod tests {
     #[test]
     fn lengths_that_do_not_fit_are_refused_whatever_the_checksum_says() {
         for (at, value) in [
-            (4, [2, 2, 0, 0]),
-            (4, [1, 3, 0, 0]),
-            (4, [1, 1, 0, 0]),
-            (4, [1, 2, 1, 0]),
+            (4, [0, 2, 0, 0]),
+            (4, [3, 2, 0, 0]),
+            (4, [2, 3, 0, 0]),
+            (4, [2, 1, 0, 0]),
+            (4, [2, 2, 1, 0]),
             (12, [0, 0, 0, 1]),
             (12, [255; 4]),
             (72, [0, 0, 0, 1]),

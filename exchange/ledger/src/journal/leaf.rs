@@ -10,6 +10,8 @@ use verifier::leaf::{
 
 /// Where the organisation stands in an encoded `open`.
 const OPEN_ORGANISATION_OFFSET: usize = 24;
+/// Where the digest of the subject parts stands in an encoded `open`.
+const OPEN_SUBJECT_DIGEST_OFFSET: usize = 144;
 
 /// The leaf of a kind that the parts of an entry make; `None` when the completion is malformed.
 pub(crate) fn leaf_of(kind: LeafKind, entry: &EntryPlain<'_>) -> Option<[u8; LEAF_BYTES]> {
@@ -18,6 +20,15 @@ pub(crate) fn leaf_of(kind: LeafKind, entry: &EntryPlain<'_>) -> Option<[u8; LEA
     }
     let c = inner_commitment_of(entry.inner_salt, entry.record, entry.completion)?;
     Some(leaf_bytes(kind, &commitment(entry.salt, entry.open, &c)))
+}
+
+/// Whether an entry commits to these subject parts; a leaf of another kind has none.
+pub(crate) fn are_committed(kind: LeafKind, open: &[u8], subjects: &[u8]) -> bool {
+    if kind != LeafKind::Entry {
+        return subjects.is_empty();
+    }
+    let said = open.get(OPEN_SUBJECT_DIGEST_OFFSET..OPEN_SUBJECT_DIGEST_OFFSET + 32);
+    said == Some(&verifier::sha256(&[subjects])[..])
 }
 
 /// The kind that a leaf says it is of.

@@ -1,11 +1,11 @@
 //! Journal records as owned values: `StateRecord` (`schemas/fbs/journal.fbs`), the completion and the plaintext of a
 //! frame's state part (section 6 of the formats). One place reads and writes each of them.
 
-use crate::names::{Hash, Key, Label};
+use crate::names::{Hash, Key, KeyName, Label};
 use flatbuffers::{FlatBufferBuilder, Vector, VerifierOptions, WIPOffset};
 use schemas::journal as fb;
 use std::cell::RefCell;
-use verifier::leaf::HolderLink;
+use verifier::leaf::{HolderLink, Party};
 
 /// Most holders that one record concerns: as many as a bulk delivery may have subjects.
 pub const MAX_LINKS: usize = 1024;
@@ -67,6 +67,14 @@ pub struct Record {
     pub epoch_destroyed: u32,
     /// The digest of the whole state after so many entries.
     pub state_digest: Option<StateDigest>,
+    /// Keys of known holders that are born here.
+    pub new_keys: Vec<NewKey>,
+    /// Keys destroyed from this entry on; each of a year that is over.
+    pub destroyed: Vec<KeyName>,
+    /// Salted digests of the fields that left with the answer.
+    pub field_commitments: Vec<Hash>,
+    /// Whom the caller acts for, the nearest first.
+    pub acting_for: Vec<Party>,
 }
 
 /// The digest of the whole state at one size of the log: what snapshots and the restart image are compared with.
@@ -85,9 +93,31 @@ pub struct NewHolder {
     pub key: Key,
     /// The label from now on.
     pub label: Label,
+    /// Retention class of the holder's first key.
+    pub class: u8,
+    /// Year of the holder's first key.
+    pub year: u16,
     /// Epoch of the key that wraps the holder's.
     pub epoch: u32,
-    /// The holder's key, wrapped.
+    /// The holder's first key, wrapped.
+    pub wrapped: [u8; 60],
+}
+
+impl NewHolder {
+    /// Which key is the first.
+    pub fn name(&self) -> KeyName {
+        KeyName { label: self.label, class: self.class, year: self.year }
+    }
+}
+
+/// A known holder's key of another class or year.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewKey {
+    /// Which key.
+    pub name: KeyName,
+    /// Epoch of the key that wraps it.
+    pub epoch: u32,
+    /// The key, wrapped.
     pub wrapped: [u8; 60],
 }
 
@@ -150,7 +180,7 @@ pub struct GrantState {
 }
 
 /// A document as it stands after the entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DocumentState {
     /// 1 participant, 2 license type, 3 rules, 4 link, 5 proposal, 6 legal hold.
     pub kind: u8,
@@ -160,6 +190,10 @@ pub struct DocumentState {
     pub version: u32,
     /// The document.
     pub value: Vec<u8>,
+    /// Whom the document belongs to: a label or a keyed hash; zeros for nobody.
+    pub owner: [u8; 16],
+    /// From this moment on (journal time, ms since 1970) the document is gone; 0 = without end.
+    pub ends_ms: u64,
 }
 
 /// A counter that the entry raises by `amount` and never above `limit`.
@@ -216,6 +250,8 @@ impl Record {
             record.new_holders.push(NewHolder {
                 key: holder.key().0,
                 label: holder.label().0,
+                class: holder.class(),
+                year: holder.year(),
                 epoch: holder.epoch(),
                 wrapped: holder.wrapped().bytes().try_into().map_err(|_| BAD)?,
             });
@@ -258,6 +294,8 @@ impl Record {
                 key: document.key().0,
                 version: document.version(),
                 value: document.value().bytes().to_vec(),
+                owner: document.owner().map(|owner| owner.0).unwrap_or_default(),
+                ends_ms: document.ends_ms(),
             });
         }
         for counter in table.counters().iter().flatten() {
@@ -286,6 +324,19 @@ impl Record {
         record.epoch_destroyed = table.epoch_destroyed();
         record.state_digest =
             table.state_digest().map(|state| StateDigest { size: state.size(), digest: state.digest().0 });
+        for new in table.new_keys().iter().flatten() {
+            record.new_keys.push(NewKey {
+                name: key_name(new.name()),
+                epoch: new.epoch(),
+                wrapped: new.wrapped().bytes().try_into().map_err(|_| BAD)?,
+            });
+        }
+        record.destroyed = table.destroyed().iter().flatten().map(key_name).collect();
+        record.field_commitments =
+            table.field_commitments().iter().flatten().map(|digest| digest.0).collect();
+        for party in table.acting_for().iter().flatten() {
+            record.acting_for.push(Party::decode(&party.0).ok_or(BAD)?);
+        }
         if record.concerned.len() > MAX_LINKS || record.counters.len() > MAX_COUNTERS {
             return Err(BAD);
         }
@@ -303,7 +354,8 @@ impl Record {
             + self.grants.len()
             + self.documents.len()
             + self.counters.len()
-            + self.shed.len();
+            + self.shed.len()
+            + self.new_keys.len();
         let fits = self.concerned.len() <= MAX_LINKS
             && self.counters.len() <= MAX_COUNTERS
             && tables <= MAX_TABLES - SINGLE_TABLES
@@ -328,8 +380,14 @@ impl Record {
             .map(|holder| {
                 let wrapped = Some(b.create_vector(&holder.wrapped));
                 let (key, label) = (fb::Hash16::new(&holder.key), fb::Hash16::new(&holder.label));
-                let args =
-                    fb::NewHolderArgs { key: Some(&key), label: Some(&label), epoch: holder.epoch, wrapped };
+                let args = fb::NewHolderArgs {
+                    key: Some(&key),
+                    label: Some(&label),
+                    class: holder.class,
+                    year: holder.year,
+                    epoch: holder.epoch,
+                    wrapped,
+                };
                 fb::NewHolder::create(b, &args)
             })
             .collect();
@@ -386,9 +444,16 @@ impl Record {
             .iter()
             .map(|document| {
                 let value = Some(b.create_vector(&document.value));
-                let key = fb::Hash16::new(&document.key);
-                let (kind, version) = (document.kind, document.version);
-                fb::DocumentState::create(b, &fb::DocumentStateArgs { kind, key: Some(&key), version, value })
+                let (key, owner) = (fb::Hash16::new(&document.key), fb::Hash16::new(&document.owner));
+                let args = fb::DocumentStateArgs {
+                    kind: document.kind,
+                    key: Some(&key),
+                    version: document.version,
+                    value,
+                    owner: (document.owner != [0; 16]).then_some(&owner),
+                    ends_ms: document.ends_ms,
+                };
+                fb::DocumentState::create(b, &args)
             })
             .collect();
         let documents = (!documents.is_empty()).then(|| b.create_vector(&documents));
@@ -424,6 +489,23 @@ impl Record {
             let digest = fb::Hash32::new(&state.digest);
             fb::StateDigest::create(b, &fb::StateDigestArgs { size: state.size, digest: Some(&digest) })
         });
+        let new_keys: Vec<_> = self
+            .new_keys
+            .iter()
+            .map(|new| {
+                let wrapped = Some(b.create_vector(&new.wrapped));
+                let name = fb_key_name(&new.name);
+                fb::NewKey::create(b, &fb::NewKeyArgs { name: Some(&name), epoch: new.epoch, wrapped })
+            })
+            .collect();
+        let new_keys = (!new_keys.is_empty()).then(|| b.create_vector(&new_keys));
+        let destroyed = (!self.destroyed.is_empty())
+            .then(|| b.create_vector_from_iter(self.destroyed.iter().map(fb_key_name)));
+        let field_commitments = (!self.field_commitments.is_empty())
+            .then(|| b.create_vector_from_iter(self.field_commitments.iter().map(fb::Hash32::new)));
+        let acting_for = (!self.acting_for.is_empty()).then(|| {
+            b.create_vector_from_iter(self.acting_for.iter().map(|party| fb::Party(party.encode())))
+        });
         let args = fb::StateRecordArgs {
             reason: self.reason,
             concerned,
@@ -440,10 +522,22 @@ impl Record {
             epoch_begun: self.epoch_begun,
             epoch_destroyed: self.epoch_destroyed,
             state_digest,
+            new_keys,
+            destroyed,
+            field_commitments,
+            acting_for,
         };
         let root = fb::StateRecord::create(b, &args);
         fb::finish_state_record_buffer(b, root);
     }
+}
+
+fn key_name(name: &fb::KeyName) -> KeyName {
+    KeyName { label: name.label().0, class: name.class(), year: name.year() }
+}
+
+fn fb_key_name(name: &KeyName) -> fb::KeyName {
+    fb::KeyName::new(&fb::Hash16::new(&name.label), name.year, name.class)
 }
 
 /// A vector of labels, written from where they stand.
@@ -582,7 +676,14 @@ mod tests {
             reason: 7,
             concerned: vec![[1; 16], [2; 16]],
             release_ms: 9,
-            new_holders: vec![NewHolder { key: [3; 16], label: [1; 16], epoch: 4, wrapped: [5; 60] }],
+            new_holders: vec![NewHolder {
+                key: [3; 16],
+                label: [1; 16],
+                class: 1,
+                year: 2026,
+                epoch: 4,
+                wrapped: [5; 60],
+            }],
             licenses: vec![LicenseState {
                 key: [6; 16],
                 version: 7,
@@ -611,7 +712,23 @@ mod tests {
                 max_uses: 3,
                 portal: *b"91310000000000001X",
             }],
-            documents: vec![DocumentState { kind: 1, key: [9; 16], version: 2, value: vec![1, 2, 3] }],
+            documents: vec![
+                DocumentState {
+                    kind: 1,
+                    key: [9; 16],
+                    version: 2,
+                    value: vec![1, 2, 3],
+                    ..Default::default()
+                },
+                DocumentState {
+                    kind: 2,
+                    key: [9; 16],
+                    version: 3,
+                    value: vec![],
+                    owner: [18; 16],
+                    ends_ms: u64::MAX,
+                },
+            ],
             counters: vec![CounterUse { key: [8; 16], day: 1, amount: 2, limit: 3 }],
             idempotency: Some(Idempotency { key: [10; 16], request: [11; 16], answer_part: 1 }),
             shed: vec![Shed { organisation: "x".to_owned(), code: 50, count: 8 }],
@@ -620,7 +737,15 @@ mod tests {
             epoch_begun: 15,
             epoch_destroyed: 14,
             state_digest: Some(StateDigest { size: 16, digest: [17; 32] }),
+            new_keys: vec![NewKey { name: name(2027), epoch: 4, wrapped: [19; 60] }],
+            destroyed: vec![name(2025), KeyName { class: 255, ..name(u16::MAX) }],
+            field_commitments: vec![[20; 32], [21; 32]],
+            acting_for: vec![Party::Person([22; 16]), Party::Organisation(*b"91310000000000002X")],
         }
+    }
+
+    fn name(year: u16) -> KeyName {
+        KeyName { label: [2; 16], class: 1, year }
     }
 
     #[test]
@@ -636,7 +761,7 @@ mod tests {
         let mut most = full();
         most.concerned = vec![[0; 16]; MAX_LINKS];
         most.counters = vec![most.counters[0]; MAX_COUNTERS];
-        let others = MAX_COUNTERS + 1 + 1 + 1 + 1 + SINGLE_TABLES;
+        let others = MAX_COUNTERS + 1 + 1 + 1 + 2 + 1 + SINGLE_TABLES;
         most.shed = vec![most.shed[0].clone(); MAX_TABLES - others];
         assert_eq!(most.check(), Ok(()));
         assert_eq!(Record::decode(&most.encode()), Ok(most.clone()));
@@ -681,6 +806,7 @@ mod tests {
             label: [1; 16],
             told: [5; 32],
             sequence: 1,
+            previous_chain: 6,
             previous_position: 2,
             previous_index: 3,
             previous_leaf: [4; 32],

@@ -2,8 +2,9 @@
 
 use crate::{
     error::ReadError,
+    journal::record::NewHolder,
     keys::secrets::{FIRST_EPOCH, LedgerKeys},
-    names::{Key, Label},
+    names::{Key, KeyName, Label},
 };
 use dashmap::DashMap;
 use ring::{
@@ -21,14 +22,17 @@ pub(crate) const TAG_BYTES: usize = 16;
 pub(crate) const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
 /// Per holder in a part of form 2: label ‖ wrapped record key.
 const SHARE_BYTES: usize = 16 + WRAPPED_BYTES;
-/// Length, form, a zero byte and part number of a sealed subject part.
-pub(crate) const PART_HEAD_BYTES: usize = 8;
+/// Length, form, class, part number and year of a sealed subject part.
+pub(crate) const PART_HEAD_BYTES: usize = 10;
 /// Most holders of one part: their number is one byte.
 const MAX_SHARES: usize = 255;
 /// Day keys kept derived; ten years of days are fewer.
 const MAX_DAY_KEYS: usize = 4096;
 const MS_PER_DAY: u64 = 86_400_000;
 const LEAF_KIND_ENTRY: u8 = 1;
+
+/// What a holder's key is wrapped for.
+const HOLDER_KEY: &[u8] = b"miaoxiang holder key v2";
 
 const FORM_DAY: u8 = 0;
 const FORM_HOLDER: u8 = 1;
@@ -107,17 +111,26 @@ impl Pool {
     }
 }
 
-/// A holder's own key, unwrapped. Overwritten when dropped.
+/// A holder's own key for one retention class and year, unwrapped. Overwritten when dropped.
 #[derive(Clone)]
 pub struct HolderKey {
     /// Whose key it is.
     pub label: Label,
+    /// Number of the retention class; [`STANDARD`] is the only one yet.
+    pub class: u8,
+    /// Year in China Standard Time of the entries whose parts it seals.
+    pub year: u16,
     key: [u8; 32],
 }
 
 impl HolderKey {
-    pub(crate) fn new(label: Label, key: &[u8; 32]) -> Self {
-        Self { label, key: *key }
+    pub(crate) fn new(name: KeyName, key: &[u8; 32]) -> Self {
+        Self { label: name.label, class: name.class, year: name.year, key: *key }
+    }
+
+    /// Which key it is.
+    pub fn name(&self) -> KeyName {
+        KeyName { label: self.label, class: self.class, year: self.year }
     }
 
     /// The key alone, in a box of its own.
@@ -141,9 +154,23 @@ pub struct PreparedHolder {
     /// The new random key, for sealing at once.
     pub holder_key: HolderKey,
     /// The key under the epoch key, as the record holds it: nonce (12), ciphertext (32), tag (16).
-    pub wrapped: Vec<u8>,
+    pub wrapped: [u8; WRAPPED_BYTES],
     /// The epoch of that key.
     pub epoch: u32,
+}
+
+impl PreparedHolder {
+    /// What a record says of the holder.
+    pub fn entered(&self) -> NewHolder {
+        NewHolder {
+            key: self.key,
+            label: self.label,
+            class: self.holder_key.class,
+            year: self.holder_key.year,
+            epoch: self.epoch,
+            wrapped: self.wrapped,
+        }
+    }
 }
 
 /// The keys that holders' keys are wrapped under: one, and two while the epoch changes.
@@ -239,46 +266,55 @@ impl Crypt {
         open(&self.day_key(day), &aad, sealed).ok_or(ReadError::Sealed("state part"))
     }
 
-    pub(crate) fn new_holder(&self, key: Key) -> PreparedHolder {
+    /// A holder whose first key is for what is written at this moment, ms since 1970.
+    pub(crate) fn new_holder(&self, key: Key, now_ms: u64) -> PreparedHolder {
         let label: Label = self.random();
-        let holder_key = HolderKey { label, key: self.random() };
-        let (epoch, wrapped) =
-            self.wrap_holder(&holder_key).expect("a serving ledger has the key of the epoch it is in");
+        let (holder_key, epoch, wrapped) = self.new_key(KeyName::at(label, now_ms));
         PreparedHolder { key, label, holder_key, wrapped, epoch }
     }
 
+    /// A random key of this name, wrapped under the key of the epoch beside it.
+    pub(crate) fn new_key(&self, name: KeyName) -> (HolderKey, u32, [u8; WRAPPED_BYTES]) {
+        let holder_key = HolderKey::new(name, &self.random());
+        let (epoch, wrapped) =
+            self.wrap_holder(&holder_key).expect("a serving ledger has the key of the epoch it is in");
+        (holder_key, epoch, wrapped)
+    }
+
     /// A holder's key wrapped under the current epoch's, with that epoch; `None` when its key is not at hand.
-    pub(crate) fn wrap_holder(&self, holder: &HolderKey) -> Option<(u32, Vec<u8>)> {
+    pub(crate) fn wrap_holder(&self, holder: &HolderKey) -> Option<(u32, [u8; WRAPPED_BYTES])> {
         let (epoch, key) = {
             let epochs = self.epochs();
             (epochs.current, aead_key(epochs.key(epochs.current)?))
         };
-        let aad = self.aad(b"miaoxiang holder key v1", &holder.label);
-        Some((epoch, self.seal(&key, &aad, &holder.key)))
+        Some((epoch, self.wrap(&key, holder)))
+    }
+
+    fn wrap(&self, key: &LessSafeKey, holder: &HolderKey) -> [u8; WRAPPED_BYTES] {
+        let aad = self.aad(HOLDER_KEY, &holder.name().bytes());
+        let wrapped = self.seal(key, &aad, &holder.key);
+        wrapped.try_into().expect("a wrapped key has one length")
     }
 
     /// A holder's key out of its wrapping; `None` when its epoch's key is not at hand or does not open it.
-    pub(crate) fn unwrap_holder(&self, label: &Label, epoch: u32, wrapped: &[u8]) -> Option<HolderKey> {
-        self.unwrapper(epoch)(label, wrapped)
+    pub(crate) fn unwrap_holder(&self, name: &KeyName, epoch: u32, wrapped: &[u8]) -> Option<HolderKey> {
+        self.unwrapper(epoch)(name, wrapped)
     }
 
     /// Unwraps many holders' keys of one epoch.
-    pub(crate) fn unwrapper(&self, epoch: u32) -> impl Fn(&Label, &[u8]) -> Option<HolderKey> {
+    pub(crate) fn unwrapper(&self, epoch: u32) -> impl Fn(&KeyName, &[u8]) -> Option<HolderKey> {
         let epoch_key = self.epochs().key(epoch).map(aead_key);
-        move |label, wrapped| {
-            let aad = self.aad(b"miaoxiang holder key v1", label);
+        move |name, wrapped| {
+            let aad = self.aad(HOLDER_KEY, &name.bytes());
             let key = open(epoch_key.as_ref()?, &aad, wrapped)?;
-            Some(HolderKey { label: *label, key: key.as_slice().try_into().ok()? })
+            Some(HolderKey::new(*name, key.as_slice().try_into().ok()?))
         }
     }
 
     /// Wraps many holders' keys under one epoch's; `None` when its key is not at hand.
-    pub(crate) fn wrapper(&self, epoch: u32) -> impl Fn(&HolderKey) -> Option<Vec<u8>> {
+    pub(crate) fn wrapper(&self, epoch: u32) -> impl Fn(&HolderKey) -> Option<[u8; WRAPPED_BYTES]> {
         let epoch_key = self.epochs().key(epoch).map(aead_key);
-        move |holder| {
-            let aad = self.aad(b"miaoxiang holder key v1", &holder.label);
-            Some(self.seal(epoch_key.as_ref()?, &aad, &holder.key))
-        }
+        move |holder| Some(self.wrap(epoch_key.as_ref()?, holder))
     }
 
     /// Makes an epoch's key usable, beside the current one.
@@ -312,7 +348,7 @@ impl Crypt {
     }
 
     /// Seals a subject part: under the day's key without a holder, under the holder's key for one, under a fresh
-    /// record key wrapped for each of several (at most 255).
+    /// record key wrapped for each of several (at most 255). All keys are of one class and year.
     pub(crate) fn seal_subject(
         &self,
         part: u16,
@@ -330,8 +366,10 @@ impl Crypt {
         let length = PART_HEAD_BYTES - 4 + head_bytes + NONCE_BYTES + plaintext.len() + TAG_BYTES;
         let mut sealed = Vec::with_capacity(4 + length);
         sealed.extend_from_slice(&(length as u32).to_be_bytes());
-        sealed.extend_from_slice(&[form, 0]);
+        let (class, year) = several.first().map_or((0, 0), |first| (first.class, first.year));
+        sealed.extend_from_slice(&[form, class]);
         sealed.extend_from_slice(&part.to_be_bytes());
+        sealed.extend_from_slice(&year.to_be_bytes());
         match several {
             [] => {
                 let day = day_of(now_ms);
@@ -360,11 +398,11 @@ impl Crypt {
     pub(crate) fn open_subject(
         &self,
         part: &[u8],
-        holder_key: impl Fn(&Label) -> Option<HolderKey>,
+        holder_key: impl Fn(&KeyName) -> Option<HolderKey>,
     ) -> Result<Vec<u8>, ReadError> {
         const MALFORMED: ReadError = ReadError::Malformed("subject part");
-        let number = part_number(part).ok_or(MALFORMED)?;
-        let form = part[4];
+        let PartHead { form, class, number, year } = PartHead::read(part).ok_or(MALFORMED)?;
+        let holder_key = |label: &Label| holder_key(&KeyName { label: *label, class, year });
         let aad = self.aad(b"miaoxiang subject part v1", &entry_part(number));
         let rest = &part[PART_HEAD_BYTES..];
         let opened = match form {
@@ -439,11 +477,36 @@ fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8
     Some(plain)
 }
 
-/// The number that a whole and exact sealed part carries; `None` when it is not one.
-pub(crate) fn part_number(part: &[u8]) -> Option<u16> {
-    let (length, rest) = part.split_first_chunk::<4>()?;
-    let exact = u32::from_be_bytes(*length) as usize == rest.len() && part.len() >= PART_HEAD_BYTES;
-    (exact && rest[1] == 0).then(|| u16::from_be_bytes([rest[2], rest[3]]))
+/// What stands at the head of a sealed part, behind its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PartHead {
+    form: u8,
+    /// 0 in a part under a day's key, and so is the year.
+    class: u8,
+    pub(crate) number: u16,
+    year: u16,
+}
+
+impl PartHead {
+    /// Reads the head of a whole and exact sealed part; `None` when it is not one.
+    pub(crate) fn read(part: &[u8]) -> Option<Self> {
+        let (length, rest) = part.split_first_chunk::<4>()?;
+        let ([form, class, high, low, century, year], _) = rest.split_first_chunk()?;
+        let head = Self {
+            form: *form,
+            class: *class,
+            number: u16::from_be_bytes([*high, *low]),
+            year: u16::from_be_bytes([*century, *year]),
+        };
+        let exact = u32::from_be_bytes(*length) as usize == rest.len();
+        let under_a_day = head.class == 0 && head.year == 0;
+        (exact && under_a_day == (head.form == FORM_DAY)).then_some(head)
+    }
+
+    /// The year whose holders' keys the part is sealed under; `None` under a day's key.
+    pub(crate) fn year(&self) -> Option<u16> {
+        (self.form != FORM_DAY).then_some(self.year)
+    }
 }
 
 /// Whether a sealed part opens with the key of this holder.

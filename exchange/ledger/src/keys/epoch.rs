@@ -23,7 +23,7 @@ use crate::{
         crypt::{Crypt, WRAPPED_BYTES},
         secrets::{EpochFile, EpochFiles, FIRST_EPOCH},
     },
-    names::Label,
+    names::{KeyName, Label},
     state::State,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
@@ -34,9 +34,11 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-const VERSION: u8 = 1;
+/// As [`crate::journal::segment::FORMAT`].
+const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 1 + 32 + 4 + 32 + 4;
-const ROW_BYTES: usize = size_of::<Label>() + WRAPPED_BYTES;
+/// label ‖ class ‖ year ‖ wrapped key.
+const ROW_BYTES: usize = size_of::<Label>() + 1 + 2 + WRAPPED_BYTES;
 /// Labels read at once while the table is made, so that nobody waits long for their lock.
 const LABELS_AT_ONCE: usize = 1024;
 
@@ -144,6 +146,9 @@ impl Loaded {
         let content =
             read(EpochFile::Current)?.ok_or(OpenError::Keys("the epoch's key file in keys is missing"))?;
         let parse = |bytes: &[u8]| {
+            if let Some(found) = bytes.first().filter(|version| **version != VERSION) {
+                return Err(OpenError::Format { found: (*found).into(), serves: VERSION.into() });
+            }
             let (key, _) = EpochKey::decode(bytes)
                 .ok_or(OpenError::Keys("the epoch's key file is of another format"))?;
             if key.log != verifier::sha256(&[origin.as_bytes()]) {
@@ -179,8 +184,9 @@ impl Loaded {
         }
         let rows = EpochKey::decode(&self.content).map(|(_, rows)| rows).unwrap_or_default();
         let open = crypt.unwrapper(self.current.epoch);
-        for (label, wrapped) in rows.iter().filter_map(|row| row.split_first_chunk()) {
-            state.give_key(label, || open(label, wrapped));
+        for row in rows {
+            let (name, wrapped) = read_row(row);
+            state.give_key(&name, || open(&name, wrapped));
         }
         if state.keys_are_complete() {
             Ok(())
@@ -315,11 +321,27 @@ impl Rotation {
     }
 }
 
-/// The table: every living holder born before `epoch`, wrapped under its key.
+/// A row of the table.
+fn row(name: &KeyName, wrapped: &[u8; WRAPPED_BYTES]) -> [u8; ROW_BYTES] {
+    let mut row = [0; ROW_BYTES];
+    row[..16].copy_from_slice(&name.label);
+    row[16] = name.class;
+    row[17..19].copy_from_slice(&name.year.to_be_bytes());
+    row[19..].copy_from_slice(wrapped);
+    row
+}
+
+fn read_row(row: &[u8; ROW_BYTES]) -> (KeyName, &[u8]) {
+    let (label, rest) = row.split_first_chunk().expect("a row has a label");
+    let ([class, century, year], wrapped) = rest.split_first_chunk().expect("a row has a class and a year");
+    (KeyName { label: *label, class: *class, year: u16::from_be_bytes([*century, *year]) }, wrapped)
+}
+
+/// The table: every key that a living holder has from before `epoch`, wrapped under its key.
 fn rows(crypt: &Crypt, state: &State, epoch: u32) -> Zeroizing<Vec<u8>> {
     let wrap = crypt.wrapper(epoch);
     // Room at once: a buffer that grows leaves copies behind. Wrapped keys are no secret while the epoch's key is one.
-    let mut rows = Zeroizing::new(Vec::with_capacity(state.counts().holders * ROW_BYTES));
+    let mut rows = Zeroizing::new(Vec::with_capacity(state.key_count() * ROW_BYTES));
     let mut from = 0;
     loop {
         let labels = state.labels_from(from, LABELS_AT_ONCE);
@@ -328,12 +350,12 @@ fn rows(crypt: &Crypt, state: &State, epoch: u32) -> Zeroizing<Vec<u8>> {
         }
         from += labels.len();
         for label in labels {
-            let born_before = state.holder_by_label(&label).is_some_and(|holder| holder.epoch < epoch);
-            if let Some(key) = state.holder_key(&label).filter(|_| born_before)
-                && let Some(wrapped) = wrap(&key)
-            {
-                rows.extend_from_slice(&label);
-                rows.extend_from_slice(&wrapped);
+            for (name, born) in state.key_names(&label) {
+                if let Some(key) = state.part_key(&name).filter(|_| born < epoch)
+                    && let Some(wrapped) = wrap(&key)
+                {
+                    rows.extend_from_slice(&row(&name, &wrapped));
+                }
             }
         }
     }

@@ -66,6 +66,6 @@ pub(crate) fn build_seal(cursor: &mut Cursor, signer: &LogSigner) -> Vec<u8> {
     let (checkpoint, signature) = signer.sign(cursor.frontier.size(), cursor.frontier.root());
     frame::finish(&mut bytes, 0, checkpoint.size, &checkpoint.root, &signature);
     cursor.frame += 1;
-    cursor.previous = verifier::sha256(&[&bytes]);
+    cursor.previous = frame::chain_hash(&bytes);
     bytes
 }

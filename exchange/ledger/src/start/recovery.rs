@@ -22,9 +22,10 @@ use crate::{
         clock,
         current::Current,
         cursor::{Cursor, Mark},
+        format1,
         frame::{self, Frame, Kind},
         guard::{self, Guard},
-        leaf::{kind_of_leaf, leaf_of, organisation, stamp},
+        leaf::{are_committed, kind_of_leaf, leaf_of, organisation, stamp},
         record::{Completion, EntryPlain, Record, StateDigest},
         segment::{self, Folders, Header, SEGMENT_HEADER_BYTES},
     },
@@ -686,11 +687,18 @@ pub(crate) fn opened_entries<E: From<OpenError>>(
         |why| OpenError::Corrupt { segment: position.segment(), offset: position.offset().into(), why };
     let plain = open_state(crypt, frame)?;
     let mut rest = plain.as_slice();
-    for leaf in frame.leaves() {
+    for (leaf, (offset, length)) in frame.leaves().zip(frame.subjects()) {
         let entry = EntryPlain::read(&mut rest).map_err(|error| corrupt(error.0))?;
         let kind = kind_of_leaf(leaf).ok_or_else(|| corrupt("a leaf of an unknown kind"))?;
-        if leaf_of(kind, &entry).as_ref() != Some(leaf) {
+        let earlier = frame.format == format1::NUMBER;
+        let made = if earlier { format1::leaf_of(kind, &entry) } else { leaf_of(kind, &entry) };
+        if made.as_ref() != Some(leaf) {
             return Err(corrupt("an entry is not what its leaf commits to").into());
+        }
+        // The chain of frames leaves the parts to the leaves; in the format before this one it did not.
+        let parts = &frame.bytes[offset..offset + length];
+        if !earlier && !are_committed(kind, entry.open, parts) {
+            return Err(corrupt("the subject parts are not those that the entry commits to").into());
         }
         visit(kind, &entry, &corrupt)?;
     }
@@ -770,7 +778,9 @@ pub(crate) enum Reading {
     Start,
     /// To check it, every signature too. A gateway may be writing meanwhile.
     Check,
-    /// Like [`Reading::Check`], without asking the guard: of a journal that is known to have lost its end, what there is.
+    /// Like [`Reading::Check`], also of the format before this one: to carry what it says over.
+    Carry,
+    /// Like [`Reading::Carry`], without asking the guard: of a journal that is known to have lost its end, what there is.
     Lost,
 }
 
@@ -780,6 +790,8 @@ struct Journal {
     folders: Folders,
     key: VerifierKey,
     reading: Reading,
+    /// The format of all segments.
+    format: u32,
 }
 
 /// Takes each verified frame: where it stands and the hashes of its leaves.
@@ -835,6 +847,7 @@ impl Journal {
             }
         }
         let mut segments: Vec<Begun> = Vec::with_capacity(listed.len());
+        let mut format = None;
         for (expected, segment) in (0u32..).zip(listed) {
             let corrupt = |why| OpenError::Corrupt { segment: expected, offset: 0, why };
             if segment.number != expected {
@@ -843,6 +856,13 @@ impl Journal {
             let header = segment.header.ok_or_else(|| corrupt("the header is damaged"))?;
             if header.number != expected {
                 return Err(corrupt("the header is another segment's"));
+            }
+            let carried = matches!(reading, Reading::Carry | Reading::Lost);
+            if header.format != segment::FORMAT && !(carried && header.format == u32::from(format1::NUMBER)) {
+                return Err(OpenError::Format { found: header.format, serves: segment::FORMAT });
+            }
+            if *format.get_or_insert(header.format) != header.format {
+                return Err(corrupt("the segment is of another format"));
             }
             if header.origin != origin {
                 return Err(OpenError::Keys("the journal is of another origin"));
@@ -856,7 +876,8 @@ impl Journal {
             let Header { first_frame, .. } = header;
             segments.push(Begun { number: expected, path: segment.path, first_frame, end_frame: u64::MAX });
         }
-        Ok(Self { segments, folders, key: signer.key.clone(), reading })
+        let format = format.unwrap_or(segment::FORMAT);
+        Ok(Self { segments, folders, key: signer.key.clone(), reading, format })
     }
 
     /// A whole segment, from the journal's folder or the archive.
@@ -954,6 +975,9 @@ impl Journal {
                         break;
                     }
                 };
+                if u32::from(frame.format) != self.format {
+                    return Err(corrupt("the frame is of another format").into());
+                }
                 check(&frame, &mut cursor, &mut hashes).map_err(corrupt)?;
                 if self.reading != Reading::Start {
                     self.check_signature(frame.size, frame.root, &frame.signature).map_err(corrupt)?;
@@ -1007,7 +1031,7 @@ impl Journal {
             if frame.head.number != number {
                 return Err(corrupt("the frame has another number"));
             }
-            previous = verifier::sha256(&[frame.bytes]);
+            previous = frame.chain_hash();
             offset += frame.bytes.len();
             number += 1;
         }
@@ -1044,7 +1068,7 @@ fn check(frame: &Frame<'_>, cursor: &mut Cursor, hashes: &mut Vec<Hash>) -> Resu
         return Err("the frame's root is not that of its leaves");
     }
     cursor.frame += 1;
-    cursor.previous = verifier::sha256(&[frame.bytes]);
+    cursor.previous = frame.chain_hash();
     cursor.time_ms = head.time_ms;
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::{
     folder::{is_served, lock, snapshots_folder, store_folder, tiles_folder},
     journal::{
         cursor::Cursor,
+        format1,
         frame::Kind,
         record::{Record, StateDigest},
         segment::Folders,
@@ -327,12 +328,12 @@ pub struct Tail {
 }
 
 /// Reads every entry of a journal in order, each frame checked as [`verify_log`] does, without changing anything
-/// and without its lock. Subject parts stay sealed. Gives where the log ends.
+/// and without its lock. A journal of the format before this one is read, too. Subject parts stay sealed. Gives where the log ends.
 ///
 /// # Errors
 /// [`OpenError`]; what came before the first damage was visited.
 pub fn entries(options: Options, keys: LedgerKeys, visit: impl FnMut(Entry)) -> Result<Tail, OpenError> {
-    read(&options, &keys, Reading::Check, visit)
+    read(&options, &keys, Reading::Carry, visit)
 }
 
 /// Like [`entries`], of a log that is known to have lost its end, and without asking the guard, which says so too: every entry
@@ -384,8 +385,13 @@ pub(crate) fn read(
         opened_entries::<OpenError>(&crypt, position, frame, &mut |kind, entry, corrupt| {
             closed = kind == LeafKind::ShardClose;
             if kind == LeafKind::Entry {
+                let open = if frame.format == format1::NUMBER {
+                    Open::parse(&format1::open_part(entry.open))
+                } else {
+                    Open::parse(entry.open)
+                };
                 visit(Entry {
-                    open: Open::parse(entry.open).map_err(|_| corrupt("open"))?,
+                    open: open.map_err(|_| corrupt("open"))?,
                     record: Record::decode(entry.record).map_err(|error| corrupt(error.0))?,
                 });
             }

@@ -82,6 +82,10 @@ pub struct Document {
     pub version: u32,
     /// The document.
     pub value: Arc<[u8]>,
+    /// Whom the document belongs to: a label or a keyed hash; zeros for nobody.
+    pub owner: Owner,
+    /// From this moment on (journal time, ms since 1970) the document is gone; 0 = without end.
+    pub ends_ms: u64,
 }
 
 /// A document's kind and key.
@@ -102,13 +106,23 @@ impl Stored for Document {
         Slot::new(Kind::Document, *key, (*kind).into())
     }
 
+    fn owners(&self, _id: &DocumentId) -> Vec<Owner> {
+        if self.owner == Owner::default() { Vec::new() } else { vec![self.owner] }
+    }
+
+    fn ends_ms(&self, _id: &DocumentId) -> u64 {
+        if self.ends_ms == 0 { u64::MAX } else { self.ends_ms }
+    }
+
     fn encode(&self) -> Vec<u8> {
-        [&self.version.to_be_bytes()[..], &self.value].concat()
+        [&self.version.to_be_bytes()[..], &self.owner, &self.ends_ms.to_be_bytes(), &self.value].concat()
     }
 
     fn decode(_slot: &Slot, mut value: &[u8]) -> Option<Self> {
-        let version = u32::from_be_bytes(take(&mut value)?);
-        Some(Self { version, value: value.into() })
+        let r = &mut value;
+        let (version, owner) = (u32::from_be_bytes(take(r)?), take(r)?);
+        let ends_ms = u64::from_be_bytes(take(r)?);
+        Some(Self { version, value: value.into(), owner, ends_ms })
     }
 }
 

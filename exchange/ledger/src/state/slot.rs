@@ -2,7 +2,7 @@
 //!
 //! Values. The numbers of kinds and the layout of a slot are those of files on the disk.
 
-use crate::names::{Hash, Key};
+use crate::names::{Hash, Key, KeyName};
 
 /// Kinds of values in the restart image and the state digest. Holders come before licenses, which refer to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     Delayed = 11,
     /// The epochs; one value.
     Epoch = 16,
-    /// A holder's key, wrapped: in the restart image alone. The journal and the epoch's key file are its truth.
+    /// A holder's key, wrapped, with class and year in place of a number: in the restart image alone. The journal and the epoch's key file are its truth.
     HolderKey = 17,
 }
 
@@ -30,7 +30,7 @@ pub(crate) const LICENSE_BYTES: usize = 8 + 8 + 4 + 4 + 4 + 2 + 1 + 1 + 18;
 pub(crate) struct Slot {
     pub(crate) kind: Kind,
     pub(crate) key: [u8; 16],
-    /// Document kind or counter day; 0 for all else.
+    /// Document kind, counter day, or class and year of a holder's key; 0 for all else.
     pub(crate) sub: u32,
 }
 
@@ -46,6 +46,17 @@ impl Slot {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&index.to_be_bytes());
         Self::new(Kind::Delayed, key, 0)
+    }
+
+    /// The slot of a holder's key.
+    pub(crate) fn of_key(name: &KeyName) -> Self {
+        Self::new(Kind::HolderKey, name.label, u32::from(name.class) << 16 | u32::from(name.year))
+    }
+
+    /// Which key the slot of a holder's key is of.
+    pub(crate) fn key_name(&self) -> KeyName {
+        let [_, class, century, year] = self.sub.to_be_bytes();
+        KeyName { label: self.key, class, year: u16::from_be_bytes([century, year]) }
     }
 
     /// The index in the slot of a delayed use.

@@ -35,7 +35,13 @@ fn apply(state: &State, time_ms: u64, record: &Record) -> Vec<Slot> {
 }
 
 fn document(kind: DocumentKind, key: u8) -> Record {
-    let value = DocumentState { kind: kind.number(), key: [key; 16], version: 1, value: vec![key] };
+    let value = DocumentState {
+        kind: kind.number(),
+        key: [key; 16],
+        version: 1,
+        value: vec![key],
+        ..DocumentState::default()
+    };
     Record { documents: vec![value], ..Record::default() }
 }
 
@@ -178,4 +184,35 @@ fn a_counter_ends_with_the_day_after_its_own() {
     let changed = apply(&state, midnight(102), &Record::default());
     assert_eq!((state.counter(&[9; 16], 100), state.counter(&[9; 16], 0)), (0, 1));
     assert!(changed.contains(&Slot::new(Kind::Counter, [9; 16], 100)));
+}
+
+#[test]
+fn a_document_is_found_by_its_owner_and_gone_at_its_end() {
+    let (state, again) = (state(), state());
+    let owned = |key: u8, owner: u8, ends_ms: u64| {
+        let mut record = document(DocumentKind::Link, key);
+        (record.documents[0].owner, record.documents[0].ends_ms) = ([owner; 16], ends_ms);
+        record
+    };
+    let mut changed = Vec::new();
+    for (key, owner, ends_ms) in [(1, 7, 0), (2, 7, 50), (3, 8, 50), (4, 0, 0)] {
+        changed.extend(apply(&state, 10, &owned(key, owner, ends_ms)));
+    }
+    let of = |state: &State, owner: u8| -> Vec<u8> {
+        let found = state.documents_of(DocumentKind::Link, &[owner; 16], None, 10);
+        found.into_iter().map(|(key, _)| key[0]).collect()
+    };
+    assert_eq!((of(&state, 7), of(&state, 8), of(&state, 0)), (vec![1, 2], vec![3], vec![]));
+    // The restart image has both.
+    for slot in &changed {
+        again.load(slot, &state.value(slot).unwrap()).unwrap();
+    }
+    assert_eq!(of(&again, 7), [1, 2]);
+    for state in [&state, &again] {
+        apply(state, 49, &Record::default());
+        assert_eq!(of(state, 8), [3]);
+        let gone = apply(state, 50, &Record::default());
+        assert_eq!((gone.len(), of(state, 7), of(state, 8)), (2, vec![1], vec![]));
+        assert_eq!(state.version(&Fact::Document(DocumentKind::Link, [3; 16])), 0);
+    }
 }

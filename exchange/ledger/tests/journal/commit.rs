@@ -31,6 +31,8 @@ fn what_is_committed_is_there_after_reopening() {
         key: key(8),
         version: 1,
         value: b"x".to_vec(),
+        owner: [5; 16],
+        ends_ms: u64::MAX,
     };
     let record = Record {
         grants: vec![grant],
@@ -241,7 +243,7 @@ fn a_changed_or_ended_fact_sends_the_command_back() {
     let hooks = Hooks { clock: Some(Arc::new(move || clock.load(Ordering::Relaxed))), ..Hooks::default() };
     let ledger = open_with(Options { hooks, ..options(dir.path()) }).0;
     let (_, holder) = issue(&ledger, 1);
-    let document = |version| DocumentState { kind: 1, key: key(1), version, value: vec![] };
+    let document = |version| DocumentState { kind: 1, key: key(1), version, ..DocumentState::default() };
     let record = Record { documents: vec![document(1)], ..Record::default() };
     commit_now(&ledger, command(&record, Vec::new()));
     let size = ledger.size();
@@ -323,7 +325,12 @@ fn malformed_commands_are_refused_and_write_nothing() {
         ),
         command(
             &Record {
-                documents: vec![DocumentState { kind: 9, key: key(1), version: 1, value: vec![] }],
+                documents: vec![DocumentState {
+                    kind: 9,
+                    key: key(1),
+                    version: 1,
+                    ..DocumentState::default()
+                }],
                 ..Record::default()
             },
             Vec::new(),

@@ -109,8 +109,8 @@ fn a_forged_frame_with_a_right_checksum_is_refused() {
     let recorded = recorded();
     let groups: Vec<_> = recorded.frames.iter().filter(|frame| frame.2 == 1).collect();
     let (at, length, _) = **groups.last().unwrap();
-    // Number, time, chain, first index, leaf, size, root and signature, each with the checksum made right again.
-    for changed in [31, 39, 45, 23, 100, length - 105, length - 80, length - 20] {
+    // Number, time, chain, first index, leaf, subject part, size, root and signature, each with the checksum made right again.
+    for changed in [31, 39, 45, 23, 100, 80 + 38 + 30, length - 105, length - 80, length - 20] {
         let mut bytes = recorded.bytes[..at + length].to_vec();
         bytes[at + changed] ^= 1;
         let crc = crc32c::crc32c(&bytes[at..at + length - 4]).to_be_bytes();

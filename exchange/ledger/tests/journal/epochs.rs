@@ -1,7 +1,7 @@
 //! Keys and erasure: changes of epoch, what a crash at each of their steps leaves, and what is gone for good.
 
 use crate::rig::*;
-use ledger::{ReadError, RotateError};
+use ledger::{KeyName, ReadError, RotateError, STANDARD};
 use std::sync::atomic::AtomicUsize;
 use zeroize::Zeroizing;
 
@@ -150,26 +150,32 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// What holders' keys are wrapped in opens with this key: as whoever finds a key file and the journal would try.
-fn unwraps(epoch_key: &[u8; 32], label: &[u8; 16], wrapped: &[u8]) -> Option<Vec<u8>> {
+fn unwraps(epoch_key: &[u8; 32], holder: &NewHolder) -> Option<Vec<u8>> {
     use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-    let aad = [b"miaoxiang holder key v1\0", ORIGIN.as_bytes(), b"\0", label].concat();
+    let NewHolder { label, class, year, wrapped, .. } = holder;
+    let year = year.to_be_bytes();
+    let aad = [b"miaoxiang holder key v2\0", ORIGIN.as_bytes(), b"\0", label, &[*class], &year].concat();
     let nonce = Nonce::try_assume_unique_for_key(&wrapped[..12]).unwrap();
     let mut sealed = wrapped[12..].to_vec();
     let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, epoch_key).unwrap());
     key.open_in_place(nonce, Aad::from(aad), &mut sealed).ok().map(|key| key.to_vec())
 }
 
-/// Label and wrapped key.
-type Row = ([u8; 16], Vec<u8>);
-
 /// The key file as its format says: epoch, key, rows. A second, naive reader.
-fn read_file(content: &[u8]) -> (u32, [u8; 32], Vec<Row>) {
-    assert_eq!((content[0], &content[1..33]), (1, &sha256(&[ORIGIN.as_bytes()])[..]));
+fn read_file(content: &[u8]) -> (u32, [u8; 32], Vec<NewHolder>) {
+    assert_eq!((content[0], &content[1..33]), (2, &sha256(&[ORIGIN.as_bytes()])[..]));
     let epoch = u32::from_be_bytes(content[33..37].try_into().unwrap());
     let key = content[37..69].try_into().unwrap();
     let count = u32::from_be_bytes(content[69..73].try_into().unwrap());
-    let rows: Vec<_> =
-        content[73..].chunks(76).map(|row| (row[..16].try_into().unwrap(), row[16..].to_vec())).collect();
+    let row = |row: &[u8]| NewHolder {
+        key: [0; 16],
+        label: row[..16].try_into().unwrap(),
+        class: row[16],
+        year: u16::from_be_bytes([row[17], row[18]]),
+        epoch,
+        wrapped: row[19..].try_into().unwrap(),
+    };
+    let rows: Vec<_> = content[73..].chunks(79).map(row).collect();
     assert_eq!(rows.len(), count as usize);
     (epoch, key, rows)
 }
@@ -191,7 +197,8 @@ fn living_holders_keep_their_keys_from_epoch_to_epoch() {
         assert_eq!((state.epoch(), state.epoch_destroyed(), state.is_rotating()), (4, 3, false));
         for n in 1..=7 {
             assert_eq!(body(ledger, n).unwrap(), SECRET, "{n}");
-            assert_eq!(state.holder(&key(n)).unwrap().epoch, u32::from(n - 1) / 2 + 1);
+            let label = state.holder(&key(n)).unwrap().label;
+            assert_eq!(state.key_names(&label)[0].1, u32::from(n - 1) / 2 + 1);
         }
         assert_eq!(state.digest(), digest);
     };
@@ -200,7 +207,7 @@ fn living_holders_keep_their_keys_from_epoch_to_epoch() {
     let content = fs::read(dir.path().join("keys/epoch")).unwrap();
     let (epoch, epoch_key, rows) = read_file(&content);
     assert_eq!((epoch, rows.len()), (4, 6), "those born in the present epoch stand in the journal alone");
-    assert!(rows.iter().all(|(label, wrapped)| unwraps(&epoch_key, label, wrapped).is_some()));
+    assert!(rows.iter().all(|row| unwraps(&epoch_key, row).is_some()));
     assert!(!dir.path().join("keys/epoch.next").exists());
     for image in [true, false] {
         let ledger = open_files(dir.path(), Arc::new(PlainEpochs::new(dir.path())), image);
@@ -270,7 +277,7 @@ fn the_erased_are_gone_and_everything_else_stays() {
     gone(&ledger);
     // The journal still holds what the third holder's key is wrapped in, and the present epoch's key opens it.
     let (_, present, _) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
-    assert!(unwraps(&present, &third.label, &third.wrapped).is_some());
+    assert!(unwraps(&present, &third.entered()).is_some());
     ledger.close();
 
     for image in [true, false] {
@@ -294,9 +301,9 @@ fn the_erased_are_gone_and_everything_else_stays() {
 
     // No key that is left opens what the journal holds of the erased, and no file holds key or plaintext.
     let (_, present, rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
-    assert!(rows.iter().all(|(label, _)| *label != first.label && *label != third.label));
+    assert!(rows.iter().all(|row| row.label != first.label && row.label != third.label));
     for holder in [&first, &third] {
-        assert!(unwraps(&present, &holder.label, &holder.wrapped).is_none());
+        assert!(unwraps(&present, &holder.entered()).is_none());
     }
     for (path, bytes) in files(dir.path()) {
         assert!(!contains(&bytes, SECRET), "{}", path.display());
@@ -384,9 +391,9 @@ fn a_snapshot_from_before_an_erasure_and_a_rotation_gives_neither_key_back() {
     // The old snapshot lies there still; what it wraps is under a key that no file has.
     assert!(snapshot.exists());
     let (_, present, rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
-    assert!(rows.iter().any(|(label, _)| *label == second.label));
-    assert!(rows.iter().all(|(label, _)| *label != first.label));
-    assert!(unwraps(&present, &first.label, &first.wrapped).is_none());
+    assert!(rows.iter().any(|row| row.label == second.label));
+    assert!(rows.iter().all(|row| row.label != first.label));
+    assert!(unwraps(&present, &first.entered()).is_none());
     for (path, bytes) in files(dir.path()) {
         assert!(!contains(&bytes, SECRET), "{}", path.display());
     }
@@ -502,8 +509,8 @@ fn a_crash_at_any_step_of_a_change_loses_no_key_and_keeps_no_erased_one() {
         ledger.close();
         assert!(!folder.join("keys/epoch.next").exists());
         let (_, present, rows) = read_file(&fs::read(folder.join("keys/epoch")).unwrap());
-        assert!(rows.iter().all(|(label, _)| *label != gone.label));
-        assert!(unwraps(&present, &gone.label, &gone.wrapped).is_none());
+        assert!(rows.iter().all(|row| row.label != gone.label));
+        assert!(unwraps(&present, &gone.entered()).is_none());
         let ledger = open_files(&folder, Arc::new(PlainEpochs::new(&folder)), false);
         for n in [2, 4].into_iter().chain(has_third.then_some(3)) {
             assert_eq!(body(&ledger, n).unwrap(), SECRET);
@@ -678,10 +685,115 @@ fn what_an_auditor_keeps_of_an_erased_holder_opens_with_no_key_that_is_left() {
     ledger.rotate(event).unwrap();
     ledger.close();
     // Its epoch's key would open it, and is in no file any more.
-    assert!(unwraps(&of_old, &kept.label, &kept.wrapped).is_some());
+    assert!(unwraps(&of_old, kept).is_some());
     let (_, present, rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
-    assert!(unwraps(&present, &kept.label, &kept.wrapped).is_none() && rows.is_empty());
+    assert!(unwraps(&present, kept).is_none() && rows.is_empty());
     for (path, bytes) in files(dir.path()) {
         assert!(!contains(&bytes, &of_old), "{}", path.display());
     }
+}
+
+/// 2027-01-01T00:00:00 in China.
+const NEW_YEAR_MS: u64 = 1_798_732_800_000;
+
+/// Destroying a holder's key of one year leaves every other key, and what it seals, as it was.
+#[test]
+fn a_year_of_a_holder_is_destroyed_and_the_rest_stays_readable() {
+    let dir = TempDir::new().unwrap();
+    let now = Arc::new(AtomicU64::new(NEW_YEAR_MS - 1));
+    let open = |image: bool| {
+        let clock = Arc::clone(&now);
+        let hooks =
+            Hooks { clock: Some(Arc::new(move || clock.load(Ordering::Relaxed))), ..Hooks::default() };
+        loop {
+            let options = Options { image, hooks: hooks.clone(), ..options(dir.path()) };
+            let files: Arc<dyn EpochFiles> = Arc::new(PlainEpochs::new(dir.path()));
+            match Ledger::open(options, keys_with(files)) {
+                Err(OpenError::Locked) => std::thread::yield_now(),
+                opened => return opened.unwrap().0,
+            }
+        }
+    };
+    let ledger = open(true);
+    let (_, first) = issue(&ledger, 1);
+    issue(&ledger, 2);
+    let label = first.label;
+    let of = |year: u16| KeyName { label, class: STANDARD, year };
+    assert_eq!(first.holder_key.name(), of(2026));
+    let late = use_of(&ledger, 1);
+    now.store(NEW_YEAR_MS, Ordering::Relaxed);
+    assert!(
+        matches!(outcome(&ledger, late), Ok(Outcome::Changed)),
+        "sealed in another year than its entry's"
+    );
+
+    // The first entry of a year bears its key, once.
+    let bearing = || {
+        let mut record = Record { concerned: vec![label], ..Record::default() };
+        let key = ledger.sealing_key(&label, &mut record).unwrap();
+        assert_eq!(ledger.sealing_key(&label, &mut record).unwrap().name(), key.name());
+        let part = ledger.seal_subject(0, &[key], SECRET);
+        (record.new_keys.len(), command(&record, vec![part]))
+    };
+    let (one, two) = (bearing(), bearing());
+    assert_eq!((one.0, two.0), (1, 1));
+    let used = commit_now(&ledger, one.1);
+    assert!(matches!(outcome(&ledger, two.1), Ok(Outcome::Changed)), "the key was born meanwhile");
+    let (none, again) = bearing();
+    assert_eq!(none, 0);
+    commit_now(&ledger, again);
+
+    let destruction = |name: KeyName| {
+        command(&Record { destroyed: vec![name], concerned: vec![name.label], ..Record::default() }, vec![])
+    };
+    let early = outcome(&ledger, destruction(of(2027)));
+    assert!(matches!(early, Err(Refused::Malformed(_))), "the year is not over: {early:?}");
+    for absent in [of(2025), KeyName { class: 2, ..of(2026) }, KeyName { label: key(9), ..of(2026) }] {
+        let refused = outcome(&ledger, destruction(absent));
+        assert!(!matches!(refused, Ok(Outcome::Committed(_))), "{absent:?}");
+    }
+    commit_now(&ledger, destruction(of(2026)));
+    assert!(matches!(outcome(&ledger, destruction(of(2026))), Ok(Outcome::Changed)));
+    let part_of = |ledger: &Ledger, index: u64| ledger.open_subject(ledger.entry(index).unwrap().parts[0]);
+    let check = |ledger: &Ledger| {
+        assert!(matches!(body(ledger, 1), Err(ReadError::KeyGone)));
+        assert_eq!(body(ledger, 2).unwrap(), SECRET, "the same year of another holder");
+        assert_eq!(part_of(ledger, used.index).unwrap(), SECRET, "another year of the holder");
+        let names: Vec<_> = ledger.state().key_names(&label).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [of(2027)]);
+        assert!(!ledger.state().holder_by_label(&label).unwrap().erased);
+    };
+    check(&ledger);
+    ledger.rotate(event).unwrap();
+    check(&ledger);
+    let digest = ledger.state().digest();
+    ledger.close();
+
+    // No key that is left opens what the journal holds of the destroyed one.
+    let (_, present, rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
+    assert_eq!(unwraps(&present, &first.entered()), None);
+    let mut years: Vec<_> =
+        rows.iter().filter(|row| row.label == label).map(|row| (row.class, row.year)).collect();
+    years.sort_unstable();
+    assert_eq!((rows.len(), years), (2, vec![(STANDARD, 2027)]));
+    for image in [true, false] {
+        let ledger = open(image);
+        check(&ledger);
+        assert_eq!(ledger.state().digest(), digest);
+        ledger.close();
+    }
+    assert_eq!(verify(dir.path()).unwrap().problems, Vec::<String>::new());
+
+    // Erasing the holder destroys them all.
+    let ledger = open(true);
+    commit_now(&ledger, ended(&ledger, 1));
+    commit_now(&ledger, erasure(&ledger, 1));
+    for _ in 0..2 {
+        assert!(matches!(part_of(&ledger, used.index), Err(ReadError::KeyGone)));
+        assert_eq!(ledger.state().key_names(&label), []);
+        ledger.rotate(event).unwrap();
+    }
+    ledger.close();
+    let (.., rows) = read_file(&fs::read(dir.path().join("keys/epoch")).unwrap());
+    assert!(rows.iter().all(|row| row.label != label));
 }

@@ -120,7 +120,13 @@ impl Model {
                 let version = self.documents.entry(*n).or_default();
                 *version += 1;
                 let (kind, value) = (1, vec![*version as u8]);
-                record.documents.push(DocumentState { kind, key: key(*n), version: *version, value });
+                record.documents.push(DocumentState {
+                    kind,
+                    key: key(*n),
+                    version: *version,
+                    value,
+                    ..DocumentState::default()
+                });
             }
             Step::Bind { n } => {
                 if self.bound.contains_key(n) {

@@ -434,3 +434,32 @@ fn a_second_process_is_refused_and_changes_nothing() {
     assert!(tree(dir.path()) == before);
     ledger.close();
 }
+
+#[test]
+fn a_folder_of_another_format_is_refused_by_name_and_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open_without_image(dir.path());
+    commit_now(&ledger, note(&ledger));
+    ledger.close();
+    for (format, named, help) in [
+        (0, "of format 1,", "`exchange log close`"),
+        (1, "of format 1,", "--continues"),
+        (3, "of format 3,", "a later one"),
+    ] {
+        let mut bytes = fs::read(segment_path(dir.path(), 0)).unwrap();
+        bytes[56..60].copy_from_slice(&u32::to_be_bytes(format));
+        let crc = crc32c::crc32c(&bytes[..60]).to_be_bytes();
+        bytes[60..64].copy_from_slice(&crc);
+        fs::write(segment_path(dir.path(), 0), bytes).unwrap();
+        let before = tree(dir.path());
+        for error in [refusal(dir.path()), verify(dir.path()).unwrap_err()] {
+            let said = error.to_string();
+            assert!(matches!(error, OpenError::Format { serves: 2, .. }), "{said}");
+            assert!(
+                said.contains(named) && said.contains("serves format 2") && said.contains(help),
+                "{said}"
+            );
+        }
+        assert_eq!(tree(dir.path()), before);
+    }
+}

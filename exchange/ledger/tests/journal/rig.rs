@@ -116,12 +116,7 @@ pub(crate) fn note(ledger: &Ledger) -> Command {
 }
 
 pub(crate) fn new_holder(holder: &PreparedHolder) -> NewHolder {
-    NewHolder {
-        key: holder.key,
-        label: holder.label,
-        epoch: holder.epoch,
-        wrapped: holder.wrapped.as_slice().try_into().unwrap(),
-    }
+    holder.entered()
 }
 
 pub(crate) fn license(key: Key, version: u32, holders: Vec<Key>, body_part: u8) -> LicenseState {

@@ -13,14 +13,13 @@ pub(crate) fn prepared(record: &Record, subjects: Vec<Vec<u8>>) -> Prepared {
         route: 5,
         decision: 1,
         code: 0,
-        index: 0,
-        time_ms: 0,
         organisation: ORGANISATION,
         request_digest: [4; 32],
         answer_digest: [5; 32],
         policy: [6; 32],
         subject_digest: *subjects.digest(),
         labels: Labels::new(record.concerned.clone()),
+        ..Open::default()
     };
     Prepared {
         kind: LeafKind::Entry,

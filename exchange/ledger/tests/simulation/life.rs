@@ -626,10 +626,5 @@ fn used(bytes: &[u8]) -> u64 {
 }
 
 fn new_holder(holder: &PreparedHolder) -> NewHolder {
-    NewHolder {
-        key: holder.key,
-        label: holder.label,
-        epoch: holder.epoch,
-        wrapped: holder.wrapped.as_slice().try_into().unwrap(),
-    }
+    holder.entered()
 }

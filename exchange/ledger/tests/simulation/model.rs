@@ -342,6 +342,7 @@ pub(crate) fn record(plan: &Plan, new_holders: Vec<NewHolder>) -> Record {
             key: key(*n),
             version: *version,
             value: vec![*version as u8],
+            ..DocumentState::default()
         }),
         Plan::Bind { n } => {
             record.idempotency = Some(Idempotency { key: key(*n), request: key(*n), answer_part: 0 });

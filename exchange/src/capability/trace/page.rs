@@ -152,6 +152,7 @@ fn trace_entry(
     } else {
         Place::Own {
             sequence: link.sequence,
+            previous_chain: link.previous_chain,
             previous_position: link.previous_position,
             previous_index: link.previous_index,
             previous_leaf: Digest(link.previous_leaf),

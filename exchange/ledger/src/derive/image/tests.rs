@@ -7,7 +7,7 @@ use crate::{
     folder::tiles_folder,
     health::Failing,
     journal::{
-        record::{Completion, CounterUse, DocumentState, LicenseState, NO_BODY_PART, NewHolder, Record},
+        record::{Completion, CounterUse, DocumentState, LicenseState, NO_BODY_PART, Record},
         subjects::Subjects,
     },
     keys::{crypt::Crypt, epoch::EpochsInMemory, secrets::LedgerKeys},
@@ -20,26 +20,14 @@ use crate::{
 };
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
 use tempfile::TempDir;
-use verifier::leaf::{Labels, LeafKind, Open};
+use verifier::leaf::{LeafKind, Open};
 use verifier::merkle::Frontier;
 
 const ORIGIN: &str = "log.example/test";
 
 fn commit(ledger: &Ledger, record: &Record) {
     let subjects = Subjects::none();
-    let open = Open {
-        route: 1,
-        decision: 3,
-        code: 0,
-        index: 0,
-        time_ms: 0,
-        organisation: [0; 18],
-        request_digest: [0; 32],
-        answer_digest: [0; 32],
-        policy: [0; 32],
-        subject_digest: *subjects.digest(),
-        labels: Labels::List(Vec::new()),
-    };
+    let open = Open { route: 1, decision: 3, subject_digest: *subjects.digest(), ..Open::default() };
     let permit_or_denial = Prepared {
         kind: LeafKind::Entry,
         open: open.encode(),
@@ -53,7 +41,13 @@ fn commit(ledger: &Ledger, record: &Record) {
 }
 
 fn document(number: u8) -> Record {
-    let value = DocumentState { kind: 1, key: [number; 16], version: 1, value: vec![number; 40] };
+    let value = DocumentState {
+        kind: 1,
+        key: [number; 16],
+        version: 1,
+        value: vec![number; 40],
+        ..DocumentState::default()
+    };
     Record { documents: vec![value], ..Record::default() }
 }
 
@@ -89,8 +83,7 @@ fn the_slots_of_a_state_are_all_that_its_digest_sums_up() {
     let options = Options { reserve_percent: 0, ..Options::new(dir.path(), ORIGIN) };
     let (ledger, _) = Ledger::open(options, keys).unwrap();
     let holder = ledger.new_holder([7; 16]);
-    let wrapped = holder.wrapped.as_slice().try_into().unwrap();
-    let new = NewHolder { key: [7; 16], label: holder.label, epoch: holder.epoch, wrapped };
+    let new = holder.entered();
     let concerned = vec![holder.label];
     let born = Record { concerned: concerned.clone(), new_holders: vec![new], ..document(1) };
     commit(&ledger, &born);
@@ -121,9 +114,8 @@ fn crypt() -> Crypt {
 
 /// An entry that makes a holder, with its label.
 fn born(number: u8) -> (Record, Label) {
-    let holder = crypt().new_holder([number; 16]);
-    let wrapped = holder.wrapped.as_slice().try_into().unwrap();
-    let new = NewHolder { key: [number; 16], label: holder.label, epoch: holder.epoch, wrapped };
+    let holder = crypt().new_holder([number; 16], 1_790_000_000_000);
+    let new = holder.entered();
     let record = Record { concerned: vec![holder.label], new_holders: vec![new], ..Record::default() };
     (record, holder.label)
 }
@@ -413,8 +405,7 @@ fn an_image_without_a_holders_key_is_made_anew() {
     let options = || Options { reserve_percent: 0, ..Options::new(dir.path(), ORIGIN) };
     let (ledger, _) = Ledger::open(options(), keys()).unwrap();
     let holder = ledger.new_holder([7; 16]);
-    let wrapped = holder.wrapped.as_slice().try_into().unwrap();
-    let new = NewHolder { key: [7; 16], label: holder.label, epoch: holder.epoch, wrapped };
+    let new = holder.entered();
     commit(&ledger, &Record { concerned: vec![holder.label], new_holders: vec![new], ..document(1) });
     ledger.close();
     for without in [false, true] {
