@@ -36,6 +36,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
 use ledger::{Bound, Command, DocumentKind, Key, Label, Ledger, Outcome, Refused, RotateError};
 use schemas::codes::{Code, Reason};
@@ -77,6 +79,8 @@ const MAX_STRANGERS_REQUESTS: usize = 64;
 const MAX_STRANGERS_BODIES_BYTES: usize = 4 << 20;
 /// A `not-permitted` leaves a whole number of these after its request had arrived.
 const DENIAL_STEP: Duration = Duration::from_millis(5);
+/// Requests of one body in lines under way at once: what they sync together is one write to the disk.
+const LINES_AT_ONCE: usize = 64;
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
 
@@ -262,7 +266,9 @@ impl Gateway {
                 Answer::undecided(code, language)
             }
         };
-        self.meters.answered(route, answer.code, started.elapsed());
+        for code in answer.codes() {
+            self.meters.answered(route, *code, started.elapsed());
+        }
         tracing::debug!(
             route = route.name(),
             organisation = caller.organisation.as_str(),
@@ -291,7 +297,7 @@ impl Gateway {
         // 1 bytes -> Request
         let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
         let mut held = room.enter(caller.organisation);
-        let received = receive(http, misrouted, language, route.contract(), &mut held).await?;
+        let mut received = receive(http, misrouted, language, route.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
         let in_turn = match &turn {
             Some(turn) => {
@@ -302,13 +308,18 @@ impl Gateway {
         };
         // Behind the turn, whose length another request of the caller's decides.
         let arrived = Instant::now();
+        let lines = received.lines(route.contract());
         let answer = with_capability!(route, self.path::<NoRoute>(caller, &received).await?, C => {
-            self.path::<C>(caller, &received).await?
+            match &lines {
+                None => self.path::<C>(caller, &received).await?,
+                Some(lines) => self.lines::<C>(caller, lines).await,
+            }
         });
-        if answer.code == Code::NotPermitted {
+        if answer.codes().contains(&Code::NotPermitted) {
             // Nothing is held meanwhile; the room goes after what stood in it.
             drop(in_turn);
             drop(turn);
+            drop(lines);
             drop(received);
             drop(held);
             // A license that exists takes a little longer than one that does not, whatever is made equal.
@@ -324,6 +335,24 @@ impl Gateway {
         let (_, _, registered) =
             self.known.register.get(&self.ledger, &caller.organisation, keyed::participant_key);
         registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok())
+    }
+
+    /// Many requests in one body: each is decided, journaled and answered on its own, some at once, and answered in its place.
+    async fn lines<'r, C: Capability<'r>>(&self, caller: &Certified, lines: &'r [Received]) -> Answer {
+        let (mut under_way, mut answers) = (FuturesOrdered::new(), Vec::with_capacity(lines.len()));
+        let mut rest = lines.iter();
+        loop {
+            let free = LINES_AT_ONCE.saturating_sub(under_way.len());
+            for line in rest.by_ref().take(free) {
+                under_way.push_back(async move { (line, self.path::<C>(caller, line).await) });
+            }
+            let Some((line, answer)) = under_way.next().await else { break };
+            answers.push(answer.unwrap_or_else(|code| {
+                self.shed.count(&caller.organisation, code);
+                Answer::undecided(code, line.language)
+            }));
+        }
+        Answer::in_lines(&answers)
     }
 
     /// The path of one capability.

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use exchange::app::{self, Trusted};
 use exchange::gateway::Gateway;
+use exchange::gateway::answer::Answer;
 use exchange::init::{self, PARTICIPANTS, development_organisations};
 use exchange::moment::now_ms;
 use exchange::participant::Certified;
@@ -154,6 +155,18 @@ impl House {
         self.text.push_str(&text);
         self.text.push('\n');
         serde_json::from_slice(&cut).unwrap()
+    }
+
+    /// Sends a body of verifications in lines.
+    async fn in_lines(&self, by: &str, body: &str) -> Answer {
+        self.sent(by, Route::Verify, "application/x-ndjson", body).await
+    }
+
+    async fn sent(&self, by: &str, route: Route, media_type: &str, body: &str) -> Answer {
+        let request = hyper::Request::post(route.path().unwrap()).header("content-type", media_type);
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+        let caller = Certified { organisation: organisation(by), ends_at_ms: u64::MAX };
+        self.gateway.handle(route, &caller, request, None).await
     }
 
     fn entry_lines(&self, entry: &OpenedEntry) -> Vec<String> {
@@ -303,6 +316,7 @@ async fn every_route_answers_and_journals_as_it_did() {
     licenses(&mut house).await;
     grants(&mut house).await;
     links(&mut house).await;
+    lines(&mut house).await;
     register(&mut house).await;
     operators(&mut house).await;
     let House { gateway, ledger, text, .. } = house;
@@ -564,6 +578,49 @@ async fn links(house: &mut House) {
             &json!({"purpose": "测试", "userName": "测试", "holder": one.holder()}),
         )
         .await;
+}
+
+/// Each line of a body is decided, journaled and answered on its own, in its place; the end says that nothing is missing.
+async fn lines(house: &mut House) {
+    let (one, identifier) = issued(house, LEGAL).await;
+    let verify = |license: Value| json!({"license": license, "use": used()}).to_string();
+    let bodies = [
+        verify(one.number()),
+        verify(json!({"identifier": identifier})),
+        "{\"nothing\":1}".to_owned(),
+        verify(json!({"identifier": identifier})).replace("受理", "其他"),
+    ];
+    let before = house.ledger.size();
+    let answer = house.in_lines("bank", &bodies.join("\r\n")).await;
+    let text = std::str::from_utf8(&answer.body).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((answer.status, lines.len()), (200, bodies.len() + 1));
+    assert_eq!(lines[bodies.len()], r#"{"end":true,"lines":4}"#);
+    let mut entries: Vec<u64> = Vec::new();
+    for (line, (body, code)) in
+        lines.iter().zip(bodies.iter().zip(["ok", "ok", "unknown-field", "bad-use-context"]))
+    {
+        let (cut, receipt) = verifier::receipt::cut(line.as_bytes()).unwrap();
+        let value: Value = serde_json::from_slice(&cut).unwrap();
+        assert_eq!(value["code"].as_str().unwrap_or("ok"), code);
+        let open = Open::parse(&receipt.open).unwrap();
+        assert_eq!(open.answer_digest, verifier::sha256(&[&cut]));
+        let digest = verifier::receipt::request_digest(&receipt.request_salt.unwrap(), body.as_bytes());
+        assert_eq!(open.request_digest, digest, "the receipt is of its line");
+        entries.push(receipt.index);
+    }
+    entries.sort_unstable();
+    entries.dedup();
+    assert_eq!(entries.len(), bodies.len(), "an entry a line");
+    assert!(entries.iter().all(|index| *index >= before));
+    let many = "{}\n".repeat(1_001);
+    let answer = house.in_lines("bank", &many).await;
+    let (cut, _) = verifier::receipt::cut(&answer.body).unwrap();
+    let problem: Value = serde_json::from_slice(&cut).unwrap();
+    assert_eq!((problem["code"].as_str(), answer.status), (Some("malformed-request"), 400));
+    assert_eq!(house.ledger.size() - before, bodies.len() as u64 + 1, "too many lines are one refusal");
+    let answer = house.sent("bank", Route::Trace, "application/x-ndjson", &many).await;
+    assert_eq!(answer.status, 415, "a route that takes no lines says so");
 }
 
 async fn register(house: &mut House) {

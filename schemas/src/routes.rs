@@ -49,6 +49,8 @@ pub enum Form {
     Json,
     /// `application/vnd.miaoxiang+flatbuffers`, for machine peers.
     Machine,
+    /// `application/x-ndjson`: many requests in JSON, a line each, answered by a line each.
+    Lines,
 }
 
 impl Form {
@@ -57,6 +59,7 @@ impl Form {
         match self {
             Self::Json => "application/json",
             Self::Machine => crate::machine::MEDIA_TYPE,
+            Self::Lines => "application/x-ndjson",
         }
     }
 }
@@ -84,7 +87,8 @@ pub struct Contract {
 }
 
 const JSON: &[Form] = &[Form::Json];
-const BOTH_FORMS: &[Form] = &[Form::Json, Form::Machine];
+const JSON_AND_MACHINE: &[Form] = &[Form::Json, Form::Machine];
+const ALL_FORMS: &[Form] = &[Form::Json, Form::Machine, Form::Lines];
 /// An issue request with every field at its longest stays below.
 const USUAL_BODY_BYTES: usize = 256 * 1024;
 const USUAL_BODY_SECONDS: u64 = 10;
@@ -148,12 +152,12 @@ routes! {
         },
         /// Fields, face, envelope or annotated copy of one license.
         Retrieve = 4 "retrieve" {
-            path: Some("/v1/licenses/retrieve"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: BOTH_FORMS,
+            path: Some("/v1/licenses/retrieve"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON_AND_MACHINE,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
         /// Verify a license.
         Verify = 5 "verify" {
-            path: Some("/v1/verify"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: BOTH_FORMS,
+            path: Some("/v1/verify"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: ALL_FORMS,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
         /// Create a grant.

@@ -100,7 +100,7 @@ impl<'r> Capability<'r> for Verify {
 
     fn read(body: Body<'r>) -> Result<Asked<'r>, Refusal> {
         match body.form {
-            Form::Json => json::<Request<'_>>(body.bytes)?.typed(),
+            Form::Json | Form::Lines => json::<Request<'_>>(body.bytes)?.typed(),
             Form::Machine => {
                 let read = || Request::of_machine(&table::<fb::VerifyRequest<'_>>(body.bytes)?)?.typed();
                 read().map_err(Refusal::in_machine_names)
@@ -192,7 +192,7 @@ impl<'r> Capability<'r> for Verify {
         let same_number = found.as_ref().and_then(|found| stored::several(found.same_number));
         let as_of = change.as_of();
         Ok(match change.entry().form {
-            Form::Json => {
+            Form::Json | Form::Lines => {
                 let mut answer = Object::new();
                 answer.text("verdict", verdict);
                 answer.text_if_any("state", state);

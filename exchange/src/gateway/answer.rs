@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use ledger::Committed;
 use schemas::codes::Code;
+use serde::Serialize;
 use verifier::Hash;
 use verifier::receipt::Receipt;
 
+use super::change::json;
 use crate::wire::machine::Form;
 use crate::wire::refusal::{Language, undecided};
 
@@ -23,18 +25,47 @@ pub struct Answer {
     pub media_type: &'static str,
     /// Public code, for metrics.
     pub code: Code,
+    /// Answers that it is made of, which are counted in its place.
+    lines: Vec<Code>,
     #[expect(dead_code, reason = "evidence that it was made here")]
     made: Made,
+}
+
+/// The last line of an answer in lines: without it something is missing.
+#[derive(Serialize)]
+struct End {
+    end: bool,
+    lines: usize,
 }
 
 #[derive(Debug)]
 struct Made;
 
 impl Answer {
+    /// Its public code, or those of the answers that it is made of.
+    pub fn codes(&self) -> &[Code] {
+        if self.lines.is_empty() { std::slice::from_ref(&self.code) } else { &self.lines }
+    }
+
     /// An answer that decides nothing: a fixed body, no fact.
     pub fn undecided(code: Code, language: Language) -> Self {
         let body = undecided(code, language).into();
-        Self { status: code.status(), body, media_type: PROBLEM, code, made: Made }
+        Self { status: code.status(), body, media_type: PROBLEM, code, lines: Vec::new(), made: Made }
+    }
+
+    /// Answers of a body in lines, in their order, and an end.
+    pub(super) fn in_lines(answers: &[Self]) -> Self {
+        let length = answers.iter().map(|answer| answer.body.len() + 1).sum::<usize>();
+        let mut body = Vec::with_capacity(length + 64);
+        for answer in answers {
+            body.extend_from_slice(&answer.body);
+            body.push(b'\n');
+        }
+        body.extend(json(&End { end: true, lines: answers.len() }));
+        body.push(b'\n');
+        let lines = answers.iter().map(|answer| answer.code).collect();
+        let (media_type, code) = (Form::Lines.media_type(), Code::Ok);
+        Self { status: 200, body: body.into(), media_type, code, lines, made: Made }
     }
 
     /// An answer that says something: possible only with what the ledger gives back after its sync.
@@ -59,9 +90,11 @@ impl Answer {
         };
         let (body, media_type) = match (code, form) {
             (Code::Ok, Form::Machine) => (verifier::machine::attach(answer, &receipt), form.media_type()),
-            (Code::Ok, Form::Json) => (verifier::receipt::attach(answer, &receipt), form.media_type()),
+            (Code::Ok, Form::Json | Form::Lines) => {
+                (verifier::receipt::attach(answer, &receipt), form.media_type())
+            }
             _ => (verifier::receipt::attach(answer, &receipt), PROBLEM),
         };
-        Self { status, body: body.into(), media_type, code, made: Made }
+        Self { status, body: body.into(), media_type, code, lines: Vec::new(), made: Made }
     }
 }

@@ -26,6 +26,8 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 const LEAST_BODY_RATE: f64 = 4_096.0;
 /// Most bytes read of a body that is refused unread.
 const MAX_DISCARDED_BYTES: usize = 8 << 20;
+/// Most requests of a body in lines.
+const MAX_LINES: usize = 1_000;
 /// Shortest and longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
 /// The headers of ours that a request may have.
@@ -64,6 +66,32 @@ impl Received {
         }
     }
 
+    /// The requests of a body in lines, each as if it had arrived alone; `None` for a body in another form. Too many refuse the
+    /// whole. An idempotency key has the number of its line behind it.
+    pub(super) fn lines(&mut self, contract: Contract) -> Option<Vec<Self>> {
+        if self.form != Form::Lines || self.refusal.is_some() || !contract.forms.contains(&Form::Lines) {
+            return None;
+        }
+        let body = self.body.as_ref()?;
+        let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        let count = lines.clone().count();
+        if !(1..=MAX_LINES).contains(&count) {
+            let fault = Fault::at("", Rule::Count).bounds(1, MAX_LINES).got(count);
+            self.refusal = Some(Refusal::of(Code::MalformedRequest, fault));
+            return None;
+        }
+        let line = |(line, number): (&[u8], usize)| Self {
+            body: Some(body.slice_ref(line)),
+            form: Form::Json,
+            language: self.language,
+            idempotency_key: self.idempotency_key.as_ref().map(|key| format!("{key}.{number}")),
+            inline_proof: self.inline_proof,
+            refusal: None,
+            held: self.held,
+        };
+        Some(lines.zip(1..).map(line).collect())
+    }
+
     /// The body to be read, unless the request is refused by what stands around it.
     ///
     /// # Errors
@@ -89,7 +117,7 @@ impl Received {
         // Some clients put a byte order mark before JSON, which RFC 8259 lets a reader pass over.
         let bytes = match self.form {
             Form::Json => body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body),
-            Form::Machine => body,
+            Form::Machine | Form::Lines => body,
         };
         Ok(read::Body { form: self.form, bytes })
     }
@@ -138,7 +166,7 @@ where
         Some(Refusal::of(Code::WrongContentType, fault))
     } else if form.is_none() {
         let rule = if head.headers.contains_key(CONTENT_TYPE) { Rule::OneOf } else { Rule::Required };
-        let types = [Form::Json, Form::Machine].map(Form::media_type);
+        let types = contract.forms.iter().map(|form| form.media_type());
         Some(Refusal::of(Code::WrongContentType, Fault::header("Content-Type", rule).one_of(types)))
     } else {
         bad_key.map(|fault| Refusal::of(Code::IdempotencyKeyRequired, fault))
@@ -230,7 +258,7 @@ fn form(headers: &HeaderMap) -> Option<Form> {
             |value: &str| value.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type);
         value.as_bytes() == media_type.as_bytes() || value.to_str().is_ok_and(plain)
     };
-    [Form::Json, Form::Machine].into_iter().find(|form| is(form.media_type()))
+    [Form::Json, Form::Machine, Form::Lines].into_iter().find(|form| is(form.media_type()))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Fault> {

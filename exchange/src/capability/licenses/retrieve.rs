@@ -77,7 +77,7 @@ impl<'r> Capability<'r> for Retrieve {
 
     fn read(body: Body<'r>) -> Result<Asked<'r>, Refusal> {
         match body.form {
-            Form::Json => json::<Request<'_>>(body.bytes)?.typed(),
+            Form::Json | Form::Lines => json::<Request<'_>>(body.bytes)?.typed(),
             Form::Machine => {
                 let read = || Request::of_machine(&table::<fb::RetrieveRequest<'_>>(body.bytes)?)?.typed();
                 read().map_err(Refusal::in_machine_names)
@@ -177,7 +177,7 @@ impl<'r> Capability<'r> for Retrieve {
             same_number: stored::several(found.same_number),
         };
         Ok(match entry.form {
-            Form::Json => answer.json(),
+            Form::Json | Form::Lines => answer.json(),
             Form::Machine => answer.machine(),
         })
     }
@@ -372,7 +372,7 @@ fn annotate<'a>(
 /// Which license an answer of a retrieval discloses, and whether it says that the license is in force.
 pub(crate) fn disclosed_standing(form: Form, answer: &[u8]) -> Option<(String, bool)> {
     match form {
-        Form::Json => {
+        Form::Json | Form::Lines => {
             let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
             Some((answer["identifier"].as_str()?.to_owned(), answer["inForce"].as_bool()?))
         }
