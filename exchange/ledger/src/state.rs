@@ -558,7 +558,7 @@ impl State {
                 let value = Document {
                     version: document.version,
                     value: document.value.as_slice().into(),
-                    owner: document.owner,
+                    owners: document.owners.clone(),
                     ends_ms: document.ends_ms,
                 };
                 self.documents.put((document.kind, document.key), value);

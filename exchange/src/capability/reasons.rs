@@ -56,7 +56,7 @@ struct World {
 
 fn document(value: &impl Serialize) -> Document {
     let value = Arc::from(serde_json::to_vec(value).expect("JSON"));
-    Document { version: 1, value, owner: [0; 16], ends_ms: 0 }
+    Document { version: 1, value, owners: Vec::new(), ends_ms: 0 }
 }
 
 impl World {

@@ -14,6 +14,7 @@ use verifier::leaf::Labels;
 
 use super::case::{Absent, Found, Held, Living, Place};
 use super::names::Names;
+use super::parsed::Kept;
 use super::permit::{Denial, Permit, Ruling};
 use super::seal::Said;
 use super::tools::{Entry, Tools};
@@ -177,7 +178,13 @@ impl<'a> Change<'a> {
     /// Writes a document where one was read, or was not there.
     pub fn put(&mut self, place: Place, value: Vec<u8>) {
         let (kind, key, version) = place.parts();
-        self.document(kind, key, version + 1, value);
+        self.document(kind, key, version + 1, value, Vec::new());
+    }
+
+    /// Writes a document, found by its owners too, in the place of what was read.
+    pub fn keep<T: Kept>(&mut self, place: Place, value: &T) {
+        let (kind, key, version) = place.parts();
+        self.document(kind, key, version + 1, json(value), value.owners());
     }
 
     /// Writes a new document under a random key, which is given back.
@@ -186,18 +193,13 @@ impl<'a> Change<'a> {
     /// [`Code::Internal`]: no randomness.
     pub fn put_new(&mut self, kind: DocumentKind, value: Vec<u8>) -> Result<Key, Refusal> {
         let key = random()?;
-        self.document(kind, key, 1, value);
+        self.document(kind, key, 1, value, Vec::new());
         Ok(key)
     }
 
-    fn document(&mut self, kind: DocumentKind, key: Key, version: u32, value: Vec<u8>) {
-        self.record.documents.push(DocumentState {
-            kind: kind.number(),
-            key,
-            version,
-            value,
-            ..DocumentState::default()
-        });
+    fn document(&mut self, kind: DocumentKind, key: Key, version: u32, value: Vec<u8>, owners: Vec<Label>) {
+        let kind = kind.number();
+        self.record.documents.push(DocumentState { kind, key, version, value, owners, ends_ms: 0 });
     }
 
     // --- holders ---

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use ledger::{DocumentKind, Key, KeyedHash};
+use ledger::{DocumentKind, Key, KeyedHash, Label};
 use rustc_hash::FxBuildHasher;
 use schemas::license_type::LicenseType;
 use serde::Serialize;
@@ -17,6 +17,11 @@ use super::source::Source;
 pub trait Kept: Serialize + DeserializeOwned {
     /// Its kind.
     const KIND: DocumentKind;
+
+    /// Whom it belongs to, each once: labels of holders, or keyed hashes. It is found by each of them.
+    fn owners(&self) -> Vec<Label> {
+        Vec::new()
+    }
 }
 
 impl Kept for LicenseType {

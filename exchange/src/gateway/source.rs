@@ -76,8 +76,8 @@ impl Source for Ledger {
         self.state().document(kind, key)
     }
 
-    fn documents_of(&self, kind: DocumentKind, _owner: &Label) -> Vec<(Key, Document)> {
-        self.state().documents(kind)
+    fn documents_of(&self, kind: DocumentKind, owner: &Label) -> Vec<(Key, Document)> {
+        self.state().documents_of(kind, owner, None, usize::MAX)
     }
 
     fn grant(&self, id: &Key) -> Option<Grant> {

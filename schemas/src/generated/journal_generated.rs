@@ -1336,7 +1336,7 @@ impl<'a> DocumentState<'a> {
   pub const VT_KEY: ::flatbuffers::VOffsetT = 6;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 8;
   pub const VT_VALUE: ::flatbuffers::VOffsetT = 10;
-  pub const VT_OWNER: ::flatbuffers::VOffsetT = 12;
+  pub const VT_OWNERS: ::flatbuffers::VOffsetT = 12;
   pub const VT_ENDS_MS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
@@ -1350,7 +1350,7 @@ impl<'a> DocumentState<'a> {
   ) -> ::flatbuffers::WIPOffset<DocumentState<'bldr>> {
     let mut builder = DocumentStateBuilder::new(_fbb);
     builder.add_ends_ms(args.ends_ms);
-    if let Some(x) = args.owner { builder.add_owner(x); }
+    if let Some(x) = args.owners { builder.add_owners(x); }
     if let Some(x) = args.value { builder.add_value(x); }
     builder.add_version(args.version);
     if let Some(x) = args.key { builder.add_key(x); }
@@ -1388,11 +1388,11 @@ impl<'a> DocumentState<'a> {
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(DocumentState::VT_VALUE, None).unwrap()}
   }
   #[inline]
-  pub fn owner(&self) -> Option<&'a Hash16> {
+  pub fn owners(&self) -> Option<::flatbuffers::Vector<'a, Hash16>> {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<Hash16>(DocumentState::VT_OWNER, None)}
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Hash16>>>(DocumentState::VT_OWNERS, None)}
   }
   #[inline]
   pub fn ends_ms(&self) -> u64 {
@@ -1413,7 +1413,7 @@ impl ::flatbuffers::Verifiable for DocumentState<'_> {
      .visit_field::<Hash16>("key", Self::VT_KEY, true)?
      .visit_field::<u32>("version", Self::VT_VERSION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("value", Self::VT_VALUE, true)?
-     .visit_field::<Hash16>("owner", Self::VT_OWNER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Hash16>>>("owners", Self::VT_OWNERS, false)?
      .visit_field::<u64>("ends_ms", Self::VT_ENDS_MS, false)?
      .finish();
     Ok(())
@@ -1424,7 +1424,7 @@ pub struct DocumentStateArgs<'a> {
     pub key: Option<&'a Hash16>,
     pub version: u32,
     pub value: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
-    pub owner: Option<&'a Hash16>,
+    pub owners: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Hash16>>>,
     pub ends_ms: u64,
 }
 impl<'a> Default for DocumentStateArgs<'a> {
@@ -1435,7 +1435,7 @@ impl<'a> Default for DocumentStateArgs<'a> {
       key: None, // required field
       version: 0,
       value: None, // required field
-      owner: None,
+      owners: None,
       ends_ms: 0,
     }
   }
@@ -1463,8 +1463,8 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DocumentStateBuilder<'a, 'b, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentState::VT_VALUE, value);
   }
   #[inline]
-  pub fn add_owner(&mut self, owner: &Hash16) {
-    self.fbb_.push_slot_always::<&Hash16>(DocumentState::VT_OWNER, owner);
+  pub fn add_owners(&mut self, owners: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Hash16>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(DocumentState::VT_OWNERS, owners);
   }
   #[inline]
   pub fn add_ends_ms(&mut self, ends_ms: u64) {
@@ -1494,7 +1494,7 @@ impl ::core::fmt::Debug for DocumentState<'_> {
       ds.field("key", &self.key());
       ds.field("version", &self.version());
       ds.field("value", &self.value());
-      ds.field("owner", &self.owner());
+      ds.field("owners", &self.owners());
       ds.field("ends_ms", &self.ends_ms());
       ds.finish()
   }

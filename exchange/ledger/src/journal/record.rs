@@ -11,6 +11,8 @@ use verifier::leaf::{HolderLink, Party};
 pub const MAX_LINKS: usize = 1024;
 /// Most counters of one record: their number is one byte of the completion.
 pub const MAX_COUNTERS: usize = 255;
+/// Most owners of one document.
+pub const MAX_OWNERS: usize = 16;
 /// `body_part` of a license whose body stays where it was.
 pub const NO_BODY_PART: u8 = 255;
 /// Tables in one record; a batch of licenses with a counter each stays far below.
@@ -190,8 +192,8 @@ pub struct DocumentState {
     pub version: u32,
     /// The document.
     pub value: Vec<u8>,
-    /// Whom the document belongs to: a label or a keyed hash; zeros for nobody.
-    pub owner: [u8; 16],
+    /// Whom the document belongs to, each once: labels or keyed hashes; at most [`MAX_OWNERS`].
+    pub owners: Vec<[u8; 16]>,
     /// From this moment on (journal time, ms since 1970) the document is gone; 0 = without end.
     pub ends_ms: u64,
 }
@@ -294,7 +296,7 @@ impl Record {
                 key: document.key().0,
                 version: document.version(),
                 value: document.value().bytes().to_vec(),
-                owner: document.owner().map(|owner| owner.0).unwrap_or_default(),
+                owners: document.owners().iter().flatten().map(|owner| owner.0).collect(),
                 ends_ms: document.ends_ms(),
             });
         }
@@ -359,6 +361,7 @@ impl Record {
         let fits = self.concerned.len() <= MAX_LINKS
             && self.counters.len() <= MAX_COUNTERS
             && tables <= MAX_TABLES - SINGLE_TABLES
+            && self.documents.iter().all(|document| document.owners.len() <= MAX_OWNERS)
             && self.grants.iter().all(|grant| grant.grantee.is_ascii() && grant.portal.is_ascii());
         if fits { Ok(()) } else { Err(Malformed("state record")) }
     }
@@ -444,13 +447,14 @@ impl Record {
             .iter()
             .map(|document| {
                 let value = Some(b.create_vector(&document.value));
-                let (key, owner) = (fb::Hash16::new(&document.key), fb::Hash16::new(&document.owner));
+                let key = fb::Hash16::new(&document.key);
+                let owners = (!document.owners.is_empty()).then(|| create_labels(b, &document.owners));
                 let args = fb::DocumentStateArgs {
                     kind: document.kind,
                     key: Some(&key),
                     version: document.version,
                     value,
-                    owner: (document.owner != [0; 16]).then_some(&owner),
+                    owners,
                     ends_ms: document.ends_ms,
                 };
                 fb::DocumentState::create(b, &args)
@@ -725,7 +729,7 @@ mod tests {
                     key: [9; 16],
                     version: 3,
                     value: vec![],
-                    owner: [18; 16],
+                    owners: vec![[18; 16], [19; 16]],
                     ends_ms: u64::MAX,
                 },
             ],

@@ -82,8 +82,8 @@ pub struct Document {
     pub version: u32,
     /// The document.
     pub value: Arc<[u8]>,
-    /// Whom the document belongs to: a label or a keyed hash; zeros for nobody.
-    pub owner: Owner,
+    /// Whom the document belongs to: labels or keyed hashes.
+    pub owners: Vec<Owner>,
     /// From this moment on (journal time, ms since 1970) the document is gone; 0 = without end.
     pub ends_ms: u64,
 }
@@ -107,7 +107,7 @@ impl Stored for Document {
     }
 
     fn owners(&self, _id: &DocumentId) -> Vec<Owner> {
-        if self.owner == Owner::default() { Vec::new() } else { vec![self.owner] }
+        self.owners.clone()
     }
 
     fn ends_ms(&self, _id: &DocumentId) -> u64 {
@@ -115,14 +115,23 @@ impl Stored for Document {
     }
 
     fn encode(&self) -> Vec<u8> {
-        [&self.version.to_be_bytes()[..], &self.owner, &self.ends_ms.to_be_bytes(), &self.value].concat()
+        [
+            &self.version.to_be_bytes()[..],
+            &self.ends_ms.to_be_bytes(),
+            // Admission refuses more than 16.
+            &[self.owners.len() as u8],
+            self.owners.as_flattened(),
+            &self.value,
+        ]
+        .concat()
     }
 
     fn decode(_slot: &Slot, mut value: &[u8]) -> Option<Self> {
         let r = &mut value;
-        let (version, owner) = (u32::from_be_bytes(take(r)?), take(r)?);
-        let ends_ms = u64::from_be_bytes(take(r)?);
-        Some(Self { version, value: value.into(), owner, ends_ms })
+        let (version, ends_ms) = (u32::from_be_bytes(take(r)?), u64::from_be_bytes(take(r)?));
+        let count = u8::from_be_bytes(take(r)?);
+        let owners = (0..count).map(|_| take(r)).collect::<Option<Vec<Owner>>>()?;
+        Some(Self { version, value: value.into(), owners, ends_ms })
     }
 }
 

@@ -189,20 +189,23 @@ fn a_counter_ends_with_the_day_after_its_own() {
 #[test]
 fn a_document_is_found_by_its_owner_and_gone_at_its_end() {
     let (state, again) = (state(), state());
-    let owned = |key: u8, owner: u8, ends_ms: u64| {
+    let owned = |key: u8, owners: &[u8], ends_ms: u64| {
         let mut record = document(DocumentKind::Link, key);
-        (record.documents[0].owner, record.documents[0].ends_ms) = ([owner; 16], ends_ms);
+        let document = &mut record.documents[0];
+        (document.owners, document.ends_ms) = (owners.iter().map(|owner| [*owner; 16]).collect(), ends_ms);
         record
     };
     let mut changed = Vec::new();
-    for (key, owner, ends_ms) in [(1, 7, 0), (2, 7, 50), (3, 8, 50), (4, 0, 0)] {
-        changed.extend(apply(&state, 10, &owned(key, owner, ends_ms)));
+    let all: [(u8, &[u8], u64); 4] = [(1, &[7], 0), (2, &[6, 7], 50), (3, &[8], 50), (4, &[], 0)];
+    for (key, owners, ends_ms) in all {
+        changed.extend(apply(&state, 10, &owned(key, owners, ends_ms)));
     }
     let of = |state: &State, owner: u8| -> Vec<u8> {
         let found = state.documents_of(DocumentKind::Link, &[owner; 16], None, 10);
         found.into_iter().map(|(key, _)| key[0]).collect()
     };
     assert_eq!((of(&state, 7), of(&state, 8), of(&state, 0)), (vec![1, 2], vec![3], vec![]));
+    assert_eq!(counted(&state.documents.visited, || assert_eq!(of(&state, 6), [2])), 1);
     // The restart image has both.
     for slot in &changed {
         again.load(slot, &state.value(slot).unwrap()).unwrap();

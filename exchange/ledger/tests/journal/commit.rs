@@ -31,7 +31,7 @@ fn what_is_committed_is_there_after_reopening() {
         key: key(8),
         version: 1,
         value: b"x".to_vec(),
-        owner: [5; 16],
+        owners: vec![[5; 16], [6; 16]],
         ends_ms: u64::MAX,
     };
     let record = Record {

@@ -62,6 +62,13 @@ impl Link {
 
 impl Kept for Link {
     const KIND: DocumentKind = DocumentKind::Link;
+
+    /// The two persons, who may be one.
+    fn owners(&self) -> Vec<Label> {
+        let mut owners = vec![self.holder.0, self.agent.0];
+        owners.dedup();
+        owners
+    }
 }
 
 #[derive(Serialize)]
@@ -120,7 +127,7 @@ fn parties(holder: Holder<'_>, agent: Holder<'_>) -> Result<(HolderRef, HolderRe
 
 /// Writes a link; the answer.
 fn write(change: &mut Change<'_>, place: Place, link: &Link) -> Vec<u8> {
-    change.put(place, json(link));
+    change.keep(place, link);
     json(&Answer {
         link: if link.ended { "ended" } else { "active" },
         kind: link.kind.name(),

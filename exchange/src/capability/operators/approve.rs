@@ -108,7 +108,7 @@ impl Capability<'_> for Approve {
         let complete = match deed {
             Deed::Erase(holder, links) => {
                 for (place, link) in links {
-                    change.put(place, answer(&Link { ended: true, ..link }));
+                    change.keep(place, &Link { ended: true, ..link });
                 }
                 change.erase(holder);
                 Some(AFTER_ROTATION)
