@@ -151,8 +151,8 @@ impl Shared {
             headers.push(("receipt", HeaderValue::from_static("inline")));
         }
         let outgoing = Outgoing { body: Some(body.clone()), path, headers };
-        let fetched = self.fetch(&outgoing, key, deadline).await?;
-        self.read(route, body, fetched)
+        let fetched = self.fetch(&outgoing, key.clone(), deadline).await?;
+        self.read(route, body, key, fetched)
     }
 
     /// Sends a request until there is an answer that decides something.
@@ -163,7 +163,7 @@ impl Shared {
         within: Duration,
     ) -> Result<Fetched, Error> {
         let deadline = Instant::now() + within;
-        let mut attempts = 0;
+        let (mut attempts, mut unanswered) = (0, false);
         loop {
             attempts += 1;
             let patience = deadline.saturating_duration_since(Instant::now()).min(self.retry.patience);
@@ -179,6 +179,7 @@ impl Shared {
                 Ok(fetched) => (fetched.is_not_now(), fetched.retry_after),
                 Err(lost) => (lost.may_pass(), None),
             };
+            unanswered |= matches!(outcome, Err(Lost::NoAnswer { .. }));
             let pause = self.retry.pause(attempts).max(Duration::from_secs(asked_for.unwrap_or(0)));
             let left = deadline.saturating_duration_since(Instant::now());
             if again && attempts < self.retry.attempts && pause < left {
@@ -187,8 +188,11 @@ impl Shared {
             }
             let authority = self.connection.endpoint.authority().to_owned();
             return outcome.map_err(|lost| match lost {
-                Lost::Unreachable { why, .. } => Error::Unreachable { authority, why },
-                Lost::NoAnswer { why, .. } => Error::NoAnswer(NoAnswer { authority, why, key }),
+                // What was sent before may have taken effect.
+                Lost::Unreachable { why, .. } if !unanswered => Error::Unreachable { authority, why },
+                Lost::Unreachable { why, .. } | Lost::NoAnswer { why, .. } => {
+                    Error::NoAnswer(NoAnswer { authority, why, key })
+                }
                 Lost::Request(why) => Error::Request(why),
             });
         }
@@ -199,6 +203,7 @@ impl Shared {
         &self,
         route: Route,
         request: Bytes,
+        key: Option<String>,
         fetched: Fetched,
     ) -> Result<Answer<T>, Error> {
         let Fetched { status, body: answer, .. } = fetched;
@@ -235,7 +240,7 @@ impl Shared {
             if receipt.as_ref().is_some_and(|receipt| !Open::parse(&receipt.open).is_ok_and(told)) {
                 return malformed(OTHER_ENTRY.to_owned(), exchanged);
             }
-            let refused = Refused { status, problem, receipt, report, exchanged };
+            let refused = Refused { status, problem, key, receipt, report, exchanged };
             return Err(Error::Refused(Box::new(refused)));
         }
         let told = |open: Open| open.decision == Decision::Permit.number() && open.route == route.number();

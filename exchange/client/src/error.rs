@@ -57,6 +57,8 @@ pub struct Refused {
     pub status: u16,
     /// What is wrong.
     pub problem: Problem,
+    /// The idempotency key that was sent. After "not now" the request is sent again with it: an attempt before may have taken effect.
+    pub key: Option<String>,
     /// The receipt of the refusal. What decides nothing, such as "not now", has none.
     pub receipt: Option<Receipt>,
     /// What the check of the receipt found: valid, or only that the exchange did not read the request to its end. `None` without a
@@ -220,6 +222,7 @@ mod tests {
         let refused = Refused {
             status: 422,
             problem: serde_json::from_str(problem).expect("a problem"),
+            key: None,
             receipt: Some(receipt),
             report: None,
             exchanged,

@@ -56,6 +56,8 @@ enum Turn {
     Close,
     /// It reads the request and says nothing.
     Silence,
+    /// It reads the request and is gone.
+    Gone,
 }
 
 fn answer(status: u16, lines: &'static str, body: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> Turn {
@@ -97,10 +99,16 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (seen, turns) = (Arc::clone(&asked), Arc::new(Mutex::new(VecDeque::from(turns))));
+        let gone = Arc::new(tokio::sync::Notify::new());
         tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let stream = tokio::select! {
+                    biased;
+                    () = gone.notified() => return,
+                    stream = listener.accept() => stream.unwrap().0,
+                };
                 let (acceptor, seen, turns) = (acceptor.clone(), Arc::clone(&seen), Arc::clone(&turns));
+                let stop = Arc::clone(&gone);
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     while let Some(request) = read(&mut stream).await {
@@ -108,6 +116,7 @@ impl Rig {
                         let turn = turns.lock().unwrap().pop_front().expect("no request more than told");
                         match turn {
                             Turn::Close => return,
+                            Turn::Gone => return stop.notify_one(),
                             Turn::Silence => std::future::pending().await,
                             Turn::Answer(status, lines, body) => {
                                 let body = body(&request.body);
@@ -308,6 +317,18 @@ async fn silence_is_waited_for_only_so_long() {
 }
 
 #[tokio::test]
+async fn whoever_is_gone_after_a_request_may_have_done_it() {
+    let rig = Rig::start(Log::new(1), vec![Turn::Gone]).await;
+    let Error::NoAnswer(nothing) = rig.client().verify(&request()).await.unwrap_err() else {
+        panic!("something was sent")
+    };
+    assert_eq!(nothing.key.as_deref(), rig.asked()[0].header("idempotency-key"));
+    assert!(nothing.key.is_some() && rig.asked().len() == 1);
+    let error = rig.client().verify(&request()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn a_pause_beyond_the_deadline_is_not_waited_for() {
     let log = Log::new(1);
     let later = answer(429, "retry-after: 3600\r\n", |_| OVERLOADED.into());
@@ -317,6 +338,7 @@ async fn a_pause_beyond_the_deadline_is_not_waited_for() {
     };
     assert_eq!((refused.status, refused.code()), (429, Some(Code::Overloaded)));
     assert!(refused.receipt.is_none() && refused.report.is_none());
+    assert_eq!(refused.key.as_deref(), rig.asked()[0].header("idempotency-key"));
     assert_eq!(rig.asked().len(), 1);
 }
 
