@@ -77,6 +77,7 @@ mod start {
     pub(crate) mod copy;
     pub(crate) mod recovery;
     pub(crate) mod verify;
+    pub(crate) mod walk;
 }
 
 #[cfg(feature = "sim")]

@@ -32,7 +32,10 @@ use crate::{
     },
     names::{Hash, Key, Position},
     options::{Hooks, Options},
-    start::recovery::{Changes, Found, Reading, apply_frame},
+    start::{
+        recovery::{Changes, Found, apply_frame},
+        walk::Reading,
+    },
     state::{State, rows::Bound},
 };
 use crossbeam_channel::bounded;

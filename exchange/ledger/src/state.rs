@@ -17,7 +17,7 @@ mod tests;
 use crate::{
     journal::{
         cursor::Cursor,
-        record::{Completion, NO_BODY_PART, Record},
+        record::{Completion, LicenseState, NO_BODY_PART, Record},
     },
     keys::{
         crypt::{Crypt, HolderKey},
@@ -516,37 +516,7 @@ impl State {
             self.bear_key(&new.name, new.epoch, &new.wrapped, changed);
         }
         for license in &entry.record.licenses {
-            let old = self.licenses.get(&license.key).map(|old| (old.body, old.parties.issuer()));
-            // The writer of the first version issued it, and only an issuing authority does.
-            let issuer = old.map_or_else(|| self.issuer_index(&entry.organisation), |(_, issuer)| issuer);
-            let body = if license.body_part == NO_BODY_PART {
-                old.map_or(Position::NONE, |(body, _)| body)
-            } else {
-                entry.parts.get(usize::from(license.body_part)).copied().unwrap_or(Position::NONE)
-            };
-            let flags = if license.taken_over { TAKEN_OVER } else { 0 }
-                | if license.written_by_04 { WRITTEN_BY_04 } else { 0 };
-            let cell = LicenseCell {
-                number_tag: license.number_tag,
-                body,
-                parties: Parties::new(issuer, self.indexes_of(&license.holders)),
-                version: license.version,
-                valid_from_day: license.valid_from_day,
-                valid_until_day: license.valid_until_day,
-                certificate_version: license.certificate_version,
-                state: license.state,
-                flags,
-            };
-            self.put_license(license.key, cell);
-            changed.push(Slot::new(Kind::License, license.key, 0));
-            if !stands(license.state, license.taken_over) {
-                for label in &license.holders {
-                    if let Some(mut holder) = self.holders.get_mut(label) {
-                        holder.ended_ms = entry.time_ms;
-                        changed.push(Slot::new(Kind::Holder, *label, 0));
-                    }
-                }
-            }
+            self.apply_license(entry, license, changed);
         }
         for grant in &entry.record.grants {
             self.grants.put(self.grant_id(&grant.key), grant.clone());
@@ -614,6 +584,40 @@ impl State {
         self.bindings.bind(bound, entry.time_ms, changed);
         self.time_ms.store(entry.time_ms, Ordering::Release);
         self.applied.store(entry.index + 1, Ordering::Release);
+    }
+
+    fn apply_license(&self, entry: &Applied<'_>, license: &LicenseState, changed: &mut Vec<Slot>) {
+        let old = self.licenses.get(&license.key).map(|old| (old.body, old.parties.issuer()));
+        // The writer of the first version issued it, and only an issuing authority does.
+        let issuer = old.map_or_else(|| self.issuer_index(&entry.organisation), |(_, issuer)| issuer);
+        let body = if license.body_part == NO_BODY_PART {
+            old.map_or(Position::NONE, |(body, _)| body)
+        } else {
+            entry.parts.get(usize::from(license.body_part)).copied().unwrap_or(Position::NONE)
+        };
+        let flags = if license.taken_over { TAKEN_OVER } else { 0 }
+            | if license.written_by_04 { WRITTEN_BY_04 } else { 0 };
+        let cell = LicenseCell {
+            number_tag: license.number_tag,
+            body,
+            parties: Parties::new(issuer, self.indexes_of(&license.holders)),
+            version: license.version,
+            valid_from_day: license.valid_from_day,
+            valid_until_day: license.valid_until_day,
+            certificate_version: license.certificate_version,
+            state: license.state,
+            flags,
+        };
+        self.put_license(license.key, cell);
+        changed.push(Slot::new(Kind::License, license.key, 0));
+        if !stands(license.state, license.taken_over) {
+            for label in &license.holders {
+                if let Some(mut holder) = self.holders.get_mut(label) {
+                    holder.ended_ms = entry.time_ms;
+                    changed.push(Slot::new(Kind::Holder, *label, 0));
+                }
+            }
+        }
     }
 
     /// Holds up whoever applies an entry, with everything done but the idempotency keys, until it is dropped.

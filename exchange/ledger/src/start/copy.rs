@@ -13,8 +13,9 @@ use crate::{
     keys::{secrets::LedgerKeys, signer::signer},
     options::Options,
     start::{
-        recovery::{Reading, published},
+        recovery::published,
         verify::{Tail, look, read},
+        walk::Reading,
     },
 };
 use std::{

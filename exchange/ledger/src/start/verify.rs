@@ -26,7 +26,10 @@ use crate::{
     },
     names::Hash,
     options::Options,
-    start::recovery::{Changes, Found, Reading, apply_frame, opened_entries, published},
+    start::{
+        recovery::{Changes, Found, apply_frame, opened_entries, published},
+        walk::Reading,
+    },
     state::State,
 };
 use std::{collections::BTreeMap, io, sync::Arc};
