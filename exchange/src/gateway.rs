@@ -25,6 +25,7 @@ pub mod names;
 pub mod parsed;
 pub mod permit;
 mod received;
+mod relayed;
 pub mod seal;
 pub mod source;
 pub mod tools;
@@ -39,12 +40,15 @@ use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
-use ledger::{Bound, Command, DocumentKind, Key, Label, Ledger, Outcome, Refused, RotateError};
+use ledger::{
+    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, Prepared, Refused, RotateError,
+};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use tokio::sync::Notify;
 use verifier::Hash;
+use verifier::leaf::Stage;
 use verifier::trust::Trust;
 
 use self::again::Disclosed;
@@ -131,6 +135,14 @@ struct Request<'r, C: Capability<'r>> {
 )]
 enum Decided {
     Effect(Effect),
+    Again(Answer),
+    /// A fact has changed meanwhile.
+    Changed,
+}
+
+/// Outcome of steps 2 to 5.
+enum Ruled<'a, G> {
+    Ruling(Caller, names::Names<'a>, permit::Ruling<G>),
     Again(Answer),
     /// A fact has changed meanwhile.
     Changed,
@@ -399,6 +411,31 @@ impl Gateway {
         certified: &Certified,
         request: &Request<'r, C>,
     ) -> Result<Decided, Refusal> {
+        let asked = request.asked.as_ref().map_err(Clone::clone)?;
+        let (caller, names, ruling) = match self.rule(tools, case, entry, certified, request).await? {
+            Ruled::Ruling(caller, names, ruling) => (caller, names, ruling),
+            Ruled::Again(answer) => return Ok(Decided::Again(answer)),
+            Ruled::Changed => return Ok(Decided::Changed),
+        };
+        // 6 -> Effect
+        let counters = ruling.counters(case, entry.organisation)?;
+        let (permit, terms) = ruling.into_parts(counters);
+        let mut change = Change::begin(tools, entry, caller.participant(), names, terms)?;
+        // Behind a box, so that the compiler sees what it sends between threads (rust-lang/rust#100013).
+        let carried: Carried<'_> = Box::pin(C::carry_out(&mut change, asked, permit));
+        let answer = carried.await?;
+        Ok(Decided::Effect(change.permitted(answer)))
+    }
+
+    /// Steps 2 to 5 for one case.
+    async fn rule<'a, 'r, C: Capability<'r>>(
+        &self,
+        tools: &Tools<'_>,
+        case: &mut Case<'_>,
+        entry: &mut Entry<'_>,
+        certified: &Certified,
+        request: &'a Request<'r, C>,
+    ) -> Result<Ruled<'a, C::Granted>, Refusal> {
         // A request that cannot be read is refused without looking at who sends it: it asks nothing.
         let asked = request.asked.as_ref().map_err(Clone::clone)?;
         let names = C::names(asked, entry.organisation);
@@ -412,7 +449,7 @@ impl Gateway {
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
                 let original = tools.original(entry, bound, request.received.inline_proof, None).await?;
-                return Ok(Decided::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
+                return Ok(Ruled::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
             }
             Fresh::Again(bound) => Some(bound),
         };
@@ -430,17 +467,10 @@ impl Gateway {
             let original = tools.original(entry, bound, request.received.inline_proof, disclosed);
             if let Some(answer) = original.await? {
                 // Nothing commits that would look again, and reading it back may have taken a while.
-                return Ok(if case.is_current() { Decided::Again(answer) } else { Decided::Changed });
+                return Ok(if case.is_current() { Ruled::Again(answer) } else { Ruled::Changed });
             }
         }
-        // 6 -> Effect
-        let counters = ruling.counters(case, entry.organisation)?;
-        let ruled = (ruling, counters);
-        let (mut change, permit) = Change::begin(tools, entry, caller.participant(), names, ruled)?;
-        // Behind a box, so that the compiler sees what it sends between threads (rust-lang/rust#100013).
-        let carried: Carried<'_> = Box::pin(C::carry_out(&mut change, asked, permit));
-        let answer = carried.await?;
-        Ok(Decided::Effect(change.permitted(answer)))
+        Ok(Ruled::Ruling(caller, names, ruling))
     }
 
     /// Step 6 of a refusal.
@@ -461,7 +491,7 @@ impl Gateway {
         let concerned =
             names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
         let denial = Denial { refusal, concerned };
-        Effect::denied(tools, entry, names, &denial).map_err(|refusal| refusal.code)
+        Effect::denied(tools, entry, names, &denial, Stage::Whole).map_err(|refusal| refusal.code)
     }
 
     /// Step 7, and the answer of step 8; `None` when a fact has changed meanwhile.
@@ -473,32 +503,13 @@ impl Gateway {
         effect: Effect,
         reason: Reason,
     ) -> Result<Option<Answer>, Code> {
-        let (route, organisation) = (entry.route, entry.organisation);
-        let (reads, ends_at_ms) = case.into_reads();
         let Effect { status, code, prepared, answer, rotates, request_salt } = effect;
         if code != Code::Ok {
             // Before the entry is written: a client that disconnects does not save its budget.
-            self.shed.refused(organisation);
+            self.shed.refused(entry.organisation);
         }
-        let command = Command {
-            permit_or_denial: prepared,
-            reads,
-            // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
-            ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
-            inline_proof: received.inline_proof,
-        };
-        let committed = match self.ledger.commit(command).await {
-            Ok(Outcome::Committed(committed)) => committed,
-            Ok(Outcome::Changed) => return Ok(None),
-            Err(Refused::Full) => return Err(Code::JournalFull),
-            // For good: the operator knows, the caller goes to the successor.
-            Err(Refused::Closed) => return Err(Code::LogClosed),
-            Err(Refused::Overloaded) => return Err(Code::Overloaded),
-            Err(Refused::Stopped) => return Err(Code::Internal),
-            Err(Refused::Malformed(what)) => {
-                tracing::error!(what, route = route.name(), "a command was malformed");
-                return Err(Code::Internal);
-            }
+        let Some(committed) = self.durable(case, prepared, received.inline_proof).await? else {
+            return Ok(None);
         };
         if rotates {
             self.rotate.notify_one();
@@ -506,8 +517,8 @@ impl Gateway {
         if code != Code::Ok && self.tells_reasons.load(Ordering::Relaxed) {
             tracing::info!(
                 index = committed.index,
-                route = route.name(),
-                organisation = organisation.as_str(),
+                route = entry.route.name(),
+                organisation = entry.organisation.as_str(),
                 code = code.name(),
                 reason = reason.name(),
                 "refused"
@@ -515,6 +526,36 @@ impl Gateway {
         }
         let (origin, form) = (self.ledger.origin(), entry.form);
         Ok(Some(Answer::committed(origin, status, code, form, &answer, request_salt, committed)))
+    }
+
+    /// Step 7; `None` when a fact has changed meanwhile.
+    async fn durable(
+        &self,
+        case: Case<'_>,
+        prepared: Prepared,
+        inline_proof: bool,
+    ) -> Result<Option<Committed>, Code> {
+        let (reads, ends_at_ms) = case.into_reads();
+        let command = Command {
+            permit_or_denial: prepared,
+            reads,
+            // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
+            ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
+            inline_proof,
+        };
+        match self.ledger.commit(command).await {
+            Ok(Outcome::Committed(committed)) => Ok(Some(committed)),
+            Ok(Outcome::Changed) => Ok(None),
+            Err(Refused::Full) => Err(Code::JournalFull),
+            // For good: the operator knows, the caller goes to the successor.
+            Err(Refused::Closed) => Err(Code::LogClosed),
+            Err(Refused::Overloaded) => Err(Code::Overloaded),
+            Err(Refused::Stopped) => Err(Code::Internal),
+            Err(Refused::Malformed(what)) => {
+                tracing::error!(what, "a command was malformed");
+                Err(Code::Internal)
+            }
+        }
     }
 
     fn tools(&self) -> Tools<'_> {

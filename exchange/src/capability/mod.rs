@@ -73,6 +73,19 @@ pub(crate) trait Capability<'r> {
     ) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
 }
 
+/// A capability whose permit is carried out by a call to somebody else: to a data provider, to the exchange of another province.
+/// Its intent is an entry before the call leaves, and its outcome another one, which names the first.
+pub(crate) trait Relayed<'r>: Capability<'r> {
+    /// Calls. What comes back stands in `granted` for [`Capability::carry_out`], which makes the answer of it.
+    ///
+    /// # Errors
+    /// The refusal that the outcome is.
+    fn call(
+        asked: &Self::Asked,
+        granted: &mut Self::Granted,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+}
+
 /// Runs `$path` with the capability of a route, which stands here once each: a route without one does not compile. `$none` is for
 /// what is no route.
 macro_rules! with_capability {

@@ -10,12 +10,12 @@ use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
 use serde::Serialize;
 use verifier::Hash;
-use verifier::leaf::Labels;
+use verifier::leaf::{Labels, Stage};
 
 use super::case::{Absent, Found, Held, Living, Place};
 use super::names::Names;
 use super::parsed::Kept;
-use super::permit::{Denial, Permit, Ruling};
+use super::permit::{Denial, Terms};
 use super::seal::Said;
 use super::tools::{Entry, Tools};
 use crate::keyed;
@@ -60,27 +60,37 @@ pub struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Takes up a ruling with what it counts: the change, and the permit to make it.
+    /// Takes up what a ruling says.
     ///
     /// # Errors
     /// [`Code::Internal`]
-    pub(super) fn begin<G>(
+    pub(super) fn begin(
         tools: &'a Tools<'a>,
         entry: &'a Entry<'a>,
         caller: &'a Participant,
         names: Names<'a>,
-        (ruling, counters): (Ruling<G>, Vec<CounterUse>),
-    ) -> Result<(Self, Permit<G>), Refusal> {
-        let (permit, concerned, names_holder) = ruling.into_parts();
+        terms: Terms,
+    ) -> Result<Self, Refusal> {
+        let Terms { concerned, names_holder, counters } = terms;
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
         let mut record = Record { idempotency: bound, counters, ..Record::default() };
         let keys = tools.living(&concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
         let said = Said::of(names);
-        let sealed_for = None;
-        let change =
-            Self { tools, entry, caller, record, said, names_holder, keys, sealed_for, rotates: false };
-        Ok((change, permit))
+        Ok(Self { tools, entry, caller, record, said, names_holder, keys, sealed_for: None, rotates: false })
+    }
+
+    /// The entry closes an intent.
+    #[must_use]
+    pub(super) fn closing(mut self, intent: u64) -> Self {
+        self.said.stage = Stage::Outcome { intent };
+        self
+    }
+
+    /// The effect of an intent: an entry without an answer, durable before a call leaves.
+    pub(super) fn intent(mut self) -> Effect {
+        self.said.stage = Stage::Intent;
+        self.permitted(Vec::new())
     }
 
     /// What effects are made with.
@@ -309,13 +319,14 @@ impl Effect {
         entry: &Entry<'_>,
         names: Option<Names<'_>>,
         denial: &Denial,
+        stage: Stage,
     ) -> Result<Self, Refusal> {
         let refusal = &denial.refusal;
         let answer = refusal.problem(entry.language);
         let mut record = Record { reason: refusal.reason.number(), ..Record::default() };
         let keys = tools.living(&denial.concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
-        let said = Said::of(names.unwrap_or_default());
+        let said = Said { stage, ..Said::of(names.unwrap_or_default()) };
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.
         let labels = Labels::List(Vec::new());
         let (prepared, request_salt) =

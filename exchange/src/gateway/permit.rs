@@ -84,10 +84,22 @@ impl<G> Ruling<G> {
         Ok(counters)
     }
 
-    /// The permit, whom the entry concerns by labels that the exchange knows already, and whether the receipt shows them.
-    pub(super) fn into_parts(self) -> (Permit<G>, Vec<Label>, bool) {
-        (Permit { granted: self.granted }, self.concerned, self.names_holder)
+    /// The permit, and what its entry says beside it.
+    pub(super) fn into_parts(self, counters: Vec<CounterUse>) -> (Permit<G>, Terms) {
+        let Self { granted, concerned, names_holder, .. } = self;
+        (Permit { granted }, Terms { concerned, names_holder, counters })
     }
+}
+
+/// What a ruling says for its entry.
+#[derive(Clone)]
+pub(super) struct Terms {
+    /// Labels of the holders concerned that the exchange knows already.
+    pub(super) concerned: Vec<Label>,
+    /// The request or the answer names the holder, so the receipt shows the labels.
+    pub(super) names_holder: bool,
+    /// What is counted with it.
+    pub(super) counters: Vec<CounterUse>,
 }
 
 fn unspent(
@@ -113,6 +125,11 @@ impl<G> Permit<G> {
     /// What may be done, and the right to read what it takes.
     pub fn into_parts(self) -> (G, Disclosure) {
         (self.granted, Disclosure(()))
+    }
+
+    /// What may be done, for a call that finds out more.
+    pub(super) fn granted_mut(&mut self) -> &mut G {
+        &mut self.granted
     }
 
     /// What may be done.

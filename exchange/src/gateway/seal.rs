@@ -12,7 +12,7 @@ use schemas::journal as fb;
 use schemas::routes::Route;
 use serde::Serialize;
 use verifier::Hash;
-use verifier::leaf::{Labels, LeafKind, Open, told_digest};
+use verifier::leaf::{Labels, LeafKind, Open, Stage, told_digest};
 use verifier::receipt::request_digest;
 
 use super::change::json;
@@ -34,12 +34,14 @@ pub(super) struct Said<'a> {
     pub(super) envelope: Option<Vec<u8>>,
     /// The holders concerned have nothing to do with each other.
     pub(super) apart: bool,
+    /// Whether the entry decides alone.
+    pub(super) stage: Stage,
 }
 
 impl<'a> Said<'a> {
     pub(super) fn of(names: Names<'a>) -> Self {
         let apart = names.audit.is_some();
-        Self { names, envelope: None, apart }
+        Self { names, envelope: None, apart, stage: Stage::Whole }
     }
 }
 
@@ -84,10 +86,11 @@ impl Tools<'_> {
             time_ms: 0,
             organisation: *entry.organisation.as_bytes(),
             request_digest: entry.body.map_or([0; 32], |body| request_digest(&request_salt, body)),
-            answer_digest: sha256(answer),
+            answer_digest: if said.stage == Stage::Intent { [0; 32] } else { sha256(answer) },
             policy: *self.policy,
             subject_digest: *subjects.digest(),
             labels,
+            stage: said.stage,
             ..Open::default()
         };
         let prepared = Prepared { kind: LeafKind::Entry, open: open.encode(), record: state, told, subjects };

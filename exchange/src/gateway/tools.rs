@@ -44,6 +44,7 @@ impl Lanes {
 }
 
 /// Who asks and what was received, as an entry records it.
+#[derive(Clone, Copy)]
 pub struct Entry<'a> {
     /// Route.
     pub route: Route,
