@@ -141,6 +141,10 @@ enum Decided {
 }
 
 /// Outcome of steps 2 to 5.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is ruled, and a box costs more than its move"
+)]
 enum Ruled<'a, G> {
     Ruling(Caller, names::Names<'a>, permit::Ruling<G>),
     Again(Answer),
@@ -696,7 +700,7 @@ pub async fn write_system_documents(
     commit_system(ledger, seal::system(policy, documents, &[])).await
 }
 
-pub(crate) async fn commit_system(ledger: &Ledger, prepared: ledger::Prepared) -> Result<(), Refused> {
+pub(crate) async fn commit_system(ledger: &Ledger, prepared: Prepared) -> Result<(), Refused> {
     let command =
         Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };
     match ledger.commit(command).await? {

@@ -316,9 +316,9 @@ async fn every_route_answers_and_journals_as_it_did() {
     licenses(&mut house).await;
     grants(&mut house).await;
     links(&mut house).await;
-    lines(&mut house).await;
     register(&mut house).await;
     operators(&mut house).await;
+    lines(&mut house).await;
     let House { gateway, ledger, text, .. } = house;
     drop(gateway);
     tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();

@@ -67,8 +67,16 @@ impl Gateway {
             let carried = match called {
                 Ok(()) => {
                     let names = C::names(asked, entry.organisation);
-                    self.outcome::<C>(&tools, &entry, participant, (asked, names), permit, terms.clone(), intent.index)
-                        .await
+                    self.outcome::<C>(
+                        &tools,
+                        &entry,
+                        participant,
+                        (asked, names),
+                        permit,
+                        terms.clone(),
+                        intent.index,
+                    )
+                    .await
                 }
                 Err(refusal) => Err(refusal),
             };
@@ -192,7 +200,7 @@ mod tests {
             .header("idempotency-key", key)
             .body(Full::new(Bytes::from(body.to_owned())))
             .expect("a request");
-        let room = crate::room::Room::new(1, 1 << 20);
+        let room = crate::room::Room::new(64, 1 << 20);
         let mut held = room.enter(by.organisation);
         let contract = Route::IssuedList.contract();
         let received = receive(request, None, Language::English, contract, &mut held).await.expect("read");
@@ -213,7 +221,8 @@ mod tests {
         let organisation = init::development_organisations()[0];
         let issuer = Certified { organisation, ends_at_ms: u64::MAX };
         let bank = Certified { organisation: init::development_organisations()[2], ..issuer };
-        let open = |index: u64| Open::parse(&ledger.entry(index).expect("there").committed.open).expect("open");
+        let open =
+            |index: u64| Open::parse(&ledger.entry(index).expect("there").committed.open).expect("open");
 
         let (answer, receipt) = sent(&gateway, &issuer, "relayed-call-0001", "{\"number\":4}").await;
         assert_eq!((answer.as_slice(), CALLS.load(Ordering::Relaxed)), (&b"{\"doubled\":8}"[..], 1));
