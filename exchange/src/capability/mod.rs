@@ -25,6 +25,8 @@ pub(crate) mod participants;
 #[cfg(test)]
 mod reasons;
 pub(crate) mod trace;
+#[cfg(test)]
+mod tutorial;
 pub(crate) mod verify;
 
 /// One data route, asked by a request that was received for `'r`. What is the route's own stands in its file; the path asks for it in this order.

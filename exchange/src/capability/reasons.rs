@@ -38,13 +38,13 @@ const RETENTION_MS: u64 = 1_000_000;
 const ID: Key = [9; 16];
 
 /// A small province: two persons, a license of the first, a grant to the bank, and who acts.
-struct World {
+pub(super) struct World {
     table: Table,
     issuer: Participant,
     issuer2: Participant,
     bank: Participant,
     approval: Participant,
-    portal: Participant,
+    pub(super) portal: Participant,
     operator: Participant,
     operator2: Participant,
     license: SyntheticLicense,
@@ -60,7 +60,7 @@ fn document(value: &impl Serialize) -> Document {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut synthetic = Synthetic::new(1);
         let mut participant = |role| Participant {
             organisation: synthetic.uscc(),
@@ -200,7 +200,11 @@ impl World {
     }
 
     /// Decides a request of a caller's, and what it would count.
-    fn ask<'r, C: Capability<'r>>(&self, caller: &Participant, body: &'r str) -> Result<(), Refusal> {
+    pub(super) fn ask<'r, C: Capability<'r>>(
+        &self,
+        caller: &Participant,
+        body: &'r str,
+    ) -> Result<(), Refusal> {
         let bundle = TrustBundle {
             version: 1,
             sequence: 1,
@@ -226,7 +230,7 @@ impl World {
         C::decide(&mut case, caller, &asked)?.counters(&case, &caller.organisation).map(|_| ())
     }
 
-    fn holder(&self) -> Value {
+    pub(super) fn holder(&self) -> Value {
         holder(&self.license)
     }
 
