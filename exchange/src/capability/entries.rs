@@ -15,7 +15,7 @@ use crate::capability::licenses::stored;
 use crate::gateway::permit::Disclosure;
 use crate::wire::refusal::Refusal;
 
-/// What a subject part says, as far as pages show it.
+/// The content of a subject part, as far as pages show it.
 #[derive(Default)]
 pub(crate) struct Subject {
     pub(crate) told: Option<Vec<u8>>,
@@ -35,7 +35,7 @@ impl Subject {
         })
     }
 
-    /// What a holder is told, with the salt for this holder alone.
+    /// The document that a holder is told, with the salt for this holder alone.
     pub(crate) fn told(&self, label: &Label) -> Option<Told> {
         let (salt, document) = (self.told_salt.as_ref()?, self.told.clone()?);
         let salt = verifier::sha256(&[salt, label]);

@@ -1,4 +1,4 @@
-//! What the exchange can do on its data listener: one folder a capability, one line a route in the table at the end.
+//! The capabilities of the data listener: one folder a capability, one line a route in the table at the end.
 //!
 //! `exchange/README.md` says how to add one.
 
@@ -33,15 +33,15 @@ pub(crate) mod verify;
 pub(crate) trait Capability<'r> {
     /// Its row of the table of routes.
     const ROUTE: Route;
-    /// What a request asks, read where it was received.
+    /// A request, read where it was received.
     type Asked: Send + Sync;
-    /// What a decision found out that carrying it out needs.
+    /// Findings of a decision that carrying it out needs.
     type Granted: Send;
 
     /// Step 1: reads a body, in one of the forms that the route speaks.
     ///
     /// # Errors
-    /// What is wrong with it, part by part.
+    /// Its faults, part by part.
     fn read(body: Body<'r>) -> Result<Self::Asked, Refusal>;
 
     /// Whom and what a request of a caller's is about, for permit and denial alike.
@@ -67,7 +67,7 @@ pub(crate) trait Capability<'r> {
     /// a permit in hand.
     ///
     /// # Errors
-    /// What was permitted cannot be done.
+    /// The permitted deed cannot be done.
     fn carry_out(
         change: &mut Change<'_>,
         asked: &Self::Asked,
@@ -78,7 +78,7 @@ pub(crate) trait Capability<'r> {
 /// A capability whose permit is carried out by a call to somebody else: to a data provider, to the exchange of another province.
 /// Its intent is an entry before the call leaves, and its outcome another one, which names the first.
 pub(crate) trait Relayed<'r>: Capability<'r> {
-    /// Calls. What comes back stands in `granted` for [`Capability::carry_out`], which makes the answer of it.
+    /// Calls. The reply stands in `granted` for [`Capability::carry_out`], which makes the answer of it.
     ///
     /// # Errors
     /// The refusal that the outcome is.

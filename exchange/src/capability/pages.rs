@@ -1,4 +1,4 @@
-//! Pages of lists. What a caller may see of them was decided before. A page is bounded and made in a lane of its caller's. It
+//! Pages of lists. A decision said before how much a caller may see. A page is bounded and made in a lane of its caller's. It
 //! ends with a cursor that the next one goes on from, and says when it was read.
 
 use ledger::{Document, DocumentKind, Key, Ledger};
@@ -15,7 +15,7 @@ pub(crate) const MAX_LOOKED_AT: usize = 1_000;
 /// A page that `read` makes, as bytes, and what else it found.
 ///
 /// # Errors
-/// What `read` gives; the lane is full.
+/// The refusal of `read`; the lane is full.
 pub(crate) async fn listed<T: Send + 'static>(
     change: &Change<'_>,
     read: impl FnOnce(&Ledger) -> Result<(Value, T), Refusal> + Send + 'static,
@@ -30,7 +30,7 @@ pub(crate) async fn listed<T: Send + 'static>(
     Ok((json(&page), found))
 }
 
-/// The rows of what passes among these keys, and the cursor of the next page. Of more keys than a page looks at the last one
+/// The rows of what passes among these keys, and the cursor of the next page. When there are more keys than a page looks at, the last one
 /// is looked at by the next page, also where this one has less than `limit` rows.
 pub(crate) fn looked_at(
     keys: Vec<Key>,

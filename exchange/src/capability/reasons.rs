@@ -273,7 +273,7 @@ fn approve(more: &Value) -> String {
     merged(json!({"proposal": hex::encode(ID)}), more)
 }
 
-/// What a caller of each right is refused, reason by reason; the permit beside it shows that nothing else is in the way.
+/// Each reason is refused once; the permit beside it shows that nothing else is in the way.
 #[test]
 fn every_reason_has_a_decision_that_gives_it() {
     let mut seen = BTreeSet::new();

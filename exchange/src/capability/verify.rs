@@ -76,7 +76,7 @@ struct Request<'a> {
     context: Option<ContextValue<'a>>,
 }
 
-/// What the register, and the envelope presented, say.
+/// The answer of the register, and of the envelope presented.
 #[derive(Debug)]
 pub(crate) struct Checked {
     found: Option<Found>,
@@ -163,7 +163,7 @@ impl<'r> Capability<'r> for Verify {
             (Subject::Named(_), Some(found), Some((key, day))) => {
                 match stored::content(change.tools().ledger, &found.license, right) {
                     Err(refusal) if refusal.code == Code::RecordUnavailable => {
-                        // What was to match cannot be compared now; what is invalid is so all the same.
+                        // The values cannot be compared now; an invalid license is invalid all the same.
                         if verdict == Verdict::Valid {
                             (verdict, reasons) = (Verdict::Unknown, vec!["record-unavailable"]);
                         }
@@ -172,7 +172,7 @@ impl<'r> Capability<'r> for Verify {
                     read => {
                         let matches = all_match(&read?, license_type, &asked.expect);
                         // Only a license looked up by name can be probed: a failed match is counted, and a good one
-                        // commits only while guesses are left, also beside others under way. Whoever holds the
+                        // commits only while guesses are left, also beside others under way. A holder of the
                         // envelope has its fields.
                         let (amount, limit) =
                             if matches.is_some() { (0, MISMATCHES_A_DAY - 1) } else { (1, MISMATCHES_A_DAY) };
@@ -329,7 +329,7 @@ fn mismatch_key(case: &Case<'_>, caller: &Participant, license: &Key) -> Key {
     case.keyed().key("match", &[caller.organisation.as_bytes(), license])
 }
 
-/// What the register says of a license: verdict, reasons, state.
+/// The register's word on a license: verdict, reasons, state.
 fn standing(
     case: &mut Case<'_>,
     found: Option<&Found>,

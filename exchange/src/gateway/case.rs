@@ -1,8 +1,8 @@
-//! Step 4 of the request path: a case, which is all that a decision sees. What a decision reads of the state it reads here, each
+//! Step 4 of the request path: a case, which is all that a decision sees. A decision reads the state here alone, each
 //! fact with the version it had.
 //!
 //! The sequencer compares these versions again when the decision commits; a decision made on a fact that has changed since is
-//! sent back and made anew. What changes state needs the evidence that its fact was read: [`Found`], [`Absent`], [`Place`],
+//! sent back and made anew. A change of state needs the evidence that its fact was read: [`Found`], [`Absent`], [`Place`],
 //! [`Held`] and [`Living`] are made here alone.
 
 use std::hint::black_box;
@@ -27,7 +27,7 @@ use crate::wire::named::Named;
 /// Licenses of a holder that a look-up by number is levelled to.
 const LEVEL_LICENSES: usize = 16;
 
-/// What decisions share, beside the state.
+/// Things that decisions share, beside the state.
 pub struct Known {
     /// The participant register, parsed.
     pub register: Documents<Uscc, Participant>,
@@ -146,7 +146,7 @@ impl<'a> Case<'a> {
         self.known.retention_ms
     }
 
-    /// What was read, and the earliest end among it.
+    /// The facts read, and the earliest end among them.
     pub fn into_reads(self) -> (Vec<(Fact, u32)>, u64) {
         (self.reads, self.ends_at_ms)
     }
@@ -413,7 +413,7 @@ impl<'a> Case<'a> {
         taken.into_iter().map(|(key, version, value)| (self.placed::<T>(key, version), value)).collect()
     }
 
-    /// What was fixed when the log was made; a log without it allows no delay.
+    /// The rules fixed when the log was made; a log without them allows no delay.
     pub fn rules(&mut self) -> Rules {
         let key = keyed::rules_key(self.keyed());
         self.document(key).1.unwrap_or(Rules { delay_days_max: 0 })
@@ -457,7 +457,7 @@ impl<'a> Case<'a> {
         self.source.counter(key, day)
     }
 
-    /// What an idempotency key is bound to; that it is unbound is a fact.
+    /// The entry that bound an idempotency key; that it is unbound is a fact.
     pub fn bound(&mut self, key: Key) -> Option<ledger::Bound> {
         let bound = self.source.idempotency(&key);
         if bound.is_none() {

@@ -30,7 +30,7 @@ pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// What will be answered and changed if it commits. Only this file makes one.
+/// The answer and the change of an entry, if it commits. Only this file makes one.
 pub struct Effect {
     pub(super) status: u16,
     pub(super) code: Code,
@@ -93,7 +93,7 @@ impl<'a> Change<'a> {
         self.permitted(Vec::new())
     }
 
-    /// What effects are made with.
+    /// The tools that effects are made with.
     pub fn tools(&self) -> &'a Tools<'a> {
         self.tools
     }
@@ -113,7 +113,7 @@ impl<'a> Change<'a> {
         schemas::date::rfc3339(self.entry.now_ms)
     }
 
-    /// What the subject part says, to be added to.
+    /// The content of the subject part, to be added to.
     pub fn names(&mut self) -> &mut Names<'a> {
         &mut self.said.names
     }

@@ -12,12 +12,12 @@ use super::case::{Case, Found};
 use crate::keyed;
 use crate::wire::named::{Named, UseContext};
 
-/// As which a request names a person.
+/// The word for a person whom a request is about.
 pub const HOLDER: &str = "holder";
-/// As which a request names a person who acts for another.
+/// The word for a person who acts for another.
 pub const AGENT: &str = "agent";
 
-/// What a request is about, beside the persons that it names.
+/// The matter of a request, beside the persons that it names.
 #[derive(Debug, Default)]
 pub enum About<'a> {
     /// Nothing that somebody holds.
@@ -33,7 +33,7 @@ pub enum About<'a> {
     Envelope(&'a [u8]),
     /// A grant.
     Grant(Key),
-    /// What a route alone knows, by its key, and how to find whom it concerns.
+    /// A thing that a route alone knows, by its key, and how to find whom it concerns.
     Own(Key, fn(&mut Case<'_>, &Key) -> Vec<Label>),
 }
 
@@ -42,17 +42,17 @@ pub enum About<'a> {
 pub struct Person<'a> {
     /// Who.
     pub holder: &'a HolderRef,
-    /// As which it names them; `None` where an entry that does not concern them says nothing of them.
+    /// The word for them; `None` where an entry that does not concern them says nothing of them.
     pub named: Option<&'static str>,
     /// A denial concerns them, unless it concerns the holders of what the request is about.
     pub is_concerned: bool,
 }
 
-/// Whom and what a request is about, and what an entry's subject part says of it: the same for a permit and a denial. What a
-/// permit finds out is added when it is carried out.
+/// Whom and what a request is about, and what an entry's subject part says of it: the same for a permit and a denial. Carrying a
+/// permit out adds to it.
 #[derive(Debug, Default)]
 pub struct Names<'a> {
-    /// What it is about.
+    /// Its matter.
     pub about: About<'a>,
     /// The persons that it names. Their numbers are not written: a part is kept for whom it is sealed for, and may outlive the
     /// others.
@@ -61,7 +61,7 @@ pub struct Names<'a> {
     pub identifiers: Vec<Cow<'a, str>>,
     /// Type, number and holder, where a license is named by them.
     pub number: Option<(LicenseTypeCode, &'a str, &'a HolderRef)>,
-    /// What the use is for.
+    /// The use context.
     pub context: Option<&'a UseContext<'a>>,
     /// A grant's id.
     pub grant: Option<Key>,
@@ -71,7 +71,7 @@ pub struct Names<'a> {
     pub mode: Option<&'static str>,
     /// Why, as the caller says.
     pub reason: &'a str,
-    /// What makes somebody act for the holder.
+    /// The link by which somebody acts for the holder.
     pub link: Option<&'static str>,
     /// An auditor's purpose and user.
     pub audit: Option<(&'a str, &'a str)>,

@@ -60,12 +60,12 @@ impl<G> Ruling<G> {
         Self { grant, quota, names_holder, ..self }
     }
 
-    /// What may be done.
+    /// The granted deed.
     pub(super) fn granted(&self) -> &G {
         &self.granted
     }
 
-    /// What the use counts: a grant's uses, and the caller's of the day. A counter has to have room by now; the sequencer looks
+    /// The counters of the use: a grant's uses, and the caller's of the day. A counter has to have room by now; the sequencer looks
     /// again when it commits: one that is spent by then has the request decided anew, which ends here (decision 0014).
     ///
     /// # Errors
@@ -91,14 +91,14 @@ impl<G> Ruling<G> {
     }
 }
 
-/// What a ruling says for its entry.
+/// The part of a ruling that its entry says.
 #[derive(Clone)]
 pub(super) struct Terms {
     /// Labels of the holders concerned that the exchange knows already.
     pub(super) concerned: Vec<Label>,
     /// The request or the answer names the holder, so the receipt shows the labels.
     pub(super) names_holder: bool,
-    /// What is counted with it.
+    /// Counters raised with it.
     pub(super) counters: Vec<CounterUse>,
 }
 
@@ -111,28 +111,28 @@ fn unspent(
     if used.saturating_add(counter.amount) > counter.limit { Err(refusal()) } else { Ok(counter) }
 }
 
-/// What was decided: the only way to an effect.
+/// A decision that permits: the only way to an effect.
 #[derive(Debug)]
 pub struct Permit<G> {
     granted: G,
 }
 
-/// What was said may be disclosed. Sealed records are read with it.
+/// The right to disclose. Sealed records are read with it.
 #[derive(Clone, Copy, Debug)]
 pub struct Disclosure(());
 
 impl<G> Permit<G> {
-    /// What may be done, and the right to read what it takes.
+    /// The granted deed, and the right to read for it.
     pub fn into_parts(self) -> (G, Disclosure) {
         (self.granted, Disclosure(()))
     }
 
-    /// What may be done, for a call that finds out more.
+    /// The granted deed, for a call that finds out more.
     pub(super) fn granted_mut(&mut self) -> &mut G {
         &mut self.granted
     }
 
-    /// What may be done.
+    /// The granted deed.
     pub fn into_granted(self) -> G {
         self.granted
     }

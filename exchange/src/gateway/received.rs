@@ -37,7 +37,7 @@ const RECEIPT: HeaderName = HeaderName::from_static("receipt");
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What arrived, before it is understood.
+/// A request as it arrived, before it is understood.
 pub(super) struct Received {
     /// `None` when it was not read to its end.
     pub(super) body: Option<Bytes>,
@@ -52,7 +52,7 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// What an entry records of it.
+    /// The part that an entry records.
     pub(super) fn entry<'a>(&'a self, route: Route, organisation: &'a Uscc, now_ms: u64) -> Entry<'a> {
         Entry {
             route,
@@ -227,7 +227,7 @@ fn discard<B>(head: &hyper::http::request::Parts, mut body: B)
 where
     B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
 {
-    // HTTP/2 ends a stream without the connection. Who waits to be asked for the body is told without it.
+    // HTTP/2 ends a stream without the connection. A client that waits to be asked for the body is told without it.
     if body.is_end_stream() || head.version > hyper::Version::HTTP_11 || head.headers.contains_key(EXPECT) {
         return;
     }
@@ -250,7 +250,7 @@ fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
-/// What the content type says; `None` when it is none that any route takes.
+/// The form that the content type names; `None` when it is none that any route takes.
 fn form(headers: &HeaderMap) -> Option<Form> {
     let value = headers.get(CONTENT_TYPE)?;
     let is = |media_type: &str| {

@@ -27,7 +27,7 @@ thread_local! {
     static PLAINTEXT: RefCell<FlatBufferBuilder<'static>> = RefCell::default();
 }
 
-/// What an entry's subject part says.
+/// The content of an entry's subject part.
 pub(super) struct Said<'a> {
     pub(super) names: Names<'a>,
     /// A license's signed bytes.
@@ -59,7 +59,7 @@ impl Tools<'_> {
         keys: &[HolderKey],
         answer: &[u8],
     ) -> (Prepared, Hash) {
-        // What the key of a new version is bound to follows from its envelope.
+        // The answer that the key of a new version is bound to follows from its envelope.
         let is_bound = state.idempotency.is_some() && said.envelope.is_none();
         let names = &said.names;
         let salt = self.ledger.random();
@@ -148,7 +148,7 @@ impl Tools<'_> {
         known.map(|holder| holder.label)
     }
 
-    /// What a holder is told of an entry (section 4 of the formats), beside what stands in `open`: organisation, time,
+    /// The document that a holder is told of an entry (section 4 of the formats), beside what stands in `open`: organisation, time,
     /// route, decision.
     fn told(&self, entry: &Entry<'_>, names: &Names<'_>, concerned: &[Label]) -> Vec<u8> {
         let mut told = Object::new();
@@ -201,7 +201,7 @@ impl Tools<'_> {
     }
 }
 
-/// What the holder is told of a release: the delayed uses, by index.
+/// The document that a holder is told of a release: the delayed uses, by index.
 #[derive(Serialize)]
 struct ToldRelease<'a> {
     released: &'a [u64],
@@ -263,7 +263,7 @@ fn system_with(policy: &Hash, record: &Record, sealed: Sealed) -> Prepared {
     Prepared { kind: LeafKind::Entry, open: open.encode(), record: record.clone(), told, subjects }
 }
 
-/// What a subject part holds.
+/// The parts of a subject record.
 #[derive(Default)]
 struct Text<'a> {
     told: &'a [u8],
@@ -280,7 +280,7 @@ struct Sealed {
     subjects: Subjects,
 }
 
-/// What `seal` makes of the finished buffer of a `SubjectRecord`. The buffer is overwritten when it is sealed.
+/// Seals the finished buffer of a `SubjectRecord`. The buffer is overwritten when it is sealed.
 fn with_subject_record<T>(text: &Text<'_>, told_salt: &Hash, seal: impl FnOnce(&[u8]) -> T) -> T {
     PLAINTEXT.with_borrow_mut(|builder| {
         // Of a seal that panicked something may be left.

@@ -31,7 +31,7 @@ pub trait Source: Sync {
     fn grant(&self, id: &Key) -> Option<Grant>;
     /// A counter's value on a day.
     fn counter(&self, key: &Key, day: u32) -> u32;
-    /// What an idempotency key is bound to.
+    /// The entry that bound an idempotency key.
     fn idempotency(&self, key: &Key) -> Option<Bound>;
     /// The epoch that goes on.
     fn epoch(&self) -> u32;

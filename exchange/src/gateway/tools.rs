@@ -1,4 +1,4 @@
-//! What carries permits out and makes entries: the ledger, its checkpoints, the lanes, the signers. No rule stands here.
+//! The tools that carry permits out and make entries: the ledger, its checkpoints, the lanes, the signers. No rule stands here.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -71,7 +71,7 @@ impl Entry<'_> {
     }
 }
 
-/// What effects are made with.
+/// The tools that effects are made with.
 pub struct Tools<'a> {
     /// The ledger.
     pub ledger: &'a Ledger,

@@ -2,7 +2,7 @@
 //! frame's state part (section 6 of the formats). One place reads and writes each of them.
 
 use crate::names::{Hash, Key, KeyName, Label};
-use flatbuffers::{FlatBufferBuilder, Vector, VerifierOptions, WIPOffset};
+use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, VerifierOptions, WIPOffset};
 use schemas::journal as fb;
 use std::cell::RefCell;
 use verifier::leaf::{HolderLink, Party};
@@ -377,132 +377,25 @@ impl Record {
 
     fn build(&self, b: &mut FlatBufferBuilder<'_>) {
         let concerned = (!self.concerned.is_empty()).then(|| create_labels(b, &self.concerned));
-        let new_holders: Vec<_> = self
-            .new_holders
-            .iter()
-            .map(|holder| {
-                let wrapped = Some(b.create_vector(&holder.wrapped));
-                let (key, label) = (fb::Hash16::new(&holder.key), fb::Hash16::new(&holder.label));
-                let args = fb::NewHolderArgs {
-                    key: Some(&key),
-                    label: Some(&label),
-                    class: holder.class,
-                    year: holder.year,
-                    epoch: holder.epoch,
-                    wrapped,
-                };
-                fb::NewHolder::create(b, &args)
-            })
-            .collect();
-        let new_holders = (!new_holders.is_empty()).then(|| b.create_vector(&new_holders));
-        let licenses: Vec<_> = self
-            .licenses
-            .iter()
-            .map(|license| {
-                let holders = Some(create_labels(b, &license.holders));
-                let args = fb::LicenseStateArgs {
-                    key: Some(&fb::Hash16::new(&license.key)),
-                    version: license.version,
-                    state: license.state,
-                    certificate_version: license.certificate_version,
-                    valid_from_day: license.valid_from_day,
-                    valid_until_day: license.valid_until_day,
-                    taken_over: license.taken_over,
-                    written_by_04: license.written_by_04,
-                    number_tag: license.number_tag,
-                    holders,
-                    body_part: license.body_part,
-                };
-                fb::LicenseState::create(b, &args)
-            })
-            .collect();
-        let licenses = (!licenses.is_empty()).then(|| b.create_vector(&licenses));
-        let grants: Vec<_> = self
-            .grants
-            .iter()
-            .map(|grant| {
-                let grantee = Some(b.create_string(&String::from_utf8_lossy(&grant.grantee)));
-                let portal = Some(b.create_string(&String::from_utf8_lossy(&grant.portal)));
-                let args = fb::GrantStateArgs {
-                    key: Some(&fb::Hash16::new(&grant.key)),
-                    version: grant.version,
-                    state: grant.state,
-                    holder: Some(&fb::Hash16::new(&grant.holder)),
-                    grantee,
-                    target: Some(&fb::Hash16::new(&grant.target)),
-                    target_is_type: grant.target_is_type,
-                    modes: grant.modes,
-                    fields: grant.fields,
-                    item_tag: grant.item_tag,
-                    until_ms: grant.until_ms,
-                    max_uses: grant.max_uses,
-                    portal,
-                };
-                fb::GrantState::create(b, &args)
-            })
-            .collect();
-        let grants = (!grants.is_empty()).then(|| b.create_vector(&grants));
-        let documents: Vec<_> = self
-            .documents
-            .iter()
-            .map(|document| {
-                let value = Some(b.create_vector(&document.value));
-                let key = fb::Hash16::new(&document.key);
-                let owners = (!document.owners.is_empty()).then(|| create_labels(b, &document.owners));
-                let args = fb::DocumentStateArgs {
-                    kind: document.kind,
-                    key: Some(&key),
-                    version: document.version,
-                    value,
-                    owners,
-                    ends_ms: document.ends_ms,
-                };
-                fb::DocumentState::create(b, &args)
-            })
-            .collect();
-        let documents = (!documents.is_empty()).then(|| b.create_vector(&documents));
-        let counters: Vec<_> = self
-            .counters
-            .iter()
-            .map(|counter| {
-                let key = fb::Hash16::new(&counter.key);
-                let (day, amount, limit) = (counter.day, counter.amount, counter.limit);
-                fb::CounterUse::create(b, &fb::CounterUseArgs { key: Some(&key), day, amount, limit })
-            })
-            .collect();
-        let counters = (!counters.is_empty()).then(|| b.create_vector(&counters));
+        let new_holders = vector(b, &self.new_holders, new_holder);
+        let licenses = vector(b, &self.licenses, license);
+        let grants = vector(b, &self.grants, grant);
+        let documents = vector(b, &self.documents, document);
+        let counters = vector(b, &self.counters, counter);
         let idempotency = self.idempotency.map(|bound| {
             let (key, request) = (fb::Hash16::new(&bound.key), fb::Hash16::new(&bound.request));
             let answer_part = bound.answer_part;
             let args = fb::IdempotencyArgs { key: Some(&key), request: Some(&request), answer_part };
             fb::Idempotency::create(b, &args)
         });
-        let shed: Vec<_> = self
-            .shed
-            .iter()
-            .map(|shed| {
-                let organisation = Some(b.create_string(&shed.organisation));
-                let (code, count) = (shed.code, shed.count);
-                fb::ShedCount::create(b, &fb::ShedCountArgs { organisation, code, count })
-            })
-            .collect();
-        let shed = (!shed.is_empty()).then(|| b.create_vector(&shed));
+        let shed = vector(b, &self.shed, shed_count);
         let released = (!self.released.is_empty()).then(|| b.create_vector(&self.released));
         let erased = (!self.erased.is_empty()).then(|| create_labels(b, &self.erased));
         let state_digest = self.state_digest.map(|state| {
             let digest = fb::Hash32::new(&state.digest);
             fb::StateDigest::create(b, &fb::StateDigestArgs { size: state.size, digest: Some(&digest) })
         });
-        let new_keys: Vec<_> = self
-            .new_keys
-            .iter()
-            .map(|new| {
-                let wrapped = Some(b.create_vector(&new.wrapped));
-                let name = fb_key_name(&new.name);
-                fb::NewKey::create(b, &fb::NewKeyArgs { name: Some(&name), epoch: new.epoch, wrapped })
-            })
-            .collect();
-        let new_keys = (!new_keys.is_empty()).then(|| b.create_vector(&new_keys));
+        let new_keys = vector(b, &self.new_keys, new_key);
         let destroyed = (!self.destroyed.is_empty())
             .then(|| b.create_vector_from_iter(self.destroyed.iter().map(fb_key_name)));
         let field_commitments = (!self.field_commitments.is_empty())
@@ -534,6 +427,102 @@ impl Record {
         let root = fb::StateRecord::create(b, &args);
         fb::finish_state_record_buffer(b, root);
     }
+}
+
+fn new_holder<'b>(b: &mut FlatBufferBuilder<'b>, holder: &NewHolder) -> WIPOffset<fb::NewHolder<'b>> {
+    let wrapped = Some(b.create_vector(&holder.wrapped));
+    let (key, label) = (fb::Hash16::new(&holder.key), fb::Hash16::new(&holder.label));
+    let args = fb::NewHolderArgs {
+        key: Some(&key),
+        label: Some(&label),
+        class: holder.class,
+        year: holder.year,
+        epoch: holder.epoch,
+        wrapped,
+    };
+    fb::NewHolder::create(b, &args)
+}
+
+fn license<'b>(b: &mut FlatBufferBuilder<'b>, license: &LicenseState) -> WIPOffset<fb::LicenseState<'b>> {
+    let holders = Some(create_labels(b, &license.holders));
+    let args = fb::LicenseStateArgs {
+        key: Some(&fb::Hash16::new(&license.key)),
+        version: license.version,
+        state: license.state,
+        certificate_version: license.certificate_version,
+        valid_from_day: license.valid_from_day,
+        valid_until_day: license.valid_until_day,
+        taken_over: license.taken_over,
+        written_by_04: license.written_by_04,
+        number_tag: license.number_tag,
+        holders,
+        body_part: license.body_part,
+    };
+    fb::LicenseState::create(b, &args)
+}
+
+fn grant<'b>(b: &mut FlatBufferBuilder<'b>, grant: &GrantState) -> WIPOffset<fb::GrantState<'b>> {
+    let grantee = Some(b.create_string(&String::from_utf8_lossy(&grant.grantee)));
+    let portal = Some(b.create_string(&String::from_utf8_lossy(&grant.portal)));
+    let args = fb::GrantStateArgs {
+        key: Some(&fb::Hash16::new(&grant.key)),
+        version: grant.version,
+        state: grant.state,
+        holder: Some(&fb::Hash16::new(&grant.holder)),
+        grantee,
+        target: Some(&fb::Hash16::new(&grant.target)),
+        target_is_type: grant.target_is_type,
+        modes: grant.modes,
+        fields: grant.fields,
+        item_tag: grant.item_tag,
+        until_ms: grant.until_ms,
+        max_uses: grant.max_uses,
+        portal,
+    };
+    fb::GrantState::create(b, &args)
+}
+
+fn document<'b>(b: &mut FlatBufferBuilder<'b>, document: &DocumentState) -> WIPOffset<fb::DocumentState<'b>> {
+    let value = Some(b.create_vector(&document.value));
+    let key = fb::Hash16::new(&document.key);
+    let owners = (!document.owners.is_empty()).then(|| create_labels(b, &document.owners));
+    let args = fb::DocumentStateArgs {
+        kind: document.kind,
+        key: Some(&key),
+        version: document.version,
+        value,
+        owners,
+        ends_ms: document.ends_ms,
+    };
+    fb::DocumentState::create(b, &args)
+}
+
+fn counter<'b>(b: &mut FlatBufferBuilder<'b>, counter: &CounterUse) -> WIPOffset<fb::CounterUse<'b>> {
+    let key = fb::Hash16::new(&counter.key);
+    let (day, amount, limit) = (counter.day, counter.amount, counter.limit);
+    fb::CounterUse::create(b, &fb::CounterUseArgs { key: Some(&key), day, amount, limit })
+}
+
+fn shed_count<'b>(b: &mut FlatBufferBuilder<'b>, shed: &Shed) -> WIPOffset<fb::ShedCount<'b>> {
+    let organisation = Some(b.create_string(&shed.organisation));
+    let (code, count) = (shed.code, shed.count);
+    fb::ShedCount::create(b, &fb::ShedCountArgs { organisation, code, count })
+}
+
+fn new_key<'b>(b: &mut FlatBufferBuilder<'b>, new: &NewKey) -> WIPOffset<fb::NewKey<'b>> {
+    let wrapped = Some(b.create_vector(&new.wrapped));
+    let name = fb_key_name(&new.name);
+    fb::NewKey::create(b, &fb::NewKeyArgs { name: Some(&name), epoch: new.epoch, wrapped })
+}
+
+/// The tables of a list; `None` for an empty one, which takes no bytes.
+fn vector<'b, T, F: 'b>(
+    b: &mut FlatBufferBuilder<'b>,
+    all: &[T],
+    table: impl Fn(&mut FlatBufferBuilder<'b>, &T) -> WIPOffset<F>,
+) -> Option<WIPOffset<Vector<'b, ForwardsUOffset<F>>>> {
+    let tables: Vec<_> = all.iter().map(|one| table(b, one)).collect();
+    (!tables.is_empty()).then(|| b.create_vector(&tables))
 }
 
 fn key_name(name: &fb::KeyName) -> KeyName {

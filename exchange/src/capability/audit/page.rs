@@ -20,7 +20,7 @@ const MAX_SCANNED: u64 = 10_000;
 /// Most holders whose records one page shows: each view is an entry that concerns them all.
 const MAX_SHOWN_HOLDERS: usize = ledger::record::MAX_LINKS;
 
-/// What a query asks, with keyed hashes in place of names.
+/// A query with keyed hashes in place of names.
 struct Asked {
     query: Filters,
     license: Option<(ledger::Key, CertificateIdentifier)>,
@@ -117,7 +117,7 @@ fn audit_page(
         let labels = opened.entry.links.iter().map(|link| link.label);
         let more: Vec<Label> = labels.filter(|label| !shown.contains(label)).collect();
         let told_ms = ledger.state().delayed(index).map_or(0, |delayed| delayed.release_ms);
-        // What concerns nobody is told to nobody.
+        // An entry that concerns nobody is told to nobody.
         let told_ms = (!opened.entry.links.is_empty()).then_some(told_ms);
         if shown.len() + more.len() > MAX_SHOWN_HOLDERS
             || release_ms.is_some_and(|release_ms| told_ms.is_some_and(|told_ms| told_ms != release_ms))

@@ -36,7 +36,7 @@ pub(crate) struct Create;
 pub(crate) struct Asked {
     /// The holder the portal vouches for.
     pub holder: HolderRef,
-    /// Who may use it.
+    /// The organisation that may use it.
     pub grantee: Uscc,
     /// One license, or all of a type.
     pub target: Target,
@@ -52,7 +52,7 @@ pub(crate) struct Asked {
     pub max_uses: u32,
 }
 
-/// What a grant is for.
+/// The licenses that a grant is for.
 #[derive(Debug)]
 pub(crate) enum Target {
     /// One license.
@@ -76,7 +76,7 @@ struct Request<'a> {
     max_uses: Option<u32>,
 }
 
-/// What the grant is for.
+/// The terms that a decision found.
 #[derive(Debug)]
 pub(crate) struct Terms {
     holder: Label,

@@ -77,7 +77,7 @@ impl Capability<'_> for Search {
             // The holders whose grants a page shows learn nothing of each other, not even a label.
             return Ok(Ruling::plain(Whose::Grantee(caller.organisation), Vec::new()).unnamed());
         };
-        // As a search: the portal vouches for the holder, whom the log may not know.
+        // Like a search: the portal vouches for the holder, whom the log may not know.
         if !caller.has(Role::Portal) {
             return Err(Refusal::new(Code::WrongRole));
         }
@@ -176,7 +176,7 @@ fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, vouched: boo
     let license_type = if grant.target_is_type {
         definition(&grant.target)
     } else {
-        // What was erased, or is archived and away, is not named.
+        // A license that was erased, or is archived and away, is not named.
         let license = ledger.state().license(&grant.target);
         let envelope = license.and_then(|license| stored::envelope(ledger, &license, right).ok());
         let identifier = envelope.and_then(|envelope| stored::identifier_in(&envelope).ok());

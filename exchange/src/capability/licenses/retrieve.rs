@@ -336,7 +336,7 @@ struct Annotation<'a> {
     watermark: String,
 }
 
-/// What marks a copy. One of a license that is not in force says so where everybody looks, with the day it is said of.
+/// The marks of a copy. A copy of a license that is not in force says so where everybody looks, with the day it is said of.
 fn annotate<'a>(
     entry: &Entry<'_>,
     caller: &'a Participant,

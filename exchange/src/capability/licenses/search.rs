@@ -139,7 +139,7 @@ impl<'r> Capability<'r> for Search {
             case.validity(&found.license);
         }
         let listed = Licenses { licenses, issuer, complete };
-        // What an issuing authority finds of its own is filtered by issuer only when it is opened.
+        // An authority's own licenses are told apart by issuer only when they are opened.
         Ok(Ruling::plain(listed, concerned).used(right, caller, case, false))
     }
 
@@ -176,7 +176,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What a search lists of licenses, and whether there are more than it may list. Blocks for a read of each.
+/// The rows of a search, and whether there are more than it may list. Blocks for a read of each.
 fn list(
     ledger: &Ledger,
     right: Disclosure,

@@ -11,7 +11,7 @@ use verifier::license::{BodyHolder, LicenseContent, OpenedEnvelope};
 use crate::gateway::permit::Disclosure;
 use crate::wire::refusal::Refusal;
 
-/// What is asked for stands in a part of the journal that is not at hand: that is said, and never taken for a record that
+/// The record stands in a part of the journal that is not at hand: that is said, and never taken for a record that
 /// does not exist.
 pub(crate) fn missing(segment: u32) -> Refusal {
     tracing::warn!(segment, "a segment of the journal is asked for and not at hand");
@@ -41,13 +41,13 @@ pub(crate) fn identifier_in(envelope: &[u8]) -> Result<String, Refusal> {
     verifier::license::identifier_in(envelope).map_err(|_| unreadable("buffer"))
 }
 
-/// What an envelope that the journal holds says.
+/// The content of an envelope that the journal holds.
 pub(crate) fn content_of(envelope: &[u8]) -> Result<LicenseContent, Refusal> {
     let opened = OpenedEnvelope::open(envelope).map_err(|_| unreadable("buffer"))?;
     verifier::license::read_body(opened.body()).map_err(|_| unreadable("body"))
 }
 
-/// What a license says.
+/// The content of a license.
 pub(crate) fn content(
     ledger: &Ledger,
     license: &License,

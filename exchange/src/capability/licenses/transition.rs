@@ -51,7 +51,7 @@ struct Request {
     license: Option<License>,
 }
 
-/// What a permit does.
+/// The effect of a permit.
 #[derive(Debug)]
 pub(crate) enum Granted {
     /// Sign a license that takes another one over.
@@ -221,7 +221,7 @@ fn operate(
     Ok(Ruling::plain(Granted::Version { identifier, found }, concerned))
 }
 
-/// What the table does not have, and what it has from there.
+/// The fault of an operation that the table does not have, and those that it has from there.
 fn not_in_table(
     operation: Operation,
     state: LicenseState,

@@ -24,9 +24,9 @@ pub(crate) struct End;
 /// The end of a link.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Who was acted for.
+    /// The person acted for.
     pub holder: HolderRef,
-    /// Who acted.
+    /// The person who acted.
     pub agent: HolderRef,
     /// Why.
     pub reason: String,

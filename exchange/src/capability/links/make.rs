@@ -26,9 +26,9 @@ pub(crate) struct Make;
 /// A new link, or new terms of one.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// Who is acted for.
+    /// The person acted for.
     pub holder: HolderRef,
-    /// Who acts.
+    /// The person who acts.
     pub agent: HolderRef,
     /// By what.
     pub kind: LinkKind,

@@ -16,7 +16,7 @@ use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
 pub(crate) mod end;
 pub(crate) mod make;
 
-/// What makes somebody act for a holder.
+/// The right by which somebody acts for a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LinkKind {
@@ -41,9 +41,9 @@ impl LinkKind {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Link {
-    /// Who is acted for.
+    /// The person acted for.
     pub holder: verifier::trace::Label,
-    /// Who acts.
+    /// The person who acts.
     pub agent: verifier::trace::Label,
     /// By what the agent acts.
     pub kind: LinkKind,
@@ -83,7 +83,7 @@ struct Answer {
 struct Linked {
     place: Place,
     holder: Label,
-    /// As it holds between the two as they are now.
+    /// The link between the two as they are now.
     link: Option<Link>,
     /// The holder, and the agent as far as the log knows one.
     concerned: Vec<Label>,

@@ -53,12 +53,12 @@ struct Request {
 pub(crate) struct Approved {
     /// Where it stands.
     place: Place,
-    /// As it stands from now on.
+    /// Its document from now on.
     proposal: Proposal,
     deed: Deed,
 }
 
-/// What is to be done.
+/// The deed that an approval carries out.
 #[derive(Debug)]
 enum Deed {
     /// Erase a holder, and end the links with the holder.
@@ -167,7 +167,7 @@ fn may_approve(
     }
 }
 
-/// What is to be done, if it still may be: another registration or definition in between, or an erased holder, closes the
+/// The deed, if it still may be done: another registration or definition in between, or an erased holder, closes the
 /// proposal.
 fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed, Refusal> {
     let closed = || refused(Reason::ProposalClosed);

@@ -1,4 +1,4 @@
-//! What needs two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
+//! Decisions of two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
 //! of epoch before its time, license types, and registrations that open holders or the log (decision 0013).
 //!
 //! A proposal is a document of journaled state. It names the holder by label.
@@ -22,7 +22,7 @@ pub(crate) mod propose;
 /// How long a proposal may be approved, ms.
 const OPEN_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
-/// What is proposed.
+/// The kind of a proposal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
@@ -55,11 +55,11 @@ pub(crate) struct Proposal {
     /// The license type, where one is to be published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publication: Option<Publication>,
-    /// Who proposed it.
+    /// The operator who proposed it.
     pub by: Uscc,
     /// When, ms since 1970.
     pub at_ms: u64,
-    /// Who approved it.
+    /// The operator who approved it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<Uscc>,
     /// The epoch that ends by it, once a change of epoch is approved. It is owed as long as that epoch goes on.
@@ -71,7 +71,7 @@ pub(crate) struct Proposal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Registration {
-    /// As it is to be.
+    /// The registration as proposed.
     pub participant: Participant,
     /// Its version, one more than the present one's.
     pub version: u32,

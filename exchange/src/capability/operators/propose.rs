@@ -23,7 +23,7 @@ use crate::wire::text::reason;
 /// The capability.
 pub(crate) struct Propose;
 
-/// What needs two operators.
+/// A request for a decision of two operators.
 #[derive(Debug)]
 pub(crate) struct Asked {
     /// What.

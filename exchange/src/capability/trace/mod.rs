@@ -29,7 +29,7 @@ pub(crate) struct Trace;
 pub(crate) struct Asked<'a> {
     /// The holder that the portal vouches for, or that the agent acts for.
     pub holder: HolderRef,
-    /// Who asks in place of the holder.
+    /// The person who asks in place of the holder.
     pub agent: Option<HolderRef>,
     /// The page begins behind the entry of this index.
     pub before: Option<u64>,
@@ -54,7 +54,7 @@ struct Request<'a> {
 /// A trace that may be shown.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// What the one who asks acts for the holder by.
+    /// The kind of link by which somebody asks for the holder.
     link: Option<LinkKind>,
     delay_days_max: u16,
 }

@@ -123,7 +123,7 @@ fn trace_page(
         }
         let entry = ledger.entry_near(frame, index).map_err(|error| fault(&error))?;
         at = previous(own_link(&entry, &label).ok_or_else(|| Refusal::new(Code::Internal))?);
-        // What is newer than the checkpoint has no proof yet; the next trace shows it.
+        // An entry newer than the checkpoint has no proof yet; the next trace shows it.
         if index < size {
             page.entries.push(trace_entry(ledger, right, &entry, &label, size)?);
         }
