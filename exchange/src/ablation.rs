@@ -7,52 +7,16 @@ use std::sync::OnceLock;
 
 use schemas::identifier::Uscc;
 
-use crate::app::{EXIT_USAGE, Exit};
+use crate::exit::{EXIT_USAGE, Exit};
 use crate::init;
 use crate::participant::Certified;
+pub(crate) use crate::without::is_without;
+pub use crate::without::{Without, take_away};
 
 /// What the origin of a log begins with that a bench may fill.
 pub const ORIGIN_PREFIX: &str = "bench/";
 /// Whom every request of a listener that asks for no certificate is taken to come from.
 const CALLER: &str = "approval";
-
-/// What is taken away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Without {
-    /// TLS: the data listener speaks in clear.
-    Tls,
-    /// Client certificates: the data listener asks for none.
-    ClientCertificates,
-    /// The floor of authorisation: no right is looked for, every use is permitted.
-    Floor,
-}
-
-impl Without {
-    /// Everything that can be taken away.
-    pub const ALL: [Self; 3] = [Self::Tls, Self::ClientCertificates, Self::Floor];
-
-    /// Its name on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::ClientCertificates => "client-certificates",
-            Self::Floor => "floor",
-        }
-    }
-}
-
-/// Set once, before anything is opened.
-static WITHOUT: OnceLock<Without> = OnceLock::new();
-
-/// Takes something away, for the life of the process; what was taken away first stays so.
-pub fn take_away(without: Without) {
-    let _ = WITHOUT.set(without);
-}
-
-/// Whether it was taken away.
-pub(crate) fn is_without(without: Without) -> bool {
-    WITHOUT.get() == Some(&without)
-}
 
 /// Refuses any log but a bench's.
 ///

@@ -13,12 +13,12 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use verifier::command::{EXIT_IO, why};
+use verifier::command::EXIT_IO;
 use verifier::note::VerifierKey;
 use verifier::trust::Trust;
 use zeroize::Zeroizing;
 
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::cosign::{Cosigning, Link};
 use crate::current::Current;
 use crate::gateway::Gateway;
@@ -33,67 +33,10 @@ use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::timekeeping;
 
+pub(crate) use crate::exit::unusable;
+pub use crate::exit::{Exit, as_usage, exit_status};
 pub use crate::signals::{Event, Signals};
 pub use verifier::command::{EXIT_DATA, EXIT_INTERNAL, EXIT_UNAVAILABLE, EXIT_USAGE};
-
-/// A process exit that is not a bug: status and one line for the operator.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Exit {
-    /// One of the table in [`verifier::command`].
-    pub status: u8,
-    /// One line.
-    pub message: String,
-}
-
-impl Exit {
-    /// Wrong usage or configuration.
-    pub fn usage(message: impl ToString) -> anyhow::Error {
-        Self { status: EXIT_USAGE, message: message.to_string() }.into()
-    }
-
-    /// Not available now.
-    pub fn unavailable(message: impl ToString) -> anyhow::Error {
-        Self { status: EXIT_UNAVAILABLE, message: message.to_string() }.into()
-    }
-}
-
-/// The same error as one of usage or configuration.
-pub fn as_usage(error: impl Into<anyhow::Error>) -> anyhow::Error {
-    Exit::usage(why(&*error.into()))
-}
-
-/// The exit status of a command that an error ended.
-pub fn exit_status(error: &anyhow::Error) -> u8 {
-    if let Some(exit) = error.downcast_ref::<Exit>() {
-        return exit.status;
-    }
-    match error.downcast_ref::<ConfigError>() {
-        Some(ConfigError::Fenced { .. }) => return EXIT_DATA,
-        Some(_) => return EXIT_USAGE,
-        None => {}
-    }
-    if let Some(error) = error.downcast_ref::<certs::Error>() {
-        return error.exit_status();
-    }
-    match error.downcast_ref() {
-        Some(OpenError::Options(_) | OpenError::NotYet { .. }) => EXIT_USAGE,
-        Some(
-            OpenError::RolledBack { .. }
-            | OpenError::CutShort { .. }
-            | OpenError::Guard(_)
-            | OpenError::Corrupt { .. }
-            | OpenError::Missing { .. }
-            | OpenError::Clock { .. }
-            | OpenError::Keys(_)
-            | OpenError::Format { .. },
-        ) => EXIT_DATA,
-        Some(OpenError::Locked) => EXIT_UNAVAILABLE,
-        Some(OpenError::Io { .. }) => EXIT_IO,
-        None if error.chain().any(|cause| cause.is::<io::Error>()) => EXIT_IO,
-        None => EXIT_INTERNAL,
-    }
-}
 
 /// The options of the ledger in a data folder.
 pub fn ledger_options(config: &Config) -> Options {
@@ -125,10 +68,6 @@ pub fn ledger_options(config: &Config) -> Options {
 pub fn key_folder(config: &Config) -> anyhow::Result<KeyFolder> {
     let kek = Kek::load(&config.path(&config.keys.kek)).map_err(unusable)?;
     Ok(KeyFolder::new(config.path(&config.keys.folder), kek))
-}
-
-pub(crate) fn unusable(error: impl std::fmt::Display) -> anyhow::Error {
-    Exit { status: EXIT_DATA, message: error.to_string() }.into()
 }
 
 /// The ledger's keys, opened.
@@ -386,7 +325,7 @@ impl App {
         let [data_limits, public_limits, admin_limits] = self.limits;
         let data_tls = Some(data_tls);
         #[cfg(feature = "bench-ablation")]
-        let data_tls = data_tls.filter(|_| !crate::ablation::is_without(crate::ablation::Without::Tls));
+        let data_tls = data_tls.filter(|_| !crate::without::is_without(crate::without::Without::Tls));
         let gateway = self.gateway;
         let data_handler = {
             let gateway = Arc::clone(&gateway);

@@ -9,7 +9,7 @@ use certs::layout;
 use serde::{Deserialize, Serialize};
 use verifier::note::{CosignerKey, MAX_SIGNATURES};
 
-use crate::cosign::Prefix;
+use crate::prefix::Prefix;
 use crate::shed;
 
 /// A terabyte in twelve days.
@@ -321,7 +321,7 @@ impl Config {
     /// [`ConfigError`]; what is wrong in the file with its line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let config = Self::load_fenced(path)?;
-        if crate::place::is_fenced(&config.folder) {
+        if config.folder.join(layout::FENCE).exists() {
             return Err(ConfigError::Fenced { folder: config.folder });
         }
         Ok(config)

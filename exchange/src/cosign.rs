@@ -30,6 +30,7 @@ use verifier::merkle::{EMPTY_ROOT, verify_consistency};
 use verifier::note::{CosignerKey, SignedNote, VerifierKey};
 
 use crate::config::WitnessAddress;
+use crate::prefix::Prefix;
 use crate::witness::Submission;
 
 /// Counter of submissions; labels `witness`, `result` (`cosigned`, `unreachable`, `refused`, `contradicts`, `forked`).
@@ -56,26 +57,6 @@ const MAX_PENDING: usize = 8;
 const ROUNDS: usize = 3;
 /// Longest answer of a witness that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-/// Where a witness takes submissions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prefix {
-    host: String,
-    port: u16,
-    path: String,
-}
-
-impl Prefix {
-    /// Reads `http://host:port`, perhaps with a path; `None` for anything else.
-    pub fn parse(url: &str) -> Option<Self> {
-        let uri: hyper::Uri = url.parse().ok()?;
-        let plain = uri.scheme_str() == Some("http") && uri.query().is_none();
-        let authority = uri.authority().filter(|authority| plain && !authority.as_str().contains('@'))?;
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let path = uri.path().trim_end_matches('/').to_owned();
-        Some(Self { host, port: authority.port_u16()?, path })
-    }
-}
 
 /// Why a submission brought no cosignature.
 #[derive(Debug, thiserror::Error)]

@@ -17,8 +17,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use certs::file;
 use serde::Deserialize;
 
-use crate::app::{self, EXIT_DATA, Exit};
 use crate::config::Config;
+use crate::exit::{self, EXIT_DATA, Exit};
 
 pub use certs::layout::FENCE;
 
@@ -109,7 +109,7 @@ pub fn end_of_backup(folder: &Path) -> anyhow::Result<(u64, [u8; 32])> {
     let fence: Option<Fence> = toml::from_str(&file::read_text("fence", &path)?).ok();
     let end = fence.and_then(|fence| Some((fence.size, BASE64.decode(fence.root).ok()?.try_into().ok()?)));
     end.ok_or_else(|| {
-        app::unusable(format_args!(
+        exit::unusable(format_args!(
             "{} does not say how far the backup goes: it is damaged, or was cut off while it was made",
             path.display()
         ))

@@ -92,8 +92,8 @@ impl TlsFiles {
     pub fn data(&self) -> Result<ServerTls, TlsError> {
         let authorities = Some(&self.authorities);
         #[cfg(feature = "bench-ablation")]
-        let authorities = authorities
-            .filter(|_| !crate::ablation::is_without(crate::ablation::Without::ClientCertificates));
+        let authorities =
+            authorities.filter(|_| !crate::without::is_without(crate::without::Without::ClientCertificates));
         tls::server_config_of(&self.identity, authorities)
     }
 

@@ -35,7 +35,7 @@ use verifier::merkle::{EMPTY_ROOT, verify_consistency};
 use verifier::note::{CosignerKey, SignedNote, VerifierKey, cosignature_line, cosigned_message};
 use verifier::proof::{nodes_text, parse_nodes};
 
-use crate::app::{EXIT_DATA, EXIT_INTERNAL, Exit, exit_status, unusable};
+use crate::exit::{EXIT_DATA, EXIT_INTERNAL, Exit, exit_status, unusable};
 
 /// Most lines of a consistency proof.
 const MAX_PROOF_LINES: usize = 63;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use verifier::Hash;
 use verifier::receipt::Receipt;
 
-use super::change::json;
 use crate::wire::machine::Form;
+use crate::wire::object::json;
 use crate::wire::refusal::{Language, undecided};
 
 /// Media type of refusals (RFC 9457).

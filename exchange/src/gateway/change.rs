@@ -8,7 +8,6 @@ use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
-use serde::Serialize;
 use verifier::Hash;
 use verifier::leaf::{Labels, Stage};
 
@@ -20,15 +19,8 @@ use super::seal::Said;
 use super::tools::{Entry, Tools};
 use crate::keyed;
 use crate::participant::Participant;
-use crate::wire::object::USUAL_DOCUMENT_BYTES;
+pub(crate) use crate::wire::object::json;
 use crate::wire::refusal::Refusal;
-
-/// A value as JSON.
-pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES);
-    serde_json::to_writer(&mut bytes, value).expect("answers have only text, numbers, lists and text maps");
-    bytes
-}
 
 /// The answer and the change of an entry, if it commits. Only this file makes one.
 pub struct Effect {

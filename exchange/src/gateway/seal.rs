@@ -15,11 +15,10 @@ use verifier::Hash;
 use verifier::leaf::{Labels, LeafKind, Open, Stage, told_digest};
 use verifier::receipt::request_digest;
 
-use super::change::json;
 use super::names::Names;
 use super::tools::{Entry, Tools};
 use crate::keyed;
-use crate::wire::object::Object;
+use crate::wire::object::{Object, json};
 use crate::wire::refusal::Refusal;
 
 thread_local! {

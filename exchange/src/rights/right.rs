@@ -42,7 +42,7 @@ pub(crate) struct Use<'a> {
 /// Finds the right that permits a use, or why there is none. The same facts are read whatever the answer is.
 pub(crate) fn right(case: &mut Case<'_>, ask: &Use<'_>) -> Result<Right, Reason> {
     #[cfg(feature = "bench-ablation")]
-    if crate::ablation::is_without(crate::ablation::Without::Floor) {
+    if crate::without::is_without(crate::without::Without::Floor) {
         return Ok(Right::Open);
     }
     let grant = ask.grant.map(|id| case.grant(&id).map(|held| held.grant));

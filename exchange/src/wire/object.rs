@@ -124,6 +124,13 @@ fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// A value as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(USUAL_DOCUMENT_BYTES);
+    serde_json::to_writer(&mut bytes, value).expect("answers have only text, numbers, lists and text maps");
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
