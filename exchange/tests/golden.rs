@@ -267,7 +267,7 @@ impl Masks {
             } else if run == 13 && found.starts_with("1") && found.bytes().all(|byte| byte.is_ascii_digit()) {
                 out.push_str("<ms>");
                 rest = &rest[run..];
-            } else if run >= 18
+            } else if run > 0
                 && found.bytes().all(|byte| byte.is_ascii_digit())
                 && out.ends_with("number_tag: ")
             {
