@@ -152,8 +152,8 @@ enum Ruled<'a, G> {
     Changed,
 }
 
-/// The carrying out of a permit.
-type Carried<'a> = Pin<Box<dyn Future<Output = Result<Vec<u8>, Refusal>> + Send + 'a>>;
+/// Work of a capability under way.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = Result<T, Refusal>> + Send + 'a>>;
 
 /// A place in the queue of requests with one idempotency key; leaves no trace when dropped, also by a client that
 /// disconnects.
@@ -311,7 +311,7 @@ impl Gateway {
             return Err(Code::TooManyRefusals);
         }
         // 1 bytes -> Request
-        let room = if self.is_active(caller) { &self.room } else { &self.strangers_room };
+        let room = self.room_of(caller);
         let mut held = room.enter(caller.organisation);
         let mut received = receive(http, misrouted, language, route.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
@@ -331,26 +331,48 @@ impl Gateway {
                 Some(lines) => self.lines::<C>(caller, lines).await,
             }
         });
-        if answer.codes().contains(&Code::NotPermitted) {
+        let denials = answer.codes().iter().filter(|code| **code == Code::NotPermitted).count();
+        if denials > 0 {
             // Nothing is held meanwhile; the room goes after what stood in it.
             drop(in_turn);
             drop(turn);
             drop(lines);
             drop(received);
             drop(held);
-            // A license that exists takes a little longer than one that does not, whatever is made equal.
-            tokio::time::sleep_until((arrived + denial_after(arrived.elapsed())).into()).await;
+            // A license that exists takes a little longer than one that does not, whatever is made equal. Many denials of one
+            // body take as many steps as if they had been asked for one by one: their sum tells no more.
+            let step = DENIAL_STEP.saturating_mul(u32::try_from(denials).unwrap_or(u32::MAX));
+            tokio::time::sleep_until((arrived + denial_after(arrived.elapsed(), step)).into()).await;
         }
         Ok(answer)
     }
 
-    /// Whether a caller is a participant that may act now, by what is in memory: nothing that participants share is taken
-    /// for anybody else. Step 2 decides.
-    fn is_active(&self, caller: &Certified) -> bool {
-        let now_ms = now_ms().max(self.ledger.state().time_ms());
+    /// The room of a caller: strangers share nothing that participants do, by what is in memory. Step 2 decides.
+    fn room_of(&self, caller: &Certified) -> &Room {
+        let now_ms = self.now_ms();
         let (_, _, registered) =
             self.known.register.get(&self.ledger, &caller.organisation, keyed::participant_key);
-        registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok())
+        let is_active =
+            registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok());
+        if is_active { &self.room } else { &self.strangers_room }
+    }
+
+    /// Now, ms since 1970; never behind the journal's time, which a commit is judged by.
+    fn now_ms(&self) -> u64 {
+        now_ms().max(self.ledger.state().time_ms())
+    }
+
+    /// Opens a case now, with what its entry records.
+    fn open<'a>(
+        &'a self,
+        route: Route,
+        caller: &'a Certified,
+        received: &'a Received,
+    ) -> (Case<'a>, Entry<'a>) {
+        let now_ms = self.now_ms();
+        let mut case = Case::open(&self.ledger, &self.known, now_ms);
+        case.ends_at(caller.ends_at_ms);
+        (case, received.entry(route, &caller.organisation, now_ms))
     }
 
     /// Many requests in one body: each is decided, journaled and answered on its own, some at once, and answered in its place.
@@ -360,7 +382,7 @@ impl Gateway {
         loop {
             let free = LINES_AT_ONCE.saturating_sub(under_way.len());
             for line in rest.by_ref().take(free) {
-                under_way.push_back(async move { (line, self.path::<C>(caller, line).await) });
+                under_way.push_back(async move { (line, self.line::<C>(caller, line).await) });
             }
             let Some((line, answer)) = under_way.next().await else { break };
             answers.push(answer.unwrap_or_else(|code| {
@@ -369,6 +391,20 @@ impl Gateway {
             }));
         }
         Answer::in_lines(&answers)
+    }
+
+    /// One of many requests. It takes room and a share of the caller's refusals like one that arrives alone.
+    async fn line<'r, C: Capability<'r>>(
+        &self,
+        caller: &Certified,
+        received: &'r Received,
+    ) -> Result<Answer, Code> {
+        if self.shed.closed(&caller.organisation) {
+            return Err(Code::TooManyRefusals);
+        }
+        let mut held = self.room_of(caller).enter(caller.organisation);
+        held.take(0)?;
+        self.path::<C>(caller, received).await
     }
 
     /// The path of one capability.
@@ -381,11 +417,7 @@ impl Gateway {
         let request = Request::<'r, C>::read(received);
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
-            // Never behind the journal's time, which the commit is judged by.
-            let now_ms = now_ms().max(self.ledger.state().time_ms());
-            let mut case = Case::open(&self.ledger, &self.known, now_ms);
-            case.ends_at(caller.ends_at_ms);
-            let mut entry = received.entry(C::ROUTE, &caller.organisation, now_ms);
+            let (mut case, mut entry) = self.open(C::ROUTE, caller, received);
             let mut reason = Reason::None;
             // 2 to 6
             let effect = match self.decide(&tools, &mut case, &mut entry, caller, &request).await {
@@ -424,11 +456,8 @@ impl Gateway {
         // 6 -> Effect
         let counters = ruling.counters(case, entry.organisation)?;
         let (permit, terms) = ruling.into_parts(counters);
-        let mut change = Change::begin(tools, entry, caller.participant(), names, terms)?;
-        // Behind a box, so that the compiler sees what it sends between threads (rust-lang/rust#100013).
-        let carried: Carried<'_> = Box::pin(C::carry_out(&mut change, asked, permit));
-        let answer = carried.await?;
-        Ok(Decided::Effect(change.permitted(answer)))
+        let change = Change::begin(tools, entry, caller.participant(), names, terms)?;
+        Ok(Decided::Effect(carry_out::<C>(change, asked, permit).await?))
     }
 
     /// Steps 2 to 5 for one case.
@@ -612,7 +641,7 @@ impl Gateway {
     /// Tells holders of the uses whose delay has ended, each with an entry of its own; called once a second. What is not
     /// committed now is due again the next time.
     pub async fn release_delayed(&self) {
-        let now_ms = now_ms().max(self.ledger.state().time_ms());
+        let now_ms = self.now_ms();
         for due in self.ledger.state().due(now_ms) {
             let Ok(prepared) = self.tools().release(&due) else {
                 tracing::error!(index = due.index, "a delayed use cannot be told: a holder has no key");
@@ -658,7 +687,19 @@ fn identify(
     Ok(caller)
 }
 
-/// What is no route: read to be refused.
+/// Step 6 of a permit.
+async fn carry_out<'r, C: Capability<'r>>(
+    mut change: Change<'_>,
+    asked: &C::Asked,
+    permit: permit::Permit<C::Granted>,
+) -> Result<Effect, Refusal> {
+    // Behind a box, so that the compiler sees what it sends between threads (rust-lang/rust#100013).
+    let carried: Boxed<'_, Vec<u8>> = Box::pin(C::carry_out(&mut change, asked, permit));
+    let answer = carried.await?;
+    Ok(change.permitted(answer))
+}
+
+/// A path without a capability: it is read to be refused.
 struct NoRoute;
 
 impl Capability<'_> for NoRoute {
@@ -711,9 +752,9 @@ pub(crate) async fn commit_system(ledger: &Ledger, prepared: Prepared) -> Result
 
 /// When a denial leaves, counted from the arrival of its request: at the first whole step that its work left time for. So
 /// the moment does not follow how long the work took, unless a step passes meanwhile.
-fn denial_after(taken: Duration) -> Duration {
-    let steps = taken.as_nanos() / DENIAL_STEP.as_nanos() + 1;
-    DENIAL_STEP.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
+fn denial_after(taken: Duration, step: Duration) -> Duration {
+    let steps = taken.as_nanos() / step.as_nanos() + 1;
+    step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -722,7 +763,7 @@ mod tests {
 
     #[test]
     fn a_denial_leaves_at_a_step_whatever_its_work_took() {
-        let after = |micros| denial_after(Duration::from_micros(micros)).as_micros();
+        let after = |micros| denial_after(Duration::from_micros(micros), DENIAL_STEP).as_micros();
         assert_eq!([0, 1, 120, 121, 4_999].map(after), [5_000; 5]);
         assert_eq!([5_000, 9_999].map(after), [10_000; 2]);
     }

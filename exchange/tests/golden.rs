@@ -87,7 +87,7 @@ fn used() -> Value {
 }
 
 impl House {
-    async fn open() -> Self {
+    async fn open(refusals: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = init::development(folder.path(), None).unwrap();
         let keys = app::ledger_keys(&app::key_folder(&config).unwrap()).unwrap();
@@ -98,7 +98,7 @@ impl House {
             ledger.clone(),
             signers,
             trust,
-            Shed::new(NonZeroU32::new(1_000).unwrap(), NonZeroU32::new(10_000).unwrap()),
+            Shed::new(NonZeroU32::MIN, NonZeroU32::new(refusals).unwrap()),
             0,
         );
         let synthetic = Synthetic::new(SEED);
@@ -312,7 +312,7 @@ fn moment(text: &str) -> Option<usize> {
 
 #[tokio::test]
 async fn every_route_answers_and_journals_as_it_did() {
-    let mut house = House::open().await;
+    let mut house = House::open(10_000).await;
     licenses(&mut house).await;
     grants(&mut house).await;
     links(&mut house).await;
@@ -323,6 +323,28 @@ async fn every_route_answers_and_journals_as_it_did() {
     drop(gateway);
     tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
     compare(&text);
+}
+
+/// A body of refused lines spends what its caller may be refused like as many requests; the rest is not decided.
+#[tokio::test]
+async fn lines_take_their_share_of_the_callers_refusals() {
+    const BURST: u32 = 10;
+    const LINES: usize = 300;
+    let house = House::open(BURST).await;
+    let before = house.ledger.size();
+    let answer = house.in_lines("bank", &"{}\n".repeat(LINES)).await;
+    let text = std::str::from_utf8(&answer.body).unwrap();
+    let codes = text.lines().take(LINES).map(|line| {
+        let value: Value = serde_json::from_str(line).unwrap();
+        (value["code"].as_str().unwrap().to_owned(), value["receipt"].is_object())
+    });
+    let (decided, undecided): (Vec<_>, Vec<_>) = codes.partition(|(_, has_receipt)| *has_receipt);
+    assert_eq!(house.ledger.size() - before, decided.len() as u64, "an entry a refusal");
+    assert!((1..LINES / 2).contains(&decided.len()), "{}", decided.len());
+    assert!(undecided.iter().all(|(code, _)| code == "too-many-refusals"));
+    let House { gateway, ledger, .. } = house;
+    drop(gateway);
+    tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
 }
 
 fn compare(text: &str) {

@@ -8,6 +8,7 @@ pub mod date;
 pub mod guidance;
 pub mod holder;
 pub mod identifier;
+pub mod kinds;
 pub mod license_type;
 pub mod roles;
 pub mod routes;

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use schemas::date::Date;
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
+pub use schemas::kinds::{LinkKind, ProposalKind};
 use schemas::license_type::LicenseType;
+pub use schemas::roles::Role;
 use schemas::state::{LicenseState, Operation};
 use serde::{Deserialize, Serialize};
 
@@ -421,26 +423,6 @@ pub struct List {
     pub limit: Option<u32>,
 }
 
-/// What an organisation does in the exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// 发证机关.
-    Issuer,
-    /// 用证单位.
-    Relying,
-    /// 政务服务门户.
-    Portal,
-    /// 数据提供方.
-    Provider,
-    /// 对端平台.
-    Peer,
-    /// 审计.
-    Auditor,
-    /// 运营.
-    Operator,
-}
-
 /// A class of uses that the law keeps from their holders for a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -501,24 +483,6 @@ pub struct Suspend {
     pub suspended: bool,
     /// Why.
     pub reason: String,
-}
-
-/// What two operators decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ProposalKind {
-    /// Erase what is known of a holder.
-    EraseHolder,
-    /// Keep a holder from being erased (legal hold).
-    HoldHolder,
-    /// End that.
-    ReleaseHold,
-    /// Change the epoch.
-    RotateEpoch,
-    /// Register a participant, or change its registration.
-    RegisterParticipant,
-    /// Publish a license type, or its next definition.
-    PublishType,
 }
 
 /// Proposes what takes two operators.
@@ -609,16 +573,6 @@ pub struct LogQuery {
     /// Most entries of the page, 1 to 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
-}
-
-/// Who acts for a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LinkKind {
-    /// 监护人.
-    Guardian,
-    /// 代理人.
-    Agent,
 }
 
 /// Lets somebody act for a holder.

@@ -7,6 +7,7 @@ use ledger::{Document, DocumentKind, Grant, Head, Holder, Key, Label, License, P
 use schemas::codes::{Code, Reason};
 use schemas::date::Date;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
+use schemas::kinds::{LinkKind, ProposalKind};
 use schemas::license_type::LicenseType;
 use schemas::routes::Form;
 use schemas::state::LicenseState;
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 use verifier::trace::Label as PageLabel;
 use verifier::trust::{Trust, TrustBundle};
 
-use super::links::{Link, LinkKind};
-use super::operators::{Hold, Kind, Proposal, Publication, Registration};
+use super::links::Link;
+use super::operators::{Hold, Proposal, Publication, Registration};
 use super::{Capability, grants, licenses, operators, trace, verify};
 use crate::current::Current;
 use crate::gateway::case::{Case, Known};
@@ -185,7 +186,7 @@ impl World {
 
     fn with_proposal(mut self, change: impl FnOnce(&Self, &mut Proposal)) -> Self {
         let mut proposal = Proposal {
-            kind: Kind::HoldHolder,
+            kind: ProposalKind::HoldHolder,
             holder: Some(hex::encode(self.label)),
             registration: None,
             publication: None,
@@ -400,12 +401,12 @@ fn of_operators(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     inactive.register(&Participant { suspended: true, ..inactive.operator.clone() });
     refused(Reason::ProposerInactive, inactive.ask::<Approve>(&inactive.operator2, &plain));
     let registration = World::new().with_proposal(|world, proposal| {
-        (proposal.kind, proposal.holder) = (Kind::RegisterParticipant, None);
+        (proposal.kind, proposal.holder) = (ProposalKind::RegisterParticipant, None);
         proposal.registration = Some(Registration { participant: world.bank.clone(), version: 2 });
     });
     refused(Reason::OtherRegistration, registration.ask::<Approve>(&registration.operator2, &plain));
     let publication = World::new().with_proposal(|world, proposal| {
-        (proposal.kind, proposal.holder) = (Kind::PublishType, None);
+        (proposal.kind, proposal.holder) = (ProposalKind::PublishType, None);
         proposal.publication = Some(Publication::new(&world.license_type, 2));
     });
     refused(Reason::OtherDefinition, publication.ask::<Approve>(&publication.operator2, &plain));

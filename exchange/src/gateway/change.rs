@@ -14,7 +14,7 @@ use verifier::leaf::{Labels, Stage};
 use super::case::{Absent, Found, Held, Living, Place};
 use super::names::Names;
 use super::parsed::Kept;
-use super::permit::{Denial, Terms};
+use super::permit::{Denial, Terms, unspent};
 use super::seal::Said;
 use super::tools::{Entry, Tools};
 use crate::keyed;
@@ -72,17 +72,16 @@ impl<'a> Change<'a> {
         Ok(Self { tools, entry, caller, record, said, names_holder, keys, sealed_for: None, rotates: false })
     }
 
-    /// The entry closes an intent.
+    /// Says whether the entry decides alone, or closes an intent.
     #[must_use]
-    pub(super) fn closing(mut self, intent: u64) -> Self {
-        self.said.stage = Stage::Outcome { intent };
+    pub(super) fn at(mut self, stage: Stage) -> Self {
+        self.said.stage = stage;
         self
     }
 
     /// The effect of an intent: an entry without an answer, durable before a call leaves.
-    pub(super) fn intent(mut self) -> Effect {
-        self.said.stage = Stage::Intent;
-        self.permitted(Vec::new())
+    pub(super) fn intent(self) -> Effect {
+        self.at(Stage::Intent).permitted(Vec::new())
     }
 
     /// The tools that effects are made with.
@@ -122,10 +121,7 @@ impl<'a> Change<'a> {
     /// `refusal`
     pub fn count(&mut self, counter: CounterUse, refusal: impl FnOnce() -> Refusal) -> Result<(), Refusal> {
         let used = self.tools.ledger.state().counter(&counter.key, counter.day);
-        if used.saturating_add(counter.amount) > counter.limit {
-            return Err(refusal());
-        }
-        self.record.counters.push(counter);
+        self.record.counters.push(unspent(used, counter, refusal)?);
         Ok(())
     }
 

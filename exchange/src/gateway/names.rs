@@ -96,7 +96,6 @@ impl<'a> Names<'a> {
     #[must_use]
     pub fn license(mut self, license: &'a Named<'a>, vouched: Option<&'a HolderRef>) -> Self {
         self.about = About::Named(license);
-        // Room for both, so that what names neither allocates nothing.
         match license {
             Named::Identifier { text, .. } => {
                 self.identifiers.push(Cow::from(&**text));

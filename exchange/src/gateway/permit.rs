@@ -71,15 +71,23 @@ impl<G> Ruling<G> {
     /// # Errors
     /// A grant or the quota is spent.
     pub(crate) fn counters(&self, case: &Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
-        let mut counters = Vec::with_capacity(2);
+        let mut counters = Vec::new();
         if let Some((key, limit)) = self.grant.filter(|(_, limit)| *limit != 0) {
             let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
-            counters.push(unspent(case, CounterUse { key, day: 0, amount: 1, limit }, refusal)?);
+            counters.push(unspent(
+                case.counter(&key, 0),
+                CounterUse { key, day: 0, amount: 1, limit },
+                refusal,
+            )?);
         }
         if let Some((limit, day)) = self.quota {
             let key = case.keyed().key("quota", &[caller.as_bytes(), b"uses"]);
             let refusal = || Refusal::new(Code::QuotaSpent);
-            counters.push(unspent(case, CounterUse { key, day, amount: 1, limit }, refusal)?);
+            counters.push(unspent(
+                case.counter(&key, day),
+                CounterUse { key, day, amount: 1, limit },
+                refusal,
+            )?);
         }
         Ok(counters)
     }
@@ -102,12 +110,12 @@ pub(super) struct Terms {
     pub(super) counters: Vec<CounterUse>,
 }
 
-fn unspent(
-    case: &Case<'_>,
+/// A counter that has room by now, of which so much is `used`.
+pub(super) fn unspent(
+    used: u32,
     counter: CounterUse,
     refusal: impl FnOnce() -> Refusal,
 ) -> Result<CounterUse, Refusal> {
-    let used = case.counter(&counter.key, counter.day);
     if used.saturating_add(counter.amount) > counter.limit { Err(refusal()) } else { Ok(counter) }
 }
 

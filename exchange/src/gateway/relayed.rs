@@ -1,5 +1,6 @@
 //! The path of a relayed call: intent entry, call, outcome entry. A crash between the two leaves an intent without an outcome,
-//! which says that a call may have left; asked again under the same idempotency key, the call is made again.
+//! and so does a client that disconnects, unless its route runs this in a task of its own. Such an intent says that a call may
+//! have left; asked again under the same idempotency key, the call is made again.
 
 use schemas::codes::{Code, Reason};
 use verifier::leaf::Stage;
@@ -9,12 +10,10 @@ use super::case::Case;
 use super::change::{Change, Effect};
 use super::permit::{Denial, Terms};
 use super::received::Received;
-use super::tools::{Entry, Tools};
-use super::{ATTEMPTS, Carried, Gateway, Request, Ruled};
+use super::tools::Entry;
+use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out};
 use crate::capability::Relayed;
-use crate::moment::now_ms;
-use crate::participant::{Certified, Participant};
-use crate::wire::refusal::Refusal;
+use crate::participant::Certified;
 
 impl Gateway {
     /// The path of one relayed capability.
@@ -27,10 +26,7 @@ impl Gateway {
         let request = Request::<'r, C>::read(received);
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
-            let now_ms = now_ms().max(self.ledger.state().time_ms());
-            let mut case = Case::open(&self.ledger, &self.known, now_ms);
-            case.ends_at(caller.ends_at_ms);
-            let mut entry = received.entry(C::ROUTE, &caller.organisation, now_ms);
+            let (mut case, mut entry) = self.open(C::ROUTE, caller, received);
             // 2 to 5, as on every path
             let ruled = self.rule(&tools, &mut case, &mut entry, caller, &request).await;
             let ruled = match ruled {
@@ -60,60 +56,32 @@ impl Gateway {
             let Effect { prepared, .. } = change.map_err(|refusal| refusal.code)?.intent();
             let Some(intent) = self.durable(case, prepared, false).await? else { continue };
             let asked = request.asked.as_ref().map_err(|refusal| refusal.code)?;
-            let called: std::pin::Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send + '_>> =
-                Box::pin(C::call(asked, permit.granted_mut()));
+            let called: Boxed<'_, ()> = Box::pin(C::call(asked, permit.granted_mut()));
             let called = called.await;
+            let stage = Stage::Outcome { intent: intent.index };
+            let names = || C::names(asked, entry.organisation);
             let terms = Terms { counters: Vec::new(), ..terms };
-            let carried = match called {
-                Ok(()) => {
-                    let names = C::names(asked, entry.organisation);
-                    self.outcome::<C>(
-                        &tools,
-                        &entry,
-                        participant,
-                        (asked, names),
-                        permit,
-                        terms.clone(),
-                        intent.index,
-                    )
-                    .await
-                }
+            let begun =
+                called.and_then(|()| Change::begin(&tools, &entry, participant, names(), terms.clone()));
+            let carried = match begun {
+                Ok(change) => carry_out::<C>(change.at(stage), asked, permit).await,
                 Err(refusal) => Err(refusal),
             };
             let (effect, reason) = match carried {
                 Ok(effect) => (effect, Reason::None),
                 Err(refusal) => {
                     let reason = refusal.reason;
-                    let names = C::names(asked, entry.organisation);
                     let denial = Denial { refusal, concerned: terms.concerned };
-                    let stage = Stage::Outcome { intent: intent.index };
-                    let effect = Effect::denied(&tools, &entry, Some(names), &denial, stage);
+                    let effect = Effect::denied(&tools, &entry, Some(names()), &denial, stage);
                     (effect.map_err(|refusal| refusal.code)?, reason)
                 }
             };
             // The outcome rests on no fact: what was permitted has happened.
-            let case = Case::open(&self.ledger, &self.known, now_ms);
+            let case = Case::open(&self.ledger, &self.known, entry.now_ms);
             let answer = self.commit(&entry, received, case, effect, reason).await?;
             return answer.ok_or(Code::FactsChanged);
         }
         Err(Code::FactsChanged)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call site")]
-    async fn outcome<'r, C: Relayed<'r>>(
-        &self,
-        tools: &Tools<'_>,
-        entry: &Entry<'_>,
-        caller: &Participant,
-        (asked, names): (&C::Asked, super::names::Names<'_>),
-        permit: super::permit::Permit<C::Granted>,
-        terms: Terms,
-        intent: u64,
-    ) -> Result<Effect, Refusal> {
-        let mut change = Change::begin(tools, entry, caller, names, terms)?.closing(intent);
-        let carried: Carried<'_> = Box::pin(C::carry_out(&mut change, asked, permit));
-        let answer = carried.await?;
-        Ok(change.permitted(answer))
     }
 }
 
@@ -138,9 +106,11 @@ mod tests {
     use crate::gateway::permit::{Permit, Ruling};
     use crate::gateway::received::receive;
     use crate::init;
+    use crate::participant::Participant;
     use crate::shed::Shed;
     use crate::wire::read::{Body, json};
     use crate::wire::refusal::Language;
+    use crate::wire::refusal::Refusal;
 
     static CALLS: AtomicUsize = AtomicUsize::new(0);
 

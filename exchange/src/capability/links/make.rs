@@ -4,11 +4,12 @@ use ledger::Label;
 use schemas::codes::Code;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
+use schemas::kinds::LinkKind;
 use schemas::routes::Route;
 use serde::Deserialize;
 use verifier::trace::Label as PageLabel;
 
-use super::{Link, LinkKind, Linked, linked, parties, write};
+use super::{Link, Linked, linked, parties, write};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::Change;

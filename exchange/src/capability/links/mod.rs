@@ -3,6 +3,7 @@
 use ledger::{DocumentKind, Key, Label};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
+use schemas::kinds::LinkKind;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::case::{Case, Place};
@@ -15,26 +16,6 @@ use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
 
 pub(crate) mod end;
 pub(crate) mod make;
-
-/// The right by which somebody acts for a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum LinkKind {
-    /// 监护人.
-    Guardian,
-    /// 代理人.
-    Agent,
-}
-
-impl LinkKind {
-    /// The name in requests and answers.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Guardian => "guardian",
-            Self::Agent => "agent",
-        }
-    }
-}
 
 /// A link between a holder and an agent as journaled. It names both by label, so it ends with either: who is erased and
 /// comes back has another one.

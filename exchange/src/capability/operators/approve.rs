@@ -3,13 +3,12 @@
 use ledger::{Key, Label};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
+use schemas::kinds::ProposalKind;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use serde::Deserialize;
 
-use super::{
-    Answer, Hold, Kind, OPEN_MS, Proposal, Publication, applies, definition, hold, license_type, refused,
-};
+use super::{Answer, Hold, OPEN_MS, Proposal, Publication, applies, definition, hold, license_type, refused};
 use crate::capability::Capability;
 use crate::capability::links::Link;
 use crate::gateway::case::{Case, Living, Place};
@@ -91,7 +90,7 @@ impl Capability<'_> for Approve {
         may_approve(case, caller, asked, &proposal)?;
         let label = proposal.label();
         let deed = deed(case, asked, &proposal)?;
-        let ends_epoch = (proposal.kind == Kind::RotateEpoch).then(|| case.epoch());
+        let ends_epoch = (proposal.kind == ProposalKind::RotateEpoch).then(|| case.epoch());
         let proposal = Proposal { approved_by: Some(caller.organisation), ends_epoch, ..proposal };
         let approved = Approved { place, proposal, deed };
         // The request names the proposal alone; who approves need not know the holder.
@@ -177,25 +176,25 @@ fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed,
         if place.version().checked_add(1) == Some(version) { Ok(place) } else { Err(closed()) }
     };
     match proposal.kind {
-        Kind::RotateEpoch => Ok(Deed::Rotate),
-        Kind::RegisterParticipant => {
+        ProposalKind::RotateEpoch => Ok(Deed::Rotate),
+        ProposalKind::RegisterParticipant => {
             let new = proposal.registration.as_ref().ok_or_else(incomplete)?;
             let (place, _) = case.registration(&new.participant.organisation);
             Ok(Deed::Write(next(place, new.version)?, new.participant.document()))
         }
-        Kind::PublishType => {
+        ProposalKind::PublishType => {
             let new = proposal.publication.as_ref().zip(asked.license_type.as_ref());
             let (new, license_type) = new.ok_or_else(incomplete)?;
             let (place, _) = case.published(&new.code);
             Ok(Deed::Write(next(place, new.version)?, definition(license_type)))
         }
-        kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold) => {
+        kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold) => {
             let label = proposal.label().ok_or_else(incomplete)?;
             let living = case.living(&label).ok_or_else(closed)?;
             applies(case, kind, &label)?;
             let (place, _) = hold(case, &label);
-            if kind != Kind::EraseHolder {
-                return Ok(Deed::Hold(place, Hold { held: kind == Kind::HoldHolder }));
+            if kind != ProposalKind::EraseHolder {
+                return Ok(Deed::Hold(place, Hold { held: kind == ProposalKind::HoldHolder }));
             }
             let names = |link: &Link| !link.ended && (link.holder.0 == label || link.agent.0 == label);
             Ok(Deed::Erase(living, case.documents_of(&label, MAX_ENDED_LINKS, names)))

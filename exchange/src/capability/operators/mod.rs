@@ -6,6 +6,7 @@
 use ledger::{DocumentKind, Label, Ledger};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::kinds::ProposalKind;
 use schemas::license_type::{LicenseType, LicenseTypeError};
 use serde::{Deserialize, Serialize};
 
@@ -22,30 +23,12 @@ pub(crate) mod propose;
 /// How long a proposal may be approved, ms.
 const OPEN_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
-/// The kind of a proposal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Kind {
-    /// Destroy a holder's key: what is sealed under it can never be read again.
-    EraseHolder,
-    /// Keep a holder from being erased.
-    HoldHolder,
-    /// End a legal hold.
-    ReleaseHold,
-    /// Change the epoch now, which completes the erasures so far.
-    RotateEpoch,
-    /// Write a registration, which is then not suspended.
-    RegisterParticipant,
-    /// Publish a license type's definition, or one that takes the place of the one there is.
-    PublishType,
-}
-
 /// A proposal as journaled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Proposal {
     /// What.
-    pub kind: Kind,
+    pub kind: ProposalKind,
     /// The holder's label as hex, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<String>,
@@ -139,7 +122,7 @@ impl Kept for Hold {
 #[serde(rename_all = "camelCase")]
 struct Answer {
     proposal: String,
-    kind: Kind,
+    kind: ProposalKind,
     state: &'static str,
     /// When an approved erasure or change of epoch is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -169,17 +152,17 @@ fn hold(case: &mut Case<'_>, label: &Label) -> (Place, bool) {
 }
 
 /// Whether a kind of proposal makes sense for a holder as they stand.
-fn applies(case: &mut Case<'_>, kind: Kind, label: &Label) -> Result<(), Refusal> {
+fn applies(case: &mut Case<'_>, kind: ProposalKind, label: &Label) -> Result<(), Refusal> {
     let (_, held) = hold(case, label);
     match kind {
-        Kind::EraseHolder => erasable(case, label, held),
-        Kind::HoldHolder if held => Err(refused(Reason::LegalHold)),
-        Kind::ReleaseHold if !held => Err(refused(Reason::NoLegalHold)),
-        Kind::HoldHolder
-        | Kind::ReleaseHold
-        | Kind::RotateEpoch
-        | Kind::RegisterParticipant
-        | Kind::PublishType => Ok(()),
+        ProposalKind::EraseHolder => erasable(case, label, held),
+        ProposalKind::HoldHolder if held => Err(refused(Reason::LegalHold)),
+        ProposalKind::ReleaseHold if !held => Err(refused(Reason::NoLegalHold)),
+        ProposalKind::HoldHolder
+        | ProposalKind::ReleaseHold
+        | ProposalKind::RotateEpoch
+        | ProposalKind::RegisterParticipant
+        | ProposalKind::PublishType => Ok(()),
     }
 }
 

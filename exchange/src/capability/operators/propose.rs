@@ -4,11 +4,12 @@ use ledger::DocumentKind;
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
+use schemas::kinds::ProposalKind;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use serde::Deserialize;
 
-use super::{Answer, Kind, Proposal, Publication, Registration, applies, license_type};
+use super::{Answer, Proposal, Publication, Registration, applies, license_type};
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
@@ -42,16 +43,16 @@ pub(crate) enum Proposed {
     /// A license type, new or in place of the one there is.
     Type(LicenseType),
     /// One of the kinds about a holder.
-    Holder(Kind, HolderRef),
+    Holder(ProposalKind, HolderRef),
 }
 
 impl Proposed {
     /// The kind.
-    pub(crate) const fn kind(&self) -> Kind {
+    pub(crate) const fn kind(&self) -> ProposalKind {
         match self {
-            Self::RotateEpoch => Kind::RotateEpoch,
-            Self::Participant(_) => Kind::RegisterParticipant,
-            Self::Type(_) => Kind::PublishType,
+            Self::RotateEpoch => ProposalKind::RotateEpoch,
+            Self::Participant(_) => ProposalKind::RegisterParticipant,
+            Self::Type(_) => ProposalKind::PublishType,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -60,7 +61,7 @@ impl Proposed {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Request<'a> {
-    kind: Kind,
+    kind: ProposalKind,
     #[serde(borrow)]
     holder: Option<Holder<'a>>,
     participant: Option<crate::participant::Wire>,
@@ -138,22 +139,28 @@ impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
         let what = wrong.take(match (self.kind, self.holder, self.participant, self.license_type) {
-            (Kind::RotateEpoch, None, None, None) => Ok(Proposed::RotateEpoch),
-            (Kind::RegisterParticipant, None, Some(participant), None) => {
+            (ProposalKind::RotateEpoch, None, None, None) => Ok(Proposed::RotateEpoch),
+            (ProposalKind::RegisterParticipant, None, Some(participant), None) => {
                 participant.typed().map(Proposed::Participant).under("participant")
             }
-            (Kind::PublishType, None, None, Some(definition)) => {
+            (ProposalKind::PublishType, None, None, Some(definition)) => {
                 license_type(&definition).map(Proposed::Type)
             }
-            (kind @ (Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold), Some(holder), None, None) => {
-                holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder")
-            }
+            (
+                kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold),
+                Some(holder),
+                None,
+                None,
+            ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
             (kind, holder, participant, definition) => {
-                let about_holder = matches!(kind, Kind::EraseHolder | Kind::HoldHolder | Kind::ReleaseHold);
+                let about_holder = matches!(
+                    kind,
+                    ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold
+                );
                 let members = [
                     ("/holder", about_holder, holder.is_some()),
-                    ("/participant", kind == Kind::RegisterParticipant, participant.is_some()),
-                    ("/licenseType", kind == Kind::PublishType, definition.is_some()),
+                    ("/participant", kind == ProposalKind::RegisterParticipant, participant.is_some()),
+                    ("/licenseType", kind == ProposalKind::PublishType, definition.is_some()),
                 ];
                 let faults = members.into_iter().filter_map(|(pointer, wanted, there)| {
                     let rule = if wanted { Rule::Required } else { Rule::NotAllowed };

@@ -3,10 +3,11 @@
 use schemas::codes::Reason;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
+use schemas::kinds::LinkKind;
 use schemas::routes::Route;
 use serde::Deserialize;
 
-use super::links::{LinkKind, link_at};
+use super::links::link_at;
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
