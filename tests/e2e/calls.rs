@@ -180,7 +180,7 @@ async fn a_refusal_says_why_and_where_and_is_proven_over_both_protocols() {
         let refusal = refused(client.verify(&wrong).await.unwrap_err());
         assert_eq!((refusal.status, refusal.code()), (422, Some(Code::BadUseContext)));
         assert_eq!(refusal.problem.errors[0].pointer.as_deref(), Some("/use/cause"));
-        // What is not read to its end is refused with a receipt that says so.
+        // A body that is not read to its end is refused with a receipt that says so.
         let long = json!({"license": "a".repeat(300_000)});
         let refusal = refused(client.call::<Value>(Route::Verify, &long).await.unwrap_err());
         assert_eq!(refusal.code(), Some(Code::BodyTooLarge));

@@ -1,4 +1,4 @@
-//! What is answered. Members that a later exchange adds are skipped.
+//! Answers. Members that a later exchange adds are skipped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,11 +21,11 @@ use crate::{DelayClass, GrantMode, LinkKind, Mode, Personal, ProposalKind, Role}
 /// A permitted answer with what proves it.
 #[derive(Clone, Debug)]
 pub struct Answer<T> {
-    /// What was answered.
+    /// The answer.
     pub value: T,
     /// The receipt of the answer.
     pub receipt: Receipt,
-    /// What the check of the receipt found: valid. `None` when the client was given no trust.
+    /// The check of the receipt: valid. `None` when the client was given no trust.
     pub report: Option<Report>,
     /// The bytes that the receipt is for; who keeps them can prove the answer later.
     pub exchanged: Exchanged,
@@ -121,7 +121,7 @@ pub struct FoundLicense {
     pub identifier: CertificateIdentifier,
     /// The number that is printed on the license (证照编号).
     pub certificate_number: Personal,
-    /// Who issued it (发证机关).
+    /// The authority that issued it (发证机关).
     pub issuer_name: String,
     /// Its state.
     pub state: LicenseState,
@@ -158,11 +158,11 @@ pub struct Retrieved {
     pub same_number: Option<u64>,
 }
 
-/// What an annotated copy says of its use (加注信息).
+/// The use that an annotated copy is for (加注信息).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Annotation {
-    /// Who made it.
+    /// The organisation that had it made.
     pub creator: Uscc,
     /// The creator's name.
     pub creator_name: String,
@@ -255,9 +255,9 @@ pub struct FoundGrant {
     pub grant: String,
     /// Its state.
     pub state: GrantState,
-    /// Who may use it.
+    /// The organisation that may use it.
     pub grantee: Uscc,
-    /// Who vouched for the holder.
+    /// The portal that vouched for the holder.
     pub portal: Uscc,
     /// The portal still does; else the grant gives no right.
     pub portal_vouches: bool,
@@ -265,7 +265,7 @@ pub struct FoundGrant {
     pub identifier: Option<CertificateIdentifier>,
     /// For all of the holder's licenses of this type.
     pub type_code: Option<LicenseTypeCode>,
-    /// What it allows.
+    /// The modes that it allows.
     pub modes: Vec<GrantMode>,
     /// Fields that may be disclosed or expected.
     pub fields: Vec<String>,
@@ -311,7 +311,7 @@ pub struct IssuedLicense {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registered {
-    /// Of whom.
+    /// Its organisation.
     pub organisation: Uscc,
     /// Whether it is suspended.
     pub suspended: bool,
@@ -379,7 +379,7 @@ pub enum ProposalState {
 pub struct Proposed {
     /// Proposal id, hex.
     pub proposal: String,
-    /// What it is of.
+    /// The decision that it asks for.
     pub kind: ProposalKind,
     /// Its state.
     pub state: ProposalState,
@@ -405,15 +405,15 @@ pub struct ProposalPage {
 pub struct FoundProposal {
     /// Proposal id, hex.
     pub proposal: String,
-    /// What it is of.
+    /// The decision that it asks for.
     pub kind: ProposalKind,
     /// Its state.
     pub state: ProposalState,
-    /// Who proposed it.
+    /// The operator who proposed it.
     pub by: Uscc,
     /// When, RFC 3339.
     pub at: String,
-    /// Who approved it.
+    /// The operator who approved it.
     pub approved_by: Option<Uscc>,
     /// Whose registration it is of.
     pub organisation: Option<Uscc>,

@@ -188,7 +188,7 @@ impl Shared {
             }
             let authority = self.connection.endpoint.authority().to_owned();
             return outcome.map_err(|lost| match lost {
-                // What was sent before may have taken effect.
+                // An earlier attempt may have taken effect.
                 Lost::Unreachable { why, .. } if !unanswered => Error::Unreachable { authority, why },
                 Lost::Unreachable { why, .. } | Lost::NoAnswer { why, .. } => {
                     Error::NoAnswer(NoAnswer { authority, why, key })
@@ -231,7 +231,7 @@ impl Shared {
             return Err(Error::Unproven(Box::new(Unproven { status, report, exchanged })));
         }
         if !permitted {
-            // What stands before the exchange may answer with no problem document.
+            // A proxy before the exchange may answer with no problem document.
             let problem: Problem = serde_json::from_slice(&document).unwrap_or_default();
             let code = problem.code.as_deref().and_then(Code::from_name).map(Code::number);
             let told = |open: Open| {
@@ -249,7 +249,7 @@ impl Shared {
         };
         match serde_json::from_slice(&document) {
             Ok(value) => Ok(Answer { value, receipt, report, exchanged }),
-            // What serde says may hold what was answered.
+            // The words of serde may hold the answer.
             Err(error) => malformed(format!("line {}, column {}", error.line(), error.column()), exchanged),
         }
     }

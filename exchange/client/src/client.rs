@@ -36,7 +36,7 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What a client is made of.
+/// The parts of a client.
 #[derive(Clone, Debug)]
 pub struct Builder {
     endpoint: Endpoint,
@@ -128,7 +128,7 @@ impl Client {
 
     /// Any request of a route, such as one that is JSON already.
     pub fn call<T>(&self, route: Route, request: &(impl Serialize + ?Sized)) -> Call<'_, T> {
-        // What serde says may hold what was to be sent.
+        // The words of serde may hold the request.
         let body = serde_json::to_vec(request).map(Into::into).map_err(|_| "it is no JSON".to_owned());
         Call::new(&self.shared, route, body)
     }
@@ -213,7 +213,7 @@ impl Client {
         self.call(Route::ProposalList, request)
     }
 
-    /// Who used a holder's licenses: `POST /v1/trace`.
+    /// The uses of a holder's licenses: `POST /v1/trace`.
     pub fn trace(&self, request: &Trace) -> Call<'_, TracePage> {
         self.call(Route::Trace, request)
     }

@@ -20,10 +20,10 @@ pub enum EndpointError {
     /// There is no colon.
     #[error("HOST:PORT is needed")]
     NoPort,
-    /// What follows the last colon is no port.
+    /// The part behind the last colon is no port.
     #[error("the port is a number up to 65535")]
     Port,
-    /// What stands before it is neither a name nor an address.
+    /// The part before it is neither a name nor an address.
     #[error("not the name of a host")]
     Host,
 }

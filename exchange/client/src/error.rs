@@ -18,7 +18,7 @@ pub enum Error {
     Unreachable {
         /// Where the server was looked for.
         authority: String,
-        /// What went wrong, for a person.
+        /// The fault, in words for a person.
         why: String,
     },
     /// The request was sent, or a part of it, and no answer came.
@@ -42,9 +42,9 @@ pub enum Error {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{authority} gives no answer: {why}")]
 pub struct NoAnswer {
-    /// Who was asked.
+    /// The endpoint that was asked.
     pub authority: String,
-    /// What went wrong, for a person.
+    /// The fault, in words for a person.
     pub why: String,
     /// The idempotency key that was sent; [`Call::key`](crate::Call::key) takes it again.
     pub key: Option<String>,
@@ -55,13 +55,13 @@ pub struct NoAnswer {
 pub struct Refused {
     /// HTTP status.
     pub status: u16,
-    /// What is wrong.
+    /// The problem, as answered.
     pub problem: Problem,
     /// The idempotency key that was sent. After "not now" the request is sent again with it: an attempt before may have taken effect.
     pub key: Option<String>,
-    /// The receipt of the refusal. What decides nothing, such as "not now", has none.
+    /// The receipt of the refusal. An answer that decides nothing, such as "not now", has none.
     pub receipt: Option<Receipt>,
-    /// What the check of the receipt found: valid, or only that the exchange did not read the request to its end. `None` without a
+    /// The check of the receipt: valid, or only that the exchange did not read the request to its end. `None` without a
     /// receipt, and when the client was given no trust.
     pub report: Option<Report>,
     /// The bytes that the receipt is for.
@@ -95,7 +95,7 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What a problem document (RFC 9457) says. Nothing of it is what was sent.
+/// A problem document (RFC 9457). It holds nothing that was sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Problem {
     /// The stable code; programs decide by it.
@@ -106,7 +106,7 @@ pub struct Problem {
     pub detail: Option<String>,
     /// With `identifier-exists`: the caller's license that exists.
     pub identifier: Option<String>,
-    /// What is wrong with the request, part by part.
+    /// The faults of the request, part by part.
     #[serde(default)]
     pub errors: Vec<Fault>,
 }
@@ -121,7 +121,7 @@ pub struct Fault {
     pub header: Option<String>,
     /// The stable name of the rule.
     pub rule: String,
-    /// What would be right: values, bounds, or a form.
+    /// The right values, bounds, or form.
     pub allowed: Option<Value>,
     /// How long what was sent is, in characters or members.
     pub got_length: Option<u64>,
@@ -159,7 +159,7 @@ impl fmt::Display for Fault {
 pub struct Unproven {
     /// HTTP status.
     pub status: u16,
-    /// What the check found.
+    /// The findings of the check.
     pub report: Report,
     /// The bytes, as evidence.
     pub exchanged: Exchanged,
@@ -184,7 +184,7 @@ impl fmt::Display for Unproven {
 pub struct Malformed {
     /// HTTP status.
     pub status: u16,
-    /// What is wrong with it.
+    /// The fault of it.
     pub why: String,
     /// The bytes, as evidence.
     pub exchanged: Exchanged,

@@ -1,4 +1,4 @@
-//! What is asked, as it stands in the body. Each type is a document of `schemas/openapi.json`, and one that has more members than
+//! Requests as they stand in the body. Each type is a document of `schemas/openapi.json`, and one that has more members than
 //! that is not read.
 
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ pub enum Stage {
     Delivery,
 }
 
-/// Who uses a license, for what and in which case (用证信息).
+/// The use of a license: by whom, for what and in which case (用证信息).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UseContext {
@@ -196,7 +196,7 @@ pub struct Issue {
 pub struct Transition {
     /// The version in force; for 08 that of the license taken over.
     pub identifier: CertificateIdentifier,
-    /// What is done: 02 to 10.
+    /// The operation: 02 to 10.
     pub operation: Operation,
     /// The state wanted, for 05 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,7 +317,7 @@ impl Verify {
     }
 }
 
-/// What a grant allows.
+/// The modes that a grant allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GrantMode {
@@ -343,7 +343,7 @@ pub enum GrantMode {
 pub struct GrantCreate {
     /// The holder that the portal vouches for.
     pub holder: Holder,
-    /// Who may use it.
+    /// The organisation that may use it.
     pub grantee: Uscc,
     /// For this license only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -351,7 +351,7 @@ pub struct GrantCreate {
     /// For all of the holder's licenses of this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub type_code: Option<LicenseTypeCode>,
-    /// What it allows.
+    /// The modes that it allows.
     pub modes: Vec<GrantMode>,
     /// Fields that may be disclosed or expected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -579,9 +579,9 @@ pub struct LogQuery {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LinkMake {
-    /// Who is acted for.
+    /// The person acted for.
     pub holder: Holder,
-    /// Who acts.
+    /// The person who acts.
     pub agent: Holder,
     /// By what.
     pub kind: LinkKind,
@@ -593,9 +593,9 @@ pub struct LinkMake {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LinkEnd {
-    /// Who was acted for.
+    /// The person acted for.
     pub holder: Holder,
-    /// Who acted.
+    /// The person who acted.
     pub agent: Holder,
     /// Why.
     pub reason: String,

@@ -41,7 +41,7 @@ pub struct Tls {
 
 impl Tls {
     /// From PEM: the certificate authorities of servers; the own certificate chain and its key, or nothing for the public
-    /// listener. What else stands in the texts, such as revocation lists of clients, is skipped.
+    /// listener. Anything else in the texts, such as revocation lists of clients, is skipped.
     ///
     /// # Errors
     /// [`TlsError`]

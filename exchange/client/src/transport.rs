@@ -57,7 +57,7 @@ impl Lost {
     }
 }
 
-/// What a request is, apart from where it goes.
+/// A request, apart from where it goes.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing<'a> {
     /// `None`: GET.
@@ -93,14 +93,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Whoever asks next opens another one. Nothing is kept while somebody uses an HTTP/1.1 connection or opens one.
+    /// The next caller opens another one. Nothing is kept while somebody uses an HTTP/1.1 connection or opens one.
     pub(crate) fn drop_kept(&self) {
         if let Ok(mut kept) = self.kept.try_lock() {
             *kept = None;
         }
     }
 
-    /// Sends a request. Whoever drops this midway leaves no half-used connection behind.
+    /// Sends a request. Dropped midway, it leaves no half-used connection behind.
     pub(crate) async fn send(&self, outgoing: &Outgoing<'_>) -> Result<Fetched, Lost> {
         let mut kept = self.kept.lock().await;
         let sender = match kept.take().filter(Sender::is_open) {

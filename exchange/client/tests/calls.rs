@@ -29,10 +29,10 @@ use verifier::trust::{Trust, TrustBundle, TrustLog};
 
 /// Longest wait for anything; only a hang reaches it.
 const HANG: Duration = Duration::from_secs(60);
-/// As fast as can be.
+/// The shortest pauses.
 const AT_ONCE: Retry = Retry { first_pause: Duration::ZERO, ..Retry::USUAL };
 
-/// What a request was.
+/// A request as it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Asked {
     head: String,
@@ -48,7 +48,7 @@ impl Asked {
 /// Makes the answer of the request's body.
 type Made = Box<dyn Fn(&[u8]) -> Vec<u8> + Send>;
 
-/// What the server does with the next request.
+/// The deed of the server at the next request.
 enum Turn {
     /// It answers: status, further lines of the head, and the body.
     Answer(u16, &'static str, Made),
