@@ -1,6 +1,8 @@
-//! What the journal does with files: one narrow trait, so that a test can put a disk that fails under it.
+//! All that the journal does with files: one narrow trait, so that a test can put a disk that fails under it.
 //!
 //! Segments, the guard and the lock go through it. Tiles and the restart image are derived and use files directly.
+//!
+//! It keeps no state. The file that calls it says what a crash leaves.
 
 use std::{
     any::Any,
@@ -18,7 +20,7 @@ use std::{
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the file system says about a file.
+/// The file system's facts about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
     /// Tells one file from another while both exist.
@@ -79,7 +81,7 @@ pub(crate) trait Disk: Send + Sync {
     fn make_folder(&self, folder: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
-    /// What stands under a name.
+    /// The file under a name.
     fn stat(&self, path: &Path) -> io::Result<Stat>;
     /// Free and total bytes of the file system that holds `folder`.
     fn space(&self, folder: &Path) -> io::Result<Space>;
@@ -98,7 +100,7 @@ pub(crate) trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn stat(&self) -> io::Result<Stat>;
-    /// What is durable of it need not be kept in memory: a hint, which changes nothing that is read.
+    /// Its durable bytes need not be kept in memory: a hint, which changes nothing that is read.
     fn forget(&self);
 }
 

@@ -1,6 +1,6 @@
 //! Why a ledger cannot be opened, and why a part of it cannot be read.
 //!
-//! Values that any thread makes. Who gets one has changed nothing.
+//! Values that any thread makes; a caller that gets one has changed nothing. A crash leaves nothing of them.
 
 use std::io;
 
@@ -16,7 +16,7 @@ pub enum OpenError {
     /// The file system failed.
     #[error("{what} failed: {error}")]
     Io {
-        /// What was tried.
+        /// The attempt that failed.
         what: &'static str,
         /// The cause.
         error: io::Error,
@@ -39,7 +39,7 @@ pub enum OpenError {
         segment: u32,
         /// Where the damage begins.
         offset: u64,
-        /// What is wrong.
+        /// The fault.
         why: &'static str,
     },
     /// A segment that is needed is not there: it was archived and the archive is away, or it is lost.
@@ -51,7 +51,7 @@ pub enum OpenError {
     /// A start may need a segment that was to be archived (operator).
     #[error("segments from {limit} on may be needed by a start: archive before {limit} instead of {before}")]
     NotYet {
-        /// What was asked for.
+        /// The segment that was asked for.
         before: u32,
         /// Segments below this can be archived; 0 until the second snapshot.
         limit: u32,
@@ -123,7 +123,7 @@ pub enum ReadError {
     /// The segment is neither in the journal nor in the archive: what it holds cannot be told now.
     #[error("segment {0} of the journal is not at hand")]
     Missing(u32),
-    /// What stands there has not the form of what was asked for.
+    /// The bytes there have not the form that was asked for.
     #[error("the journal has no {0} at this position")]
     Malformed(&'static str),
     /// No holder that the part was sealed for has a key any more.

@@ -1,4 +1,7 @@
 //! The process-wide failpoint; see [`Hooks`](crate::Hooks). Only in builds with debug assertions.
+//!
+//! The sequencer and the change of epoch ask it; the environment alone sets it. A crash that it causes leaves what that
+//! step leaves.
 
 use std::sync::{
     LazyLock,

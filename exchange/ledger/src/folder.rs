@@ -1,6 +1,7 @@
 //! Where a data folder keeps what is the ledger's, and the journal's lock.
 //!
-//! Whoever writes to the journal holds the lock. A crash leaves the lock's file without a lock, which stands in nobody's way.
+//! A process that writes to the journal holds the lock. A crash leaves the lock's file without a lock, which stands in
+//! nobody's way.
 
 use crate::{
     disk::{Disk, Lock},

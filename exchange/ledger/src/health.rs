@@ -24,11 +24,11 @@ pub struct Health {
     pub damaged_segments: usize,
     /// Tiles that the scrub found damaged and could not mend: what is served of them is wrong.
     pub damaged_tiles: usize,
-    /// What is derived and does not keep up: a write failed and is tried again, or its thread has ended.
+    /// Derived parts that do not keep up: a write failed and is tried again, or its thread has ended.
     pub failing: Vec<Derived>,
 }
 
-/// What is derived from the journal behind the answers, each by a thread of its own. Nothing is decided by it.
+/// A part that is derived from the journal behind the answers, each by a thread of its own. Nothing is decided by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Derived {
     /// The public log: tiles, entry bundles and published checkpoint stand still.

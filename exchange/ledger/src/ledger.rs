@@ -1,6 +1,6 @@
 //! The handle: what the gateway holds. Commits through the queue, reads the state and the journal.
 //!
-//! Any thread; clones share one ledger. What is on the disk belongs to the threads behind it.
+//! Any thread; clones share one ledger. Files belong to the threads behind it, and so does what a crash leaves of them.
 
 use crate::{
     commit::{
@@ -50,7 +50,7 @@ use verifier::{
 #[derive(Clone)]
 pub struct Ledger(pub(crate) Arc<Inner>);
 
-/// What the clones of a handle share. `open.rs` makes it.
+/// The part that the clones of a handle share. `open.rs` makes it.
 pub(crate) struct Inner {
     pub(crate) sender: Sender<Message>,
     pub(crate) group_bytes: usize,
@@ -107,7 +107,7 @@ impl Ledger {
         }
         let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
         match self.0.sender.try_send(Message::Commit(submission)) {
-            // What was queued before the end is answered or dropped by the sequencer, what comes later by nobody.
+            // The sequencer answers or drops what was queued before the end; nobody does what comes later.
             Ok(()) if self.0.stop.has_ended() => Err(Refused::Stopped),
             Ok(()) => Ok(reply),
             Err(TrySendError::Full(_)) => Err(Refused::Overloaded),
@@ -288,7 +288,7 @@ impl Ledger {
         Ok(self.0.reader.first_at(time_ms)?.map_or(size, |index| index.min(size)))
     }
 
-    /// What the latest index root says of a holder; `None` when there is none, or none is made.
+    /// The proof of a holder in the latest index root; `None` when there is none, or none is made.
     pub fn holder_proof(&self, label: &Label) -> Option<HolderProof> {
         self.0.index.as_ref()?.proof(label)
     }

@@ -58,7 +58,7 @@ mod commit {
     pub(crate) mod sequencer;
 }
 
-/// What is made from the journal and can be deleted.
+/// All that is made from the journal and can be deleted.
 mod derive {
     pub(crate) mod feed;
     pub(crate) mod image;
@@ -71,7 +71,7 @@ mod derive {
     pub(crate) mod tiles;
 }
 
-/// What reads a journal from one end to the other.
+/// All that reads a journal from one end to the other.
 mod start {
     pub(crate) mod archive;
     pub(crate) mod copy;

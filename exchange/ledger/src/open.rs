@@ -106,7 +106,7 @@ fn open_from(
     let folders = Folders::new(disk, &options);
     let reader = Arc::new(Reader::new(folders.clone()));
 
-    // Whoever may write to the data folder holds the lock until it ends.
+    // Each thread that may write to the data folder holds the lock until it ends.
     let released = Arc::new(Released::new(recovered.cursor.mark()));
     let (guard_ends, ended) = bounded(0);
     let (read, stopped) = (Arc::clone(&released), Arc::clone(&stop));
@@ -187,7 +187,7 @@ fn open_from(
     Ok((ledger, opened))
 }
 
-/// What holds the journal's lock until it ends.
+/// A task that holds the journal's lock until it ends.
 fn holding<F: FnOnce()>(lock: &Lock, run: F) -> impl FnOnce() + use<F> {
     let held = Arc::clone(lock);
     move || {
@@ -213,7 +213,7 @@ fn follow_with_index(
     })
 }
 
-/// What the keeper's thread works with.
+/// The keeper's task.
 fn keeper_task(
     options: &Options,
     keeper: &Arc<Keeper>,
@@ -234,7 +234,7 @@ fn keeper_task(
     }
 }
 
-/// What the scrub's thread works with.
+/// The scrub's task.
 fn scrub_task(
     options: &Options,
     scrub: &Arc<Scrub>,
@@ -274,7 +274,7 @@ fn is_closed(tiles: &Tiles, size: u64) -> Result<bool, OpenError> {
     Ok(leaf[1] == LeafKind::ShardClose.number())
 }
 
-/// What a rebuild made.
+/// The result of a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
     /// Entries in the log.
@@ -283,7 +283,7 @@ pub struct Rebuilt {
     pub replayed: u64,
     /// Size of the snapshot that replay began at; `None` when it began with the first entry.
     pub from_snapshot: Option<u64>,
-    /// What the state holds.
+    /// The number of values in the state.
     pub counts: Counts,
     /// Digest of the state, the same for every way it can come about.
     pub state_digest: Hash,
@@ -298,8 +298,8 @@ pub enum RebuildFrom {
     Zero,
 }
 
-/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far. What a start would
-/// refuse is refused, and then nothing is deleted.
+/// Deletes the restart image and makes it again from the journal. `progress` gets the entries done so far. It refuses
+/// what a start would refuse, and then deletes nothing.
 ///
 /// The published checkpoint stays: it is what a rolled-back journal is noticed by.
 ///

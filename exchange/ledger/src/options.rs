@@ -1,6 +1,7 @@
 //! How a ledger is opened, and the hooks of its tests.
 //!
-//! Read once, when a ledger is opened; the hooks are called by the thread that each of them names.
+//! Read once, when a ledger is opened; the hooks are called by the thread that each of them names. Nothing of them is
+//! on the disk.
 
 use crate::{derive::store::Engine, disk::Space, error::OpenError};
 use std::{
@@ -38,7 +39,7 @@ pub struct Options {
     pub group_bytes: usize,
     /// Whether to keep a restart image. Without one every start replays the whole journal.
     pub image: bool,
-    /// What the restart image is kept in. Another engine begins with an image made anew.
+    /// The engine that keeps the restart image. Another engine begins with an image made anew.
     pub engine: Engine,
     /// Asked before the process opens a restart image: whether the engine can read it. It should find out with
     /// [`crate::check_store`] in a process of its own and within a time limit, because an engine that meets damage may

@@ -3,6 +3,8 @@
 //! The disk keeps what the kernel shows apart from what has reached the platter: what was never synced may be there
 //! after a power cut or not, each sector of 512 bytes by itself, in whatever order it was written. Everything is
 //! decided by one seed. The journal is the product's own code; only its threads are replaced by calls.
+//!
+//! The simulation's one thread owns both. The disk is memory, and what a crash leaves on it is what the tests look at.
 
 use crate::{
     commit::{
@@ -52,7 +54,7 @@ use std::{
 use verifier::{merkle::leaf_hash, note::VerifierKey};
 use zeroize::Zeroizing;
 
-/// What reaches the platter as a whole or not at all.
+/// The unit that reaches the platter as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
 /// The data folder on the disk.
 const FOLDER: &str = "sim";
@@ -87,10 +89,10 @@ impl Choices {
     }
 }
 
-/// What a sync is worth.
+/// The worth of a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sync {
-    /// What it says.
+    /// It does what it says.
     #[default]
     Honest,
     /// Nothing: it answers and does nothing. No journal can stand on such a disk.
@@ -140,7 +142,7 @@ struct Inner {
 
 #[derive(Clone, Default)]
 struct SimFile {
-    /// What the kernel shows.
+    /// The bytes that the kernel shows.
     shown: Vec<u8>,
     platter: Vec<u8>,
     /// Sectors of `shown` that the kernel has still to write.
@@ -216,7 +218,7 @@ impl SimDisk {
         self.inner().down
     }
 
-    /// What is left after the end, with no misfortune ahead.
+    /// Goes on with what the end left, with no misfortune ahead.
     pub fn restart(&self, end: End) {
         let inner = &mut *self.inner();
         (inner.fuse, inner.sync_fails_in, inner.write_fails_in) = (None, None, None);
@@ -495,7 +497,7 @@ impl DiskFile for SimHandle {
             let file = inner.file(self.inode)?;
             file.write_back(&mut choices, share);
             if !last {
-                // What the kernel could not write it forgets: it is shown, and never written.
+                // The kernel forgets what it could not write: it is shown, and never written.
                 file.dirty.clear();
                 file.dirty_len = false;
             }
@@ -735,7 +737,7 @@ pub struct Journal {
     found: Vec<Hash>,
 }
 
-/// What [`verify`] found.
+/// The findings of [`verify`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Verified {
     /// Hashes of all leaves.
@@ -909,14 +911,14 @@ impl Journal {
         self.sequencer.current.number
     }
 
-    /// What the sequencer's thread does when nothing comes.
+    /// The sequencer's work when nothing comes.
     pub fn idle(&mut self) {
         if std::mem::take(&mut self.unsealed) {
             self.sequencer.seal_by_hand();
         }
     }
 
-    /// What the keeper's thread does: free space, closed segments, the next segment.
+    /// The keeper's work: free space, closed segments, the next segment.
     pub fn keep(&mut self) {
         if !self.stop.is_stopped() {
             self.keeper.keeper.hurry();
@@ -924,12 +926,12 @@ impl Journal {
         }
     }
 
-    /// What the keeper's thread does each second: looks for every file.
+    /// The keeper's work of each second: looks for every file.
     pub fn inspect(&mut self) {
         self.keeper.inspect();
     }
 
-    /// What the guard's thread does.
+    /// The guard's work.
     pub fn guard(&mut self) {
         if let Err(error) = self.guard.write(self.released.get()) {
             self.stop.fatal(&error.to_string());

@@ -3,6 +3,8 @@
 //! Written by the sequencer thread alone (and by recovery before it starts), read by anyone; reads copy out. The
 //! state holds durable entries only: the sequencer applies a group after its `fdatasync` and before it releases
 //! the group's answers, so no reader sees what could still be lost, and every caller sees its own writes.
+//!
+//! It is memory: a crash leaves nothing of it, and the next start makes it again.
 
 pub(crate) mod bindings;
 pub(crate) mod fact;
@@ -72,7 +74,7 @@ struct HolderCell {
     licenses: Vec<Key>,
 }
 
-/// What the allocator takes for a key's box.
+/// Bytes that the allocator takes for a key's box.
 const BOX_BYTES: usize = 48;
 const _: () = assert!(size_of::<HolderCell>() + size_of::<Label>() + BOX_BYTES <= 192);
 
@@ -96,7 +98,7 @@ pub struct Counts {
     pub idempotency: usize,
 }
 
-/// What [`State::apply`] takes beside the record: everything about the entry that the journal decides.
+/// The input of [`State::apply`] beside the record: everything about the entry that the journal decides.
 pub(crate) struct Applied<'a> {
     pub(crate) index: u64,
     pub(crate) time_ms: u64,
@@ -142,8 +144,8 @@ pub struct State {
     destroyed: AtomicU32,
 }
 
-/// Where the values of a kind are. What is no table has a form of its own: licenses share their holders and issuers, holders
-/// their keys.
+/// Where the values of a kind are. Kinds without a table have a form of their own: licenses share their holders and
+/// issuers, holders their keys.
 enum Place<'a> {
     Table(&'a dyn AnyTable),
     Holders,
@@ -331,8 +333,8 @@ impl State {
         self.holders.get(label).map(|holder| holder.licenses.clone()).unwrap_or_default()
     }
 
-    /// A holder's latest key; `None` when there is no such holder or it is erased. What seals a new part is asked of
-    /// [`crate::Ledger::sealing_key`], for the latest key may be of a year that is over.
+    /// A holder's latest key; `None` when there is no such holder or it is erased. A key that seals a new part comes
+    /// from [`crate::Ledger::sealing_key`], for the latest one may be of a year that is over.
     pub fn holder_key(&self, label: &Label) -> Option<HolderKey> {
         let cell = self.holders.get(label)?;
         let latest = cell.keys.all().last()?;
@@ -406,7 +408,7 @@ impl State {
         self.counters.get(&(*key, day)).map_or(0, |counter| counter.0)
     }
 
-    /// What an idempotency key is bound to.
+    /// The entry that an idempotency key is bound to.
     pub fn idempotency(&self, key: &Key) -> Option<Bound> {
         self.bindings.table().get(key)
     }
@@ -658,8 +660,8 @@ impl State {
         self.give_key(name, || self.crypt.unwrap_holder(name, epoch, wrapped));
     }
 
-    /// Destroys a holder's keys and forgets whose label it is; the label, its licenses and its head stay. Of delayed uses
-    /// only the living are told.
+    /// Destroys a holder's keys and forgets whose label it is; the label, its licenses and its head stay. Delayed uses
+    /// are told to the living alone.
     fn erase(&self, label: &Label, changed: &mut Vec<Slot>) {
         for index in self.delayed.owned(label, RangeBound::Unbounded, usize::MAX) {
             let Some(mut delayed) = self.delayed.remove(&index) else { continue };

@@ -1,6 +1,6 @@
 //! How the ledger's threads are started, and what a panic in one of them costs.
 //!
-//! Used once by whoever opens a ledger; each thread lowers its own priority.
+//! Used once by whoever opens a ledger; each thread lowers its own priority. Nothing of it is on the disk.
 
 use crate::{
     error::OpenError,

@@ -11,7 +11,7 @@ use verifier::{leaf::LeafKind, proof::TlogProof};
 
 /// A decision, ready to be committed.
 pub struct Command {
-    /// What is committed if every fact still holds and no counter is spent.
+    /// The entry that is committed if every fact still holds and no counter is spent.
     pub permit_or_denial: Prepared,
     /// Every fact the decision was made on, with the version that was read; version 0 is absent.
     pub reads: Vec<(Fact, u32)>,
@@ -23,20 +23,20 @@ pub struct Command {
 
 /// One entry, complete but for what only the sequencer knows.
 pub struct Prepared {
-    /// What its leaf stands for; every decision is an entry.
+    /// The kind of its leaf; every decision is an entry.
     pub kind: LeafKind,
     /// The encoded `open` with index and time zero; the public statement of a leaf that is no entry.
     pub open: Vec<u8>,
-    /// What replay needs of it.
+    /// The part of it that replay needs.
     pub record: Record,
-    /// What each holder concerned is told, as a salted digest ([`verifier::leaf::told_digest`]), in the record's
-    /// order; zeros for nothing.
+    /// A salted digest of the text that each holder concerned is told ([`verifier::leaf::told_digest`]), in the
+    /// record's order; zeros for nothing.
     pub told: Vec<Hash>,
     /// Sealed subject parts, whose digest stands in `open`; see [`crate::Ledger::seal_subject`].
     pub subjects: Subjects,
 }
 
-/// What became of a command.
+/// The outcome of a command.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "almost every outcome is a commit")]
 pub enum Outcome {
@@ -87,7 +87,7 @@ pub enum Refused {
     Malformed(&'static str),
 }
 
-/// What rests on no fact and counts nothing.
+/// A command that rests on no fact and counts nothing.
 pub(crate) fn unconditional(prepared: Prepared) -> Command {
     Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false }
 }

@@ -1,8 +1,8 @@
-//! What the threads behind the sequencer are told: tiles, restart image, index. They derive, and no answer waits for them,
+//! News for the threads behind the sequencer: tiles, restart image, index. They derive, and no answer waits for them,
 //! so the sequencer gathers what they need over some groups. A message to each for every group would cost the processor
 //! three wake-ups a group, more than the followers' own work.
 //!
-//! Owned by the sequencer. What a crash leaves untold is durable in the journal, and the next start derives it.
+//! Owned by the sequencer. News that a crash cuts off is durable in the journal, and the next start derives it.
 
 use crate::{
     derive::{feed::Feed, index, tiles},
@@ -43,7 +43,7 @@ pub(crate) struct Followers {
     told: Instant,
 }
 
-/// What the followers are not told yet.
+/// News that the followers are not told yet.
 #[derive(Default)]
 struct Gathered {
     leaves: Vec<[u8; LEAF_BYTES]>,

@@ -5,6 +5,9 @@
 //! and makes it durable with one write and one `fdatasync`. What a group's earlier members change is seen by its
 //! later members through [`Pending`]; the shared state changes only after the sync. A command that must be decided
 //! again is answered after the group too, so that its next decision sees what got in its way.
+//!
+//! A crash leaves at most one torn or whole last frame that nobody was answered from; the next start drops or adopts
+//! it.
 
 use crate::{
     commit::{

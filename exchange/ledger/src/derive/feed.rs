@@ -1,7 +1,7 @@
 //! The queue from the sequencer to the restart image.
 //!
-//! The sequencer owns the feed, the image's thread the receiver. What a crash leaves untold is durable in the journal, and
-//! the next start derives it.
+//! The sequencer owns the feed, the image's thread the receiver. News that a crash cuts off is durable in the journal,
+//! and the next start derives it.
 
 use crate::{
     health::{Derived, Failing},
@@ -17,8 +17,8 @@ use std::{
     time::Duration,
 };
 
-/// What is on its way to the image, in messages of the sequencer's [`crate::commit::followers`]; beyond it the sequencer waits, which
-/// bounds the lag.
+/// Messages of the sequencer's [`crate::commit::followers`] on their way to the image; beyond it the sequencer waits,
+/// which bounds the lag.
 const QUEUE: usize = 1024;
 /// How long the sequencer waits before it gives the image up: an engine may hang.
 const PATIENCE: Duration = Duration::from_secs(60);

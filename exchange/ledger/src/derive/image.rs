@@ -4,6 +4,9 @@
 //!
 //! An engine's `flush` is not relied on (sled's is not durable on Linux): after a power cut the image is an older one
 //! (replay starts earlier) or an inconsistent one (its digest is wrong and everything is replayed).
+//!
+//! The image's thread owns the store while it runs, and a start reads it before. A kill leaves an older image, and
+//! blocks that no head counts.
 
 use crate::{
     derive::{
@@ -131,7 +134,7 @@ impl Image {
         })
     }
 
-    /// What is in a store, before it is checked.
+    /// The content of a store, before it is checked.
     fn found(store: Box<dyn Store>, origin: Hash) -> Self {
         let digest = Digest::default();
         let (whole, stale) = ((0..0, digest), Vec::new());
@@ -229,8 +232,8 @@ impl Image {
         self.each_in(self.blocks.clone().rev(), &self.digest, &mut take_in)
     }
 
-    /// Gives what some blocks hold; an error at the end if this is not their sum. What was given may then be wrong: an engine
-    /// is not trusted to read twice the same.
+    /// Gives what some blocks hold; an error at the end if this is not their sum. The values given may then be wrong:
+    /// an engine is not trusted to read twice the same.
     fn each_in(
         &self,
         numbers: impl Iterator<Item = u64>,
@@ -340,7 +343,7 @@ impl Image {
         Ok(())
     }
 
-    /// What was written since the image was rewritten, the newest value of each slot.
+    /// The newest value of each slot that was written since the image was rewritten.
     fn since_rewritten(&self) -> Result<FxHashMap<Slot, Option<Vec<u8>>>, StoreError> {
         let (whole, mut digest) = (&self.whole.0, self.digest);
         digest.subtract(&self.whole.1);
@@ -422,7 +425,7 @@ impl Blocks {
     }
 }
 
-/// What stands under [`META_KEY`].
+/// The value under [`META_KEY`].
 struct Head {
     meta: Meta,
     /// Digest of the blocks that count.
@@ -477,7 +480,7 @@ fn each_in_block(
     Ok(())
 }
 
-/// What the image in `store` says about itself; its values are not read.
+/// The head of the image in `store`; its values are not read.
 pub(crate) fn head(store: &Path, engine: Engine, origin: &str) -> Result<Option<Meta>, StoreError> {
     guarded(|| {
         let head = engine.open(store)?.get(META_KEY)?;
@@ -507,14 +510,14 @@ struct Capture {
     values: FxHashMap<Slot, Option<Vec<u8>>>,
 }
 
-/// What the image's thread has received.
+/// The news that the image's thread has received.
 struct Incoming {
     feed: FeedReceiver,
     /// The last seal.
     cursor: Cursor,
     /// Size after the last group.
     size: u64,
-    /// What was changed and is not written. Bounded by what the state holds.
+    /// Slots that were changed and are not written. Bounded by what the state holds.
     slots: FxHashSet<Slot>,
     /// There is an image to write them to.
     wanted: bool,
@@ -549,7 +552,7 @@ impl Incoming {
         }
     }
 
-    /// What came along for a snapshot that is not made is changed and not written.
+    /// Values that came along for a snapshot that is not made count as changed and not written.
     fn end_capture(&mut self) {
         self.feed.wanted.store(false, Ordering::Relaxed);
         if let Some(capture) = self.capture.take() {
@@ -558,7 +561,7 @@ impl Incoming {
     }
 }
 
-/// What the image's thread owns.
+/// The image's thread, with all that it owns.
 pub(crate) struct Follower {
     folder: PathBuf,
     engine: Engine,
@@ -582,7 +585,7 @@ pub(crate) struct Follower {
     digest: Arc<Mutex<Option<StateDigest>>>,
 }
 
-/// What a [`Follower`] shares with the ledger's handle.
+/// The part of a [`Follower`] that the ledger's handle shares.
 pub(crate) struct Followed {
     pub(crate) covered: Arc<AtomicU64>,
     pub(crate) digest: Arc<Mutex<Option<StateDigest>>>,
@@ -651,8 +654,8 @@ impl Follower {
             let received = self.incoming.feed.receiver.recv_timeout(TICK);
             let ended = matches!(received, Err(RecvTimeoutError::Disconnected));
             let idle = matches!(received, Err(RecvTimeoutError::Timeout));
-            // What waits now and no more, so that writing gets its turn under load. One by one from the channel: a
-            // snapshot takes what comes meanwhile, which must not overtake what came before.
+            // Only messages that wait now are taken, so that writing gets its turn under load. One by one from the
+            // channel: a snapshot takes what comes meanwhile, which must not overtake what came before.
             let mut waiting = self.incoming.feed.receiver.len();
             let mut next = received.ok();
             while let Some(change) = next {

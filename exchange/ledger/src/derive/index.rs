@@ -4,6 +4,8 @@
 //! The thread keeps a copy of what it has put into the map, 56 bytes a holder and the slack of a growing vector, because
 //! the state moves on while proofs lead to the last root. Holders lie in buckets by the first bits of their keys; a root
 //! costs the hashes of the buckets that changed, at worst about four for every holder there is.
+//!
+//! The thread alone changes the map. It is memory: after a crash the next start makes it from the state.
 
 use crate::{
     commit::command::{Committed, Prepared},
@@ -28,7 +30,7 @@ const BUCKETS: usize = 1 << BUCKET_DEPTH;
 /// Entries kept while a journal is read, for a root that was made before them and stands behind them: 64 MiB.
 const MOST_WAITING: usize = 1 << 20;
 
-/// What some groups add to the holders' own sequences.
+/// The heads that some groups add to the holders' own sequences.
 pub(crate) struct Change {
     /// Holder, number of entries, leaf hash of the last.
     pub(crate) heads: Vec<(Label, u64, Hash)>,
@@ -106,7 +108,7 @@ pub struct IndexRoot {
     pub index: u64,
 }
 
-/// What an index root says of one holder.
+/// The proof of one holder in an index root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HolderProof {
     /// The root.
@@ -117,7 +119,7 @@ pub struct HolderProof {
     pub last_leaf: Hash,
     /// Siblings on the way to the holder's key, the lowest first.
     pub siblings: Vec<Hash>,
-    /// What stands at the end of that way.
+    /// The end of that way.
     pub terminal: Terminal,
 }
 
@@ -153,7 +155,7 @@ impl Index {
         Self { map: RwLock::new(Map::of(heads)), size }
     }
 
-    /// What the root in the log says of a holder; `None` while there is none.
+    /// The proof of a holder in the log's latest root; `None` while there is no root.
     pub(crate) fn proof(&self, label: &Label) -> Option<HolderProof> {
         self.map.read().unwrap_or_else(PoisonError::into_inner).proof(label)
     }

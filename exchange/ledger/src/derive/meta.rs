@@ -1,4 +1,4 @@
-//! What a restart image or a snapshot says about itself.
+//! The head of a restart image or a snapshot: its log, its size, and where replay goes on.
 //!
 //! Written by the image's thread, read by a start. It has a checksum of its own: half written it is doubtful, never wrong.
 
@@ -15,7 +15,7 @@ const FORMAT: u8 = 3;
 /// Takes a slot and its value; an error ends the reading.
 pub(crate) type TakeValue<'a> = dyn FnMut(&Slot, &[u8]) -> Result<(), StoreError> + 'a;
 
-/// What an image says about itself.
+/// The head of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Meta {
     /// Replay begins here: behind the last seal that the image covers.

@@ -6,6 +6,8 @@
 //!
 //! The tiles come first: each full one against its leaves and the hash above it. One that does not agree is made again from the
 //! journal; together they must then lead to the published root.
+//!
+//! One thread of its own. A crash forgets what it found, and a half-mended tile is found again.
 
 use crate::{
     derive::tiles::{self, Tiles},
@@ -40,7 +42,7 @@ const TILE_BYTES: u64 = ((32 + LEAF_BYTES) * tiles::TILE_WIDTH) as u64;
 /// Between one pass and the next; what is closed meanwhile waits for it.
 const PASS_REST: Duration = Duration::from_secs(60);
 
-/// What the scrub's thread shares with the ledger's handle.
+/// Counts that the scrub's thread shares with the ledger's handle.
 #[derive(Default)]
 pub(crate) struct Scrub {
     stop: Mutex<bool>,
@@ -73,7 +75,7 @@ impl Scrub {
     }
 }
 
-/// What the scrub's thread works with.
+/// The scrub's thread, with all that it works with.
 pub(crate) struct ScrubTask {
     pub(crate) scrub: Arc<Scrub>,
     pub(crate) folders: Folders,

@@ -1,6 +1,9 @@
-//! What the restart image is kept in: a narrow trait over an embedded key-value store, so that an engine can be
-//! changed by configuration and none is trusted. Nothing here is ever read to decide or acknowledged on; an engine
-//! that fails, panics or lies costs a replay.
+//! The store of the restart image: a narrow trait over an embedded key-value store. So configuration can change the
+//! engine, and none is trusted. Nothing here is ever read to decide or acknowledged on; an engine that fails, panics or
+//! lies costs a replay.
+//!
+//! The image's thread owns an open store; a start opens it before, first in a process of its own. A kill leaves whole
+//! batches, a power cut perhaps none.
 
 use crate::disk::open_files;
 use std::{
@@ -23,7 +26,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_REST: Duration = Duration::from_millis(5);
 const FJALL_KEYSPACE: &str = "image";
 
-/// What the restart image is kept in.
+/// The engine that keeps the restart image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Engine {
     /// sled 0.34.7. Its `flush` is not durable on Linux: a power cut may leave an older image or none.

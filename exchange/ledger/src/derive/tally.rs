@@ -1,4 +1,6 @@
 //! Compares the digests that the journal logged with the state that its entries make.
+//!
+//! A start or a check of the journal owns one while it replays. It is memory, and a crash leaves nothing.
 
 use crate::{
     derive::{image::Image, meta::Meta, store::StoreError},
@@ -16,7 +18,7 @@ use std::collections::HashMap;
 pub(crate) struct Tally<'a> {
     /// The digest of the state, and of what `base` holds under the slots that were changed.
     digest: Digest,
-    /// What stands in the digest for each slot that was changed.
+    /// The term in the digest for each slot that was changed.
     terms: HashMap<Slot, Option<Term>>,
     /// Holds what the state held before the first change; `None` when that was nothing.
     base: Option<&'a Image>,
@@ -28,7 +30,7 @@ pub(crate) struct Tally<'a> {
     seals: Vec<Seal>,
 }
 
-/// What is kept of a seal until a digest is logged.
+/// A seal, kept until a digest is logged.
 #[derive(Clone, Copy)]
 struct Seal {
     size: u64,

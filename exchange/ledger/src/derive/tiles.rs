@@ -2,6 +2,9 @@
 //! level. All derived: appended behind the sequencer by a thread of its own, synced only with a snapshot, at start cut to what the
 //! journal confirms, checked at their end, and made again when in doubt; the scrub checks and mends the rest. Partial tiles are
 //! slices.
+//!
+//! The scrub alone writes beside that thread. A crash leaves files that are too short, too long or wrong, and an older
+//! checkpoint or none.
 
 use crate::{
     error::ReadError,
@@ -35,7 +38,7 @@ const HASH_BYTES: usize = 32;
 const TREE_LEVELS_PER_TILE: u8 = 8;
 /// How often the public checkpoint moves.
 const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
-/// What is on its way to the tiles, in messages of the sequencer's [`crate::commit::followers`]; beyond it the sequencer waits.
+/// Messages of the sequencer's [`crate::commit::followers`] on their way to the tiles; beyond it the sequencer waits.
 pub(crate) const QUEUE: usize = 512;
 /// Rest after a write that failed.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -441,8 +444,8 @@ impl Comparing {
         Ok(())
     }
 
-    /// What is wrong in each file: the leaf that it was written with, which is the last one under it, and it in words. The
-    /// tiles of a published checkpoint must all be there.
+    /// The first fault of each file: the leaf that it was written with, which is the last one under it, and the fault
+    /// in words. The tiles of a published checkpoint must all be there.
     pub(crate) fn wrong(&self, published: u64) -> Vec<(u64, String)> {
         let mut found = Vec::new();
         let levels = std::iter::once(0).chain(0u8..);

@@ -3,6 +3,9 @@
 //! Journal time never decreases, so a moment that was journaled by a wrong clock could never be taken back: grants and
 //! licenses would have ended, idempotency keys would be forgotten and days counted, for as long as it is ahead. So the
 //! clock is compared with what is known before anything is made by it.
+//!
+//! A start asks `check` once; the sequencer owns the living [`Clock`]. Both are memory: after a crash the last frame
+//! tells the journal's time.
 
 use crate::error::OpenError;
 

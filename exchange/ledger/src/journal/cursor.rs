@@ -1,6 +1,7 @@
 //! Where the journal goes on, and how far it is known to be whole.
 //!
-//! Values: the sequencer owns the living cursor, the guard and the restart image keep copies on the disk.
+//! Values: the sequencer owns the living cursor, the guard and the restart image keep copies on the disk. A crash
+//! leaves those copies, older by what they lag.
 
 use crate::names::{Hash, Position};
 use verifier::merkle::Frontier;
@@ -21,7 +22,7 @@ pub(crate) struct Cursor {
 }
 
 impl Cursor {
-    /// What the guard is told.
+    /// The mark that the guard is told.
     pub(crate) fn mark(&self) -> Mark {
         Mark { frames: self.frame, size: self.frontier.size(), root: self.frontier.root() }
     }

@@ -1,4 +1,6 @@
 //! Entries read back from the journal, opened for those who may see them: the holder's trace and the auditor.
+//!
+//! Any thread reads; nothing is written here, so a crash leaves nothing.
 
 use crate::{
     commit::command::Committed,
@@ -19,9 +21,9 @@ use verifier::{
 /// One entry with everything that its leaf commits to.
 #[derive(Debug)]
 pub struct OpenedEntry {
-    /// What its receipt is made of, without a proof. Of a leaf that is no entry, `open` is the statement.
+    /// The parts of its receipt, without a proof. In a leaf that is no entry, `open` is the statement.
     pub committed: Committed,
-    /// What its leaf stands for.
+    /// The kind of its leaf.
     pub kind: LeafKind,
     /// The record, read.
     pub record: Record,

@@ -1,6 +1,6 @@
 //! The format before this one, as far as it is read: to carry a closed log over into a successor.
 //!
-//! Pure functions over bytes of the journal. Nothing is written in it.
+//! Pure functions over bytes of the journal. Nothing is written in it. A crash leaves nothing.
 
 use crate::{journal::record::EntryPlain, names::Hash};
 use verifier::{
@@ -8,14 +8,14 @@ use verifier::{
     sha256,
 };
 
-/// What its frames, leaves and open parts have in place of the present number.
+/// The number that its frames, leaves and open parts have in place of the present one.
 pub(crate) const NUMBER: u8 = 1;
 /// A link had no chain.
 const LINK_BYTES: usize = 104;
 const COMPLETION_HEAD_BYTES: usize = 4;
 const LAYOUT_OWN: u8 = 1;
 
-/// What the next frame named a frame by.
+/// The hash by which the next frame named a frame.
 pub(crate) fn chain_hash(frame: &[u8]) -> Hash {
     sha256(&[frame])
 }

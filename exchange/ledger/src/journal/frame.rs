@@ -1,4 +1,7 @@
 //! Frames: the unit that is written with one `write` and made durable with one `fdatasync` (section 6).
+//!
+//! Pure functions over bytes. The sequencer and a start write what they make; a crash leaves a torn last frame, which
+//! the next start drops.
 
 use crate::{journal::format1, names::Hash};
 use verifier::leaf::LEAF_BYTES;
@@ -16,7 +19,7 @@ const VERSION: u8 = 2;
 const LENGTH_OFFSET: usize = 8;
 const STATE_LENGTH_OFFSET: usize = 72;
 
-/// What a frame is for.
+/// The purpose of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Entries.
@@ -25,7 +28,7 @@ pub(crate) enum Kind {
     Seal,
 }
 
-/// What stands at the head of a frame.
+/// The fields at the head of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     pub(crate) kind: Kind,
@@ -71,8 +74,8 @@ pub(crate) fn finish(buffer: &mut Vec<u8>, state_bytes: usize, size: u64, root: 
     buffer.extend_from_slice(&crc);
 }
 
-/// What the next frame names a frame of this format by: H of all of a whole frame but the subject parts and the state part. The leaves
-/// commit to what those hold, and who reads them checks it.
+/// The hash by which the next frame names a frame of this format: H of a whole frame less the subject parts and the
+/// state part. The leaves commit to what those hold, and their readers check it.
 pub(crate) fn chain_hash(frame: &[u8]) -> Hash {
     let (front, behind) = frame.split_at(HEADER_BYTES + be32(frame, 12) as usize * ENTRY_BYTES);
     verifier::sha256(&[front, &behind[behind.len() - TRAILER_BYTES..]])
@@ -153,7 +156,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// What the next frame names this one by.
+    /// The hash by which the next frame names this one.
     pub(crate) fn chain_hash(&self) -> Hash {
         if self.format == format1::NUMBER { format1::chain_hash(self.bytes) } else { chain_hash(self.bytes) }
     }

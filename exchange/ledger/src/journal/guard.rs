@@ -3,6 +3,8 @@
 //!
 //! Two slots are written in turn, each durable before the next: a torn slot leaves the other one. It is written by a
 //! thread of its own, behind the answers, so it may lag by a second and never runs ahead.
+//!
+//! No other thread writes it, but an opening before that thread runs.
 
 use crate::{
     disk::{self, Disk, DiskFile},

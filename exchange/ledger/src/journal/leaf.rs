@@ -1,6 +1,6 @@
-//! What a leaf commits to, made from the parts of an entry, and what stands at fixed places of an encoded `open`.
+//! The commitment of a leaf, made from the parts of an entry, and the fields at fixed places of an encoded `open`.
 //!
-//! Pure functions over bytes of the journal; any thread.
+//! Pure functions over bytes of the journal; any thread. Nothing is written, so nothing is lost.
 
 use crate::journal::record::EntryPlain;
 use verifier::leaf::{

@@ -1,5 +1,7 @@
 //! Journal records as owned values: `StateRecord` (`schemas/fbs/journal.fbs`), the completion and the plaintext of a
 //! frame's state part (section 6 of the formats). One place reads and writes each of them.
+//!
+//! Pure functions over bytes; nothing to lose. Numbers of kinds stand in journals for good.
 
 use crate::names::{Hash, Key, KeyName, Label};
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, VerifierOptions, WIPOffset};
@@ -36,7 +38,7 @@ thread_local! {
 #[error("malformed {0}")]
 pub struct Malformed(pub &'static str);
 
-/// What replay needs of one entry; no personal data. The fields are those of the FlatBuffers table.
+/// The part of one entry that replay needs; no personal data. The fields are those of the FlatBuffers table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Internal reason (`schemas::codes::Reason`).
@@ -57,7 +59,7 @@ pub struct Record {
     pub counters: Vec<CounterUse>,
     /// The idempotency key bound by this entry.
     pub idempotency: Option<Idempotency>,
-    /// What was shed since the last such entry.
+    /// Counts of the requests shed since the last such entry.
     pub shed: Vec<Shed>,
     /// Indexes of delayed uses that this entry tells to the holders concerned.
     pub released: Vec<u64>,
@@ -201,7 +203,7 @@ pub struct DocumentState {
 /// A counter that the entry raises by `amount` and never above `limit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CounterUse {
-    /// What is counted.
+    /// The name of the counter.
     pub key: Key,
     /// Day in China Standard Time (days since 1970), or 0 for a counter that never resets.
     pub day: u32,
@@ -538,7 +540,7 @@ fn create_labels<'a>(b: &mut FlatBufferBuilder<'a>, labels: &[Label]) -> WIPOffs
     b.create_vector_from_iter(labels.iter().map(fb::Hash16::new))
 }
 
-/// What only the sequencer knows of an entry.
+/// The part of an entry that only the sequencer knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Completion {
     /// Whether the links are in the holders' oversight sequences; so it is for a record with a release moment.

@@ -1,5 +1,8 @@
 //! Segment files: header, listing, creation, reading by position, and the keeper that prepares the next one ahead
 //! and watches the free space (section 6).
+//!
+//! The keeper makes segments and cuts closed ones; behind a start the sequencer alone writes frames. A crash leaves an `N.new`, a
+//! segment of zeros or a torn header without a frame; the next start replaces each.
 
 use crate::{
     disk::{self, Disk, DiskFile, Lock, Room, Stat, open_files},
@@ -73,7 +76,7 @@ pub(crate) fn header(
     bytes
 }
 
-/// What a header says.
+/// The fields of a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) number: u32,
@@ -112,7 +115,7 @@ pub(crate) fn path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:010}.mxj"))
 }
 
-/// What stands in the journal's folder for an archived segment: a copy of its header.
+/// The path of the stub that the journal's folder keeps for an archived segment: a copy of its header.
 pub(crate) fn stub_path(folder: &Path, number: u32) -> PathBuf {
     folder.join(format!("{number:010}.mxa"))
 }
@@ -434,7 +437,7 @@ impl Reader {
     }
 }
 
-/// What [`Reader::locate`] reads of a frame.
+/// The part of a frame that [`Reader::locate`] reads.
 struct FrameHead {
     length: usize,
     first_index: u64,
@@ -449,13 +452,13 @@ impl Position {
     }
 }
 
-/// What the keeper and the sequencer share.
+/// The state that keeper and sequencer share.
 pub(crate) struct Keeper {
     slot: Mutex<KeeperSlot>,
     changed: Condvar,
     /// Below the reserve.
     full: AtomicBool,
-    /// What was free when it was last looked at, and the reserve, bytes.
+    /// Free bytes at the last look, and the reserve in bytes.
     free: AtomicU64,
     needed: AtomicU64,
     watched: Mutex<WatchedFiles>,
@@ -501,7 +504,7 @@ pub(crate) enum NoSegment {
     Stopped,
 }
 
-/// What the keeper thread works with.
+/// The keeper's thread, with all that it works with.
 pub(crate) struct KeeperTask {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) disk: Arc<dyn Disk>,

@@ -1,4 +1,7 @@
 //! The sealed subject parts of one entry, as a frame holds them: one behind the other.
+//!
+//! The gateway makes them, and the sequencer takes them. Until their frame is synced they are memory, and a crash
+//! leaves nothing of them.
 
 use crate::{keys::crypt::PartHead, names::Hash};
 
@@ -38,7 +41,7 @@ impl Subjects {
         &self.bytes
     }
 
-    /// What the heads of the parts say; `None` unless each is whole and numbered by its place.
+    /// The heads of the parts; `None` unless each is whole and numbered by its place.
     pub(crate) fn heads(&self) -> Option<Heads> {
         let mut rest = self.bytes.as_slice();
         let mut heads = Heads { count: 0, year: None };
@@ -67,7 +70,7 @@ impl Subjects {
     }
 }
 
-/// What the parts of an entry have in common.
+/// The fields that the parts of an entry have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heads {
     /// How many parts there are.

@@ -1,4 +1,7 @@
 //! Keys and sealing: keyed hashes, day keys, state parts, subject parts, holder keys (sections 6 and 7).
+//!
+//! One for each ledger, shared by its threads; the change of epoch alone replaces a key. It is memory: the key files
+//! belong to `secrets.rs` and `epoch.rs`.
 
 use crate::{
     error::ReadError,
@@ -31,7 +34,7 @@ const MAX_DAY_KEYS: usize = 4096;
 const MS_PER_DAY: u64 = 86_400_000;
 const LEAF_KIND_ENTRY: u8 = 1;
 
-/// What a holder's key is wrapped for.
+/// The purpose that a holder's key is wrapped for.
 const HOLDER_KEY: &[u8] = b"miaoxiang holder key v2";
 
 const FORM_DAY: u8 = 0;
@@ -58,7 +61,7 @@ impl KeyedHash {
         u64::from_be_bytes(*self.digest(kind, parts).first_chunk().expect("an HMAC-SHA256 has 32 bytes"))
     }
 
-    /// What the header of each segment holds of the key: another key is told by it, and nothing of the key.
+    /// The tag of the key in the header of each segment: it tells another key, and nothing of the key.
     pub(crate) fn check(&self, origin: &str) -> u64 {
         self.tag("journal", &[origin.as_bytes()])
     }
@@ -160,7 +163,7 @@ pub struct PreparedHolder {
 }
 
 impl PreparedHolder {
-    /// What a record says of the holder.
+    /// The holder as a record enters it.
     pub fn entered(&self) -> NewHolder {
         NewHolder {
             key: self.key,
@@ -209,7 +212,7 @@ impl Crypt {
         }
     }
 
-    /// The id of the grant with a key. What lies unsealed on the disk has the key alone, which is no id.
+    /// The id of the grant with a key. Unsealed bytes on the disk have the key alone, which is no id.
     pub(crate) fn grant_id(&self, key: &Key) -> Key {
         self.keyed.key("grant", &[key])
     }
@@ -329,7 +332,7 @@ impl Crypt {
         self.epochs_mut().current = epoch;
     }
 
-    /// Overwrites an epoch's key in memory. What `ring` made of it for one use lived on the stack.
+    /// Overwrites an epoch's key in memory. The copies that `ring` made for one use lived on the stack.
     pub(crate) fn destroy_epoch(&self, epoch: u32) {
         self.epochs_mut().keys.retain(|(number, _)| *number != epoch);
     }
@@ -477,7 +480,7 @@ fn open(key: &LessSafeKey, aad: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8
     Some(plain)
 }
 
-/// What stands at the head of a sealed part, behind its length.
+/// The head of a sealed part, behind its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PartHead {
     form: u8,

@@ -14,6 +14,8 @@
 //! 4  the old key is overwritten in memory, `epoch.next` is wiped
 //! 5  the destruction is committed
 //! ```
+//!
+//! The ledger that holds the journal's lock makes these changes, one at a time; nobody else writes the two files.
 
 use crate::{
     commit::command::Refused,
@@ -34,7 +36,7 @@ use std::{
 };
 use zeroize::Zeroizing;
 
-/// As [`crate::journal::segment::FORMAT`].
+/// The same number as [`crate::journal::segment::FORMAT`].
 const VERSION: u8 = 2;
 const HEAD_BYTES: usize = 1 + 32 + 4 + 32 + 4;
 /// label ‖ class ‖ year ‖ wrapped key.
@@ -131,7 +133,7 @@ impl EpochKey {
     }
 }
 
-/// What the files held at start.
+/// The content of the files at start.
 pub(crate) struct Loaded {
     current: EpochKey,
     next: Option<EpochKey>,

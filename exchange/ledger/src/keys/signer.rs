@@ -1,6 +1,7 @@
 //! The log's key: signs the checkpoint of each frame and makes seals.
 //!
-//! Owned by the sequencer, and before it starts by whoever opens or copies the journal. Its file stays as it is.
+//! Owned by the sequencer, and before it starts by whoever opens or copies the journal. Its file stays as it is. A
+//! crash leaves nothing.
 
 use crate::{
     error::OpenError,

@@ -3,6 +3,8 @@
 //! In place of an archived segment the journal's folder keeps a stub, a copy of its header: what a start must know
 //! of a segment that it does not read. A crash leaves a half-made copy (`.new`), or both the segment and its copy
 //! or stub; the segment in the journal's folder counts, and archiving again goes on from there.
+//!
+//! Called by `exchange archive`, beside a gateway too; the lock in the archive's folder lets one process at a time.
 
 use crate::{
     derive::snapshot,
@@ -24,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-/// What [`archive`] did.
+/// The result of [`archive`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Archived {
     /// Segments moved.
@@ -41,8 +43,8 @@ pub struct Archived {
 ///
 /// # Errors
 /// [`OpenError::Options`] without an archive folder, with that of another log or the journal's own,
-/// [`OpenError::NotYet`], [`OpenError::Locked`] while another process archives, [`OpenError::Io`], and what is wrong with the journal behind the snapshots. What was moved before stays
-/// moved.
+/// [`OpenError::NotYet`], [`OpenError::Locked`] while another process archives, [`OpenError::Io`], and what is wrong
+/// with the journal behind the snapshots. Segments that were moved before stay moved.
 pub fn archive(options: &Options, keys: &LedgerKeys, before: u32) -> Result<Archived, OpenError> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let folders = Folders::new(Arc::clone(&disk), options);

@@ -1,5 +1,8 @@
 //! Copying a journal, also one that a gateway is writing: frame by frame, so that the copy is a whole journal of what
 //! there was at one moment.
+//!
+//! Called by `exchange backup`; only the target folder is written. A crash leaves part of a copy, whose fence names no
+//! size: nobody restores it.
 
 use crate::{
     disk::{Disk, Lock, RealDisk},
@@ -24,7 +27,7 @@ use std::{
     path::Path,
 };
 
-/// What [`copy_journal`] copied.
+/// The result of [`copy_journal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// Where the copy ends.

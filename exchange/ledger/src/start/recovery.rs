@@ -1,9 +1,12 @@
 //! Opening a journal: verify every frame, replay, rewrite the tail into a new segment. And checking one from the
 //! outside.
 //!
-//! A start always continues in a new segment, which begins with a copy of the last seal and whatever follows it.
-//! What stands behind a failed sync may be in the page cache and not on the disk; read back it looks durable. The
-//! copy is synced before anything is answered, so that nothing rests on such pages.
+//! A start always continues in a new segment, which begins with a copy of the last seal and whatever follows it. Bytes
+//! behind a failed sync may be in the page cache and not on the disk; read back they look durable. The copy is synced
+//! before anything is answered, so that nothing rests on such pages.
+//!
+//! The one thread of a start writes here, under the journal's lock. A crash before the new segment is renamed leaves
+//! the old ones, and the next start begins again.
 
 use crate::{
     derive::{
@@ -75,7 +78,7 @@ pub(crate) struct Recovered {
     pub(crate) opened: Opened,
 }
 
-/// What opening found.
+/// The findings of an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opened {
     /// Entries in the log.
@@ -92,7 +95,7 @@ pub struct Opened {
     pub tail_bytes: u64,
 }
 
-/// What a start begins with, if it can.
+/// The base that a start prefers, if it can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
     /// The restart image; in doubt the newest snapshot that the journal confirms, then the first entry.
@@ -179,7 +182,7 @@ pub(crate) fn recover(
     })
 }
 
-/// What a reader finds before it replays anything. Looking and replaying change nothing.
+/// The findings of a reader before it replays anything. Looking and replaying change nothing.
 pub(crate) struct Found {
     journal: Journal,
     /// Sequence and mark of the guard; `None` before the first start.
@@ -374,7 +377,7 @@ pub(crate) fn published(data: &Path, key: &VerifierKey) -> Option<Checkpoint> {
     }
 }
 
-/// What a replay began with.
+/// The base that a replay began with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Base {
     Zero,
@@ -394,7 +397,7 @@ struct Replayed {
     base: Base,
 }
 
-/// What a replay works with.
+/// A replay, with all that it works with.
 struct Replay<'a> {
     options: &'a Options,
     found: &'a Found,
@@ -403,10 +406,10 @@ struct Replay<'a> {
     progress: &'a dyn Fn(u64),
 }
 
-/// What [`Replay::run`] found.
+/// The findings of [`Replay::run`].
 struct Ran {
     end: End,
-    /// What the replay changed.
+    /// The slots that the replay changed.
     slots: FxHashSet<Slot>,
     replayed: u64,
 }
@@ -589,7 +592,7 @@ enum Doubt {
 /// Takes what each frame changed.
 type VisitApplied<'a, E> = dyn FnMut(&Changes, &Frame<'_>) -> Result<(), E> + 'a;
 
-/// What the entries of a frame did.
+/// The effects of a frame's entries.
 #[derive(Default)]
 pub(crate) struct Changes {
     pub(crate) changed: Vec<Slot>,

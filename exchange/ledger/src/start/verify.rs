@@ -1,4 +1,6 @@
 //! Checking a journal from the outside, without its lock and without changing it.
+//!
+//! Any process may call it, beside a gateway too. It writes no file of the ledger, so a crash leaves nothing.
 
 use crate::{
     derive::{
@@ -42,7 +44,7 @@ use verifier::{
 const LOOKS: usize = 5;
 const TILES: &str = "reading the tiles";
 
-/// What [`verify_log`] found in a journal whose frames are all good.
+/// The findings of [`verify_log`] in a journal whose frames are all good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogReport {
     /// Entries; all their frames are whole and verified.
@@ -71,9 +73,9 @@ pub struct LogReport {
     pub snapshots: usize,
     /// The restart image.
     pub image: ImageFound,
-    /// What is derived from the journal and is not what the journal says. Deleting it makes it right.
+    /// Derived parts that are not what the journal says. Deleting it makes it right.
     pub problems: Vec<String>,
-    /// What is derived from the journal and could not be looked at, and why: nothing is said of it.
+    /// Derived parts that could not be looked at, and why: nothing is said of them.
     pub not_looked_at: Vec<String>,
 }
 
@@ -103,7 +105,7 @@ pub(crate) fn look(
         let folders = Folders::new(Arc::new(RealDisk), options);
         Found::look(folders, signer, published.cloned(), reading)
     };
-    // A segment that is begun while the folder is read may be seen in neither of its forms. What is damaged is so at
+    // A segment that is begun while the folder is read may be seen in neither of its forms. A damaged one is so at
     // every look.
     (1..LOOKS).fold(look(), |found, _| found.or_else(|_| look()))
 }
@@ -313,9 +315,9 @@ enum ImageProblem {
 /// One entry as the journal holds it, read with the journal key.
 #[derive(Debug)]
 pub struct Entry {
-    /// What the caller may know; its index and time are complete.
+    /// The part that the caller may know; its index and time are complete.
     pub open: Open,
-    /// What replay needs and insiders may know, the internal reason of a refusal among it.
+    /// The part that replay needs and insiders may know, the internal reason of a refusal among it.
     pub record: Record,
 }
 

@@ -1,7 +1,7 @@
 //! Reading a journal frame by frame from a cursor on, with every check that needs no key: form, chain, tree, signature, and where
 //! guard and published checkpoint meet it.
 //!
-//! Any thread, beside a gateway too; changes nothing.
+//! Any thread, beside a gateway too; changes nothing. A crash leaves nothing.
 
 use crate::{
     disk,
@@ -28,11 +28,11 @@ pub(crate) struct Begun {
     pub(crate) end_frame: u64,
 }
 
-/// What a journal is read for.
+/// The purpose for which a journal is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
-    /// To go on with it. Of the signatures only that of the last frame in each segment is checked: it covers the root over
-    /// all leaves before it, and the leaves commit to everything that replay takes from a frame. So this finds the
+    /// To go on with it. The signature of the last frame in each segment is checked and no other: it covers the root
+    /// over all leaves before it. The leaves commit to everything that replay takes from a frame. So this finds the
     /// same forgeries at a fraction of the cost, only not a spoilt signature that nobody needs any more.
     Start,
     /// To check it, every signature too. A gateway may be writing meanwhile.
@@ -346,7 +346,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// What was released and published must be what the journal says, where they meet.
+/// The guard's mark and the published checkpoint must be what the journal says, where they meet.
 pub(crate) fn confirm(mark: &Mark, published: Option<&Checkpoint>, cursor: &Cursor) -> Result<(), OpenError> {
     let (size, root) = (cursor.frontier.size(), cursor.frontier.root());
     if mark.frames == cursor.frame && (mark.size, mark.root) != (size, root) {

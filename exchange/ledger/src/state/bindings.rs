@@ -56,7 +56,7 @@ impl Bindings {
         Self { table: Table::new(), order: Mutex::default(), per_organisation }
     }
 
-    /// What each key is bound to.
+    /// The entry that each key is bound to.
     pub(crate) fn table(&self) -> &Table<Bound> {
         &self.table
     }

@@ -1,6 +1,6 @@
-//! What a decision may rest on: facts with versions, and the kinds of documents.
+//! Facts with versions, on which a decision may rest, and the kinds of documents.
 //!
-//! Values. Numbers of kinds stand in journals for good.
+//! Values. Numbers of kinds stand in journals for good. A crash leaves nothing of a value.
 
 use crate::names::{Key, Label};
 
@@ -12,11 +12,11 @@ schemas::numbered! {
         Participant = 1 "participant",
         /// A license type's definition.
         LicenseType = 2 "license-type",
-        /// What was fixed when the log was made.
+        /// The rules that were fixed when the log was made.
         Rules = 3 "rules",
         /// A link between a holder and a guardian or agent.
         Link = 4 "link",
-        /// What an operator proposes and another one approves.
+        /// A proposal of one operator, which another one approves.
         Proposal = 5 "proposal",
         /// A legal hold on a holder, by label.
         Hold = 6 "hold",

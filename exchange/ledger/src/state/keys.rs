@@ -1,6 +1,7 @@
 //! The keys of one holder: one for each retention class and year that has not ended.
 //!
-//! Owned by the holder's cell, overwritten when dropped. The journal and the epoch's key file are their truth.
+//! Owned by the holder's cell, overwritten when dropped. The journal and the epoch's key file are their truth. A crash
+//! leaves nothing else.
 
 use crate::names::{KeyName, Label};
 use std::num::NonZeroU8;

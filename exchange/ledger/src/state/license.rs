@@ -1,6 +1,6 @@
 //! A license in memory: 48 bytes, because a log has many. Its holders and its issuer are indexes into lists of the state.
 //!
-//! Values; the state owns them.
+//! Values; the state owns them. All of it is memory, made again by replay.
 
 use crate::{
     names::{Label, Position},
@@ -65,7 +65,7 @@ pub(crate) struct LicenseCell {
 const _: () = assert!(size_of::<LicenseCell>() <= 48);
 
 impl LicenseCell {
-    /// Of no number and no body, issued and held by whoever came first.
+    /// A cell without number and body, issued and held by the first in the lists.
     pub(crate) fn none() -> Self {
         Self {
             number_tag: 0,

@@ -1,7 +1,7 @@
 //! The rows of the state: grants, documents, counters, sequences, delayed uses, bound idempotency keys. All that is particular to
 //! one kind stands here: what names it, whose it is, when it ends, its bytes in the restart image.
 //!
-//! Values; the tables own them.
+//! Values; the tables own them. They are memory, and replay makes them again.
 
 pub use crate::journal::record::GrantState as Grant;
 use crate::{
@@ -141,7 +141,7 @@ pub(crate) struct Counter(pub(crate) u32);
 
 impl Stored for Counter {
     const ENDING: bool = true;
-    /// What is counted, and the day in China Standard Time; 0 for a counter that never resets.
+    /// The counter, and the day in China Standard Time; 0 for a counter that never resets.
     type Id = (Key, u32);
 
     fn id(slot: &Slot, _crypt: &Crypt) -> Option<Self::Id> {

@@ -115,7 +115,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digest(Term);
 
-/// What one pair adds to a [`Digest`].
+/// The part of a [`Digest`] that one pair adds.
 pub(crate) type Term = [u64; 4];
 
 impl Digest {
@@ -154,7 +154,7 @@ impl Digest {
         Self(lanes)
     }
 
-    /// What a pair adds to the sum.
+    /// The part of the sum that a pair adds.
     pub(crate) fn term(key: &[u8; Slot::BYTES], value: &[u8]) -> Term {
         if key[0] == Kind::HolderKey as u8 {
             return Term::default();

@@ -57,7 +57,7 @@ pub(crate) trait Stored: Clone + Send + Sync {
     const LISTED: bool = false;
     /// Whether rows end.
     const ENDING: bool = false;
-    /// What it is found by. The default stands before all others.
+    /// The id by which a row is found. The default stands before all others.
     type Id: Copy + Default + Eq + Hash + Ord + Send + Sync;
 
     /// The id of the row under a slot; `None` when no row can stand there.
