@@ -92,7 +92,7 @@ pub fn conditions(shared: &Shared) -> Vec<Condition> {
             (Nearness::Far, _) => continue,
             (Nearness::Over, Kind::ServerCertificate) => Grade::Stop,
             (Nearness::Over | Nearness::Day, _) => Grade::Alarm,
-            _ => Grade::Note,
+            (Nearness::Week | Nearness::Month, _) => Grade::Note,
         };
         add(ending.kind.label(), grade, ending.words(now));
     }

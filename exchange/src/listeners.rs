@@ -101,10 +101,10 @@ pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Inc
         return nothing;
     };
     let route = Route::at(request.uri().path());
-    let misrouted = match (route, request.method()) {
-        (Route::None, _) => Some(Code::NoSuchRoute),
-        (_, &Method::POST) => None,
-        _ => Some(Code::MethodNotAllowed),
+    let misrouted = if route == Route::None {
+        Some(Code::NoSuchRoute)
+    } else {
+        (request.method() != Method::POST).then_some(Code::MethodNotAllowed)
     };
     respond(gateway.handle(route, &caller, request, misrouted).await)
 }
@@ -120,11 +120,14 @@ fn respond(answer: Answer) -> Answered {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.media_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let more = match answer.code {
-        code if code.passes() => Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS)),
-        Code::MethodNotAllowed => Some((header::ALLOW, DATA_METHODS)),
-        Code::WrongContentType => Some((header::ACCEPT_ENCODING, ENCODINGS)),
-        _ => None,
+    let more = if answer.code.passes() {
+        Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS))
+    } else if answer.code == Code::MethodNotAllowed {
+        Some((header::ALLOW, DATA_METHODS))
+    } else if answer.code == Code::WrongContentType {
+        Some((header::ACCEPT_ENCODING, ENCODINGS))
+    } else {
+        None
     };
     if let Some((name, value)) = more {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -19,254 +19,395 @@ const fn guide(chinese: &'static str, remedy: &'static str, remedy_chinese: &'st
     Guidance { chinese, remedy, remedy_chinese }
 }
 
+/// A row for each code, in the order of [`Code::ALL`].
+const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
+    (Code::Ok, guide("已准许。", "Nothing to do.", "无需处理。")),
+    (
+        Code::NotPermitted,
+        guide(
+            "无权访问，或不存在。",
+            "Check the license, the grant, its end, fields and item. An operator finds the reason in the journal; a development exchange logs it.",
+            "请核对证照、授权及其期限、字段和事项。运营方可在日志中查到原因；开发环境会直接记录。",
+        ),
+    ),
+    (
+        Code::UnknownParticipant,
+        guide(
+            "贵单位不在参与方登记册中。",
+            "Ask an operator to register the organisation of your client certificate.",
+            "请运营方登记客户端证书所属单位。",
+        ),
+    ),
+    (
+        Code::ParticipantSuspended,
+        guide(
+            "贵单位已被暂停，或单位登记、证书不在有效期内。",
+            "Renew the certificate or the registration, or ask an operator to lift the suspension.",
+            "请更新证书或登记，或请运营方解除暂停。",
+        ),
+    ),
+    (
+        Code::WrongRole,
+        guide(
+            "贵单位的角色不允许此操作。",
+            "Use an organisation with the role, or ask operators to change the registration.",
+            "请使用具有相应角色的单位，或请运营方变更登记。",
+        ),
+    ),
+    (
+        Code::NoSuchRoute,
+        guide("没有此接口。", "Take the path from `/openapi.json`.", "请以 `/openapi.json` 中的路径为准。"),
+    ),
+    (Code::MethodNotAllowed, guide("此接口不支持该方法。", "Use POST.", "请使用 POST。")),
+    (
+        Code::WrongContentType,
+        guide(
+            "此接口不接受该内容类型。",
+            "Send `application/json`; verify and retrieve also take `application/vnd.miaoxiang+flatbuffers`.",
+            "请发送 `application/json`；核验和取用也接受 `application/vnd.miaoxiang+flatbuffers`。",
+        ),
+    ),
+    (
+        Code::BodyTooLarge,
+        guide(
+            "请求体超过此接口的上限。",
+            "Send less than the bound in `/openapi.json`.",
+            "请将请求体控制在 `/openapi.json` 所述上限之内。",
+        ),
+    ),
+    (
+        Code::BadUtf8,
+        guide(
+            "请求体不是 UTF-8。",
+            "Encode the body as UTF-8; a body in GBK is not read.",
+            "请以 UTF-8 编码请求体；不接受 GBK。",
+        ),
+    ),
+    (
+        Code::MalformedRequest,
+        guide(
+            "请求体不是此接口要求的文档。",
+            "Correct what `errors` lists, or the JSON at the line and column of `detail`.",
+            "请按 `errors` 逐项更正，或更正 `detail` 所指行列处的 JSON。",
+        ),
+    ),
+    (
+        Code::UnknownField,
+        guide(
+            "请求体中有此接口不认识的成员。",
+            "Take out the members that `errors` lists.",
+            "请删除 `errors` 所列成员。",
+        ),
+    ),
+    (Code::DuplicateKey, guide("请求体中有重复的成员。", "Send each member once.", "每个成员只能出现一次。")),
+    (
+        Code::BadIdentifier,
+        guide(
+            "证照标识无法识别。",
+            "Send the identifier as it was given, character by character.",
+            "请逐字符按原样发送证照标识。",
+        ),
+    ),
+    (
+        Code::WrongCheckDigit,
+        guide(
+            "校验码有误。",
+            "Compare the number that `errors` names with the document.",
+            "请将 `errors` 所指号码与原件核对。",
+        ),
+    ),
+    (
+        Code::BadHolder,
+        guide(
+            "持证主体的类型代码、号码或名称无法识别。",
+            "Correct what `errors` lists.",
+            "请按 `errors` 逐项更正。",
+        ),
+    ),
+    (
+        Code::BadSerial,
+        guide(
+            "流水号应为 1 至 64 位 0-9A-Z，且不得为持证主体号码。",
+            "Choose another serial.",
+            "请另取流水号。",
+        ),
+    ),
+    (
+        Code::UnknownType,
+        guide("没有此证照类型。", "Take the code from `/types`.", "请以 `/types` 中的代码为准。"),
+    ),
+    (
+        Code::BadUseContext,
+        guide(
+            "用证信息缺失，或其中某项缺失、过长、不合规。",
+            "Send all six parts; `errors` names the wrong ones.",
+            "请提供全部六项；有误的见 `errors`。",
+        ),
+    ),
+    (
+        Code::BadFields,
+        guide(
+            "证照内容不符合其类型定义。",
+            "Correct what `errors` lists; the definition is in `/types`.",
+            "请按 `errors` 逐项更正；类型定义见 `/types`。",
+        ),
+    ),
+    (
+        Code::BadGrant,
+        guide("授权无法按请求办理。", "Correct what `errors` lists.", "请按 `errors` 逐项更正。"),
+    ),
+    (
+        Code::BadParticipant,
+        guide("参与方无法按请求登记。", "Correct what `errors` lists.", "请按 `errors` 逐项更正。"),
+    ),
+    (
+        Code::BadEnvelope,
+        guide(
+            "证照文件无法读取。",
+            "Send the signed bytes as they were given, in base64.",
+            "请以 base64 发送原样的签名字节。",
+        ),
+    ),
+    (
+        Code::IdentifierExists,
+        guide(
+            "相同类型、发证机关和流水号的证照已存在。",
+            "Choose another serial, or make a new version with operation 02 or 09.",
+            "请另取流水号，或以操作 02、09 制作新版本。",
+        ),
+    ),
+    (
+        Code::TransitionNotAllowed,
+        guide(
+            "证照当前状态不允许此操作。",
+            "Take an operation that `errors` allows.",
+            "请采用 `errors` 中允许的操作。",
+        ),
+    ),
+    (
+        Code::IdempotencyConflict,
+        guide(
+            "该幂等键已用于另一请求。",
+            "Use a fresh key for each new request.",
+            "每个新请求请使用新的幂等键。",
+        ),
+    ),
+    (
+        Code::IdempotencyKeyRequired,
+        guide(
+            "此接口需要 16 至 64 个可打印字符的 Idempotency-Key。",
+            "Send one `Idempotency-Key` header.",
+            "请发送一个 `Idempotency-Key` 头。",
+        ),
+    ),
+    (
+        Code::ParticipantConflict,
+        guide(
+            "参与方的登记状况不允许此操作。",
+            "Register who is new, change who is registered.",
+            "新单位请登记，已登记的请变更。",
+        ),
+    ),
+    (
+        Code::TooManyMismatches,
+        guide(
+            "今日对该证照的比对失败次数过多。",
+            "Wait for the next day (China Standard Time), and check the values before.",
+            "请于次日（北京时间）再试，并先核实所填信息。",
+        ),
+    ),
+    (
+        Code::QuotaSpent,
+        guide(
+            "贵单位今日的用证额度已用完。",
+            "Wait for the next day (China Standard Time), or ask an operator for a higher quota.",
+            "请于次日（北京时间）再试，或请运营方提高额度。",
+        ),
+    ),
+    (
+        Code::DelayNotAllowed,
+        guide(
+            "贵单位不具有该延迟告知类别。",
+            "Leave `delay` out, or have operators register the class.",
+            "请去掉 `delay`，或请运营方登记该类别。",
+        ),
+    ),
+    (
+        Code::BadLink,
+        guide(
+            "监护或代理关系无法按请求建立或终止。",
+            "Correct what `errors` lists.",
+            "请按 `errors` 逐项更正。",
+        ),
+    ),
+    (
+        Code::ErasureRefused,
+        guide(
+            "不得删除该持证主体。",
+            "`detail` names the rule; wait for it or end what it names.",
+            "规则见 `detail`；请待其届满或先行解除。",
+        ),
+    ),
+    (
+        Code::ProposalRefused,
+        guide(
+            "提案无法提出或批准。",
+            "`detail` names the rule; make a new proposal.",
+            "规则见 `detail`；请重新提出提案。",
+        ),
+    ),
+    (Code::Erased, guide("内容已随持证主体的密钥一并销毁。", "Nothing brings it back.", "无法恢复。")),
+    (
+        Code::NeedsTwoOperators,
+        guide(
+            "此操作需要提案并由另一运营方批准。",
+            "Propose it, and let another operator approve.",
+            "请提出提案，由另一运营方批准。",
+        ),
+    ),
+    (
+        Code::Overloaded,
+        guide(
+            "系统繁忙，请重试。",
+            "Try again after `Retry-After`, with the same idempotency key.",
+            "请在 `Retry-After` 之后以同一幂等键重试。",
+        ),
+    ),
+    (
+        Code::TooManyRefusals,
+        guide(
+            "被拒绝的请求过多，请稍后再试。",
+            "Correct the requests; the budget fills again by the second.",
+            "请先更正请求；额度按秒恢复。",
+        ),
+    ),
+    (
+        Code::RequestTimeout,
+        guide("请求未按时到达。", "Send the whole body at once.", "请一次发送完整请求体。"),
+    ),
+    (
+        Code::JournalFull,
+        guide(
+            "日志空间不足，请稍后再试。",
+            "The operator makes room; then try again with the same idempotency key.",
+            "由运营方扩充空间；之后以同一幂等键重试。",
+        ),
+    ),
+    (
+        Code::FactsChanged,
+        guide(
+            "裁决期间事实发生变化，请重试。",
+            "Try again with the same idempotency key.",
+            "请以同一幂等键重试。",
+        ),
+    ),
+    (
+        Code::SignerUnavailable,
+        guide(
+            "发证机关的签名服务无响应，请重试。",
+            "Try again with the same idempotency key; the operator looks after the signer.",
+            "请以同一幂等键重试；由运营方检查签名服务。",
+        ),
+    ),
+    (
+        Code::Internal,
+        guide(
+            "系统暂时无法作答；请以同一幂等键重试。",
+            "Try again with the same idempotency key; the operator finds the cause in the log.",
+            "请以同一幂等键重试；运营方可在运行日志中查到原因。",
+        ),
+    ),
+    (
+        Code::RecordUnavailable,
+        guide(
+            "记录无法读取：已归档或已损坏，须由运营方处理。",
+            "The operator brings the archive back, or restores what is damaged.",
+            "由运营方恢复归档或修复损坏部分。",
+        ),
+    ),
+    (
+        Code::MalformedHttp,
+        guide(
+            "收到的不是 HTTP 请求。",
+            "Send HTTP/1.1 or HTTP/2 as its standard says; a library does.",
+            "请按标准发送 HTTP/1.1 或 HTTP/2；建议使用成熟的库。",
+        ),
+    ),
+    (
+        Code::HeadTooLarge,
+        guide(
+            "请求行与请求头过长，合计上限为 16 KiB。",
+            "Send fewer or shorter headers.",
+            "请减少或缩短请求头。",
+        ),
+    ),
+    (
+        Code::BadHost,
+        guide("请求应当恰有一个 Host 头。", "Send one `Host` header.", "请只发送一个 `Host` 头。"),
+    ),
+    (
+        Code::ExpectationFailed,
+        guide(
+            "HTTP/2 不发送 100 Continue。",
+            "Send the body at once, without `Expect`.",
+            "请直接发送请求体，不带 `Expect`。",
+        ),
+    ),
+    (
+        Code::BrokenBody,
+        guide(
+            "请求体在传输中断开或分块有误。",
+            "Send the body as HTTP says; a library does.",
+            "请按 HTTP 标准发送请求体；建议使用成熟的库。",
+        ),
+    ),
+    (
+        Code::NoSigningKey,
+        guide(
+            "发证机关在此没有可用的签名密钥。",
+            "The operator adds a key with `certs issuer add`; trying again does not help.",
+            "由运营方以 `certs issuer add` 添加密钥；重试无效。",
+        ),
+    ),
+    (
+        Code::LogClosed,
+        guide("该日志已永久关闭。", "Use the exchange that continues the log.", "请改用承接该日志的系统。"),
+    ),
+    (
+        Code::LicenseEnded,
+        guide(
+            "证照不在有效状态。取用其签名字节需指明 `includeEnded`，凭授权取用的还需授权含 `ended` 模式。",
+            "Send `includeEnded: true`; a grant needs the mode `ended`.",
+            "请发送 `includeEnded: true`；授权须含 `ended` 模式。",
+        ),
+    ),
+    (
+        Code::BadType,
+        guide(
+            "证照类型无法按请求发布。",
+            "Correct what `errors` lists; keep every field where it was.",
+            "请按 `errors` 逐项更正；原有字段须保留在原位置。",
+        ),
+    ),
+];
+
+/// A code without its row does not compile.
+const _: () = {
+    let mut at = 0;
+    while at < GUIDANCE.len() {
+        assert!(GUIDANCE[at].0.number() == Code::ALL[at].number(), "the rows are in the order of the codes");
+        at += 1;
+    }
+};
+
 impl Code {
     /// What a caller reads in Chinese, and what helps.
     pub const fn guidance(self) -> Guidance {
-        match self {
-            Self::Ok => guide("已准许。", "Nothing to do.", "无需处理。"),
-            Self::NotPermitted => guide(
-                "无权访问，或不存在。",
-                "Check the license, the grant, its end, fields and item. An operator finds the reason in the journal; a development exchange logs it.",
-                "请核对证照、授权及其期限、字段和事项。运营方可在日志中查到原因；开发环境会直接记录。",
-            ),
-            Self::UnknownParticipant => guide(
-                "贵单位不在参与方登记册中。",
-                "Ask an operator to register the organisation of your client certificate.",
-                "请运营方登记客户端证书所属单位。",
-            ),
-            Self::ParticipantSuspended => guide(
-                "贵单位已被暂停，或单位登记、证书不在有效期内。",
-                "Renew the certificate or the registration, or ask an operator to lift the suspension.",
-                "请更新证书或登记，或请运营方解除暂停。",
-            ),
-            Self::WrongRole => guide(
-                "贵单位的角色不允许此操作。",
-                "Use an organisation with the role, or ask operators to change the registration.",
-                "请使用具有相应角色的单位，或请运营方变更登记。",
-            ),
-            Self::NoSuchRoute => guide(
-                "没有此接口。",
-                "Take the path from `/openapi.json`.",
-                "请以 `/openapi.json` 中的路径为准。",
-            ),
-            Self::MethodNotAllowed => guide("此接口不支持该方法。", "Use POST.", "请使用 POST。"),
-            Self::WrongContentType => guide(
-                "此接口不接受该内容类型。",
-                "Send `application/json`; verify and retrieve also take `application/vnd.miaoxiang+flatbuffers`.",
-                "请发送 `application/json`；核验和取用也接受 `application/vnd.miaoxiang+flatbuffers`。",
-            ),
-            Self::BodyTooLarge => guide(
-                "请求体超过此接口的上限。",
-                "Send less than the bound in `/openapi.json`.",
-                "请将请求体控制在 `/openapi.json` 所述上限之内。",
-            ),
-            Self::BadUtf8 => guide(
-                "请求体不是 UTF-8。",
-                "Encode the body as UTF-8; a body in GBK is not read.",
-                "请以 UTF-8 编码请求体；不接受 GBK。",
-            ),
-            Self::MalformedRequest => guide(
-                "请求体不是此接口要求的文档。",
-                "Correct what `errors` lists, or the JSON at the line and column of `detail`.",
-                "请按 `errors` 逐项更正，或更正 `detail` 所指行列处的 JSON。",
-            ),
-            Self::UnknownField => guide(
-                "请求体中有此接口不认识的成员。",
-                "Take out the members that `errors` lists.",
-                "请删除 `errors` 所列成员。",
-            ),
-            Self::DuplicateKey => {
-                guide("请求体中有重复的成员。", "Send each member once.", "每个成员只能出现一次。")
-            }
-            Self::BadIdentifier => guide(
-                "证照标识无法识别。",
-                "Send the identifier as it was given, character by character.",
-                "请逐字符按原样发送证照标识。",
-            ),
-            Self::WrongCheckDigit => guide(
-                "校验码有误。",
-                "Compare the number that `errors` names with the document.",
-                "请将 `errors` 所指号码与原件核对。",
-            ),
-            Self::BadHolder => guide(
-                "持证主体的类型代码、号码或名称无法识别。",
-                "Correct what `errors` lists.",
-                "请按 `errors` 逐项更正。",
-            ),
-            Self::BadSerial => guide(
-                "流水号应为 1 至 64 位 0-9A-Z，且不得为持证主体号码。",
-                "Choose another serial.",
-                "请另取流水号。",
-            ),
-            Self::UnknownType => {
-                guide("没有此证照类型。", "Take the code from `/types`.", "请以 `/types` 中的代码为准。")
-            }
-            Self::BadUseContext => guide(
-                "用证信息缺失，或其中某项缺失、过长、不合规。",
-                "Send all six parts; `errors` names the wrong ones.",
-                "请提供全部六项；有误的见 `errors`。",
-            ),
-            Self::BadFields => guide(
-                "证照内容不符合其类型定义。",
-                "Correct what `errors` lists; the definition is in `/types`.",
-                "请按 `errors` 逐项更正；类型定义见 `/types`。",
-            ),
-            Self::BadGrant => {
-                guide("授权无法按请求办理。", "Correct what `errors` lists.", "请按 `errors` 逐项更正。")
-            }
-            Self::BadParticipant => {
-                guide("参与方无法按请求登记。", "Correct what `errors` lists.", "请按 `errors` 逐项更正。")
-            }
-            Self::BadEnvelope => guide(
-                "证照文件无法读取。",
-                "Send the signed bytes as they were given, in base64.",
-                "请以 base64 发送原样的签名字节。",
-            ),
-            Self::IdentifierExists => guide(
-                "相同类型、发证机关和流水号的证照已存在。",
-                "Choose another serial, or make a new version with operation 02 or 09.",
-                "请另取流水号，或以操作 02、09 制作新版本。",
-            ),
-            Self::TransitionNotAllowed => guide(
-                "证照当前状态不允许此操作。",
-                "Take an operation that `errors` allows.",
-                "请采用 `errors` 中允许的操作。",
-            ),
-            Self::IdempotencyConflict => guide(
-                "该幂等键已用于另一请求。",
-                "Use a fresh key for each new request.",
-                "每个新请求请使用新的幂等键。",
-            ),
-            Self::IdempotencyKeyRequired => guide(
-                "此接口需要 16 至 64 个可打印字符的 Idempotency-Key。",
-                "Send one `Idempotency-Key` header.",
-                "请发送一个 `Idempotency-Key` 头。",
-            ),
-            Self::ParticipantConflict => guide(
-                "参与方的登记状况不允许此操作。",
-                "Register who is new, change who is registered.",
-                "新单位请登记，已登记的请变更。",
-            ),
-            Self::TooManyMismatches => guide(
-                "今日对该证照的比对失败次数过多。",
-                "Wait for the next day (China Standard Time), and check the values before.",
-                "请于次日（北京时间）再试，并先核实所填信息。",
-            ),
-            Self::QuotaSpent => guide(
-                "贵单位今日的用证额度已用完。",
-                "Wait for the next day (China Standard Time), or ask an operator for a higher quota.",
-                "请于次日（北京时间）再试，或请运营方提高额度。",
-            ),
-            Self::DelayNotAllowed => guide(
-                "贵单位不具有该延迟告知类别。",
-                "Leave `delay` out, or have operators register the class.",
-                "请去掉 `delay`，或请运营方登记该类别。",
-            ),
-            Self::BadLink => guide(
-                "监护或代理关系无法按请求建立或终止。",
-                "Correct what `errors` lists.",
-                "请按 `errors` 逐项更正。",
-            ),
-            Self::ErasureRefused => guide(
-                "不得删除该持证主体。",
-                "`detail` names the rule; wait for it or end what it names.",
-                "规则见 `detail`；请待其届满或先行解除。",
-            ),
-            Self::ProposalRefused => guide(
-                "提案无法提出或批准。",
-                "`detail` names the rule; make a new proposal.",
-                "规则见 `detail`；请重新提出提案。",
-            ),
-            Self::Erased => {
-                guide("内容已随持证主体的密钥一并销毁。", "Nothing brings it back.", "无法恢复。")
-            }
-            Self::NeedsTwoOperators => guide(
-                "此操作需要提案并由另一运营方批准。",
-                "Propose it, and let another operator approve.",
-                "请提出提案，由另一运营方批准。",
-            ),
-            Self::Overloaded => guide(
-                "系统繁忙，请重试。",
-                "Try again after `Retry-After`, with the same idempotency key.",
-                "请在 `Retry-After` 之后以同一幂等键重试。",
-            ),
-            Self::TooManyRefusals => guide(
-                "被拒绝的请求过多，请稍后再试。",
-                "Correct the requests; the budget fills again by the second.",
-                "请先更正请求；额度按秒恢复。",
-            ),
-            Self::RequestTimeout => {
-                guide("请求未按时到达。", "Send the whole body at once.", "请一次发送完整请求体。")
-            }
-            Self::JournalFull => guide(
-                "日志空间不足，请稍后再试。",
-                "The operator makes room; then try again with the same idempotency key.",
-                "由运营方扩充空间；之后以同一幂等键重试。",
-            ),
-            Self::FactsChanged => guide(
-                "裁决期间事实发生变化，请重试。",
-                "Try again with the same idempotency key.",
-                "请以同一幂等键重试。",
-            ),
-            Self::SignerUnavailable => guide(
-                "发证机关的签名服务无响应，请重试。",
-                "Try again with the same idempotency key; the operator looks after the signer.",
-                "请以同一幂等键重试；由运营方检查签名服务。",
-            ),
-            Self::Internal => guide(
-                "系统暂时无法作答；请以同一幂等键重试。",
-                "Try again with the same idempotency key; the operator finds the cause in the log.",
-                "请以同一幂等键重试；运营方可在运行日志中查到原因。",
-            ),
-            Self::RecordUnavailable => guide(
-                "记录无法读取：已归档或已损坏，须由运营方处理。",
-                "The operator brings the archive back, or restores what is damaged.",
-                "由运营方恢复归档或修复损坏部分。",
-            ),
-            Self::MalformedHttp => guide(
-                "收到的不是 HTTP 请求。",
-                "Send HTTP/1.1 or HTTP/2 as its standard says; a library does.",
-                "请按标准发送 HTTP/1.1 或 HTTP/2；建议使用成熟的库。",
-            ),
-            Self::HeadTooLarge => guide(
-                "请求行与请求头过长，合计上限为 16 KiB。",
-                "Send fewer or shorter headers.",
-                "请减少或缩短请求头。",
-            ),
-            Self::BadHost => {
-                guide("请求应当恰有一个 Host 头。", "Send one `Host` header.", "请只发送一个 `Host` 头。")
-            }
-            Self::NoSigningKey => guide(
-                "发证机关在此没有可用的签名密钥。",
-                "The operator adds a key with `certs issuer add`; trying again does not help.",
-                "由运营方以 `certs issuer add` 添加密钥；重试无效。",
-            ),
-            Self::LogClosed => guide(
-                "该日志已永久关闭。",
-                "Use the exchange that continues the log.",
-                "请改用承接该日志的系统。",
-            ),
-            Self::ExpectationFailed => guide(
-                "HTTP/2 不发送 100 Continue。",
-                "Send the body at once, without `Expect`.",
-                "请直接发送请求体，不带 `Expect`。",
-            ),
-            Self::BrokenBody => guide(
-                "请求体在传输中断开或分块有误。",
-                "Send the body as HTTP says; a library does.",
-                "请按 HTTP 标准发送请求体；建议使用成熟的库。",
-            ),
-            Self::LicenseEnded => guide(
-                "证照不在有效状态。取用其签名字节需指明 `includeEnded`，凭授权取用的还需授权含 `ended` 模式。",
-                "Send `includeEnded: true`; a grant needs the mode `ended`.",
-                "请发送 `includeEnded: true`；授权须含 `ended` 模式。",
-            ),
-            Self::BadType => guide(
-                "证照类型无法按请求发布。",
-                "Correct what `errors` lists; keep every field where it was.",
-                "请按 `errors` 逐项更正；原有字段须保留在原位置。",
-            ),
+        let mut at = 0;
+        while GUIDANCE[at].0.number() != self.number() {
+            at += 1;
         }
+        GUIDANCE[at].1
     }
 
     /// Whether an answer with this code may list `errors`: not where that would tell a fact.

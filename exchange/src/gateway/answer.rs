@@ -88,12 +88,12 @@ impl Answer {
             request_salt: Some(request_salt),
             proof: committed.proof.map(|proof| proof.to_text()),
         };
-        let (body, media_type) = match (code, form) {
-            (Code::Ok, Form::Machine) => (verifier::machine::attach(answer, &receipt), form.media_type()),
-            (Code::Ok, Form::Json | Form::Lines) => {
-                (verifier::receipt::attach(answer, &receipt), form.media_type())
-            }
-            _ => (verifier::receipt::attach(answer, &receipt), PROBLEM),
+        // A refusal is a problem document in every form.
+        let (form, media_type) =
+            if code == Code::Ok { (form, form.media_type()) } else { (Form::Json, PROBLEM) };
+        let body = match form {
+            Form::Machine => verifier::machine::attach(answer, &receipt),
+            Form::Json | Form::Lines => verifier::receipt::attach(answer, &receipt),
         };
         Self { status, body: body.into(), media_type, code, lines: Vec::new(), made: Made }
     }
