@@ -5,7 +5,7 @@
 use crate::{
     commit::{
         command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
-        sequencer::{Message, Reply, Submission},
+        submission::{Message, Reply, Submission},
     },
     derive::{
         image::Followed,

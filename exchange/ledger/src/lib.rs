@@ -55,7 +55,10 @@ mod keys {
 mod commit {
     pub(crate) mod command;
     pub(crate) mod followers;
+    mod judge;
+    mod member;
     pub(crate) mod sequencer;
+    pub(crate) mod submission;
 }
 
 /// All that is made from the journal and can be deleted.

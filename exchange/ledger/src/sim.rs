@@ -10,7 +10,8 @@ use crate::{
     commit::{
         command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
         followers::Followers,
-        sequencer::{Reply, Sequencer, Submission},
+        sequencer::Sequencer,
+        submission::{Reply, Submission},
     },
     derive::feed::Feed,
     disk::{self, Disk, DiskFile, Lock, Space, Stat},
