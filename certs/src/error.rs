@@ -1,4 +1,6 @@
 //! The one error type of this crate.
+//!
+//! Values; nothing to lose. No error holds the content of a file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ pub enum Error {
         what: &'static str,
         /// Where it lies.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file exists and is never overwritten.
@@ -42,7 +44,7 @@ pub enum Error {
     Malformed {
         /// Role of the file or text.
         what: &'static str,
-        /// What is wrong with it.
+        /// The fault.
         reason: &'static str,
     },
     /// A PEM text does not hold what its role asks for.

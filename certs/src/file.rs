@@ -1,6 +1,8 @@
 //! Files that are whole or absent: written beside, synced, renamed, and the folder synced.
 //!
 //! A kill at any point leaves the old state or the new one, and at most a `.new` file that nothing reads.
+//!
+//! Each file has one writer at a time: its command, or the ledger for its own keys.
 
 use crate::Error;
 use rustix::fs::{CWD, RenameFlags};

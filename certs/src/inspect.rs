@@ -1,4 +1,6 @@
-//! What a file of this crate holds, for people and scripts; never anything secret, and nothing is checked.
+//! The content of a file of this crate, for people and scripts; never anything secret, and nothing is checked.
+//!
+//! `certs inspect` calls it. It only reads.
 
 use crate::{Error, pem, pki, sealed};
 use ring::digest::{SHA256, digest};

@@ -3,6 +3,8 @@
 //!
 //! Each step makes the key durable first and the bundle last. A run that was cut off between the two leaves a key that no
 //! bundle lists; the exchange passes it over, and the next run takes it instead of another one.
+//!
+//! `certs issuer` alone calls it.
 
 use crate::keys::{IssuerKey, create_issuer_key, load_issuer_keys};
 use crate::layout::Layout;
@@ -56,7 +58,7 @@ pub struct Issuers {
     _lock: File,
 }
 
-/// What a change came to.
+/// The result of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
     /// Sequence of the bundle that is in place now.
@@ -148,8 +150,9 @@ impl Issuers {
         self.finish(Some(key_id))
     }
 
-    /// Ends an authority's key, or all of them, after `overlap` seconds ([`READ_WITHIN`]): until it has read the new bundle the
-    /// exchange goes on signing with them. What they have signed before their end stays valid, what they sign behind it is not.
+    /// Ends an authority's key, or all of them, after `overlap` seconds ([`READ_WITHIN`]): until it has read the new
+    /// bundle the exchange goes on signing with them. A license that they signed before their end stays valid; one that
+    /// they sign behind it is not.
     ///
     /// # Errors
     /// [`IssuerError`]

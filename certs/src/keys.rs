@@ -1,4 +1,6 @@
 //! The keys of an exchange and of the issuing authorities it signs for.
+//!
+//! `init`, `certs` and a start call it. A crash leaves a key file that is whole or absent.
 
 use crate::Error;
 use crate::sealed::{EPOCH, IssuerKeyName, KeyFolder, random_key};

@@ -1,4 +1,6 @@
 //! Where the keys and the trust of an exchange lie in its data folder.
+//!
+//! Names alone; nothing to lose.
 
 use crate::{Error, file};
 use serde::Deserialize;
@@ -32,7 +34,7 @@ pub struct Layout {
     pub trust_anchor: PathBuf,
 }
 
-/// What of a configuration is read here; the exchange checks all of it.
+/// The part of a configuration that is read here; the exchange checks all of it.
 #[derive(Default, Deserialize)]
 struct Configuration {
     #[serde(default)]

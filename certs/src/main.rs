@@ -1,4 +1,6 @@
 //! Command line of the PKI and trust tools. Exit statuses: [`command`].
+//!
+//! Operators run it. Each command's module says what a crash leaves.
 
 #![forbid(unsafe_code)]
 
@@ -111,7 +113,8 @@ enum IssuerCommand {
         /// The key, 32 hexadecimal digits as `certs inspect` shows it [default: all of the authority].
         #[arg(long = "key", value_name = "ID")]
         key_id: Option<String>,
-        /// For a key that others may have: it ends now. What the exchange signs before it has read the new bundle is invalid.
+        /// For a key that others may have: it ends now. A license that the exchange signs before it has read the new
+        /// bundle is invalid.
         #[arg(long)]
         at_once: bool,
     },
@@ -175,7 +178,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             command::note(format_args!("certs: {}", command::why(&*error)));
-            // What else can be wrong is what the command line names.
+            // Any other error is about what the command line names.
             ExitCode::from(error.downcast_ref().map_or(EXIT_USAGE, Error::exit_status))
         }
     }

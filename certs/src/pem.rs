@@ -2,6 +2,8 @@
 //!
 //! Readers that skip what they do not recognise lose a section behind a byte order mark or a blank, and with it perhaps
 //! the list of those who are revoked.
+//!
+//! Pure functions; nothing to lose.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -31,7 +33,7 @@ pub enum PemError {
     Line {
         /// Which, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         why: String,
     },
     /// There is no section of the wanted kind.
@@ -50,7 +52,7 @@ impl PemError {
 pub struct Section<'a> {
     /// The line that begins it, from 1.
     pub line: usize,
-    /// What it says it is, such as [`CERTIFICATE`].
+    /// The label that it bears, such as [`CERTIFICATE`].
     pub label: &'a str,
     /// Its content; may be secret.
     pub der: Zeroizing<Vec<u8>>,

@@ -2,6 +2,9 @@
 //!
 //! Keys of the development PKI lie unsealed beside their certificates, so that curl and test programs can use
 //! them. Every certificate says so in its names, and [`is_development`] lets a server refuse them.
+//!
+//! The quickstart, `certs` and tests alone write it. A kill leaves a file whole or absent, and the next run makes what
+//! is missing.
 
 use crate::{Error, file, pem};
 use rcgen::{
@@ -21,7 +24,7 @@ use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Name;
 use zeroize::Zeroizing;
 
-/// What stands before the USCC in the URI of a client certificate.
+/// The text before the USCC in the URI of a client certificate.
 pub const ORGANISATION_URN: &str = "urn:miaoxiang:org:";
 /// The subject's O of the development CA and of all that it signs.
 pub const DEVELOPMENT_ORGANISATION: &str = "Miaoxiang development PKI";
@@ -111,9 +114,9 @@ pub struct DevelopmentPki {
 }
 
 impl DevelopmentPki {
-    /// Opens the PKI in `folder` (`pki` of a data folder) and makes what is missing: the CA and the server
-    /// certificate for localhost, 127.0.0.1 and ::1. What exists stays; what a kill left half-made is made
-    /// again. A CA certificate whose key is gone is an error: a new CA would make all its clients strangers.
+    /// Opens the PKI in `folder` (`pki` of a data folder) and makes what is missing: the CA and the server certificate
+    /// for localhost, 127.0.0.1 and ::1. An existing file stays; one that a kill left half-made is made again. A CA
+    /// certificate whose key is gone is an error: a new CA would make all its clients strangers.
     pub fn create_missing(folder: impl Into<PathBuf>) -> Result<Self, Error> {
         let folder = folder.into();
         file::create_folder(FOLDER, &folder)?;
@@ -305,8 +308,8 @@ pub fn organisation(certificate: &[u8]) -> Result<Uscc, OrganisationError> {
     uri.strip_prefix(ORGANISATION_URN).and_then(|uscc| uscc.parse().ok()).ok_or(OrganisationError::BadUri)
 }
 
-/// Whether a PEM text holds a certificate of a development PKI: one whose subject or issuer says so. What
-/// cannot be read is not development; whoever uses it will find out.
+/// Whether a PEM text holds a certificate of a development PKI: one whose subject or issuer says so. An unreadable text
+/// is not development; whoever uses it will find out.
 pub fn is_development(pem: &str) -> bool {
     let found = pem::sections(pem).unwrap_or_default();
     found.iter().any(|section| parse(&section.der).is_ok_and(|one| says_development(&one)))

@@ -1,4 +1,6 @@
-//! What a program that holds keys asks of the system before it reads them.
+//! The settings that a program that holds keys asks of the system before it reads them.
+//!
+//! A program calls it once, at its start. It lasts as long as the process.
 
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};

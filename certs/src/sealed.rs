@@ -1,4 +1,7 @@
 //! The key-encryption key and the key files sealed under it (section 7 of the formats).
+//!
+//! `init`, `certs issuer` and the ledger alone write key files. A kill leaves the old file or the new one, and perhaps
+//! a temporary one.
 
 use crate::{Error, file};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -81,7 +84,7 @@ impl fmt::Debug for Kek {
     }
 }
 
-/// What the name of an issuer's key file says.
+/// The parts of the name of an issuer's key file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IssuerKeyName {
     /// The issuing authority.
@@ -131,9 +134,9 @@ impl KeyFolder {
         file::create(SEALED, &path, &content, file::PRIVATE)
     }
 
-    /// Seals `secret` and puts it in the place of the key that may be there, durably; a kill leaves the whole old
-    /// file or the whole new one. Once the new one is durable the old one's bytes are overwritten where they lie:
-    /// as far as the file system and the disk write in place. What they keep elsewhere is still sealed.
+    /// Seals `secret` and puts it in the place of the key that may be there, durably; a kill leaves the whole old file
+    /// or the whole new one. Once the new one is durable the old one's bytes are overwritten where they lie: as far as
+    /// the file system and the disk write in place. Any copy that they keep elsewhere is still sealed.
     pub fn replace(&self, name: &str, secret: &[u8]) -> Result<(), Error> {
         let (path, content) = self.seal(name, secret)?;
         file::replace_and_wipe(SEALED, &path, &content, file::PRIVATE)

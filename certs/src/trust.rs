@@ -1,4 +1,6 @@
 //! Signed trust bundles (section 3 of the formats).
+//!
+//! The trust authority alone signs. Bundles are values here; their file is whole or absent.
 
 use crate::keys::ed25519;
 use crate::sealed::{KeyFolder, TRUST};
@@ -49,7 +51,7 @@ impl Authority {
         Self::new(name, folder.load(TRUST)?)
     }
 
-    /// What checkers are given to know it by.
+    /// The key that checkers are given to know it by.
     pub fn anchor(&self) -> &VerifierKey {
         &self.anchor
     }

@@ -1,7 +1,9 @@
-//! What a property costs: builds from which it can be taken away, for benches only (crate feature `bench-ablation`).
+//! The cost of a property: builds from which it can be taken away, for benches only (crate feature `bench-ablation`).
 //!
 //! No such build serves a log but a bench's, whatever is taken away, and no command of the product is built from it: the one
 //! binary is `exchange-ablation`.
+//!
+//! `exchange-ablation` alone calls it. A crash leaves a bench's log, as one of a serving exchange would be.
 
 use std::sync::OnceLock;
 

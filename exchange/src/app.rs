@@ -1,4 +1,7 @@
 //! Puts the gateway together: opens the folder, binds the three listeners, runs them, stops them in order.
+//!
+//! One [`App`] a process, which holds the journal's lock. A crash leaves what `exchange/ledger/README.md` says of each
+//! file.
 
 use std::io;
 use std::net::SocketAddr;

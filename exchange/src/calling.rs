@@ -1,4 +1,6 @@
 //! How our own commands call an exchange: crate `client`, with the files that they are given and their exit statuses.
+//!
+//! The operator's commands use it; it keeps nothing. A command that dies may have been decided: the log says so.
 
 use std::path::Path;
 
@@ -20,7 +22,7 @@ pub fn participant(folder: &Path, name: &str) -> anyhow::Result<Tls> {
     )
 }
 
-/// Whoever has a certificate and its key, trusting servers of `ca`.
+/// TLS for the holder of a certificate and its key, trusting servers of `ca`.
 ///
 /// # Errors
 /// A file cannot be read, or does not hold what it should.
@@ -32,7 +34,7 @@ pub fn tls(ca: &Path, certificate: &Path, key: &Path) -> anyhow::Result<Tls> {
     })
 }
 
-/// What ends a command whose call ended without its answer.
+/// The error that ends a command whose call ended without its answer.
 pub fn ended(error: Error) -> anyhow::Error {
     let status = match &error {
         Error::Unreachable { .. } | Error::NoAnswer(_) => EXIT_UNAVAILABLE,

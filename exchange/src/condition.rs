@@ -1,4 +1,6 @@
 //! The conditions that an operator or a load balancer should know of, in words, for `/ready` and `/health`.
+//!
+//! The admin listener asks for them. They are computed when asked for, so a crash leaves nothing.
 
 use ledger::Health;
 use serde::Serialize;

@@ -1,5 +1,7 @@
 //! The configuration: one TOML file into one struct, checked before any port opens. Unknown keys are errors; secrets are
 //! paths, never values.
+//!
+//! A process reads it at its start. `init` writes the first file, whole or not at all; later the operator alone does.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
@@ -130,11 +132,11 @@ pub struct Journal {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// What it is kept in. Default `sled`.
+    /// The engine that keeps it. Default `sled`.
     pub engine: Engine,
 }
 
-/// What the restart image is kept in.
+/// The engine that keeps the restart image.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
@@ -217,8 +219,8 @@ impl Listen {
 /// The highest data port with two more behind it.
 const MAX_DATA_PORT: u16 = u16::MAX - 2;
 
-/// An address of the command line: an address and a port, or the name of a host and a port. Of a name's addresses the
-/// first of version 4 counts, if there is one.
+/// An address of the command line: an address and a port, or the name of a host and a port. A name stands for the first
+/// of its addresses of version 4, if there is one.
 ///
 /// # Errors
 /// One line: it is neither, or the name has no address.

@@ -3,10 +3,12 @@
 //!
 //! Each witness is followed by a task of its own with a connection and a time-out of its own; a slow one holds up
 //! nobody. A witness is reached in clear, and anybody on the way could answer for it. So its status alone proves
-//! nothing: it raises an alarm. What it holds under the log's own signature and cannot be of this log proves a fork, and
-//! then the log stops. What is served is the newest checkpoint with a quorum, and it may lag behind the newest one published by at most
-//! [`GRACE`]: when witnesses are gone, the log goes on with fewer cosignatures, and a checker's policy says whether
-//! that is enough.
+//! nothing: it raises an alarm. A checkpoint that it holds under the log's own signature and that cannot be of this log
+//! proves a fork, and then the log stops. The checkpoint served is the newest with a quorum, and it may lag behind the
+//! newest one published by at most [`GRACE`]. When witnesses are gone, the log goes on with fewer cosignatures, and a
+//! checker's policy says whether that is enough.
+//!
+//! Those tasks alone talk to witnesses. Cosignatures are memory: after a crash the witnesses are asked again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -182,12 +184,12 @@ impl Link {
         if of_log { Ok(Some(held)) } else { Err(forged()) }
     }
 
-    /// Submits a checkpoint; gives the cosignature's line. What contradicts the log is looked into: the witness is asked
-    /// for what it holds.
+    /// Submits a checkpoint; gives the cosignature's line. A contradiction of the log is looked into: the witness is
+    /// asked for what it holds.
     async fn submit(&mut self, ledger: &Ledger, published: &Served) -> Result<String, Failure> {
         match self.offer(ledger, published).await {
             Err(claim) if claim.is_claim() => {
-                // What it said may be as wrong as who said it.
+                // Its word may be as wrong as its name.
                 self.known = None;
                 let Ok(Some(held)) = self.held(ledger.verifier_key()).await else { return Err(claim) };
                 let (ledger, checked) = (ledger.clone(), held.clone());
@@ -378,7 +380,7 @@ impl Pending {
 pub struct Standing {
     /// Whether it contradicts the log, without proof.
     pub contradicts: bool,
-    /// What it does or says.
+    /// Its condition in words.
     pub words: String,
 }
 
@@ -617,7 +619,7 @@ impl Cosigning {
             let served = pending.served();
             if has_quorum && board.cosigned.as_ref().is_none_or(|cosigned| cosigned.size <= size) {
                 board.cosigned = Some(served);
-                // What lies before is of no use any more; this one may still get more cosignatures.
+                // Checkpoints before it are of no use any more; this one may still get more cosignatures.
                 board.pending.retain(|pending| pending.published.size >= size);
             }
         }
@@ -718,7 +720,7 @@ mod tests {
             drop(link);
             (outcome, seen.iter().collect::<Vec<_>>())
         };
-        // What this process believed was out of date; the witness's own word counts.
+        // This process believed a size that was out of date; the witness's own word counts.
         let (outcome, asked) = submit(Some(3), vec![(422, ""), (409, "5\n"), (422, "")]).await;
         assert!(matches!(outcome, Err(Failure::Unlike(5))), "{outcome:?}");
         assert_eq!(asked, ["old 3", "old 0", "old 5"]);

@@ -1,10 +1,12 @@
 //! Values that are replaced as a whole while others use them: TLS of a listener, trust bundle with its signing queues.
+//!
+//! The reload replaces them, and any thread takes one. They are memory: the files say what a start begins with.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The value in force. Whoever has taken one keeps it; the next one to ask gets the next one.
+/// The value in force. A user that has taken one keeps it; the next one to ask gets the next one.
 pub struct Current<T: ?Sized>(watch::Sender<Arc<T>>);
 
 impl<T: ?Sized> Current<T> {

@@ -1,4 +1,6 @@
 //! How a command ends: its status and one line for the operator.
+//!
+//! Commands make one, and `main` ends by it. Nothing is kept.
 
 use std::io;
 

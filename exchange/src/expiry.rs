@@ -1,5 +1,7 @@
-//! What ends by itself, and how an operator learns of it in time: certificates, revocation lists, signing keys, the trust
+//! Everything that ends by itself, and how an operator learns of it in time: certificates, revocation lists, signing keys, the trust
 //! bundle.
+//!
+//! The reload asks for it. It keeps nothing, so a crash leaves nothing.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! All pages of an auditor's query in one file, as `verifier audit` checks it.
+//!
+//! `exchange log export` alone calls it. It writes to what its caller gives: a crash leaves a part there.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +13,7 @@ use serde_json::Value;
 use crate::app::Exit;
 use crate::calling;
 
-/// What the export needs of a page to ask for the next one.
+/// The part of a page that the export needs to ask for the next one.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Page {

@@ -11,10 +11,13 @@
 //! 8 -> answer + receipt
 //! ```
 //!
-//! Each route says what is its own as a [`Capability`]; the arrows stand in the files of this folder. No answer leaves before
-//! step 7: [`Answer::committed`] is the only way to an answer that says anything, and it takes what the ledger gives back after
-//! its sync. What decides nothing (overload, journal full, time-out) is [`Answer::undecided`]: a fixed body, counted and not
-//! journaled one by one.
+//! Each route says what is its own as a [`Capability`]; the arrows stand in the files of this folder. No answer leaves
+//! before step 7: [`Answer::committed`] is the only way to an answer that says anything, and it takes what the ledger
+//! gives back after its sync. A request that is not decided (overload, journal full, time-out) gets
+//! [`Answer::undecided`]: a fixed body, counted and not journaled one by one.
+//!
+//! One gateway a process, called by the data listener. After a crash a request has a durable entry, answered or not, or
+//! has left nothing.
 
 mod again;
 pub mod answer;
@@ -75,7 +78,7 @@ use crate::wire::refusal::{Language, Refusal};
 
 /// Longest wait for another request with the same idempotency key.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
-/// Requests under way at once and bytes of their bodies. What all of them commit together fits in the sequencer's queue.
+/// Requests under way at once and bytes of their bodies. The commands of all of them together fit in the sequencer's queue.
 const MAX_REQUESTS: usize = 4_000;
 const MAX_BODIES_BYTES: usize = 256 << 20;
 /// The same for organisations that are not registered and active. They are refused, and nothing else.
@@ -109,7 +112,7 @@ pub struct Gateway {
     tells_reasons: AtomicBool,
     /// Labels of the holders that are nobody, once they are in the journal.
     nobodies: OnceLock<Vec<Label>>,
-    /// Wakes who changes the epoch. What is owed stands in the journal: see [`operators::rotation_owed`].
+    /// Wakes who changes the epoch. The journal says what is owed: see [`operators::rotation_owed`].
     rotate: Notify,
 }
 
@@ -121,7 +124,7 @@ enum Fresh {
     Again(Bound),
 }
 
-/// What a request was, before a case is opened: read once, decided as often as facts change meanwhile.
+/// A request before a case is opened: read once, decided as often as facts change meanwhile.
 struct Request<'r, C: Capability<'r>> {
     received: &'r Received,
     /// A request that cannot be read is refused like any other.
@@ -614,7 +617,7 @@ impl Gateway {
 
     /// Step 3.
     fn fresh(&self, case: &mut Case<'_>, entry: &Entry<'_>, received: &Received) -> Result<Fresh, Refusal> {
-        // What is sealed under no one holder's key is not kept to be given again.
+        // An answer that is sealed under no one holder's key is not kept to be given again.
         let key = received.idempotency_key.as_deref().filter(|_| entry.route.contract().is_given_again);
         let (Some(text), Some(body)) = (key, entry.body) else { return Ok(Fresh::New(None)) };
         let key = self.idempotency_key(entry.organisation, text);
@@ -638,8 +641,8 @@ impl Gateway {
         }
     }
 
-    /// Tells holders of the uses whose delay has ended, each with an entry of its own; called once a second. What is not
-    /// committed now is due again the next time.
+    /// Tells holders of the uses whose delay has ended, each with an entry of its own; called once a second. A use that
+    /// is not told now is due again the next time.
     pub async fn release_delayed(&self) {
         let now_ms = self.now_ms();
         for due in self.ledger.state().due(now_ms) {

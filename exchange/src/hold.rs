@@ -1,5 +1,6 @@
-//! Failpoints for tests: the window between decision and commit, and a page that is long in reading. Builds without debug assertions, every release
-//! build among them, never wait.
+//! Failpoints for tests: the window between decision and commit, and a page that is long in reading. Builds without
+//! debug assertions, every release build among them, never wait. The environment of a test alone sets them. A crash
+//! leaves the test's own files.
 
 /// Whether the request asks to be held.
 pub(crate) fn asked(headers: &hyper::HeaderMap) -> bool {

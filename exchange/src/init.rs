@@ -1,5 +1,6 @@
 //! Makes data folders: keys, configuration, trust bundle, first register entries. Each step makes what is missing and
-//! leaves what is there, so a run that was cut off is completed by the next.
+//! leaves what is there, so a run that was cut off is completed by the next. `exchange init`, the quickstart and a
+//! successor call it, in a folder that nobody serves.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,5 +1,7 @@
-//! How things are named in the ledger: keyed hashes of what they are known by outside (section 7 of the formats). Whoever has
-//! the journal and not the key learns nothing from them.
+//! How things are named in the ledger: keyed hashes of what they are known by outside (section 7 of the formats). A
+//! reader who has the journal and not the key learns nothing from them.
+//!
+//! Pure functions under the index key; nothing to lose. The names that they make stand in journals for good.
 
 use ledger::{Key, KeyedHash};
 use schemas::holder::HolderRef;

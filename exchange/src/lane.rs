@@ -1,5 +1,7 @@
 //! Work that reads much from disk runs in lanes of a few places each, so that it takes neither the threads nor the
 //! processors that requests and other work of its kind need. One caller gets half of a lane's places.
+//!
+//! The gateway owns the lanes. They are memory, and work in them only reads: a crash leaves nothing.
 
 use std::hash::Hash;
 use std::sync::Arc;

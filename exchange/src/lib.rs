@@ -1,7 +1,8 @@
 //! The gateway: issues, serves and verifies licenses, each request authorised on its own and durably journaled before
 //! its answer leaves.
 //!
-//! Read [`gateway`] first: it is the request path, top to bottom.
+//! Read [`gateway`] first: it is the request path, top to bottom. The commands, tests and benches use it.
+//! `exchange/ledger/README.md` says what a crash leaves of each file.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,7 @@
-//! What the three listeners serve. The data listener only names routes: everything a data route does is
+//! The services of the three listeners. The data listener only names routes: everything a data route does is
 //! [`Gateway::handle`].
+//!
+//! The accept loop alone calls them. They keep nothing, so a crash leaves what the gateway leaves.
 
 use std::io;
 use std::net::IpAddr;

@@ -1,11 +1,13 @@
 //! The operator's log, on standard error: what can be told about the exchange itself, never about a person.
+//!
+//! A program sets it up once, at its start. Nothing rests on a line that a crash loses.
 
 use std::io::{self, IsTerminal as _};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: what needs looking at, and the few things an operator asked for.
+/// The filter unless `RUST_LOG` says otherwise: what needs looking at, and the few things an operator asked for.
 const FILTER: &str = "warn,exchange=info,ledger=info,witness=info";
 
 /// How a line of the log is written.

@@ -1,4 +1,5 @@
-//! The `exchange` command: its command line. What a command does stands in `operate/`.
+//! The `exchange` command: its command line. Each command's work stands in `operate/`. A command's own file says who
+//! may run it and what a crash leaves.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +21,7 @@ use verifier::command::{self, EXIT_DONE};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What the help says apart from the other commands.
+/// The part of the help that stands apart from the other commands.
 const IRREVOCABLE: &str = "\
 Cannot be undone (asks on a terminal, elsewhere needs --yes):
   log close                      Closes a log for good: it takes no entry any more
@@ -170,7 +171,7 @@ enum Command {
         /// Data folder.
         #[arg(long)]
         data: PathBuf,
-        /// What the image is kept in.
+        /// The engine that keeps the image.
         #[arg(long)]
         engine: String,
         /// Origin of the log.
@@ -197,7 +198,7 @@ enum Command {
     /// Licenses that an issuing authority has issued.
     #[command(subcommand)]
     License(LicenseCommand),
-    /// What operators have proposed.
+    /// The proposals of operators.
     #[command(subcommand)]
     Proposals(ProposalsCommand),
     /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch, register-participant,
@@ -318,8 +319,8 @@ enum ParticipantCommand {
         #[command(flatten)]
         registration: Registration,
     },
-    /// Changes a registration. Of a portal, auditor or operator, or of a delay class, it takes two operators: `exchange
-    /// propose`, or --offline.
+    /// Changes a registration. One of a portal, auditor or operator, or of a delay class, takes two operators:
+    /// `exchange propose`, or --offline.
     Change {
         #[command(flatten)]
         registration: Registration,

@@ -1,5 +1,7 @@
 //! All metrics of the exchange, described once: `/metrics` has what stands here as HELP lines, and
 //! `exchange/docs/operations/metrics.md` lists them with what to watch, which a test compares.
+//!
+//! Each part of the exchange counts by itself. Counts are memory, and begin at 0 with each process.
 
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use rustc_hash::FxHashMap;
 use schemas::codes::Code;
 use schemas::routes::Route;
 
-/// What kind of figure a metric is.
+/// The kind of figure that a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows, from 0 at each start.
@@ -30,9 +32,9 @@ pub struct Metric {
     pub kind: Kind,
     /// Names of its labels. Their values are of known, finite sets: never an identifier, a name or a number of a person.
     pub labels: &'static [&'static str],
-    /// What it counts or measures in.
+    /// The unit that it counts or measures in.
     pub unit: &'static str,
-    /// What it is, one sentence.
+    /// Its meaning in one sentence.
     pub help: &'static str,
 }
 

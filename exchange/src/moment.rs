@@ -1,4 +1,6 @@
 //! The machine's clock.
+//!
+//! Any thread asks it. Pure reading; nothing to lose.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

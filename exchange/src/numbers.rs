@@ -1,7 +1,8 @@
 //! Every stable number beside the file that keeps them, `schemas/numbers.txt`. They stand in entries, receipts and
 //! signatures for years, so a number means one thing for good.
 //!
-//! `cargo xtask bless` adds a new number to the file, and marks one that is gone. It never changes one or uses it again.
+//! `cargo xtask bless` adds a new number to the file, and marks one that is gone. It never changes one or uses it
+//! again. A test alone has this file.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 

@@ -1,5 +1,7 @@
-//! What of a data folder is original: everything else is made from it. README and `exchange/ledger/README.md` have the
+//! The originals of a data folder: everything else is made from them. README and `exchange/ledger/README.md` have the
 //! same list, which a test compares with this one.
+//!
+//! Pure functions; nothing to lose. The backup copies by it.
 
 use std::path::PathBuf;
 
@@ -33,7 +35,7 @@ mod tests {
 
     const DOCUMENTS: [&str; 2] = [include_str!("../../README.md"), include_str!("../ledger/README.md")];
 
-    /// What stands between backquotes in the paragraph that begins with this word.
+    /// The words between backquotes in the paragraph that begins with this word.
     fn listed(document: &str) -> Vec<String> {
         let start = document.find("**Originals**").expect("the document has the list");
         let paragraph = document[start..].split("\n\n").next().expect("a paragraph");

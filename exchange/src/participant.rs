@@ -1,4 +1,6 @@
 //! The participant register: who may call, in which roles. Journaled state; a document per organisation.
+//!
+//! Values. A registration changes by an entry alone, so a crash leaves both or neither.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +37,7 @@ const MS_PER_DAY: u64 = 86_400_000;
 /// Most roles of one participant.
 const MAX_ROLES: usize = Role::ALL.len();
 
-/// What was fixed when the log was made. A document of journaled state that nothing changes.
+/// The rules that were fixed when the log was made. A document of journaled state that nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Rules {
@@ -237,7 +239,7 @@ impl Participant {
     }
 }
 
-/// Who a connection's client certificate, verified in the handshake, says the caller is.
+/// The caller by the connection's client certificate, which the handshake verified.
 #[derive(Clone, Copy, Debug)]
 pub struct Certified {
     /// The organisation.
@@ -247,7 +249,7 @@ pub struct Certified {
 }
 
 impl Certified {
-    /// What the accept loop found; `None` without a client certificate.
+    /// The caller that the accept loop found; `None` without a client certificate.
     pub fn of(peer: &Peer) -> Option<Self> {
         Some(Self { organisation: peer.organisation?, ends_at_ms: peer.certificate_ends_ms? })
     }

@@ -4,6 +4,9 @@
 //! a copy tells it from its original, so `journal/place` holds what no copy takes along: of the journal's folder and of its
 //! guard the inode and the moment it was made. The guard is written where it lies, so another one was put there: an older
 //! copy was brought back into the folder. A copy of the whole disk or machine takes all of it along and is not told.
+//!
+//! A process that holds the journal's lock alone writes it. A crash leaves none or the old one, and the next start
+//! makes it.
 
 use std::fs;
 use std::io;
@@ -26,8 +29,8 @@ fn path(config: &Config) -> PathBuf {
     config.folder.join("journal/place")
 }
 
-/// What stands in the file for the journal's folder and its guard as they are now, a line each. A guard that is missing has
-/// no line: the ledger says what that means.
+/// The file's text for the journal's folder and its guard as they are now, a line each. A guard that is missing has no
+/// line: the ledger says what that means.
 fn found(config: &Config) -> anyhow::Result<String> {
     let mut lines = String::new();
     for path in ["journal", "journal/guard"].map(|name| config.folder.join(name)) {

@@ -1,4 +1,6 @@
 //! The address of a witness, as it is configured.
+//!
+//! The configuration and the witnesses' tasks read by it. Pure functions; nothing to lose.
 
 /// Where a witness takes submissions.
 #[derive(Clone, Debug, PartialEq, Eq)]

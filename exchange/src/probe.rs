@@ -1,5 +1,7 @@
 //! Opening a restart image in a process of its own, before the gateway opens it. An engine that meets damage may panic
 //! in its own threads, hang or abort; there it costs a child, here it would cost the gateway.
+//!
+//! A start alone calls it. The child is what crashes, and then the image is made anew.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,7 @@ pub fn of_program(program: PathBuf, origin: String) -> Arc<Probe> {
     })
 }
 
-/// How long the child may take for a store. What of it cannot be looked at adds nothing.
+/// How long the child may take for a store. A part that cannot be looked at adds nothing.
 fn limit(store: &Path) -> Duration {
     LIMIT + Duration::from_secs(bytes_below(store) / SLOWEST)
 }

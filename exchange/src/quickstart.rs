@@ -1,5 +1,7 @@
 //! `exchange quickstart`: a whole exchange from nothing, and the whole round as a client over mTLS: issue, search,
 //! retrieve, verify, refuse, revoke, verify again, and check every license and receipt offline from bytes alone.
+//!
+//! A developer runs it, on generated data. A run that was cut off is continued by the next one.
 
 mod samples;
 

@@ -3,6 +3,8 @@
 //!
 //! They are read when they have changed, and when somebody asks. A file that cannot be used changes nothing: what was
 //! read before stays in force, and log, metric and `/ready` say so.
+//!
+//! One task of a serving exchange. It writes none of these files, so a crash leaves them as they are.
 
 use std::collections::BTreeMap;
 use std::fs;

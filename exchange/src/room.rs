@@ -3,6 +3,8 @@
 //! An organisation holds at most a third of what is free: one alone gets a quarter of the room, and several that take all
 //! they can still leave some to the others. Where room is short, whoever has waited longest for the rest of a body loses
 //! its room first, among those whose organisation holds as much as the one that asks.
+//!
+//! The gateway owns it; a request's [`Held`] gives its room back. It is memory, and empty after a crash.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +28,7 @@ struct Amount {
     bytes: usize,
 }
 
-/// What there may be too little of.
+/// The two things that may be short.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Requests,
@@ -66,7 +68,7 @@ struct State {
     waits: u64,
 }
 
-/// What one organisation holds.
+/// The room that one organisation holds.
 #[derive(Default)]
 struct Share {
     held: Amount,
@@ -82,7 +84,7 @@ struct Waiting {
     ended: Arc<Notify>,
 }
 
-/// What one request holds; given back when dropped.
+/// The room that one request holds; given back when dropped.
 pub struct Held<'a> {
     room: &'a Room,
     organisation: Uscc,

@@ -1,4 +1,6 @@
 //! When the epoch changes: daily, when two operators ask for it, and at start when a change was cut off.
+//!
+//! One task of a serving exchange. `exchange/ledger/README.md` says what a crash between two steps leaves.
 
 use std::sync::Arc;
 use std::time::Duration;

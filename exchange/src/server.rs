@@ -1,7 +1,8 @@
 //! The accept loop of all listeners: bounded connections, bounded handshakes, HTTP/1.1 or HTTP/2 by ALPN.
 //!
-//! Who the peer is gets settled here, once per connection, and is handed to the handler with each request. What
-//! is closed or refused here is counted and never journaled: it carries no answer.
+//! The peer's identity is settled here, once per connection, and is handed to the handler with each request. What is
+//! closed or refused here is counted and never journaled: it carries no answer. Connections are memory: a crash drops
+//! them.
 
 mod drive;
 mod failed;

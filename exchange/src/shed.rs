@@ -1,5 +1,7 @@
-//! What is not answered: requests shed before a decision are counted per organisation and code, and journaled as
-//! counts once a second, so that rubbish can neither fill the disk nor go unseen.
+//! Requests shed before a decision are counted per organisation and code. Once a second the counts are journaled, so
+//! that rubbish can neither fill the disk nor go unseen.
+//!
+//! The gateway counts, and one task journals. A crash loses the counts since the last such entry.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ pub const REFUSAL_BURST: u32 = 1_000;
 
 /// Budgets of journaled refusals, and counts of what was shed.
 pub struct Shed {
-    /// What one refusal costs.
+    /// The cost of one refusal.
     cost: Duration,
     /// How far ahead of now an organisation may be.
     burst: Duration,

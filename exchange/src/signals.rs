@@ -1,4 +1,6 @@
-//! What a supervisor or a terminal sends: nothing of it ends a serving process without a drain.
+//! Signals of a supervisor or a terminal: none of them ends a serving process without a drain.
+//!
+//! A serving process makes one, before it opens anything. Nothing to lose.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// What a signal asks for.
+/// The request that a signal makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// Finish what is under way, and end.

@@ -1,5 +1,8 @@
 //! Signing of license bodies, before the sequencer: one thread and one queue per issuing authority, so a slow key
 //! holds up nobody else. Whatever is queued when the previous signature is done is signed as one tree.
+//!
+//! Each thread alone signs with its authority's keys. Queues are memory: a crash loses signatures that nobody was
+//! given.
 
 use std::collections::HashMap;
 use std::thread;
@@ -81,7 +84,7 @@ impl Signers {
                 tracing::warn!(%organisation, key, "a signing key is not in the trust bundle and signs nothing");
                 continue;
             };
-            // What a compromised key signs from now on, nobody takes.
+            // A signature that a compromised key makes from now on is taken by nobody.
             let until = if listed.compromised_at_size.is_some() { listed.from } else { listed.until };
             let ready = Key::ready(&key, listed.from, until)
                 .ok_or_else(|| format!("a signing key of {organisation} cannot be used"))?;
@@ -111,8 +114,8 @@ impl Signers {
         self.queues.keys()
     }
 
-    /// Signs a body with every key of the authority that is valid at `issued_at`. What no verifier would accept is not
-    /// signed: a type that the trust bundle does not list for the authority, or fewer suites than it requires.
+    /// Signs a body with every key of the authority that is valid at `issued_at`. It signs nothing that no verifier
+    /// would accept: a type that the trust bundle does not list for the authority, or fewer suites than it requires.
     pub async fn sign(
         &self,
         authority: &Uscc,
@@ -193,7 +196,7 @@ fn run(keys: &[Key], queue: &Receiver<Job>) {
         let mut jobs = vec![first];
         jobs.extend(queue.try_iter().take(MAX_BATCH - 1));
         while let Some(first) = jobs.first() {
-            // What is signed names all suites of an envelope, so those of one tree have the same keys.
+            // The signed message names all suites of an envelope, so those of one tree have the same keys.
             let due = due(keys, first.issued_at);
             let ids = |keys: &[&Key]| keys.iter().map(|key| key.key_id).collect::<Vec<_>>();
             let wanted = ids(&due);

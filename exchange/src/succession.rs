@@ -9,6 +9,9 @@
 //! ```
 //!
 //! each line with a line feed. `exchange/docs/operations/close-a-log.md` is the procedure.
+//!
+//! `log close`, `init --continues` and `restore` call it, under the journal's lock. A run that a crash cut off is
+//! completed by the next.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -90,7 +93,7 @@ fn statement(kind: LeafKind, text: String) -> Prepared {
 pub async fn close(config: &Config) -> anyhow::Result<String> {
     let keys = app::ledger_keys(&app::key_folder(config)?)?;
     let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
-    // What the witnesses have must be this log before anything is added to it.
+    // The witnesses must have this log before anything is added to it.
     let (_, witnesses) = app::first_round(config, &ledger, witnesses).await?;
     if !ledger.is_closed() {
         // The last key event that there can be completes the erasures; a change that was cut off is finished first.

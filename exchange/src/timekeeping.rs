@@ -1,4 +1,6 @@
 //! Whether somebody keeps the machine's clock right.
+//!
+//! A start asks. It reads and changes nothing.
 
 use std::process::{Command, Stdio};
 

@@ -1,7 +1,9 @@
 //! TLS of all listeners and of our own clients: version 1.3 only, ring only.
 //!
-//! The data listener identifies its callers: a client certificate is required, must chain to a configured CA and
-//! must name exactly one organisation. Whoever fails gets a TLS alert and never reaches HTTP.
+//! The data listener identifies its callers: a client certificate is required, must chain to a configured CA and must
+//! name exactly one organisation. A caller that fails gets a TLS alert and never reaches HTTP.
+//!
+//! Listeners and clients are built from it. It reads files and writes none, so a crash leaves them as they are.
 
 use certs::pem::{self, PemError, Section};
 use rustls::client::danger::HandshakeSignatureValid;
@@ -44,7 +46,7 @@ pub enum TlsError {
     Refused {
         /// Role of the certificate.
         what: &'static str,
-        /// What rustls said.
+        /// The error of rustls.
         source: Error,
     },
     /// The CA certificates or revocation lists for client certificates cannot be used.
@@ -95,7 +97,7 @@ impl ServerIdentity {
     }
 }
 
-/// Who may sign client certificates, and which of these are revoked.
+/// The authorities that may sign client certificates, and the certificates that are revoked.
 pub struct Authorities {
     /// Certificate, description, name as it stands in what it signs.
     roots: Vec<(CertificateDer<'static>, Described)>,
@@ -396,7 +398,7 @@ impl OrganisationVerifier {
         Ok(Arc::new(Self { stages, lists: lists.collect() }))
     }
 
-    /// What only looks at signatures is the same in each stage. There is one: a text without a certificate is refused.
+    /// The check of signatures alone is the same in each stage. There is one: a text without a certificate is refused.
     fn any(&self) -> Result<&Arc<dyn ClientCertVerifier>, Error> {
         let first = self.stages.first().map(|stage| &stage.chain);
         first.ok_or_else(|| CertificateError::Other(OtherError(Arc::new(AuthoritiesEnded))).into())

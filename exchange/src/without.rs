@@ -1,4 +1,6 @@
 //! The one property that a bench has taken away in this process, if any. Only builds for benches have this file.
+//!
+//! `exchange-ablation` sets it once, at its start. It is memory.
 
 use std::sync::OnceLock;
 

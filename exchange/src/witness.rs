@@ -76,7 +76,7 @@ impl Submission {
     }
 }
 
-/// What a witness says to a submission.
+/// A witness's answer to a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 200: the cosignature's line.
@@ -191,7 +191,7 @@ impl Witness {
         let mut logs = BTreeMap::new();
         let path = folder.join("logs");
         for entry in fs::read_dir(&path).with_context(|| path.display().to_string())? {
-            // What no file system says of a folder is wrong with what lies in it.
+            // An error that no file system gives is a fault of what lies in the folder.
             let log = Log::open(&entry?.path(), &key).map_err(|error| match exit_status(&error) {
                 EXIT_INTERNAL => Exit { status: EXIT_DATA, message: why(&*error) }.into(),
                 _ => error,

@@ -1,6 +1,8 @@
 //! Stable numbers and names: public codes of refusals, internal reasons, decisions.
 //!
 //! A number stands in journal entries that are kept for years; it is never used for anything else again.
+//!
+//! Anyone reads; a number is added and never changed. Pure tables; nothing to lose.
 
 /// Declares an enum with a stable number and a stable name per variant.
 #[macro_export]
@@ -25,7 +27,7 @@ macro_rules! numbered {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// What it means, in English.
+            /// Its meaning, in English.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
             }
@@ -39,7 +41,7 @@ macro_rules! numbered {
 }
 
 numbered! {
-    /// What an entry records.
+    /// The decision that an entry records.
     Decision: u8 {
         /// The request was permitted.
         Permit = 1 "permit",
@@ -225,8 +227,8 @@ impl Code {
         }
     }
 
-    /// Whether what caused it passes by itself, so that the same request may succeed a little later. What lasts until an
-    /// operator acts is not said to pass.
+    /// Whether what caused it passes by itself, so that the same request may succeed a little later. A cause that lasts
+    /// until an operator acts is not said to pass.
     pub const fn passes(self) -> bool {
         matches!(
             self,
@@ -312,7 +314,7 @@ impl Code {
 }
 
 numbered! {
-    /// What a part of a request broke: the `rule` of an entry in a problem's `errors`.
+    /// The rule that a part of a request broke: the `rule` of an entry in a problem's `errors`.
     Rule: u8 {
         /// The member has to be there.
         Required = 1 "required",

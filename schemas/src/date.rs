@@ -2,6 +2,8 @@
 //!
 //! A license's dates are days of the Chinese calendar day, UTC+8 without daylight saving; what the journal and
 //! the answers carry are milliseconds since 1970 in UTC. Both are computed here, without a clock.
+//!
+//! Pure functions; nothing to lose.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,6 @@
-//! What a caller reads in Chinese, and what helps: the table that `errors.md` is made of.
+//! The text that a caller reads in Chinese, and the advice: the table that `errors.md` is made of.
+//!
+//! A pure table; nothing to lose. `errors.md` is made from it, never the other way.
 
 use std::fmt::Write as _;
 

@@ -15,6 +15,8 @@
 //! | others | as written | |
 //!
 //! Everywhere white space inside goes; in 411 to 414, 511 and 516 hyphens and brackets too.
+//!
+//! Pure functions; nothing to lose.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -83,7 +85,7 @@ impl HolderError {
     }
 }
 
-/// What kind of number identifies a holder (持证主体代码类型代码, GB/T 36903 annex A).
+/// The kind of number that identifies a holder (持证主体代码类型代码, GB/T 36903 annex A).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HolderTypeCode {
     /// 001 统一社会信用代码.
@@ -281,7 +283,7 @@ impl HolderRef {
         Some(format!("{}-{}-{}", &date[..4], &date[4..6], &date[6..]))
     }
 
-    /// What kind of number it is.
+    /// The kind of number.
     pub const fn type_code(&self) -> HolderTypeCode {
         self.type_code
     }
@@ -385,7 +387,7 @@ fn taiwan(mut number: String) -> String {
     number
 }
 
-/// What a number of a citizen number's form identifies, by its first two digits.
+/// The kind of a number that has a citizen number's form, by its first two digits.
 fn citizen_kind(number: &str) -> HolderTypeCode {
     match number.get(..2) {
         Some("81" | "82") => HolderTypeCode::HongKongMacaoResidence,

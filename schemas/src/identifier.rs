@@ -3,6 +3,8 @@
 //! Each type is parsed once at the edge and cannot be built wrong; printing gives back what was parsed, byte for
 //! byte. Nothing is trimmed or upper-cased here: an identifier has one spelling. Errors name at most one
 //! character of the input and never echo more of it.
+//!
+//! Pure functions; nothing to lose.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -30,7 +32,7 @@ const NO_VALUE: u8 = u8::MAX;
 /// Values of all bytes: two identifiers and more are read for every use, and a look-up costs less than a search.
 const USCC_VALUES: [u8; 256] = values(USCC_ALPHABET);
 const CHECK_VALUES: [u8; 256] = values(CHECK_ALPHABET);
-/// What MOD 37,36 makes of each sum of a product and a value, which is at most 36 + 35.
+/// The next product of MOD 37,36 for each sum of a product and a value, which is at most 36 + 35.
 const PRODUCTS: [u8; 256] = products();
 /// GB 32100 weights of the first seventeen characters.
 const USCC_WEIGHTS: [u32; 17] = [1, 3, 9, 27, 19, 26, 16, 17, 20, 29, 25, 13, 8, 24, 10, 30, 28];
@@ -302,7 +304,7 @@ impl fmt::Display for CertificateIdentifier {
     }
 }
 
-/// What stands before the first dot, and behind it.
+/// The text before the first dot, and the text behind it.
 fn split_at_dot(text: &str) -> Result<(&str, &str), IdentifierError> {
     // The bytes are looked at one by one: parts are too short for the search of `split`.
     let dot = text.bytes().position(|byte| byte == b'.').ok_or(IdentifierError::Parts)?;
@@ -382,7 +384,7 @@ impl FromStr for Uscc {
             if (2..8).contains(&place) { byte.is_ascii_digit() } else { uscc_value(*byte).is_some() }
         };
         if let Some(place) = bytes.iter().enumerate().position(|character| !fits(character)) {
-            // What stands before is ASCII, so the byte's place is the character's.
+            // All bytes before are ASCII, so the byte's place is the character's.
             let found = text.chars().nth(place).unwrap_or_default();
             return Err(IdentifierError::UsccCharacter { found, place: place + 1 });
         }
@@ -523,7 +525,7 @@ impl fmt::Debug for RegionCode6 {
     }
 }
 
-/// Who issued a license (颁发机构代码).
+/// The issuer of a license (颁发机构代码).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum IssuerCode {
     /// The issuing authority's USCC.
@@ -599,7 +601,7 @@ impl FromStr for Serial {
         }
         let misfit = |byte: u8| CHECK_VALUES[usize::from(byte)] == NO_VALUE;
         let Some(place) = text.bytes().position(misfit) else { return Ok(Self(text.into())) };
-        // What stands before is ASCII, so the byte's place is the character's.
+        // All bytes before are ASCII, so the byte's place is the character's.
         match text.chars().nth(place).unwrap_or_default() {
             found if found.is_lowercase() => Err(IdentifierError::SerialLowerCase { found }),
             found => Err(IdentifierError::SerialCharacter { found }),

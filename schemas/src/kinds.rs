@@ -1,4 +1,6 @@
 //! Kinds that requests, answers and journaled documents name alike.
+//!
+//! Values; nothing to lose.
 
 use serde::{Deserialize, Serialize};
 

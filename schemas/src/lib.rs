@@ -1,7 +1,7 @@
 //! The contract of the exchange: wire formats, identifiers, license types, codes and routes.
 //!
-//! Decides nothing and does no I/O. `README.md` in this folder describes every format for readers who write
-//! their own tools.
+//! Decides nothing and does no I/O. `README.md` in this folder describes every format for readers who write their own
+//! tools. Nothing here can be lost in a crash.
 
 pub mod codes;
 pub mod date;
@@ -50,7 +50,7 @@ pub mod journal {
     pub use crate::generated::journal_generated::miaoxiang::journal::*;
 }
 
-/// What machine peers send and get (`fbs/machine.fbs`).
+/// The form that machine peers send and get (`fbs/machine.fbs`).
 pub mod machine {
     pub use crate::generated::machine_generated::miaoxiang::machine::*;
 

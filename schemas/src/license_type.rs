@@ -1,7 +1,9 @@
 //! License types (证照类型): who may hold such a license, which fields stand on it, whether it ends.
 //!
-//! A type is a JSON document; those in `types/` are built in. What a definition says is enforced by
-//! [`LicenseType::check`] before a license is signed. Errors name keys of the definition, never a value.
+//! A type is a JSON document; those in `types/` are built in. [`LicenseType::check`] enforces a definition before a
+//! license is signed. Errors name keys of the definition, never a value.
+//!
+//! Pure functions over a definition; nothing to lose.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -45,7 +47,7 @@ pub struct LicenseType {
     pub name_en: String,
     /// Chinese name of the body that defines the type (证照定义机构).
     pub authority_name: String,
-    /// Who may hold such a license.
+    /// The kind of holder that may hold such a license.
     pub holders: HolderKind,
     /// Holder type codes that may hold one; empty: all of that kind.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -61,7 +63,7 @@ pub struct LicenseType {
     pub fields: Vec<Field>,
 }
 
-/// Who may hold a license of a type.
+/// The kind of holder that may hold a license of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HolderKind {
@@ -95,7 +97,7 @@ pub struct Field {
     pub label: String,
     /// English label.
     pub label_en: String,
-    /// What values it takes.
+    /// The kind of values that it takes.
     pub kind: FieldKind,
     /// Whether each license has it.
     pub required: bool,
@@ -147,11 +149,11 @@ pub enum HolderFact {
 pub struct NamedHolder<'a> {
     /// The name that the license shows.
     pub name: &'a str,
-    /// Who it is.
+    /// The holder's type and number.
     pub holder: &'a HolderRef,
 }
 
-/// What values a field takes.
+/// The kind of values that a field takes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FieldKind {
@@ -325,7 +327,7 @@ pub enum FieldError {
     Text {
         /// Key in the definition.
         key: String,
-        /// What is wrong with it.
+        /// The fault.
         error: TextError,
     },
     /// A value that the field's kind does not allow.
@@ -546,7 +548,7 @@ impl LicenseType {
         parts
     }
 
-    /// What the face says of a holder is what the holder's entry says.
+    /// The face says of a holder what the holder's entry says.
     fn check_repeats(
         &self,
         holders: &[NamedHolder<'_>],

@@ -1,8 +1,10 @@
-//! What organisations do in the exchange.
+//! The roles of organisations in the exchange.
+//!
+//! Values; nothing to lose.
 
 use serde::{Deserialize, Serialize};
 
-/// What an organisation does in the exchange.
+/// A role of an organisation in the exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {

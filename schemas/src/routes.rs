@@ -1,5 +1,7 @@
 //! Every HTTP route, by listener: one table, which the router is built from and `openapi.json` is compared with. A row without a
 //! column does not compile, and nothing is taken for granted of a row.
+//!
+//! Pure tables; nothing to lose.
 
 use crate::roles::Role;
 
@@ -14,7 +16,7 @@ pub enum Listener {
     Admin,
 }
 
-/// What a permit does.
+/// The effect of a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It changes state, and so needs an idempotency key.
@@ -23,7 +25,7 @@ pub enum Effect {
     Uses,
 }
 
-/// Who may ask, before any right is looked for.
+/// The roles that may ask, before any right is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Roles {
     /// Every participant: what each may see is for the decision to say.
@@ -64,17 +66,17 @@ impl Form {
     }
 }
 
-/// What a data route promises, beside the shape of its bodies. All are POST on the data listener; a permit and a refusal are an
-/// entry each.
+/// The contract of a data route, beside the shape of its bodies. All are POST on the data listener; a permit and a
+/// refusal are an entry each.
 #[derive(Clone, Copy, Debug)]
 pub struct Contract {
     /// Path; `None` for what has none.
     pub path: Option<&'static str>,
     /// HTTP status of a permit.
     pub success_status: u16,
-    /// What a permit does.
+    /// The effect of a permit.
     pub effect: Effect,
-    /// Who may ask.
+    /// The roles that may ask.
     pub roles: Roles,
     /// Forms of its requests.
     pub forms: &'static [Form],
@@ -114,7 +116,7 @@ macro_rules! routes {
                 match self { $(Self::$variant => $text),+ }
             }
 
-            /// What the route promises.
+            /// The route's contract.
             pub const fn contract(self) -> Contract {
                 match self { $(Self::$variant => Contract { $($column)+ }),+ }
             }
@@ -185,7 +187,7 @@ routes! {
             path: Some("/v1/participants/suspend"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
-        /// Who used a holder's licenses.
+        /// The uses of a holder's licenses.
         Trace = 11 "trace" {
             path: Some("/v1/trace"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Portal]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true

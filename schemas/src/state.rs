@@ -2,6 +2,8 @@
 //!
 //! States and operations are those of the ministries' aggregation interfaces. Expiry is computed from the end date
 //! and needs no operation; a license past its end counts as ended here although its stored state still says 01.
+//!
+//! Pure functions; nothing to lose.
 
 use std::fmt;
 use std::str::FromStr;
@@ -107,7 +109,7 @@ impl LicenseState {
     }
 }
 
-/// What is done to a license (证照操作).
+/// An operation on a license (证照操作).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Operation {
@@ -237,7 +239,7 @@ impl fmt::Display for Operation {
 
 serde_as_string!(LicenseState, Operation);
 
-/// What an allowed operation makes of a license.
+/// The result of an allowed operation on a license.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// The state afterwards; of the new version, if there is one.

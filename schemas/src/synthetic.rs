@@ -3,6 +3,8 @@
 //! The same seed gives the same sequence on every machine. Numbers have right check characters and true regions,
 //! but belong to no one: citizen numbers have the sequence 000, which is not given out in practice, organisation codes
 //! begin with `XX`, and names begin with 测试.
+//!
+//! Samples, tests and benches alone call it. Pure functions; nothing to lose.
 
 use crate::date::Date;
 use crate::holder::{HolderRef, HolderTypeCode, citizen_check};
@@ -91,7 +93,7 @@ pub struct Synthetic {
     state: u64,
 }
 
-/// What is needed to issue one license.
+/// The data that issues one license.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyntheticLicense {
     /// 证照编号.

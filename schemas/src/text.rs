@@ -1,7 +1,9 @@
 //! One rule for all text of people and places: names, addresses, causes, certificate numbers.
 //!
-//! [`read`] is the rule at the edge, [`fold`] the form in which two texts are compared. Section 1 of the formats has both
-//! as tables. What is stored or signed is never folded.
+//! [`read`] is the rule at the edge, [`fold`] the form in which two texts are compared. Section 1 of the formats has
+//! both as tables. Stored and signed text is never folded.
+//!
+//! Pure functions; nothing to lose.
 
 use std::borrow::Cow;
 
@@ -22,7 +24,7 @@ pub enum TextError {
     /// A character that no text has, or not at this place.
     #[error("the text holds a {} at place {place}", .class.name())]
     Character {
-        /// What kind of character it is.
+        /// The kind of character.
         class: Class,
         /// Its place, from 1.
         place: usize,
@@ -34,9 +36,9 @@ pub enum TextError {
 pub enum Class {
     /// A control character (U+0000 to U+001F, U+007F to U+009F): a tab and a line feed too.
     Control,
-    /// What turns the direction of writing: marks, embeddings, overrides and isolates.
+    /// A character that turns the direction of writing: marks, embeddings, overrides and isolates.
     BidiControl,
-    /// What takes no room and shows nothing: zero-width characters, fillers, tags.
+    /// A character that takes no room and shows nothing: zero-width characters, fillers, tags.
     ZeroWidth,
     /// U+2028 and U+2029.
     LineSeparator,
@@ -154,7 +156,7 @@ pub fn fold(comparison: Comparison, text: &str) -> String {
         }
         folded.push(character);
     }
-    // What a blank stood between may be one character now.
+    // Two characters that a blank stood between may be one now.
     if is_ideographic(&folded) { folded } else { folded.nfc().collect() }
 }
 

@@ -1,4 +1,6 @@
 //! C2SP checkpoints (<https://c2sp.org/tlog-checkpoint>): what a log signs about its tree.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{
     Hash,

@@ -1,4 +1,4 @@
-//! What every command of this workspace shares: its exit statuses, its command line, and the one writer of what it prints.
+//! The parts that every command of this workspace shares: exit statuses, command line, and the one writer of what it prints.
 //!
 //! | status | constant | meaning |
 //! |---|---|---|
@@ -13,6 +13,8 @@
 //!
 //! `bench` has two more, 3 and 77. No print ends a program and none changes a verdict. A reader that has gone away is no
 //! error; any other failure is told once on standard error, and turns 0 into 74.
+//!
+//! Each program's `main` calls it. It keeps nothing.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -81,7 +83,7 @@ pub fn note(text: impl Display) {
     let _ = io::stderr().lock().write_all(format!("{text}\n").as_bytes());
 }
 
-/// What an error says, and what its causes say beyond that.
+/// The text of an error, and what its causes say beyond that.
 pub fn why(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,4 +1,6 @@
 //! Bytes in JSON members, for `#[serde(with)]`.
+//!
+//! Pure functions; nothing to lose.
 
 /// Standard base64 with padding.
 pub(crate) mod base64_bytes {

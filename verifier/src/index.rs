@@ -4,11 +4,13 @@
 //! The map is a binary Merkle tree over the keys' bits, first bit first: a subtree without a key is 32 zeros, one with a
 //! single key is that key's leaf, any other is a node over its two halves. A proof shows siblings only, and in place of
 //! an absent key at most the leaf of another holder, as two digests that only who knows that holder's label can make.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{Hash, checkpoint::decimal, merkle::node_hash, sha256};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-/// What a subtree without a key hashes to.
+/// The hash of a subtree without a key.
 pub const EMPTY: Hash = [0; 32];
 
 /// Most nodes on the way to a key.
@@ -104,7 +106,7 @@ pub fn halves(rows: &Rows, depth: usize) -> (&Rows, &Rows) {
     rows.split_at_checked(middle).unwrap_or((rows, &[]))
 }
 
-/// What stands where a key would be: the key, another one alone in that part of the map, or nothing.
+/// The end of the way to a key: the key, another one alone in that part of the map, or nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Terminal {
     /// The key itself.

@@ -1,4 +1,6 @@
-//! What is checked: one file, the lines of a file, or the files of a folder.
+//! The items to be checked: one file, the lines of a file, or the files of a folder.
+//!
+//! The command line alone calls it. It only reads files.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use std::{
@@ -107,8 +109,8 @@ pub(crate) fn variants(bytes: &[u8]) -> impl Iterator<Item = (&[u8], Option<&'st
     std::iter::once((bytes, None)).chain(bare)
 }
 
-/// The envelope in a file: the bytes, base64 text, or the member `envelope` of a JSON answer. What is none of these
-/// is handed on as it is, and found malformed.
+/// The envelope in a file: the bytes, base64 text, or the member `envelope` of a JSON answer. Any other file is handed
+/// on as it is, and found malformed.
 pub(crate) fn envelope(bytes: &[u8]) -> Result<Cow<'_, [u8]>, JsonError> {
     if bytes.get(ENVELOPE_IDENTIFIER_OFFSET..).is_some_and(|rest| rest.starts_with(b"MXL1")) {
         return Ok(bytes.into());

@@ -2,6 +2,8 @@
 //!
 //! Documents with fixed members refuse a second one by themselves. This is for those that are read freely, where serde
 //! would take the last and say nothing.
+//!
+//! Pure functions; nothing to lose.
 
 use serde::{
     Deserialize, Deserializer,

@@ -1,4 +1,6 @@
 //! Log leaves and what opens them (section 4): `open`, the commitment, the 34 leaf bytes.
+//!
+//! The ledger makes leaves with it, and a checker makes them again. Pure functions; nothing to lose.
 
 use crate::{Hash, sha256};
 use ring::digest::{Context, SHA256};
@@ -37,7 +39,7 @@ const LAYOUT_OWN: u8 = 1;
 const LAYOUT_OVERSIGHT: u8 = 2;
 const COMPLETION_HEAD_BYTES: usize = 4;
 
-/// What a leaf stands for; public.
+/// The kind of a leaf; public.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum LeafKind {
@@ -181,7 +183,7 @@ pub enum Stage {
 #[error("the open part is malformed")]
 pub struct MalformedOpen;
 
-/// What the caller may know of an entry.
+/// The part of an entry that the caller may know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Open {
     /// Number of the route (`schemas::routes::Route`).
@@ -454,7 +456,7 @@ impl HolderLink {
         sha256(&[&[LAYOUT_OVERSIGHT], label, told, place])
     }
 
-    /// What stands for a link's place in the oversight sequence: H(inner_salt ‖ link). The salt never leaves the exchange.
+    /// The digest in place of a link in the oversight sequence: H(inner_salt ‖ link). The salt never leaves the exchange.
     pub fn hidden_place(inner_salt: &Hash, link: &[u8; Self::BYTES]) -> Hash {
         sha256(&[inner_salt, link])
     }

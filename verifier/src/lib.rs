@@ -1,8 +1,9 @@
 //! Checks licenses, receipts and logs from bytes alone.
 //!
-//! The library has no I/O, clock, threads or randomness: the caller passes bytes, the time and the trust
-//! bundle, and gets one of three answers: valid, invalid (why) or cannot tell (why). The formats are those of
-//! `schemas/README.md`; a section number in these pages refers to it. Only [`command`] prints: commands share it.
+//! The library has no I/O, clock, threads or randomness: the caller passes bytes, the time and the trust bundle, and
+//! gets one of three answers: valid, invalid (why) or cannot tell (why). The formats are those of `schemas/README.md`;
+//! a section number in these pages refers to it. Only [`command`] prints: commands share it. Nothing is kept, so a
+//! crash leaves nothing.
 
 #![forbid(unsafe_code)]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]

@@ -1,4 +1,6 @@
 //! Licenses (section 2): writing and reading bodies and envelopes, and the check of a license from its bytes.
+//!
+//! The exchange writes with it, and a checker reads. Pure functions; nothing to lose.
 
 use crate::{
     Hash, merkle,
@@ -29,7 +31,7 @@ const MAX_ROOTS: usize = 1024;
 const SIZE_PREFIX_BYTES: usize = 4;
 const HASH_BYTES: usize = 32;
 
-/// What a license body says.
+/// The content of a license body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LicenseContent {
     /// The full identifier of this version.
@@ -366,7 +368,7 @@ fn known_key<'t>(signature: &SignatureParts, trust: &'t Trust) -> Option<(Suite,
     Some((supported(signature.suite)?, key))
 }
 
-/// What the bundle says of those who signed: that they are the issuer, in the time of their keys.
+/// Asks the bundle about those who signed: they must be the issuer, in the time of their keys.
 fn check_signers(report: &mut Report, opened: &OpenedEnvelope<'_>, content: &LicenseContent, trust: &Trust) {
     let before = report.reasons.len();
     let issuer = content.identifier.issuer().uscc().and_then(|uscc| trust.issuer(&uscc));
@@ -449,7 +451,7 @@ fn check_signature(
     verifies
 }
 
-/// What the bundle says of the issuer: its license types, and the suites it must sign with.
+/// Asks the bundle about the issuer: its license types, and the suites it must sign with.
 fn check_issuer(
     report: &mut Report,
     opened: &OpenedEnvelope<'_>,

@@ -1,5 +1,6 @@
 //! A whole log from its public files, as C2SP tlog-tiles lays them out (<https://c2sp.org/tlog-tiles>): `checkpoint`,
-//! `tile/<level>/<number>` and `tile/entries/<number>`. No key of the exchange is needed.
+//! `tile/<level>/<number>` and `tile/entries/<number>`. No key of the exchange is needed. The caller reads the files:
+//! pure functions, nothing to lose.
 
 use crate::{
     Hash,
@@ -22,8 +23,8 @@ const LENGTH_BYTES: usize = 2;
 /// Checks a log: its checkpoint's signature, and that its entries make the tiles and the checkpoint's root.
 ///
 /// `read` gives the bytes of a file by its name below the log's folder, `None` when there is none. `previous` is a
-/// checkpoint of the log that the caller has from before: the entries must make its root too. Where bundles are missing the
-/// lowest tiles stand for them. What is missing is listed as not checked, and the whole log cannot be told.
+/// checkpoint of the log that the caller has from before: the entries must make its root too. Where bundles are missing
+/// the lowest tiles stand for them. A missing file is listed as not checked, and the whole log cannot be told.
 pub fn verify(
     mut read: impl FnMut(&str) -> Option<Vec<u8>>,
     previous: Option<&str>,

@@ -1,10 +1,12 @@
 //! Answers in the form for machine peers (section 4): the same receipt beside the answer's own buffer, in FlatBuffers.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::receipt::{CutError, Receipt};
 use flatbuffers::FlatBufferBuilder;
 use schemas::machine as wire;
 
-/// What the buffers around an answer's body seldom exceed.
+/// Bytes that the buffers around an answer's body seldom exceed.
 const USUAL_BYTES: usize = 768;
 /// Where the file identifier stands: behind the root's offset.
 const IDENTIFIER_OFFSET: usize = 4;

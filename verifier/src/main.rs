@@ -1,5 +1,7 @@
 //! Command line of the verifier: checks files offline. Exit 0 valid, 1 invalid, 2 cannot tell, 64 usage; of many items the
 //! worst counts: 1 before 2 before 0.
+//!
+//! Anyone runs it. It reads files and writes none, so a crash leaves nothing.
 
 #![forbid(unsafe_code)]
 
@@ -146,7 +148,7 @@ enum Output {
 #[derive(Clone, Copy)]
 struct Seconds(u64);
 
-/// What was found of one item.
+/// The finding about one item.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Finding {
@@ -155,7 +157,7 @@ struct Finding {
     item: Option<String>,
     /// The first line: what the verdict is about.
     says: String,
-    /// What the reader must know of how it came about.
+    /// Notes on how it came about, which the reader must know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
     #[serde(flatten)]
@@ -213,7 +215,7 @@ fn text_of(finding: &Finding, output: Output) -> String {
     }
 }
 
-/// What was found of each item, or why the command cannot be carried out at all.
+/// The finding about each item, or why the command cannot be carried out at all.
 fn run(cli: &Cli) -> Result<Vec<Finding>, String> {
     let options = &cli.options;
     let at = match options.at {
@@ -316,7 +318,7 @@ fn against_pin(note: &str, pin: &Path, minimum: u64, may_write: bool) -> Result<
     Ok(Some(Ok((trust, said))))
 }
 
-/// What every check is made with.
+/// The means of every check.
 struct Check<'a> {
     trust: &'a Trust,
     at: u64,
@@ -412,8 +414,8 @@ fn each(items: Vec<Item>, mut check: impl FnMut(&[u8]) -> Finding) -> Vec<Findin
     items.into_iter().map(finding).collect()
 }
 
-/// A byte order mark and a final newline are no part of what was signed or hashed. What verifies without them is good, and
-/// the finding says that they were left out.
+/// A byte order mark and a final newline are no part of what was signed or hashed. A file that verifies without them is
+/// good, and the finding says that they were left out.
 fn tolerant(bytes: &[u8], mut check: impl FnMut(&[u8]) -> Finding) -> Finding {
     best(variants(bytes).map(|(bytes, left_out)| {
         let mut finding = check(bytes);
@@ -422,8 +424,8 @@ fn tolerant(bytes: &[u8], mut check: impl FnMut(&[u8]) -> Finding) -> Finding {
     }))
 }
 
-/// The first finding that is not invalid. Of invalid ones that with the fewest reasons among those that could read the
-/// item at all: a mark in front of it would hide what is wrong with it.
+/// The first finding that is not invalid. If all are invalid, the one with the fewest reasons among those that could
+/// read the item at all: a mark in front of it would hide what is wrong with it.
 fn best(findings: impl Iterator<Item = Finding>) -> Finding {
     let rank = |finding: &Finding| {
         let reasons = &finding.report.reasons;
@@ -568,7 +570,7 @@ fn read_policy(path: &Option<PathBuf>) -> Result<Option<Policy>, String> {
     Ok(Some(policy))
 }
 
-/// What a receipt is checked with.
+/// The files that a receipt is checked with.
 struct Files {
     request: Option<Vec<u8>>,
     answer: Option<Vec<u8>>,
@@ -585,8 +587,8 @@ fn receipt_in(bytes: &[u8]) -> Option<Receipt> {
     receipt.or_else(|| Some(receipt::cut(bytes).ok()?.1)).or_else(|| receipt::in_reformatted(bytes))
 }
 
-/// The checkpoint in a receipt, an answer or a log proof. What is none of these is handed on as it is: a checkpoint, or
-/// found to be none.
+/// The checkpoint in a receipt, an answer or a log proof. Any other text is handed on as it is: a checkpoint, or found
+/// to be none.
 fn checkpoint_in(bytes: &[u8]) -> String {
     let text = text(bytes);
     let proof = receipt_in(bytes).and_then(|receipt| receipt.proof);

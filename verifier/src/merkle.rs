@@ -3,6 +3,8 @@
 //! Three ways to hold a tree, for three users: [`Frontier`] is what a log needs to go on, [`GroupTree`] proves
 //! the leaves of one appended group from the frontier before it, and the `*_from` functions prove anything from
 //! stored complete subtrees. [`BatchTree`] is a whole tree in memory.
+//!
+//! Each user owns its tree. All of it is memory.
 
 use crate::{Hash, sha256};
 

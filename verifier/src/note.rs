@@ -1,4 +1,6 @@
 //! C2SP signed notes (<https://c2sp.org/signed-note>) with Ed25519 keys.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::sha256;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -437,7 +439,7 @@ pub fn signature_line(key: &VerifierKey, signature: &[u8; 64]) -> String {
     key.line(&[signature])
 }
 
-/// What a witness signs over a checkpoint's text at a time, seconds since 1970.
+/// The message that a witness signs over a checkpoint's text at a time, seconds since 1970.
 pub fn cosigned_message(time: u64, text: &str) -> String {
     format!("cosignature/v1\ntime {time}\n{text}")
 }

@@ -1,6 +1,8 @@
 //! C2SP policies (<https://c2sp.org/tlog-policy>): which logs are taken and which witnesses must have seen a checkpoint.
 //!
-//! Names are bytes that mean something inside the file alone. What is counted are keys.
+//! Names are bytes that mean something inside the file alone. Keys are counted, not names.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::note::{VerifierKey, WitnessKey};
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,7 +125,7 @@ impl Policy {
     }
 }
 
-/// What the lines so far have said.
+/// The content of the lines so far.
 #[derive(Default)]
 struct Reader {
     logs: Vec<VerifierKey>,

@@ -1,4 +1,6 @@
 //! C2SP log proofs (<https://c2sp.org/tlog-proof>): an inclusion path with the checkpoint it leads to.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{Hash, checkpoint::decimal};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -19,7 +21,7 @@ pub struct MalformedProof;
 /// A proof that a leaf stands in a log. Parsing checks the form alone; see [`crate::receipt::verify`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlogProof {
-    /// What opens the leaf: salt ‖ C ‖ open (section 5). Not authenticated by itself.
+    /// The opening of the leaf: salt ‖ C ‖ open (section 5). Not authenticated by itself.
     pub extra: Option<Vec<u8>>,
     /// Index of the leaf.
     pub index: u64,

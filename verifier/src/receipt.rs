@@ -1,4 +1,6 @@
 //! Receipts (section 4): how an answer, its request and a leaf of the log belong together.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{
     Hash,
@@ -22,10 +24,10 @@ use schemas::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What stands before a receipt in an answer.
+/// The bytes before a receipt in an answer.
 const MEMBER: &[u8] = br#","receipt":"#;
 
-/// What a report calls cosignatures of type 0x06 in what it did not check.
+/// The name of cosignatures of type 0x06 in a report's list of what it did not check.
 const ML_DSA_COSIGNATURES: &str = "ml-dsa-cosignatures";
 
 /// A receipt in JSON without a proof is seldom longer.
@@ -42,7 +44,7 @@ pub struct Receipt {
     /// Hash of the leaf.
     #[serde(rename = "leafHash", with = "base64_bytes")]
     pub leaf_hash: Hash,
-    /// What the caller may know, encoded: see [`crate::leaf::Open`].
+    /// The part that the caller may know, encoded: see [`crate::leaf::Open`].
     #[serde(with = "base64_bytes")]
     pub open: Vec<u8>,
     /// Salt of the commitment.
@@ -72,7 +74,7 @@ impl Receipt {
         merkle::leaf_hash(&leaf_bytes(LeafKind::Entry, &commitment))
     }
 
-    /// What the extra line of the entry's log proof holds: salt ‖ C ‖ open (section 5).
+    /// The extra line of the entry's log proof: salt ‖ C ‖ open (section 5).
     pub fn extra(&self) -> Vec<u8> {
         [self.salt.as_slice(), &self.c, &self.open].concat()
     }
@@ -197,8 +199,8 @@ mod optional_hash {
 
 /// Checks a receipt with the proof it carries.
 ///
-/// `request` and `answer` are the bytes as they went over the wire; the answer may hold its receipt or not. What is
-/// absent is listed as not checked. Without a proof the verdict is at best unknown. `at` is the time of the check in
+/// `request` and `answer` are the bytes as they went over the wire; the answer may hold its receipt or not. An absent
+/// one is listed as not checked. Without a proof the verdict is at best unknown. `at` is the time of the check in
 /// seconds since 1970.
 pub fn verify(
     receipt: &Receipt,
@@ -223,7 +225,7 @@ pub fn verify_against(
     verify_with(receipt, &Evidence { proof, ..Evidence::default() }, request, answer, trust, at)
 }
 
-/// What is known about a log beside the receipt.
+/// Knowledge about a log beside the receipt.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Evidence<'a> {
     /// A proof in place of the receipt's own.
@@ -354,7 +356,7 @@ pub(crate) fn read_checkpoint(note: &str, log: &TrustLog) -> Result<Checkpoint, 
         .and_then(|note| Checkpoint::parse(&note).map_err(|error| error.to_string()))
 }
 
-/// Who saw a checkpoint.
+/// The witnesses that saw a checkpoint.
 pub(crate) struct Seen {
     /// How many of those that are known; `None` when none is.
     pub(crate) counts: Option<WitnessFacts>,
@@ -437,7 +439,7 @@ fn check_previous(report: &mut Report, checkpoint: &Checkpoint, evidence: &Evide
     }
 }
 
-/// What a receipt with this open part says.
+/// The facts of a receipt with this open part.
 pub(crate) fn facts(receipt: &Receipt, open: &Open) -> ReceiptFacts {
     let organisation = String::from_utf8_lossy(&open.organisation);
     ReceiptFacts {

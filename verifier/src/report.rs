@@ -1,4 +1,6 @@
 //! The answer of a check: a verdict, its reasons, and what was and was not checked.
+//!
+//! A check alone makes one. Values; nothing to lose.
 
 use crate::{Hash, trust::Trust};
 use schemas::{
@@ -125,9 +127,9 @@ reasons! {
 
     /// No page of entries can be read.
     MalformedPage = "malformed-page" Invalid,
-    /// What a page shows of an entry is not what the entry commits to.
+    /// A page shows something of an entry that the entry does not commit to.
     EntryMismatch = "entry-mismatch" Invalid,
-    /// What the holder is said to be told of an entry is not what the entry commits to.
+    /// The text that the holder is said to be told is not what the entry commits to.
     ToldMismatch = "told-mismatch" Invalid,
     /// An entry of a trace comes without what the holder is told of it.
     ToldMissing = "told-missing" Unknown,
@@ -246,7 +248,7 @@ pub struct TrustFacts {
     pub expires: u64,
 }
 
-/// What a license says of itself; believed only under the verdict `valid`. Names no holder.
+/// The facts that a license states; believed only under the verdict `valid`. Names no holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LicenseFacts {
@@ -274,7 +276,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// What a receipt says; believed only under the verdict `valid`.
+/// The facts of a receipt; believed only under the verdict `valid`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceiptFacts {
@@ -305,7 +307,7 @@ pub struct ReceiptFacts {
     /// Size of the checkpoint's tree, when the proof holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_size: Option<u64>,
-    /// Who else saw that checkpoint, when any witnesses are known.
+    /// The witnesses that saw that checkpoint, when any are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witnesses: Option<WitnessFacts>,
 }
@@ -319,7 +321,7 @@ pub struct WitnessFacts {
     pub of: usize,
 }
 
-/// What a holder's trace or an auditor's pages show; believed only under the verdict `valid`.
+/// The facts of a holder's trace or an auditor's pages; believed only under the verdict `valid`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PageFacts {
@@ -327,13 +329,13 @@ pub struct PageFacts {
     pub log: String,
     /// Entries shown.
     pub entries: usize,
-    /// What the pages are complete for, when they are.
+    /// The range that the pages are complete for, when they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completeness: Option<String>,
     /// In a trace: the uses of all holders that the law keeps from them now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delayed: Option<crate::trace::DelayedUses>,
-    /// Who else saw the checkpoint that the fewest saw of those the pages lead to, when any witnesses are known.
+    /// The witnesses that saw the least seen checkpoint of those the pages lead to, when any are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witnesses: Option<WitnessFacts>,
 }
@@ -346,9 +348,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// Why it is not `valid`; empty exactly when it is.
     pub reasons: Vec<Finding>,
-    /// What was checked and holds.
+    /// Names of what was checked and holds.
     pub checked: Vec<&'static str>,
-    /// What was not checked and the verdict says nothing about.
+    /// Names of what was not checked: the verdict says nothing about it.
     pub not_checked: Vec<&'static str>,
     /// The time of the check, seconds since 1970; RFC 3339 in JSON.
     #[serde(serialize_with = "as_rfc3339")]
@@ -370,7 +372,7 @@ pub struct Report {
     pub log: Option<LogFacts>,
 }
 
-/// What a log's tiles and bundles hold; believed only under the verdict `valid`.
+/// The facts of a log's tiles and bundles; believed only under the verdict `valid`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LogFacts {
@@ -378,7 +380,7 @@ pub struct LogFacts {
     pub origin: String,
     /// Size of the checkpoint's tree.
     pub size: u64,
-    /// Who else saw that checkpoint, when any witnesses are known.
+    /// The witnesses that saw that checkpoint, when any are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witnesses: Option<WitnessFacts>,
 }

@@ -1,9 +1,11 @@
 //! One holder, one label: two receipts that show different labels for the same person expose a log that keeps a second
 //! sequence for somebody, out of sight of the holder's own trace.
 //!
-//! What ties both receipts to one holder are their requests, which name the holder in clear; only who sent them has them.
-//! A receipt counts where its request decides whose label it must show: the holder of a license named by number, and the
+//! Their requests tie both receipts to one holder, for they name the holder in clear; only who sent them has them. A
+//! receipt counts where its request decides whose label it must show: the holder of a license named by number, and the
 //! holder that a portal names in a search, a grant, or a trace.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{
     json,

@@ -1,4 +1,6 @@
-//! What is printed: the first line, the report, and the content when it is asked for.
+//! The printed output: the first line, the report, and the content when it is asked for.
+//!
+//! The command line alone calls it. Nothing is kept.
 
 use crate::Finding;
 use serde_json::{Value, json};
@@ -88,7 +90,7 @@ pub(crate) fn pages(file: &[u8]) -> Value {
         .collect()
 }
 
-/// What holders are told, out of the text that is hashed.
+/// The text that holders are told, out of the one that is hashed.
 fn told(shown: &Value) -> Value {
     match shown {
         Value::Array(each) => each.iter().map(told).collect(),

@@ -1,4 +1,6 @@
 //! License signatures (section 2): suites, public keys, the message that is signed.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{Hash, sha256};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, ED25519, UnparsedPublicKey, VerificationAlgorithm};
@@ -18,7 +20,7 @@ pub type Suites = [u8; MAX_SIGNATURES];
 /// Bytes of the message that is signed.
 pub const MESSAGE_BYTES: usize = CONTEXT.len() + 1 + MAX_SIGNATURES + 8 + 32;
 
-/// What the message begins with, so that a signature over a license is never one over something else.
+/// The beginning of the message, so that a signature over a license is never one over something else.
 const CONTEXT: &[u8] = b"miaoxiang license v2\0";
 
 /// Order of the group of P-256, and half of it, rounded down: of the two values s and order − s, which verify alike, only
@@ -85,7 +87,7 @@ impl Suite {
         }
     }
 
-    /// What stands before the key bytes in the SubjectPublicKeyInfo, how many key bytes follow, and how to verify.
+    /// The bytes before the key in the SubjectPublicKeyInfo, how many key bytes follow, and how to verify.
     fn parameters(self) -> Option<(&'static [u8], usize, &'static dyn VerificationAlgorithm)> {
         match self {
             Self::Ed25519 => Some((ED25519_PREFIX, 32, &ED25519)),

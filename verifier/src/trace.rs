@@ -1,11 +1,13 @@
 //! Pages of entries: a holder's trace (`POST /v1/trace`) and an auditor's query (`POST /v1/log/query`), each entry with
-//! what opens its leaf and its place in the log. What both answers look like stands here once, for who writes and who checks
-//! them.
+//! what opens its leaf and its place in the log. The form of both answers stands here once, for who writes and who
+//! checks them.
 //!
 //! A trace proves each statement (who, when, item, case, why, which fields, allowed or denied) without showing the
 //! record or another holder's sequence: R and the other holders' K are digests. That nothing is left out follows from the
 //! sequence, which has no gaps, and at its end from the index root. That no use whose delay has ended is left out follows
 //! from what its release tells.
+//!
+//! Pure functions; nothing to lose.
 
 use crate::{
     Hash,
@@ -132,7 +134,7 @@ impl Proven {
     }
 }
 
-/// What a holder is told, with the salt made for this holder alone: H(H(salt ‖ label) ‖ document) is the digest.
+/// The text that a holder is told, with the salt made for this holder alone: H(H(salt ‖ label) ‖ document) is the digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Told {
@@ -192,7 +194,7 @@ pub enum Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TraceEntry {
-    /// What every entry has.
+    /// The part that every entry has.
     pub entry: Proven,
     /// R, the digest of what only insiders know.
     #[serde(rename = "R")]
@@ -203,7 +205,7 @@ pub struct TraceEntry {
     pub told_digest: Digest,
     /// The holder's place.
     pub place: Place,
-    /// What the holder is told; absent when it cannot be read any more.
+    /// The text that the holder is told; absent when it cannot be read any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
     /// Uses that were delayed by law and that this entry tells, as `told` lists them.
@@ -274,7 +276,7 @@ impl TraceEntry {
     }
 }
 
-/// What the index root says of the holder.
+/// The proof of the holder in the index root.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct IndexProof {
@@ -335,11 +337,11 @@ pub struct TracePage {
     pub entries: Vec<TraceEntry>,
     /// `before` of the next page; `null` when this one ends with the first entry.
     pub next: Option<u64>,
-    /// What the index root says; `null` before there is one.
+    /// The proof in the index root; `null` before there is one.
     pub index_root: Option<IndexProof>,
     /// [`completeness`] of the index root.
     pub completeness: String,
-    /// What is not told yet, of all holders together.
+    /// The uses that are not told yet, of all holders together.
     pub delayed: DelayedUses,
     /// The signed checkpoint that all proofs of the page lead to.
     pub checkpoint: String,
@@ -356,8 +358,8 @@ pub struct DelayedUses {
     pub days_max: u16,
 }
 
-/// What a whole trace is complete for, given the size that the index root covers; the same whether there are delayed
-/// uses or not.
+/// The range that a whole trace is complete for, given the size that the index root covers; the same whether there are
+/// delayed uses or not.
 pub fn completeness(size: u64) -> String {
     format!("complete up to checkpoint {size}, except uses delayed by law")
 }
@@ -384,7 +386,7 @@ pub struct AuditPage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct AuditEntry {
-    /// What every entry has.
+    /// The part that every entry has.
     pub entry: Proven,
     /// Salt of R.
     pub inner_salt: Digest,
@@ -396,9 +398,9 @@ pub struct AuditEntry {
     pub reason: String,
     /// Labels of the holders concerned.
     pub concerned: Vec<Label>,
-    /// What each of them is told; `null` for nothing, or when it was erased.
+    /// The text that each of them is told; `null` for nothing, or when it was erased.
     pub told: Vec<Option<Told>>,
-    /// What was asked, of an entry that concerns nobody the log knows: JSON as in `told`, without a digest.
+    /// The question, in an entry that concerns nobody the log knows: JSON as in `told`, without a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
     /// The user at the caller's side. Sealed in a subject part; no proof ties it to the leaf without the part's key.
@@ -754,7 +756,7 @@ fn read_pages<P: Page>(file: &[u8], trust: &Trust, policy: Option<&Policy>, repo
     pages
 }
 
-/// Who else saw the checkpoints of the pages.
+/// The witnesses that saw the checkpoints of the pages.
 #[derive(Default)]
 struct Witnesses {
     /// Counts of the checkpoint that the fewest have cosigned, when any witnesses are known.

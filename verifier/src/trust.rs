@@ -1,4 +1,6 @@
 //! The trust bundle (section 3): which keys may sign what, and which logs are known.
+//!
+//! Pure functions over a signed bundle; nothing to lose.
 
 use crate::{
     encoding::{base64_bytes, hex_bytes},

@@ -1,4 +1,6 @@
 //! Answers. Members that a later exchange adds are skipped.
+//!
+//! Values that a call gives; nothing to lose.
 
 use std::collections::BTreeMap;
 use std::fmt;

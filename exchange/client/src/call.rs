@@ -1,4 +1,7 @@
 //! One call: sent, sent again where that is right, and its answer read and proven.
+//!
+//! Made by the client, awaited by its user. After a crash the call may have been decided: sent again under the same
+//! key, it counts once.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -1,4 +1,6 @@
 //! The client: a method a route.
+//!
+//! Any task may use a clone. It keeps nothing on disk.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Tests that the client's types are the documents of the contract.
+//!
+//! Tests alone have this file. Nothing is written.
 
 use std::cell::Cell;
 

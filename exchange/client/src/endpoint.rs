@@ -1,4 +1,6 @@
 //! Where a listener is reached.
+//!
+//! A value; nothing to lose.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

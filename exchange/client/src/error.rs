@@ -1,4 +1,6 @@
 //! How a call can end without its answer.
+//!
+//! Values of the client's user. A call without an answer may have been decided.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! Text about a person.
+//!
+//! Requests and answers hold it. It is memory, and never printed.
 
 use std::fmt;
 

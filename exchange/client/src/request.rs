@@ -1,5 +1,7 @@
 //! Requests as they stand in the body. Each type is a document of `schemas/openapi.json`, and one that has more members than
 //! that is not read.
+//!
+//! The client's user makes them. Values; nothing to lose.
 
 use std::collections::BTreeMap;
 
@@ -489,7 +491,7 @@ pub struct Suspend {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Propose {
-    /// What.
+    /// The kind of the proposal.
     pub kind: ProposalKind,
     /// Whom; with the kinds about a holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]

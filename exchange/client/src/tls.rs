@@ -1,4 +1,6 @@
 //! Whom a client trusts, and who it is.
+//!
+//! Read once, when a client is made. It reads files and writes none.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,6 @@
 //! One kept connection.
+//!
+//! A client owns it. A crash or a lost connection leaves calls whose outcome is not known.
 
 use std::io;
 use std::sync::Arc;

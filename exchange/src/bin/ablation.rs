@@ -1,5 +1,7 @@
 //! The `exchange-ablation` command: serves a bench's log without one of the exchange's properties, so that `bench peers` can
 //! state what that property costs. See [`exchange::ablation`].
+//!
+//! Benches start it. A crash leaves a bench's folder as `exchange serve` would leave one.
 
 #![forbid(unsafe_code)]
 
@@ -22,7 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[derive(Parser)]
 #[command(name = "exchange-ablation", version)]
 struct Cli {
-    /// What is taken away [default: nothing].
+    /// The property that is taken away [default: nothing].
     #[arg(long, value_parser = PossibleValuesParser::new(Without::ALL.map(Without::name)))]
     without: Option<String>,
     /// Data folder.

@@ -1,4 +1,6 @@
 //! The `witness` command: a C2SP tlog-witness for logs of exchanges, and any other.
+//!
+//! A witness's operator runs it, one process a folder. `witness.rs` has the table of what a crash leaves.
 
 #![forbid(unsafe_code)]
 

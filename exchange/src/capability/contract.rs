@@ -1,4 +1,6 @@
 //! The trait of a route: the part that is its own that the path asks, in its order.
+//!
+//! Each route implements it, and the path alone calls it. Nothing that a route makes is durable before step 7.
 
 use ledger::License;
 use schemas::identifier::Uscc;
@@ -12,7 +14,8 @@ use crate::participant::Participant;
 use crate::wire::read::Body;
 use crate::wire::refusal::Refusal;
 
-/// One data route, asked by a request that was received for `'r`. What is the route's own stands in its file; the path asks for it in this order.
+/// One data route, asked by a request that was received for `'r`. The route's own part stands in its file; the path
+/// asks for it in this order.
 pub(crate) trait Capability<'r> {
     /// Its row of the table of routes.
     const ROUTE: Route;

@@ -1,8 +1,8 @@
 //! Entries read back for those who may see them: what a page of a holder's trace and a page of an auditor's query share. Both
 //! only read what is in the published checkpoint, so that everything on a page is proven by it.
 //!
-//! Reading blocks, and may take long: it happens in a lane of its own. Sealed parts
-//! are opened with a [`Disclosure`].
+//! Reading blocks, and may take long: it happens in a lane of its own. Sealed parts are opened with a [`Disclosure`].
+//! It only reads, so a crash leaves nothing.
 
 use ledger::{Label, Ledger, OpenedEntry, ReadError};
 use schemas::codes::Code;

@@ -1,6 +1,7 @@
 //! The capabilities of the data listener: one folder a capability, one line a route in the table at the end.
 //!
-//! `exchange/README.md` says how to add one.
+//! `exchange/README.md` says how to add one. The path alone reads the table. It holds no state: a crash leaves nothing
+//! of it.
 
 pub(crate) mod audit;
 mod contract;

@@ -1,5 +1,7 @@
 //! Pages of lists. A decision said before how much a caller may see. A page is bounded and made in a lane of its caller's. It
 //! ends with a cursor that the next one goes on from, and says when it was read.
+//!
+//! Routes that list call it. It only reads, so a crash leaves nothing.
 
 use ledger::{Document, DocumentKind, Key, Ledger};
 use serde::de::DeserializeOwned;

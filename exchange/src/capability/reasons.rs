@@ -1,4 +1,6 @@
 //! Every reason that only insiders learn, from a decision over state that stands in a table: no ledger, no TLS, no clock.
+//!
+//! Tests alone have this file. Nothing is written.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

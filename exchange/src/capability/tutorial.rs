@@ -1,4 +1,6 @@
 //! `POST /v1/licenses/count`: how many licenses a holder has, for the portal that vouches for the holder.
+//!
+//! The path alone calls it. It changes no license: a crash leaves its entry or nothing.
 
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;

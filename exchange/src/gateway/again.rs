@@ -1,4 +1,6 @@
 //! Answers that are given again, from the journal: the second half of step 3.
+//!
+//! The path alone calls it, in a lane. It only reads, so a crash leaves nothing.
 
 use std::borrow::Cow;
 

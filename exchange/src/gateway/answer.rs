@@ -1,4 +1,5 @@
-//! Step 8 of the request path: answers. One that says something takes what the ledger gives back after its sync.
+//! Step 8 of the request path: answers. One that says something takes what the ledger gives back after its sync. An
+//! answer that a crash loses may be asked for again under its idempotency key.
 
 use bytes::Bytes;
 use ledger::Committed;

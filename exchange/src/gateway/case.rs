@@ -1,9 +1,10 @@
 //! Step 4 of the request path: a case, which is all that a decision sees. A decision reads the state here alone, each
 //! fact with the version it had.
 //!
-//! The sequencer compares these versions again when the decision commits; a decision made on a fact that has changed since is
-//! sent back and made anew. A change of state needs the evidence that its fact was read: [`Found`], [`Absent`], [`Place`],
-//! [`Held`] and [`Living`] are made here alone.
+//! The sequencer compares these versions again when the decision commits; a decision made on a fact that has changed
+//! since is sent back and made anew. A change of state needs the evidence that its fact was read: [`Found`],
+//! [`Absent`], [`Place`], [`Held`] and [`Living`] are made here alone. The path opens a case for each attempt. It is
+//! memory, gone with the attempt.
 
 use std::hint::black_box;
 use std::sync::Arc;

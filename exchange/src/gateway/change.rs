@@ -1,5 +1,6 @@
-//! Step 6 of the request path: the change of state that a permit makes, and the exact answer bytes, ready to be committed
-//! together. Each change takes the evidence that its fact was read.
+//! Step 6 of the request path: the change of state that a permit makes, and the exact answer bytes, ready to be
+//! committed together. Each change takes the evidence that its fact was read. The path opens it, and the route fills
+//! it. It is memory until step 7, so a crash before leaves nothing.
 
 use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, Record,
@@ -89,7 +90,7 @@ impl<'a> Change<'a> {
         self.tools
     }
 
-    /// Who asks and what was received.
+    /// The caller and the request, as the entry records them.
     pub fn entry(&self) -> &'a Entry<'a> {
         self.entry
     }

@@ -1,4 +1,5 @@
-//! Steps of the path without a journal: what benches measure alone. Nothing is answered here, and nothing is known afterwards.
+//! Steps of the path without a journal: what benches measure alone. Nothing is answered here, and nothing is known
+//! afterwards. Benches alone call it.
 
 use ledger::Fact;
 use schemas::codes::Code;

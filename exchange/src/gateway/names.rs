@@ -1,5 +1,7 @@
 //! Whom and what a request is about, said once by its route. From it follows whom a denial concerns, what the holders concerned
 //! are told, the delay class, and how a denial is made equal for what exists and what does not.
+//!
+//! Each route says them, and the path reads them. They go with the request.
 
 use std::borrow::Cow;
 
@@ -40,7 +42,7 @@ pub enum About<'a> {
 /// A person whom a request names.
 #[derive(Debug)]
 pub struct Person<'a> {
-    /// Who.
+    /// The person.
     pub holder: &'a HolderRef,
     /// The word for them; `None` where an entry that does not concern them says nothing of them.
     pub named: Option<&'static str>,

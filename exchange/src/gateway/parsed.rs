@@ -1,5 +1,7 @@
 //! Documents of journaled state, parsed once for each version: the register and the license types, which nearly every request
 //! reads.
+//!
+//! Cases fill and read it. It is a cache of the state: a crash leaves nothing, and it fills again.
 
 use std::hash::Hash;
 use std::sync::Arc;

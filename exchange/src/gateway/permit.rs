@@ -1,5 +1,6 @@
-//! Step 5 of the request path: a [`Ruling`] is what a decision says, and a [`Permit`] what the path makes of one. Whatever
-//! discloses or changes anything takes a permit, or the [`Disclosure`] that came with it; only the path makes them.
+//! Step 5 of the request path: a [`Ruling`] is what a decision says, and a [`Permit`] what the path makes of one.
+//! Whatever discloses or changes anything takes a permit, or the [`Disclosure`] that came with it; only the path makes
+//! them. A permit is memory: one that was not committed before a crash has let nothing out.
 
 use ledger::record::CounterUse;
 use ledger::{Key, Label};

@@ -1,4 +1,6 @@
 //! Step 1 of the request path, the first half: headers and body within their bounds of length and time.
+//!
+//! The path alone calls it. A request that a crash cuts off while it arrives leaves nothing.
 
 use std::future::poll_fn;
 use std::pin::Pin;

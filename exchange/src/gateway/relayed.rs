@@ -1,6 +1,7 @@
-//! The path of a relayed call: intent entry, call, outcome entry. A crash between the two leaves an intent without an outcome,
-//! and so does a client that disconnects, unless its route runs this in a task of its own. Such an intent says that a call may
-//! have left; asked again under the same idempotency key, the call is made again.
+//! The path of a relayed call: intent entry, call, outcome entry. A crash between the two leaves an intent without an
+//! outcome, and so does a client that disconnects, unless its route runs this in a task of its own. Such an intent says
+//! that a call may have left; asked again under the same idempotency key, the call is made again. No route makes either
+//! entry by itself.
 
 use schemas::codes::{Code, Reason};
 use verifier::leaf::Stage;

@@ -1,5 +1,7 @@
 //! Sealing: what an entry's subject part says, and the entry made of it. Personal data is written here alone, and only under the
 //! keys of the holders concerned.
+//!
+//! The path makes all entries here. They are memory until their frame is synced.
 
 use std::cell::RefCell;
 
@@ -282,7 +284,7 @@ struct Sealed {
 /// Seals the finished buffer of a `SubjectRecord`. The buffer is overwritten when it is sealed.
 fn with_subject_record<T>(text: &Text<'_>, told_salt: &Hash, seal: impl FnOnce(&[u8]) -> T) -> T {
     PLAINTEXT.with_borrow_mut(|builder| {
-        // Of a seal that panicked something may be left.
+        // A seal that panicked may have left something.
         builder.reset();
         let told = Some(builder.create_vector(text.told));
         let told_salt = Some(builder.create_vector(told_salt));

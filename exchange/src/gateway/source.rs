@@ -1,4 +1,5 @@
-//! Where a decision reads from: the ledger's state in memory, or a table in tests. Nothing here writes.
+//! Where a decision reads from: the ledger's state in memory, or a table in tests. Nothing here writes. A case alone
+//! reads it for a decision. A crash leaves nothing.
 
 #[cfg(test)]
 use std::collections::HashMap;

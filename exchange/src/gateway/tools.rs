@@ -1,4 +1,5 @@
-//! The tools that carry permits out and make entries: the ledger, its checkpoints, the lanes, the signers. No rule stands here.
+//! The tools that carry permits out and make entries: the ledger, its checkpoints, the lanes, the signers. No rule
+//! stands here. The gateway owns them and lends them for one effect. They are memory.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -43,7 +44,7 @@ impl Lanes {
     }
 }
 
-/// Who asks and what was received, as an entry records it.
+/// The caller and the request, as an entry records them.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
     /// Route.

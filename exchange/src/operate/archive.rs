@@ -1,4 +1,6 @@
 //! `exchange archive`.
+//!
+//! An operator runs it, beside a serving exchange too. `ledger/src/start/archive.rs` says what a crash leaves.
 
 use crate::app;
 use verifier::command;

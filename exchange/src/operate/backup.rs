@@ -1,4 +1,7 @@
 //! `exchange backup`.
+//!
+//! An operator runs it, beside a serving exchange too. A crash leaves a `.backup-` folder, whose fence keeps it from
+//! being served.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,6 @@
 //! `exchange check-config`.
+//!
+//! An operator runs it. It only reads, so a crash leaves nothing.
 
 use crate::app::{self, Exit};
 use crate::reload;

@@ -1,4 +1,6 @@
 //! `exchange init`.
+//!
+//! An operator runs it on a folder that nobody serves. The next run completes what a crash cut off.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,6 @@
 //! `exchange log close`.
+//!
+//! An operator runs it on a log that nobody serves. Closing again completes what a crash cut off.
 
 use crate::succession;
 use verifier::command;

@@ -1,4 +1,6 @@
 //! `exchange log export`.
+//!
+//! An auditor runs it. A crash leaves a temporary file, never a part under the file's name.
 
 use std::path::Path;
 

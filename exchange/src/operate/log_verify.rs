@@ -1,4 +1,6 @@
 //! `exchange log verify`.
+//!
+//! An operator runs it, beside a serving exchange too. It writes nothing of the log, so a crash leaves nothing.
 
 use crate::app;
 use indicatif::ProgressBar;

@@ -1,4 +1,6 @@
-//! What each command does, a file each, and what several of them share.
+//! The work of each command, a file each, and the parts that several of them share.
+//!
+//! `main` alone calls them. Each file says what a crash leaves.
 
 pub mod archive;
 pub mod backup;

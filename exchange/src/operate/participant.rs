@@ -1,4 +1,7 @@
 //! `exchange participant`.
+//!
+//! An operator runs it, through a serving exchange, or offline under the journal's lock. A crash leaves the
+//! registration with its entry, or neither.
 
 use crate::init;
 use schemas::routes::Route;

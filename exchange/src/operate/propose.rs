@@ -1,4 +1,6 @@
 //! `exchange propose`, `exchange approve`, `exchange keys`.
+//!
+//! An operator runs them with a certificate of the role. After a crash the log says whether the call was decided.
 
 use std::path::Path;
 

@@ -1,4 +1,7 @@
 //! `exchange rebuild`.
+//!
+//! An operator runs it on a folder that nobody serves. A crash leaves a part of an image, which the next start makes
+//! anew.
 
 use crate::app;
 use indicatif::ProgressBar;

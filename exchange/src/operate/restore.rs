@@ -1,4 +1,6 @@
 //! `exchange restore`.
+//!
+//! An operator runs it; the backup is only read. A crash leaves a begun folder, which the same command completes.
 
 use std::path::Path;
 

@@ -1,4 +1,7 @@
 //! `exchange serve` and `exchange quickstart`.
+//!
+//! An operator runs the one, a developer the other; both hold the journal's lock. After a crash the next start
+//! recovers.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,6 @@
 //! `exchange type`: the license types that are published, and the proposal of another one.
+//!
+//! Anyone lists, an operator proposes. A proposal that a crash cut off is in the log or not at all.
 
 use std::path::Path;
 

@@ -1,5 +1,7 @@
-//! What a quickstart leaves to touch, in `samples/` of its folder: generated persons, licenses, grants in three states, and a
+//! The samples of a quickstart, in `samples/` of its folder: generated persons, licenses, grants in three states, and a
 //! walkthrough made for this folder and its ports.
+//!
+//! The quickstart alone writes them. A crash leaves some of the files, and the next run writes all of them anew.
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -37,7 +39,7 @@ struct Grant {
     until_ms: u64,
 }
 
-/// What the samples are about.
+/// The facts that the samples are about.
 pub(super) struct Samples {
     /// Places in the round's list: the license in force, then the revoked one.
     about: [usize; 2],

@@ -1,4 +1,5 @@
-//! The floor of authorisation in plain Rust: what no policy can lift. Pure functions over facts.
+//! The floor of authorisation in plain Rust: what no policy can lift. Pure functions over facts. Decisions call it, and
+//! no route goes around it. Nothing to lose.
 
 use ledger::{Grant, Key, Label};
 use schemas::codes::Reason;
@@ -19,7 +20,7 @@ pub const GRANT_ACTIVE: u8 = 1;
 /// Grant state: revoked.
 pub const GRANT_REVOKED: u8 = 3;
 
-/// What a caller asks of a grant.
+/// A caller's request to use a grant.
 #[derive(Debug)]
 pub struct Ask<'a> {
     /// The caller.

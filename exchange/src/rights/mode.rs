@@ -1,4 +1,6 @@
 //! How much of a license is disclosed: what a grant allows and a use asks for.
+//!
+//! Pure functions; nothing to lose.
 
 use serde::Deserialize;
 

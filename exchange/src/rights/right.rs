@@ -1,4 +1,6 @@
 //! Which right permits a use of a license, or why there is none; and the license that a request names, with whom it belongs to.
+//!
+//! It reads a case and changes nothing, so a crash leaves nothing.
 
 use ledger::{Holder, Key, Label};
 use schemas::codes::Reason;
@@ -25,7 +27,7 @@ pub(crate) enum Right {
     Grant { key: Key, limit: u32, modes: u8 },
 }
 
-/// What a use is about, for [`right`].
+/// A use and its subject, for [`right`].
 pub(crate) struct Use<'a> {
     pub(crate) caller: &'a Participant,
     pub(crate) found: Option<&'a Found>,

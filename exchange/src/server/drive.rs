@@ -1,4 +1,6 @@
 //! Drives a connection to its end: its own, the server's stop, or a peer that is silent, too slow or too busy.
+//!
+//! The accept loop starts one for each connection. A crash drops the connection and nothing else.
 
 use super::limits::Limits;
 use super::taking::{Activity, Finding, Looked};
@@ -100,7 +102,7 @@ pub(super) async fn drive<C: Graceful>(
             () = super::stopped(&mut stop) => break,
             // At once: what it is at commits all the same, and nothing more is answered.
             () = lost(&mut admission) => return NOT_ADMITTED,
-            // Whoever does not take what waits does not take a farewell either.
+            // A peer that does not take what waits does not take a farewell either.
             () = activity.closed() => return End::Closed(activity.closing().unwrap_or("closed")),
             () = sleep(limits.header_timeout) => {}
         }

@@ -1,5 +1,7 @@
-//! What is said of a handshake that failed: one line with the peer, the cause in words and whose certificate it was, and
-//! only so many of them.
+//! The log line of a handshake that failed: the peer, the cause in words and whose certificate it was, and only so many
+//! of them.
+//!
+//! The accept loop alone calls it. It is memory.
 
 use crate::tls::AuthoritiesEnded;
 use certs::pki::OrganisationError;

@@ -1,4 +1,6 @@
 //! Bounds of a listener, and what of them the process's file descriptors allow.
+//!
+//! Read once, when a listener begins. Nothing to lose.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::Duration;
@@ -21,9 +23,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_STREAMS: u32 = 128;
 /// Request line and headers together. Ours need less than 1 KiB.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// What a connection does not take of its answers, in bytes: all its streams may hold one of 256 KiB.
+/// Bytes of its answers that a connection may leave untaken: all its streams may hold one of 256 KiB.
 const MAX_UNTAKEN: usize = 32 << 20;
-/// What the connections of an organisation do not take together, in bytes.
+/// Bytes that the connections of an organisation may leave untaken together.
 const MAX_UNTAKEN_PER_ORGANISATION: usize = 128 << 20;
 /// The same on a listener that asks nobody who he is, a connection and a source: a host may have many addresses.
 const MAX_UNTAKEN_ANONYMOUS: usize = 2 << 20;
@@ -149,7 +151,7 @@ impl Descriptors {
         Ok(Self(limit))
     }
 
-    /// What is left for connections.
+    /// Descriptors that are left for connections.
     fn for_connections(self) -> u64 {
         self.0 - (self.0 / 4).clamp(LEAST_RESERVE, MOST_RESERVE)
     }

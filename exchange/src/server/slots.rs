@@ -1,5 +1,7 @@
-//! Who has a connection: how many there are before and after their handshake, of each source address and of each
+//! The places for connections: how many there are before and after their handshake, of each source address and of each
 //! organisation, and who has to give way when they are short.
+//!
+//! The listener owns the places; each connection gives its own back. They are memory, and all free after a crash.
 
 use super::limits::Limits;
 use schemas::identifier::Uscc;
@@ -32,7 +34,7 @@ impl Source {
     }
 }
 
-/// Who answers for a connection.
+/// The account that answers for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Account {
     Organisation(Uscc),
@@ -40,7 +42,7 @@ enum Account {
     Source(Source),
 }
 
-/// What the connections of one account use together.
+/// The connections of one account, and their bytes together.
 #[derive(Default)]
 pub(super) struct Use {
     /// Changed under the lock only.

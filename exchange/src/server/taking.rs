@@ -1,8 +1,10 @@
-//! What a connection has under way, and what its peer has not taken of its answers: counted in atomics, looked at by
-//! one timer a connection.
+//! The requests that a connection has under way, and the bytes of its answers that its peer has not taken: counted in
+//! atomics, looked at by one timer a connection.
 //!
 //! hyper bounds what a stream has in its send buffer, but it takes each answer whole and keeps it until the peer opens
 //! its window. So an answer's bytes are counted until they are dropped, which the transport does when it has taken them.
+//!
+//! A connection owns its counts. They are memory, gone with the connection.
 
 use super::limits::Limits;
 use super::slots::Use;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// What a request under way is reckoned with before its answer is there, in bytes.
+/// Bytes that a request under way is reckoned with before its answer is there.
 const PROMISED: usize = 32 << 10;
 /// A request waits for room from this share of a connection's and of an account's bytes on.
 const WAIT_SHARE: usize = 8;
@@ -28,7 +30,7 @@ const WAIT_SHARE_OF_ACCOUNT: usize = 2;
 const ROOM_PAUSE: Duration = Duration::from_millis(20);
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a connection is doing.
+/// A connection's present activity.
 pub(super) struct Activity {
     /// Requests whose headers have arrived.
     started: AtomicU64,
@@ -52,7 +54,7 @@ pub(super) struct Activity {
     /// Why the connection is closed.
     closing: OnceLock<&'static str>,
     close: Notify,
-    /// Who is to be woken when nothing is in flight any more: the reader of a peer that sends nothing more.
+    /// The reader of a peer that sends nothing more is to be woken when nothing is in flight any more.
     no_more_requests: AtomicBool,
     reader: Mutex<Option<Waker>>,
 }
@@ -148,8 +150,8 @@ impl Activity {
     }
 }
 
-/// What a request takes of its connection and its organisation, from its headers until its answer is taken, dropped, or
-/// the request is cancelled.
+/// The share that a request takes of its connection and its organisation, from its headers until its answer is taken or
+/// dropped, or the request is cancelled.
 pub(super) struct Share {
     activity: Arc<Activity>,
     bytes: usize,
@@ -284,7 +286,7 @@ impl Buf for Untaken {
     }
 }
 
-/// What was seen of a connection's activity at the last look.
+/// A connection's activity at the last look.
 #[derive(Default)]
 pub(super) struct Looked {
     started: u64,
@@ -298,7 +300,7 @@ pub(super) struct Looked {
     half: Duration,
 }
 
-/// What a look finds.
+/// The finding of a look.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     /// It goes on.
@@ -332,7 +334,7 @@ impl Looked {
         self.half += passed;
         if self.half >= limits.take_timeout / 2 {
             self.half = Duration::ZERO;
-            // What was made in the half before the present one has had a whole half since.
+            // An answer made in the half before the present one has had a whole half since.
             let present = activity.half.fetch_add(1, Ordering::Relaxed);
             if activity.waiting[(present + 1) % 2].load(Ordering::Relaxed) > 0 {
                 return Finding::NotTaking("too-slow");

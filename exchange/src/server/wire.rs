@@ -3,6 +3,8 @@
 //! An HTTP/2 peer's control frames are counted, because h2 answers them without end. Its end of sending is kept from h2
 //! while answers are due, because h2 takes it for the end of both directions. And the answers that hyper gives by itself
 //! over HTTP/1.1 get a problem document.
+//!
+//! One for each connection, owned by its task. It is memory, gone with the connection.
 
 use super::taking::Activity;
 use crate::wire::refusal::{Language, undecided};
@@ -176,7 +178,7 @@ struct Bare {
     lingers: usize,
 }
 
-/// What is written in place of such a head.
+/// The bytes that are written in place of such a head.
 struct Told {
     bytes: Vec<u8>,
     written: usize,
@@ -320,8 +322,8 @@ impl Frames {
             }
             // It says something, or that there is nothing more to say.
             DATA if self.payload > 0 || flags & END_STREAM != 0 => true,
-            // What goes on and on without saying anything: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM, GOAWAY,
-            // CONTINUATION, empty DATA and what nobody knows.
+            // Frames that go on and on without saying anything: PING, SETTINGS, PRIORITY, WINDOW_UPDATE, RST_STREAM,
+            // GOAWAY, CONTINUATION, empty DATA and what nobody knows.
             _ => self.budget.spend(),
         }
     }

@@ -1,5 +1,7 @@
 //! The form for machine peers, FlatBuffers (`schemas/fbs/machine.fbs`). The routes that speak it read and write its tables
 //! beside their JSON.
+//!
+//! Pure functions; nothing to lose.
 
 use flatbuffers::{ErrorTraceDetail, InvalidFlatbuffer};
 use schemas::codes::Rule;
@@ -8,7 +10,7 @@ use super::refusal::Fault;
 
 pub use schemas::routes::Form;
 
-/// What is wrong with a buffer, where that has a place in it: a table that is not there, or text that is none.
+/// The fault of a buffer, where it has a place: a table that is not there, or text that is none.
 pub(crate) fn fault(error: &InvalidFlatbuffer) -> Option<Fault> {
     let (rule, last, trace) = match error {
         InvalidFlatbuffer::MissingRequiredField { required, error_trace } => {

@@ -1,4 +1,5 @@
-//! What stands on the wire: shapes of requests, forms of answers, refusals. Nothing here knows a route.
+//! The forms on the wire: shapes of requests, forms of answers, refusals. Nothing here knows a route. Pure functions;
+//! nothing to lose.
 
 pub mod machine;
 pub mod named;

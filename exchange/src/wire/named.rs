@@ -1,4 +1,6 @@
 //! How requests name persons, licenses and what a use is for.
+//!
+//! Pure functions over a body; nothing to lose.
 
 use std::borrow::Cow;
 
@@ -34,7 +36,7 @@ pub enum Named<'a> {
     },
 }
 
-/// What a verify request names.
+/// The license of a verify request.
 #[derive(Debug)]
 pub(crate) enum Subject<'a> {
     /// A license named.
@@ -43,7 +45,7 @@ pub(crate) enum Subject<'a> {
     Envelope(Vec<u8>),
 }
 
-/// Who uses a license, for what and in which case (用证信息): all six are required.
+/// The context of a use (用证信息): the user, the purpose and the case. All six are required.
 #[derive(Clone, Debug)]
 pub struct UseContext<'a> {
     /// Person at the caller, as the caller names them.
@@ -164,7 +166,7 @@ impl<'a> LicenseName<'a> {
         }
     }
 
-    /// What is wrong with the members together.
+    /// The faults of the members together.
     fn mixed(&self) -> Vec<Fault> {
         let by_number = [
             ("/typeCode", self.type_code.is_some()),

@@ -2,6 +2,8 @@
 //!
 //! serde's writer looks at each character of each text for what must be escaped. Nearly no text has any of it, so here
 //! the bytes are looked at several at once, and serde writes only the text that has some. Base64 has none.
+//!
+//! Pure functions; nothing to lose.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;

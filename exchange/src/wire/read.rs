@@ -1,7 +1,7 @@
 //! Step 1 of the request path, the second half: from the bytes of a body to the shape that its route asks for.
 //!
-//! Everything a caller sends is parsed here once. What cannot be parsed becomes a [`Refusal`] with a public code; the text of a
-//! refusal never echoes what was sent.
+//! Everything a caller sends is parsed here once. A body that cannot be parsed becomes a [`Refusal`] with a public
+//! code; the text of a refusal never echoes what was sent. Pure functions; nothing to lose.
 
 use flatbuffers::VerifierOptions;
 use schemas::codes::{Code, Rule};
@@ -52,7 +52,7 @@ fn misshapen<'a, T: Deserialize<'a>>(text: &str, error: &serde_json::Error) -> R
         _ => Code::MalformedRequest,
     };
     let refusal = Refusal::all(code, faults);
-    // What is not there has no place in the text.
+    // A missing member has no place in the text.
     if first == Some(Rule::Required) { refusal } else { refusal.line(error.line(), error.column()) }
 }
 

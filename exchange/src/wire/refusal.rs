@@ -1,4 +1,6 @@
 //! Why a request is refused: the public code, what is wrong with which part of the request, and what only insiders learn.
+//!
+//! Any step makes one, and the path journals it. It is memory until then.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -63,15 +65,15 @@ impl Language {
 /// A refusal on its way to becoming a journaled denial.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// What the caller learns.
+    /// The code that the caller learns.
     pub code: Code,
-    /// What stands in the journal's sealed part only.
+    /// The reason, which stands in the journal's sealed part only.
     pub reason: Reason,
     /// Line and column of a JSON fault.
     position: Option<(usize, usize)>,
     /// The reason is told to the caller as well.
     explained: bool,
-    /// What is wrong with the request, part by part. Nothing where the code protects a fact.
+    /// The faults of the request, part by part. Nothing where the code protects a fact.
     faults: Vec<Fault>,
     /// The caller's own license that is in the way.
     identifier: Option<String>,
@@ -97,7 +99,7 @@ pub struct Fault {
     position: Option<usize>,
 }
 
-/// What would be right.
+/// The values that would be right.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Allowed {

@@ -1,9 +1,9 @@
-//! What is wrong with the shape of a JSON body: members missing, unknown, doubled, of another type.
+//! The faults in the shape of a JSON body: members missing, unknown, doubled, of another type.
 //!
-//! serde ends at the first fault and says it in words. A body that it has refused is read once more, into a tree, and the
-//! same type is asked for from a deserializer that notes each fault, gives a value of the kind that is asked for in its
-//! place, and goes on. Nothing but the faults comes of it. A member of an object is named by its name in the type, one of
-//! a map only by its place, because that name is the caller's own.
+//! serde ends at the first fault and says it in words. A body that it has refused is read once more, into a tree, and
+//! the same type is asked for from a deserializer that notes each fault, gives a value of the kind that is asked for in
+//! its place, and goes on. Nothing but the faults comes of it. A member of an object is named by its name in the type,
+//! one of a map only by its place, because that name is the caller's own. Pure functions; nothing to lose.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -337,7 +337,7 @@ struct Members<'a> {
     /// The names that a struct has.
     names: Option<&'static [&'static str]>,
     seen: HashSet<&'a str>,
-    /// What was named and is to be read.
+    /// The member that was named and is to be read.
     next: Option<(Option<&'static str>, Option<&'a Node>)>,
 }
 

@@ -1,5 +1,7 @@
 //! Parts that requests of many routes share: texts, moments, names of fields, ids, pages. Each is read once, into a type that
 //! cannot hold a wrong value.
+//!
+//! Pure functions; nothing to lose.
 
 use std::borrow::Cow;
 use std::fmt;

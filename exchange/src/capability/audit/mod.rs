@@ -1,4 +1,6 @@
 //! `POST /v1/log/query`: an auditor's questions. The holders whose records are shown are told.
+//!
+//! The path alone calls it. A crash leaves its entry, with what the holders are told, or nothing.
 
 use ledger::Label;
 use schemas::codes::{Code, Rule};

@@ -1,4 +1,6 @@
 //! A page of an auditor's query, oldest first.
+//!
+//! `audit/mod.rs` alone calls it, in a lane. It reads, so a crash leaves nothing.
 
 use ledger::{Label, Ledger, OpenedEntry};
 use schemas::codes::Code;

@@ -1,4 +1,6 @@
 //! `POST /v1/grants`: a holder, through a portal, lets an organisation use a license or all of a type.
+//!
+//! The path alone calls it. The grant comes with its entry's frame, or not at all.
 
 use std::borrow::Cow;
 

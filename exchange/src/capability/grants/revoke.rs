@@ -1,4 +1,6 @@
 //! `POST /v1/grants/revoke`: a holder, through a portal, ends a grant.
+//!
+//! The path alone calls it. After a crash the grant has ended with a durable entry, or still goes on.
 
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;

@@ -1,4 +1,6 @@
 //! `POST /v1/grants/search`: a holder's grants, or those that the caller may use.
+//!
+//! The path alone calls it. It changes no grant: a crash leaves its entry or nothing.
 
 use ledger::{DocumentKind, Grant, Key, Label, Ledger};
 use schemas::codes::Code;

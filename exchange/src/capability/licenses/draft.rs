@@ -1,4 +1,6 @@
 //! The content of a license to be signed: read from a request, checked against its type, signed.
+//!
+//! Issue and transition call it. Its signature is memory until the entry is durable; a crash loses one that nobody has.
 
 use std::borrow::Cow;
 use std::sync::Arc;

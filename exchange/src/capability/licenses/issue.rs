@@ -1,4 +1,6 @@
 //! `POST /v1/licenses`: an authority has a license signed.
+//!
+//! The path alone calls it. The license is in its entry's frame: a crash leaves both or neither.
 
 use ledger::Label;
 use ledger::record::LicenseState;

@@ -1,4 +1,6 @@
 //! `POST /v1/licenses/issued`: an issuing authority's own licenses, by pages.
+//!
+//! The path alone calls it. It changes no license: a crash leaves its entry or nothing.
 
 use ledger::{Key, Ledger};
 use schemas::codes::{Code, Rule};

@@ -1,4 +1,7 @@
 //! Licenses: made, changed, found, given out.
+//!
+//! Issue and transition alone change a license. Each change is in the frame of its entry, so a crash leaves both or
+//! neither.
 
 pub(crate) mod draft;
 pub(crate) mod issue;

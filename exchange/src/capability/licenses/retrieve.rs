@@ -1,4 +1,6 @@
 //! `POST /v1/licenses/retrieve`: fields, face, signed bytes or annotated copy (加注件) of one license.
+//!
+//! The path alone calls it. A use and its counters are in one frame: a crash leaves both or neither.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,6 @@
 //! `POST /v1/licenses/search`: the index of a holder's licenses.
+//!
+//! The path alone calls it. It changes no license: a crash leaves the entry of the use, or nothing.
 
 use ledger::{Label, Ledger};
 use schemas::codes::Reason;

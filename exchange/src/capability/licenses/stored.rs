@@ -1,4 +1,6 @@
 //! Licenses as the journal holds them, and what is said of them. Their signed bytes are read with a [`Disclosure`] alone.
+//!
+//! Routes and `gateway/again.rs` call it. It only reads, so a crash leaves nothing.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,7 @@
 //! `POST /v1/licenses/transition`: operations 02 to 10 on a license (the table in [`schemas::state`]).
+//!
+//! The path alone calls it. The new state, and the new version if there is one, come with the entry's frame or not at
+//! all.
 
 use ledger::record::LicenseState as Written;
 use schemas::codes::{Code, Reason, Rule};

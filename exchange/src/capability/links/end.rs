@@ -1,4 +1,6 @@
 //! `POST /v1/links/end`: a portal ends a link.
+//!
+//! The path alone calls it. After a crash the link has ended with a durable entry, or still stands.
 
 use schemas::codes::Code;
 use schemas::holder::HolderRef;

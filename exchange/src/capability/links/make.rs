@@ -1,4 +1,6 @@
 //! `POST /v1/links`: a portal makes a link between a holder and who acts for them, or gives it new terms.
+//!
+//! The path alone calls it. A crash leaves the new terms with their entry, or the old ones.
 
 use ledger::Label;
 use schemas::codes::Code;

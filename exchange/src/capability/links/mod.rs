@@ -1,4 +1,6 @@
 //! Links between a holder and who acts for them (监护人, 代理人): made and ended by the portal that vouches for both.
+//!
+//! The two routes alone write links, as documents of journaled state. A crash leaves a link and its entry, or neither.
 
 use ledger::{DocumentKind, Key, Label};
 use schemas::codes::{Code, Reason, Rule};

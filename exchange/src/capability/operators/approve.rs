@@ -1,4 +1,7 @@
 //! `POST /v1/admin/approve`: another operator approves a proposal, which is carried out with it.
+//!
+//! The path alone calls it. Approval and effect are in one frame; a change of epoch is owed from then on, also after a
+//! crash.
 
 use ledger::{Key, Label};
 use schemas::codes::{Code, Reason};

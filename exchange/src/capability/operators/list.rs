@@ -1,4 +1,6 @@
 //! `POST /v1/admin/proposals/list`: what was proposed.
+//!
+//! The path alone calls it. It changes no proposal: a crash leaves its entry or nothing.
 
 use ledger::{DocumentKind, Key};
 use schemas::date::rfc3339;

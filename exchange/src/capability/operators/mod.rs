@@ -1,7 +1,8 @@
 //! Decisions of two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
 //! of epoch before its time, license types, and registrations that open holders or the log (decision 0013).
 //!
-//! A proposal is a document of journaled state. It names the holder by label.
+//! A proposal is a document of journaled state. It names the holder by label. Propose and approve alone write it, each
+//! in the frame of its entry: a crash leaves both or neither.
 
 use ledger::{DocumentKind, Label, Ledger};
 use schemas::codes::{Code, Reason, Rule};
@@ -27,7 +28,7 @@ const OPEN_MS: u64 = 7 * 24 * 3_600 * 1_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Proposal {
-    /// What.
+    /// The kind of what is proposed.
     pub kind: ProposalKind,
     /// The holder's label as hex, where it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

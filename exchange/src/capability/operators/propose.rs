@@ -1,4 +1,6 @@
 //! `POST /v1/admin/proposals`: an operator proposes what needs two.
+//!
+//! The path alone calls it. A crash leaves the proposal with its entry, or no proposal.
 
 use ledger::DocumentKind;
 use schemas::codes::{Code, Reason, Rule};
@@ -27,7 +29,7 @@ pub(crate) struct Propose;
 /// A request for a decision of two operators.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    /// What.
+    /// The proposal itself.
     pub what: Proposed,
     /// Why.
     pub reason: String,

@@ -1,4 +1,6 @@
 //! `POST /v1/participants`: an operator registers an organisation.
+//!
+//! The path alone calls it. A crash leaves the registration with its entry, or none.
 
 use schemas::codes::Code;
 use schemas::identifier::Uscc;

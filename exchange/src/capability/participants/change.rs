@@ -1,4 +1,6 @@
 //! `POST /v1/participants/change`: an operator changes a registration.
+//!
+//! The path alone calls it. A crash leaves the new registration with its entry, or the old one.
 
 use schemas::codes::Code;
 use schemas::identifier::Uscc;

@@ -1,4 +1,6 @@
 //! `POST /v1/participants/list`: the register, as far as the caller may see it.
+//!
+//! The path alone calls it. It changes no registration: a crash leaves its entry or nothing.
 
 use ledger::DocumentKind;
 use schemas::identifier::Uscc;

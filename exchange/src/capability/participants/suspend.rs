@@ -1,4 +1,6 @@
 //! `POST /v1/participants/suspend`: an operator suspends an organisation, or lifts the suspension.
+//!
+//! The path alone calls it. A crash leaves the suspension with its entry, or the organisation as it was.
 
 use schemas::codes::Code;
 use schemas::identifier::Uscc;

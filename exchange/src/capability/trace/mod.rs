@@ -1,4 +1,6 @@
 //! `POST /v1/trace`: who used a holder's licenses.
+//!
+//! The path alone calls it. A crash leaves the entry of the question, or nothing.
 
 use schemas::codes::Reason;
 use schemas::holder::HolderRef;

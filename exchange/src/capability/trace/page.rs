@@ -1,4 +1,6 @@
 //! A page of a holder's trace, newest first.
+//!
+//! `trace/mod.rs` alone calls it, in a lane. It reads, so a crash leaves nothing.
 
 use std::time::Duration;
 
