@@ -1,6 +1,6 @@
 //! The accept loop of all listeners: bounded connections, bounded handshakes, HTTP/1.1 or HTTP/2 by ALPN.
 //!
-//! The peer's identity is settled here, once per connection, and is handed to the handler with each request. What is
+//! The peer's identity is settled here, once per connection, and is handed to the handler with each request. A request that is
 //! closed or refused here is counted and never journaled: it carries no answer. Connections are memory: a crash drops
 //! them.
 

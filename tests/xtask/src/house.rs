@@ -12,6 +12,17 @@ use syn::visit::{self, Visit};
 /// The enums whose `match` must name every variant.
 const DOMAIN: &[&str] =
     &["Route", "About", "Subject", "Code", "Reason", "Proposed", "Kind", "DocumentKind", "Decision"];
+/// The folders whose files say in their first lines who may touch them and what a crash leaves.
+const TOLD: &[&str] = &[
+    "exchange/src",
+    "exchange/ledger/src",
+    "exchange/client/src",
+    "schemas/src",
+    "verifier/src",
+    "certs/src",
+];
+/// The words that begin no sentence of a comment.
+const BAD_FIRST: &[&str] = &["Of", "What", "Who", "Whoever", "As"];
 
 /// One measure: its definition, the value found, the value wanted, and the places.
 #[derive(Serialize)]
@@ -26,6 +37,7 @@ struct Measure {
 /// One file: its path from the root of the tree, and its tokens with and without tests.
 struct Source {
     path: String,
+    text: String,
     syntax: syn::File,
     production: Vec<TokenTree>,
     tests: Vec<TokenTree>,
@@ -49,7 +61,7 @@ impl Source {
             into.extend(rest[..length].iter().cloned());
             rest = &rest[length..];
         }
-        Ok(Self { path: path.to_owned(), syntax, production, tests })
+        Ok(Self { path: path.to_owned(), text: text.to_owned(), syntax, production, tests })
     }
 
     /// Lines of the file less those of its test modules.
@@ -373,6 +385,70 @@ fn untested(sources: &[Source], reasons: &[String]) -> Vec<String> {
     reasons.iter().filter(|reason| !named.contains(*reason)).cloned().collect()
 }
 
+/// The sentences of a text's comments outside its test module, each with the line on which its paragraph begins.
+fn sentences(text: &str) -> Vec<(usize, String)> {
+    let production = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let mut paragraphs: Vec<(usize, String)> = Vec::new();
+    let (mut code, mut goes_on) = (false, false);
+    for (line, number) in production.lines().zip(1..) {
+        let comment = line.trim_start().strip_prefix("//").map(|c| c.trim_start_matches(['/', '!']).trim());
+        let words = comment.unwrap_or_default();
+        let fence = words.starts_with("```");
+        code = comment.is_some() && (code != fence);
+        if words.is_empty() || code || fence || words.starts_with(['|', '#']) {
+            goes_on = false;
+            continue;
+        }
+        let item = words.strip_prefix("- ");
+        match paragraphs.last_mut().filter(|_| goes_on && item.is_none()) {
+            Some((_, paragraph)) => *paragraph = format!("{paragraph} {words}"),
+            None => paragraphs.push((number, item.unwrap_or(words).to_owned())),
+        }
+        goes_on = true;
+    }
+    let each = |(line, text): (usize, String)| {
+        let ends = text.match_indices(' ').filter(|(at, _)| {
+            let (before, after) = text.split_at(*at);
+            before.trim_end_matches(')').ends_with(['.', '?', '!'])
+                && !after.trim().starts_with(char::is_lowercase)
+        });
+        let mut from = 0;
+        let mut found = Vec::new();
+        for end in ends.map(|(at, _)| at).chain([text.len()]) {
+            found.push((line, text[from..end].trim().to_owned()));
+            from = end;
+        }
+        found
+    };
+    paragraphs.into_iter().flat_map(each).collect()
+}
+
+/// Files whose first lines have fewer than two sentences, and sentences that begin with one of [`BAD_FIRST`].
+fn told(sources: &[Source]) -> (Vec<String>, Vec<String>) {
+    let (mut short, mut bad) = (Vec::new(), Vec::new());
+    for source in sources.iter().filter(|source| !source.production.is_empty()) {
+        let header = source.text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>();
+        if sentences(&header.join("\n")).len() < 2 {
+            short.push(source.path.clone());
+        }
+        let begins = sentences(&source.text).into_iter().filter(|(_, sentence)| {
+            sentence.split([' ', '.']).next().is_some_and(|first| BAD_FIRST.contains(&first))
+        });
+        bad.extend(begins.map(|(line, sentence)| format!("{}:{line} {sentence}", source.path)));
+    }
+    (short, bad)
+}
+
+/// The same of the folders in [`TOLD`].
+fn told_below(root: &Path) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+    let mut sources = Vec::new();
+    for folder in TOLD {
+        collect(root, folder, &mut sources)?;
+    }
+    set_tests_apart(&mut sources);
+    Ok(told(&sources))
+}
+
 /// Takes files for tests whose module is declared for tests alone.
 fn set_tests_apart(sources: &mut [Source]) {
     let mut files = BTreeSet::new();
@@ -447,6 +523,7 @@ fn measure(root: &Path) -> anyhow::Result<Vec<Measure>> {
         })
         .collect();
     let kinds = kinds.concat();
+    let (short, bad) = told_below(root)?;
     let row = |name, definition, found, wanted, places| Measure { name, definition, found, wanted, places };
     Ok(vec![
         row(
@@ -497,6 +574,20 @@ fn measure(root: &Path) -> anyhow::Result<Vec<Measure>> {
             format!("{} in {} files", kinds.len(), files(&kinds)),
             "1",
             kinds,
+        ),
+        row(
+            "headers that say too little",
+            "Files outside tests whose first lines have fewer than two sentences.",
+            short.len().to_string(),
+            "0",
+            short,
+        ),
+        row(
+            "sentences that begin badly",
+            "Sentences of comments outside tests whose first word is Of, What, Who, Whoever or As.",
+            bad.len().to_string(),
+            "0",
+            bad,
         ),
     ])
 }
@@ -570,6 +661,29 @@ mod tests {
         assert_eq!(walk.wildcards, [4]);
         assert_eq!(walk.functions, [(6, "a".to_owned(), 1)]);
         assert_eq!(source.lines(), 6);
+    }
+
+    #[test]
+    fn a_sentence_is_found_over_lines_and_outside_tests() {
+        let text = "//! A file. As one says,\n//! it is. Who\n//! asks?\n//!\n//! - What it has\n\n// What.\nfn a() {}\n\n\
+                    #[cfg(test)]\nmod tests { /// Who.\nfn b() {} }\n";
+        let source = Source::read("exchange/src/a.rs", text).unwrap();
+        let (short, bad) = told(&[source]);
+        assert_eq!(short, [""; 0]);
+        let at = |line, sentence| format!("exchange/src/a.rs:{line} {sentence}");
+        let wanted = [at(1, "As one says, it is."), at(1, "Who asks?"), at(5, "What it has"), at(7, "What.")];
+        assert_eq!(bad, wanted);
+        let source =
+            Source::read("a.rs", "//! A file, e.g. one.\n\n/// It is. Whoever it is.\nfn a() {}").unwrap();
+        let (short, bad) = told(&[source]);
+        assert_eq!((short.len(), bad), (1, vec!["a.rs:3 Whoever it is.".to_owned()]));
+    }
+
+    #[test]
+    fn every_file_says_who_may_touch_it_and_what_a_crash_leaves() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let (short, _) = told_below(&root).unwrap();
+        assert_eq!(short, [""; 0], "files whose first lines have fewer than two sentences");
     }
 
     #[test]
