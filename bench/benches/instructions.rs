@@ -15,7 +15,7 @@ use bytes::Bytes;
 use exchange::gateway::Gateway;
 use exchange::gateway::answer::Answer;
 use exchange::participant::Certified;
-use exchange::{app, init};
+use exchange::{app, init, opening};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http_body_util::Full;
 use ledger::{ByHand, Ledger, Options};
@@ -56,8 +56,9 @@ fn exchange() -> Exchange {
     drop(world.gateway);
     ledger.close();
     let config = init::development(folder.path(), None).expect("the folder is there");
-    let keys = app::ledger_keys(&app::key_folder(&config).expect("the folder is there")).expect("its keys");
-    let options = Options { image: false, index_roots: None, ..app::ledger_options(&config) };
+    let keys =
+        opening::ledger_keys(&opening::key_folder(&config).expect("the folder is there")).expect("its keys");
+    let options = Options { image: false, index_roots: None, ..opening::ledger_options(&config) };
     let (ledger, sequencer) = Ledger::open_by_hand(options, keys).expect("a journal");
     let InProcess { gateway, .. } = InProcess::over(&config, ledger).expect("a gateway");
     let mut exchange =

@@ -12,7 +12,7 @@ use exchange::gateway::Gateway;
 use exchange::participant::Certified;
 use exchange::shed::Shed;
 use exchange::signer::Signers;
-use exchange::{app, init};
+use exchange::{init, opening};
 use http_body_util::Full;
 use ledger::Ledger;
 use schemas::identifier::Uscc;
@@ -50,8 +50,8 @@ pub async fn prepare(folder: &Path, own: bool) -> anyhow::Result<Config> {
         std::fs::write(&path, format!("origin = \"{ORIGIN_PREFIX}{:x}\"\n", now_ms()))?;
     }
     let config = init::development(folder, None)?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
-    let (ledger, _) = Ledger::open(app::ledger_options(&config), keys)?;
+    let keys = opening::ledger_keys(&opening::key_folder(&config)?)?;
+    let (ledger, _) = Ledger::open(opening::ledger_options(&config), keys)?;
     init::register_development(&ledger, &init::development_register()).await?;
     tokio::task::spawn_blocking(move || ledger.close()).await?;
     Ok(config)
@@ -93,8 +93,8 @@ impl InProcess {
     /// # Errors
     /// The folder holds none.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
-        let keys = app::ledger_keys(&app::key_folder(config)?)?;
-        let (ledger, _) = Ledger::open(app::ledger_options(config), keys)?;
+        let keys = opening::ledger_keys(&opening::key_folder(config)?)?;
+        let (ledger, _) = Ledger::open(opening::ledger_options(config), keys)?;
         init::register_development(&ledger, &init::development_register()).await?;
         Self::over(config, ledger)
     }
@@ -104,8 +104,8 @@ impl InProcess {
     /// # Errors
     /// A key or the trust bundle cannot be read.
     pub fn over(config: &Config, ledger: Ledger) -> anyhow::Result<Self> {
-        let (_, trust) = app::trust_bundle(config)?;
-        let keys = load_issuer_keys(&app::key_folder(config)?)?;
+        let (_, trust) = opening::trust_bundle(config)?;
+        let keys = load_issuer_keys(&opening::key_folder(config)?)?;
         let signers = Signers::start(keys, &trust).map_err(anyhow::Error::msg)?;
         let Limits { refusals_a_second, refusal_burst, .. } = config.limits;
         let shed = Shed::new(refusals_a_second, refusal_burst);

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use client::Client;
-use exchange::app;
 use exchange::calling;
 use exchange::config::Config;
+use exchange::opening;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustls_pki_types::ServerName;
 use schemas::date::rfc3339;
@@ -89,7 +89,7 @@ fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Pla
     let plan =
         population::Plan { licenses: exchange.licenses, seed: now_ms(), sizes: exchange.sizes.clone() };
     let config = populate(&place.folder, &plan, 0, place.own)?;
-    let (_, trust) = app::trust_bundle(&config)?;
+    let (_, trust) = opening::trust_bundle(&config)?;
     let population = Arc::new(Population::load(&place.folder, folder::organisation("issuer")?)?);
     let environment = Environment::found(Some(&place.server));
     let server = Server::start(&place.server, &place.folder, place.server_core)?;

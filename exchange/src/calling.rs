@@ -7,7 +7,8 @@ use std::path::Path;
 use client::{Error, Tls};
 use verifier::command::{EXIT_INTERNAL, EXIT_NO};
 
-use crate::app::{EXIT_UNAVAILABLE, Exit, read, read_key};
+use crate::exit::{EXIT_UNAVAILABLE, Exit};
+use crate::files::{read, read_key};
 
 /// A participant of a development folder, by the name of its files in `pki/clients`.
 ///

@@ -6,9 +6,9 @@ use ledger::Health;
 use serde::Serialize;
 
 use crate::expiry::{Kind, Nearness};
-use crate::listeners::Shared;
-use crate::moment::now_ms;
-use crate::reload;
+use crate::moment::{now_ms, now_seconds};
+use crate::server::CONNECTIONS;
+use crate::shared::Shared;
 
 /// From so many entries on, the restart image's lag is said: the next start replays them.
 const IMAGE_LAG: u64 = 1_000_000;
@@ -84,7 +84,7 @@ pub fn conditions(shared: &Shared) -> Vec<Condition> {
             format!("changed files ({what}) cannot be used, the older ones are in force: {why}"),
         );
     }
-    let now = reload::now();
+    let now = now_seconds();
     if !shared.standing.admits(now) {
         let words = "no client certificate can be good: every client CA or its revocation list is over";
         add("nobody-admitted", Grade::Stop, words.to_owned());
@@ -152,6 +152,30 @@ pub fn health_text(conditions: &[Condition]) -> String {
         text.push_str(&format!("{word}: {}\n", condition.words));
     }
     text
+}
+
+/// Says in the operator's log how things stand, for an operator who asks by a signal.
+pub fn log_state(shared: &Shared) {
+    let ledger = shared.gateway.ledger();
+    let health = ledger.health();
+    let metrics = shared.metrics.render();
+    let connections: Vec<_> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(CONNECTIONS)?.strip_prefix("{listener=\"")?.split_once("\"} "))
+        .map(|(listener, open)| format!("{listener} {open}"))
+        .collect();
+    tracing::info!(
+        size = ledger.size(),
+        published = ledger.published().0,
+        queue = health.queue,
+        image_lag = health.image_lag,
+        journal_full = health.journal_full,
+        epoch = ledger.state().epoch(),
+        epoch_destroyed = ledger.state().epoch_destroyed(),
+        connections = connections.join(", "),
+        health = health_text(&conditions(shared)).trim_end().replace('\n', "; "),
+        "state"
+    );
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use schemas::date::rfc3339;
 use schemas::identifier::Uscc;
 use verifier::trust::Trust;
 
-use crate::reload::TlsFiles;
+use crate::certificates::TlsFiles;
 
 /// Gauge of the seconds until the first of a kind ends, negative when it has ended; label `what` ([`Kind::label`]).
 pub const EXPIRES: &str = "miaoxiang_expires_seconds";

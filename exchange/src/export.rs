@@ -10,8 +10,8 @@ use schemas::routes::Route;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::app::Exit;
 use crate::calling;
+use crate::exit::Exit;
 
 /// The part of a page that the export needs to ask for the next one.
 #[derive(Deserialize)]

@@ -3,7 +3,7 @@
 //! successor call it, in a folder that nobody serves.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use certs::keys::{
@@ -23,10 +23,13 @@ use verifier::command::EXIT_NO;
 use verifier::note::VerifierKey;
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLog};
 
-use crate::app::{self, Exit};
 use crate::config::{Config, ConfigError, Listen};
+use crate::exit::{Exit, unusable};
+use crate::files::{read, write_new};
 use crate::gateway::seal::{self, sha256};
 use crate::keyed;
+use crate::moment::now_seconds;
+use crate::opening;
 use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
 use crate::place;
 use crate::rights::floor;
@@ -66,18 +69,6 @@ pub fn development_organisations() -> Vec<Uscc> {
     PARTICIPANTS.iter().map(|_| synthetic.uscc()).collect()
 }
 
-/// Writes a file whole or not at all.
-pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
-    let temporary = path.with_extension("new");
-    std::fs::write(&temporary, text).with_context(|| temporary.display().to_string())?;
-    std::fs::File::open(&temporary)?.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    if let Some(folder) = path.parent() {
-        std::fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
-}
-
 /// Makes or completes a development folder. Returns its configuration.
 pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyhow::Result<Config> {
     if place::is_fenced(folder) {
@@ -99,7 +90,7 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
         if !issuer_keys.iter().any(|key| key.organisation == issuer && key.suite == suite) {
             if config.path(&config.keys.trust_bundle).exists() {
                 // The bundle lists the keys that are lost; new ones would sign nothing that verifies.
-                return Err(app::unusable(format_args!(
+                return Err(unusable(format_args!(
                     "{} has a trust bundle but not all issuers' keys; restore the keys folder",
                     folder.display()
                 )));
@@ -127,7 +118,7 @@ pub async fn production(
     let mut participants = Vec::new();
     for path in operators {
         let wrong = |why: &dyn std::fmt::Display| Exit::usage(format_args!("{}: {why}", path.display()));
-        let pem = app::read(path)?;
+        let pem = read(path)?;
         let certificate =
             certs::pki::certificate_der("operator certificate", &pem).map_err(|error| wrong(&error))?;
         let organisation = certs::pki::organisation(&certificate).map_err(|error| wrong(&error))?;
@@ -143,7 +134,7 @@ pub async fn production(
     // Read without opening the journal for writing, so that the refusal changes no file.
     if folder_has_journal(&config.folder) {
         let mut operators = false;
-        ledger::entries(app::ledger_options(&config), app::ledger_keys(&keys)?, |entry| {
+        ledger::entries(opening::ledger_options(&config), opening::ledger_keys(&keys)?, |entry| {
             let participant = DocumentKind::Participant.number();
             operators |= entry.record.documents.iter().any(|document| document.kind == participant);
         })?;
@@ -157,8 +148,8 @@ pub async fn production(
         None => own_authority(&config, &keys)?,
     };
     trust_bundle_for(&config, &keys, &authority, Vec::new())?;
-    let ledger_keys = app::ledger_keys(&keys)?;
-    let options = app::ledger_options(&config);
+    let ledger_keys = opening::ledger_keys(&keys)?;
+    let options = opening::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
     let written = match place::keep(&config) {
         Ok(()) => register(&ledger, Rules { delay_days_max }, &[], &participants).await.map(|_| ()),
@@ -175,7 +166,7 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
     if !path.exists() {
         if folder_has_journal(folder) {
             let folder = folder.display();
-            return Err(app::unusable(format_args!(
+            return Err(unusable(format_args!(
                 "{folder} has a journal but no config.toml, which names its log; restore it"
             )));
         }
@@ -234,7 +225,7 @@ pub(crate) fn sealed_keys(config: &Config) -> anyhow::Result<KeyFolder> {
 }
 
 fn lost_keys(config: &Config) -> anyhow::Error {
-    app::unusable(format_args!(
+    unusable(format_args!(
         "{} has a journal but not all of its keys; restore the folder of keys and {}",
         config.folder.display(),
         config.keys.kek.display()
@@ -259,7 +250,7 @@ fn trust_bundle(
     issuer: Uscc,
     issuer_keys: &[IssuerKey],
 ) -> anyhow::Result<()> {
-    let now = unix_seconds();
+    let now = now_seconds();
     let until = now + DEVELOPMENT_VALIDITY.as_secs();
     let issuer_entry = TrustIssuer {
         organisation: issuer,
@@ -290,7 +281,7 @@ fn trust_bundle_for(
     issuers: Vec<TrustIssuer>,
 ) -> anyhow::Result<()> {
     if config.path(&config.keys.trust_bundle).exists() {
-        let (_, bundle) = app::trust_bundle(config)?;
+        let (_, bundle) = opening::trust_bundle(config)?;
         let listed = |wanted: &TrustIssuer| {
             let found = bundle.issuer(&wanted.organisation);
             let has =
@@ -309,7 +300,7 @@ fn trust_bundle_for(
     }
     let log = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)
         .map_err(|error| anyhow::anyhow!("log key: {error}"))?;
-    let now = unix_seconds();
+    let now = now_seconds();
     let bundle = TrustBundle {
         version: 1,
         sequence: 1,
@@ -328,17 +319,13 @@ fn trust_bundle_for(
     write_new(&config.path(&config.keys.trust_bundle), &text)
 }
 
-pub(crate) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 fn registration(
     organisation: Uscc,
     name: &str,
     role: Role,
     issues: Vec<schemas::identifier::LicenseTypeCode>,
 ) -> Participant {
-    let today = Date::at(i64::try_from(unix_seconds()).unwrap_or(0));
+    let today = Date::at(i64::try_from(now_seconds()).unwrap_or(0));
     Participant {
         organisation,
         name: name.to_owned(),
@@ -376,10 +363,10 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
     let wrong = |why: &dyn std::fmt::Display| Exit::usage(format_args!("the registration: {why}"));
     let wire: participant::Wire = serde_json::from_str(registration).map_err(|error| wrong(&error))?;
     let participant = wire.typed().map_err(|refusal| wrong(&refusal.code.sentence()))?;
-    let keys = app::ledger_keys(&app::key_folder(config)?)?;
-    let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
+    let keys = opening::ledger_keys(&opening::key_folder(config)?)?;
+    let (ledger, _, witnesses) = opening::open_ledger(config, keys).await?;
     // What the witnesses have must be this log before anything is added to it.
-    app::first_round(config, &ledger, witnesses).await?;
+    opening::first_round(config, &ledger, witnesses).await?;
     let key = keyed::participant_key(ledger.keyed(), &participant.organisation);
     let version = ledger.state().document(DocumentKind::Participant, &key).map_or(0, |found| found.version);
     let rules = ledger.state().document(DocumentKind::Rules, &keyed::rules_key(ledger.keyed()));
@@ -393,7 +380,7 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
         let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(&ledger, prepared)
             .await
-            .map_err(|refused| app::not_taken(&ledger, &refused))
+            .map_err(|refused| opening::not_taken(&ledger, &refused))
     } else {
         Err(Exit { status: EXIT_NO, message: Code::ParticipantConflict.sentence().to_owned() }.into())
     };
@@ -449,7 +436,7 @@ pub(crate) async fn found(
         let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
         crate::gateway::commit_system(ledger, prepared)
             .await
-            .map_err(|refused| app::not_taken(ledger, &refused))?;
+            .map_err(|refused| opening::not_taken(ledger, &refused))?;
     }
     Ok(written)
 }

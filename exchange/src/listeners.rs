@@ -18,22 +18,19 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use ledger::{DocumentKind, Ledger};
-use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::json as json_value;
-use tokio::sync::watch;
 use tower::ServiceExt as _;
 use verifier::checkpoint::decimal;
 use verifier::proof::{TlogProof, nodes_text};
 
 use crate::condition::{conditions, health_text, is_ready};
-use crate::cosign::{Cosigning, Served};
-use crate::current::Current;
+use crate::cosign::Served;
 use crate::gateway::{Gateway, answer::Answer};
 use crate::participant::Certified;
-use crate::reload::Standing;
-use crate::server::{CONNECTIONS, Peer};
+use crate::server::Peer;
+use crate::shared::Shared;
 
 /// How long a caller that was shed should wait, seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -42,51 +39,6 @@ const RETRY_AFTER_SECONDS: &str = "1";
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// `Cache-Control` of what moves every second.
 const MOVING: &str = "no-cache";
-
-/// What the public and admin routers share.
-#[derive(Clone)]
-pub struct Shared {
-    /// The gateway.
-    pub gateway: Arc<Gateway>,
-    /// The signed trust bundle as served.
-    pub trust_bundle: Current<str>,
-    /// Renders the metrics.
-    pub metrics: PrometheusHandle,
-    /// The checkpoints with their cosignatures.
-    pub cosigning: Arc<Cosigning>,
-    /// What is known of certificates and trust bundle.
-    pub standing: Arc<Standing>,
-    /// True from the moment on at which the exchange stops.
-    pub stopping: watch::Receiver<bool>,
-}
-
-impl Shared {
-    /// Says in the operator's log how things stand, for an operator who asks by a signal.
-    pub fn log_state(&self) {
-        let ledger = self.gateway.ledger();
-        let health = ledger.health();
-        let metrics = self.metrics.render();
-        let connections: Vec<_> = metrics
-            .lines()
-            .filter_map(|line| {
-                line.strip_prefix(CONNECTIONS)?.strip_prefix("{listener=\"")?.split_once("\"} ")
-            })
-            .map(|(listener, open)| format!("{listener} {open}"))
-            .collect();
-        tracing::info!(
-            size = ledger.size(),
-            published = ledger.published().0,
-            queue = health.queue,
-            image_lag = health.image_lag,
-            journal_full = health.journal_full,
-            epoch = ledger.state().epoch(),
-            epoch_destroyed = ledger.state().epoch_destroyed(),
-            connections = connections.join(", "),
-            health = health_text(&conditions(self)).trim_end().replace('\n', "; "),
-            "state"
-        );
-    }
-}
 
 /// The data listener's handler: a method and a path make a route, or a journaled refusal of what is none; everything
 /// else is [`Gateway::handle`].

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use exchange::app;
 use exchange::config::resolved;
+use exchange::exit;
 use exchange::logging::{self, LogFormat};
 use exchange::operate::{self, Caller, Place, Registration, Sure};
 use exchange::participant::{MAX_DELAY_DAYS, USUAL_DELAY_DAYS};
@@ -348,7 +348,7 @@ enum ParticipantCommand {
 fn main() -> ExitCode {
     if let Err(error) = certs::process::harden() {
         command::note(format_args!("exchange: {}", command::why(&error)));
-        return ExitCode::from(app::EXIT_INTERNAL);
+        return ExitCode::from(exit::EXIT_INTERNAL);
     }
     let cli: Cli = match command::parse() {
         Ok(cli) => cli,
@@ -359,7 +359,7 @@ fn main() -> ExitCode {
         Ok(status) => command::end(status),
         Err(error) => {
             command::note(format_args!("exchange: {}", command::why(&*error)));
-            ExitCode::from(app::exit_status(&error))
+            ExitCode::from(exit::exit_status(&error))
         }
     }
 }

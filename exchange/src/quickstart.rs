@@ -3,36 +3,36 @@
 //!
 //! A developer runs it, on generated data. A run that was cut off is continued by the next one.
 
+mod party;
 mod samples;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
-use client::{
-    Call, Client, Error, Exchanged, GrantCreate, GrantMode, Issue, License, Mode, Retrieve, Search, Stage,
-    Transition, UseContext, Verdict as Verified, Verify,
-};
+use anyhow::{Context as _, ensure};
+use client::{Exchanged, Issue, License, Mode, Retrieve, Search, Verdict as Verified, Verify};
 use indicatif::{ProgressBar, ProgressStyle};
 use metrics_exporter_prometheus::PrometheusHandle;
 use schemas::date::Date;
-use schemas::holder::HolderRef;
-use schemas::identifier::CertificateIdentifier;
 use schemas::license_type::LicenseType;
 use schemas::state::{LicenseState, Operation};
-use schemas::synthetic::{Synthetic, SyntheticLicense};
-use serde::de::DeserializeOwned;
+use schemas::synthetic::Synthetic;
 use verifier::command::{EXIT_NO, line};
 use verifier::license::RootCache;
 use verifier::report::Verdict;
 use verifier::trust::Trust;
 
-use crate::app::{self, App, Event, Exit, Signals};
-use crate::calling;
+use party::{Issued, Party, REVOKE_EVERY, use_context};
+
+use crate::app::App;
 use crate::config::Listen;
+use crate::exit::Exit;
+use crate::files::write_new;
 use crate::init;
 use crate::moment::now_ms;
+use crate::opening::trust_bundle;
+use crate::signals::{Event, Signals};
 
 /// Licenses issued of each of the nine types.
 const PER_TYPE: usize = 112;
@@ -40,8 +40,6 @@ const PER_TYPE: usize = 112;
 const ISSUING: usize = 16;
 /// Every how many licenses one is granted, retrieved and verified.
 const EVERY: usize = 8;
-/// Every how many licenses one is revoked.
-const REVOKE_EVERY: usize = 112;
 
 /// What was done, counted from real answers.
 #[derive(Debug, Default)]
@@ -51,45 +49,6 @@ pub struct Summary {
     verified: usize,
     refused: usize,
     receipts: usize,
-}
-
-/// A license issued by this run.
-struct Issued {
-    identifier: CertificateIdentifier,
-    envelope: Vec<u8>,
-    license: SyntheticLicense,
-    natural: bool,
-}
-
-impl Issued {
-    fn named(&self) -> License {
-        License::by_identifier(self.identifier.clone())
-    }
-
-    /// Its first holder.
-    fn holder(&self) -> anyhow::Result<&HolderRef> {
-        Ok(&self.license.holders.first().context("a license has a holder")?.1)
-    }
-
-    fn transition(&self, operation: Operation, to: Option<LicenseState>, reason: &str) -> Transition {
-        let reason = reason.to_owned();
-        Transition { identifier: self.identifier.clone(), operation, to, reason, license: None }
-    }
-
-    /// A grant that a portal makes in the holder's place.
-    fn grant(&self, grantee: &str, fields: &[&str], until_ms: u64) -> anyhow::Result<GrantCreate> {
-        Ok(GrantCreate {
-            holder: self.holder()?.into(),
-            grantee: grantee.parse()?,
-            identifier: Some(self.identifier.clone()),
-            type_code: None,
-            modes: vec![GrantMode::Verify, GrantMode::Fields, GrantMode::Envelope],
-            fields: fields.iter().map(|field| (*field).to_owned()).collect(),
-            item_code: None,
-            until: schemas::date::rfc3339(until_ms),
-            max_uses: None,
-        })
-    }
 }
 
 /// Runs the round; then serves until `stop` resolves, or ends at once.
@@ -109,7 +68,7 @@ pub async fn run(
     if listen.is_some() {
         // The operators' commands look for the server where the folder says that it is.
         config.listen = app.addresses.clone();
-        init::write_new(&folder.join("config.toml"), &config.to_toml())?;
+        write_new(&folder.join("config.toml"), &config.to_toml())?;
     }
     let written = init::register_development(app.gateway.ledger(), &init::development_register()).await?;
     line(format_args!(
@@ -119,7 +78,7 @@ pub async fn run(
     ));
     let addresses = app.addresses.clone();
     let gateway = std::sync::Arc::clone(&app.gateway);
-    let (_, trust) = app::trust_bundle(&config)?;
+    let (_, trust) = trust_bundle(&config)?;
     let serving = tokio::spawn(app.run(signals));
     // The round's own refusals are meant, and would cover what it says.
     gateway.tell_reasons(false);
@@ -261,28 +220,34 @@ async fn round(folder: &Path, addresses: &Listen, trust: &Trust) -> anyhow::Resu
     for party in [portal, approval, bank, issuer] {
         kept.extend(party.kept);
     }
+    check_offline(&envelopes, &kept, trust)?;
+    summary.receipts = kept.len();
+    samples.write(folder, addresses, &issued).await?;
+    Ok(summary)
+}
+
+/// Checks licenses and receipts from their bytes and the trust bundle alone.
+fn check_offline(envelopes: &[Vec<u8>], kept: &[Exchanged], trust: &Trust) -> anyhow::Result<()> {
     let at = now_ms() / 1_000;
     let mut roots = RootCache::new();
     let bar = progress(kept.len(), "check offline");
-    for envelope in &envelopes {
+    for envelope in envelopes {
         let report = verifier::license::verify(envelope, trust, at, &mut roots);
         ensure!(report.verdict == Verdict::Valid, "a license does not verify offline: {report:?}");
     }
-    for Exchanged { request, answer } in &kept {
+    for Exchanged { request, answer } in kept {
         let (_, receipt) = verifier::receipt::cut(answer).context("an answer without a receipt")?;
         let report = verifier::receipt::verify(&receipt, Some(request), Some(answer), trust, at);
         ensure!(report.verdict == Verdict::Valid, "a receipt does not verify offline: {report:?}");
-        summary.receipts += 1;
         bar.inc(1);
     }
     bar.finish_and_clear();
     line(format_args!(
         "  checked    {} licenses and {} receipts offline with the verifier",
         envelopes.len(),
-        summary.receipts
+        kept.len()
     ));
-    samples.write(folder, addresses, &issued).await?;
-    Ok(summary)
+    Ok(())
 }
 
 async fn issue_all(
@@ -340,18 +305,6 @@ async fn issue_all(
     Ok(list)
 }
 
-fn use_context(number: usize) -> UseContext {
-    UseContext {
-        user_name: "演示经办人".into(),
-        item_code: "11440100MB2D00000000044010000001".to_owned(),
-        item_name: "演示事项".to_owned(),
-        business_code: format!("DEMO{number:08}"),
-        cause: "演示: 核验申请材料".into(),
-        stage: Stage::Acceptance,
-        delay: None,
-    }
-}
-
 fn progress(total: usize, what: &str) -> ProgressBar {
     let bar = ProgressBar::new(total as u64);
     if let Ok(style) = ProgressStyle::with_template("  {msg:<20} {bar:30} {pos}/{len}") {
@@ -359,44 +312,6 @@ fn progress(total: usize, what: &str) -> ProgressBar {
     }
     bar.set_message(what.to_owned());
     bar
-}
-
-/// One participant, with everything it sent and received.
-struct Party {
-    client: Client,
-    kept: Vec<Exchanged>,
-}
-
-impl Party {
-    async fn connect(folder: &Path, name: &str, address: SocketAddr) -> anyhow::Result<Self> {
-        let client = Client::new(address.into(), &calling::participant(folder, name)?);
-        client.connect().await.map_err(calling::ended)?;
-        Ok(Self { client, kept: Vec::new() })
-    }
-
-    /// Makes a call that is to be permitted.
-    async fn ask<T: DeserializeOwned>(
-        &mut self,
-        call: impl for<'c> FnOnce(&'c Client) -> Call<'c, T>,
-    ) -> anyhow::Result<T> {
-        let answer = call(&self.client).with_proof().await.map_err(calling::ended)?;
-        self.kept.push(answer.exchanged);
-        Ok(answer.value)
-    }
-
-    /// Makes a call that is to be refused with a status.
-    async fn refused<T: DeserializeOwned>(
-        &mut self,
-        status: u16,
-        call: impl for<'c> FnOnce(&'c Client) -> Call<'c, T>,
-    ) -> anyhow::Result<()> {
-        match call(&self.client).with_proof().await {
-            Err(Error::Refused(refused)) if refused.status == status => self.kept.push(refused.exchanged),
-            Err(error) => return Err(calling::ended(error)),
-            Ok(_) => bail!("permitted instead of refused with status {status}"),
-        }
-        Ok(())
-    }
 }
 
 fn print_how_to_go_on(folder: &Path, addresses: &Listen) {

@@ -11,17 +11,19 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use metrics::gauge;
 use tokio::sync::{Notify, watch};
 
-use crate::app::{self, Exit, Trusted};
+use crate::certificates::TlsFiles;
 use crate::config::Config;
 use crate::current::Current;
 use crate::expiry::{self, Ending, Told};
 use crate::gateway::Gateway;
-use crate::tls::{self, Authorities, ServerIdentity, ServerTls, TlsError};
+use crate::moment::now_seconds;
+use crate::opening::Trusted;
+use crate::tls::{ServerTls, TlsError};
 
 /// Gauge: 1 while changed files cannot be used and older ones are in force; label `what` (`tls`, `trust`).
 pub const RELOAD_FAILED: &str = "miaoxiang_reload_failed";
@@ -29,84 +31,6 @@ pub const RELOAD_FAILED: &str = "miaoxiang_reload_failed";
 /// How often the files are looked at. A change is taken in when it has rested for one look, so that a certificate and its
 /// key may be replaced one after the other.
 const LOOK: Duration = Duration::from_secs(2);
-
-/// The TLS files of a configuration, read and checked.
-pub struct TlsFiles {
-    /// The server's certificate with its key.
-    pub identity: ServerIdentity,
-    /// Who signs clients' certificates.
-    pub authorities: Authorities,
-}
-
-impl TlsFiles {
-    /// Reads the files.
-    ///
-    /// # Errors
-    /// [`Exit`] with [`app::EXIT_USAGE`]: a file cannot be read, holds something that is not used, is of the development PKI
-    /// without leave, or nobody could connect with it now.
-    pub fn load(config: &Config) -> anyhow::Result<Self> {
-        let now = now();
-        let (certificate, key) = (config.path(&config.tls.certificate), config.path(&config.tls.key));
-        let client_ca = config.path(&config.tls.client_ca);
-        let (certificate_text, client_ca_text) = (app::read(&certificate)?, app::read(&client_ca)?);
-        for (path, text) in [(&certificate, &certificate_text), (&client_ca, &client_ca_text)] {
-            if !config.development && certs::pki::is_development(text) {
-                let why = "is of the development PKI; serve it with --development only";
-                return Err(Exit::usage(format!("{} {why}", path.display())));
-            }
-        }
-        let named = |error: TlsError| {
-            let path = match error {
-                TlsError::Pem { what: tls::KEY, .. } => &key,
-                TlsError::Pem { what: tls::CA, .. } | TlsError::ClientCa(_) => &client_ca,
-                _ => &certificate,
-            };
-            Exit::usage(format!("{}: {error}", path.display()))
-        };
-        let identity = ServerIdentity::parse(&certificate_text, &app::read_key(&key)?).map_err(named)?;
-        let grace = Duration::from_secs(u64::from(config.tls.crl_grace_hours) * 3_600);
-        let authorities = Authorities::parse(&client_ca_text, grace).map_err(named)?;
-        for one in &identity.described {
-            let wrong = match now {
-                now if now >= one.until => Some(("has ended", one.until)),
-                now if now < one.from => Some(("is good only from", one.from)),
-                _ => None,
-            };
-            if let Some((how, at)) = wrong {
-                let at = schemas::date::rfc3339(at.saturating_mul(1_000));
-                let what = format!("{}: the server certificate {}", certificate.display(), one.name);
-                return Err(Exit::usage(format!("{what} {how} {at}: no client would connect")));
-            }
-        }
-        if authorities.roots().all(|root| now >= root.until) {
-            return Err(Exit::usage(format!("{}: every client CA has ended", client_ca.display())));
-        }
-        let files = Self { identity, authorities };
-        // Whether certificate and key belong together.
-        files.data().map_err(named)?;
-        Ok(files)
-    }
-
-    /// TLS of the data listener.
-    ///
-    /// # Errors
-    /// [`TlsError`]
-    pub fn data(&self) -> Result<ServerTls, TlsError> {
-        let authorities = Some(&self.authorities);
-        #[cfg(feature = "bench-ablation")]
-        let authorities =
-            authorities.filter(|_| !crate::without::is_without(crate::without::Without::ClientCertificates));
-        tls::server_config_of(&self.identity, authorities)
-    }
-
-    /// TLS of the public listener.
-    ///
-    /// # Errors
-    /// [`TlsError`]
-    pub fn public(&self) -> Result<ServerTls, TlsError> {
-        tls::server_config_of(&self.identity, None)
-    }
-}
 
 /// Which files a reader has seen: modification time, length and inode of each.
 type Stamps = Vec<Option<(i64, i64, u64, u64)>>;
@@ -339,7 +263,7 @@ impl Reloader {
 
     /// Notes what ends; the second for which that holds.
     fn look_at_ends(&self) -> u64 {
-        let (trust, signers, now) = (self.gateway.trust().get(), self.gateway.signers().get(), now());
+        let (trust, signers, now) = (self.gateway.trust().get(), self.gateway.signers().get(), now_seconds());
         let mut standing = self.standing.lock();
         if let Some(tls) = &standing.tls {
             standing.endings = expiry::endings(tls, &trust, signers.organisations(), now);
@@ -353,7 +277,7 @@ impl Reloader {
 /// # Errors
 /// What a start would refuse.
 pub fn report(config: &Config) -> anyhow::Result<Vec<String>> {
-    let now = now();
+    let now = now_seconds();
     let files = TlsFiles::load(config)?;
     let Trusted { trust, signers, .. } = Trusted::load(config, 0)?;
     let (roots, lists) = (files.authorities.roots().count(), files.authorities.lists().count());
@@ -372,9 +296,4 @@ pub fn report(config: &Config) -> anyhow::Result<Vec<String>> {
     }
     lines.extend(expiry::lines(expiry::endings(&files, &trust, signers.organisations(), now), now));
     Ok(lines)
-}
-
-/// Now, seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -17,7 +17,7 @@ use crate::current::Current;
 use crate::tls::{self, ServerTls};
 use crate::wire::refusal::{Language, undecided};
 use bytes::Bytes;
-use drive::{Admission, End, drive};
+use drive::{Admission, End, drive, stopped};
 use failed::{Failure, Lines};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -560,11 +560,6 @@ fn problem(code: Code) -> Response<Full<Bytes>> {
         headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error says that the sender is gone: then nobody could stop us later.
-    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 struct OnDrop<F: FnMut()>(F);

@@ -32,12 +32,15 @@ use verifier::leaf::LeafKind;
 use verifier::note::VerifierKey;
 use verifier::trust::TrustLog;
 
-use crate::app::{self, Exit};
 use crate::config::Config;
+use crate::exit::{self, Exit};
+use crate::files;
 use crate::gateway::commit_system;
 use crate::gateway::seal::{self, sha256};
 use crate::init;
 use crate::keyed;
+use crate::moment;
+use crate::opening;
 use crate::participant::Participant;
 use crate::place;
 use crate::rights::floor;
@@ -91,10 +94,10 @@ fn statement(kind: LeafKind, text: String) -> Prepared {
 /// # Errors
 /// The same as for serving: a log that went back cannot be closed either, because its key would sign a second end.
 pub async fn close(config: &Config) -> anyhow::Result<String> {
-    let keys = app::ledger_keys(&app::key_folder(config)?)?;
-    let (ledger, _, witnesses) = app::open_ledger(config, keys).await?;
+    let keys = opening::ledger_keys(&opening::key_folder(config)?)?;
+    let (ledger, _, witnesses) = opening::open_ledger(config, keys).await?;
     // The witnesses must have this log before anything is added to it.
-    let (_, witnesses) = app::first_round(config, &ledger, witnesses).await?;
+    let (_, witnesses) = opening::first_round(config, &ledger, witnesses).await?;
     if !ledger.is_closed() {
         // The last key event that there can be completes the erasures; a change that was cut off is finished first.
         let rotating = ledger.clone();
@@ -106,14 +109,14 @@ pub async fn close(config: &Config) -> anyhow::Result<String> {
         })
         .await??;
         let leaf = statement(LeafKind::ShardClose, close_statement(&config.origin));
-        commit_system(&ledger, leaf).await.map_err(|refused| app::not_taken(&ledger, &refused))?;
+        commit_system(&ledger, leaf).await.map_err(|refused| opening::not_taken(&ledger, &refused))?;
     }
     let deadline = Instant::now() + PUBLISH_WAIT;
     while ledger.published().0 < ledger.size() {
         ensure!(Instant::now() < deadline, "closed, but the last checkpoint is not published; close again");
         sleep(LOOK).await;
     }
-    let (cosigning, _) = app::first_round(config, &ledger, witnesses).await?;
+    let (cosigning, _) = opening::first_round(config, &ledger, witnesses).await?;
     let checkpoint = cosigning.served().text.to_string();
     tokio::task::spawn_blocking(move || ledger.close()).await?;
     file::replace(
@@ -162,7 +165,7 @@ pub async fn successor_of(
             documents.insert((document.kind, document.key), document.value);
         }
     };
-    let (options, keys) = (app::ledger_options(old), app::ledger_keys(&old_keys)?);
+    let (options, keys) = (opening::ledger_options(old), opening::ledger_keys(&old_keys)?);
     let tail = match ended {
         Ended::Lost => ledger::entries_of_lost(options, keys, take)?,
         Ended::Closed | Ended::Copied { .. } => ledger::entries(options, keys, take)?,
@@ -176,7 +179,7 @@ pub async fn successor_of(
         }
         // A statement that anyone reads: a backup that lost its end must not make it.
         Ended::Copied { size, root } if (tail.size, tail.root) != (size, root) => {
-            return Err(app::unusable(format_args!(
+            return Err(exit::unusable(format_args!(
                 "{} is damaged: it holds {} entries, and {} says that {size} were copied, or has another root",
                 old.folder.display(),
                 tail.size,
@@ -193,8 +196,8 @@ pub async fn successor_of(
     let keys = init::sealed_keys(&config)?;
     trust_bundle(&config, old, &keys, authority_key)?;
 
-    let ledger_keys = app::ledger_keys(&keys)?;
-    let options = app::ledger_options(&config);
+    let ledger_keys = opening::ledger_keys(&keys)?;
+    let options = opening::ledger_options(&config);
     let (ledger, _) = tokio::task::spawn_blocking(move || Ledger::open(options, ledger_keys)).await??;
     let filled = match place::keep(&config) {
         Ok(()) => fill(&ledger, &opening, documents).await,
@@ -216,7 +219,7 @@ fn configuration(folder: &Path, old: &Config) -> anyhow::Result<Config> {
         let mut config = Config { origin: init::new_shard(name)?, folder: folder.to_owned(), ..old.clone() };
         // Segments of all logs have the same names: an archive folder is one log's.
         config.journal.archive = None;
-        init::write_new(&path, &config.to_toml())?;
+        files::write_new(&path, &config.to_toml())?;
     }
     Ok(Config::load(&path)?)
 }
@@ -237,8 +240,8 @@ fn check_own(config: &Config, old: &Config, opening: &str) -> anyhow::Result<()>
         return Ok(());
     }
     place::check(config)?;
-    let keys = app::ledger_keys(&app::key_folder(config)?)?;
-    match ledger::first_leaf(&app::ledger_options(config), &keys)? {
+    let keys = opening::ledger_keys(&opening::key_folder(config)?)?;
+    match ledger::first_leaf(&opening::ledger_options(config), &keys)? {
         None => Ok(()),
         Some((LeafKind::ShardOpen, text)) if text == opening.as_bytes() => Ok(()),
         Some(_) => holds("another log"),
@@ -287,12 +290,12 @@ fn trust_bundle(
     if path.exists() {
         return Ok(());
     }
-    let (_, trust) = app::trust_bundle(old)?;
+    let (_, trust) = opening::trust_bundle(old)?;
     let anchor: VerifierKey =
         file::read_text("trust anchor", &config.path(&config.keys.trust_anchor))?.trim().parse()?;
     let mut bundle = trust.bundle().clone();
     bundle.sequence += 1;
-    bundle.issued_at = init::unix_seconds();
+    bundle.issued_at = moment::now_seconds();
     let key = VerifierKey::ed25519(&config.origin, &ed25519_public(&keys.load("log")?)?)?;
     bundle.logs.push(TrustLog { origin: config.origin.clone(), key });
     let authority = match authority_key {
@@ -301,7 +304,7 @@ fn trust_bundle(
     };
     ensure!(*authority.anchor() == anchor, "the trust authority's key is not the one of the trust anchor");
     let text = authority.sign(&bundle)?;
-    init::write_new(&path, &text)
+    files::write_new(&path, &text)
 }
 
 /// The first entries: which log it continues, then the rules, the register and the types.
@@ -310,7 +313,7 @@ async fn fill(
     opening: &str,
     documents: BTreeMap<(u8, ledger::Key), Vec<u8>>,
 ) -> anyhow::Result<()> {
-    let refused = |refused| app::not_taken(ledger, &refused);
+    let refused = |refused| opening::not_taken(ledger, &refused);
     if ledger.size() == 0 {
         commit_system(ledger, statement(LeafKind::ShardOpen, opening.to_owned())).await.map_err(refused)?;
     }

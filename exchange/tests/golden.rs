@@ -12,11 +12,11 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use exchange::app::{self, Trusted};
 use exchange::gateway::Gateway;
 use exchange::gateway::answer::Answer;
 use exchange::init::{self, PARTICIPANTS, development_organisations};
 use exchange::moment::now_ms;
+use exchange::opening::{self, Trusted};
 use exchange::participant::Certified;
 use exchange::shed::Shed;
 use http_body_util::Full;
@@ -90,8 +90,8 @@ impl House {
     async fn open(refusals: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = init::development(folder.path(), None).unwrap();
-        let keys = app::ledger_keys(&app::key_folder(&config).unwrap()).unwrap();
-        let (ledger, _) = Ledger::open(app::ledger_options(&config), keys).unwrap();
+        let keys = opening::ledger_keys(&opening::key_folder(&config).unwrap()).unwrap();
+        let (ledger, _) = Ledger::open(opening::ledger_options(&config), keys).unwrap();
         init::register_development(&ledger, &init::development_register()).await.unwrap();
         let Trusted { trust, signers, .. } = Trusted::load(&config, 0).unwrap();
         let gateway = Gateway::new(

@@ -885,9 +885,9 @@ async fn a_production_log_begins_without_types_and_with_its_own_bound_of_delays(
     assert!(String::from_utf8_lossy(&restored.stdout).contains("still to be put there: "), "{restored:?}");
     config = exchange::config::Config::load(&next.join("config.toml")).unwrap();
     assert_eq!([31, 30].map(|days| register(&config, days) == Some(0)), [false, true]);
-    let keys = exchange::app::ledger_keys(&exchange::app::key_folder(&config).unwrap()).unwrap();
+    let keys = exchange::opening::ledger_keys(&exchange::opening::key_folder(&config).unwrap()).unwrap();
     let mut kinds = Vec::new();
-    ledger::entries(exchange::app::ledger_options(&config), keys, |entry| {
+    ledger::entries(exchange::opening::ledger_options(&config), keys, |entry| {
         kinds.extend(entry.record.documents.iter().map(|document| document.kind));
     })
     .unwrap();

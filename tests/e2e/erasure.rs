@@ -87,9 +87,10 @@ fn unwrap(origin: &str, epoch_key: &[u8], name: &[u8], wrapped: &[u8]) -> Option
 
 /// Name (label, class, year) and wrapped first key of every holder that the journal names.
 fn born(server: &Server) -> Vec<([u8; 19], [u8; 60])> {
-    let keys = exchange::app::ledger_keys(&exchange::app::key_folder(&server.config).unwrap()).unwrap();
+    let keys =
+        exchange::opening::ledger_keys(&exchange::opening::key_folder(&server.config).unwrap()).unwrap();
     let mut born = Vec::new();
-    ledger::entries(exchange::app::ledger_options(&server.config), keys, |entry| {
+    ledger::entries(exchange::opening::ledger_options(&server.config), keys, |entry| {
         // The holders that are nobody come with the register.
         let persons = entry.record.new_holders.iter().filter(|_| entry.record.documents.is_empty());
         born.extend(persons.map(|holder| {
@@ -103,7 +104,7 @@ fn born(server: &Server) -> Vec<([u8; 19], [u8; 60])> {
 
 /// The unsealed content of the epoch's key file: its key stands at 37.
 fn epoch_file(server: &Server) -> Vec<u8> {
-    exchange::app::key_folder(&server.config).unwrap().load("epoch").unwrap().to_vec()
+    exchange::opening::key_folder(&server.config).unwrap().load("epoch").unwrap().to_vec()
 }
 
 async fn epoch(server: &Server) -> (u64, u64) {
@@ -347,7 +348,7 @@ async fn the_erased_are_in_no_file_and_nothing_else_changes() {
     let mut found = files(&server.folder);
     found.push(("unsealed epoch".into(), now.clone()));
     for name in ["journal", "index", "log", "trust"] {
-        let content = exchange::app::key_folder(&server.config).unwrap().load(name).unwrap().to_vec();
+        let content = exchange::opening::key_folder(&server.config).unwrap().load(name).unwrap().to_vec();
         found.push((name.into(), content));
     }
     let is_snapshot = |path: &Path| path.extension().is_some_and(|end| end == "mxs");
@@ -841,7 +842,7 @@ async fn a_key_file_of_an_earlier_epoch_or_of_another_log_is_refused_and_left_al
     rotated(&server).await;
     assert_eq!(server.stop(), Some(0));
     let present = fs::read(&path).unwrap();
-    let folder = exchange::app::key_folder(&server.config).unwrap();
+    let folder = exchange::opening::key_folder(&server.config).unwrap();
     let other = ledger::first_epoch("log.example/other");
     for (why, put) in [("older than the journal", None), ("of another log", Some(other))] {
         match put {

@@ -712,8 +712,8 @@ fn a_closed_folder_of_the_format_before_is_refused_by_name_and_carried_over() {
     assert_eq!(verified.status, Some(0), "{verified:?}");
 
     let config = exchange::config::Config::load(&new.join("config.toml")).unwrap();
-    let keys = || exchange::app::ledger_keys(&exchange::app::key_folder(&config).unwrap()).unwrap();
-    let options = || exchange::app::ledger_options(&config);
+    let keys = || exchange::opening::ledger_keys(&exchange::opening::key_folder(&config).unwrap()).unwrap();
+    let options = || exchange::opening::ledger_options(&config);
     let (kind, opening) = ledger::first_leaf(&options(), &keys()).unwrap().unwrap();
     assert_eq!(kind, verifier::leaf::LeafKind::ShardOpen);
     let checkpoint = fs::read_to_string(old.join("closed.checkpoint")).unwrap();

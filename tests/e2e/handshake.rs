@@ -303,7 +303,7 @@ async fn a_higher_trust_bundle_is_taken_in_and_a_lower_one_is_not() {
     server.start();
     let file = server.config.path(&server.config.keys.trust_bundle);
     let old = fs::read_to_string(&file).unwrap();
-    let keys = exchange::app::key_folder(&server.config).unwrap();
+    let keys = exchange::opening::key_folder(&server.config).unwrap();
     let anchor = fs::read_to_string(server.config.path(&server.config.keys.trust_anchor)).unwrap();
     let anchor: verifier::note::VerifierKey = anchor.trim().parse().unwrap();
     let sign = |change: &dyn Fn(&mut verifier::trust::TrustBundle)| {

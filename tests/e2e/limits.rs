@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use exchange::app;
+use exchange::opening;
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
@@ -302,9 +302,9 @@ async fn rubbish_of_one_organisation_is_shed_and_keeps_nobody_else_out() {
     assert!(counted >= shed.len() as u64);
     assert_eq!(server.stop(), Some(0));
     server.log_verify();
-    let keys = app::ledger_keys(&app::key_folder(&server.config).unwrap()).unwrap();
+    let keys = opening::ledger_keys(&opening::key_folder(&server.config).unwrap()).unwrap();
     let mut recorded: HashMap<(String, u16), u64> = HashMap::new();
-    ledger::entries(app::ledger_options(&server.config), keys, |entry| {
+    ledger::entries(opening::ledger_options(&server.config), keys, |entry| {
         for shed in &entry.record.shed {
             *recorded.entry((shed.organisation.clone(), shed.code)).or_default() += shed.count;
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use exchange::config::Config;
 use exchange::participant::Participant;
-use exchange::{app, gateway, init, keyed, rights};
+use exchange::{gateway, init, keyed, opening, rights};
 use ledger::{DocumentKind, Ledger, LedgerKeys, Options, ReadError};
 use schemas::identifier::Uscc;
 use schemas::synthetic::Synthetic;
@@ -46,14 +46,14 @@ fn participant(run: u64, number: usize) -> Participant {
 /// How the folder's journal is opened, and with which keys.
 fn opening(folder: &Path) -> anyhow::Result<(Options, LedgerKeys)> {
     let config = Config::load(&folder.join("config.toml"))?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let keys = opening::ledger_keys(&opening::key_folder(&config)?)?;
     let options = Options {
         segment_bytes: SEGMENT_BYTES,
         group_bytes: GROUP_BYTES,
         reserve_percent: 0,
         // One is written as soon as a segment is closed.
         snapshot_segments: 1,
-        ..app::ledger_options(&config)
+        ..opening::ledger_options(&config)
     };
     Ok((options, keys))
 }
@@ -136,7 +136,7 @@ pub(crate) async fn check(folder: &Path, acknowledged: &[(u64, Uscc)], run: u64)
         format!("the erased holder's license gives {refused:?}")
     })?;
     // The file in which a change of epoch takes the living along.
-    let file = app::key_folder(&Config::load(&folder.join("config.toml"))?)?.load("epoch")?;
+    let file = opening::key_folder(&Config::load(&folder.join("config.toml"))?)?.load("epoch")?;
     let rows = file.get(EPOCH_HEAD_BYTES..).unwrap_or_default().chunks(EPOCH_ROW_BYTES);
     let mut labels = rows.map(|row| row.get(..16).unwrap_or_default());
     must(labels.all(|label| license.holders.iter().all(|gone| gone != label)), || {

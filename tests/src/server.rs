@@ -20,7 +20,7 @@ use exchange::participant::Certified;
 use exchange::participant::{Participant, Role};
 use exchange::shed::Shed;
 use exchange::signer::Signers;
-use exchange::{app, init};
+use exchange::{init, opening};
 use http_body_util::Full;
 use ledger::{DocumentKind, Hooks, Ledger, Options};
 use rustix::process::{Pid, Signal};
@@ -147,7 +147,7 @@ impl Setup {
         fs::write(folder.join("config.toml"), config.to_toml()).unwrap();
 
         let pki = DevelopmentPki::create_missing(folder.join("pki")).unwrap();
-        let keys = app::key_folder(&config).unwrap();
+        let keys = opening::key_folder(&config).unwrap();
         let mut organisations: BTreeMap<String, Uscc> = init::PARTICIPANTS
             .iter()
             .zip(init::development_organisations())
@@ -176,7 +176,7 @@ impl Setup {
             }
             organisations.insert(name, organisation);
         }
-        let (_, trust) = app::trust_bundle(&config).unwrap();
+        let (_, trust) = opening::trust_bundle(&config).unwrap();
         let mut bundle = trust.bundle().clone();
         for organisation in authorities {
             let keys = load_issuer_keys(&keys).unwrap();
@@ -207,10 +207,10 @@ impl Setup {
             fs::read_to_string(config.path(&config.keys.trust_anchor)).unwrap().trim().parse().unwrap();
         let text = certs::trust::sign_bundle(&bundle, anchor.name(), &keys.load("trust").unwrap()).unwrap();
         fs::write(config.path(&config.keys.trust_bundle), text).unwrap();
-        let (_, trust) = app::trust_bundle(&config).unwrap();
+        let (_, trust) = opening::trust_bundle(&config).unwrap();
 
-        let ledger_keys = app::ledger_keys(&keys).unwrap();
-        let (ledger, _) = Ledger::open(app::ledger_options(&config), ledger_keys).unwrap();
+        let ledger_keys = opening::ledger_keys(&keys).unwrap();
+        let (ledger, _) = Ledger::open(opening::ledger_options(&config), ledger_keys).unwrap();
         init::register_development(&ledger, &register).await.unwrap();
         tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
 
@@ -404,7 +404,7 @@ impl Server {
     pub fn move_to(&mut self, folder: &Path) {
         self.folder = folder.to_owned();
         self.config = Config::load(&folder.join("config.toml")).unwrap();
-        self.trust = app::trust_bundle(&self.config).unwrap().1;
+        self.trust = opening::trust_bundle(&self.config).unwrap().1;
     }
 
     /// The key of the log.
@@ -586,10 +586,10 @@ impl Server {
     /// Opens the folder of the stopped server in this process, its clock so many ms ahead. Nothing is kept for a
     /// retention period, and nothing is signed.
     pub async fn later(&self, ms: u64) -> Later {
-        let keys = app::ledger_keys(&app::key_folder(&self.config).unwrap()).unwrap();
+        let keys = opening::ledger_keys(&opening::key_folder(&self.config).unwrap()).unwrap();
         let clock: Arc<dyn Fn() -> u64 + Send + Sync> = Arc::new(move || crate::now_ms() + ms);
         let hooks = Hooks { clock: Some(clock), ..Hooks::default() };
-        let options = Options { hooks, accept_clock: true, ..app::ledger_options(&self.config) };
+        let options = Options { hooks, accept_clock: true, ..opening::ledger_options(&self.config) };
         let opened = tokio::task::spawn_blocking(move || Ledger::open(options, keys).unwrap());
         let (ledger, _) = opened.await.unwrap();
         // The gateway reads the time of the journal, which moves with an entry.
@@ -603,9 +603,9 @@ impl Server {
 
     /// The internal reason of every entry by index, read from the journal with its key.
     pub fn reasons(&self) -> BTreeMap<u64, u16> {
-        let keys = app::ledger_keys(&app::key_folder(&self.config).unwrap()).unwrap();
+        let keys = opening::ledger_keys(&opening::key_folder(&self.config).unwrap()).unwrap();
         let mut reasons = BTreeMap::new();
-        ledger::entries(app::ledger_options(&self.config), keys, |entry| {
+        ledger::entries(opening::ledger_options(&self.config), keys, |entry| {
             reasons.insert(entry.open.index, entry.record.reason);
         })
         .unwrap();

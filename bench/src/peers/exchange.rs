@@ -8,8 +8,8 @@ use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use client::Client;
-use exchange::app;
 use exchange::calling;
+use exchange::opening;
 use schemas::date::Date;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
@@ -54,7 +54,7 @@ pub(super) fn prepare(folder: &Path, licenses: u64, entries: u64) -> anyhow::Res
     ensure!(std::fs::read_dir(folder)?.next().is_none(), "{} is not empty", folder.display());
     let plan = population::Plan { licenses, seed: 1, sizes: Vec::new() };
     let config = run::populate(folder, &plan, entries, false)?;
-    Ok(app::trust_bundle(&config)?.1)
+    Ok(opening::trust_bundle(&config)?.1)
 }
 
 /// A running exchange.

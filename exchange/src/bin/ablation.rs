@@ -12,8 +12,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use exchange::ablation::{self, Without};
-use exchange::app::{self, App, Signals};
+use exchange::app::{self, App};
 use exchange::config::{Config, Listen};
+use exchange::exit;
+use exchange::signals::Signals;
 use verifier::command::{self, EXIT_DONE};
 
 /// The allocator of `exchange`, whose numbers are compared with this program's.
@@ -44,7 +46,7 @@ fn main() -> ExitCode {
         Ok(()) => command::end(EXIT_DONE),
         Err(error) => {
             command::note(format_args!("exchange-ablation: {}", command::why(&*error)));
-            ExitCode::from(app::exit_status(&error))
+            ExitCode::from(exit::exit_status(&error))
         }
     }
 }

@@ -10,10 +10,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use exchange::app::{self, Event, Signals};
+use exchange::app;
 use exchange::config::resolved;
+use exchange::exit;
 use exchange::logging::{self, LogFormat};
 use exchange::server::{self, Limits};
+use exchange::signals::{Event, Signals};
 use exchange::witness::{Witness, respond};
 use tokio::sync::watch;
 use verifier::command::{self, EXIT_DONE};
@@ -64,7 +66,7 @@ enum Command {
 fn main() -> ExitCode {
     if let Err(error) = certs::process::harden() {
         command::note(format_args!("witness: {}", command::why(&error)));
-        return ExitCode::from(app::EXIT_INTERNAL);
+        return ExitCode::from(exit::EXIT_INTERNAL);
     }
     let cli: Cli = match command::parse() {
         Ok(cli) => cli,
@@ -75,7 +77,7 @@ fn main() -> ExitCode {
         Ok(()) => command::end(EXIT_DONE),
         Err(error) => {
             command::note(format_args!("witness: {}", command::why(&*error)));
-            ExitCode::from(app::exit_status(&error))
+            ExitCode::from(exit::exit_status(&error))
         }
     }
 }

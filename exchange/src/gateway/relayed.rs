@@ -101,12 +101,12 @@ mod tests {
     use verifier::receipt::Receipt;
 
     use super::*;
-    use crate::app::{self, Trusted};
     use crate::capability::Capability;
     use crate::gateway::names::Names;
     use crate::gateway::permit::{Permit, Ruling};
     use crate::gateway::received::receive;
     use crate::init;
+    use crate::opening::{self, Trusted};
     use crate::participant::Participant;
     use crate::shed::Shed;
     use crate::wire::read::{Body, json};
@@ -183,8 +183,8 @@ mod tests {
     async fn a_relayed_call_has_an_intent_before_it_and_an_outcome_that_closes_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = init::development(folder.path(), None).expect("made");
-        let keys = app::ledger_keys(&app::key_folder(&config).expect("keys")).expect("keys");
-        let (ledger, _) = Ledger::open(app::ledger_options(&config), keys).expect("opened");
+        let keys = opening::ledger_keys(&opening::key_folder(&config).expect("keys")).expect("keys");
+        let (ledger, _) = Ledger::open(opening::ledger_options(&config), keys).expect("opened");
         init::register_development(&ledger, &init::development_register()).await.expect("registered");
         let Trusted { trust, signers, .. } = Trusted::load(&config, 0).expect("trusted");
         let many = NonZeroU32::new(1_000).expect("a number");

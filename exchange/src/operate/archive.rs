@@ -2,7 +2,7 @@
 //!
 //! An operator runs it, beside a serving exchange too. `ledger/src/start/archive.rs` says what a crash leaves.
 
-use crate::app;
+use crate::opening;
 use verifier::command;
 
 use super::Place;
@@ -10,8 +10,8 @@ use super::Place;
 /// Moves closed segments to the archive folder.
 pub fn run(place: &Place, before: u32, json: bool) -> anyhow::Result<()> {
     let config = place.load()?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
-    let done = ledger::archive(&app::ledger_options(&config), &keys, before)?;
+    let keys = opening::ledger_keys(&opening::key_folder(&config)?)?;
+    let done = ledger::archive(&opening::ledger_options(&config), &keys, before)?;
     if json {
         command::line(serde_json::json!({"segments": done.segments, "bytes": done.bytes}));
     } else {

@@ -8,8 +8,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::app::{self, Exit};
 use crate::config::Config;
+use crate::exit::Exit;
+use crate::opening;
 use crate::originals::{self, JOURNAL};
 use crate::place::FENCE;
 use anyhow::{Context as _, bail, ensure};
@@ -72,7 +73,7 @@ fn copy(config: &Config, out: &Path) -> anyhow::Result<Copied> {
     // First of all: what a kill leaves is not served either.
     let fenced = out.join(FENCE);
     file::create("fence", &fenced, fence(config, None).as_bytes(), file::PRIVATE)?;
-    let keys = app::key_folder(config)?;
+    let keys = opening::key_folder(config)?;
 
     // The trust bundle before the keys: `certs issuer` makes a key before a bundle lists it, so none that this bundle lists
     // is missing from the copy.
@@ -93,7 +94,8 @@ fn copy(config: &Config, out: &Path) -> anyhow::Result<Copied> {
             if journal.exists() {
                 fs::remove_dir_all(&journal)?;
             }
-            let copied = ledger::copy_journal(&app::ledger_options(config), &app::ledger_keys(&keys)?, out)?;
+            let copied =
+                ledger::copy_journal(&opening::ledger_options(config), &opening::ledger_keys(&keys)?, out)?;
             Ok((epoch_files(config)? == before).then_some(copied))
         });
         attempt.transpose()
@@ -176,6 +178,7 @@ fn copy_file(from: &Path, to: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::{EXIT_DATA, exit_status};
 
     #[test]
     fn what_is_left_of_a_backup_that_was_cut_off_is_fenced_and_not_restored() {
@@ -190,6 +193,6 @@ mod tests {
         assert!(copy(&config, &out).is_err());
         assert!(crate::place::is_fenced(&out));
         let error = crate::place::end_of_backup(&out).expect_err("it was cut off");
-        assert_eq!(app::exit_status(&error), app::EXIT_DATA);
+        assert_eq!(exit_status(&error), EXIT_DATA);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An operator runs it. It only reads, so a crash leaves nothing.
 
-use crate::app::{self, Exit};
+use crate::exit::{self, Exit};
+use crate::opening;
 use crate::reload;
 use verifier::command;
 
@@ -11,10 +12,10 @@ use super::Place;
 /// Checks the configuration and everything that it names, and says what was read and when it ends.
 pub fn run(place: &Place) -> anyhow::Result<()> {
     let mut config = place.load()?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let keys = opening::ledger_keys(&opening::key_folder(&config)?)?;
     if keys.epochs.load(ledger::EpochFile::Current)?.is_none() {
         let message = "the epoch's key file in keys is missing".to_owned();
-        return Err(Exit { status: app::EXIT_DATA, message }.into());
+        return Err(Exit { status: exit::EXIT_DATA, message }.into());
     }
     // Whether development keys may be served is for `serve` to say.
     config.development = true;

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use crate::app::Exit;
+use crate::exit::Exit;
 use crate::export;
 use anyhow::Context as _;
 use verifier::command;

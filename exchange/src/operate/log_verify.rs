@@ -2,7 +2,7 @@
 //!
 //! An operator runs it, beside a serving exchange too. It writes nothing of the log, so a crash leaves nothing.
 
-use crate::app;
+use crate::opening;
 use indicatif::ProgressBar;
 use ledger::{ImageFound, LogReport, OpenError};
 use serde_json::json;
@@ -13,9 +13,9 @@ use super::Place;
 /// Checks the journal, and what is derived from it, reading only.
 pub fn run(place: &Place, json: bool) -> anyhow::Result<u8> {
     let config = place.load()?;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let keys = opening::ledger_keys(&opening::key_folder(&config)?)?;
     let bar = ProgressBar::new_spinner();
-    let report = ledger::verify_log(app::ledger_options(&config), keys, |entries| {
+    let report = ledger::verify_log(opening::ledger_options(&config), keys, |entries| {
         bar.set_message(format!("{entries} entries"));
         bar.tick();
     });

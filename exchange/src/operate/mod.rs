@@ -21,9 +21,10 @@ pub mod types;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::app::{self, Exit};
 use crate::calling;
 use crate::config::{Config, ConfigError};
+use crate::exit::Exit;
+use crate::files;
 use clap::Args;
 use client::{Client, Endpoint, Error};
 use schemas::routes::Route;
@@ -88,7 +89,7 @@ impl Sure {
     /// Asks on a terminal whether what cannot be undone is meant.
     ///
     /// # Errors
-    /// [`Exit`] with [`app::EXIT_USAGE`]: it is not, or there is nobody to ask.
+    /// [`Exit`] with [`crate::exit::EXIT_USAGE`]: it is not, or there is nobody to ask.
     pub fn of(&self, what: &str) -> anyhow::Result<()> {
         if self.yes {
             return Ok(());
@@ -182,6 +183,6 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn json_file(file: &Path) -> anyhow::Result<Value> {
-    serde_json::from_str(&app::read(file)?)
+    serde_json::from_str(&files::read(file)?)
         .map_err(|error| Exit::usage(format_args!("{}: {error}", file.display())))
 }

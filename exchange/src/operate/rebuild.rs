@@ -3,7 +3,7 @@
 //! An operator runs it on a folder that nobody serves. A crash leaves a part of an image, which the next start makes
 //! anew.
 
-use crate::app;
+use crate::opening;
 use indicatif::ProgressBar;
 use ledger::RebuildFrom;
 use verifier::command;
@@ -14,10 +14,10 @@ use super::Place;
 pub fn run(place: &Place, from_zero: bool, accept_clock: bool, json: bool) -> anyhow::Result<()> {
     let mut config = place.load()?;
     config.accept_clock = accept_clock;
-    let keys = app::ledger_keys(&app::key_folder(&config)?)?;
+    let keys = opening::ledger_keys(&opening::key_folder(&config)?)?;
     let from = if from_zero { RebuildFrom::Zero } else { RebuildFrom::Snapshot };
     let bar = ProgressBar::new_spinner();
-    let report = ledger::rebuild(app::ledger_options(&config), keys, from, &|entries| {
+    let report = ledger::rebuild(opening::ledger_options(&config), keys, from, &|entries| {
         bar.set_message(format!("{entries} entries"));
         bar.tick();
     });

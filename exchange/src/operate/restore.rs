@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::app::Exit;
 use crate::config::Config;
+use crate::exit::Exit;
 use crate::place::{self, FENCE};
 use crate::succession::{self, Ended};
 use certs::layout::CONFIG;

@@ -6,9 +6,10 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::app::{self, App, Signals};
+use crate::app::{self, App};
 use crate::config::{Config, Listen};
 use crate::quickstart;
+use crate::signals::Signals;
 use metrics_exporter_prometheus::PrometheusHandle;
 use verifier::command;
 

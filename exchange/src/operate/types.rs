@@ -10,8 +10,8 @@ use schemas::routes::Route;
 use serde_json::{Value, json};
 use verifier::command;
 
-use crate::app::Exit;
 use crate::calling;
+use crate::exit::Exit;
 use crate::operate::{Caller, json_file, runtime};
 
 /// The definitions that the public listener shows to anyone.

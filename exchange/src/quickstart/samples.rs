@@ -16,9 +16,9 @@ use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::license_type::LicenseType;
 use serde_json::{Value, json};
 
-use super::{Issued, Party, REVOKE_EVERY, use_context};
+use super::party::{Issued, Party, REVOKE_EVERY, use_context};
 use crate::config::Listen;
-use crate::init::write_new;
+use crate::files::write_new;
 use crate::moment::now_ms;
 
 /// Folder of the samples in a data folder.

@@ -99,7 +99,7 @@ pub(super) async fn drive<C: Graceful>(
     loop {
         tokio::select! {
             ended = connection.as_mut() => return end_of(&ended, activity),
-            () = super::stopped(&mut stop) => break,
+            () = stopped(&mut stop) => break,
             // At once: what it is at commits all the same, and nothing more is answered.
             () = lost(&mut admission) => return NOT_ADMITTED,
             // A peer that does not take what waits does not take a farewell either.
@@ -121,6 +121,12 @@ pub(super) async fn drive<C: Graceful>(
         },
         () = lost(&mut admission) => NOT_ADMITTED,
     }
+}
+
+/// Resolves when the server is to stop.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone: then nobody could stop us later.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn lost(admission: &mut Option<Admission>) {

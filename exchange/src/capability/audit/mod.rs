@@ -4,8 +4,7 @@
 
 use ledger::Label;
 use schemas::codes::{Code, Rule};
-use schemas::holder::HolderRef;
-use schemas::identifier::{CertificateIdentifier, Uscc};
+use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use serde::Deserialize;
 
@@ -20,37 +19,13 @@ use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
 use crate::wire::text::{MAX_CAUSE_CHARS, MAX_CONTEXT_CHARS, moment, owned_words, page as page_limit};
 
+mod asked;
 mod page;
+
+use asked::Asked;
 
 /// The capability.
 pub(crate) struct Query;
-
-/// An auditor's question; every filter that is there must match.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    /// Why the auditor asks; the holders whose records are shown are told.
-    pub purpose: String,
-    /// The user at the auditor's side.
-    pub user_name: String,
-    /// Earliest moment, ms since 1970.
-    pub from_ms: Option<u64>,
-    /// Latest moment, ms since 1970.
-    pub to_ms: Option<u64>,
-    /// The caller of the entries.
-    pub organisation: Option<Uscc>,
-    /// A license, in any version.
-    pub license: Option<CertificateIdentifier>,
-    /// A holder concerned.
-    pub holder: Option<HolderRef>,
-    /// A case number (办件编号).
-    pub business_code: Option<String>,
-    /// A public code.
-    pub code: Option<Code>,
-    /// Entries from this index on.
-    pub from_index: u64,
-    /// Most entries of the page.
-    pub limit: usize,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

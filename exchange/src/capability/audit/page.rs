@@ -9,6 +9,7 @@ use serde_json::Value;
 use verifier::leaf::{LeafKind, Open};
 use verifier::trace::{AuditEntry, AuditPage, Bytes, Digest, Label as PageLabel, reason_name};
 
+use super::asked::Asked as Question;
 use crate::capability::entries::{Subject, fault, own_link, proven, subject_for};
 use crate::cosign::Served;
 use crate::gateway::change::Change;
@@ -47,7 +48,7 @@ struct Filters {
 pub(super) async fn page(
     change: &Change<'_>,
     right: Disclosure,
-    query: &super::Asked,
+    query: &Question,
     holder: Option<Option<Label>>,
 ) -> Result<(AuditPage, Vec<Label>, u64), Refusal> {
     let cosigning = change.tools().cosigning;
