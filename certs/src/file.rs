@@ -2,7 +2,7 @@
 //!
 //! A kill at any point leaves the old state or the new one, and at most a `.new` file that nothing reads.
 //!
-//! Each file has one writer at a time: its command, or the ledger for its own keys.
+//! Its callers see to it that a file has one writer at a time.
 
 use crate::Error;
 use rustix::fs::{CWD, RenameFlags};

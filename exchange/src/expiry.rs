@@ -1,7 +1,7 @@
 //! Everything that ends by itself, and how an operator learns of it in time: certificates, revocation lists, signing keys, the trust
 //! bundle.
 //!
-//! The reload asks for it. It keeps nothing, so a crash leaves nothing.
+//! The reload asks for it. It is memory: a start says each ending anew.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! Opening a restart image in a process of its own, before the gateway opens it. An engine that meets damage may panic
 //! in its own threads, hang or abort; there it costs a child, here it would cost the gateway.
 //!
-//! A start alone calls it. The child is what crashes, and then the image is made anew.
+//! A start and `log verify` call it. The child is what crashes: a start then makes the image anew.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

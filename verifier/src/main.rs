@@ -1,7 +1,8 @@
 //! Command line of the verifier: checks files offline. Exit 0 valid, 1 invalid, 2 cannot tell, 64 usage; of many items the
 //! worst counts: 1 before 2 before 0.
 //!
-//! Anyone runs it. It reads files and writes none, so a crash leaves nothing.
+//! Anyone runs it. It writes the pin of a trust authority and nothing else: a kill leaves the old pin or the new one, and
+//! perhaps a `.new` file, which nobody reads.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,6 @@
 //! The hidden command that opens a restart image in a process of its own ([`crate::probe`]).
 //!
-//! A start alone runs it, under the journal's lock. A crash of it costs the image, and replay takes its place.
+//! A start and `log verify` run it while nobody serves the folder. Its crash costs at most the image, and replay takes its place.
 
 use std::path::Path;
 

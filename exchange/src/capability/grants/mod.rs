@@ -1,6 +1,6 @@
 //! Grants (用证授权): made by a portal for the holder that it vouches for, ended, listed.
 //!
-//! The three routes alone write grants. A grant and its entry are in one frame, so a crash leaves both or neither.
+//! Create and revoke alone write grants. A grant and its entry are in one frame, so a crash leaves both or neither.
 
 use serde::Serialize;
 

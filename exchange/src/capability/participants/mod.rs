@@ -1,7 +1,7 @@
 //! The register of participants, as operators keep it and each participant sees it.
 //!
-//! These routes, an approval and `init` alone write it. A registration is in the frame of its entry: a crash leaves
-//! both or neither.
+//! These routes, an approval and the making of a log alone write it. A registration is in the frame of its entry: a
+//! crash leaves both or neither.
 
 use schemas::codes::Code;
 use serde::{Deserialize, Serialize};
