@@ -1,6 +1,6 @@
 //! `exchange participant list`, `exchange proposals list`, `exchange license list`: all pages of a list, asked one after the other.
 //!
-//! Operators and authorities run them. Each page that was asked for is an entry of the log, also when the command dies.
+//! Participants run them. Each page that was asked for is an entry of the log, also when the command dies.
 
 use client::Client;
 use schemas::routes::Route;
