@@ -59,6 +59,7 @@ pub fn exit_status(error: &anyhow::Error) -> u8 {
             | OpenError::Guard(_)
             | OpenError::Corrupt { .. }
             | OpenError::Missing { .. }
+            | OpenError::Rows { .. }
             | OpenError::Clock { .. }
             | OpenError::Keys(_)
             | OpenError::Format { .. },

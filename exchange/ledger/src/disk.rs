@@ -243,3 +243,9 @@ pub(crate) fn open_files(most: u64) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(most.min(limit / 16)).unwrap_or(usize::MAX).max(16)
 }
+
+/// Whether an operation failed because the process or the machine has no descriptor left: it passes.
+pub(crate) fn lacks_descriptors(error: &io::Error) -> bool {
+    let of = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    of(rustix::io::Errno::MFILE) || of(rustix::io::Errno::NFILE)
+}

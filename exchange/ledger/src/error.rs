@@ -90,6 +90,14 @@ pub enum OpenError {
         /// By the journal, ms since 1970.
         journal: u64,
     },
+    /// A file of hosted rows that an entry committed to is missing or another one.
+    #[error("the row segment journal/rows/{file} is not what was committed: {why}")]
+    Rows {
+        /// The file's name.
+        file: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
     #[error("{0}")]
     Guard(&'static str),
@@ -132,4 +140,30 @@ pub enum ReadError {
     /// The seal does not open: other key or changed bytes.
     #[error("the {0} does not open with its key")]
     Sealed(&'static str),
+    /// A file of hosted rows is not there.
+    #[error("the row segment {0} is not at hand")]
+    MissingRows(String),
+    /// The ledger stopped before it took in the rows that were committed last.
+    #[error("the rows that were committed last are not at hand")]
+    Unpublished,
+}
+
+/// Why a batch of hosted rows was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum RowsError {
+    /// The journal is below its reserve; it recovers by itself when there is room.
+    #[error("the journal is full")]
+    Full,
+    /// The ledger has stopped.
+    #[error("the ledger has stopped")]
+    Stopped,
+    /// The batch is none (caller).
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The file system failed. The file is given up.
+    #[error("writing a row segment failed: {0}")]
+    Io(io::Error),
+    /// What was to be written anew cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }

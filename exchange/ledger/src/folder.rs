@@ -16,6 +16,10 @@ pub(crate) fn journal_folder(data: &Path) -> PathBuf {
     data.join("journal")
 }
 
+pub(crate) fn rows_folder(data: &Path) -> PathBuf {
+    journal_folder(data).join("rows")
+}
+
 pub(crate) fn tiles_folder(data: &Path) -> PathBuf {
     data.join("tiles")
 }

@@ -16,6 +16,7 @@ use crate::{
     disk::Room,
     error::ReadError,
     health::{Failing, Health, Stop},
+    hosted::rows::Rows,
     journal::{
         entry::{self, OpenedEntry, committed_again},
         frame::Frame,
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) keyed: KeyedHash,
     pub(crate) state: Arc<State>,
     pub(crate) reader: Arc<Reader>,
+    pub(crate) rows: Rows,
     pub(crate) scrub: Arc<Scrub>,
     pub(crate) failing: Arc<Failing>,
     pub(crate) tiles: Arc<Tiles>,
@@ -86,6 +88,11 @@ impl Ledger {
         &self.0.state
     }
 
+    /// The hosted rows.
+    pub fn rows(&self) -> &Rows {
+        &self.0.rows
+    }
+
     /// Commits a decision: returns when its entry is durable, or when it must be decided again.
     ///
     /// Cancel-safe in the sense that a dropped future changes nothing: a command that was queued is committed all
@@ -104,6 +111,9 @@ impl Ledger {
         }
         if self.0.keeper.is_full() {
             return Err(Refused::Full);
+        }
+        if !self.0.rows.admits(&command.permit_or_denial.record) {
+            return Err(Refused::Malformed("a row segment that was not written for this record"));
         }
         let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
         match self.0.sender.try_send(Message::Commit(submission)) {

@@ -51,6 +51,18 @@ mod keys {
     pub(crate) mod signer;
 }
 
+/// Rows of shared resources that are kept for a department.
+mod hosted {
+    pub(crate) mod check;
+    pub(crate) mod files;
+    pub(crate) mod follow;
+    pub(crate) mod format;
+    pub(crate) mod index;
+    pub(crate) mod rows;
+    #[cfg(test)]
+    mod tests;
+}
+
 /// From a decision to a durable entry.
 mod commit {
     pub(crate) mod command;
@@ -95,8 +107,11 @@ pub use derive::image::check_store;
 pub use derive::index::{HolderProof, IndexRoot};
 pub use derive::store::{Engine, StoreError};
 pub use disk::{Room, Space};
-pub use error::{OpenError, ReadError};
+pub use error::{OpenError, ReadError, RowsError};
 pub use health::{Derived, Health};
+pub use hosted::format::{MOST_ROW_BYTES, MOST_ROWS, MOST_SEGMENT_BYTES};
+pub use hosted::index::{Mark, Place, RowCounts};
+pub use hosted::rows::{PreparedSegment, Rows};
 pub use journal::entry::OpenedEntry;
 pub use journal::subjects::Subjects;
 pub use keys::crypt::{HolderKey, KeyedHash, PreparedHolder};

@@ -17,6 +17,10 @@ use crate::{
     error::OpenError,
     folder::journal_folder,
     health::{Derived, Failing, Stop},
+    hosted::{
+        follow::{Feed as RowsFeed, Follower as RowsFollower, Turns},
+        rows::{Rows, Shared, next_sequence},
+    },
     journal::{
         clock::Clock,
         current::Current,
@@ -28,7 +32,7 @@ use crate::{
     names::Hash,
     options::Options,
     start::recovery::{self, Opened, Recovered, Start},
-    state::Counts,
+    state::{Counts, table::map},
     thread::Threads,
 };
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -131,6 +135,30 @@ fn open_from(
     let task = scrub_task(&options, &scrub, folders, &reader, &tiles, &signer.key);
     threads.derived(Derived::Scrub, move || task.run())?;
 
+    let (row_files, turns) = (Arc::new(recovered.row_files), Arc::new(Turns::new()));
+    let (rows_feed, named) = RowsFeed::new(&turns);
+    let rows = Rows(Arc::new(Shared {
+        index: Arc::clone(&recovered.rows.index),
+        files: Arc::clone(&row_files),
+        turns: Arc::clone(&turns),
+        crypt: Arc::clone(&crypt),
+        state: Arc::clone(&state),
+        keeper: Arc::clone(&keeper),
+        stop: Arc::clone(&stop),
+        lock: Arc::downgrade(&lock),
+        next: AtomicU64::new(next_sequence(&state)),
+        prepared: map(),
+    }));
+    let follower = RowsFollower {
+        writer: recovered.rows,
+        files: row_files,
+        turns,
+        receiver: named,
+        stop: Arc::clone(&stop),
+        ended: Vec::new(),
+    };
+    threads.guarded("rows", holding(&lock, move || follower.run()))?;
+
     let index = options.index_roots.map(|every| (every, Arc::new(Index::new(&state.heads(), opened.size))));
     let (index_sender, index_receiver) = unbounded();
     let verifier_key = signer.key.clone();
@@ -147,6 +175,7 @@ fn open_from(
         keeper: Arc::clone(&keeper),
         stop: Arc::clone(&stop),
         followers: Followers::new(tiles_sender, feed, index_sender, verifier_key.clone()),
+        rows: rows_feed,
         released,
         guard_ends,
         durable: Arc::clone(&durable),
@@ -166,6 +195,7 @@ fn open_from(
         keyed: KeyedHash::new(&keys.index),
         state,
         reader,
+        rows,
         scrub,
         failing,
         tiles,

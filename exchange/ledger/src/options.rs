@@ -137,7 +137,8 @@ type SpaceHook = dyn Fn(&Path) -> io::Result<Space> + Send + Sync;
 ///
 /// The last two are the faults that the rigs must find, and so is `rotation-unreplaced`: a change of epoch destroys the
 /// old key although the new file was never written. `rotation-prepared`, `rotation-begun`, `rotation-replaced` and
-/// `rotation-wiped` abort it after steps 1 to 4 of a change of epoch.
+/// `rotation-wiped` abort it after steps 1 to 4 of a change of epoch. `rows-written` aborts when a row segment is durable and
+/// no entry names it.
 #[derive(Clone, Default)]
 pub struct Hooks {
     /// Before a frame is written, with its number; an error stands for a failed write.

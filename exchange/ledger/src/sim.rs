@@ -18,6 +18,7 @@ use crate::{
     error::{OpenError, ReadError},
     folder::{self, lock},
     health::{Failing, Stop},
+    hosted::follow::{Feed as RowsFeed, Turns},
     journal::{
         clock::Clock,
         cursor::Cursor,
@@ -830,6 +831,7 @@ impl Journal {
             keeper,
             stop: Arc::clone(&stop),
             followers,
+            rows: RowsFeed::new(&Arc::new(Turns::new())).0,
             released: Arc::clone(&released),
             guard_ends,
             closed: Arc::default(),

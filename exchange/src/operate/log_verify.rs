@@ -57,7 +57,7 @@ fn tell(report: &LogReport, json: bool) -> u8 {
             "published": report.published, "stateDigest": hex::encode(report.state_digest),
             "loggedDigests": report.logged_digests, "indexRoots": report.index_roots,
             "tilesFrom": report.tiles_from,
-            "snapshots": report.snapshots,
+            "snapshots": report.snapshots, "rowSegments": report.row_segments,
             "image": image_name(report.image), "problems": report.problems,
             "notLookedAt": report.not_looked_at,
         }));

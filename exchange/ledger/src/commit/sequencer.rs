@@ -18,6 +18,7 @@ use crate::{
     },
     disk::Lock,
     health::Stop,
+    hosted::follow::Feed,
     journal::{
         clock::Clock,
         current::Current,
@@ -67,6 +68,8 @@ pub(crate) struct Sequencer {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) followers: Followers,
+    /// To the thread that takes hosted rows in.
+    pub(crate) rows: Feed,
     /// For the guard.
     pub(crate) released: Arc<Released>,
     /// Dropped with the sequencer: the guard is then written once more.
@@ -467,6 +470,7 @@ impl Sequencer {
             };
             self.state.apply(&entry, &mut slots);
         }
+        self.rows.applied(&self.state, &slots);
         let entries = members.iter().map(|member| Followed {
             leaf: &member.leaf,
             leaf_hash: &member.leaf_hash,

@@ -186,7 +186,7 @@ pub struct GrantState {
 /// A document as it stands after the entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DocumentState {
-    /// 1 participant, 2 license type, 3 rules, 4 link, 5 proposal, 6 legal hold.
+    /// 1 participant, 2 license type, 3 rules, 4 link, 5 proposal, 6 legal hold, 9 row segment.
     pub kind: u8,
     /// The document's key.
     pub key: Key,

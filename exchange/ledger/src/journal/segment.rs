@@ -5,7 +5,7 @@
 //! segment of zeros or a torn header without a frame; the next start replaces each.
 
 use crate::{
-    disk::{self, Disk, DiskFile, Lock, Room, Stat, open_files},
+    disk::{self, Disk, DiskFile, Lock, Room, Stat, lacks_descriptors, open_files},
     error::ReadError,
     folder::journal_folder,
     health::Stop,
@@ -242,12 +242,6 @@ pub(crate) fn remove_temporary(disk: &dyn Disk, folder: &Path) -> io::Result<()>
 pub(crate) fn is_archived(disk: &dyn Disk, path: &Path) -> bool {
     let is_segment = path.extension().is_some_and(|kind| kind == "mxj");
     is_segment && disk.stat(path).is_err() && disk.stat(&path.with_extension("mxa")).is_ok()
-}
-
-/// Whether an operation failed because the process or the machine has no descriptor left: it passes.
-fn lacks_descriptors(error: &io::Error) -> bool {
-    let of = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
-    of(rustix::io::Errno::MFILE) || of(rustix::io::Errno::NFILE)
 }
 
 /// Reads the journal by position.

@@ -37,6 +37,9 @@ const LEAF_KIND_ENTRY: u8 = 1;
 /// The purpose that a holder's key is wrapped for.
 const HOLDER_KEY: &[u8] = b"miaoxiang holder key v2";
 
+/// What a hosted row is sealed for.
+const ROW: &[u8] = b"miaoxiang row v1";
+
 const FORM_DAY: u8 = 0;
 const FORM_HOLDER: u8 = 1;
 const FORM_SHARED: u8 = 2;
@@ -134,6 +137,11 @@ impl HolderKey {
     /// Which key it is.
     pub fn name(&self) -> KeyName {
         KeyName { label: self.label, class: self.class, year: self.year }
+    }
+
+    /// Whether it is the same key, not only one of the same name.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.name() == other.name() && self.key == other.key
     }
 
     /// The key alone, in a box of its own.
@@ -437,6 +445,31 @@ impl Crypt {
             _ => return Err(MALFORMED),
         };
         opened.map(|mut plain| std::mem::take(&mut *plain)).ok_or(ReadError::Sealed("subject part"))
+    }
+
+    /// Seals hosted rows of one segment, each behind what a buffer holds.
+    pub(crate) fn row_sealer(
+        &self,
+        key: &HolderKey,
+        segment: &Key,
+    ) -> impl FnMut(&Key, &[u8], &mut Vec<u8>) + use<'_> {
+        let (label, segment, key) = (key.label, *segment, aead_key(&key.key));
+        move |row, plaintext, buffer| {
+            let aad = self.aad(ROW, [label, segment, *row].as_flattened());
+            self.seal_behind(&key, &aad, plaintext, buffer);
+        }
+    }
+
+    /// Opens a hosted row.
+    pub(crate) fn open_row(
+        &self,
+        key: &HolderKey,
+        segment: &Key,
+        row: &Key,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let aad = self.aad(ROW, [key.label, *segment, *row].as_flattened());
+        open(&aead_key(&key.key), &aad, sealed).ok_or(ReadError::Sealed("row"))
     }
 
     fn aad(&self, purpose: &[u8], content: &[u8]) -> Vec<u8> {

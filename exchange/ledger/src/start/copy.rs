@@ -1,5 +1,5 @@
 //! Copying a journal, also one that a gateway is writing: frame by frame, so that the copy is a whole journal of what
-//! there was at one moment.
+//! there was at one moment, with the hosted rows of that moment.
 //!
 //! Called by `exchange backup`; only the target folder is written. A crash leaves part of a copy, whose fence names no
 //! size: nobody restores it.
@@ -8,6 +8,10 @@ use crate::{
     disk::{Disk, Lock, RealDisk},
     error::OpenError,
     folder::{journal_folder, lock},
+    hosted::{
+        check::{self, Followed},
+        files::Files,
+    },
     journal::{
         cursor::Cursor,
         guard::Guard,
@@ -25,6 +29,7 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write as _},
     path::Path,
+    sync::Arc,
 };
 
 /// The result of [`copy_journal`].
@@ -41,7 +46,8 @@ pub struct Copied {
 }
 
 /// Copies a journal into the data folder `target`, which has none: every frame that is whole, each checked as
-/// [`crate::verify_log`] does, archived segments among them, and a guard for exactly these. Then the copy is read again.
+/// [`crate::verify_log`] does, archived segments among them, and a guard for exactly these. Then the copy is read again, and the
+/// files of hosted rows that it commits to are copied beside it.
 /// Nothing is changed in the journal; one that nobody has open is locked meanwhile.
 ///
 /// # Errors
@@ -59,6 +65,7 @@ pub fn copy_journal(options: &Options, keys: &LedgerKeys, target: &Path) -> Resu
     RealDisk.make_folder(&folder).map_err(OpenError::io("making the copy's folder"))?;
     // Read before the journal: a gateway that runs beside may only be ahead of it.
     let published = published(&options.folder, &signer.key);
+    let held_rows = check::held(&options.folder)?;
     let found = look(options, &signer, published.as_ref(), Reading::Check)?;
     let mut copy = Copy::default();
     let origin = signer.key.name();
@@ -80,11 +87,15 @@ pub fn copy_journal(options: &Options, keys: &LedgerKeys, target: &Path) -> Resu
     synced.and_then(|()| RealDisk.sync_folder(&folder)).map_err(OpenError::io("making the copy durable"))?;
 
     let copied = Options { folder: target.to_owned(), archive: None, ..options.clone() };
-    let tail = read(&copied, keys, Reading::Check, |_| {})?;
+    let mut segments = Followed::default();
+    let tail = read(&copied, keys, Reading::Check, |entry| segments.follow(&entry.record.documents))?;
     if (tail.size, tail.root) != (end.cursor.frontier.size(), end.cursor.frontier.root()) {
         return Err(OpenError::Corrupt { segment: 0, offset: 0, why: "the copy is not what was copied" });
     }
-    Ok(Copied { tail, time_ms: end.cursor.time_ms, at_rest: held.is_some(), bytes: copy.bytes })
+    let row_files = Files::new(Arc::new(RealDisk), &options.folder, &options.origin);
+    let bytes = copy.bytes + check::copy(&row_files, &segments, target)?;
+    drop(held_rows);
+    Ok(Copied { tail, time_ms: end.cursor.time_ms, at_rest: held.is_some(), bytes })
 }
 
 const WRITING: &str = "writing the copy";

@@ -21,6 +21,7 @@ use crate::{
     disk::{Disk, Lock, RealDisk},
     error::OpenError,
     folder::{lock, lock_path, snapshots_folder, store_folder, tiles_folder},
+    hosted::{check, files::Files, index::Writer},
     journal::{
         clock,
         current::Current,
@@ -68,6 +69,8 @@ pub(crate) struct Recovered {
     pub(crate) tiles: Arc<Tiles>,
     pub(crate) writer: tiles::Writer,
     pub(crate) image: Option<Image>,
+    pub(crate) row_files: Files,
+    pub(crate) rows: Writer,
     pub(crate) guard: Guard,
     /// The journal's files; none may go while it is open.
     pub(crate) files: Vec<PathBuf>,
@@ -138,6 +141,8 @@ pub(crate) fn recover(
     if !closed {
         found.check_clock(options, &replayed.end)?;
     }
+    let row_files = Files::new(Arc::clone(&disk), &options.folder, &options.origin);
+    let rows = check::load(&row_files, &replayed.state)?;
 
     // The journal is accepted; up to here neither it nor the keys nor what is derived is changed.
     let Replayed { state, image, from, slots, end, replayed, base } = replayed;
@@ -150,6 +155,7 @@ pub(crate) fn recover(
     let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
     let files = found.files();
     let durable_epoch = epochs.settle(&*keys.epochs, &crypt, &state)?;
+    check::sweep(&row_files, &rows);
     let (checkpoint, signature) = signer.sign(size, cursor.frontier.root());
     tiles
         .publish(size, &checkpoint.signed_text(&signer.key, &signature))
@@ -173,6 +179,8 @@ pub(crate) fn recover(
         tiles,
         writer,
         image,
+        row_files,
+        rows,
         guard,
         files,
         current,

@@ -14,6 +14,7 @@ use crate::{
     disk::RealDisk,
     error::OpenError,
     folder::{is_served, lock, snapshots_folder, store_folder, tiles_folder},
+    hosted::{check, files::Files},
     journal::{
         cursor::Cursor,
         format1,
@@ -71,6 +72,8 @@ pub struct LogReport {
     pub tiles_from: Option<u64>,
     /// Snapshot files that hold the state that the journal makes.
     pub snapshots: usize,
+    /// Segments of hosted rows in force; each file is the one that was committed.
+    pub row_segments: usize,
     /// The restart image.
     pub image: ImageFound,
     /// Derived parts that are not what the journal says. Deleting it makes it right.
@@ -111,8 +114,8 @@ pub(crate) fn look(
 }
 
 /// Checks a journal without changing anything and without its lock: every frame, the tree, the signatures, the
-/// state parts and what they commit to, the published checkpoint, the digests of the state and the index roots that were
-/// logged, the tiles and entry bundles, the snapshots, and, when no gateway has it open, the restart image. `progress` gets
+/// state parts and what they commit to, the files of hosted rows, the published checkpoint, the digests of the state and the
+/// index roots that were logged, the tiles and entry bundles, the snapshots, and, when no gateway has it open, the restart image. `progress` gets
 /// the entries done so far.
 ///
 /// Beside a running gateway it sees the journal of the moment. Needs about 100 bytes of memory for each license,
@@ -135,6 +138,7 @@ pub fn verify_log(
     let published = published(&options.folder, &signer.key);
     let mut snapshots = snapshots(&options, &mut problems, &mut not_looked_at)?;
     let mut tiles = Comparing::open(&tiles_folder(&options.folder)).map_err(OpenError::io(TILES))?;
+    let held = check::held(&options.folder)?;
     let found = look(&options, &signer, published.as_ref(), Reading::Check)?;
     let mut changes = Changes::default();
     let (mut tally, mut recount) = (Tally::empty(), Recount::new());
@@ -192,6 +196,9 @@ pub fn verify_log(
             tiles_from = Some(tiles_from.map_or(leaf, |from: u64| from.min(leaf)));
         }
     }
+    let row_files = Files::new(Arc::new(RealDisk), &options.folder, &options.origin);
+    let row_segments = check::verify(&row_files, &state)?;
+    drop(held);
     let state_digest = state.digest();
     let image = match image(&options, &crypt, &signer, &end.cursor, state_digest) {
         Ok(found) => found,
@@ -217,6 +224,7 @@ pub fn verify_log(
         index_roots,
         tiles_from,
         snapshots: good_snapshots,
+        row_segments,
         image,
         problems,
         not_looked_at,

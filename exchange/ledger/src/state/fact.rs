@@ -20,6 +20,8 @@ schemas::numbered! {
         Proposal = 5 "proposal",
         /// A legal hold on a holder, by label.
         Hold = 6 "hold",
+        /// A batch of hosted rows, whose file lies beside the journal. The ledger makes it: see [`crate::Rows`].
+        RowSegment = 9 "row-segment",
     }
 }
 

@@ -326,7 +326,7 @@ fn malformed_commands_are_refused_and_write_nothing() {
         command(
             &Record {
                 documents: vec![DocumentState {
-                    kind: 9,
+                    kind: 255,
                     key: key(1),
                     version: 1,
                     ..DocumentState::default()

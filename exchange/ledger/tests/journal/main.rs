@@ -16,5 +16,6 @@ mod failure;
 mod model;
 mod refusals;
 mod rig;
+mod rows;
 mod sequences;
 mod store;

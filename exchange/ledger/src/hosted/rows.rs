@@ -1,0 +1,374 @@
+//! The handle on hosted rows: records of shared resources that the exchange keeps for a department.
+//!
+//! A resource is a subject of sealing as a holder is: it has a label and keys, and all its rows are unreadable once those are
+//! destroyed. Any thread; clones share one store. Everything that reads or writes a file says so.
+
+use crate::{
+    disk::Lock,
+    error::{ReadError, RowsError},
+    health::Stop,
+    hosted::{
+        check::in_force,
+        files::{Files, Wrong},
+        follow::Turns,
+        format::{self, Built, Entry, SegmentDocument, id_of},
+        index::{Index, MOST_SEGMENTS, Mark, Place, RowCounts, Segment},
+    },
+    journal::{
+        record::{DocumentState, Record},
+        segment::Keeper,
+    },
+    keys::crypt::{Crypt, HolderKey},
+    names::{Key, KeyName, Label},
+    state::{State, fact::DocumentKind, fact::Fact, table::Map},
+};
+use rustc_hash::FxHashSet;
+use std::{
+    any::Any,
+    io,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use zeroize::Zeroizing;
+
+const KIND: DocumentKind = DocumentKind::RowSegment;
+/// The end of a document that ends with the entry which says so: any moment that is over.
+const AT_ONCE_MS: u64 = 1;
+
+/// Hosted rows.
+#[derive(Clone)]
+pub struct Rows(pub(crate) Arc<Shared>);
+
+/// What the clones share. `open.rs` makes it.
+pub(crate) struct Shared {
+    pub(crate) index: Arc<Index>,
+    pub(crate) files: Arc<Files>,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) crypt: Arc<Crypt>,
+    pub(crate) state: Arc<State>,
+    pub(crate) keeper: Arc<Keeper>,
+    pub(crate) stop: Arc<Stop>,
+    /// The journal's lock, which its threads hold.
+    pub(crate) lock: Weak<dyn Any + Send + Sync>,
+    /// The sequence of the next segment.
+    pub(crate) next: AtomicU64,
+    /// Segments that were written and whose [`PreparedSegment`] lives.
+    pub(crate) prepared: Map<Key, Prepared>,
+}
+
+/// A segment that may be committed.
+pub(crate) struct Prepared {
+    document: Vec<u8>,
+    /// What it is sealed under.
+    key: HolderKey,
+    /// A command with it was queued: from then on only the journal says whether it is committed.
+    submitted: bool,
+}
+
+/// The sequence behind all that the state knows.
+pub(crate) fn next_sequence(state: &State) -> u64 {
+    let known = state.documents(KIND);
+    known.last().map_or(1, |(id, _)| format::sequence(id).saturating_add(1))
+}
+
+impl Rows {
+    /// Writes a batch of rows of a resource as one segment, sealed and durable; `None` removes a row. A row's key is a keyed
+    /// hash over the resource and the row's key fields. They are found once an entry with
+    /// [`PreparedSegment::documents`] is committed, the key of `key` born in it or before. Where two batches have a row, the one
+    /// that was appended later counts, in whichever order they are committed.
+    ///
+    /// Blocks for the writing of a file and two syncs: not within an asynchronous context.
+    ///
+    /// # Errors
+    /// [`RowsError`]; nothing is left of the batch.
+    pub fn append(
+        &self,
+        key: &HolderKey,
+        rows: &[(Key, Option<&[u8]>)],
+    ) -> Result<PreparedSegment, RowsError> {
+        let sequence = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let made = self.write(sequence, key, rows, None)?;
+        Ok(self.prepared(key.label, Some(made), None))
+    }
+
+    /// Erases rows of the resource whose key this is: rewrites each segment that has one of them without it, sealed under this
+    /// key. All that is given back belongs into one entry. Once it is committed, the old files go as soon as nobody reads
+    /// them. A batch that is committed meanwhile stays; if it may have one of the rows, look again.
+    ///
+    /// Blocks: reads every directory of the resource and writes segments anew. Not within an asynchronous context.
+    ///
+    /// # Errors
+    /// [`RowsError`]; nothing is changed.
+    pub fn erase(&self, key: &HolderKey, rows: &[Key]) -> Result<Vec<PreparedSegment>, RowsError> {
+        let erased: FxHashSet<&Key> = rows.iter().collect();
+        self.0.turns.wait_blocking(&key.label)?;
+        let mut rewritten = Vec::new();
+        for segment in self.0.index.segments_of(&key.label, 0) {
+            let entries = self.directory(&segment)?;
+            if !entries.iter().any(|entry| erased.contains(&entry.row)) {
+                continue;
+            }
+            let kept: Vec<&Entry> = entries.iter().filter(|entry| !erased.contains(&entry.row)).collect();
+            let opened = kept.iter().map(|entry| self.opened(&segment, entry));
+            let opened = opened.collect::<Result<Vec<_>, ReadError>>()?;
+            let rows = kept.iter().zip(&opened).map(|(entry, plain)| {
+                let plain = plain.as_ref().map(|plain| plain.as_slice());
+                (entry.row, plain)
+            });
+            let rows: Vec<_> = rows.collect();
+            let made = match rows.is_empty() {
+                true => None,
+                false => Some(self.write(segment.sequence(), key, &rows, Some(segment.id))?),
+            };
+            let ended = self.ending(&segment.id, segment.document.encode(), key.label);
+            rewritten.push(self.prepared(key.label, made, Some(ended)));
+        }
+        Ok(rewritten)
+    }
+
+    /// The documents that end all committed segments of a resource: once they are committed its rows are gone.
+    pub fn ended(&self, resource: &Label) -> Vec<DocumentState> {
+        let known = self.0.state.documents_of(KIND, resource, None, usize::MAX);
+        let in_force = known.into_iter().filter(|(_, document)| document.ends_ms == 0);
+        in_force.map(|(id, document)| self.ending(&id, document.value.to_vec(), *resource)).collect()
+    }
+
+    /// Waits until what was committed of a resource before the call is in the index. Ends by itself when the ledger stops.
+    ///
+    /// # Errors
+    /// [`ReadError::Unpublished`]: the ledger has stopped before.
+    pub async fn settled(&self, resource: &Label) -> Result<(), ReadError> {
+        self.0.turns.wait(resource).await
+    }
+
+    /// Where a row of a resource stands: one that is committed is found. Waits only while a batch of the same resource is being
+    /// taken in. Reads memory alone.
+    ///
+    /// # Errors
+    /// As [`Rows::settled`]: it is not known whether there is such a row.
+    pub async fn find(&self, resource: &Label, row: &Key) -> Result<Option<Place>, ReadError> {
+        self.settled(resource).await?;
+        Ok(self.0.index.place(resource, row))
+    }
+
+    /// A row. Blocks for one `pread` and, when the file is not open, an `open`: on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`], also [`ReadError::KeyGone`] once the resource's key is destroyed.
+    pub fn read(&self, place: &Place) -> Result<Zeroizing<Vec<u8>>, ReadError> {
+        let Place { segment, row, offset, length } = place;
+        let key = self.0.state.part_key(&segment.document.key).ok_or(ReadError::KeyGone)?;
+        let file = self.0.files.file(&segment.id)?;
+        let mut sealed = vec![0; *length as usize];
+        crate::disk::read_exact(&*file, &mut sealed, u64::from(*offset))?;
+        self.0.crypt.open_row(&key, &segment.id, row, &sealed)
+    }
+
+    /// How much a resource holds, as far as it is in the index.
+    pub fn counts(&self, resource: &Label) -> RowCounts {
+        self.0.index.counts(resource)
+    }
+
+    /// At most `count` rows of a resource behind `after`, each at its newest, by segment and then by row. A row that is
+    /// written anew during a walk comes again.
+    ///
+    /// Blocks for the reading of directories, and while a batch of the resource is being taken in.
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn rows_of(
+        &self,
+        resource: &Label,
+        after: Option<&Mark>,
+        count: usize,
+    ) -> Result<Vec<Place>, ReadError> {
+        self.0.turns.wait_blocking(resource)?;
+        let mut found = Vec::new();
+        for segment in self.0.index.segments_of(resource, after.map_or(0, |after| after.sequence)) {
+            if found.len() >= count {
+                break;
+            }
+            let sequence = segment.sequence();
+            let is_behind =
+                |entry: &&Entry| after.is_none_or(|after| Mark { sequence, row: entry.row } > *after);
+            let entries = self.directory(&segment)?;
+            let places =
+                entries.iter().filter(is_behind).filter_map(|entry| self.0.index.newest(&segment, entry));
+            found.extend(places.take(count - found.len()));
+        }
+        Ok(found)
+    }
+
+    /// Whether a record puts no other row segments than those that were written for it, under a key that there is or that it
+    /// bears, and ends those it replaces. They count as submitted from now on.
+    pub(crate) fn admits(&self, record: &Record) -> bool {
+        let own = || record.documents.iter().filter(|document| document.kind == KIND.number());
+        let ends = |id: &Key| own().any(|document| document.key == *id && document.ends_ms == AT_ONCE_MS);
+        own().all(|document| {
+            if document.ends_ms == AT_ONCE_MS {
+                return self.0.state.version(&Fact::Document(KIND, document.key)) > 0;
+            }
+            let Some(decoded) = SegmentDocument::decode(&document.value) else { return false };
+            let Some(mut prepared) = self.0.prepared.get_mut(&document.key) else { return false };
+            let fits = document.ends_ms == 0
+                && document.value == prepared.document
+                && document.owners == [*decoded.label()]
+                && decoded.replaces.is_none_or(|replaced| ends(&replaced))
+                && self.born(record, &prepared.key.name()).is_some_and(|key| key.is(&prepared.key));
+            prepared.submitted |= fits;
+            fits
+        })
+    }
+
+    /// The key of this name that there will be behind a record.
+    fn born(&self, record: &Record, name: &KeyName) -> Option<HolderKey> {
+        let known = self.0.state.part_key(name);
+        known.or_else(|| {
+            let holders =
+                record.new_holders.iter().map(|holder| (holder.name(), holder.epoch, &holder.wrapped));
+            let keys = record.new_keys.iter().map(|new| (new.name, new.epoch, &new.wrapped));
+            let (name, epoch, wrapped) = holders.chain(keys).find(|(born, ..)| born == name)?;
+            self.0.crypt.unwrap_holder(&name, epoch, wrapped)
+        })
+    }
+
+    fn prepared(
+        &self,
+        resource: Label,
+        made: Option<(Key, SegmentDocument)>,
+        ended: Option<DocumentState>,
+    ) -> PreparedSegment {
+        PreparedSegment { rows: self.clone(), resource, made, ended }
+    }
+
+    fn write(
+        &self,
+        sequence: u64,
+        key: &HolderKey,
+        rows: &[(Key, Option<&[u8]>)],
+        replaces: Option<Key>,
+    ) -> Result<(Key, SegmentDocument), RowsError> {
+        let shared = &*self.0;
+        // Whoever writes to the journal's folder holds its lock.
+        let _lock: Lock = shared.lock.upgrade().ok_or(RowsError::Stopped)?;
+        if shared.stop.is_stopped() || shared.stop.has_ended() {
+            return Err(RowsError::Stopped);
+        }
+        if shared.keeper.is_full() || shared.index.segments() + shared.prepared.len() >= MOST_SEGMENTS {
+            return Err(RowsError::Full);
+        }
+        let id = id_of(sequence, shared.crypt.random());
+        let seal = shared.crypt.row_sealer(key, &id);
+        let Built { bytes, document } =
+            format::build(&id, &key.name(), shared.files.origin(), rows, replaces, seal)?;
+        shared.files.write(&id, &bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RowsError::Full,
+            _ => RowsError::Io(error),
+        })?;
+        #[cfg(debug_assertions)]
+        crate::failpoint::after_step("rows-written");
+        let prepared = Prepared { document: document.encode(), key: key.clone(), submitted: false };
+        shared.prepared.insert(id, prepared);
+        Ok((id, document))
+    }
+
+    fn ending(&self, id: &Key, value: Vec<u8>, resource: Label) -> DocumentState {
+        DocumentState {
+            kind: KIND.number(),
+            key: *id,
+            version: self.0.state.version(&Fact::Document(KIND, *id)) + 1,
+            value,
+            owners: vec![resource],
+            ends_ms: AT_ONCE_MS,
+        }
+    }
+
+    fn directory(&self, segment: &Segment) -> Result<Vec<Entry>, ReadError> {
+        self.0.files.directory(&segment.id, &segment.document).map_err(|error| match error {
+            Wrong::Io(error) => ReadError::Io(error),
+            Wrong::Is(_) => ReadError::Malformed("row segment"),
+        })
+    }
+
+    /// The row of a directory as it is there; `None` of a removal.
+    fn opened(&self, segment: &Arc<Segment>, entry: &Entry) -> Result<Option<Zeroizing<Vec<u8>>>, ReadError> {
+        if entry.removes() {
+            return Ok(None);
+        }
+        let Entry { row, offset, length } = *entry;
+        self.read(&Place { segment: Arc::clone(segment), row, offset, length }).map(Some)
+    }
+}
+
+/// A segment that is written and not committed, or that only ends one. Dropped before a command with it was queued, its file
+/// goes. Afterwards only the journal knows; a file that was not committed then stays until the next start, or until
+/// [`PreparedSegment::discard`].
+#[must_use = "rows that are not committed are not found"]
+pub struct PreparedSegment {
+    rows: Rows,
+    resource: Label,
+    made: Option<(Key, SegmentDocument)>,
+    ended: Option<DocumentState>,
+}
+
+impl PreparedSegment {
+    /// What the entry that commits to it has among its documents.
+    pub fn documents(&self) -> Vec<DocumentState> {
+        let made = self.made.iter().map(|(id, document)| DocumentState {
+            kind: KIND.number(),
+            key: *id,
+            version: 1,
+            value: document.encode(),
+            owners: vec![self.resource],
+            ends_ms: 0,
+        });
+        made.chain(self.ended.clone()).collect()
+    }
+
+    /// Whether it is sealed under this key. Of two entries that bear a resource's key of a year one is committed, and who
+    /// is to decide again then gets that one's key: a segment under another is refused, and is to be appended anew.
+    pub fn is_under(&self, key: &HolderKey) -> bool {
+        let Some((id, _)) = &self.made else { return true };
+        self.rows.0.prepared.get(id).is_some_and(|prepared| prepared.key.is(key))
+    }
+
+    /// Entries of its directory, removals among them.
+    pub fn rows(&self) -> u32 {
+        self.made.as_ref().map_or(0, |(_, document)| document.rows)
+    }
+
+    /// Length of its file.
+    pub fn bytes(&self) -> u64 {
+        self.made.as_ref().map_or(0, |(_, document)| document.bytes)
+    }
+
+    /// Removes its file, for whoever knows that no command with it is queued: its commit was refused, or it is to be decided
+    /// again and will not be. One that is committed stays.
+    pub fn discard(self) {
+        if let Some((id, _)) = &self.made
+            && let Some(mut prepared) = self.rows.0.prepared.get_mut(id)
+        {
+            prepared.submitted = false;
+        }
+    }
+}
+
+impl Drop for PreparedSegment {
+    fn drop(&mut self) {
+        let Some((id, _)) = &self.made else { return };
+        let shared = &*self.rows.0;
+        let Some((_, prepared)) = shared.prepared.remove(id) else { return };
+        let document = shared.state.document(KIND, id);
+        if prepared.submitted || document.is_some_and(|document| in_force(&document).is_some()) {
+            return;
+        }
+        // The lock: another process may have begun with the folder.
+        if let Some(_lock) = shared.lock.upgrade()
+            && let Err(error) = shared.files.remove(id)
+        {
+            tracing::warn!(%error, "a row segment that was not committed stays until the next start");
+        }
+    }
+}

@@ -1,0 +1,589 @@
+//! Hosted rows on real files: commit, crash, damage, erasure, copies, and what is found meanwhile.
+
+use crate::rig::*;
+use ledger::{
+    HolderKey, KeyedHash, Label, MOST_ROWS, Mark, PreparedSegment, ReadError, RowsError, copy_journal,
+};
+use std::{ffi::OsStr, os::unix::fs::FileExt as _, sync::atomic::AtomicUsize};
+
+type Row<'a> = (Key, Option<&'a [u8]>);
+
+/// A resource's rows, with the key of the resource.
+struct Resource {
+    label: Label,
+    key: HolderKey,
+}
+
+fn row(n: u32) -> Key {
+    KeyedHash::new(&[2; 32]).key("row", &[&n.to_be_bytes()])
+}
+
+/// Commits a new resource with a first batch.
+fn resource(ledger: &Ledger, n: u8, rows: &[Row<'_>]) -> Resource {
+    let new = ledger.new_holder(key(n));
+    let prepared = ledger.rows().append(&new.holder_key, rows).unwrap();
+    let record =
+        Record { new_holders: vec![new.entered()], documents: prepared.documents(), ..Record::default() };
+    commit_now(ledger, command(&record, Vec::new()));
+    Resource { label: new.label, key: new.holder_key.clone() }
+}
+
+fn known(ledger: &Ledger, label: Label) -> Resource {
+    Resource { label, key: ledger.state().holder_key(&label).unwrap() }
+}
+
+fn entry_of(prepared: &[PreparedSegment]) -> Command {
+    let documents = prepared.iter().flat_map(PreparedSegment::documents).collect();
+    command(&Record { documents, ..Record::default() }, Vec::new())
+}
+
+/// Commits a batch.
+fn ingest(ledger: &Ledger, resource: &Resource, rows: &[Row<'_>]) {
+    let prepared = [ledger.rows().append(&resource.key, rows).unwrap()];
+    commit_now(ledger, entry_of(&prepared));
+}
+
+fn get(ledger: &Ledger, resource: &Resource, n: u32) -> Result<Option<Vec<u8>>, ReadError> {
+    let place = runtime().block_on(ledger.rows().find(&resource.label, &row(n)))?;
+    place.map(|place| ledger.rows().read(&place).map(|plain| plain.to_vec())).transpose()
+}
+
+fn text(ledger: &Ledger, resource: &Resource, n: u32) -> Option<String> {
+    get(ledger, resource, n).unwrap().map(|plain| String::from_utf8(plain).unwrap())
+}
+
+/// All rows of a resource, by a walk in pages.
+fn walk(ledger: &Ledger, resource: &Resource, page: usize) -> BTreeMap<Key, Vec<u8>> {
+    let (mut found, mut after): (_, Option<Mark>) = (BTreeMap::new(), None);
+    loop {
+        let places = ledger.rows().rows_of(&resource.label, after.as_ref(), page).unwrap();
+        let Some(last) = places.last() else { break };
+        after = Some(last.mark());
+        for place in &places {
+            assert!(found.insert(*place.row(), ledger.rows().read(place).unwrap().to_vec()).is_none());
+        }
+    }
+    let counts = ledger.rows().counts(&resource.label);
+    assert_eq!(counts.rows, found.len() as u64);
+    assert_eq!(counts.bytes, found.values().map(|plain| plain.len() as u64 + 28).sum::<u64>());
+    found
+}
+
+fn row_files(folder: &Path) -> BTreeSet<PathBuf> {
+    match fs::read_dir(folder.join("journal/rows")) {
+        Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+        Err(error) => {
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            BTreeSet::new()
+        }
+    }
+}
+
+/// Waits until so many files are there: those of ended segments go behind the answer.
+fn wait_for_files(folder: &Path, count: usize) {
+    while row_files(folder).len() != count {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_row_is_found_once_it_is_committed_and_the_later_batch_counts() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    assert!(row_files(dir.path()).is_empty() && !dir.path().join("journal/rows").exists());
+    let base = resource(&ledger, 1, &[(row(1), Some(b"one")), (row(2), Some(b"two"))]);
+    let other = resource(&ledger, 2, &[(row(101), Some(b"of another"))]);
+    assert_eq!(text(&ledger, &base, 1).unwrap(), "one");
+    // Two batches of the same row, committed against the order in which they were appended.
+    let first = ledger.rows().append(&base.key, &[(row(1), Some(b"first")), (row(2), None)]).unwrap();
+    let second =
+        ledger.rows().append(&base.key, &[(row(1), Some(b"second")), (row(3), Some(b"three"))]).unwrap();
+    assert_eq!((text(&ledger, &base, 1).unwrap().as_str(), text(&ledger, &base, 3)), ("one", None));
+    commit_now(&ledger, entry_of(&[second]));
+    assert_eq!(text(&ledger, &base, 1).unwrap(), "second");
+    commit_now(&ledger, entry_of(&[first]));
+    let check = |ledger: &Ledger| {
+        assert_eq!(text(ledger, &base, 1).unwrap(), "second");
+        assert_eq!((text(ledger, &base, 2), text(ledger, &base, 3).unwrap().as_str()), (None, "three"));
+        // A row of one resource is none of another.
+        assert_eq!((text(ledger, &base, 101), text(ledger, &other, 101).is_some()), (None, true));
+        assert_eq!(ledger.rows().counts(&base.label).segments, 3);
+        for page in [1, 2, 100] {
+            assert_eq!(walk(ledger, &base, page).len(), 2);
+        }
+    };
+    check(&ledger);
+    let digest = ledger.state().digest();
+    ledger.close();
+    for image in [true, false] {
+        let (ledger, opened) = open_with(Options { image, ..options(dir.path()) });
+        assert_eq!(opened.from_image, image);
+        assert_eq!(ledger.state().digest(), digest);
+        check(&ledger);
+        ledger.close();
+    }
+    for from in [RebuildFrom::Snapshot, RebuildFrom::Zero] {
+        ledger::rebuild(options(dir.path()), keys(), from, &|_| {}).unwrap();
+        let ledger = open(dir.path());
+        check(&ledger);
+        ledger.close();
+    }
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.row_segments, report.problems), (4, Vec::new()));
+    let ledger = open(dir.path());
+    ingest(&ledger, &base, &[(row(2), Some(b"again"))]);
+    assert_eq!(text(&ledger, &base, 2).unwrap(), "again", "a start goes on behind the sequences it found");
+    ledger.close();
+}
+
+#[test]
+fn a_kill_between_the_file_and_its_entry_leaves_garbage_that_goes() {
+    let dir = TempDir::new().unwrap();
+    let (folder, killed) = (dir.path().join("data"), dir.path().join("killed"));
+    let ledger = open(&folder);
+    let base = resource(&ledger, 1, &[(row(1), Some(b"one"))]);
+    let prepared =
+        ledger.rows().append(&base.key, &[(row(1), Some(b"never")), (row(2), Some(b"never"))]).unwrap();
+    assert_eq!(row_files(&folder).len(), 2);
+    copy(&folder, &killed);
+    // Half a file, as a kill within the write leaves it.
+    let half = killed.join("journal/rows").join(format!("{:032x}.rows", u128::MAX));
+    fs::write(&half, b"MXR1").unwrap();
+    let note = killed.join("journal/rows/note");
+    fs::write(&note, b"somebody's").unwrap();
+    let again = open(&killed);
+    let same = known(&again, base.label);
+    assert_eq!((text(&again, &same, 1).unwrap().as_str(), text(&again, &same, 2)), ("one", None));
+    assert_eq!(row_files(&killed).len(), 2);
+    assert!(note.exists() && !half.exists(), "only what has the name of a segment goes");
+    again.close();
+
+    // The same without a kill: one that was never submitted goes when it is dropped.
+    drop(prepared);
+    assert_eq!(row_files(&folder).len(), 1);
+    // A command that was refused or decided again: whoever knows says so.
+    let prepared = ledger.rows().append(&base.key, &[(row(2), Some(b"late"))]).unwrap();
+    let mut command = entry_of(std::slice::from_ref(&prepared));
+    command.reads = vec![(Fact::License(key(1)), 5)];
+    assert!(matches!(outcome(&ledger, command), Ok(Outcome::Changed)));
+    assert_eq!(row_files(&folder).len(), 2);
+    // It may be decided again with the same segment, which then stays.
+    commit_now(&ledger, entry_of(std::slice::from_ref(&prepared)));
+    prepared.discard();
+    assert_eq!(text(&ledger, &base, 2).unwrap(), "late");
+    let prepared = ledger.rows().append(&base.key, &[(row(2), Some(b"later"))]).unwrap();
+    let mut command = entry_of(std::slice::from_ref(&prepared));
+    command.reads = vec![(Fact::License(key(1)), 5)];
+    assert!(matches!(outcome(&ledger, command), Ok(Outcome::Changed)));
+    prepared.discard();
+    assert_eq!(row_files(&folder).len(), 2);
+    assert_eq!(text(&ledger, &base, 2).unwrap(), "late");
+    ledger.close();
+}
+
+#[test]
+fn a_file_that_is_not_the_one_committed_is_refused_by_name_and_nothing_changes() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("data");
+    let ledger = open(&folder);
+    let base = resource(&ledger, 1, &[(row(1), Some(b"one"))]);
+    ingest(&ledger, &base, &[(row(2), Some(b"two")), (row(3), Some(b"three"))]);
+    ledger.close();
+    let files: Vec<PathBuf> = row_files(&folder).into_iter().collect();
+    let [first, second] = &files[..] else { panic!("{files:?}") };
+    let whole = fs::read(second).unwrap();
+    let changed = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        Some(bytes)
+    };
+    let longer = [&whole[..], b"\0"].concat();
+    let cases = [
+        ("it is missing", None),
+        ("its length", Some(whole[..whole.len() - 1].to_vec())),
+        ("its length", Some(longer)),
+        ("its length", Some(Vec::new())),
+        ("its directory", changed(0)),
+        ("its directory", changed(90)),
+        (
+            "its directory",
+            Some({
+                let mut zeros = whole.clone();
+                zeros.fill(0);
+                zeros
+            }),
+        ),
+    ];
+    for (why, bytes) in cases {
+        match &bytes {
+            Some(bytes) => fs::write(second, bytes).unwrap(),
+            None => fs::remove_file(second).unwrap(),
+        }
+        let before = tree(&folder);
+        for refused in [refusal(&folder), verify(&folder).unwrap_err()] {
+            let OpenError::Rows { file, why: told } = refused else { panic!("{refused}") };
+            assert_eq!(Some(OsStr::new(&file)), second.file_name());
+            assert!(told.contains(why), "{told} for {why}");
+        }
+        assert!(copy_journal(&options(&folder), &keys(), &dir.path().join(why)).is_err());
+        assert!(tree(&folder) == before, "a refusal for {why} changed something");
+        fs::write(second, &whole).unwrap();
+    }
+    // Another segment under its name.
+    fs::copy(first, second).unwrap();
+    assert!(matches!(refusal(&folder), OpenError::Rows { .. }));
+    // A start reads directories; a check reads rows as well.
+    fs::write(second, changed(whole.len() - 40).unwrap()).unwrap();
+    assert!(matches!(verify(&folder), Err(OpenError::Rows { why, .. }) if why.contains("its rows")));
+    let ledger = open(&folder);
+    let base = known(&ledger, base.label);
+    let read = |n| get(&ledger, &base, n);
+    let broken = [2, 3].map(|n| matches!(read(n), Err(ReadError::Sealed("row"))));
+    assert_eq!(broken.iter().filter(|broken| **broken).count(), 1, "a changed row is an error and no answer");
+    assert_eq!(text(&ledger, &base, 1).unwrap(), "one");
+    ledger.close();
+}
+
+#[test]
+fn a_row_moved_to_another_place_does_not_open() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    let base = resource(&ledger, 1, &[(row(1), Some(b"eleven")), (row(2), Some(b"twelve"))]);
+    let other = resource(&ledger, 2, &[(row(11), Some(b"twenty"))]);
+    // The same row in a later segment: brought back, it would be the old answer.
+    ingest(&ledger, &base, &[(row(1), Some(b"later!"))]);
+    let place = |resource: &Resource, n| {
+        runtime().block_on(ledger.rows().find(&resource.label, &row(n))).unwrap().unwrap()
+    };
+    let path = |id: &Key| dir.path().join(format!("journal/rows/{:032x}.rows", u128::from_be_bytes(*id)));
+    let sealed = |id: &Key, at: usize, length: usize| fs::read(path(id)).unwrap()[at..at + length].to_vec();
+    let length = 6 + 28;
+    let front = |rows: usize| 80 + 24 * rows;
+    let (newest, one) = (place(&base, 1), *place(&base, 2).segment());
+    let foreign = *place(&other, 11).segment();
+    // Directories are ascending by row.
+    let ascending = row(1) < row(2);
+    let old = sealed(&one, front(2) + if ascending { 0 } else { length }, length);
+    let neighbour = sealed(&one, front(2) + if ascending { length } else { 0 }, length);
+    let elsewhere = sealed(&foreign, front(1), length);
+    let file = fs::File::options().write(true).open(path(newest.segment())).unwrap();
+    let own = sealed(newest.segment(), front(1), length);
+    for moved in [old, neighbour, elsewhere] {
+        file.write_all_at(&moved, front(1) as u64).unwrap();
+        assert!(matches!(ledger.rows().read(&newest), Err(ReadError::Sealed("row"))));
+    }
+    file.write_all_at(&own, front(1) as u64).unwrap();
+    assert_eq!(&ledger.rows().read(&newest).unwrap()[..], b"later!");
+    ledger.close();
+}
+
+#[test]
+fn an_erased_row_is_gone_with_its_files_and_all_else_stays() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    let base =
+        resource(&ledger, 1, &[(row(1), Some(b"old one")), (row(2), Some(b"two")), (row(3), Some(b"three"))]);
+    ingest(&ledger, &base, &[(row(4), Some(b"four")), (row(3), None)]);
+    ingest(&ledger, &base, &[(row(1), Some(b"one"))]);
+    ingest(&ledger, &base, &[(row(2), Some(b"newer two"))]);
+    let before = row_files(dir.path());
+    let place = runtime().block_on(ledger.rows().find(&base.label, &row(1))).unwrap().unwrap();
+
+    let rewritten = ledger.rows().erase(&base.key, &[row(1), row(99)]).unwrap();
+    assert_eq!(rewritten.len(), 2, "every segment that has the row, superseded or not");
+    // Not committed it changes nothing.
+    assert_eq!(text(&ledger, &base, 1).unwrap(), "one");
+    drop(rewritten);
+    assert_eq!(row_files(dir.path()), before);
+    let rewritten = ledger.rows().erase(&base.key, &[row(1)]).unwrap();
+    // The new segment without the end of the old one is refused: both would count.
+    let mut halved = entry_of(&rewritten[..1]);
+    halved.permit_or_denial.record.documents.truncate(1);
+    assert!(matches!(outcome(&ledger, halved), Err(Refused::Malformed(_))));
+    // Of two that rewrite the same segment one is decided again.
+    let race = ledger.rows().erase(&base.key, &[row(1)]).unwrap();
+    commit_now(&ledger, entry_of(&rewritten));
+    assert!(matches!(outcome(&ledger, entry_of(&race)), Ok(Outcome::Changed)));
+    race.into_iter().for_each(PreparedSegment::discard);
+    let check = |ledger: &Ledger| {
+        let found = walk(ledger, &base, 2);
+        let of = |n: u32| found.get(&row(n)).map(|plain| std::str::from_utf8(plain).unwrap());
+        assert_eq!((of(1), of(2), of(3), of(4)), (None, Some("newer two"), None, Some("four")));
+        assert_eq!(text(ledger, &base, 2).unwrap(), "newer two", "the rewritten segment is no newer one");
+        assert_eq!((text(ledger, &base, 1), text(ledger, &base, 3)), (None, None));
+        assert_eq!(ledger.rows().counts(&base.label).segments, 3);
+    };
+    check(&ledger);
+    // Whoever found the row before still reads it; then the file goes.
+    assert_eq!(&ledger.rows().read(&place).unwrap()[..], b"one");
+    assert!(row_files(dir.path()).contains(
+        &dir.path().join(format!("journal/rows/{:032x}.rows", u128::from_be_bytes(*place.segment())))
+    ));
+    drop(place);
+    wait_for_files(dir.path(), 3);
+    assert_eq!(row_files(dir.path()).intersection(&before).count(), 2);
+    // The documents of the old ones go with the next entry.
+    commit_now(&ledger, note(&ledger));
+    assert_eq!(ledger.state().documents(DocumentKind::RowSegment).len(), 3);
+    ledger.close();
+    for image in [true, false] {
+        let (ledger, _) = open_with(Options { image, ..options(dir.path()) });
+        check(&ledger);
+        ledger.close();
+    }
+    assert_eq!(verify(dir.path()).unwrap().row_segments, 3);
+
+    // The end of the resource.
+    let ledger = open(dir.path());
+    let record = Record { documents: ledger.rows().ended(&base.label), ..Record::default() };
+    commit_now(&ledger, command(&record, Vec::new()));
+    assert!(walk(&ledger, &base, 10).is_empty());
+    assert_eq!(ledger.rows().counts(&base.label), ledger::RowCounts::default());
+    wait_for_files(dir.path(), 0);
+    ledger.close();
+    let ledger = open(dir.path());
+    assert!(walk(&ledger, &base, 10).is_empty());
+    ledger.close();
+}
+
+/// The document of a segment that ended is gone with the next entry, which may be of the same group.
+#[test]
+fn what_ended_within_a_group_is_not_found_behind_it() {
+    let dir = TempDir::new().unwrap();
+    let (ledger, mut by_hand) = Ledger::open_by_hand(options(dir.path()), keys()).unwrap();
+    let rows: Vec<(Key, Option<Vec<u8>>)> =
+        (0..MOST_ROWS as u32).map(|n| (row(n), Some(n.to_be_bytes().to_vec()))).collect();
+    let rows: Vec<Row<'_>> = rows.iter().map(|(row, plain)| (*row, plain.as_deref())).collect();
+    let new = ledger.new_holder(key(1));
+    let first = ledger.rows().append(&new.holder_key, &rows).unwrap();
+    let record =
+        Record { new_holders: vec![new.entered()], documents: first.documents(), ..Record::default() };
+    runtime().block_on(async {
+        let (first, steps) =
+            tokio::join!(ledger.commit(command(&record, Vec::new())), async { by_hand.step() });
+        assert!(matches!(first, Ok(Outcome::Committed(_))) && steps == 1);
+        let place = ledger.rows().find(&new.label, &row(7)).await.unwrap();
+        assert!(place.is_some());
+        drop(place);
+        let rewritten = ledger.rows().erase(&new.holder_key, &[row(7)]).unwrap();
+        let (erased, next, steps) =
+            tokio::join!(ledger.commit(entry_of(&rewritten)), ledger.commit(note(&ledger)), async {
+                by_hand.step()
+            });
+        let both = [erased, next].iter().all(|done| matches!(done, Ok(Outcome::Committed(_))));
+        assert!(both && steps == 2 && ledger.state().documents(DocumentKind::RowSegment).len() == 1);
+        // At once, while the thread is still taking the new segment in.
+        assert!(ledger.rows().find(&new.label, &row(7)).await.unwrap().is_none());
+        assert!(ledger.rows().find(&new.label, &row(8)).await.unwrap().is_some());
+    });
+    by_hand.end();
+    ledger.close();
+}
+
+/// A kill right behind the entry that ends a segment: its file is still there, and goes at the next start.
+#[test]
+fn a_file_that_outlived_its_end_goes_at_the_next_start() {
+    let dir = TempDir::new().unwrap();
+    let (folder, killed) = (dir.path().join("data"), dir.path().join("killed"));
+    let ledger = open(&folder);
+    let base = resource(&ledger, 1, &[(row(1), Some(b"one")), (row(2), Some(b"two"))]);
+    let place = runtime().block_on(ledger.rows().find(&base.label, &row(1))).unwrap();
+    let rewritten = ledger.rows().erase(&base.key, &[row(1)]).unwrap();
+    commit_now(&ledger, entry_of(&rewritten));
+    copy(&folder, &killed);
+    assert_eq!(row_files(&killed).len(), 2);
+    drop(place);
+    let again = open(&killed);
+    assert_eq!(row_files(&killed).len(), 1);
+    let same = known(&again, base.label);
+    assert_eq!((text(&again, &same, 1), text(&again, &same, 2).unwrap().as_str()), (None, "two"));
+    again.close();
+    ledger.close();
+}
+
+#[test]
+fn rows_outlive_a_change_of_epoch_and_not_the_key_of_their_resource() {
+    let dir = TempDir::new().unwrap();
+    let epochs: Arc<dyn EpochFiles> = Arc::new(EpochsInMemory::new(ORIGIN, [3; 32]));
+    let open = || Ledger::open(options(dir.path()), keys_with(Arc::clone(&epochs))).unwrap().0;
+    let ledger = open();
+    let base = resource(&ledger, 1, &[(row(1), Some(SECRET))]);
+    let other = resource(&ledger, 2, &[(row(11), Some(b"stays"))]);
+    ledger.rotate(|record| prepared(record, Vec::new())).unwrap();
+    assert_eq!(get(&ledger, &base, 1).unwrap().unwrap(), SECRET);
+    ingest(&ledger, &base, &[(row(2), Some(SECRET))]);
+    ledger.close();
+    let ledger = open();
+    assert_eq!([1, 2].map(|n| get(&ledger, &base, n).unwrap().unwrap()), [SECRET, SECRET]);
+    let erased = Record { erased: vec![base.label], ..Record::default() };
+    commit_now(&ledger, command(&erased, Vec::new()));
+    let gone = |ledger: &Ledger| {
+        assert!([1, 2].iter().all(|n| matches!(get(ledger, &base, *n), Err(ReadError::KeyGone))));
+        assert_eq!(text(ledger, &other, 11).unwrap(), "stays");
+    };
+    gone(&ledger);
+    // Nothing is written under a key that is gone.
+    let late = [ledger.rows().append(&base.key, &[(row(3), Some(SECRET))]).unwrap()];
+    assert!(matches!(outcome(&ledger, entry_of(&late)), Err(Refused::Malformed(_))));
+    drop(late);
+    ledger.rotate(|record| prepared(record, Vec::new())).unwrap();
+    ledger.close();
+    let ledger = open();
+    gone(&ledger);
+    ledger.close();
+    for file in row_files(dir.path()) {
+        assert!(!fs::read(file).unwrap().windows(SECRET.len()).any(|part| part == SECRET));
+    }
+}
+
+#[test]
+fn a_segment_that_was_not_written_for_its_record_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    let base = resource(&ledger, 1, &[(row(1), Some(b"one"))]);
+    let prepared = ledger.rows().append(&base.key, &[(row(2), Some(b"two"))]).unwrap();
+    let good = prepared.documents().remove(0);
+    let changed = |change: &dyn Fn(&mut DocumentState)| {
+        let mut document = good.clone();
+        change(&mut document);
+        let record = Record { documents: vec![document], ..Record::default() };
+        matches!(outcome(&ledger, command(&record, Vec::new())), Err(Refused::Malformed(_)))
+    };
+    assert!(changed(&|document| document.key[15] ^= 1));
+    assert!(changed(&|document| document.value[40] ^= 1));
+    assert!(changed(&|document| document.value.clear()));
+    assert!(changed(&|document| document.owners = vec![key(9)]));
+    assert!(changed(&|document| document.ends_ms = u64::MAX));
+    assert!(changed(&|document| document.ends_ms = 1));
+    // A key of the same name that is another one: of two first batches one is to be appended anew.
+    let two = [ledger.new_holder(key(5)), ledger.new_holder(key(5))];
+    let [first, second] =
+        two.each_ref().map(|new| ledger.rows().append(&new.holder_key, &[(row(5), None)]).unwrap());
+    let record = |new: &PreparedHolder, segment: &PreparedSegment| Record {
+        new_holders: vec![new.entered()],
+        documents: segment.documents(),
+        ..Record::default()
+    };
+    assert!(matches!(
+        outcome(&ledger, command(&record(&two[0], &second), Vec::new())),
+        Err(Refused::Malformed(_))
+    ));
+    commit_now(&ledger, command(&record(&two[0], &first), Vec::new()));
+    assert!(matches!(outcome(&ledger, command(&record(&two[1], &second), Vec::new())), Ok(Outcome::Changed)));
+    let committed = ledger.state().holder_key(&two[0].label).unwrap();
+    assert!(first.is_under(&committed) && !second.is_under(&committed));
+    second.discard();
+    commit_now(&ledger, entry_of(&[prepared]));
+    assert_eq!(text(&ledger, &base, 2).unwrap(), "two");
+    ledger.close();
+}
+
+#[test]
+fn a_journal_below_its_reserve_takes_no_rows() {
+    let dir = TempDir::new().unwrap();
+    let full = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&full);
+    let free_space = move |_: &Path| {
+        let free_bytes = if told.load(Ordering::SeqCst) { 0 } else { 1 << 40 };
+        Ok(Space { free_bytes, total_bytes: 1 << 40 })
+    };
+    let hooks = Hooks { free_space: Some(Arc::new(free_space)), ..Hooks::default() };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    let base = resource(&ledger, 1, &[(row(1), Some(b"one"))]);
+    full.store(true, Ordering::SeqCst);
+    while !ledger.health().journal_full {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(matches!(ledger.rows().append(&base.key, &[(row(2), None)]), Err(RowsError::Full)));
+    assert_eq!(row_files(dir.path()).len(), 1);
+    assert_eq!(text(&ledger, &base, 1).unwrap(), "one");
+    full.store(false, Ordering::SeqCst);
+    while ledger.health().journal_full {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    ingest(&ledger, &base, &[(row(2), Some(b"two"))]);
+    let kept = ledger.clone();
+    ledger.close();
+    assert!(matches!(kept.rows().append(&base.key, &[(row(3), None)]), Err(RowsError::Stopped)));
+    // What is in memory is still found.
+    assert_eq!(text(&kept, &base, 2).unwrap(), "two");
+}
+
+/// Every writer finds what it was answered for, at once; every reader finds each row in one of its states, never older than
+/// it was before.
+#[test]
+fn what_is_answered_is_found_while_others_write_erase_and_copy() {
+    const ROWS: u32 = 500;
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("data");
+    let ledger = open(&folder);
+    let version = |n: u64| n.to_be_bytes();
+    let batch = |bytes: &[[u8; 8]]| -> Vec<(Key, Option<Vec<u8>>)> {
+        (0..ROWS).zip(bytes.iter().cycle()).map(|(n, bytes)| (row(n), Some(bytes.to_vec()))).collect()
+    };
+    let start = batch(&[version(0)]);
+    let rows: Vec<Row<'_>> = start.iter().map(|(row, plain)| (*row, plain.as_deref())).collect();
+    let base = resource(&ledger, 1, &rows);
+    let extra = resource(&ledger, 2, &[(row(10_000), Some(b"kept")), (row(10_001), Some(b"erased"))]);
+    let (answered, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let reads = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let runtime = runtime();
+                let mut at = 0_u32;
+                while !over.load(Ordering::SeqCst) {
+                    let least = answered.load(Ordering::SeqCst);
+                    at = (at + 7) % ROWS;
+                    let place = runtime.block_on(ledger.rows().find(&base.label, &row(at))).unwrap().unwrap();
+                    let found = ledger.rows().read(&place).unwrap();
+                    let found = u64::from_be_bytes(found[..].try_into().unwrap());
+                    assert!(found >= least, "{found} after {least} was answered");
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            for round in 0..20_u32 {
+                let erased = [row(10_001)];
+                let rewritten = ledger.rows().erase(&extra.key, &erased).unwrap();
+                if !rewritten.is_empty() {
+                    commit_now(&ledger, entry_of(&rewritten));
+                }
+                assert_eq!(text(&ledger, &extra, 10_001), None);
+                ingest(&ledger, &extra, &[(row(10_001), Some(&round.to_be_bytes()))]);
+                assert_eq!(get(&ledger, &extra, 10_001).unwrap().unwrap(), round.to_be_bytes());
+            }
+        });
+        scope.spawn(|| {
+            for n in 0..3 {
+                let target = dir.path().join(format!("copy{n}"));
+                copy_journal(&options(&folder), &keys(), &target).unwrap();
+                let report = verify(&target).unwrap();
+                assert_eq!(row_files(&target).len(), report.row_segments);
+                let again = open(&target);
+                let (base, extra) = (known(&again, base.label), known(&again, extra.label));
+                assert_eq!(walk(&again, &base, 100).len(), ROWS as usize);
+                assert_eq!(text(&again, &extra, 10_000).unwrap(), "kept");
+                again.close();
+                // The one that is served, too.
+                verify(&folder).unwrap();
+            }
+        });
+        let mut written = 0;
+        while written < 30 || reads.load(Ordering::Relaxed) < 200 {
+            written += 1;
+            let rows = batch(&[version(written)]);
+            let rows: Vec<Row<'_>> = rows.iter().map(|(row, plain)| (*row, plain.as_deref())).collect();
+            ingest(&ledger, &base, &rows);
+            answered.store(written, Ordering::SeqCst);
+            assert_eq!(get(&ledger, &base, ROWS - 1).unwrap().unwrap(), version(written));
+        }
+        over.store(true, Ordering::SeqCst);
+    });
+    let all = walk(&ledger, &base, MOST_ROWS);
+    ledger.close();
+    let ledger = open(&folder);
+    assert!(walk(&ledger, &base, 64) == all);
+    ledger.close();
+}
