@@ -95,7 +95,7 @@ pub enum OpenError {
     Rows {
         /// The file's name.
         file: String,
-        /// What is wrong.
+        /// The fault.
         why: String,
     },
     /// The guard cannot be used, so that a journal which lost its end would go unnoticed.
@@ -163,7 +163,7 @@ pub enum RowsError {
     /// The file system failed. The file is given up.
     #[error("writing a row segment failed: {0}")]
     Io(io::Error),
-    /// What was to be written anew cannot be read.
+    /// Rows that were to be written anew cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
 }

@@ -38,7 +38,7 @@ fn wrong_file(id: &Key, error: Wrong) -> OpenError {
     }
 }
 
-/// What is committed of a segment that is in force.
+/// The committed form of a segment that is in force.
 pub(crate) fn in_force(document: &Document) -> Option<SegmentDocument> {
     if document.ends_ms == 0 { SegmentDocument::decode(&document.value) } else { None }
 }

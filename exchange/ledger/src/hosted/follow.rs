@@ -154,13 +154,13 @@ impl Feed {
     }
 }
 
-/// What a group said of segments: the document of each, if it still has one.
+/// The segments that a group put or ended: the document of each, if it still has one.
 pub(crate) struct Named {
     turn: u64,
     documents: FxHashMap<Key, Option<Document>>,
 }
 
-/// What the thread owns.
+/// The thread, and all that it owns.
 pub(crate) struct Follower {
     pub(crate) writer: Writer,
     pub(crate) files: Arc<Files>,
@@ -190,7 +190,7 @@ impl Follower {
             match next {
                 Ok(named) => {
                     if let Err(error) = self.take(named) {
-                        // What is durable is in doubt.
+                        // Durable state is in doubt.
                         return self.stop.fatal(&error);
                     }
                 }

@@ -96,7 +96,7 @@ impl SegmentDocument {
     }
 }
 
-/// What a directory says of a row.
+/// A row in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) row: Key,
@@ -185,7 +185,7 @@ pub(crate) fn build(
 /// The directory in the front of a file, which must be the one that its document commits to.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault that was found first.
 pub(crate) fn directory(
     front: &[u8],
     id: &Key,
@@ -229,7 +229,7 @@ pub(crate) fn directory(
 /// Checks a whole file against its document.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The fault that was found first.
 pub(crate) fn check(
     bytes: &[u8],
     id: &Key,

@@ -62,13 +62,13 @@ impl Segment {
     }
 }
 
-/// Where a row stands. As long as it lives the segment's file stays, also when the segment ends meanwhile.
+/// Where a row stands. It keeps the segment's file until it is dropped, also when the segment ends meanwhile.
 #[derive(Clone)]
 pub struct Place {
     pub(crate) segment: Arc<Segment>,
     pub(crate) row: Key,
     pub(crate) offset: u32,
-    /// Of the sealed row.
+    /// Length of the sealed row.
     pub(crate) length: u32,
 }
 

@@ -41,7 +41,7 @@ const AT_ONCE_MS: u64 = 1;
 #[derive(Clone)]
 pub struct Rows(pub(crate) Arc<Shared>);
 
-/// What the clones share. `open.rs` makes it.
+/// All that the clones share. `open.rs` makes it.
 pub(crate) struct Shared {
     pub(crate) index: Arc<Index>,
     pub(crate) files: Arc<Files>,
@@ -61,16 +61,21 @@ pub(crate) struct Shared {
 /// A segment that may be committed.
 pub(crate) struct Prepared {
     document: Vec<u8>,
-    /// What it is sealed under.
+    /// The key that its rows are sealed under.
     key: HolderKey,
     /// A command with it was queued: from then on only the journal says whether it is committed.
     submitted: bool,
 }
 
-/// The sequence behind all that the state knows.
+/// Sequences of one millisecond.
+const A_MILLISECOND: u64 = 1 << 16;
+
+/// A sequence behind all that were ever committed: behind those that the state knows, and behind the journal's time, since a
+/// segment may have ended and be forgotten. No process writes more segments than its time has sequences.
 pub(crate) fn next_sequence(state: &State) -> u64 {
     let known = state.documents(KIND);
-    known.last().map_or(1, |(id, _)| format::sequence(id).saturating_add(1))
+    let behind_known = known.last().map_or(1, |(id, _)| format::sequence(id).saturating_add(1));
+    behind_known.max((state.time_ms() + 1).saturating_mul(A_MILLISECOND))
 }
 
 impl Rows {
@@ -147,7 +152,7 @@ impl Rows {
     /// taken in. Reads memory alone.
     ///
     /// # Errors
-    /// As [`Rows::settled`]: it is not known whether there is such a row.
+    /// [`ReadError::Unpublished`]: it is not known whether there is such a row.
     pub async fn find(&self, resource: &Label, row: &Key) -> Result<Option<Place>, ReadError> {
         self.settled(resource).await?;
         Ok(self.0.index.place(resource, row))
@@ -172,7 +177,8 @@ impl Rows {
     }
 
     /// At most `count` rows of a resource behind `after`, each at its newest, by segment and then by row. A row that is
-    /// written anew during a walk comes again.
+    /// written anew during a walk comes again. A walk is no list of changes: removals are not in it, and a batch that was
+    /// written earlier and committed later comes in before the mark.
     ///
     /// Blocks for the reading of directories, and while a batch of the resource is being taken in.
     ///
@@ -314,7 +320,7 @@ pub struct PreparedSegment {
 }
 
 impl PreparedSegment {
-    /// What the entry that commits to it has among its documents.
+    /// The documents for the entry that commits to it.
     pub fn documents(&self) -> Vec<DocumentState> {
         let made = self.made.iter().map(|(id, document)| DocumentState {
             kind: KIND.number(),
@@ -327,8 +333,8 @@ impl PreparedSegment {
         made.chain(self.ended.clone()).collect()
     }
 
-    /// Whether it is sealed under this key. Of two entries that bear a resource's key of a year one is committed, and who
-    /// is to decide again then gets that one's key: a segment under another is refused, and is to be appended anew.
+    /// Whether it is sealed under this key. Two entries may bear a resource's key of a year, and one of them is committed.
+    /// The other is decided again, with the committed key: its segment is then refused, and the batch is to be appended anew.
     pub fn is_under(&self, key: &HolderKey) -> bool {
         let Some((id, _)) = &self.made else { return true };
         self.rows.0.prepared.get(id).is_some_and(|prepared| prepared.key.is(key))

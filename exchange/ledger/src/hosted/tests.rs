@@ -87,7 +87,7 @@ fn put(id: Key, document: &SegmentDocument) -> DocumentState {
     }
 }
 
-/// What a life on the simulated disk came to.
+/// The ends of lives on the simulated disk.
 #[derive(Default)]
 struct Told {
     acknowledged: u32,
@@ -212,7 +212,7 @@ fn entries(id: &Key, rows: &Batch) -> (SegmentDocument, Vec<Entry>) {
     (document, entries)
 }
 
-/// What the index says of each row: the segment that it is read from.
+/// The segment that each row is read from, by the index.
 fn found(writer: &Writer, rows: u8) -> Vec<Option<Key>> {
     (0..rows).map(|row| writer.index.place(&LABEL, &[row; 16]).map(|place| *place.segment())).collect()
 }

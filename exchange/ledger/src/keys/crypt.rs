@@ -37,7 +37,7 @@ const LEAF_KIND_ENTRY: u8 = 1;
 /// The purpose that a holder's key is wrapped for.
 const HOLDER_KEY: &[u8] = b"miaoxiang holder key v2";
 
-/// What a hosted row is sealed for.
+/// The purpose of a sealed hosted row.
 const ROW: &[u8] = b"miaoxiang row v1";
 
 const FORM_DAY: u8 = 0;
