@@ -422,42 +422,7 @@ numbered! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routes::Route;
-    use std::collections::{BTreeMap, HashSet};
-
-    /// `README.md` lists all numbers, so that a checker can be written from the page alone.
-    #[test]
-    fn the_page_lists_every_number() {
-        let page = include_str!("../README.md").split_whitespace().collect::<Vec<_>>().join(" ");
-        let list = |title: &str, rows: Vec<String>| {
-            let line = format!("{title}: {}.", rows.join(", "));
-            assert!(page.contains(&line), "schemas/README.md, section 8, lacks: {line}");
-        };
-        list(
-            "Routes",
-            Route::ALL
-                .iter()
-                .map(|one| (one.number(), one.name()))
-                .collect::<BTreeMap<_, _>>()
-                .iter()
-                .map(|(number, name)| format!("{number} {name}"))
-                .collect(),
-        );
-        list(
-            "Decisions",
-            Decision::ALL.iter().map(|one| format!("{} {}", one.number(), one.name())).collect(),
-        );
-        list(
-            "Public codes",
-            Code::ALL
-                .iter()
-                .map(|one| (one.number(), one.name()))
-                .collect::<BTreeMap<_, _>>()
-                .iter()
-                .map(|(number, name)| format!("{number} {name}"))
-                .collect(),
-        );
-    }
+    use std::collections::HashSet;
 
     #[test]
     fn numbers_and_names_are_unique() {

@@ -1,7 +1,10 @@
 //! Files that are made from tables and fragments, and kept: `cargo xtask bless` writes them anew.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use schemas::codes::{Code, Decision};
+use schemas::routes::Route;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A JSON value with its members in the order of the text.
@@ -174,4 +177,44 @@ fn the_contract_is_made_from_its_fragments() {
 #[test]
 fn errors_page_is_made_from_the_tables() {
     golden("errors.md", &schemas::guidance::page());
+}
+
+/// Longest line of the lists of numbers, in characters.
+const LINE: usize = 150;
+
+/// The words in lines.
+fn wrapped(words: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in words.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= LINE => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
+}
+
+/// The page with a paragraph in place of the one that begins with the same title.
+fn with_list(page: &str, title: &str, rows: &BTreeMap<u16, &str>) -> String {
+    let (before, rest) = page.split_once(&format!("\n\n{title}: ")).expect("the page has the list");
+    let (_, after) = rest.split_once("\n\n").expect("something follows");
+    let rows: Vec<String> = rows.iter().map(|(number, name)| format!("{number} {name}")).collect();
+    let list = wrapped(&format!("{title}: {}.", rows.join(", ")));
+    format!("{before}\n\n{list}\n\n{after}")
+}
+
+/// `README.md` lists all numbers, so that a checker can be written from the page alone.
+#[test]
+fn the_page_lists_every_number() {
+    let page = std::fs::read_to_string(folder("README.md")).expect("the page");
+    let routes = Route::ALL.iter().map(|one| (u16::from(one.number()), one.name())).collect();
+    let decisions = Decision::ALL.iter().map(|one| (u16::from(one.number()), one.name())).collect();
+    let codes = Code::ALL.iter().map(|one| (one.number(), one.name())).collect();
+    let page = with_list(&page, "Routes", &routes);
+    let page = with_list(&page, "Decisions", &decisions);
+    golden("README.md", &with_list(&page, "Public codes", &codes));
 }

@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release`, `generate`, `bless` and `house`.
+//! The project's own commands: `cargo xtask test`, `lint`, `instructions`, `release`, `generate`, `bless`,
+//! `tutorial` and `house`.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -16,8 +17,9 @@ mod release;
 mod source;
 mod steps;
 mod tools;
+mod tutorial;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -59,8 +61,11 @@ enum Task {
     Release,
     /// Makes schemas/src/generated anew from schemas/fbs with the pinned flatc.
     Generate,
-    /// Writes the files of schemas anew that are made from tables and fragments: openapi.json, errors.md, numbers.txt.
+    /// Writes anew what is made from tables and fragments in schemas: openapi.json, errors.md, numbers.txt, lists of README.md.
     Bless,
+    /// Takes the steps of "How to add a capability" (exchange/README.md) in a copy of the tree, word for word, and runs its
+    /// commands there.
+    Tutorial,
     /// Measures the source tree by the architecture's targets and prints both; it judges nothing.
     House {
         /// Print JSON, with every place.
@@ -96,8 +101,15 @@ impl Workspace {
 
     /// A cargo command on the whole workspace with the lock file as it is, so that all of them share what is built.
     fn cargo(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.cargo);
-        // What cargo says to us of our own package is news to ring's build script: it and all above it would be built again.
+        let mut command = self.command(&self.cargo);
+        command.args(arguments);
+        command
+    }
+
+    /// A command in the source tree.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        // Our own package's variables are news to ring's build script: it and all above it would be built again.
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();
             name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
@@ -105,7 +117,7 @@ impl Workspace {
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
             command.env_remove(name);
         }
-        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target).args(arguments);
+        command.current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
         command
     }
 
@@ -131,14 +143,14 @@ fn run(task: &Task) -> anyhow::Result<()> {
     match task {
         Task::Generate => source::generate(&workspace, &Python::ready(&workspace)?),
         Task::Bless => {
-            let blessed = ["--package", "schemas", "--test", "blessed"];
-            let numbers = ["--package", "exchange", "--lib", "numbers_are_those_of_the_file"];
-            for words in [blessed, numbers] {
-                let mut command = workspace.cargo(&["test", "--quiet", "--locked"]);
+            let numbers = ["--lib", "numbers_are_those_of_the_file"];
+            for words in [["--test", "blessed"], numbers] {
+                let mut command = workspace.cargo(&["test", "--workspace", "--quiet", "--locked"]);
                 tools::run(command.args(words).env("BLESS", "1"))?;
             }
             Ok(())
         }
+        Task::Tutorial => tutorial::follow(&workspace),
         Task::House { json, verbose } => house::report(&workspace.root, *json, *verbose),
         Task::Lint => {
             let mut steps = Steps::default();
