@@ -62,8 +62,17 @@ fn some_request(server: &Server, route: Route) -> Value {
         }
         Route::ParticipantList | Route::ProposalList | Route::IssuedList => json!({}),
         Route::GrantSearch => json!({"holder": of}),
-        Route::None | Route::System => Value::Null,
+        // The contract's example is one as well.
+        route => example(route).unwrap_or_default(),
     }
+}
+
+/// The contract's first example of a route's requests.
+fn example(route: Route) -> Option<Value> {
+    let contract: Value = serde_json::from_str(schemas::OPENAPI).unwrap();
+    let body = &contract["paths"][route.path()?]["post"]["requestBody"]["content"]["application/json"];
+    let example = body["examples"].as_object()?.values().next()?;
+    Some(example["value"].clone())
 }
 
 fn routes() -> impl Iterator<Item = Route> {
