@@ -101,7 +101,8 @@ impl App {
         let development = certs::pki::is_development(&read(&config.path(&config.tls.certificate))?);
         let gateway = Gateway::new(ledger, signers, trust, shed, retention_ms);
         gateway.tell_reasons(development);
-        let gateway = Arc::new(gateway.cosigned(Arc::clone(&cosigning)));
+        let gateway = gateway.cosigned(Arc::clone(&cosigning)).clocked(config.clocks.clone());
+        let gateway = Arc::new(gateway);
         if gateway.ledger().state().is_rotating() {
             rotation::rotate(&gateway).await;
         }
@@ -199,6 +200,7 @@ impl App {
                     gateway.journal_shed().await;
                     gateway.release_delayed().await;
                     gateway.journal_snapshot().await;
+                    gateway.recount_clocks().await;
                     metrics.run_upkeep();
                 }
             }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use verifier::note::{CosignerKey, MAX_SIGNATURES};
 
 use crate::prefix::Prefix;
+pub use crate::sharing::clock::Clocks;
 use crate::shed;
 
 /// A terabyte in twelve days.
@@ -47,6 +48,9 @@ pub struct Config {
     /// Witnesses that cosign the log's checkpoints. No reload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<WitnessAddress>,
+    /// Clocks of data sharing in working days, with their source. No reload.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub clocks: Clocks,
     /// The folder the file lies in; data lies beside it.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -63,6 +67,10 @@ pub struct Config {
     /// The folder was moved here and its original is gone for good; only the command line says so.
     #[serde(skip)]
     pub moved: bool,
+}
+
+fn is_usual(clocks: &Clocks) -> bool {
+    *clocks == Clocks::default()
 }
 
 /// Listening addresses.

@@ -28,13 +28,14 @@ pub mod names;
 pub mod parsed;
 pub mod permit;
 mod received;
+mod recount;
 mod relayed;
 pub mod seal;
 pub mod source;
 pub mod tools;
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,7 @@ use crate::moment::now_ms;
 use crate::participant::{Caller, Certified};
 use crate::rights::floor;
 use crate::room::Room;
+use crate::sharing::clock::Clocks;
 use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::wire::refusal::{Language, Refusal};
@@ -112,6 +114,8 @@ pub struct Gateway {
     tells_reasons: AtomicBool,
     /// Labels of the holders that are nobody, once they are in the journal.
     nobodies: OnceLock<Vec<Label>>,
+    /// Sum of the versions of the calendars that open clocks are counted by; the greatest number before they are.
+    counted_by: AtomicU64,
     /// Wakes who changes the epoch. The journal says what is owed: see [`operators::rotation_owed`].
     rotate: Notify,
 }
@@ -184,6 +188,9 @@ impl Gateway {
                 types: Documents::default(),
                 trust: Current::new(trust),
                 retention_ms,
+                resources: Arc::default(),
+                applications: Documents::default(),
+                clocks: Clocks::default(),
             },
             signers: Current::new(signers),
             policy: sha256(floor::POLICY.as_bytes()),
@@ -195,6 +202,7 @@ impl Gateway {
             lanes: Lanes::new(),
             tells_reasons: AtomicBool::new(false),
             nobodies: OnceLock::new(),
+            counted_by: AtomicU64::new(u64::MAX),
             rotate: Notify::new(),
         }
     }
@@ -203,6 +211,13 @@ impl Gateway {
     #[must_use]
     pub fn cosigned(self, cosigning: Arc<Cosigning>) -> Self {
         Self { cosigning, ..self }
+    }
+
+    /// The same with clocks of data sharing that are configured.
+    #[must_use]
+    pub fn clocked(mut self, clocks: Clocks) -> Self {
+        self.known.clocks = clocks;
+        self
     }
 
     /// From now on the log says of each refusal what only insiders learn, so that who builds a client finds out why; or no
@@ -539,12 +554,17 @@ impl Gateway {
         effect: Effect,
         reason: Reason,
     ) -> Result<Option<Answer>, Code> {
-        let Effect { status, code, prepared, answer, rotates, request_salt } = effect;
+        let Effect { status, code, prepared, answer, rotates, segment, request_salt } = effect;
         if code != Code::Ok {
             // Before the entry is written: a client that disconnects does not save its budget.
             self.shed.refused(entry.organisation);
         }
-        let Some(committed) = self.durable(case, prepared, received.inline_proof).await? else {
+        let committed = self.durable(case, prepared, received.inline_proof).await?;
+        let Some(committed) = committed else {
+            // Rows that nobody commits to. After a refusal only the journal knows, and the next start looks.
+            if let Some(segment) = segment {
+                segment.discard();
+            }
             return Ok(None);
         };
         if rotates {
@@ -601,6 +621,7 @@ impl Gateway {
             lanes: &self.lanes,
             signers: &self.signers,
             policy: &self.policy,
+            resources: &self.known.resources,
         }
     }
 

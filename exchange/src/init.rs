@@ -19,6 +19,7 @@ use schemas::date::Date;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
 use schemas::synthetic::Synthetic;
+use schemas::workday::Calendar;
 use verifier::command::EXIT_NO;
 use verifier::note::VerifierKey;
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLog};
@@ -33,6 +34,7 @@ use crate::opening;
 use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
 use crate::place;
 use crate::rights::floor;
+use crate::sharing::clock::calendar_key;
 
 /// How long development keys and bundles are good.
 const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
@@ -180,6 +182,7 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             store: Default::default(),
             limits: Default::default(),
             witnesses: Vec::new(),
+            clocks: Default::default(),
             folder: folder.to_owned(),
             program: None,
             development: false,
@@ -401,6 +404,10 @@ pub async fn register(
     for license_type in types {
         let key = keyed::type_key(ledger.keyed(), &license_type.code);
         documents.push((DocumentKind::LicenseType, key, serde_json::to_vec(license_type)?));
+    }
+    for calendar in Calendar::builtin() {
+        let key = calendar_key(ledger.keyed(), calendar.year);
+        documents.push((DocumentKind::Calendar, key, serde_json::to_vec(&calendar)?));
     }
     for participant in participants {
         let key = keyed::participant_key(ledger.keyed(), &participant.organisation);

@@ -45,6 +45,7 @@ pub mod room;
 pub mod rotation;
 pub mod server;
 pub mod shared;
+mod sharing;
 pub mod shed;
 pub mod signals;
 pub mod signer;

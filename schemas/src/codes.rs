@@ -161,6 +161,22 @@ numbered! {
         LicenseEnded = 76 "license-ended",
         /// The definition is no license type's, or changes more of the one there is than licenses and grants allow.
         BadType = 77 "bad-type",
+        /// The definition is no resource's, or changes more of the one there is than approvals allow.
+        BadResource = 78 "bad-resource",
+        /// No such resource in the catalogue.
+        UnknownResource = 79 "unknown-resource",
+        /// The resource's state does not allow this; the detail says why.
+        ResourceRefused = 80 "resource-refused",
+        /// The application cannot be made or answered as asked.
+        BadApplication = 81 "bad-application",
+        /// The application's state does not allow this; the detail says why.
+        ApplicationRefused = 82 "application-refused",
+        /// The use needs an approval that there is not; `accessRequest` says where to apply.
+        ApprovalNeeded = 83 "approval-needed",
+        /// The document is no calendar of a year's holidays with the number of its notice.
+        BadCalendar = 84 "bad-calendar",
+        /// The query or the rows do not fit the resource's definition.
+        BadRecords = 85 "bad-records",
     }
 }
 
@@ -200,7 +216,12 @@ impl Code {
             | Self::BadParticipant
             | Self::BadEnvelope
             | Self::BadLink
-            | Self::BadType => 422,
+            | Self::BadType
+            | Self::BadResource
+            | Self::UnknownResource
+            | Self::BadApplication
+            | Self::BadCalendar
+            | Self::BadRecords => 422,
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
@@ -208,11 +229,15 @@ impl Code {
             | Self::ErasureRefused
             | Self::ProposalRefused
             | Self::LicenseEnded
+            | Self::ResourceRefused
+            | Self::ApplicationRefused
             | Self::NoSigningKey => 409,
             Self::Erased => 410,
-            Self::TooManyMismatches | Self::QuotaSpent | Self::DelayNotAllowed | Self::NeedsTwoOperators => {
-                403
-            }
+            Self::TooManyMismatches
+            | Self::QuotaSpent
+            | Self::DelayNotAllowed
+            | Self::NeedsTwoOperators
+            | Self::ApprovalNeeded => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::HeadTooLarge => 431,
@@ -285,6 +310,14 @@ impl Code {
             Self::Erased => "The content was erased with its holder's key.",
             Self::NeedsTwoOperators => "This takes a proposal that another operator approves.",
             Self::BadType => "The license type cannot be published as asked.",
+            Self::BadResource => "The resource cannot be written as asked.",
+            Self::UnknownResource => "There is no such resource in the catalogue.",
+            Self::ResourceRefused => "The resource's state does not allow this.",
+            Self::BadApplication => "The application cannot be made or answered as asked.",
+            Self::ApplicationRefused => "The application's state does not allow this.",
+            Self::ApprovalNeeded => "This takes an approval that your organisation does not have.",
+            Self::BadCalendar => "This is no calendar of a year's holidays with the number of its notice.",
+            Self::BadRecords => "The query or the rows do not fit the resource's definition.",
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
             }
@@ -416,6 +449,44 @@ numbered! {
         PortalInactive = 40 "portal-inactive",
         /// The approval does not name the definition that was proposed.
         OtherDefinition = 41 "other-definition",
+        /// The resource is suspended.
+        ResourceSuspended = 42 "resource-suspended",
+        /// The resource is withdrawn for good.
+        ResourceWithdrawn = 43 "resource-withdrawn",
+        /// The resource is a draft.
+        ResourceDraft = 44 "resource-draft",
+        /// The resource is published already.
+        ResourcePublished = 45 "resource-published",
+        /// No unit answers for one of the seven duties.
+        DutyMissing = 46 "duty-missing",
+        /// The resource is another provider's.
+        OtherProvider = 47 "other-provider",
+        /// The resource is of class 3, which is not shared.
+        NotShared = 48 "not-shared",
+        /// An application of the organisation for this resource and item is open or approved.
+        ApplicationOpen = 49 "application-open",
+        /// No such application, or one of others.
+        NoSuchApplication = 50 "no-such-application",
+        /// The application stands where this step does not start from, or it is another party's.
+        ApplicationStep = 51 "application-step",
+        /// The registered purposes of the organisation do not have this one.
+        OutsidePurpose = 52 "outside-purpose",
+        /// No application was made for this resource and item.
+        NoApproval = 53 "no-approval",
+        /// The application is not approved yet.
+        ApprovalPending = 54 "approval-pending",
+        /// The application was refused.
+        ApprovalRefused = 55 "approval-refused",
+        /// The approved use was stopped.
+        ApprovalStopped = 56 "approval-stopped",
+        /// The approval has ended.
+        ApprovalEnded = 57 "approval-ended",
+        /// The approval does not cover these fields.
+        OutsideApproval = 58 "outside-approval",
+        /// The resource is supplied in another way.
+        OtherSupply = 59 "other-supply",
+        /// The approval does not name the calendar that was proposed.
+        OtherCalendar = 60 "other-calendar",
     }
 }
 

@@ -391,6 +391,70 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
             "请按 `errors` 逐项更正；原有字段须保留在原位置。",
         ),
     ),
+    (
+        Code::BadResource,
+        guide(
+            "资源目录条目不符合要求。",
+            "`errors` names each member and what would be right. Of a published resource fields stay where they are.",
+            "`errors` 指出有误的内容及正确形式。已发布资源的原有信息项须保持不变。",
+        ),
+    ),
+    (
+        Code::UnknownResource,
+        guide(
+            "目录中没有此资源。",
+            "Find the code with `/v1/resources/search`.",
+            "请用 `/v1/resources/search` 查询资源代码。",
+        ),
+    ),
+    (
+        Code::ResourceRefused,
+        guide(
+            "资源的状态不允许此操作。",
+            "`detail` says why: a draft is published first, a suspended resource resumed, a missing duty named.",
+            "`detail` 说明原因：草稿须先发布，暂停的资源须先恢复，缺少的责任单位须先补齐。",
+        ),
+    ),
+    (
+        Code::BadApplication,
+        guide(
+            "申请或答复内容有误。",
+            "`errors` names each member and what would be right. An approval is never wider than what was asked.",
+            "`errors` 指出有误的内容及正确形式。同意的范围不得超出申请。",
+        ),
+    ),
+    (
+        Code::ApplicationRefused,
+        guide(
+            "申请的状态不允许此操作。",
+            "`detail` says why; `/v1/applications/list` shows where the application stands.",
+            "`detail` 说明原因；可用 `/v1/applications/list` 查看申请的状态。",
+        ),
+    ),
+    (
+        Code::ApprovalNeeded,
+        guide(
+            "此项使用须先获同意。",
+            "Apply as `accessRequest` says, with its template; `detail` says why there is no approval.",
+            "请按 `accessRequest` 及其模板提出申请；`detail` 说明没有同意的原因。",
+        ),
+    ),
+    (
+        Code::BadCalendar,
+        guide(
+            "不是带有通知文号的年度放假安排。",
+            "Take the days off and the make-up days from the notice of the State Council's office, with its number.",
+            "请按国务院办公厅通知填写放假与调休日期及文号。",
+        ),
+    ),
+    (
+        Code::BadRecords,
+        guide(
+            "查询或数据行与资源定义不符。",
+            "`errors` names each member. The catalogue says which fields find a row.",
+            "`errors` 指出有误的内容。查询所用的信息项见资源目录。",
+        ),
+    ),
 ];
 
 /// A code without its row does not compile.

@@ -20,6 +20,8 @@ pub enum ProposalKind {
     RegisterParticipant,
     /// Publish a license type's definition, or one that takes the place of the one there is.
     PublishType,
+    /// Publish a year's calendar of holidays, or one that takes the place of the one there is.
+    PublishCalendar,
 }
 
 /// The right by which somebody acts for a holder.

@@ -10,11 +10,14 @@ pub mod holder;
 pub mod identifier;
 pub mod kinds;
 pub mod license_type;
+pub mod resource;
 pub mod roles;
 pub mod routes;
+pub mod sharing;
 pub mod state;
 pub mod synthetic;
 pub mod text;
+pub mod workday;
 
 /// Code made by flatc from `fbs/*.fbs`; the only place in the workspace that may hold `unsafe`.
 #[rustfmt::skip]

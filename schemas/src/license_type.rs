@@ -637,6 +637,40 @@ fn base_comparison(name: &str) -> Comparison {
     if name.ends_with("Name") { Comparison::Name } else { Comparison::Number }
 }
 
+impl FieldKind {
+    /// Checks a value of this kind and of at most so many characters.
+    ///
+    /// # Errors
+    /// Its fault, under `key`, which is the definition's.
+    pub fn check(&self, key: &str, max_length: usize, value: &str) -> Result<(), FieldError> {
+        let key = || key.to_owned();
+        if value.chars().count() > max_length {
+            let error = TextError::TooLong { max: max_length };
+            return Err(FieldError::Text { key: key(), error });
+        }
+        let good = match self {
+            Self::Text | Self::Address | Self::HolderNumber => {
+                text::read(value, max_length).map_err(|error| FieldError::Text { key: key(), error })?;
+                true
+            }
+            Self::Date => value.parse::<Date>().is_ok(),
+            Self::PartialDate => is_partial_date(value),
+            Self::Number => is_number(value),
+            Self::Code { values } => values.iter().any(|known| known == value),
+            Self::CitizenNumber => match HolderRef::new(HolderTypeCode::CitizenNumber.as_str(), value) {
+                Err(error) if error.is_check_error() => return Err(FieldError::Check { key: key() }),
+                // Another spelling of the number would be a second value for one person.
+                parsed => parsed.is_ok_and(|holder| holder.number() == value),
+            },
+            Self::Uscc => match value.parse::<Uscc>() {
+                Err(error) if error.is_check_error() => return Err(FieldError::Check { key: key() }),
+                parsed => parsed.is_ok(),
+            },
+        };
+        if good { Ok(()) } else { Err(FieldError::BadValue { key: key() }) }
+    }
+}
+
 impl Field {
     /// How an expected value is compared: as the definition says, else by the field's kind. Most texts are names.
     pub fn comparison(&self) -> Comparison {
@@ -648,31 +682,7 @@ impl Field {
     }
 
     fn check(&self, value: &str) -> Result<(), FieldError> {
-        let key = || self.key.clone();
-        if value.chars().count() > self.max_length {
-            let error = TextError::TooLong { max: self.max_length };
-            return Err(FieldError::Text { key: key(), error });
-        }
-        let good = match &self.kind {
-            FieldKind::Text | FieldKind::Address | FieldKind::HolderNumber => {
-                text::read(value, self.max_length).map_err(|error| FieldError::Text { key: key(), error })?;
-                true
-            }
-            FieldKind::Date => value.parse::<Date>().is_ok(),
-            FieldKind::PartialDate => is_partial_date(value),
-            FieldKind::Number => is_number(value),
-            FieldKind::Code { values } => values.iter().any(|known| known == value),
-            FieldKind::CitizenNumber => match HolderRef::new(HolderTypeCode::CitizenNumber.as_str(), value) {
-                Err(error) if error.is_check_error() => return Err(FieldError::Check { key: key() }),
-                // Another spelling of the number would be a second value for one person.
-                parsed => parsed.is_ok_and(|holder| holder.number() == value),
-            },
-            FieldKind::Uscc => match value.parse::<Uscc>() {
-                Err(error) if error.is_check_error() => return Err(FieldError::Check { key: key() }),
-                parsed => parsed.is_ok(),
-            },
-        };
-        if good { Ok(()) } else { Err(FieldError::BadValue { key: key() }) }
+        self.kind.check(&self.key, self.max_length, value)
     }
 
     /// Whether what it repeats fits its kind and the number of holders, and a number of somebody else says why.
@@ -743,7 +753,7 @@ fn is_name(name: &str) -> bool {
     is_text(name) && name.chars().count() <= MAX_NAME_LENGTH
 }
 
-fn is_key(key: &str) -> bool {
+pub(crate) fn is_key(key: &str) -> bool {
     key.starts_with(|first: char| first.is_ascii_lowercase())
         && key.len() <= MAX_NAME_LENGTH
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric())

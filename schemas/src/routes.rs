@@ -90,10 +90,14 @@ pub struct Contract {
 
 const JSON: &[Form] = &[Form::Json];
 const JSON_AND_MACHINE: &[Form] = &[Form::Json, Form::Machine];
+const JSON_AND_LINES: &[Form] = &[Form::Json, Form::Lines];
 const ALL_FORMS: &[Form] = &[Form::Json, Form::Machine, Form::Lines];
 /// An issue request with every field at its longest stays below.
 const USUAL_BODY_BYTES: usize = 256 * 1024;
 const USUAL_BODY_SECONDS: u64 = 10;
+/// A batch of rows.
+const BATCH_BODY_BYTES: usize = 4 * 1024 * 1024;
+const BATCH_BODY_SECONDS: u64 = 60;
 
 macro_rules! routes {
     ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $number:literal $text:literal { $($column:tt)+ }),+ $(,)? }) => {
@@ -235,6 +239,46 @@ routes! {
         /// An issuing authority's own licenses.
         IssuedList = 20 "issued-list" {
             path: Some("/v1/licenses/issued"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Issuer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Write a resource's definition.
+        ResourceWrite = 30 "resource-write" {
+            path: Some("/v1/resources"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Provider]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Publish, suspend, resume or withdraw a resource.
+        ResourceTransition = 31 "resource-transition" {
+            path: Some("/v1/resources/transition"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Provider]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// The catalogue of resources.
+        ResourceSearch = 32 "resource-search" {
+            path: Some("/v1/resources/search"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Apply for a resource.
+        ApplicationMake = 33 "application-make" {
+            path: Some("/v1/applications"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Answer an application, supply it, end it.
+        ApplicationTransition = 34 "application-transition" {
+            path: Some("/v1/applications/transition"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Relying, Role::Peer, Role::Provider, Role::Operator]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Applications of the caller, or all.
+        ApplicationList = 35 "application-list" {
+            path: Some("/v1/applications/list"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer, Role::Provider, Role::Operator, Role::Auditor]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Bring rows of a hosted resource in.
+        RecordsIngest = 36 "records-ingest" {
+            path: Some("/v1/records/ingest"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Provider]), forms: JSON,
+            body_bytes: BATCH_BODY_BYTES, body_seconds: BATCH_BODY_SECONDS, is_given_again: true
+        },
+        /// A row of a hosted resource.
+        RecordsQuery = 37 "records-query" {
+            path: Some("/v1/records/query"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON_AND_LINES,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{
-    Approve, Client, Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue,
-    IssuedList, License, LinkEnd, LinkKind, LinkMake, LinkState, List, LogQuery, Mode, Participant,
-    ProposalKind, ProposalState, Propose, Register, Retrieve, Role, Search, Stage, Suspend, Tls, Trace,
-    Transition, UseContext, Verdict, Verify,
+    ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Client,
+    Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue, IssuedList, License,
+    LinkEnd, LinkKind, LinkMake, LinkState, List, LogQuery, Mode, Participant, Personal, ProposalKind,
+    ProposalState, Propose, RecordsIngest, RecordsQuery, Register, ResourceAction, ResourceSearch,
+    ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage, Suspend, Tls, Trace, Transition,
+    UseContext, Verdict, Verify,
 };
 use schemas::codes::Code;
+use schemas::resource::Resource;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde_json::{Value, json};
@@ -133,6 +136,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         holder: Some(holder.clone()),
         participant: None,
         license_type: None,
+        calendar: None,
         reason: "测试".to_owned(),
     };
     let proposed = operator.propose(&proposal).await.unwrap();
@@ -141,7 +145,12 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         (&listed.proposals[0].proposal, listed.proposals[0].state),
         (&proposed.proposal, ProposalState::Open)
     );
-    let approve = Approve { proposal: proposed.proposal.clone(), participant: None, license_type: None };
+    let approve = Approve {
+        proposal: proposed.proposal.clone(),
+        participant: None,
+        license_type: None,
+        calendar: None,
+    };
     assert_eq!(operator2.approve(&approve).await.unwrap().state, ProposalState::Approved);
 
     let transition = Transition {
@@ -157,9 +166,65 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     let revoke = GrantRevoke { grant: grant.grant.clone(), holder, reason: "测试".to_owned() };
     assert_eq!(portal.revoke_grant(&revoke).await.unwrap().state, GrantState::Revoked);
 
+    share(&proving(&server, "provider"), &bank).await;
+
     for route in Route::ALL.iter().filter(|route| route.path().is_some()) {
         assert!(server.answers(*route, Code::Ok).await > 0, "{} was not called", route.name());
     }
+}
+
+/// A department publishes a resource and brings a row in; another one applies for it, uses it and ends the use.
+async fn share(provider: &Client, bank: &Client) {
+    let resource = Resource::samples().remove(1);
+    let code = resource.code.clone();
+    let row = [
+        ("creditCode", "91350102XX3DEMPQ6R"),
+        ("organisationName", "测试单位"),
+        ("regionCode", "350102"),
+        ("status", "在营"),
+    ];
+    let row = row.map(|(key, value)| (key.to_owned(), Personal::from(value)));
+    provider.write_resource(&ResourceWrite { resource }).await.unwrap();
+    let (action, reason) = (ResourceAction::Publish, "测试".to_owned());
+    provider
+        .transition_resource(&ResourceTransition { resource: code.clone(), action, reason })
+        .await
+        .unwrap();
+    let listed = bank.resources(&ResourceSearch::default()).await.unwrap();
+    assert_eq!((listed.total, listed.resources[0].resource.code.as_str()), (1, code.as_str()));
+    let rows = vec![row.into_iter().collect()];
+    let ingest = RecordsIngest { resource: code.clone(), first_line: None, rows, removed: Vec::new() };
+    assert_eq!(provider.ingest_records(&ingest).await.unwrap().accepted, 1);
+    let scope = Scope {
+        fields: vec!["status".to_owned()],
+        clear: Vec::new(),
+        regions: Vec::new(),
+        daily_limit: None,
+        until: "2099-12-31".parse().unwrap(),
+    };
+    let apply = Apply {
+        resource: code.clone(),
+        item_code: context().item_code,
+        item_name: "测试事项".to_owned(),
+        purpose: "测试".to_owned(),
+        scope,
+    };
+    let applied = bank.apply(&apply).await.unwrap();
+    let holder = serde_json::from_value(json!({"typeCode": "001", "number": "91350102XX3DEMPQ6R"})).unwrap();
+    let query =
+        RecordsQuery { resource: code, holder: Some(holder), key: None, fields: None, context: context() };
+    assert!(bank.query_records(&query).await.unwrap().found);
+    let listed = bank.applications(&ApplicationSearch::default()).await.unwrap();
+    assert_eq!(listed.applications[0].application, applied.application);
+    let stop = ApplicationTransition {
+        application: applied.application.clone(),
+        action: ApplicationAction::Stop,
+        terms: None,
+        ground: None,
+        basis: None,
+        note: None,
+    };
+    assert_eq!(bank.transition_application(&stop).await.unwrap().state, ApplicationState::Stopped);
 }
 
 #[tokio::test]

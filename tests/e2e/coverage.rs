@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use exchange::participant::Role;
-use exchange::wire::read::MAX_BODY_BYTES;
 use hyper::Method;
 use schemas::codes::{Code, Decision};
 use schemas::routes::{ADMIN, PUBLIC};
@@ -201,10 +200,11 @@ async fn wrong_method(world: Arc<World>, operation: String) {
 async fn too_large(world: Arc<World>, operation: String) {
     let operation = world.operation(&operation);
     let mut party = world.server.party("bank");
-    let call = Call::raw(operation.route, vec![b' '; MAX_BODY_BYTES + 1]);
+    let most = operation.route.contract().body_bytes;
+    let call = Call::raw(operation.route, vec![b' '; most + 1]);
     world.answered(&operation, &mut party, &call, &[Code::BodyTooLarge]).await;
     // One byte less is read.
-    let call = Call::raw(operation.route, vec![b' '; MAX_BODY_BYTES]);
+    let call = Call::raw(operation.route, vec![b' '; most]);
     world.answered(&operation, &mut party, &call, &[Code::MalformedRequest]).await;
 }
 

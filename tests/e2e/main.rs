@@ -28,6 +28,7 @@ mod operators;
 mod races;
 mod receipts;
 mod rights;
+mod sharing;
 mod trace;
 mod transitions;
 mod witness;

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use schemas::date::Date;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::resource::Resource;
 use schemas::state::LicenseState;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -18,7 +19,10 @@ use verifier::receipt::Receipt;
 use verifier::report::Report;
 pub use verifier::trace::{AuditPage, TracePage};
 
-use crate::{DelayClass, GrantMode, LinkKind, Mode, Personal, ProposalKind, Role};
+use crate::{
+    ApplicationState, DelayClass, GrantMode, GrantRule, LinkKind, Mode, Personal, ProposalKind,
+    ResourceState, Role, Running, Scope,
+};
 
 /// A permitted answer with what proves it.
 #[derive(Clone, Debug)]
@@ -443,4 +447,210 @@ pub struct Linked {
     pub kind: LinkKind,
     /// Last valid moment, RFC 3339.
     pub until: String,
+}
+
+/// A resource was written or took a step.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceWritten {
+    /// Its code.
+    pub resource: String,
+    /// Its state.
+    pub state: ResourceState,
+    /// Its version, one more with each change.
+    pub version: u32,
+}
+
+/// A page of the catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourcePage {
+    /// The resources.
+    pub resources: Vec<FoundResource>,
+    /// How many fit, on all pages.
+    pub total: u64,
+    /// How many of them have which value, by facet.
+    pub facets: BTreeMap<String, BTreeMap<String, u64>>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A resource in the catalogue.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundResource {
+    /// The definition.
+    pub resource: Resource,
+    /// Its provider.
+    pub provider: Uscc,
+    /// Its state.
+    pub state: ResourceState,
+    /// Its version.
+    pub version: u32,
+    /// Chinese name of its domain.
+    pub domain_name: String,
+    /// How it came to its state.
+    pub history: Vec<Step>,
+}
+
+/// A step of a resource or an application.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// When, RFC 3339.
+    pub at: String,
+    /// By which organisation.
+    pub by: Uscc,
+    /// The step.
+    pub action: String,
+    /// Words beside it.
+    pub note: Option<String>,
+}
+
+/// An application was made or took a step.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Applied {
+    /// Its id, hex.
+    pub application: String,
+    /// Where it stands.
+    pub state: ApplicationState,
+    /// The rule by which it was granted at once.
+    pub rule: Option<GrantRule>,
+    /// The scope that is allowed.
+    pub terms: Option<Scope>,
+    /// The clock that runs.
+    pub clock: Option<Running>,
+}
+
+/// A page of applications.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplicationPage {
+    /// The applications.
+    pub applications: Vec<FoundApplication>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// An application.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundApplication {
+    /// Its id, hex.
+    pub application: String,
+    /// Code of the resource.
+    pub resource: String,
+    /// The organisation that applies.
+    pub applicant: Uscc,
+    /// The organisation that answers.
+    pub provider: Uscc,
+    /// Code of the service item that it is for.
+    pub item_code: String,
+    /// Name of the item.
+    pub item_name: String,
+    /// The purpose.
+    pub purpose: String,
+    /// Where it stands.
+    pub state: ApplicationState,
+    /// An operator has to settle a dispute.
+    pub disputed: bool,
+    /// The rule by which it was granted at once.
+    pub rule: Option<GrantRule>,
+    /// The scope that is asked.
+    pub asked: Scope,
+    /// The scope that is allowed.
+    pub terms: Option<Scope>,
+    /// When it was made, RFC 3339.
+    pub made_at: String,
+    /// When it was answered, RFC 3339.
+    pub answered_at: Option<String>,
+    /// When it was supplied, RFC 3339.
+    pub provided_at: Option<String>,
+    /// The clock that runs.
+    pub clock: Option<Running>,
+    /// The clock is over.
+    pub overdue: bool,
+    /// How it came to where it stands.
+    pub history: Vec<Step>,
+}
+
+/// Rows were brought in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordsIngested {
+    /// Code of the resource.
+    pub resource: String,
+    /// Rows that were taken.
+    pub accepted: u64,
+    /// Rows that were taken out.
+    pub removed: u64,
+    /// Rows that were not taken.
+    pub rejected: u64,
+    /// Which, at most 1,000.
+    #[serde(default)]
+    pub rejects: Vec<RejectedRow>,
+}
+
+/// A row that was not taken.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedRow {
+    /// Its line in the provider's file.
+    pub line: u64,
+    /// Its faults, by field.
+    pub errors: Vec<RowError>,
+}
+
+/// A fault of a row.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RowError {
+    /// The field, as a JSON pointer.
+    pub pointer: String,
+    /// The rule that it breaks.
+    pub rule: String,
+    /// The right form.
+    pub allowed: String,
+}
+
+/// A row, as far as the approval shows it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueriedRecord {
+    /// Code of the resource.
+    pub resource: String,
+    /// Whether there is such a row in the approved regions.
+    pub found: bool,
+    /// Its fields.
+    pub record: Option<BTreeMap<String, Personal>>,
+    /// Those of them that are masked.
+    #[serde(default)]
+    pub masked: Vec<String>,
+    /// When the row was brought in, RFC 3339.
+    pub updated_at: Option<String>,
+    /// The row is older than the resource's update cycle promises.
+    pub late: Option<bool>,
+    /// The approval that it is given under.
+    pub approval: UsedApproval,
+    /// When it was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// The approval that an answer is given under.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedApproval {
+    /// Its id, hex.
+    pub application: String,
+    /// The only purpose that the data may be used for.
+    pub purpose: String,
+    /// Its last day.
+    pub until: Date,
+    /// Whether the data may be passed on: never.
+    pub passing_on: bool,
 }

@@ -230,6 +230,46 @@ impl Client {
         self.call(Route::LinkMake, request)
     }
 
+    /// Writes a resource's definition: `POST /v1/resources`.
+    pub fn write_resource(&self, request: &ResourceWrite) -> Call<'_, ResourceWritten> {
+        self.call(Route::ResourceWrite, request)
+    }
+
+    /// Publishes, suspends, resumes or withdraws a resource: `POST /v1/resources/transition`.
+    pub fn transition_resource(&self, request: &ResourceTransition) -> Call<'_, ResourceWritten> {
+        self.call(Route::ResourceTransition, request)
+    }
+
+    /// A page of the catalogue: `POST /v1/resources/search`.
+    pub fn resources(&self, request: &ResourceSearch) -> Call<'_, ResourcePage> {
+        self.call(Route::ResourceSearch, request)
+    }
+
+    /// Applies for a resource: `POST /v1/applications`.
+    pub fn apply(&self, request: &Apply) -> Call<'_, Applied> {
+        self.call(Route::ApplicationMake, request)
+    }
+
+    /// Takes a step of an application: `POST /v1/applications/transition`.
+    pub fn transition_application(&self, request: &ApplicationTransition) -> Call<'_, Applied> {
+        self.call(Route::ApplicationTransition, request)
+    }
+
+    /// A page of applications: `POST /v1/applications/list`.
+    pub fn applications(&self, request: &ApplicationSearch) -> Call<'_, ApplicationPage> {
+        self.call(Route::ApplicationList, request)
+    }
+
+    /// Brings rows of a hosted resource in: `POST /v1/records/ingest`.
+    pub fn ingest_records(&self, request: &RecordsIngest) -> Call<'_, RecordsIngested> {
+        self.call(Route::RecordsIngest, request)
+    }
+
+    /// A row of a hosted resource: `POST /v1/records/query`.
+    pub fn query_records(&self, request: &RecordsQuery) -> Call<'_, QueriedRecord> {
+        self.call(Route::RecordsQuery, request)
+    }
+
     /// Ends that: `POST /v1/links/end`.
     pub fn end_link(&self, request: &LinkEnd) -> Call<'_, Linked> {
         self.call(Route::LinkEnd, request)

@@ -10,8 +10,13 @@ use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
 pub use schemas::kinds::{LinkKind, ProposalKind};
 use schemas::license_type::LicenseType;
+use schemas::resource::{Domain, Ground, Openness, Resource, Supply};
 pub use schemas::roles::Role;
+pub use schemas::sharing::{
+    ApplicationAction, ApplicationState, ClockStep, GrantRule, ResourceAction, ResourceState, Running, Scope,
+};
 use schemas::state::{LicenseState, Operation};
+use schemas::workday::Calendar;
 use serde::{Deserialize, Serialize};
 
 use crate::Personal;
@@ -502,6 +507,9 @@ pub struct Propose {
     /// The definition; with `publish-type`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license_type: Option<LicenseType>,
+    /// The calendar; with `publish-calendar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<Calendar>,
     /// Why.
     pub reason: String,
 }
@@ -518,6 +526,9 @@ pub struct Approve {
     /// The definition as proposed; with `publish-type`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license_type: Option<LicenseType>,
+    /// The calendar as proposed; with `publish-calendar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<Calendar>,
 }
 
 /// Asks who used a holder's licenses.
@@ -601,4 +612,162 @@ pub struct LinkEnd {
     pub agent: Holder,
     /// Why.
     pub reason: String,
+}
+
+/// Writes a resource's definition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceWrite {
+    /// The definition.
+    pub resource: Resource,
+}
+
+/// Takes a step of a resource's life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceTransition {
+    /// Its code.
+    pub resource: String,
+    /// The step.
+    pub action: ResourceAction,
+    /// Why.
+    pub reason: String,
+}
+
+/// Asks for a page of the catalogue. Every member that is there has to fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceSearch {
+    /// Words in name, summary or a field's label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    /// The code, or its front.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Its domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<Domain>,
+    /// Its sharing class, 1 to 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing_class: Option<u8>,
+    /// Whether it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub openness: Option<Openness>,
+    /// How it is supplied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supply: Option<Supply>,
+    /// Its state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ResourceState>,
+    /// Its provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Uscc>,
+    /// Only data that flow back from national systems.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub returned: bool,
+    /// The page begins behind this: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most that it lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Applies for a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Apply {
+    /// Its code.
+    pub resource: String,
+    /// Code of the service item that it is for.
+    pub item_code: String,
+    /// Name of the item.
+    pub item_name: String,
+    /// The purpose.
+    pub purpose: String,
+    /// The scope that is asked.
+    pub scope: Scope,
+}
+
+/// Takes a step of an application.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationTransition {
+    /// Its id, hex.
+    pub application: String,
+    /// The step.
+    pub action: ApplicationAction,
+    /// The scope that is allowed, if less than was asked; with `approve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Scope>,
+    /// The ground; with `refuse`, and with `stop` by the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ground: Option<Ground>,
+    /// Its legal basis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<String>,
+    /// Words beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// Asks for a page of applications. Every member that is there has to fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationSearch {
+    /// Code of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Where they stand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<ApplicationState>,
+    /// Only those whose clock is over.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub overdue: bool,
+    /// Only those that an operator has to settle.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub disputed: bool,
+    /// The page begins behind this: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most that it lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Brings rows of a hosted resource in, or takes rows out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordsIngest {
+    /// Code of the resource.
+    pub resource: String,
+    /// Line of the first row in the provider's file, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_line: Option<u64>,
+    /// Rows, each by field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<BTreeMap<String, Personal>>,
+    /// Keys of rows that are taken out, each by field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<BTreeMap<String, Personal>>,
+}
+
+/// Asks for a row of a hosted resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordsQuery {
+    /// Code of the resource.
+    pub resource: String,
+    /// Whom the row is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// The other fields that the row is found by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<BTreeMap<String, Personal>>,
+    /// Fields that are wanted; `None`: all that are approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Vec<String>>,
+    /// The use.
+    #[serde(rename = "use")]
+    pub context: UseContext,
 }

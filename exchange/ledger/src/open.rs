@@ -18,7 +18,9 @@ use crate::{
     folder::journal_folder,
     health::{Derived, Failing, Stop},
     hosted::{
+        files::Files,
         follow::{Feed as RowsFeed, Follower as RowsFollower, Turns},
+        index::Writer,
         rows::{Rows, Shared, next_sequence},
     },
     journal::{
@@ -27,12 +29,16 @@ use crate::{
         guard::Released,
         segment::{Folders, Keeper, KeeperTask, Reader, is_archived},
     },
-    keys::{crypt::KeyedHash, epoch::Rotation, secrets::LedgerKeys},
+    keys::{
+        crypt::{Crypt, KeyedHash},
+        epoch::Rotation,
+        secrets::LedgerKeys,
+    },
     ledger::{Inner, Ledger},
     names::Hash,
     options::Options,
     start::recovery::{self, Opened, Recovered, Start},
-    state::{Counts, table::map},
+    state::{Counts, State, table::map},
     thread::Threads,
 };
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -81,6 +87,42 @@ impl Ledger {
 /// Starts the sequencer's thread.
 fn in_thread(sequencer: Sequencer, threads: &mut Threads) -> Result<(), OpenError> {
     threads.guarded("sequencer", move || sequencer.run())
+}
+
+/// Hosted rows as recovery found them.
+struct Hosted {
+    files: Files,
+    writer: Writer,
+}
+
+/// Hosted rows, and the thread that publishes what is committed of them.
+fn hosted_rows(
+    hosted: Hosted,
+    crypt: &Arc<Crypt>,
+    state: &Arc<State>,
+    keeper: &Arc<Keeper>,
+    stop: &Arc<Stop>,
+    lock: &Lock,
+    threads: &mut Threads,
+) -> Result<(Rows, RowsFeed), OpenError> {
+    let Hosted { files, writer } = hosted;
+    let (files, turns) = (Arc::new(files), Arc::new(Turns::new()));
+    let (feed, receiver) = RowsFeed::new(&turns);
+    let rows = Rows(Arc::new(Shared {
+        index: Arc::clone(&writer.index),
+        files: Arc::clone(&files),
+        turns: Arc::clone(&turns),
+        crypt: Arc::clone(crypt),
+        state: Arc::clone(state),
+        keeper: Arc::clone(keeper),
+        stop: Arc::clone(stop),
+        lock: Arc::downgrade(lock),
+        next: AtomicU64::new(next_sequence(state)),
+        prepared: map(),
+    }));
+    let follower = RowsFollower { writer, files, turns, receiver, stop: Arc::clone(stop), ended: Vec::new() };
+    threads.guarded("rows", holding(lock, move || follower.run()))?;
+    Ok((rows, feed))
 }
 
 /// Opens, tells `progress` how many entries are done, and lets the sequencer go with `run`.
@@ -135,30 +177,8 @@ fn open_from(
     let task = scrub_task(&options, &scrub, folders, &reader, &tiles, &signer.key);
     threads.derived(Derived::Scrub, move || task.run())?;
 
-    let (row_files, turns) = (Arc::new(recovered.row_files), Arc::new(Turns::new()));
-    let (rows_feed, named) = RowsFeed::new(&turns);
-    let rows = Rows(Arc::new(Shared {
-        index: Arc::clone(&recovered.rows.index),
-        files: Arc::clone(&row_files),
-        turns: Arc::clone(&turns),
-        crypt: Arc::clone(&crypt),
-        state: Arc::clone(&state),
-        keeper: Arc::clone(&keeper),
-        stop: Arc::clone(&stop),
-        lock: Arc::downgrade(&lock),
-        next: AtomicU64::new(next_sequence(&state)),
-        prepared: map(),
-    }));
-    let follower = RowsFollower {
-        writer: recovered.rows,
-        files: row_files,
-        turns,
-        receiver: named,
-        stop: Arc::clone(&stop),
-        ended: Vec::new(),
-    };
-    threads.guarded("rows", holding(&lock, move || follower.run()))?;
-
+    let found = Hosted { files: recovered.row_files, writer: recovered.rows };
+    let (rows, rows_feed) = hosted_rows(found, &crypt, &state, &keeper, &stop, &lock, &mut threads)?;
     let index = options.index_roots.map(|every| (every, Arc::new(Index::new(&state.heads(), opened.size))));
     let (index_sender, index_receiver) = unbounded();
     let verifier_key = signer.key.clone();

@@ -3,6 +3,7 @@
 //! `exchange/README.md` says how to add one. The path alone reads the table. It holds no state: a crash leaves nothing
 //! of it.
 
+pub(crate) mod applications;
 pub(crate) mod audit;
 mod contract;
 pub(crate) mod entries;
@@ -14,6 +15,8 @@ pub(crate) mod pages;
 pub(crate) mod participants;
 #[cfg(test)]
 mod reasons;
+pub(crate) mod records;
+pub(crate) mod resources;
 pub(crate) mod trace;
 #[cfg(test)]
 mod tutorial;
@@ -46,6 +49,14 @@ macro_rules! with_capability {
             Approve: operators::approve::Approve,
             ProposalList: operators::list::List,
             IssuedList: licenses::issued::Issued,
+            ResourceWrite: resources::write::Write,
+            ResourceTransition: resources::transition::Transition,
+            ResourceSearch: resources::search::Search,
+            ApplicationMake: applications::make::Make,
+            ApplicationTransition: applications::transition::Transition,
+            ApplicationList: applications::list::List,
+            RecordsIngest: records::ingest::Ingest,
+            RecordsQuery: records::query::Query,
         )
     };
     (@ $given:expr, $none:expr, $capability:ident => $path:expr; $($route:ident: $($place:ident)::+,)+) => {

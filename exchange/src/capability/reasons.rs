@@ -2,6 +2,8 @@
 //!
 //! Tests alone have this file. Nothing is written.
 
+mod sharing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ use crate::keyed;
 use crate::participant::{Participant, Role};
 use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
 use crate::rights::mode::Mode;
+use crate::sharing::clock::Clocks;
 use crate::wire::read::Body;
 use crate::wire::refusal::Refusal;
 
@@ -192,6 +195,7 @@ impl World {
             holder: Some(hex::encode(self.label)),
             registration: None,
             publication: None,
+            calendar: None,
             by: self.operator.organisation,
             at_ms: NOW_MS - 1,
             approved_by: None,
@@ -203,11 +207,11 @@ impl World {
     }
 
     /// Decides a request of a caller's, and what it would count.
-    pub(super) fn ask<'r, C: Capability<'r>>(
+    pub(super) fn decided<'r, C: Capability<'r>>(
         &self,
         caller: &Participant,
         body: &'r str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<C::Granted, Refusal> {
         let bundle = TrustBundle {
             version: 1,
             sequence: 1,
@@ -226,11 +230,25 @@ impl World {
             types: Documents::default(),
             trust: Current::new(Trust::new(bundle).expect("an empty bundle")),
             retention_ms: RETENTION_MS,
+            resources: Arc::default(),
+            applications: Documents::default(),
+            clocks: Clocks::default(),
         };
         let mut case = Case::open(&self.table, &known, NOW_MS);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
-        C::decide(&mut case, caller, &asked)?.counters(&case, &caller.organisation).map(|_| ())
+        let ruling = C::decide(&mut case, caller, &asked)?;
+        ruling.counters(&case, &caller.organisation)?;
+        Ok(ruling.into_granted())
+    }
+
+    /// Whether a request of a caller's is permitted, with room in what it would count.
+    pub(super) fn ask<'r, C: Capability<'r>>(
+        &self,
+        caller: &Participant,
+        body: &'r str,
+    ) -> Result<(), Refusal> {
+        self.decided::<C>(caller, body).map(|_| ())
     }
 
     pub(super) fn holder(&self) -> Value {
@@ -288,6 +306,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     uses(&mut refused);
     of_grants(&mut refused);
     of_operators(&mut refused);
+    sharing::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
     assert_eq!(without, [&Reason::None], "reasons that no decision here gives");
 }

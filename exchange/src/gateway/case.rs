@@ -15,6 +15,7 @@ use schemas::holder::HolderRef;
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::license_type::LicenseType;
 use schemas::state::LicenseState;
+use schemas::workday::Calendar;
 use verifier::trust::Trust;
 
 use super::parsed::{Documents, Kept};
@@ -23,6 +24,9 @@ use crate::current::Current;
 use crate::keyed;
 use crate::moment::now_ms;
 use crate::participant::{Participant, Rules};
+use crate::sharing::application::Application;
+use crate::sharing::clock::{Clocks, calendar_key, day_of};
+use crate::sharing::resource::{Listed, resource_key};
 use crate::wire::named::Named;
 
 /// Licenses of a holder that a look-up by number is levelled to.
@@ -38,6 +42,12 @@ pub struct Known {
     pub trust: Current<Trust>,
     /// How long a holder is kept after the last license ended, ms.
     pub retention_ms: u64,
+    /// The catalogue of resources, parsed.
+    pub(crate) resources: Arc<Documents<Key, Listed>>,
+    /// Applications to use them, parsed.
+    pub(crate) applications: Documents<Key, Application>,
+    /// How long a provider has.
+    pub clocks: Clocks,
 }
 
 /// A request under decision. Reads facts and remembers what was read.
@@ -203,6 +213,36 @@ impl<'a> Case<'a> {
     pub fn keyed_type(&mut self, code: &LicenseTypeCode) -> (Key, Option<Arc<LicenseType>>) {
         let (place, license_type) = self.published(code);
         (place.key, license_type)
+    }
+
+    // --- shared data ---
+
+    /// The resource with a code, and its place.
+    pub(crate) fn resource(&mut self, code: &str) -> (Place, Option<Arc<Listed>>) {
+        let key = resource_key(self.keyed(), code);
+        let (_, version, listed) = self.known.resources.get(self.source, &key, |_, key| *key);
+        (self.placed::<Listed>(key, version), listed)
+    }
+
+    /// The application under a key, and its place.
+    pub(crate) fn application(&mut self, key: Key) -> (Place, Option<Arc<Application>>) {
+        let (_, version, application) = self.known.applications.get(self.source, &key, |_, key| *key);
+        (self.placed::<Application>(key, version), application)
+    }
+
+    /// How long a provider has.
+    pub(crate) fn clocks(&self) -> &'a Clocks {
+        &self.known.clocks
+    }
+
+    /// The calendars that a clock which starts now may count by: those of this year and the next that there are.
+    pub(crate) fn calendars(&mut self) -> Vec<Calendar> {
+        let year = day_of(self.now_ms).civil().0;
+        let read = [year, year + 1].map(|year| {
+            let key = calendar_key(self.keyed(), year);
+            self.document::<Calendar>(key).1
+        });
+        read.into_iter().flatten().collect()
     }
 
     fn placed<T: Kept>(&mut self, key: Key, version: u32) -> Place {

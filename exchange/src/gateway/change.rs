@@ -5,7 +5,7 @@
 use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, Record,
 };
-use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared};
+use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared, PreparedSegment, ReadError, RowsError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
@@ -15,7 +15,7 @@ use verifier::leaf::{Labels, Stage};
 use super::case::{Absent, Found, Held, Living, Place};
 use super::names::Names;
 use super::parsed::Kept;
-use super::permit::{Denial, Terms, unspent};
+use super::permit::{Denial, Disclosure, Terms, unspent};
 use super::seal::Said;
 use super::tools::{Entry, Tools};
 use crate::keyed;
@@ -33,6 +33,8 @@ pub struct Effect {
     pub(super) answer: Vec<u8>,
     /// Once it is committed the epoch is to change.
     pub(super) rotates: bool,
+    /// A row segment that it commits to, which goes with it if it is not.
+    pub(super) segment: Option<PreparedSegment>,
     /// Salt of the request digest, for the receipt.
     pub(super) request_salt: Hash,
 }
@@ -50,6 +52,33 @@ pub struct Change<'a> {
     /// The keys that the subject part is sealed under, where these are others.
     sealed_for: Option<Vec<HolderKey>>,
     rotates: bool,
+    segment: Option<PreparedSegment>,
+}
+
+/// A row of a hosted resource, as it lies sealed: when it was brought in, and its fields in order.
+pub struct StoredRow {
+    /// When, ms since 1970.
+    pub at_ms: u64,
+    fields: Vec<(String, String)>,
+}
+
+impl StoredRow {
+    /// The bytes to be sealed: the moment, 8 bytes big-endian, then a JSON list of pairs.
+    pub fn encode(at_ms: u64, fields: &[(String, String)]) -> Vec<u8> {
+        let mut bytes = at_ms.to_be_bytes().to_vec();
+        bytes.append(&mut json(&fields));
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (at_ms, fields) = bytes.split_first_chunk()?;
+        Some(Self { at_ms: u64::from_be_bytes(*at_ms), fields: serde_json::from_slice(fields).ok()? })
+    }
+
+    /// The value of a field.
+    pub fn value(&self, field: &str) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
+    }
 }
 
 impl<'a> Change<'a> {
@@ -70,7 +99,18 @@ impl<'a> Change<'a> {
         let keys = tools.living(&concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
         let said = Said::of(names);
-        Ok(Self { tools, entry, caller, record, said, names_holder, keys, sealed_for: None, rotates: false })
+        Ok(Self {
+            tools,
+            entry,
+            caller,
+            record,
+            said,
+            names_holder,
+            keys,
+            sealed_for: None,
+            rotates: false,
+            segment: None,
+        })
     }
 
     /// Says whether the entry decides alone, or closes an intent.
@@ -201,6 +241,74 @@ impl<'a> Change<'a> {
         self.record.documents.push(DocumentState { kind, key, version, value, owners, ends_ms: 0 });
     }
 
+    /// A new label with a key of its own, for what lies sealed under a document's name: the rows of a resource. It is known by the
+    /// document's key, so one that is there already is given back.
+    pub fn new_label(&mut self, place: Place) -> Label {
+        let (_, key, _) = place.parts();
+        let ledger = self.tools.ledger;
+        if let Some(known) = ledger.state().holder(&key) {
+            return known.label;
+        }
+        let new = ledger.new_holder(key);
+        self.record.new_holders.push(new.entered());
+        new.label
+    }
+
+    // --- hosted rows ---
+
+    /// A row of the resource with this label.
+    ///
+    /// # Errors
+    /// [`Code::RecordUnavailable`]: it cannot be read. [`Code::Overloaded`]: too much is read at once.
+    pub async fn row(
+        &self,
+        resource: &Label,
+        row: &Key,
+        _disclosure: Disclosure,
+    ) -> Result<Option<StoredRow>, Refusal> {
+        let rows = self.tools.ledger.rows();
+        let unreadable = |error: ReadError| match error {
+            ReadError::KeyGone => Refusal::new(Code::Erased),
+            error => {
+                tracing::error!(%error, "a row of a hosted resource cannot be read");
+                Refusal::new(Code::RecordUnavailable)
+            }
+        };
+        let Some(place) = rows.find(resource, row).await.map_err(unreadable)? else { return Ok(None) };
+        // One read of a few hundred bytes, which the page cache nearly always has: a lane would cost more than it saves.
+        let bytes = rows.read(&place).map_err(unreadable)?;
+        StoredRow::decode(&bytes).map(Some).ok_or_else(|| Refusal::new(Code::RecordUnavailable))
+    }
+
+    /// Takes all rows of the resource with this label out.
+    pub fn end_rows(&mut self, resource: &Label) {
+        self.record.documents.extend(self.tools.ledger.rows().ended(resource));
+    }
+
+    /// Brings rows of the resource with this label in, or takes them out; a row's bytes are [`StoredRow::encode`]'s.
+    ///
+    /// # Errors
+    /// [`Code::JournalFull`]: no room. [`Code::Internal`]: the disk failed.
+    pub async fn rows(&mut self, resource: Label, batch: Vec<(Key, Option<Vec<u8>>)>) -> Result<(), Refusal> {
+        let ledger = self.tools.ledger;
+        let key =
+            ledger.sealing_key(&resource, &mut self.record).ok_or_else(|| Refusal::new(Code::Internal))?;
+        let rows = ledger.rows().clone();
+        let append = move || {
+            let batch: Vec<_> = batch.iter().map(|(key, row)| (*key, row.as_deref())).collect();
+            rows.append(&key, &batch)
+        };
+        let prepared =
+            self.tools.lanes.pages.run(*self.entry.organisation, append).await.map_err(Refusal::new)?;
+        let prepared = prepared.map_err(|error| {
+            tracing::error!(%error, "rows cannot be written");
+            Refusal::new(if matches!(error, RowsError::Full) { Code::JournalFull } else { Code::Internal })
+        })?;
+        self.record.documents.extend(prepared.documents());
+        self.segment = Some(prepared);
+        Ok(())
+    }
+
     // --- holders ---
 
     /// A person's label; who is named for the first time gets it here, with a key. The entry concerns the person from now on.
@@ -294,7 +402,8 @@ impl<'a> Change<'a> {
             &keys,
             &answer,
         );
-        Effect { status, code, prepared, answer, rotates: self.rotates, request_salt }
+        let (rotates, segment) = (self.rotates, self.segment);
+        Effect { status, code, prepared, answer, rotates, segment, request_salt }
     }
 }
 
@@ -321,7 +430,7 @@ impl Effect {
         let (prepared, request_salt) =
             tools.prepare(entry, Decision::Denial, refusal.code, labels, record, &said, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
-        Ok(Self { status, code, prepared, answer, rotates: false, request_salt })
+        Ok(Self { status, code, prepared, answer, rotates: false, segment: None, request_salt })
     }
 }
 

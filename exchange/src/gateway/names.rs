@@ -71,6 +71,8 @@ pub struct Names<'a> {
     pub fields: Vec<Cow<'a, str>>,
     /// How much is disclosed.
     pub mode: Option<&'static str>,
+    /// Code of a shared resource.
+    pub resource: Option<&'a str>,
     /// Why, as the caller says.
     pub reason: &'a str,
     /// The link by which somebody acts for the holder.

@@ -20,12 +20,14 @@ pub struct Ruling<G> {
     names_holder: bool,
     grant: Option<(Key, u32)>,
     quota: Option<(u32, u32)>,
+    /// Key, limit and day of an approval's queries.
+    approval: Option<(Key, u32, u32)>,
 }
 
 impl<G> Ruling<G> {
     /// A ruling without counters. The holders it concerns are known by their labels, which the receipt shows.
     pub fn plain(granted: G, concerned: Vec<Label>) -> Self {
-        Self { granted, concerned, names_holder: true, grant: None, quota: None }
+        Self { granted, concerned, names_holder: true, grant: None, quota: None, approval: None }
     }
 
     /// The receipt does not show the labels.
@@ -61,6 +63,24 @@ impl<G> Ruling<G> {
         Self { grant, quota, names_holder, ..self }
     }
 
+    /// Counts a use of shared data: of the caller's day, and of the approval's where it has a limit.
+    pub(crate) fn approved(
+        self,
+        caller: &Participant,
+        case: &mut Case<'_>,
+        approval: Option<(Key, u32)>,
+    ) -> Self {
+        let quota = caller.daily_quota.map(|limit| (limit, case.today()));
+        let approval = approval.map(|(key, limit)| (key, limit, case.today()));
+        Self { quota, approval, ..self }
+    }
+
+    /// The granted deed, for a test of the decision alone.
+    #[cfg(test)]
+    pub(crate) fn into_granted(self) -> G {
+        self.granted
+    }
+
     /// The granted deed.
     pub(super) fn granted(&self) -> &G {
         &self.granted
@@ -83,6 +103,14 @@ impl<G> Ruling<G> {
         }
         if let Some((limit, day)) = self.quota {
             let key = case.keyed().key("quota", &[caller.as_bytes(), b"uses"]);
+            let refusal = || Refusal::new(Code::QuotaSpent);
+            counters.push(unspent(
+                case.counter(&key, day),
+                CounterUse { key, day, amount: 1, limit },
+                refusal,
+            )?);
+        }
+        if let Some((key, limit, day)) = self.approval {
             let refusal = || Refusal::new(Code::QuotaSpent);
             counters.push(unspent(
                 case.counter(&key, day),

@@ -168,6 +168,7 @@ impl Tools<'_> {
                 std::hint::black_box(untold.end());
             }
         }
+        told.text_if_any("resource", names.resource);
         told.text_if_any("mode", names.mode);
         if !names.fields.is_empty() {
             told.texts("fields", &names.fields);

@@ -12,9 +12,11 @@ use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use verifier::Hash;
 
+use super::parsed::Documents;
 use crate::cosign::Cosigning;
 use crate::current::Current;
 use crate::lane::Lane;
+use crate::sharing::resource::Listed;
 use crate::signer::Signers;
 use crate::wire::machine::Form;
 use crate::wire::refusal::{Language, Refusal};
@@ -82,6 +84,8 @@ pub struct Tools<'a> {
     pub lanes: &'a Lanes,
     /// Signing queues.
     pub signers: &'a Current<Signers>,
+    /// The catalogue of resources, parsed.
+    pub(crate) resources: &'a Arc<Documents<Key, Listed>>,
     /// Hash of the policy in force.
     pub policy: &'a Hash,
 }

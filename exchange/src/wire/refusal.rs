@@ -77,6 +77,23 @@ pub struct Refusal {
     faults: Vec<Fault>,
     /// The caller's own license that is in the way.
     identifier: Option<String>,
+    /// Where the caller may apply for what is missing.
+    access: Option<Box<AccessRequest>>,
+}
+
+/// Where an approval that is missing is applied for: the shape of an access request (AuthZEN, draft profile).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessRequest {
+    /// The resource.
+    pub resource: String,
+    /// Path on the data listener.
+    pub path: &'static str,
+    /// A body for it, to be completed.
+    pub template: serde_json::Value,
+    /// Until when the provider answers an application of now: a day, or how far it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<schemas::workday::Due>,
 }
 
 /// One part of a request that breaks a rule: an entry of a problem's `errors`. Never holds what was sent.
@@ -301,6 +318,7 @@ pub(crate) const DATE_FORM: &str = "YYYY-MM-DD";
 
 /// RFC 9457 problem document.
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Problem<'a> {
     #[serde(rename = "type")]
     kind: String,
@@ -313,6 +331,8 @@ struct Problem<'a> {
     errors: &'a [Fault],
     #[serde(skip_serializing_if = "Option::is_none")]
     identifier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    access_request: Option<&'a AccessRequest>,
 }
 
 impl Refusal {
@@ -325,6 +345,7 @@ impl Refusal {
             explained: false,
             faults: Vec::new(),
             identifier: None,
+            access: None,
         }
     }
 
@@ -342,6 +363,12 @@ impl Refusal {
     #[must_use]
     pub fn of_license(self, identifier: &CertificateIdentifier) -> Self {
         Self { identifier: Some(identifier.to_string()), ..self }
+    }
+
+    /// Adds where to apply for what is missing.
+    #[must_use]
+    pub fn with_access(self, access: AccessRequest) -> Self {
+        Self { access: Some(Box::new(access)), ..self }
     }
 
     /// A refusal for what is wrong with one part of the request.
@@ -422,6 +449,7 @@ impl Refusal {
                 &self.faults[..self.faults.len().min(MAX_FAULTS)]
             },
             identifier: self.identifier.as_deref(),
+            access_request: self.access.as_deref(),
         };
         serde_json::to_vec(&problem).expect("a problem document has only text and numbers")
     }

@@ -13,7 +13,8 @@ use schemas::codes::Rule;
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IntoDeserializer as _, MapAccess, SeqAccess, Visitor,
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer as _, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
 use serde::forward_to_deserialize_any;
 
@@ -201,6 +202,15 @@ impl<'de> Deserializer<'de> for Part<'_> {
         visitor.visit_bool(*value)
     }
 
+    fn deserialize_u8<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_u64(self.whole_number(u8::MAX.into()))
+    }
+
+    /// No document has a number below 0.
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_u64(self.whole_number(u64::from(i32::MAX.unsigned_abs())))
+    }
+
     fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_u64(self.whole_number(u16::MAX.into()))
     }
@@ -299,6 +309,15 @@ impl<'de> Deserializer<'de> for Part<'_> {
                 self.note(|| self.path.fault(Rule::Required).one_of(variants.iter().copied()));
                 first
             }
+            // A variant with content of its own is the only member of an object.
+            Some(Node::Object(members))
+                if let [(name, content)] = members.as_slice()
+                    && let Some(variant) = variants.iter().copied().find(|variant| variant == name) =>
+            {
+                let path = Path::Member(&self.path, variant);
+                let content = Part { node: Some(content), path, faults: self.faults };
+                return visitor.visit_enum(Tagged { variant, content });
+            }
             Some(_) => {
                 self.is_no("string");
                 first
@@ -308,7 +327,48 @@ impl<'de> Deserializer<'de> for Part<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u8 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+        i8 i16 i64 i128 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
+    }
+}
+
+/// A variant with its content.
+struct Tagged<'a> {
+    variant: &'static str,
+    content: Part<'a>,
+}
+
+impl<'de> EnumAccess<'de> for Tagged<'_> {
+    type Error = Error;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), Error> {
+        let variant: StrDeserializer<'_, Error> = self.variant.into_deserializer();
+        seed.deserialize(variant).map(|value| (value, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Tagged<'_> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        self.content.is_no("string");
+        Ok(())
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Error> {
+        seed.deserialize(self.content)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        self.content.deserialize_seq(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.content.deserialize_struct("", fields, visitor)
     }
 }
 

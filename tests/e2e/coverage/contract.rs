@@ -189,6 +189,7 @@ impl<'a> Chain<'a> {
             let value = match *from {
                 "$serial" => json!(self.synthetic.serial().as_str()),
                 "$organisation" => json!(self.synthetic.uscc().as_str()),
+                "$resource" => json!(self.resource()),
                 "$grantee" => json!(self.grantee),
                 from => {
                     let (step, part) = from.split_once(" $").unwrap_or_else(|| panic!("no source: {from}"));
@@ -214,6 +215,14 @@ impl<'a> Chain<'a> {
         let reply = self.party(caller).send(&call).await.expect(example.route.success_status());
         let request: Value = serde_json::from_slice(&call.body).unwrap();
         self.done.insert(step.to_owned(), json!({"request": request, "response": reply.json}));
+    }
+
+    /// A fresh code of a resource.
+    fn resource(&mut self) -> String {
+        let serial = self.synthetic.serial();
+        let digit = |byte: &u8| char::from(b'0' + byte % 10);
+        let digits: String = serial.as_str().as_bytes().iter().map(digit).collect();
+        format!("399{}/{}", &digits[..14], &digits[14..20])
     }
 
     /// A caller by its role.

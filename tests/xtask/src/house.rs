@@ -466,9 +466,16 @@ fn set_tests_apart(sources: &mut [Source]) {
             }
         }
     }
-    for source in sources.iter_mut().filter(|source| files.contains(&source.path)) {
+    let mut found = false;
+    let whole = |source: &&mut Source| files.contains(&source.path) && !source.production.is_empty();
+    for source in sources.iter_mut().filter(whole) {
         source.tests.append(&mut source.production);
         source.syntax.items.clear();
+        found = true;
+    }
+    // A module of tests may have modules.
+    if found {
+        set_tests_apart(sources);
     }
 }
 

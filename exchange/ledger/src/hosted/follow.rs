@@ -1,7 +1,7 @@
 //! From a durable entry to the index: a thread of its own takes in the segments that entries put, and lets go those that
 //! entries end.
 //!
-//! The sequencer only names them; a batch of rows would hold up every answer behind it. Whoever looks for a row waits until
+//! The sequencer only names them; a batch of rows would hold up every answer behind it. A look-up of a row waits until
 //! what is committed of its resource is taken in. A crash loses the index, which the next start makes again.
 
 use crate::{

@@ -195,7 +195,7 @@ pub(crate) fn directory(
     if verifier::sha256(&[front]) != document.directory {
         return Err("its directory is not the one that was committed");
     }
-    // Whoever made the document may have made a mistake.
+    // The maker of the document may have made a mistake.
     const MALFORMED: &str = "its directory is malformed";
     let (head, entries) = front.split_first_chunk::<HEADER_BYTES>().ok_or(MALFORMED)?;
     if *head != header(id, &document.key, origin, document.rows) {

@@ -257,7 +257,7 @@ impl Rows {
         replaces: Option<Key>,
     ) -> Result<(Key, SegmentDocument), RowsError> {
         let shared = &*self.0;
-        // Whoever writes to the journal's folder holds its lock.
+        // A writer to the journal's folder holds its lock.
         let _lock: Lock = shared.lock.upgrade().ok_or(RowsError::Stopped)?;
         if shared.stop.is_stopped() || shared.stop.has_ended() {
             return Err(RowsError::Stopped);

@@ -20,8 +20,14 @@ schemas::numbered! {
         Proposal = 5 "proposal",
         /// A legal hold on a holder, by label.
         Hold = 6 "hold",
+        /// Holidays and make-up days of a year.
+        Calendar = 7 "calendar",
+        /// A shared resource, by its code.
+        Resource = 8 "resource",
         /// A batch of hosted rows, whose file lies beside the journal. The ledger makes it: see [`crate::Rows`].
         RowSegment = 9 "row-segment",
+        /// An application to use a resource, and the approval that it becomes.
+        Application = 10 "application",
     }
 }
 

@@ -9,9 +9,13 @@ use schemas::identifier::Uscc;
 use schemas::kinds::ProposalKind;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
+use schemas::workday::Calendar;
 use serde::Deserialize;
 
-use super::{Answer, Hold, OPEN_MS, Proposal, Publication, applies, definition, hold, license_type, refused};
+use super::{
+    Answer, Hold, OPEN_MS, Proposal, Publication, applies, calendar_place, definition, hold, license_type,
+    refused,
+};
 use crate::capability::Capability;
 use crate::capability::links::Link;
 use crate::gateway::case::{Case, Living, Place};
@@ -40,6 +44,8 @@ pub(crate) struct Asked {
     pub participant: Option<Participant>,
     /// The definition, where a license type is proposed.
     pub license_type: Option<LicenseType>,
+    /// The calendar, where one is proposed.
+    pub calendar: Option<Calendar>,
 }
 
 #[derive(Deserialize)]
@@ -48,6 +54,7 @@ struct Request {
     proposal: String,
     participant: Option<Wire>,
     license_type: Option<serde_json::Value>,
+    calendar: Option<Calendar>,
 }
 
 /// An approved proposal, to be carried out.
@@ -162,6 +169,9 @@ fn may_approve(
     if asked.participant.as_ref() != proposal.registration.as_ref().map(|new| &new.participant) {
         return Err(refused(Reason::OtherRegistration));
     }
+    if asked.calendar.as_ref() != proposal.calendar.as_ref().map(|new| &new.calendar) {
+        return Err(refused(Reason::OtherCalendar));
+    }
     match (&asked.license_type, &proposal.publication) {
         (None, None) => Ok(()),
         (Some(named), Some(new)) if Publication::new(named, new.version) == *new => Ok(()),
@@ -191,6 +201,11 @@ fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed,
             let (place, _) = case.published(&new.code);
             Ok(Deed::Write(next(place, new.version)?, definition(license_type)))
         }
+        ProposalKind::PublishCalendar => {
+            let new = proposal.calendar.as_ref().ok_or_else(incomplete)?;
+            let place = calendar_place(case, new.calendar.year);
+            Ok(Deed::Write(next(place, new.version)?, answer(&new.calendar)))
+        }
         kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold) => {
             let label = proposal.label().ok_or_else(incomplete)?;
             let living = case.living(&label).ok_or_else(closed)?;
@@ -214,7 +229,7 @@ impl Request {
         let license_type = wrong.take(self.license_type.as_ref().map(license_type).transpose());
         let typed = || {
             let (proposal, participant, license_type) = (proposal?, participant?, license_type?);
-            Some(Asked { proposal, participant, license_type })
+            Some(Asked { proposal, participant, license_type, calendar: self.calendar })
         };
         wrong.all(typed())
     }

@@ -9,13 +9,15 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::kinds::ProposalKind;
 use schemas::license_type::{LicenseType, LicenseTypeError};
+use schemas::workday::Calendar;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::case::{Case, Place};
 use crate::gateway::parsed::Kept;
 use crate::gateway::seal::sha256;
 use crate::participant::Participant;
-use crate::wire::refusal::{Fault, Refusal};
+use crate::sharing::clock::calendar_key;
+use crate::wire::refusal::{Fault, Placed as _, Refusal};
 
 pub(crate) mod approve;
 pub(crate) mod list;
@@ -39,6 +41,9 @@ pub(crate) struct Proposal {
     /// The license type, where one is to be published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publication: Option<Publication>,
+    /// The calendar, where one is to be published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<NewCalendar>,
     /// The operator who proposed it.
     pub by: Uscc,
     /// When, ms since 1970.
@@ -57,6 +62,16 @@ pub(crate) struct Proposal {
 pub(crate) struct Registration {
     /// The registration as proposed.
     pub participant: Participant,
+    /// Its version, one more than the present one's.
+    pub version: u32,
+}
+
+/// A calendar to be published, and the version of the document that it becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct NewCalendar {
+    /// The calendar as proposed.
+    pub calendar: Calendar,
     /// Its version, one more than the present one's.
     pub version: u32,
 }
@@ -163,7 +178,8 @@ fn applies(case: &mut Case<'_>, kind: ProposalKind, label: &Label) -> Result<(),
         | ProposalKind::ReleaseHold
         | ProposalKind::RotateEpoch
         | ProposalKind::RegisterParticipant
-        | ProposalKind::PublishType => Ok(()),
+        | ProposalKind::PublishType
+        | ProposalKind::PublishCalendar => Ok(()),
     }
 }
 
@@ -183,6 +199,23 @@ fn erasable(case: &mut Case<'_>, label: &Label, held: bool) -> Result<(), Refusa
         return refused(Reason::RetentionPeriod);
     }
     Ok(())
+}
+
+/// A calendar that its notice may say.
+fn checked(calendar: Calendar) -> Result<Calendar, Refusal> {
+    match calendar.check() {
+        Ok(()) => Ok(calendar),
+        Err(error) => {
+            let fault = Fault::at(error.pointer(), Rule::NotAllowed).form(error.to_string());
+            Err(Refusal::of(Code::BadCalendar, fault)).under("calendar")
+        }
+    }
+}
+
+/// The place of a year's calendar.
+fn calendar_place(case: &mut Case<'_>, year: i32) -> Place {
+    let key = calendar_key(case.keyed(), year);
+    case.document::<Calendar>(key).0
 }
 
 fn license_type(definition: &serde_json::Value) -> Result<LicenseType, Refusal> {

@@ -9,9 +9,12 @@ use schemas::identifier::Uscc;
 use schemas::kinds::ProposalKind;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
+use schemas::workday::Calendar;
 use serde::Deserialize;
 
-use super::{Answer, Proposal, Publication, Registration, applies, license_type};
+use super::{
+    Answer, NewCalendar, Proposal, Publication, Registration, applies, calendar_place, checked, license_type,
+};
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
@@ -44,6 +47,8 @@ pub(crate) enum Proposed {
     Participant(Participant),
     /// A license type, new or in place of the one there is.
     Type(LicenseType),
+    /// A year's calendar, new or in place of the one there is.
+    Calendar(Calendar),
     /// One of the kinds about a holder.
     Holder(ProposalKind, HolderRef),
 }
@@ -55,6 +60,7 @@ impl Proposed {
             Self::RotateEpoch => ProposalKind::RotateEpoch,
             Self::Participant(_) => ProposalKind::RegisterParticipant,
             Self::Type(_) => ProposalKind::PublishType,
+            Self::Calendar(_) => ProposalKind::PublishCalendar,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -68,6 +74,7 @@ struct Request<'a> {
     holder: Option<Holder<'a>>,
     participant: Option<crate::participant::Wire>,
     license_type: Option<serde_json::Value>,
+    calendar: Option<Calendar>,
     reason: String,
 }
 
@@ -84,12 +91,14 @@ impl Capability<'_> for Propose {
         let names = Names { reason: &asked.reason, ..Names::default() };
         match &asked.what {
             Proposed::Holder(_, holder) => names.person(holder, HOLDER),
-            Proposed::RotateEpoch | Proposed::Participant(_) | Proposed::Type(_) => names,
+            Proposed::RotateEpoch | Proposed::Participant(_) | Proposed::Type(_) | Proposed::Calendar(_) => {
+                names
+            }
         }
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Proposal>, Refusal> {
-        let (mut label, mut registration, mut publication) = (None, None, None);
+        let (mut label, mut registration, mut publication, mut calendar) = (None, None, None, None);
         match &asked.what {
             Proposed::RotateEpoch => {}
             Proposed::Participant(participant) => {
@@ -106,6 +115,10 @@ impl Capability<'_> for Propose {
                 }
                 publication = Some(Publication::new(license_type, place.version() + 1));
             }
+            Proposed::Calendar(new) => {
+                let version = calendar_place(case, new.year).version() + 1;
+                calendar = Some(NewCalendar { calendar: new.clone(), version });
+            }
             Proposed::Holder(kind, holder) => {
                 let holder =
                     case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
@@ -118,6 +131,7 @@ impl Capability<'_> for Propose {
             holder: label.map(hex::encode),
             registration,
             publication,
+            calendar,
             by: caller.organisation,
             at_ms: case.now_ms(),
             approved_by: None,
@@ -140,21 +154,26 @@ impl Capability<'_> for Propose {
 impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
-        let what = wrong.take(match (self.kind, self.holder, self.participant, self.license_type) {
-            (ProposalKind::RotateEpoch, None, None, None) => Ok(Proposed::RotateEpoch),
-            (ProposalKind::RegisterParticipant, None, Some(participant), None) => {
+        let parts = (self.kind, self.holder, self.participant, self.license_type, self.calendar);
+        let what = wrong.take(match parts {
+            (ProposalKind::RotateEpoch, None, None, None, None) => Ok(Proposed::RotateEpoch),
+            (ProposalKind::RegisterParticipant, None, Some(participant), None, None) => {
                 participant.typed().map(Proposed::Participant).under("participant")
             }
-            (ProposalKind::PublishType, None, None, Some(definition)) => {
+            (ProposalKind::PublishType, None, None, Some(definition), None) => {
                 license_type(&definition).map(Proposed::Type)
+            }
+            (ProposalKind::PublishCalendar, None, None, None, Some(calendar)) => {
+                checked(calendar).map(Proposed::Calendar)
             }
             (
                 kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold),
                 Some(holder),
                 None,
                 None,
+                None,
             ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
-            (kind, holder, participant, definition) => {
+            (kind, holder, participant, definition, calendar) => {
                 let about_holder = matches!(
                     kind,
                     ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold
@@ -163,6 +182,7 @@ impl Request<'_> {
                     ("/holder", about_holder, holder.is_some()),
                     ("/participant", kind == ProposalKind::RegisterParticipant, participant.is_some()),
                     ("/licenseType", kind == ProposalKind::PublishType, definition.is_some()),
+                    ("/calendar", kind == ProposalKind::PublishCalendar, calendar.is_some()),
                 ];
                 let faults = members.into_iter().filter_map(|(pointer, wanted, there)| {
                     let rule = if wanted { Rule::Required } else { Rule::NotAllowed };

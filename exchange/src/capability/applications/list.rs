@@ -1,0 +1,161 @@
+//! `POST /v1/applications/list`: applications with their clocks, to both parties; all to operators and auditors.
+//!
+//! The path alone calls it. It reads, so a crash leaves nothing.
+
+use ledger::{DocumentKind, Key, Ledger};
+use schemas::date::rfc3339;
+use schemas::identifier::Uscc;
+use schemas::routes::Route;
+use schemas::sharing::ApplicationState;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::capability::Capability;
+use crate::capability::pages::listed;
+use crate::gateway::case::Case;
+use crate::gateway::change::Change;
+use crate::gateway::names::Names;
+use crate::gateway::permit::{Permit, Ruling};
+use crate::keyed;
+use crate::participant::{Participant, Role};
+use crate::sharing::application::Application;
+use crate::wire::read::{self, Body};
+use crate::wire::refusal::Refusal;
+use crate::wire::text::{Paging, PagingValue};
+
+/// The capability.
+pub(crate) struct List;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Request {
+    resource: Option<String>,
+    state: Option<ApplicationState>,
+    #[serde(default)]
+    overdue: bool,
+    #[serde(default)]
+    disputed: bool,
+    after: Option<String>,
+    limit: Option<u64>,
+}
+
+/// A question for applications.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    resource: Option<String>,
+    state: Option<ApplicationState>,
+    overdue: bool,
+    disputed: bool,
+    paging: Paging,
+}
+
+impl Asked {
+    fn takes(&self, application: &Application, now_ms: u64) -> bool {
+        self.resource.as_ref().is_none_or(|resource| *resource == application.resource)
+            && self.state.is_none_or(|state| state == application.state)
+            && (!self.overdue || is_overdue(application, now_ms))
+            && (!self.disputed || application.disputed)
+    }
+}
+
+fn is_overdue(application: &Application, now_ms: u64) -> bool {
+    application.clock.as_ref().is_some_and(|clock| clock.is_over(now_ms))
+}
+
+impl Capability<'_> for List {
+    const ROUTE: Route = Route::ApplicationList;
+    type Asked = Asked;
+    /// Whose are shown; `None` for all.
+    type Granted = Option<Uscc>;
+
+    fn read(body: Body<'_>) -> Result<Asked, Refusal> {
+        let Request { resource, state, overdue, disputed, after, limit } = read::json(body.bytes)?;
+        let paging = PagingValue { after, limit }.typed()?;
+        Ok(Asked { resource, state, overdue, disputed, paging })
+    }
+
+    fn names<'a>(_asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
+        Names::default()
+    }
+
+    fn decide(
+        _case: &mut Case<'_>,
+        caller: &Participant,
+        _asked: &Asked,
+    ) -> Result<Ruling<Option<Uscc>>, Refusal> {
+        let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
+        Ok(Ruling::plain((!all).then_some(caller.organisation), Vec::new()))
+    }
+
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked,
+        permit: Permit<Option<Uscc>>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let (whose, asked, now_ms) = (permit.into_granted(), asked.clone(), change.entry().now_ms);
+        let (page, ()) = listed(change, move |ledger| Ok((page(ledger, whose, &asked, now_ms), ()))).await?;
+        Ok(page)
+    }
+}
+
+fn page(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked, now_ms: u64) -> Value {
+    let (state, kind) = (ledger.state(), DocumentKind::Application);
+    let after = asked.paging.after.as_ref();
+    let all = match whose {
+        Some(organisation) => {
+            let owner = keyed::participant_key(ledger.keyed(), &organisation);
+            state.documents_of(kind, &owner, after, usize::MAX)
+        }
+        None => state.documents_behind(kind, after, usize::MAX),
+    };
+    let (mut rows, mut last, mut next) = (Vec::new(), None::<Key>, None);
+    for (key, document) in all {
+        // The gateway wrote these bytes itself; what cannot be read is not shown.
+        let Ok(application) = serde_json::from_slice::<Application>(&document.value) else { continue };
+        if !asked.takes(&application, now_ms) {
+            continue;
+        }
+        if rows.len() == asked.paging.limit {
+            next = last.map(hex::encode);
+            break;
+        }
+        rows.push(row(key, &application, now_ms));
+        last = Some(key);
+    }
+    json!({"applications": rows, "next": next})
+}
+
+fn row(key: Key, application: &Application, now_ms: u64) -> Value {
+    let history = application.history.iter().map(|step| {
+        let note = step.note.as_deref();
+        json!({"at": rfc3339(step.at_ms), "by": step.by, "action": step.action, "note": note})
+    });
+    let history: Vec<Value> = history.map(without_nulls).collect();
+    without_nulls(json!({
+        "application": hex::encode(key),
+        "resource": application.resource,
+        "applicant": application.applicant,
+        "provider": application.provider,
+        "itemCode": application.item_code,
+        "itemName": application.item_name,
+        "purpose": application.purpose,
+        "state": application.state.name(),
+        "disputed": application.disputed,
+        "rule": application.rule.map(|rule| rule.name()),
+        "asked": application.asked,
+        "terms": application.terms,
+        "madeAt": rfc3339(application.made_ms),
+        "answeredAt": application.answered_ms.map(rfc3339),
+        "providedAt": application.provided_ms.map(rfc3339),
+        "clock": application.clock,
+        "overdue": is_overdue(application, now_ms),
+        "history": history,
+    }))
+}
+
+fn without_nulls(mut value: Value) -> Value {
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|_, member| !member.is_null());
+    }
+    value
+}

@@ -1,0 +1,23 @@
+//! Rows of hosted resources (托管数据): brought in by their provider, queried by who has an approval.
+//!
+//! Their routes alone use it. Each file says what a crash leaves.
+
+use schemas::codes::{Code, Reason};
+use schemas::sharing::ResourceState;
+
+use crate::wire::refusal::Refusal;
+
+pub(crate) mod ingest;
+pub(crate) mod query;
+
+/// Why a resource in a state is not answered; `None` where it is.
+fn standing(state: ResourceState) -> Option<Refusal> {
+    match state {
+        ResourceState::Published | ResourceState::Changed => None,
+        ResourceState::Suspended => {
+            Some(Refusal::explained(Code::ResourceRefused, Reason::ResourceSuspended))
+        }
+        // It is in no catalogue.
+        ResourceState::Draft | ResourceState::Withdrawn => Some(Refusal::new(Code::UnknownResource)),
+    }
+}

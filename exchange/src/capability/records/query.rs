@@ -1,0 +1,362 @@
+//! `POST /v1/records/query`: a row of a hosted resource by its key, within an approval: its fields, masks, regions and quota follow from
+//! that, and nothing is typed twice.
+//!
+//! The path alone calls it. A use and its counters are in one frame: a crash leaves both or neither.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use ledger::{Key, Label};
+use schemas::codes::{Code, Reason, Rule};
+use schemas::date::rfc3339;
+use schemas::holder::HolderRef;
+use schemas::identifier::Uscc;
+use schemas::resource::{Resource, Supply};
+use schemas::routes::Route;
+use schemas::sharing::{ApplicationState, ClockStep, Scope};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::standing;
+use crate::capability::Capability;
+use crate::gateway::case::{Case, Place};
+use crate::gateway::change::{Change, json as answer};
+use crate::gateway::names::{HOLDER, Names};
+use crate::gateway::permit::{Permit, Ruling};
+use crate::participant::Participant;
+use crate::sharing::application::{Application, application_key};
+use crate::sharing::clock;
+use crate::sharing::resource::{Listed, Step, add_step};
+use crate::wire::named::{ContextValue, Holder, UseContext, context};
+use crate::wire::read::{self, Body};
+use crate::wire::refusal::{AccessRequest, Fault, Gather, Placed as _, Refusal};
+use crate::wire::text::{Pairs, Text, names};
+
+/// The capability.
+pub(crate) struct Query;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Request<'a> {
+    #[serde(borrow)]
+    resource: Text<'a>,
+    holder: Option<Holder<'a>>,
+    key: Option<Pairs>,
+    fields: Option<Vec<String>>,
+    #[serde(rename = "use")]
+    context: Option<ContextValue<'a>>,
+}
+
+/// A question for one row.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    resource: Cow<'a, str>,
+    /// Whom the row is about.
+    holder: Option<HolderRef>,
+    /// The other key fields.
+    key: Vec<(String, String)>,
+    /// Fields wanted; none named: all that are approved.
+    fields: Vec<String>,
+    context: UseContext<'a>,
+}
+
+/// A row that may be read.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    /// The label under whose key the resource's rows lie.
+    rows: Label,
+    row: Key,
+    listed: Arc<Listed>,
+    terms: Scope,
+    purpose: String,
+    application: Key,
+    /// The first use of an approval writes that it is in use.
+    first_use: Option<(Place, Application)>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer<'a> {
+    resource: &'a str,
+    found: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record: Option<Map<String, Value>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    masked: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_at: Option<String>,
+    /// The row is older than the resource's update cycle promises.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late: Option<bool>,
+    approval: Approval<'a>,
+    as_of: String,
+}
+
+/// The approval that the answer is given under. Article 25 of decree 809: no other use, no passing on.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Approval<'a> {
+    application: String,
+    purpose: &'a str,
+    until: String,
+    passing_on: bool,
+}
+
+impl<'r> Capability<'r> for Query {
+    const ROUTE: Route = Route::RecordsQuery;
+    type Asked = Asked<'r>;
+    type Granted = Granted;
+
+    fn read(body: Body<'r>) -> Result<Asked<'r>, Refusal> {
+        read::json::<Request<'_>>(body.bytes)?.typed()
+    }
+
+    fn names<'a>(asked: &'a Asked<'r>, _caller: &Uscc) -> Names<'a> {
+        let names = Names {
+            context: Some(&asked.context),
+            resource: Some(&asked.resource),
+            fields: asked.fields.iter().map(Cow::from).collect(),
+            ..Names::default()
+        };
+        asked.holder.iter().fold(names, |names, holder| names.person(holder, HOLDER))
+    }
+
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked<'r>,
+    ) -> Result<Ruling<Granted>, Refusal> {
+        let (_, listed) = case.resource(&asked.resource);
+        let unknown = || Refusal::of(Code::UnknownResource, Fault::at("/resource", Rule::Unknown));
+        let listed = listed.ok_or_else(unknown)?;
+        if let Some(refusal) = standing(listed.state) {
+            return Err(refusal);
+        }
+        let resource = &listed.resource;
+        if resource.supply != Supply::Hosted {
+            return Err(Refusal::explained(Code::ResourceRefused, Reason::OtherSupply));
+        }
+        let organisation = &caller.organisation;
+        let key = application_key(case.keyed(), &asked.resource, organisation, &asked.context.item_code);
+        let (place, application) = case.application(key);
+        let needed = |case: &mut Case<'_>, reason| {
+            Err(Refusal::explained(Code::ApprovalNeeded, reason).with_access(access(case, resource, asked)))
+        };
+        let Some(application) = application else { return needed(case, Reason::NoApproval) };
+        let reason = match application.state {
+            ApplicationState::Provided | ApplicationState::InUse => None,
+            ApplicationState::Pending | ApplicationState::Countersign | ApplicationState::Agreed => {
+                Some(Reason::ApprovalPending)
+            }
+            ApplicationState::Refused => Some(Reason::ApprovalRefused),
+            ApplicationState::Stopped => Some(Reason::ApprovalStopped),
+        };
+        if let Some(reason) = reason {
+            return needed(case, reason);
+        }
+        let Some(terms) = application.terms.clone() else { return needed(case, Reason::ApprovalPending) };
+        let end_ms =
+            u64::try_from(terms.until.last_second()).unwrap_or(0).saturating_add(1).saturating_mul(1_000);
+        if case.now_ms() >= end_ms {
+            return needed(case, Reason::ApprovalEnded);
+        }
+        case.ends_at(end_ms);
+        if asked.fields.iter().any(|field| !terms.fields.contains(field)) {
+            return needed(case, Reason::OutsideApproval);
+        }
+        let row = row_key(case, resource, asked)?;
+        let holder = asked.holder.as_ref().and_then(|holder| case.holder(holder));
+        let rows = listed.rows_label().ok_or_else(|| Refusal::new(Code::Internal))?;
+        let limit = terms.daily_limit;
+        let first_use = (application.state == ApplicationState::Provided).then(|| {
+            let mut application = Application::clone(&application);
+            application.state = ApplicationState::InUse;
+            let (at_ms, by) = (case.now_ms(), *organisation);
+            add_step(&mut application.history, Step { at_ms, by, action: "first-use".into(), note: None });
+            (place, application)
+        });
+        let purpose = application.purpose.clone();
+        let granted =
+            Granted { rows, row, listed: Arc::clone(&listed), terms, purpose, application: key, first_use };
+        let concerned = holder.into_iter().map(|holder| holder.label).collect();
+        Ok(Ruling::plain(granted, concerned).approved(caller, case, limit.map(|limit| (key, limit))))
+    }
+
+    async fn carry_out(
+        change: &mut Change<'_>,
+        asked: &Asked<'r>,
+        permit: Permit<Granted>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let (granted, disclosure) = permit.into_parts();
+        let Granted { rows, row, listed, terms, purpose, application, first_use } = granted;
+        if let Some((place, application)) = &first_use {
+            change.keep(*place, application);
+        }
+        if let Some(holder) = &asked.holder {
+            // Somebody who was never named gets a label by it: the first use stands in the trace like all others.
+            change.concern(holder)?;
+        }
+        let resource = &listed.resource;
+        let stored = change.row(&rows, &row, disclosure).await?;
+        let seen = stored.filter(|stored| {
+            let region = resource.region.as_ref().and_then(|field| stored.value(field));
+            terms.sees(region)
+        });
+        let fields = if asked.fields.is_empty() { &terms.fields } else { &asked.fields };
+        if asked.fields.is_empty() {
+            change.names().fields = fields.iter().map(|field| Cow::Owned(field.clone())).collect();
+        }
+        let (mut record, mut masked) = (Map::new(), Vec::new());
+        let now_ms = change.entry().now_ms;
+        let late = |at_ms: u64| {
+            let within = resource.update_cycle.within_ms()?;
+            Some(now_ms.saturating_sub(at_ms) > within)
+        };
+        if let Some(stored) = &seen {
+            for field in resource.fields.iter().filter(|field| fields.contains(&field.key)) {
+                let Some(value) = stored.value(&field.key) else { continue };
+                let is_clear = field.level < 3 || terms.clear.contains(&field.key);
+                let value = if is_clear { value.to_owned() } else { field.masked(value) };
+                if !is_clear {
+                    masked.push(field.key.as_str());
+                }
+                record.insert(field.key.clone(), value.into());
+            }
+        }
+        Ok(answer(&Answer {
+            resource: &asked.resource,
+            found: seen.is_some(),
+            record: seen.as_ref().map(|_| record),
+            masked,
+            updated_at: seen.as_ref().map(|stored| rfc3339(stored.at_ms)),
+            late: seen.as_ref().and_then(|stored| late(stored.at_ms)),
+            approval: Approval {
+                application: hex::encode(application),
+                purpose: &purpose,
+                until: terms.until.to_string(),
+                passing_on: false,
+            },
+            as_of: change.as_of(),
+        }))
+    }
+}
+
+/// The keyed name of a row: the resource, and the values of its key fields in their order.
+pub(super) fn named<'v>(
+    keyed: &ledger::KeyedHash,
+    resource: &Resource,
+    value: impl Fn(&str) -> Option<&'v str>,
+) -> Option<Key> {
+    let values = resource.key.iter().map(|field| value(field)).collect::<Option<Vec<_>>>()?;
+    let parts: Vec<&[u8]> =
+        std::iter::once(resource.code.as_bytes()).chain(values.into_iter().map(str::as_bytes)).collect();
+    Some(keyed.key("row", &parts))
+}
+
+/// The row that a request names. Each key field is given once: the subject's by the holder, the others by `key`.
+fn row_key(case: &Case<'_>, resource: &Resource, asked: &Asked<'_>) -> Result<Key, Refusal> {
+    let bad = |fault| Refusal::of(Code::BadRecords, fault);
+    let mut wrong = Gather::new();
+    match (&resource.subject, &asked.holder) {
+        (Some(subject), Some(holder)) if subject.type_code != holder.type_code().as_str() => {
+            let fault = Fault::at("/holder/typeCode", Rule::OneOf).one_of([subject.type_code.clone()]);
+            wrong.note(bad(fault));
+        }
+        (Some(_), None) => {
+            wrong.note(bad(Fault::at("/holder", Rule::Required).form("whom the row is about")))
+        }
+        (None, Some(_)) => {
+            wrong.note(bad(Fault::at("/holder", Rule::NotAllowed).form("its rows are about nobody")))
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+    let subject = resource.subject.as_ref().map(|subject| subject.field.as_str());
+    let others: Vec<&String> = resource.key.iter().filter(|field| Some(field.as_str()) != subject).collect();
+    for (position, (name, value)) in asked.key.iter().enumerate() {
+        let field = resource.field(name).filter(|_| others.contains(&name));
+        let Some(field) = field else {
+            let known = others.iter().map(|field| (*field).clone());
+            wrong.note(bad(Fault::at("/key", Rule::UnknownMember).position(position + 1).one_of(known)));
+            continue;
+        };
+        if field.kind.check(&field.key, field.max_length, value).is_err() {
+            wrong.note(bad(
+                Fault::at(format!("/key/{}", field.key), Rule::Pattern).form("a value of the field")
+            ));
+        }
+    }
+    for field in others {
+        if !asked.key.iter().any(|(name, _)| name == field) {
+            wrong.note(bad(Fault::at(format!("/key/{field}"), Rule::Required)));
+        }
+    }
+    let key = named(case.keyed(), resource, |field| {
+        if Some(field) == subject {
+            return asked.holder.as_ref().map(|holder| holder.number());
+        }
+        asked.key.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
+    });
+    wrong.all(key)
+}
+
+/// Where the caller applies for the approval that is missing.
+fn access(case: &mut Case<'_>, resource: &Resource, asked: &Asked<'_>) -> AccessRequest {
+    let calendars = case.calendars();
+    let (class, now_ms) = (resource.sharing_class, case.now_ms());
+    let running = clock::start(case.clocks(), ClockStep::Answer, class, now_ms, &calendars);
+    // The caller's own words alone stand in it, and what the catalogue shows to all.
+    let fields = resource.fields.iter().map(|field| field.key.as_str());
+    let template = json!({
+        "resource": resource.code,
+        "itemCode": asked.context.item_code,
+        "itemName": asked.context.item_name,
+        "purpose": null,
+        "scope": {"fields": fields.collect::<Vec<_>>(), "until": null},
+    });
+    AccessRequest {
+        resource: resource.code.clone(),
+        path: Route::ApplicationMake.path().unwrap_or_default(),
+        template,
+        answered_by: running.map(|running| running.due),
+    }
+}
+
+impl<'a> Request<'a> {
+    fn typed(self) -> Result<Asked<'a>, Refusal> {
+        let mut wrong = Gather::new();
+        let holder = wrong.take(self.holder.map(|holder| holder.typed()).transpose().under("holder"));
+        let fields = wrong.take(names(self.fields.unwrap_or_default()).under("fields"));
+        let context = wrong.take(context(self.context));
+        let typed = || {
+            Some(Asked {
+                resource: self.resource.into_inner(),
+                holder: holder?,
+                key: self.key.unwrap_or_default().0,
+                fields: fields?,
+                context: context?,
+            })
+        };
+        wrong.all(typed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_named_by_resource_and_values_in_their_order() {
+        let keyed = ledger::KeyedHash::new(&[7; 32]);
+        let mut resource = Resource::samples().remove(0);
+        resource.key = vec!["a".into(), "b".into()];
+        let name = |resource: &Resource, a: &'static str, b: &'static str| {
+            named(&keyed, resource, |field| Some(if field == "a" { a } else { b })).expect("whole")
+        };
+        let first = name(&resource, "1", "2");
+        assert_ne!(first, name(&resource, "2", "1"));
+        assert_ne!(first, name(&resource, "12", ""));
+        resource.code.push('0');
+        assert_ne!(first, name(&resource, "1", "2"));
+        assert_eq!(named(&keyed, &resource, |_| None), None);
+    }
+}
