@@ -7,14 +7,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
 use exchange::config::resolved;
 use exchange::exit;
 use exchange::logging::{self, LogFormat};
+use exchange::operate::records::Import;
 use exchange::operate::{self, Caller, Place, Registration, Sure};
 use exchange::participant::{MAX_DELAY_DAYS, USUAL_DELAY_DAYS};
 use exchange::probe;
+use schemas::resource::{Domain, Ground};
 use schemas::routes::Route;
+use schemas::sharing::{ApplicationAction, ApplicationState, ResourceAction};
 use verifier::command::{self, EXIT_DONE};
 
 /// Requests are made on one thread and freed on another, which costs the system's allocator a lock each.
@@ -201,10 +205,33 @@ enum Command {
     /// The proposals of operators.
     #[command(subcommand)]
     Proposals(ProposalsCommand),
+    /// Calendars of working days, which the clocks of applications count by.
+    #[command(subcommand)]
+    Calendar(CalendarCommand),
+    /// Shared resources: what a department publishes for others.
+    #[command(subcommand)]
+    Resource(ResourceCommand),
+    /// Applications to use a shared resource.
+    #[command(subcommand)]
+    Application(ApplicationCommand),
+    /// Brings data in.
+    #[command(subcommand)]
+    Import(ImportCommand),
+    /// Asks for a row of a hosted resource, within an approval, and prints the answer with its receipt.
+    #[command(after_help = "\
+The file names the resource, the holder or key, and the use. Fields, masks, regions and the daily limit follow from the approval.
+Example:
+  exchange query query.json --as approval")]
+    Query {
+        /// The question, JSON: resource, holder, key, fields, use.
+        file: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+    },
     /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch, register-participant,
-    /// publish-type.
+    /// publish-type, publish-calendar.
     Propose {
-        /// The proposal, JSON: kind, holder, participant or licenseType, reason.
+        /// The proposal, JSON: kind, holder, participant, licenseType or calendar, reason.
         file: PathBuf,
         #[command(flatten)]
         operator: Caller,
@@ -219,8 +246,234 @@ enum Command {
         /// The definition that it proposes, JSON; with publish-type only.
         #[arg(long = "type", conflicts_with = "participant")]
         license_type: Option<PathBuf>,
+        /// The calendar that it proposes, JSON; with publish-calendar only.
+        #[arg(long, conflicts_with_all = ["participant", "license_type"])]
+        calendar: Option<PathBuf>,
         #[command(flatten)]
         operator: Caller,
+    },
+}
+
+#[derive(Subcommand)]
+enum CalendarCommand {
+    /// Proposes the calendar of a year, in place of the one there is; another operator approves: `exchange approve`. Clocks that
+    /// run are computed anew, each an entry.
+    #[command(after_help = "\
+The file holds year, notice (its number, 国办发明电〔YYYY〕N号), published, source, off and work: schemas/calendars/2026.json is one.
+Example:
+  exchange calendar add 2027.json --reason 国务院办公厅通知
+  exchange approve PROPOSAL --calendar 2027.json --as operator2")]
+    Add {
+        /// The calendar, JSON.
+        file: PathBuf,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        operator: Caller,
+    },
+}
+
+#[derive(Subcommand)]
+enum ResourceCommand {
+    /// Writes a definition: a new draft, or in place of the provider's own.
+    #[command(after_help = "\
+schemas/resources.json holds a definition of each domain. What is wrong with one is named member by member.
+Example:
+  exchange resource write population.json")]
+    Write {
+        /// The definition, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        provider: Caller,
+    },
+    /// Puts a draft into the catalogue. A unit has to answer for each of the seven duties.
+    #[command(after_help = "Example:\n  exchange resource publish 1010010001/000001 --reason 首次发布")]
+    Publish {
+        #[command(flatten)]
+        step: ResourceStep,
+    },
+    /// Answers no query until it is resumed. Applications and approvals stay.
+    #[command(after_help = "Example:\n  exchange resource suspend 1010010001/000001 --reason 数据质量核查")]
+    Suspend {
+        #[command(flatten)]
+        step: ResourceStep,
+    },
+    /// Answers queries again.
+    #[command(after_help = "Example:\n  exchange resource resume 1010010001/000001 --reason 核查完成")]
+    Resume {
+        #[command(flatten)]
+        step: ResourceStep,
+    },
+    /// Takes a resource out of the catalogue for good.
+    #[command(after_help = "Example:\n  exchange resource withdraw 1010010001/000001 --reason 职责调整")]
+    Withdraw {
+        #[command(flatten)]
+        step: ResourceStep,
+    },
+    /// Lists the catalogue, JSON, one resource a line. Drafts and withdrawn ones are shown to their provider alone.
+    #[command(after_help = "Example:\n  exchange resource list --domain population --as approval")]
+    List {
+        /// Only with these words in name, summary or the label of a field.
+        #[arg(long)]
+        words: Option<String>,
+        /// Only of this domain.
+        #[arg(long, value_parser = PossibleValuesParser::new(Domain::ALL.iter().map(|domain| domain.name())))]
+        domain: Option<String>,
+        #[command(flatten)]
+        caller: Caller,
+    },
+}
+
+#[derive(Args)]
+struct ResourceStep {
+    /// Its code. Example: 1010010001/000001.
+    code: String,
+    /// Why.
+    #[arg(long)]
+    reason: String,
+    #[command(flatten)]
+    provider: Caller,
+}
+
+#[derive(Subcommand)]
+enum ApplicationCommand {
+    /// Applies for a resource and a service item. A need that a rule covers is granted in the answer.
+    #[command(after_help = "\
+The file holds resource, itemCode, itemName, purpose and scope: fields, clear, regions, dailyLimit, until.
+Example:
+  exchange application make application.json --as approval")]
+    Make {
+        /// The application, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        applicant: Caller,
+    },
+    /// The provider agrees. At level 4 an operator countersigns.
+    #[command(after_help = "\
+Without --terms all is allowed that was asked. Terms hold what a scope holds, and no more than was asked.
+Example:
+  exchange application approve 5f0c… --terms terms.json --as provider")]
+    Approve {
+        /// The application's id.
+        id: String,
+        /// What is allowed instead of all that was asked, JSON.
+        #[arg(long, value_name = "FILE")]
+        terms: Option<PathBuf>,
+        #[command(flatten)]
+        provider: Caller,
+    },
+    /// The provider, or the operator who does not countersign, refuses on a ground with its legal basis.
+    #[command(after_help = "\
+Example:
+  exchange application refuse 5f0c… --ground excessive --basis 国务院令第809号 --as provider")]
+    Refuse {
+        /// The application's id.
+        id: String,
+        /// The ground.
+        #[arg(long, value_parser = PossibleValuesParser::new(Ground::ALL.iter().map(|ground| ground.name())))]
+        ground: String,
+        /// Its legal basis.
+        #[arg(long)]
+        basis: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// An operator countersigns what a provider has agreed to.
+    #[command(after_help = "Example:\n  exchange application countersign 5f0c… --as operator")]
+    Countersign {
+        /// The application's id.
+        id: String,
+        #[command(flatten)]
+        operator: Caller,
+    },
+    /// The provider has supplied the files or tables that were agreed on.
+    #[command(after_help = "Example:\n  exchange application provide 5f0c… --as provider")]
+    Provide {
+        /// The application's id.
+        id: String,
+        #[command(flatten)]
+        provider: Caller,
+    },
+    /// Either side says something; nothing else changes.
+    #[command(
+        after_help = "Example:\n  exchange application negotiate 5f0c… --note 请说明用途 --as provider"
+    )]
+    Negotiate {
+        #[command(flatten)]
+        said: Said,
+    },
+    /// The applicant asks the operator to settle a dispute.
+    #[command(
+        after_help = "Example:\n  exchange application dispute 5f0c… --note 属于履职所需 --as approval"
+    )]
+    Dispute {
+        #[command(flatten)]
+        said: Said,
+    },
+    /// The operator has settled a dispute. Until then the provider may agree to what it refused.
+    #[command(after_help = "Example:\n  exchange application settle 5f0c… --note 已协调一致 --as operator")]
+    Settle {
+        #[command(flatten)]
+        said: Said,
+    },
+    /// The applicant withdraws the application or ends the use; the provider ends it on a ground.
+    #[command(after_help = "\
+Example:
+  exchange application stop 5f0c… --as approval
+  exchange application stop 5f0c… --ground no-duty --basis 国务院令第809号 --as provider")]
+    Stop {
+        /// The application's id.
+        id: String,
+        /// The provider's ground.
+        #[arg(long, requires = "basis", value_parser = PossibleValuesParser::new(Ground::ALL.iter().map(|ground| ground.name())))]
+        ground: Option<String>,
+        /// Its legal basis.
+        #[arg(long, requires = "ground")]
+        basis: Option<String>,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Lists applications with their clocks, JSON, one a line: those of both parties, to operators and auditors all.
+    #[command(after_help = "Example:\n  exchange application list --overdue --as approval")]
+    List {
+        /// Only those whose clock is over.
+        #[arg(long)]
+        overdue: bool,
+        /// Only in this state.
+        #[arg(long, value_parser = PossibleValuesParser::new(ApplicationState::ALL.map(ApplicationState::name)))]
+        state: Option<String>,
+        #[command(flatten)]
+        caller: Caller,
+    },
+}
+
+#[derive(Args)]
+struct Said {
+    /// The application's id.
+    id: String,
+    /// The words.
+    #[arg(long)]
+    note: String,
+    #[command(flatten)]
+    caller: Caller,
+}
+
+#[derive(Subcommand)]
+enum ImportCommand {
+    /// Brings the rows of a file into a hosted resource, as its provider. Prints how many were taken.
+    #[command(after_help = "\
+A file of any size is read once, row by row, and sent in batches. An empty value of CSV is no value. A row whose key is there
+takes its place; a key that stands twice in a batch is rejected the second time. Rejects are JSON, one a line: line, field (empty
+for the whole row), rule, allowed. No value stands in them. The status is 1 when a row was rejected or the file is cut off.
+Run again after a cut, a kill or a lost answer, with the same --batch, it brings nothing in twice: idempotency keys follow from what
+is sent, and the exchange keeps them for 24 hours. Rows that it knows by them are counted as \"already\". Afterwards a row simply
+takes its own place again.
+Example:
+  exchange import records population.csv --resource 1010010001/000001 --rejects rejects.ndjson")]
+    Records {
+        #[command(flatten)]
+        import: Import,
     },
 }
 
@@ -409,10 +662,18 @@ fn run(command: Command) -> anyhow::Result<u8> {
             return operate::propose::rotation(&reason, &operator);
         }
         Command::Propose { file, operator } => return operate::propose::file(&file, &operator),
-        Command::Approve { proposal, participant, license_type, operator } => {
-            let (participant, license_type) = (participant.as_deref(), license_type.as_deref());
-            return operate::propose::approve(&proposal, participant, license_type, &operator);
+        Command::Approve { proposal, participant, license_type, calendar, operator } => {
+            let [participant, license_type, calendar] =
+                [&participant, &license_type, &calendar].map(|file| file.as_deref());
+            return operate::propose::approve(&proposal, participant, license_type, calendar, &operator);
         }
+        Command::Calendar(CalendarCommand::Add { file, reason, operator }) => {
+            return operate::calendar::add(&file, &reason, &operator);
+        }
+        Command::Resource(command) => return resource(command),
+        Command::Application(command) => return application(command),
+        Command::Import(ImportCommand::Records { import }) => return operate::records::import(&import),
+        Command::Query { file, caller } => return operate::records::query(&file, &caller),
         Command::Type(TypeCommand::Add { file, reason, operator }) => {
             return operate::types::add(&file, &reason, &operator);
         }
@@ -429,4 +690,48 @@ fn run(command: Command) -> anyhow::Result<u8> {
         }
     }
     Ok(EXIT_DONE)
+}
+
+fn resource(command: ResourceCommand) -> anyhow::Result<u8> {
+    let (action, ResourceStep { code, reason, provider }) = match command {
+        ResourceCommand::Write { file, provider } => return operate::resource::write(&file, &provider),
+        ResourceCommand::List { words, domain, caller } => {
+            operate::resource::list(words.as_deref(), domain.as_deref(), &caller)?;
+            return Ok(EXIT_DONE);
+        }
+        ResourceCommand::Publish { step } => (ResourceAction::Publish, step),
+        ResourceCommand::Suspend { step } => (ResourceAction::Suspend, step),
+        ResourceCommand::Resume { step } => (ResourceAction::Resume, step),
+        ResourceCommand::Withdraw { step } => (ResourceAction::Withdraw, step),
+    };
+    operate::resource::step(&code, action, &reason, &provider)
+}
+
+fn application(command: ApplicationCommand) -> anyhow::Result<u8> {
+    use operate::application::step;
+    let said = |action, Said { id, note, caller }: Said| step(&id, action, &[("note", Some(note))], &caller);
+    match command {
+        ApplicationCommand::Make { file, applicant } => operate::application::make(&file, &applicant),
+        ApplicationCommand::Approve { id, terms, provider } => {
+            operate::application::approve(&id, terms.as_deref(), &provider)
+        }
+        ApplicationCommand::Refuse { id, ground, basis, caller } => {
+            let details = [("ground", Some(ground)), ("basis", Some(basis))];
+            step(&id, ApplicationAction::Refuse, &details, &caller)
+        }
+        ApplicationCommand::Countersign { id, operator } => {
+            step(&id, ApplicationAction::Countersign, &[], &operator)
+        }
+        ApplicationCommand::Provide { id, provider } => step(&id, ApplicationAction::Provide, &[], &provider),
+        ApplicationCommand::Negotiate { said: words } => said(ApplicationAction::Negotiate, words),
+        ApplicationCommand::Dispute { said: words } => said(ApplicationAction::Dispute, words),
+        ApplicationCommand::Settle { said: words } => said(ApplicationAction::Settle, words),
+        ApplicationCommand::Stop { id, ground, basis, caller } => {
+            step(&id, ApplicationAction::Stop, &[("ground", ground), ("basis", basis)], &caller)
+        }
+        ApplicationCommand::List { overdue, state, caller } => {
+            operate::application::list(overdue, state.as_deref(), &caller)?;
+            Ok(EXIT_DONE)
+        }
+    }
 }

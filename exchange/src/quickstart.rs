@@ -5,6 +5,7 @@
 
 mod party;
 mod samples;
+mod sharing;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -216,8 +217,13 @@ async fn round(folder: &Path, addresses: &Listen, trust: &Trust) -> anyhow::Resu
     }
     line(format_args!("  revoked    {revoked} and verified them before and after"));
 
-    // 5 offline, from bytes alone
-    for party in [portal, approval, bank, issuer] {
+    // 5 shared data
+    let mut provider = Party::connect(folder, "provider", address).await?;
+    let provider_code = organisations.last().context("there is a data provider")?.as_str();
+    sharing::share(&mut provider, &mut approval, &mut portal, provider_code).await?;
+
+    // 6 offline, from bytes alone
+    for party in [portal, approval, bank, issuer, provider] {
         kept.extend(party.kept);
     }
     check_offline(&envelopes, &kept, trust)?;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use schemas::codes::Code;
@@ -493,15 +494,17 @@ async fn a_server_key_that_others_may_read_is_refused() {
 }
 
 /// The commands of a guide, in order.
-fn commands(guide: &str) -> String {
+pub(crate) fn commands(guide: &str) -> String {
     let blocks = guide.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
     blocks.collect()
 }
 
 /// An address with two free ports behind it. The system gives these ports to nobody, such as to the tests beside this one.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
     let free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let from = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let apart = 300 * ASKED.fetch_add(1, Ordering::Relaxed);
+    let from = 20_000 + apart + u16::try_from(std::process::id() % 10_000).unwrap();
     let first = (from..32_000).step_by(3).find(|first| (*first..first + 3).all(free)).unwrap();
     format!("127.0.0.1:{first}")
 }

@@ -12,6 +12,7 @@ mod calls;
 mod commands;
 mod coverage;
 mod crash;
+mod departments;
 mod disclosure;
 mod envelopes;
 mod erasure;

@@ -271,6 +271,8 @@ const fn is_page(route: Route) -> bool {
             | Route::ProposalList
             | Route::GrantSearch
             | Route::IssuedList
+            | Route::ResourceSearch
+            | Route::ApplicationList
     )
 }
 

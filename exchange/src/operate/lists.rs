@@ -1,4 +1,4 @@
-//! `exchange participant list`, `exchange proposals list`, `exchange license list`: all pages of a list, asked one after the other.
+//! `exchange participant list`, `exchange proposals list`, `exchange license list` and those of shared data: all pages of a list, asked one after the other.
 //!
 //! Participants run them. Each page that was asked for is an entry of the log, also when the command dies.
 
@@ -48,7 +48,13 @@ pub fn licenses(type_code: Option<&str>, state: Option<&str>, issuer: &Caller) -
     printed(Route::IssuedList, "licenses", Value::Object(filters.collect()), issuer, "issuer")
 }
 
-fn printed(route: Route, member: &str, filters: Value, caller: &Caller, name: &str) -> anyhow::Result<()> {
+pub(super) fn printed(
+    route: Route,
+    member: &str,
+    filters: Value,
+    caller: &Caller,
+    name: &str,
+) -> anyhow::Result<()> {
     let rows =
         runtime()?.block_on(async { all(&caller.connect(name).await?, route, member, filters).await })?;
     for row in rows {

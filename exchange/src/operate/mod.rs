@@ -2,8 +2,10 @@
 //!
 //! `main` alone calls them. Each file says what a crash leaves.
 
+pub mod application;
 pub mod archive;
 pub mod backup;
+pub mod calendar;
 pub mod check_config;
 pub mod init;
 pub mod lists;
@@ -13,7 +15,10 @@ pub mod log_verify;
 pub mod participant;
 pub mod propose;
 pub mod rebuild;
+pub mod records;
+pub mod resource;
 pub mod restore;
+mod rows;
 pub mod serve;
 pub mod store_check;
 pub mod types;
@@ -68,7 +73,7 @@ pub struct Registration {
     /// The registration, JSON.
     file: PathBuf,
     /// Into the data folder, which nobody serves: also an operator or auditor, and not suspended from then on.
-    #[arg(long, conflicts_with_all = ["server", "cert", "key"])]
+    #[arg(long, conflicts_with_all = ["server", "cert", "key", "acting"])]
     offline: bool,
     /// The clock is right, though the journal's last entry contradicts it.
     #[arg(long, requires = "offline")]
@@ -109,7 +114,8 @@ impl Sure {
     }
 }
 
-/// The caller that a command is to a serving exchange: an operator, an auditor who exports, or an issuing authority.
+/// The caller that a command is to a serving exchange: an operator, an auditor who exports, an issuing authority, or a department
+/// that shares data.
 #[derive(Args)]
 pub struct Caller {
     #[command(flatten)]
@@ -117,7 +123,11 @@ pub struct Caller {
     /// Host or address and port of the data listener, instead of the configuration's.
     #[arg(long)]
     server: Option<Endpoint>,
-    /// Own certificate, PEM [default: pki/clients/operator.pem, auditor.pem or issuer.pem in the data folder].
+    /// Development participant whose certificate in pki/clients of the data folder is taken [default: the usual one of the
+    /// command: operator, auditor, issuer or provider].
+    #[arg(long = "as", value_name = "NAME", conflicts_with = "cert")]
+    acting: Option<String>,
+    /// Own certificate, PEM, instead.
     #[arg(long, requires = "key")]
     cert: Option<PathBuf>,
     /// Its key, PEM.
@@ -129,6 +139,16 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The development participant that a command without a usual one is told.
+    fn named(&self) -> anyhow::Result<&str> {
+        match (&self.acting, &self.cert) {
+            (Some(name), _) => Ok(name),
+            // The certificate says who it is.
+            (None, Some(_)) => Ok(""),
+            (None, None) => Err(Exit::usage("who asks? Say --as NAME, or --cert and --key")),
+        }
+    }
+
     /// A connection to the exchange; `name` is the development participant whose certificate is taken unless told.
     async fn connect(&self, name: &str) -> anyhow::Result<Client> {
         let config = self.place.load()?;
@@ -149,6 +169,7 @@ impl Caller {
     }
 
     async fn connect_to(&self, config: &Config, endpoint: Endpoint, name: &str) -> anyhow::Result<Client> {
+        let name = self.acting.as_deref().unwrap_or(name);
         let default = |end: &str| config.path(Path::new("pki/clients")).join(format!("{name}.{end}"));
         let cert = self.cert.clone().unwrap_or_else(|| default("pem"));
         let key = self.key.clone().unwrap_or_else(|| default("key"));
@@ -159,8 +180,13 @@ impl Caller {
 
     /// Sends a request to a serving exchange as an operator, and prints the answer.
     fn send(&self, route: Route, body: &Value) -> anyhow::Result<u8> {
+        self.send_as("operator", route, body)
+    }
+
+    /// The same as another participant; `name` is the development one whose certificate is taken unless told.
+    fn send_as(&self, name: &str, route: Route, body: &Value) -> anyhow::Result<u8> {
         let asked = runtime()?.block_on(async {
-            let client = self.connect("operator").await?;
+            let client = self.connect(name).await?;
             anyhow::Ok(client.call::<Value>(route, body).await)
         })?;
         match asked {

@@ -5,21 +5,29 @@
 use std::path::Path;
 
 use schemas::routes::Route;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Caller, json_file};
 
 /// Proposes what a file says.
 pub fn file(file: &Path, operator: &Caller) -> anyhow::Result<u8> {
-    operator.send(Route::Propose, &json_file(file)?)
+    send(&json_file(file)?, operator)
 }
 
 /// Proposes a change of epoch.
 pub fn rotation(reason: &str, operator: &Caller) -> anyhow::Result<u8> {
-    operator.send(Route::Propose, &json!({"kind": "rotate-epoch", "reason": reason}))
+    send(&json!({"kind": "rotate-epoch", "reason": reason}), operator)
 }
 
-/// Approves a proposal, with the registration or the definition that it is of.
+/// Proposes anything.
+///
+/// # Errors
+/// Like [`Caller::send`].
+pub(super) fn send(proposal: &Value, operator: &Caller) -> anyhow::Result<u8> {
+    operator.send(Route::Propose, proposal)
+}
+
+/// Approves a proposal, with the registration, the definition or the calendar that it is of.
 ///
 /// # Errors
 /// Like [`Caller::send`].
@@ -27,10 +35,13 @@ pub fn approve(
     proposal: &str,
     participant: Option<&Path>,
     license_type: Option<&Path>,
+    calendar: Option<&Path>,
     operator: &Caller,
 ) -> anyhow::Result<u8> {
     let mut body = json!({"proposal": proposal});
-    for (member, file) in [("participant", participant), ("licenseType", license_type)] {
+    for (member, file) in
+        [("participant", participant), ("licenseType", license_type), ("calendar", calendar)]
+    {
         if let Some(file) = file {
             body[member] = json_file(file)?;
         }

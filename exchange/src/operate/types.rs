@@ -6,13 +6,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use client::{Client, Fetched};
-use schemas::routes::Route;
 use serde_json::{Value, json};
 use verifier::command;
 
 use crate::calling;
 use crate::exit::Exit;
-use crate::operate::{Caller, json_file, runtime};
+use crate::operate::{Caller, json_file, propose, runtime};
 
 /// The definitions that the public listener shows to anyone.
 ///
@@ -39,7 +38,7 @@ fn fetched(caller: &Caller) -> anyhow::Result<Vec<Value>> {
 pub fn add(file: &Path, reason: &str, operator: &Caller) -> anyhow::Result<u8> {
     let definition = json_file(file)?;
     let body = json!({"kind": "publish-type", "licenseType": definition, "reason": reason});
-    operator.send(Route::Propose, &body)
+    propose::send(&body, operator)
 }
 
 /// Prints code and name of each type, one a line.

@@ -29,8 +29,8 @@ use crate::wire::text::Pairs;
 const MAX_ROWS: usize = 10_000;
 /// Most rejected rows that an answer names.
 const MAX_REJECTED: usize = 1_000;
-/// Most bytes of a row, as JSON.
-const MAX_ROW_BYTES: usize = 64 * 1024;
+/// Most bytes of a row, as it is kept.
+const MAX_ROW_BYTES: usize = ledger::MOST_ROW_BYTES;
 
 /// The capability.
 pub(crate) struct Ingest;
