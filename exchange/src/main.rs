@@ -214,6 +214,12 @@ enum Command {
     /// Applications to use a shared resource.
     #[command(subcommand)]
     Application(ApplicationCommand),
+    /// Counts how well departments share, JSON: applications connected within three working days (3日对接率), granted by rule
+    /// (秒享率), overdue; of all and by provider. For operators and auditors; the auditor's certificate is taken unless told.
+    Indicators {
+        #[command(flatten)]
+        caller: Caller,
+    },
     /// Brings data in.
     #[command(subcommand)]
     Import(ImportCommand),
@@ -672,6 +678,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         }
         Command::Resource(command) => return resource(command),
         Command::Application(command) => return application(command),
+        Command::Indicators { caller } => return operate::indicators::print(&caller),
         Command::Import(ImportCommand::Records { import }) => return operate::records::import(&import),
         Command::Query { file, caller } => return operate::records::query(&file, &caller),
         Command::Type(TypeCommand::Add { file, reason, operator }) => {

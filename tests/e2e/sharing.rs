@@ -398,3 +398,47 @@ async fn a_calendar_takes_two_operators_and_open_clocks_are_counted_anew() {
     .await;
     assert_eq!(server.log_verify()["verdict"], "valid");
 }
+
+/// The same figures from the exchange's own count, and from the list of applications by a program that shares no code with it.
+#[tokio::test]
+async fn the_indicators_are_counted_twice_and_agree() {
+    let server = Setup::new().start().await;
+    let [provider, bank, approval] = ["provider", "bank", "approval"].map(|name| client(&server, name));
+    let (open, closed) = (sample(LEGAL_PERSON, 9), sample(POPULATION, 10));
+    publish(&provider, &open).await;
+    publish(&provider, &closed).await;
+    for party in [&bank, &approval] {
+        party.apply(&apply(&open, scope(&["status"], None))).await.unwrap();
+    }
+    let refused = bank.apply(&apply(&closed, scope(&["name"], Some(1)))).await.unwrap();
+    let refusal = ApplicationTransition {
+        ground: Some(Ground::NoDuty),
+        basis: Some("测试依据".to_owned()),
+        ..answer(&refused, ApplicationAction::Refuse)
+    };
+    provider.transition_application(&refusal).await.unwrap();
+    approval.apply(&apply(&closed, scope(&["name"], Some(1)))).await.unwrap();
+    let data = server.data.to_string();
+    let own = server.run(&["indicators", "--server", &data]);
+    assert_eq!(own.status, Some(0), "{own:?}");
+    let own: Value = serde_json::from_str(&own.stdout).unwrap();
+    assert_eq!((&own["all"]["applications"], &own["all"]["grantedByRule"]), (&json!(4), &json!(2)));
+    assert_eq!(own["all"]["instantPermille"], 500);
+
+    let list = server.run(&["application", "list", "--as", "auditor", "--server", &data]);
+    assert_eq!(list.stdout.lines().count(), 4, "{list:?}");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/calendars");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = schemas::date::rfc3339(u64::try_from(now.as_millis()).unwrap());
+    let mut python = std::process::Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/indicators.py"))
+        .args([now, format!("{folder}/2025.json"), format!("{folder}/2026.json")])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut python.stdin.take().unwrap(), list.stdout.as_bytes()).unwrap();
+    let counted = python.wait_with_output().unwrap();
+    assert!(counted.status.success());
+    assert_eq!(serde_json::from_slice::<Value>(&counted.stdout).unwrap(), own);
+}

@@ -571,6 +571,10 @@ pub struct FoundApplication {
     pub answered_at: Option<String>,
     /// When it was supplied, RFC 3339.
     pub provided_at: Option<String>,
+    /// Working days from then until it was supplied or refused; `None` before that, or where a year's calendar is missing.
+    pub settled_in_days: Option<u32>,
+    /// Working days since it was made; `None` where a year's calendar is missing.
+    pub age_in_days: Option<u32>,
     /// The clock that runs.
     pub clock: Option<Running>,
     /// The clock is over.

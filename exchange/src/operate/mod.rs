@@ -7,6 +7,7 @@ pub mod archive;
 pub mod backup;
 pub mod calendar;
 pub mod check_config;
+pub mod indicators;
 pub mod init;
 pub mod lists;
 pub mod log_close;

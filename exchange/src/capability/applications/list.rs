@@ -7,6 +7,7 @@ use schemas::date::rfc3339;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use schemas::sharing::ApplicationState;
+use schemas::workday::{Calendar, between};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use crate::gateway::permit::{Permit, Ruling};
 use crate::keyed;
 use crate::participant::{Participant, Role};
 use crate::sharing::application::Application;
+use crate::sharing::clock::day_of;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::Refusal;
 use crate::wire::text::{Paging, PagingValue};
@@ -108,6 +110,9 @@ fn page(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked, now_ms: u64) -> Val
         }
         None => state.documents_behind(kind, after, usize::MAX),
     };
+    let calendars = state.documents(DocumentKind::Calendar).into_iter();
+    let calendars: Vec<Calendar> =
+        calendars.filter_map(|(_, found)| serde_json::from_slice(&found.value).ok()).collect();
     let (mut rows, mut last, mut next) = (Vec::new(), None::<Key>, None);
     for (key, document) in all {
         // The gateway wrote these bytes itself; what cannot be read is not shown.
@@ -119,18 +124,25 @@ fn page(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked, now_ms: u64) -> Val
             next = last.map(hex::encode);
             break;
         }
-        rows.push(row(key, &application, now_ms));
+        rows.push(row(key, &application, now_ms, &calendars));
         last = Some(key);
     }
     json!({"applications": rows, "next": next})
 }
 
-fn row(key: Key, application: &Application, now_ms: u64) -> Value {
+fn row(key: Key, application: &Application, now_ms: u64, calendars: &[Calendar]) -> Value {
     let history = application.history.iter().map(|step| {
         let note = step.note.as_deref();
         json!({"at": rfc3339(step.at_ms), "by": step.by, "action": step.action, "note": note})
     });
     let history: Vec<Value> = history.map(without_nulls).collect();
+    // Working days until a moment; none where the calendar of a year is missing.
+    let days = |until_ms| {
+        let of_year = |year| calendars.iter().find(|calendar: &&Calendar| calendar.year == year);
+        between(day_of(application.made_ms), day_of(until_ms), of_year)
+    };
+    let refused = application.state == ApplicationState::Refused;
+    let settled_ms = application.provided_ms.or(application.answered_ms.filter(|_| refused));
     without_nulls(json!({
         "application": hex::encode(key),
         "resource": application.resource,
@@ -147,6 +159,8 @@ fn row(key: Key, application: &Application, now_ms: u64) -> Value {
         "madeAt": rfc3339(application.made_ms),
         "answeredAt": application.answered_ms.map(rfc3339),
         "providedAt": application.provided_ms.map(rfc3339),
+        "settledInDays": settled_ms.and_then(days),
+        "ageInDays": days(now_ms),
         "clock": application.clock,
         "overdue": is_overdue(application, now_ms),
         "history": history,
