@@ -3,6 +3,7 @@
 //! The path alone calls it, in a lane. It only reads, so a crash leaves nothing.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use ledger::{Bound, Committed, Ledger, License, ReadError};
 use schemas::codes::Code;
@@ -15,6 +16,11 @@ use super::tools::{Entry, Tools};
 use crate::capability::licenses::stored;
 use crate::capability::licenses::{disclosed_standing, issue_answer};
 use crate::wire::refusal::Refusal;
+
+/// How soon an entry is under a published checkpoint.
+const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
+/// How often that is looked for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A license that an answer disclosed, as it stands now: with the right to read it, and whether it is in force.
 pub(super) struct Disclosed {
@@ -42,6 +48,9 @@ impl Tools<'_> {
         inline_proof: bool,
         disclosed: Option<Disclosed>,
     ) -> Result<Option<Answer>, Refusal> {
+        if inline_proof {
+            self.published(bound.index).await;
+        }
         let ledger = self.ledger.clone();
         let read = self
             .lanes
@@ -76,6 +85,19 @@ impl Tools<'_> {
         let (origin, status) = (self.ledger.origin(), entry.route.success_status());
         // The same body is of the same form.
         Ok(Some(Answer::committed(origin, status, Code::Ok, entry.form, &answer, salt, committed)))
+    }
+}
+
+impl Tools<'_> {
+    /// Waits until the published checkpoint covers an entry, which it does within a second: a retry may come sooner. After three the
+    /// answer goes without its proof.
+    async fn published(&self, index: u64) {
+        let covered = async {
+            while self.ledger.published().0 <= index {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(3 * PUBLISHED_WITHIN, covered).await;
     }
 }
 
