@@ -509,7 +509,7 @@ impl Gateway {
             return Err(Refusal::new(Code::WrongRole));
         }
         let ruling = C::decide(case, caller.participant(), asked)?;
-        if let Some(bound) = again {
+        if let Some(bound) = again.filter(|bound| C::changed_ms(ruling.granted()) <= bound.time_ms) {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
             // request is judged like one without a key.
             let right = Disclosure::again(&ruling);

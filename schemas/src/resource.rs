@@ -168,8 +168,6 @@ coded! {
         NamedItem = "named-item" "限定事项",
         /// Only organisations whose duties need it.
         Duty = "duty" "履职需要",
-        /// Only with the holder's authorisation.
-        HolderAuthorised = "holder-authorised" "本人授权",
         /// Only rows of the applicant's region.
         Region = "region" "限定区域",
         /// Only so many queries a day.
@@ -564,7 +562,7 @@ impl Resource {
     }
 
     /// Whether this definition may take the place of one that approvals rest on: fields where they were, of the same kind and
-    /// guarded as well, new ones behind them; the same key, subject and region.
+    /// guarded as well, new ones behind them; the same key, subject and region, and a level that is no lower.
     pub fn may_follow(&self, before: &Self) -> bool {
         let kept = |(now, then): (&Field, &Field)| {
             let kind = match (&now.kind, &then.kind) {
@@ -576,6 +574,7 @@ impl Resource {
             now.key == then.key && kind && now.level >= then.level && now.max_length >= then.max_length
         };
         self.code == before.code
+            && self.level >= before.level
             && (&self.key, &self.subject, &self.region, self.supply)
                 == (&before.key, &before.subject, &before.region, before.supply)
             && self.fields.len() >= before.fields.len()
@@ -754,6 +753,7 @@ mod tests {
             new.fields.push(field);
         }));
         assert!(!follows(|new| new.fields[0].level = 1));
+        assert!(!follows(|new| new.level = 2));
         assert!(!follows(|new| new.fields.swap(0, 1)));
         assert!(!follows(|new| new.fields.truncate(1)));
         assert!(!follows(|new| new.key = vec!["name".into()]));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use schemas::resource::{Resource, Supply};
+use schemas::resource::{Condition, Resource, Supply};
 use schemas::synthetic::Synthetic;
 use serde_json::{Value, json};
 use tests::{Finished, HANG, Server, Setup, command, shared};
@@ -141,7 +141,8 @@ fn sample(server: &Server, place: usize, number: u32) -> Resource {
     let organisation = server.organisation("bank").as_str().to_owned();
     let item_code = tests::use_context()["itemCode"].as_str().unwrap().to_owned();
     let agreed = vec![schemas::resource::Agreed { organisation, item_code }];
-    Resource { code: format!("3990020001/{number:06}"), agreed, ..sample }
+    let conditions = sample.conditions.iter().copied().filter(|one| *one != Condition::Volume).collect();
+    Resource { code: format!("3990020001/{number:06}"), agreed, conditions, ..sample }
 }
 
 fn numbers(count: usize) -> Vec<String> {

@@ -242,6 +242,8 @@ async fn under_load(rounds: u32) -> anyhow::Result<String> {
                     (server.admin("/ready").await.status == 503).then_some(())
                 })
                 .await;
+                // What was under way by then is done.
+                tokio::time::sleep(LOAD).await;
                 let size = server.size().await;
                 tokio::time::sleep(LOAD).await;
                 assert_eq!(server.size().await, size, "a full journal takes no entry");

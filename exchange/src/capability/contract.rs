@@ -49,6 +49,11 @@ pub(crate) trait Capability<'r> {
         None
     }
 
+    /// When the right last changed, ms since 1970: an answer from before is not given again, and the request is judged anew.
+    fn changed_ms(_granted: &Self::Granted) -> u64 {
+        0
+    }
+
     /// Step 6: the change of state, and the bytes of the answer. Signing and reading of sealed records happen here, and only with
     /// a permit in hand.
     ///

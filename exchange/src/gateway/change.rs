@@ -280,9 +280,15 @@ impl<'a> Change<'a> {
         StoredRow::decode(&bytes).map(Some).ok_or_else(|| Refusal::new(Code::RecordUnavailable))
     }
 
-    /// Takes all rows of the resource with this label out.
-    pub fn end_rows(&mut self, resource: &Label) {
-        self.record.documents.extend(self.tools.ledger.rows().ended(resource));
+    /// Takes all rows of the resource with this label out, those that are on their way in too: its keys are destroyed. The files of few
+    /// segments go at once, those of many stay, and nobody can read them.
+    pub fn end_rows(&mut self, resource: Label) {
+        const MOST_AT_ONCE: usize = 1_000;
+        let ended = self.tools.ledger.rows().ended(&resource);
+        if ended.len() <= MOST_AT_ONCE {
+            self.record.documents.extend(ended);
+        }
+        self.record.erased.push(resource);
     }
 
     /// Brings rows of the resource with this label in, or takes them out; a row's bytes are [`StoredRow::encode`]'s.

@@ -38,6 +38,9 @@ pub(crate) struct Application {
     /// An operator has to settle a dispute.
     #[serde(default)]
     pub(crate) disputed: bool,
+    /// An operator countersigned it.
+    #[serde(default)]
+    pub(crate) countersigned: bool,
     /// The rule by which it was granted at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rule: Option<GrantRule>,

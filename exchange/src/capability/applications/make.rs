@@ -8,7 +8,7 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::Uscc;
 use schemas::resource::{Condition, MAX_WORDS_CHARS, Resource};
 use schemas::routes::Route;
-use schemas::sharing::{ApplicationState, ClockStep, GrantRule, ResourceState, Scope};
+use schemas::sharing::{ApplicationAction, ApplicationState, ClockStep, GrantRule, ResourceState, Scope};
 use serde::Deserialize;
 
 use super::{Answer, COUNTERSIGNED_LEVEL, ScopeValue, agreed, unfit};
@@ -118,7 +118,8 @@ impl Capability<'_> for Make {
             terms: None,
             state: ApplicationState::Pending,
             disputed: false,
-            rule: rule(resource, caller, asked),
+            rule: before.as_deref().is_none_or(is_free).then(|| rule(resource, caller, asked)).flatten(),
+            countersigned: false,
             made_ms: now_ms,
             answered_ms: None,
             provided_ms: None,
@@ -133,7 +134,8 @@ impl Capability<'_> for Make {
         step("apply", None);
         if let Some(rule) = application.rule {
             step("grant-by-rule", Some(rule.name()));
-            application.terms = Some(asked.scope.clone());
+            // A field that is guarded more strictly later is masked from then on.
+            application.terms = Some(Scope { clear: Vec::new(), ..asked.scope.clone() });
             agreed(case, resource, &mut application);
         }
         Ok(Ruling::plain(Made { key, place, application }, Vec::new()))
@@ -150,10 +152,21 @@ impl Capability<'_> for Make {
     }
 }
 
+/// Whether a rule may grant what was asked before: its provider has neither refused it nor ended its use.
+fn is_free(before: &Application) -> bool {
+    let ended_by = before.history.iter().rev().find(|step| step.action == ApplicationAction::Stop.name());
+    before.state != ApplicationState::Refused && ended_by.is_none_or(|step| step.by == before.applicant)
+}
+
 /// The rule that grants a need at once: nothing in clear that is masked for others, and nothing of the highest level.
 fn rule(resource: &Resource, caller: &Participant, asked: &Asked) -> Option<GrantRule> {
     let masked = |key: &String| resource.field(key).is_some_and(|field| field.level >= 3);
     if resource.level >= COUNTERSIGNED_LEVEL || asked.scope.clear.iter().any(masked) {
+        return None;
+    }
+    // The applicant would choose its own extent: that is for the provider to say.
+    if resource.conditions.iter().any(|condition| matches!(condition, Condition::Region | Condition::Volume))
+    {
         return None;
     }
     if resource.sharing_class == 1 {
@@ -167,7 +180,7 @@ fn rule(resource: &Resource, caller: &Participant, asked: &Asked) -> Option<Gran
 }
 
 /// The conditions of sharing that a scope does not meet.
-fn conditions(resource: &Resource, scope: &Scope) -> Vec<Fault> {
+pub(super) fn conditions(resource: &Resource, scope: &Scope) -> Vec<Fault> {
     let fault = |condition: &Condition| {
         let needs = |pointer: &str, rule, form: &'static str| Some(Fault::at(pointer, rule).form(form));
         match condition {
@@ -184,8 +197,7 @@ fn conditions(resource: &Resource, scope: &Scope) -> Vec<Fault> {
             | Condition::Volume
             | Condition::Masked
             | Condition::NamedItem
-            | Condition::Duty
-            | Condition::HolderAuthorised => None,
+            | Condition::Duty => None,
         }
     };
     resource.conditions.iter().filter_map(fault).collect()

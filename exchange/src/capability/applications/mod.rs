@@ -20,7 +20,7 @@ pub(crate) mod make;
 pub(crate) mod transition;
 
 /// Level of a resource from which no rule grants and an operator countersigns.
-const COUNTERSIGNED_LEVEL: u8 = 4;
+pub(crate) const COUNTERSIGNED_LEVEL: u8 = 4;
 /// Most regions of one application.
 const MAX_REGIONS: usize = 64;
 
@@ -72,8 +72,9 @@ impl ScopeValue {
                 wrong.note(bad(Fault::at(pointer, Rule::Count).bounds(least, MAX_FIELDS).got(list.len())));
             }
         }
-        for (key, place) in self.clear.iter().zip(0..) {
-            if !self.fields.contains(key) {
+        // Lists that are too long are looked at no further.
+        for (key, place) in self.clear.iter().take(MAX_FIELDS).zip(0..) {
+            if !self.fields.iter().take(MAX_FIELDS).any(|field| field == key) {
                 wrong.note(bad(Fault::at(format!("/clear/{place}"), Rule::Unknown).form("one of fields")));
             }
         }
@@ -81,7 +82,7 @@ impl ScopeValue {
             let fault = Fault::at("/regions", Rule::Count).bounds(0, MAX_REGIONS).got(self.regions.len());
             wrong.note(bad(fault));
         }
-        for (region, place) in self.regions.iter().zip(0..) {
+        for (region, place) in self.regions.iter().take(MAX_REGIONS).zip(0..) {
             if !is_region(region) {
                 let form = "2, 4, 6, 9 or 12 digits (GB/T 2260)";
                 wrong.note(bad(Fault::at(format!("/regions/{place}"), Rule::Pattern).form(form)));

@@ -5,11 +5,12 @@
 
 use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::Uscc;
-use schemas::resource::{Ground, MAX_WORDS_CHARS};
+use schemas::resource::{Ground, MAX_WORDS_CHARS, Resource};
 use schemas::routes::Route;
 use schemas::sharing::{ApplicationAction as Action, ApplicationState, Scope};
 use serde::Deserialize;
 
+use super::make::conditions;
 use super::{Answer, COUNTERSIGNED_LEVEL, ScopeValue, agreed, unfit};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Place};
@@ -104,8 +105,12 @@ impl Capability<'_> for Transition {
         application.state = behind;
         match asked.action {
             Action::Approve => {
-                let terms = asked.terms.as_ref().unwrap_or(&application.asked).clone();
+                shared(resource)?;
+                let mut terms = asked.terms.as_ref().unwrap_or(&application.asked).clone();
+                // A field that is guarded more strictly later is masked from then on.
+                terms.clear.retain(|key| resource.field(key).is_some_and(|field| field.level >= 3));
                 let mut wrong = unfit(resource, &terms, day_of(now_ms));
+                wrong.extend(conditions(resource, &terms));
                 if !terms.is_within(&application.asked) {
                     wrong.push(Fault::at("", Rule::NotAllowed).form("no more than was asked"));
                 }
@@ -119,7 +124,11 @@ impl Capability<'_> for Transition {
                     agreed(case, resource, &mut application);
                 }
             }
-            Action::Countersign => agreed(case, resource, &mut application),
+            Action::Countersign => {
+                shared(resource)?;
+                application.countersigned = true;
+                agreed(case, resource, &mut application);
+            }
             Action::Refuse => {
                 application.answered_ms = Some(now_ms);
                 application.clock = None;
@@ -158,7 +167,7 @@ fn follows(
 ) -> Option<ApplicationState> {
     use ApplicationState as S;
     let to = match (action, party) {
-        // A settled dispute is what lets a refused application be agreed on after all.
+        // While it is disputed, a refused application may be agreed on after all.
         (Action::Approve, Party::Provider) => matches!(state, S::Pending | S::Refused).then_some(S::Agreed),
         (Action::Refuse, Party::Provider) => (state == S::Pending).then_some(S::Refused),
         (Action::Countersign, Party::Operator) => (state == S::Countersign).then_some(S::Agreed),
@@ -176,8 +185,15 @@ fn follows(
         | (Action::Countersign | Action::Dispute | Action::Settle, Party::Provider)
         | (Action::Negotiate | Action::Dispute | Action::Stop, Party::Operator) => None,
     };
-    // A refused application is agreed on by dispute alone.
     to.filter(|_| !(action == Action::Approve && state == S::Refused && !disputed))
+}
+
+/// Nothing of class 3 is agreed on, whatever it was when it was applied for.
+fn shared(resource: &Resource) -> Result<(), Refusal> {
+    if resource.sharing_class == 3 {
+        return Err(Refusal::explained(Code::ApplicationRefused, Reason::NotShared));
+    }
+    Ok(())
 }
 
 fn ground_missing() -> Refusal {

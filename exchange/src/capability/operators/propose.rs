@@ -4,6 +4,7 @@
 
 use ledger::DocumentKind;
 use schemas::codes::{Code, Reason, Rule};
+use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::kinds::ProposalKind;
@@ -21,6 +22,7 @@ use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
+use crate::sharing::clock;
 use crate::wire::named::Holder;
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -116,6 +118,12 @@ impl Capability<'_> for Propose {
                 publication = Some(Publication::new(license_type, place.version() + 1));
             }
             Proposed::Calendar(new) => {
+                // A notice of a day to come is an invention.
+                let today = clock::day_of(case.now_ms());
+                if new.published.parse::<Date>().is_ok_and(|published| published > today) {
+                    let fault = Fault::at("/calendar/published", Rule::Order).form("not after today");
+                    return Err(Refusal::of(Code::BadCalendar, fault));
+                }
                 let version = calendar_place(case, new.year).version() + 1;
                 calendar = Some(NewCalendar { calendar: new.clone(), version });
             }

@@ -265,6 +265,10 @@ fn a_rule_grants_no_more_than_it_says() {
     assert_eq!(granted(|_| {}, json!({})), at_once);
     let pending = (ApplicationState::Pending, None, true);
     assert_eq!(granted(|resource| resource.level = 4, json!({})), pending);
+    let of_own_choice = |resource: &mut Resource| {
+        (resource.sharing_class, resource.conditions) = (2, vec![Condition::Volume]);
+    };
+    assert_eq!(granted(of_own_choice, json!({"scope": scope()})), pending);
     let clear = json!({"scope": {"fields": ["name"], "clear": ["name"], "until": "2099-01-01"}});
     assert_eq!(granted(|_| {}, clear), pending);
     let conditional = |resource: &mut Resource| {
@@ -281,6 +285,7 @@ fn a_rule_grants_no_more_than_it_says() {
             item_code: ITEM.into(),
         };
         resource.agreed = vec![need(World::new().bank.organisation)];
+        resource.conditions = vec![Condition::NamedItem];
     });
     let body = sharing.apply(&json!({}));
     let made = sharing.world.decided::<Make>(&sharing.world.bank, &body).expect("permitted");

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use ledger::Label;
 use schemas::codes::{Code, Reason, Rule};
+use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::resource::{Resource, Supply};
 use schemas::routes::Route;
@@ -29,6 +30,9 @@ use crate::wire::text::Pairs;
 const MAX_ROWS: usize = 10_000;
 /// Most rejected rows that an answer names.
 const MAX_REJECTED: usize = 1_000;
+/// Most faults of one row that an answer names, and of all: it stands in the entry.
+const MAX_ROW_ERRORS: usize = 16;
+const MAX_ERRORS: usize = 4_000;
 /// Most bytes of a row, as it is kept.
 const MAX_ROW_BYTES: usize = ledger::MOST_ROW_BYTES;
 
@@ -75,6 +79,18 @@ struct Answer<'a> {
     /// Which, with line, field and reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rejects: Vec<Value>,
+}
+
+/// The fault of a row whose subject a query could not name: no holder's number, or another spelling of one.
+fn nobody(resource: &Resource, row: &[(String, String)]) -> Option<schemas::resource::Fault> {
+    let subject = resource.subject.as_ref()?;
+    let (_, value) = row.iter().find(|(name, _)| *name == subject.field)?;
+    let named = HolderRef::new(&subject.type_code, value).is_ok_and(|holder| holder.number() == value);
+    (!named).then(|| schemas::resource::Fault {
+        pointer: format!("/{}", subject.field),
+        rule: Rule::Pattern,
+        form: format!("a number of type {} in its one spelling", subject.type_code),
+    })
 }
 
 impl Capability<'_> for Ingest {
@@ -127,16 +143,19 @@ impl Capability<'_> for Ingest {
         let Granted { rows: label, resource } = permit.into_granted();
         let keyed = change.tools().ledger.keyed();
         let (mut batch, mut rejects) = (Vec::with_capacity(asked.rows.len()), Vec::new());
-        let (mut seen, mut rejected) = (HashSet::with_capacity(asked.rows.len()), 0);
+        let (mut seen, mut rejected, mut told) = (HashSet::with_capacity(asked.rows.len()), 0, 0);
         let mut reject = |line: u64, errors: Vec<Value>| {
             rejected += 1;
-            if rejects.len() < MAX_REJECTED {
+            told += errors.len();
+            if rejects.len() < MAX_REJECTED && told <= MAX_ERRORS {
                 rejects.push(json!({"line": line, "errors": errors}));
             }
         };
         let at_ms = change.entry().now_ms;
         for (Pairs(row), line) in asked.rows.iter().zip(asked.first_line..) {
-            let faults = resource.row_faults(row);
+            let mut faults = resource.row_faults(row);
+            faults.truncate(MAX_ROW_ERRORS);
+            faults.extend(nobody(&resource, row));
             if !faults.is_empty() {
                 let error = |fault: schemas::resource::Fault| json!({"pointer": fault.pointer, "rule": fault.rule.name(), "allowed": fault.form});
                 reject(line, faults.into_iter().map(error).collect());

@@ -11,7 +11,7 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::date::rfc3339;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
-use schemas::resource::{Resource, Supply};
+use schemas::resource::{Condition, Resource, Supply};
 use schemas::routes::Route;
 use schemas::sharing::{ApplicationState, ClockStep, Scope};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 
 use super::standing;
 use crate::capability::Capability;
+use crate::capability::applications::COUNTERSIGNED_LEVEL;
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
@@ -31,6 +32,9 @@ use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{AccessRequest, Fault, Gather, Placed as _, Refusal};
 use crate::wire::text::{Pairs, Text, names};
+
+/// The step of an application that its first query takes.
+const FIRST_USE: &str = "first-use";
 
 /// The capability.
 pub(crate) struct Query;
@@ -70,6 +74,8 @@ pub(crate) struct Granted {
     terms: Scope,
     purpose: String,
     application: Key,
+    /// When approval or resource last changed, ms since 1970.
+    changed_ms: u64,
     /// The first use of an approval writes that it is in use.
     first_use: Option<(Place, Application)>,
 }
@@ -115,7 +121,7 @@ impl<'r> Capability<'r> for Query {
         let names = Names {
             context: Some(&asked.context),
             resource: Some(&asked.resource),
-            fields: asked.fields.iter().map(Cow::from).collect(),
+            fields: asked.fields.iter().chain(asked.key.iter().map(|(key, _)| key)).map(Cow::from).collect(),
             ..Names::default()
         };
         asked.holder.iter().fold(names, |names, holder| names.person(holder, HOLDER))
@@ -154,6 +160,17 @@ impl<'r> Capability<'r> for Query {
         if let Some(reason) = reason {
             return needed(case, reason);
         }
+        if resource.sharing_class == 3 {
+            return Err(Refusal::explained(Code::ResourceRefused, Reason::NotShared));
+        }
+        // The level may have been raised since.
+        if resource.level >= COUNTERSIGNED_LEVEL && !application.countersigned {
+            return needed(case, Reason::ApprovalPending);
+        }
+        let bound = caller.contract.is_some() || resource.conditions.contains(&Condition::Duty);
+        if bound && !caller.purposes.contains(&application.purpose) {
+            return needed(case, Reason::OutsidePurpose);
+        }
         let Some(terms) = application.terms.clone() else { return needed(case, Reason::ApprovalPending) };
         let end_ms =
             u64::try_from(terms.until.last_second()).unwrap_or(0).saturating_add(1).saturating_mul(1_000);
@@ -161,7 +178,13 @@ impl<'r> Capability<'r> for Query {
             return needed(case, Reason::ApprovalEnded);
         }
         case.ends_at(end_ms);
-        if asked.fields.iter().any(|field| !terms.fields.contains(field)) {
+        // That a row is found by a value says that value.
+        let told = |(key, _): &(String, String)| {
+            let guarded = resource.field(key).is_some_and(|field| field.level >= 3);
+            terms.fields.contains(key) && (!guarded || terms.clear.contains(key))
+        };
+        let named = asked.fields.iter().all(|field| terms.fields.contains(field));
+        if !named || !asked.key.iter().all(told) {
             return needed(case, Reason::OutsideApproval);
         }
         let row = row_key(case, resource, asked)?;
@@ -172,14 +195,28 @@ impl<'r> Capability<'r> for Query {
             let mut application = Application::clone(&application);
             application.state = ApplicationState::InUse;
             let (at_ms, by) = (case.now_ms(), *organisation);
-            add_step(&mut application.history, Step { at_ms, by, action: "first-use".into(), note: None });
+            add_step(&mut application.history, Step { at_ms, by, action: FIRST_USE.into(), note: None });
             (place, application)
         });
         let purpose = application.purpose.clone();
-        let granted =
-            Granted { rows, row, listed: Arc::clone(&listed), terms, purpose, application: key, first_use };
+        let steps = application.history.iter().filter(|step| step.action != FIRST_USE);
+        let changed_ms = steps.chain(&listed.history).map(|step| step.at_ms).max().unwrap_or(0);
+        let granted = Granted {
+            rows,
+            row,
+            listed: Arc::clone(&listed),
+            terms,
+            purpose,
+            application: key,
+            changed_ms,
+            first_use,
+        };
         let concerned = holder.into_iter().map(|holder| holder.label).collect();
         Ok(Ruling::plain(granted, concerned).approved(caller, case, limit.map(|limit| (key, limit))))
+    }
+
+    fn changed_ms(granted: &Granted) -> u64 {
+        granted.changed_ms
     }
 
     async fn carry_out(
@@ -188,7 +225,7 @@ impl<'r> Capability<'r> for Query {
         permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
         let (granted, disclosure) = permit.into_parts();
-        let Granted { rows, row, listed, terms, purpose, application, first_use } = granted;
+        let Granted { rows, row, listed, terms, purpose, application, first_use, .. } = granted;
         if let Some((place, application)) = &first_use {
             change.keep(*place, application);
         }
@@ -204,7 +241,8 @@ impl<'r> Capability<'r> for Query {
         });
         let fields = if asked.fields.is_empty() { &terms.fields } else { &asked.fields };
         if asked.fields.is_empty() {
-            change.names().fields = fields.iter().map(|field| Cow::Owned(field.clone())).collect();
+            let all = fields.iter().chain(asked.key.iter().map(|(key, _)| key));
+            change.names().fields = all.map(|field| Cow::Owned(field.clone())).collect();
         }
         let (mut record, mut masked) = (Map::new(), Vec::new());
         let now_ms = change.entry().now_ms;
@@ -258,7 +296,10 @@ fn row_key(case: &Case<'_>, resource: &Resource, asked: &Asked<'_>) -> Result<Ke
     let bad = |fault| Refusal::of(Code::BadRecords, fault);
     let mut wrong = Gather::new();
     match (&resource.subject, &asked.holder) {
-        (Some(subject), Some(holder)) if subject.type_code != holder.type_code().as_str() => {
+        // Some numbers say their type themselves, such as those of residence permits.
+        (Some(subject), Some(holder))
+            if HolderRef::new(&subject.type_code, holder.number()).ok().as_ref() != Some(holder) =>
+        {
             let fault = Fault::at("/holder/typeCode", Rule::OneOf).one_of([subject.type_code.clone()]);
             wrong.note(bad(fault));
         }

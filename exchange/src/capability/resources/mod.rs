@@ -29,12 +29,15 @@ pub(crate) fn faults(code: Code, faults: Vec<DefinitionFault>) -> Refusal {
     Refusal::all(code, faults.into_iter().map(fault).collect())
 }
 
-/// The caller's own resource with a code, and its place. One of another provider is refused like one that there is not.
+/// The caller's own resource with a code, and its place.
 fn own(case: &mut Case<'_>, caller: &Participant, code: &str) -> Result<(Place, Listed), Refusal> {
     let (place, listed) = case.resource(code);
     let listed = listed.ok_or_else(|| Refusal::new(Code::UnknownResource))?;
     if listed.provider != caller.organisation {
-        return Err(Refusal::not_permitted(Reason::OtherProvider));
+        // Drafts of others are nothing that there is.
+        let is_seen = listed.state.is_listed();
+        let hidden = || Refusal::new(Code::UnknownResource);
+        return Err(if is_seen { Refusal::not_permitted(Reason::OtherProvider) } else { hidden() });
     }
     Ok((place, Listed::clone(&listed)))
 }

@@ -90,7 +90,7 @@ impl Capability<'_> for Transition {
         if asked.action == Action::Withdraw
             && let Some(label) = listed.rows_label()
         {
-            change.end_rows(&label);
+            change.end_rows(label);
         }
         change.keep(place, &listed);
         let version = place.version() + 1;
