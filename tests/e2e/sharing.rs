@@ -189,6 +189,15 @@ async fn two_departments_go_from_publishing_to_an_answered_query() {
         (queries == 4).then_some(())
     })
     .await;
+
+    // A withdrawn resource's rows go with it, and the folder is whole.
+    let provider = client(&server, "provider");
+    provider.transition_resource(&take(&closed, ResourceAction::Withdraw)).await.unwrap();
+    server.kill();
+    server.start();
+    let gone = client(&server, "approval").query_records(&query(&closed, &subject)).await.unwrap_err();
+    assert_eq!(refused(gone), Code::UnknownResource);
+    assert_eq!(server.log_verify()["verdict"], "valid");
 }
 
 #[tokio::test]
