@@ -96,7 +96,7 @@ const ALL_FORMS: &[Form] = &[Form::Json, Form::Machine, Form::Lines];
 const USUAL_BODY_BYTES: usize = 256 * 1024;
 const USUAL_BODY_SECONDS: u64 = 10;
 /// A batch of rows.
-const BATCH_BODY_BYTES: usize = 4 * 1024 * 1024;
+const BATCH_BODY_BYTES: usize = 2 * 1024 * 1024;
 const BATCH_BODY_SECONDS: u64 = 60;
 
 macro_rules! routes {

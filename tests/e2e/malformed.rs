@@ -567,3 +567,15 @@ async fn a_flood_of_refusals_is_shed_before_it_fills_the_journal() {
     .await;
     assert!(size < before + journaled + 1 + shed, "an entry for each of {shed} shed requests");
 }
+
+#[tokio::test]
+async fn a_receipt_that_is_asked_for_in_another_word_is_refused_by_name() {
+    let server = shared(Setup::new).await;
+    let mut party = server.party("bank");
+    for word in ["Inline", "inline ;", "none", ""] {
+        let call = Call::new(Route::Verify, &verify()).header("receipt", word);
+        let (reply, _) = server.refused(&mut party, &call, Code::MalformedRequest).await;
+        assert_eq!(reply.json["errors"][0]["header"], "Receipt", "{word}: {}", reply.json);
+        assert_eq!(reply.json["errors"][0]["allowed"], json!(["inline"]));
+    }
+}

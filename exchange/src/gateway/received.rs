@@ -36,6 +36,8 @@ const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
 const IDEMPOTENCY_KEY_NAME: &str = "Idempotency-Key";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RECEIPT: HeaderName = HeaderName::from_static("receipt");
+/// Asks for the inclusion proof in the answer.
+const INLINE: &str = "inline";
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -141,7 +143,10 @@ where
         Ok(key) => (key, None),
         Err(fault) => (None, Some(fault)),
     };
-    let inline_proof = head.headers.get(RECEIPT).is_some_and(|value| value.as_bytes() == b"inline");
+    let wanted = head.headers.get(RECEIPT);
+    let inline_proof = wanted.is_some_and(|value| value.as_bytes() == INLINE.as_bytes());
+    // A caller that misspells it would keep an answer that it cannot prove.
+    let bad_receipt = wanted.is_some() && !inline_proof;
     let hold = crate::hold::asked(&head.headers);
     let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let whole = if misrouted.is_some() || declared > contract.body_bytes {
@@ -171,7 +176,9 @@ where
         let types = contract.forms.iter().map(|form| form.media_type());
         Some(Refusal::of(Code::WrongContentType, Fault::header("Content-Type", rule).one_of(types)))
     } else {
-        bad_key.map(|fault| Refusal::of(Code::IdempotencyKeyRequired, fault))
+        let fault = || Fault::header("Receipt", Rule::OneOf).one_of([INLINE]);
+        let no_receipt = || bad_receipt.then(|| Refusal::of(Code::MalformedRequest, fault()));
+        bad_key.map(|fault| Refusal::of(Code::IdempotencyKeyRequired, fault)).or_else(no_receipt)
     };
     let form = form.unwrap_or(Form::Json);
     Ok(Received { body: Some(whole), form, language, idempotency_key, inline_proof, refusal, held: hold })

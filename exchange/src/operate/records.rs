@@ -27,9 +27,9 @@ use crate::exit::Exit;
 
 /// Most rows of one request.
 const MAX_ROWS: u16 = 10_000;
-/// Bytes of rows, escapes counted, with which a batch goes out: the route takes 4 MiB, and the last row may be as long as a file's
+/// Bytes of rows, escapes counted, with which a batch goes out: the route takes 2 MiB, and the last row may be as long as a file's
 /// may.
-const MAX_BATCH_BYTES: usize = 2 * 1024 * 1024;
+const MAX_BATCH_BYTES: usize = 768 * 1024;
 /// How often it is said how far the import is.
 const SAID_EVERY: Duration = Duration::from_secs(5);
 
