@@ -363,7 +363,7 @@ Example:
     Approve {
         /// The application's id.
         id: String,
-        /// What is allowed instead of all that was asked, JSON.
+        /// The scope that is allowed instead of all that was asked, JSON.
         #[arg(long, value_name = "FILE")]
         terms: Option<PathBuf>,
         #[command(flatten)]

@@ -13,7 +13,7 @@ use crate::identifier::Uscc;
 use crate::license_type::{FieldError, FieldKind, MAX_CODE_VALUES, MAX_VALUE_LENGTH, is_key};
 use crate::text::{self, TextError};
 
-/// Most fields of a resource: an approval names them by the bits of a mask.
+/// Most fields of a resource.
 pub const MAX_FIELDS: usize = 64;
 /// Most fields of a declared key.
 pub const MAX_KEY_FIELDS: usize = 4;
@@ -376,20 +376,9 @@ impl Resource {
         self.fields.iter().find(|field| field.key == key)
     }
 
-    /// The bits of fields in their order; `None` if one is unknown.
-    pub fn mask<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Option<u64> {
-        keys.into_iter().try_fold(0, |mask, key| {
-            let place = self.fields.iter().position(|field| field.key == key)?;
-            Some(mask | 1_u64.checked_shl(u32::try_from(place).ok()?)?)
-        })
-    }
-
-    /// The keys of the fields in a mask, in their order.
-    pub fn keys(&self, mask: u64) -> impl Iterator<Item = &str> {
-        let placed = self.fields.iter().zip(0_u32..);
-        placed
-            .filter(move |(_, place)| mask.checked_shr(*place).is_some_and(|bits| bits & 1 == 1))
-            .map(|(field, _)| field.key.as_str())
+    /// Whether the field with a key is masked unless an approval names it in clear.
+    pub fn masks(&self, key: &str) -> bool {
+        self.field(key).is_some_and(Field::is_masked)
     }
 
     /// Everything that is wrong with the definition, as far as a draft has to be right.
@@ -618,6 +607,11 @@ impl Resource {
 }
 
 impl Field {
+    /// Whether its values are masked unless an approval names it in clear.
+    pub const fn is_masked(&self) -> bool {
+        self.level >= 3
+    }
+
     /// The values that it takes, in words.
     fn form(&self) -> String {
         let most = self.max_length;
@@ -637,7 +631,7 @@ impl Field {
     /// The value as a consumer sees it whose approval does not say that it is shown in clear (脱敏): whole up to level 2; of level 3 the
     /// ends, at most four characters each; of level 4 nothing, not even its length.
     pub fn masked(&self, value: &str) -> String {
-        if self.level < 3 {
+        if !self.is_masked() {
             return value.to_owned();
         }
         if self.level > 3 {
@@ -782,14 +776,5 @@ mod tests {
         }
         field.level = 4;
         assert_eq!(field.masked("x"), field.masked("a much longer text"));
-    }
-
-    #[test]
-    fn fields_are_bits_in_their_order() {
-        let resource = resource();
-        let mask = resource.mask(["status", "idNumber"]).expect("known");
-        assert_eq!(resource.keys(mask).collect::<Vec<_>>(), ["idNumber", "status"]);
-        assert_eq!(resource.mask(["none"]), None);
-        assert_eq!(resource.keys(u64::MAX).count(), resource.fields.len());
     }
 }

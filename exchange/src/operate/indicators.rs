@@ -32,7 +32,7 @@ struct Counts {
     within_three_days: u64,
     /// Open past their clock.
     overdue: u64,
-    /// Of unknown time, because the calendar of a year is missing.
+    /// The time is unknown, because the calendar of a year is missing.
     undeterminable: u64,
     /// Share of `counted` that is within three working days (3日对接率), in tenths of a percent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -193,6 +193,11 @@ pub(crate) fn to_come(pointer: &str) -> Fault {
     Fault::at(pointer, Rule::Order).form("a moment to come")
 }
 
+/// A code that names no shared resource.
+pub(crate) fn unknown_resource(pointer: &str) -> Refusal {
+    Refusal::of(Code::UnknownResource, Fault::at(pointer, Rule::Unknown))
+}
+
 /// A code that names no license type.
 pub(crate) fn unknown_type(pointer: &str) -> Refusal {
     Refusal::of(Code::UnknownType, Fault::at(pointer, Rule::Unknown))

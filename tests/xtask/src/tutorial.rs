@@ -118,7 +118,8 @@ fn copy(workspace: &Workspace, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes every step in a copy of the tree. It shares the target folder, so that no library is built again.
+/// Takes every step in a copy of the tree, with a target folder of its own, which stays. In a shared one cargo would take what the copy
+/// made for what this tree makes: both have the same names, and the copy is the newer one.
 pub(crate) fn follow(workspace: &Workspace) -> anyhow::Result<()> {
     let root = workspace.target.join("tutorial");
     if root.exists() {
@@ -128,7 +129,8 @@ pub(crate) fn follow(workspace: &Workspace) -> anyhow::Result<()> {
     let page = fs::read_to_string(root.join(PAGE))?;
     let steps = steps(&page)?;
     let (mut written, mut run) = (0, 0);
-    let copy = Workspace { root, target: workspace.target.clone(), cargo: workspace.cargo.clone() };
+    let target = workspace.target.join("tutorial-target");
+    let copy = Workspace { root, target, cargo: workspace.cargo.clone() };
     for step in &steps {
         match step {
             Step::Write { file, place, text } => {

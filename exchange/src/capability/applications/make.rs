@@ -11,7 +11,7 @@ use schemas::routes::Route;
 use schemas::sharing::{ApplicationAction, ApplicationState, ClockStep, GrantRule, ResourceState, Scope};
 use serde::Deserialize;
 
-use super::{Answer, COUNTERSIGNED_LEVEL, ScopeValue, agreed, unfit};
+use super::{Answer, COUNTERSIGNED_LEVEL, ScopeValue, agreed, allows, unfit};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json as answer};
@@ -23,7 +23,7 @@ use crate::sharing::clock::{self, day_of};
 use crate::sharing::resource::{Step, add_step};
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
-use crate::wire::text::{MAX_CONTEXT_CHARS, owned_words};
+use crate::wire::text::{MAX_CONTEXT_CHARS, owned_words, unknown_resource};
 
 /// The capability.
 pub(crate) struct Make;
@@ -72,7 +72,7 @@ impl Capability<'_> for Make {
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Made>, Refusal> {
         let (_, listed) = case.resource(&asked.resource);
         let listed = listed.filter(|listed| listed.state.is_listed());
-        let listed = listed.ok_or_else(|| Refusal::new(Code::UnknownResource))?;
+        let listed = listed.ok_or_else(|| unknown_resource("/resource"))?;
         if listed.state == ResourceState::Suspended {
             return Err(Refusal::explained(Code::ResourceRefused, Reason::ResourceSuspended));
         }
@@ -93,9 +93,7 @@ impl Capability<'_> for Make {
                 refusal.under("scope")
             });
         }
-        // A contract names the purposes that data are used for; the condition of duty asks for the same.
-        let bound = caller.contract.is_some() || resource.conditions.contains(&Condition::Duty);
-        if bound && !caller.purposes.contains(&asked.purpose) {
+        if !allows(resource, caller, &asked.purpose) {
             return Err(Refusal::explained(Code::ApplicationRefused, Reason::OutsidePurpose));
         }
         let key = application_key(case.keyed(), &asked.resource, &caller.organisation, &asked.item_code);
@@ -160,8 +158,7 @@ fn is_free(before: &Application) -> bool {
 
 /// The rule that grants a need at once: nothing in clear that is masked for others, and nothing of the highest level.
 fn rule(resource: &Resource, caller: &Participant, asked: &Asked) -> Option<GrantRule> {
-    let masked = |key: &String| resource.field(key).is_some_and(|field| field.level >= 3);
-    if resource.level >= COUNTERSIGNED_LEVEL || asked.scope.clear.iter().any(masked) {
+    if resource.level >= COUNTERSIGNED_LEVEL || asked.scope.clear.iter().any(|key| resource.masks(key)) {
         return None;
     }
     // The applicant would choose its own extent: that is for the provider to say.

@@ -5,11 +5,12 @@
 
 use schemas::codes::{Code, Rule};
 use schemas::date::Date;
-use schemas::resource::{MAX_FIELDS, Resource, Supply, is_region};
+use schemas::resource::{Condition, MAX_FIELDS, Resource, Supply, is_region};
 use schemas::sharing::{ApplicationState, ClockStep, Running, Scope};
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::case::Case;
+use crate::participant::Participant;
 use crate::sharing::application::Application;
 use crate::sharing::clock;
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -114,6 +115,13 @@ fn unfit(resource: &Resource, scope: &Scope, today: Date) -> Vec<Fault> {
         faults.push(Fault::at("/until", Rule::Order).form("a day to come"));
     }
     faults
+}
+
+/// Whether an organisation may use a resource for a purpose. A contract names the purposes that data are used for, and the condition of duty
+/// asks the register for the same.
+pub(crate) fn allows(resource: &Resource, caller: &Participant, purpose: &String) -> bool {
+    let bound = caller.contract.is_some() || resource.conditions.contains(&Condition::Duty);
+    !bound || caller.purposes.contains(purpose)
 }
 
 /// Puts an application that is agreed on into use: at once where the exchange answers, else with the clock of its supply.

@@ -23,7 +23,7 @@ use crate::sharing::clock::day_of;
 use crate::sharing::resource::{Step, add_step};
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
-use crate::wire::text::{id, owned_words};
+use crate::wire::text::{id, owned_words, unknown_resource};
 
 /// The capability.
 pub(crate) struct Transition;
@@ -93,7 +93,7 @@ impl Capability<'_> for Transition {
             return Err(none());
         };
         let (_, listed) = case.resource(&application.resource);
-        let listed = listed.ok_or_else(|| Refusal::new(Code::UnknownResource))?;
+        let listed = listed.ok_or_else(|| unknown_resource(""))?;
         let resource = &listed.resource;
         let wrong_step = || Refusal::explained(Code::ApplicationRefused, Reason::ApplicationStep);
         let behind = follows(application.state, asked.action, party, application.disputed);
@@ -108,7 +108,7 @@ impl Capability<'_> for Transition {
                 shared(resource)?;
                 let mut terms = asked.terms.as_ref().unwrap_or(&application.asked).clone();
                 // A field that is guarded more strictly later is masked from then on.
-                terms.clear.retain(|key| resource.field(key).is_some_and(|field| field.level >= 3));
+                terms.clear.retain(|key| resource.masks(key));
                 let mut wrong = unfit(resource, &terms, day_of(now_ms));
                 wrong.extend(conditions(resource, &terms));
                 if !terms.is_within(&application.asked) {

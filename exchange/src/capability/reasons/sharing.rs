@@ -212,6 +212,7 @@ fn of_queries(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     refused(Reason::ApprovalEnded, query(&ended, &nothing));
     for (more, pointer) in [
         (json!({"holder": null}), "/holder"),
+        (json!({"key": {"status": "1"}}), "/key"),
         (json!({"holder": {"typeCode": "001", "number": "91350102XX3DEMPQ6R"}}), "/holder/typeCode"),
     ] {
         let refusal = query(&applied(A::InUse), &more).expect_err("not a row");

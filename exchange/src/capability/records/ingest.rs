@@ -24,7 +24,7 @@ use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Refusal};
-use crate::wire::text::Pairs;
+use crate::wire::text::{Pairs, unknown_resource};
 
 /// Most rows of one request.
 const MAX_ROWS: usize = 10_000;
@@ -118,7 +118,7 @@ impl Capability<'_> for Ingest {
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Granted>, Refusal> {
         let (_, listed) = case.resource(&asked.resource);
-        let listed = listed.ok_or_else(|| Refusal::new(Code::UnknownResource))?;
+        let listed = listed.ok_or_else(|| unknown_resource("/resource"))?;
         if listed.provider != caller.organisation {
             return Err(Refusal::not_permitted(Reason::OtherProvider));
         }
@@ -163,7 +163,16 @@ impl Capability<'_> for Ingest {
             }
             let value =
                 |field: &str| row.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str());
-            let Some(key) = named(keyed, &resource, value) else { continue };
+            let Some(key) = named(keyed, &resource, value) else {
+                // Each field of the key is required, so its fault was named.
+                reject(
+                    line,
+                    vec![
+                        json!({"pointer": "", "rule": Rule::Required.name(), "allowed": "the fields of the key"}),
+                    ],
+                );
+                continue;
+            };
             let stored = StoredRow::encode(at_ms, row);
             if stored.len() > MAX_ROW_BYTES {
                 let form = format!("at most {MAX_ROW_BYTES} bytes");

@@ -6,6 +6,7 @@ use schemas::codes::{Code, Reason};
 use schemas::sharing::ResourceState;
 
 use crate::wire::refusal::Refusal;
+use crate::wire::text::unknown_resource;
 
 pub(crate) mod ingest;
 pub(crate) mod query;
@@ -18,6 +19,6 @@ fn standing(state: ResourceState) -> Option<Refusal> {
             Some(Refusal::explained(Code::ResourceRefused, Reason::ResourceSuspended))
         }
         // It is in no catalogue.
-        ResourceState::Draft | ResourceState::Withdrawn => Some(Refusal::new(Code::UnknownResource)),
+        ResourceState::Draft | ResourceState::Withdrawn => Some(unknown_resource("/resource")),
     }
 }

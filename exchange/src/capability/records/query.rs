@@ -11,7 +11,7 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::date::rfc3339;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
-use schemas::resource::{Condition, Resource, Supply};
+use schemas::resource::{Resource, Supply};
 use schemas::routes::Route;
 use schemas::sharing::{ApplicationState, ClockStep, Scope};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 
 use super::standing;
 use crate::capability::Capability;
-use crate::capability::applications::COUNTERSIGNED_LEVEL;
+use crate::capability::applications::{COUNTERSIGNED_LEVEL, allows};
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
@@ -31,7 +31,7 @@ use crate::sharing::resource::{Listed, Step, add_step};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{AccessRequest, Fault, Gather, Placed as _, Refusal};
-use crate::wire::text::{Pairs, Text, names};
+use crate::wire::text::{Pairs, Text, names, unknown_resource};
 
 /// The step of an application that its first query takes.
 const FIRST_USE: &str = "first-use";
@@ -133,8 +133,7 @@ impl<'r> Capability<'r> for Query {
         asked: &Asked<'r>,
     ) -> Result<Ruling<Granted>, Refusal> {
         let (_, listed) = case.resource(&asked.resource);
-        let unknown = || Refusal::of(Code::UnknownResource, Fault::at("/resource", Rule::Unknown));
-        let listed = listed.ok_or_else(unknown)?;
+        let listed = listed.ok_or_else(|| unknown_resource("/resource"))?;
         if let Some(refusal) = standing(listed.state) {
             return Err(refusal);
         }
@@ -167,8 +166,7 @@ impl<'r> Capability<'r> for Query {
         if resource.level >= COUNTERSIGNED_LEVEL && !application.countersigned {
             return needed(case, Reason::ApprovalPending);
         }
-        let bound = caller.contract.is_some() || resource.conditions.contains(&Condition::Duty);
-        if bound && !caller.purposes.contains(&application.purpose) {
+        if !allows(resource, caller, &application.purpose) {
             return needed(case, Reason::OutsidePurpose);
         }
         let Some(terms) = application.terms.clone() else { return needed(case, Reason::ApprovalPending) };
@@ -180,8 +178,7 @@ impl<'r> Capability<'r> for Query {
         case.ends_at(end_ms);
         // That a row is found by a value says that value.
         let told = |(key, _): &(String, String)| {
-            let guarded = resource.field(key).is_some_and(|field| field.level >= 3);
-            terms.fields.contains(key) && (!guarded || terms.clear.contains(key))
+            terms.fields.contains(key) && (!resource.masks(key) || terms.clear.contains(key))
         };
         let named = asked.fields.iter().all(|field| terms.fields.contains(field));
         if !named || !asked.key.iter().all(told) {
@@ -253,7 +250,7 @@ impl<'r> Capability<'r> for Query {
         if let Some(stored) = &seen {
             for field in resource.fields.iter().filter(|field| fields.contains(&field.key)) {
                 let Some(value) = stored.value(&field.key) else { continue };
-                let is_clear = field.level < 3 || terms.clear.contains(&field.key);
+                let is_clear = !field.is_masked() || terms.clear.contains(&field.key);
                 let value = if is_clear { value.to_owned() } else { field.masked(value) };
                 if !is_clear {
                     masked.push(field.key.as_str());

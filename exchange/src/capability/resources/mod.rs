@@ -10,6 +10,7 @@ use crate::gateway::case::{Case, Place};
 use crate::participant::Participant;
 use crate::sharing::resource::Listed;
 use crate::wire::refusal::{Fault, Refusal};
+use crate::wire::text::unknown_resource;
 
 pub(crate) mod search;
 pub(crate) mod transition;
@@ -32,12 +33,14 @@ pub(crate) fn faults(code: Code, faults: Vec<DefinitionFault>) -> Refusal {
 /// The caller's own resource with a code, and its place.
 fn own(case: &mut Case<'_>, caller: &Participant, code: &str) -> Result<(Place, Listed), Refusal> {
     let (place, listed) = case.resource(code);
-    let listed = listed.ok_or_else(|| Refusal::new(Code::UnknownResource))?;
+    let listed = listed.ok_or_else(|| unknown_resource("/resource"))?;
     if listed.provider != caller.organisation {
         // Drafts of others are nothing that there is.
-        let is_seen = listed.state.is_listed();
-        let hidden = || Refusal::new(Code::UnknownResource);
-        return Err(if is_seen { Refusal::not_permitted(Reason::OtherProvider) } else { hidden() });
+        return Err(if listed.state.is_listed() {
+            Refusal::not_permitted(Reason::OtherProvider)
+        } else {
+            unknown_resource("/resource")
+        });
     }
     Ok((place, Listed::clone(&listed)))
 }
