@@ -74,6 +74,7 @@ use crate::participant::{Caller, Certified};
 use crate::rights::floor;
 use crate::room::Room;
 use crate::sharing::clock::Clocks;
+use crate::sharing::resource::Listed;
 use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::wire::refusal::{Language, Refusal};
@@ -271,6 +272,11 @@ impl Gateway {
     /// The ledger, for the public and admin listeners.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// The catalogue of resources, parsed.
+    pub(crate) fn resources(&self) -> &Documents<Key, Listed> {
+        &self.known.resources
     }
 
     /// Where what reads much from disk is read.

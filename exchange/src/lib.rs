@@ -31,6 +31,7 @@ pub mod meters;
 pub mod moment;
 #[cfg(test)]
 mod numbers;
+mod open_data;
 pub mod opening;
 pub mod operate;
 pub mod originals;

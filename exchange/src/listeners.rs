@@ -28,6 +28,7 @@ use verifier::proof::{TlogProof, nodes_text};
 use crate::condition::{conditions, health_text, is_ready};
 use crate::cosign::Served;
 use crate::gateway::{Gateway, answer::Answer};
+use crate::open_data;
 use crate::participant::Certified;
 use crate::server::Peer;
 use crate::shared::Shared;
@@ -119,6 +120,8 @@ pub fn public(shared: Shared) -> Router {
         .route("/v1/log/proof/{index}", get(proof))
         .route("/v1/log/consistency/{old}/{new}", get(consistency))
         .route("/v1/types", get(types))
+        .route("/v1/open", get(open_data::catalogue))
+        .route("/v1/open/{class}/{order}", get(open_data::resource))
         .route(
             "/v1/trust-bundle",
             get(|State(shared): State<Shared>| async move { text(shared.trust_bundle.get().to_string()) }),

@@ -381,6 +381,25 @@ impl Resource {
         self.field(key).is_some_and(Field::is_masked)
     }
 
+    /// Whether its rows are open data: marked open, of class 1 and level 1, hosted, and about no natural person.
+    pub fn is_open(&self) -> bool {
+        let natural = |subject: &Subject| {
+            subject.type_code.parse::<HolderTypeCode>().map_or(true, HolderTypeCode::is_natural)
+        };
+        self.openness == Openness::Open
+            && self.supply == Supply::Hosted
+            && self.category != Category::Personal
+            && (self.sharing_class, self.level) == (1, 1)
+            && !self.subject.as_ref().is_some_and(natural)
+    }
+
+    /// The fields that open data have: those of level 1 that hold no number of a person.
+    pub fn open_fields(&self) -> impl Iterator<Item = &Field> {
+        let names_nobody =
+            |field: &&Field| !matches!(field.kind, FieldKind::CitizenNumber | FieldKind::HolderNumber);
+        self.fields.iter().filter(|field| field.level == 1).filter(names_nobody)
+    }
+
     /// Everything that is wrong with the definition, as far as a draft has to be right.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -701,6 +720,28 @@ mod tests {
             faults,
             [("/key/0".to_owned(), Rule::Unknown), ("/subject/field".to_owned(), Rule::Unknown)]
         );
+    }
+
+    #[test]
+    fn only_what_is_open_without_a_condition_and_about_nobody_is_open_data() {
+        let open = |change: fn(&mut Resource)| {
+            let mut changed = Resource::samples().remove(1);
+            change(&mut changed);
+            changed.is_open()
+        };
+        assert!(open(|_| {}) && !resource().is_open());
+        assert!(!open(|new| new.openness = Openness::Conditional));
+        assert!(!open(|new| new.sharing_class = 2));
+        assert!(!open(|new| new.level = 2));
+        assert!(!open(|new| new.category = Category::Personal));
+        assert!(!open(|new| new.supply = Supply::Interface));
+        let natural = Subject { type_code: "111".into(), field: "idNumber".into() };
+        assert!(!Resource { subject: Some(natural), ..Resource::samples().remove(1) }.is_open());
+        let mut shown = Resource::samples().remove(1);
+        let all = shown.open_fields().count();
+        shown.fields[0].level = 2;
+        shown.fields[1].kind = FieldKind::HolderNumber;
+        assert_eq!(shown.open_fields().count(), all - 2);
     }
 
     #[test]

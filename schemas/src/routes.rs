@@ -281,6 +281,11 @@ routes! {
             path: Some("/v1/records/query"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON_AND_LINES,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
+        /// Rows of a hosted resource in the order in which they came, and those that were taken out.
+        RecordsFeed = 46 "records-feed" {
+            path: Some("/v1/records/feed"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
+        },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.
         System = 128 "system" {
             path: None, success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[]), forms: JSON,
@@ -318,6 +323,8 @@ pub const PUBLIC: &[&str] = &[
     "/v1/log/proof/{index}",
     "/v1/log/consistency/{old}/{new}",
     "/v1/types",
+    "/v1/open",
+    "/v1/open/{class}/{order}",
     "/v1/trust-bundle",
     "/openapi.json",
 ];

@@ -160,9 +160,12 @@ pub struct Scope {
     /// Fronts of the region codes whose rows are seen; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub regions: Vec<String>,
-    /// Most queries a day (China Standard Time); `None` = without limit.
+    /// Most queries a day (China Standard Time), and rows of a feed; `None` = without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daily_limit: Option<u32>,
+    /// All rows of these regions are read as a feed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub feed: bool,
     /// Last valid day.
     pub until: Date,
 }
@@ -182,6 +185,7 @@ impl Scope {
             && all(&self.clear, &other.clear)
             && regions
             && limit
+            && (!self.feed || other.feed)
             && self.until <= other.until
     }
 
@@ -274,6 +278,7 @@ mod tests {
             clear: vec!["a".into()],
             regions: vec!["4401".into()],
             daily_limit: Some(10),
+            feed: false,
             until: "2027-01-01".parse().expect("a day"),
         }
     }
@@ -296,6 +301,7 @@ mod tests {
         assert!(!within(|terms| terms.regions.clear()));
         assert!(!within(|terms| terms.regions = vec!["44".into()]));
         assert!(!within(|terms| terms.daily_limit = None));
+        assert!(!within(|terms| terms.feed = true));
         assert!(!within(|terms| terms.until = "2027-01-02".parse().expect("a day")));
     }
 

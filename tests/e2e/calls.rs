@@ -8,9 +8,9 @@ use client::{
     ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Client,
     Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue, IssuedList, License,
     LinkEnd, LinkKind, LinkMake, LinkState, List, LogQuery, Mode, Participant, Personal, ProposalKind,
-    ProposalState, Propose, RecordsIngest, RecordsQuery, Register, ResourceAction, ResourceSearch,
-    ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage, Suspend, Tls, Trace, Transition,
-    UseContext, Verdict, Verify,
+    ProposalState, Propose, RecordsFeed, RecordsIngest, RecordsQuery, Register, ResourceAction,
+    ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage, Suspend, Tls,
+    Trace, Transition, UseContext, Verdict, Verify,
 };
 use schemas::codes::Code;
 use schemas::resource::Resource;
@@ -173,6 +173,11 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     }
 }
 
+/// A use for another item.
+fn other_item() -> UseContext {
+    UseContext { item_code: "2".to_owned(), ..context() }
+}
+
 /// A department publishes a resource and brings a row in; another one applies for it, uses it and ends the use.
 async fn share(provider: &Client, bank: &Client) {
     let resource = Resource::samples().remove(1);
@@ -200,6 +205,7 @@ async fn share(provider: &Client, bank: &Client) {
         clear: Vec::new(),
         regions: Vec::new(),
         daily_limit: None,
+        feed: false,
         until: "2099-12-31".parse().unwrap(),
     };
     let apply = Apply {
@@ -216,6 +222,24 @@ async fn share(provider: &Client, bank: &Client) {
     assert!(bank.query_records(&query).await.unwrap().found);
     let listed = bank.applications(&ApplicationSearch::default()).await.unwrap();
     assert_eq!(listed.applications[0].application, applied.application);
+    let feed =
+        RecordsFeed { resource: apply.resource.clone(), after: None, limit: None, context: other_item() };
+    let to_feed = Apply {
+        item_code: other_item().item_code,
+        scope: Scope { feed: true, ..apply.scope.clone() },
+        ..apply.clone()
+    };
+    let asked = bank.apply(&to_feed).await.unwrap();
+    let agree = ApplicationTransition {
+        application: asked.application.clone(),
+        action: ApplicationAction::Approve,
+        terms: None,
+        ground: None,
+        basis: None,
+        note: None,
+    };
+    provider.transition_application(&agree).await.unwrap();
+    assert_eq!(bank.feed_records(&feed).await.unwrap().changes.len(), 1);
     let stop = ApplicationTransition {
         application: applied.application.clone(),
         action: ApplicationAction::Stop,

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use exchange::participant::Role;
 use hyper::Method;
 use schemas::codes::{Code, Decision};
-use schemas::routes::{ADMIN, PUBLIC};
+use schemas::resource::Resource;
+use schemas::routes::{ADMIN, PUBLIC, Route};
 use serde_json::{Value, json};
 use tests::{Call, Party, Reply, Server, Setup, eventually};
 
@@ -41,6 +42,12 @@ impl World {
                 config.limits.refusal_burst = NonZeroU32::MAX;
             });
         let server = setup.start().await;
+        // The path of an open resource is a path only while there is one.
+        let open = Resource::samples().into_iter().find(|one| one.code == "1030010001/000001").unwrap();
+        let mut provider = server.party("provider");
+        let step = json!({"resource": open.code, "action": "publish", "reason": "测试"});
+        provider.send(&Call::new(Route::ResourceWrite, &json!({"resource": open}))).await.expect(200);
+        provider.send(&Call::new(Route::ResourceTransition, &step)).await.expect(200);
         Arc::new(Self { server, contract: Contract::new(), seed: AtomicU64::new(SEEDS) })
     }
 

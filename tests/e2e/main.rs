@@ -28,6 +28,7 @@ mod openapi;
 mod operators;
 mod races;
 mod receipts;
+mod records;
 mod rights;
 mod sharing;
 mod trace;

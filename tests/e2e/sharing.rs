@@ -63,6 +63,7 @@ fn scope(fields: &[&str], daily_limit: Option<u32>) -> Scope {
         clear: Vec::new(),
         regions: Vec::new(),
         daily_limit,
+        feed: false,
         until: "2099-12-31".parse().unwrap(),
     }
 }

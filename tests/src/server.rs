@@ -636,9 +636,14 @@ impl Server {
 
     /// Asks the public listener for a path with a method.
     pub async fn public_with(&self, method: hyper::Method, path: &str) -> Reply {
+        self.public_call(Call::raw(Route::None, Bytes::new()).method(method).path(path)).await
+    }
+
+    /// Sends a call to the public listener.
+    pub async fn public_call(&self, call: Call) -> Reply {
         let mut config = Tls::from_files(self.folder.join("pki/ca.pem"), None).unwrap().config();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        self.get(Some(Arc::new(config)), self.public, path, method).await
+        self.get(Some(Arc::new(config)), self.public, call).await
     }
 
     /// Gets a path of the admin listener.
@@ -648,17 +653,12 @@ impl Server {
 
     /// Asks the admin listener for a path with a method.
     pub async fn admin_with(&self, method: hyper::Method, path: &str) -> Reply {
-        self.get(None, self.admin, path, method).await
+        let call = Call::raw(Route::None, Bytes::new()).method(method).path(path);
+        self.get(None, self.admin, call).await
     }
 
-    async fn get(
-        &self,
-        tls: Option<Arc<rustls::ClientConfig>>,
-        address: SocketAddr,
-        path: &str,
-        method: hyper::Method,
-    ) -> Reply {
-        let call = Call::raw(Route::None, Bytes::new()).method(method).path(path).without("receipt");
+    async fn get(&self, tls: Option<Arc<rustls::ClientConfig>>, address: SocketAddr, call: Call) -> Reply {
+        let call = call.without("receipt");
         let mut connection = connect(tls.as_ref(), address).await.unwrap();
         tokio::time::timeout(HANG, send(&mut connection, &call, address)).await.unwrap().unwrap()
     }

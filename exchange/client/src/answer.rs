@@ -493,6 +493,32 @@ pub struct FoundResource {
     pub domain_name: String,
     /// How it came to its state.
     pub history: Vec<Step>,
+    /// How fresh and good its rows are, of a hosted resource.
+    pub quality: Option<Quality>,
+}
+
+/// How fresh and good the rows of a hosted resource are: scores from 0 to 100, `None` where there is nothing to judge by.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quality {
+    /// Rows that can be found.
+    pub rows: u64,
+    /// When the last batch came, to the minute, RFC 3339.
+    pub last_batch_at: Option<String>,
+    /// The update cycle is broken.
+    pub stale: bool,
+    /// From when on, RFC 3339.
+    pub stale_since: Option<String>,
+    /// The mean of the scores that there are.
+    pub score: Option<u8>,
+    /// Share of optional fields that rows have.
+    pub completeness: Option<u8>,
+    /// Share of rows that keep the definition.
+    pub validity: Option<u8>,
+    /// Share of rows whose key stood once in their batch.
+    pub uniqueness: Option<u8>,
+    /// Share of batches that came within the update cycle.
+    pub timeliness: Option<u8>,
 }
 
 /// A step of a resource or an application.
@@ -639,10 +665,54 @@ pub struct QueriedRecord {
     pub updated_at: Option<String>,
     /// The row is older than the resource's update cycle promises.
     pub late: Option<bool>,
+    /// The resource has not been brought up to date within its update cycle.
+    pub stale: Option<bool>,
+    /// From when on, RFC 3339.
+    pub stale_since: Option<String>,
     /// The approval that it is given under.
     pub approval: UsedApproval,
     /// When it was read, RFC 3339.
     pub as_of: String,
+}
+
+/// A page of a feed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedPage {
+    /// Code of the resource.
+    pub resource: String,
+    /// Rows and removals, in the order in which they came.
+    pub changes: Vec<FedRow>,
+    /// Fields that are masked.
+    #[serde(default)]
+    pub masked: Vec<String>,
+    /// `after` of the next page.
+    pub next: String,
+    /// There was more by then.
+    pub more: bool,
+    /// The resource has not been brought up to date within its update cycle.
+    pub stale: bool,
+    /// From when on, RFC 3339.
+    pub stale_since: Option<String>,
+    /// The approval that it is given under.
+    pub approval: UsedApproval,
+    /// When it was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A row of a feed, in place of what was read of it before; or that it is gone.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FedRow {
+    /// Names the row, to this approval alone.
+    pub id: String,
+    /// Its fields.
+    pub record: Option<BTreeMap<String, Personal>>,
+    /// When it was brought in, RFC 3339.
+    pub updated_at: Option<String>,
+    /// It was taken out, or is of another region now.
+    #[serde(default)]
+    pub removed: bool,
 }
 
 /// The approval that an answer is given under.

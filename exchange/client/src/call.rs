@@ -261,7 +261,7 @@ impl Shared {
 /// The receipt belongs to this answer, but says something else of it.
 const OTHER_ENTRY: &str = "its receipt is of another decision";
 
-/// Whether a route only shows pages, and nothing counts how often.
+/// Whether a route shows pages, each of which is asked for anew.
 const fn is_page(route: Route) -> bool {
     matches!(
         route,
@@ -273,6 +273,7 @@ const fn is_page(route: Route) -> bool {
             | Route::IssuedList
             | Route::ResourceSearch
             | Route::ApplicationList
+            | Route::RecordsFeed
     )
 }
 

@@ -270,6 +270,11 @@ impl Client {
         self.call(Route::RecordsQuery, request)
     }
 
+    /// A page of a hosted resource's feed: `POST /v1/records/feed`.
+    pub fn feed_records(&self, request: &RecordsFeed) -> Call<'_, FeedPage> {
+        self.call(Route::RecordsFeed, request)
+    }
+
     /// Ends that: `POST /v1/links/end`.
     pub fn end_link(&self, request: &LinkEnd) -> Call<'_, Linked> {
         self.call(Route::LinkEnd, request)

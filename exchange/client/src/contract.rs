@@ -54,6 +54,7 @@ const REQUESTS: &[(Route, Again)] = &[
     (Route::ApplicationList, again::<ApplicationSearch>),
     (Route::RecordsIngest, again::<RecordsIngest>),
     (Route::RecordsQuery, again::<RecordsQuery>),
+    (Route::RecordsFeed, again::<RecordsFeed>),
     (Route::LinkEnd, again::<LinkEnd>),
 ];
 
@@ -180,6 +181,7 @@ fn the_client_knows_every_member_of_every_document() {
         ("ResourceAnswer", members::<ResourceWritten>()),
         ("ResourceSearchAnswer", members::<ResourcePage>()),
         ("ResourceSearchAnswer/properties/resources/items", members::<FoundResource>()),
+        ("Quality", members::<Quality>()),
         ("Step", members::<Step>()),
         ("Scope", members::<Scope>()),
         ("Clock", members::<Running>()),
@@ -189,6 +191,10 @@ fn the_client_knows_every_member_of_every_document() {
         ("RecordsQueryRequest", members::<RecordsQuery>()),
         ("RecordsQueryAnswer", members::<QueriedRecord>()),
         ("RecordsQueryAnswer/properties/approval", members::<UsedApproval>()),
+        ("RecordsFeedRequest", members::<RecordsFeed>()),
+        ("RecordsFeedAnswer", members::<FeedPage>()),
+        ("RecordsFeedAnswer/properties/changes/items", members::<FedRow>()),
+        ("RecordsFeedAnswer/properties/approval", members::<UsedApproval>()),
         ("ApplicationRequest", members::<Apply>()),
         ("ApplicationTransitionRequest", members::<ApplicationTransition>()),
         ("ApplicationListRequest", members::<ApplicationSearch>()),

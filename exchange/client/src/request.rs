@@ -752,6 +752,23 @@ pub struct RecordsIngest {
     pub removed: Vec<BTreeMap<String, Personal>>,
 }
 
+/// Asks for a page of a hosted resource's feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordsFeed {
+    /// Code of the resource.
+    pub resource: String,
+    /// `next` of the page before; `None` from the beginning on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most rows and removals, 1 to 200.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The use.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
 /// Asks for a row of a hosted resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

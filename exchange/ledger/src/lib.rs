@@ -110,7 +110,7 @@ pub use disk::{Room, Space};
 pub use error::{OpenError, ReadError, RowsError};
 pub use health::{Derived, Health};
 pub use hosted::format::{MOST_ROW_BYTES, MOST_ROWS, MOST_SEGMENT_BYTES};
-pub use hosted::index::{Mark, Place, RowCounts};
+pub use hosted::index::{Mark, Moved, Place, RowCounts, Step};
 pub use hosted::rows::{PreparedSegment, Rows};
 pub use journal::entry::OpenedEntry;
 pub use journal::subjects::Subjects;

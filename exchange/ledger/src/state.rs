@@ -532,6 +532,7 @@ impl State {
                     value: document.value.as_slice().into(),
                     owners: document.owners.clone(),
                     ends_ms: document.ends_ms,
+                    index: entry.index,
                 };
                 self.documents.put((document.kind, document.key), value);
                 changed.push(Slot::new(Kind::Document, document.key, document.kind.into()));

@@ -57,6 +57,7 @@ macro_rules! with_capability {
             ApplicationList: applications::list::List,
             RecordsIngest: records::ingest::Ingest,
             RecordsQuery: records::query::Query,
+            RecordsFeed: records::feed::Feed,
         )
     };
     (@ $given:expr, $none:expr, $capability:ident => $path:expr; $($route:ident: $($place:ident)::+,)+) => {

@@ -62,7 +62,7 @@ pub(super) struct World {
 
 fn document(value: &impl Serialize) -> Document {
     let value = Arc::from(serde_json::to_vec(value).expect("JSON"));
-    Document { version: 1, value, owners: Vec::new(), ends_ms: 0 }
+    Document { version: 1, value, owners: Vec::new(), ends_ms: 0, index: 0 }
 }
 
 impl World {

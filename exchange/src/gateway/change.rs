@@ -70,7 +70,8 @@ impl StoredRow {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// The row of such bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (at_ms, fields) = bytes.split_first_chunk()?;
         Some(Self { at_ms: u64::from_be_bytes(*at_ms), fields: serde_json::from_slice(fields).ok()? })
     }
@@ -164,6 +165,24 @@ impl<'a> Change<'a> {
         let used = self.tools.ledger.state().counter(&counter.key, counter.day);
         self.record.counters.push(unspent(used, counter, refusal)?);
         Ok(())
+    }
+
+    /// Adds to a sum, which stops at its most: nothing is refused for it.
+    pub fn add_up(&mut self, key: Key, day: u32, amount: u64) {
+        let used = self.tools.ledger.state().counter(&key, day);
+        let amount = u32::try_from(amount).unwrap_or(u32::MAX).min(u32::MAX - used);
+        if amount > 0 {
+            self.record.counters.push(CounterUse { key, day, amount, limit: u32::MAX });
+        }
+    }
+
+    /// Raises a mark that only grows, if it is lower. The value before.
+    pub fn raise(&mut self, key: Key, to: u32) -> u32 {
+        let before = self.tools.ledger.state().counter(&key, 0);
+        if let Some(amount) = to.checked_sub(before).filter(|amount| *amount > 0) {
+            self.record.counters.push(CounterUse { key, day: 0, amount, limit: to });
+        }
+        before
     }
 
     // --- licenses ---
@@ -327,8 +346,15 @@ impl<'a> Change<'a> {
         if !self.record.concerned.contains(&label) {
             self.record.concerned.push(label);
             self.keys.push(key);
+            // Somebody whom the exchange did not know is told as late as others.
+            self.record.release_ms = self.entry.release_of(&self.record.concerned);
         }
         Ok(label)
+    }
+
+    /// Those whom the entry concerns have nothing to do with each other: each is told apart.
+    pub fn apart(&mut self) {
+        self.said.apart = true;
     }
 
     /// Labels of a license's holders, whom alone the entry concerns and is sealed for.

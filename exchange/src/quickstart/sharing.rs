@@ -196,6 +196,7 @@ impl Shared {
                 clear: Vec::new(),
                 regions: Vec::new(),
                 daily_limit: Some(1_000),
+                feed: false,
                 until: UNTIL.parse().unwrap_or(schemas::date::Date::MAX),
             },
         }

@@ -4,4 +4,5 @@
 
 pub(crate) mod application;
 pub(crate) mod clock;
+pub(crate) mod quality;
 pub(crate) mod resource;

@@ -38,9 +38,13 @@ fn wrong_file(id: &Key, error: Wrong) -> OpenError {
     }
 }
 
-/// The committed form of a segment that is in force.
+/// The committed form of a segment that is in force. Its order is known from here on.
 pub(crate) fn in_force(document: &Document) -> Option<SegmentDocument> {
-    if document.ends_ms == 0 { SegmentDocument::decode(&document.value) } else { None }
+    let decoded = if document.ends_ms == 0 { SegmentDocument::decode(&document.value) } else { None };
+    decoded.map(|decoded| match decoded.order {
+        0 => SegmentDocument { order: document.index, ..decoded },
+        _ => decoded,
+    })
 }
 
 /// The segments in force, ascending.

@@ -204,7 +204,10 @@ impl Follower {
     /// Takes in what a group said: first the segments that it put, so that no row is missing in between.
     fn take(&mut self, named: Named) -> Result<(), String> {
         let mut ended = Vec::new();
-        for (id, document) in named.documents {
+        // In the order of their entries: whoever has read up to one of them has read those before.
+        let mut documents: Vec<(Key, Option<Document>)> = named.documents.into_iter().collect();
+        documents.sort_unstable_by_key(|(_, document)| document.as_ref().map(|document| document.index));
+        for (id, document) in documents {
             match document.as_ref().and_then(in_force) {
                 Some(_) if self.writer.has(&id) => {}
                 Some(document) => {

@@ -24,7 +24,7 @@ const MAGIC: &[u8; 4] = b"MXR1";
 const FORMAT: u32 = 1;
 const DIGEST_BYTES: usize = 32;
 /// The form of a document.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 
 /// The order of segments: where two have a row, the one with the higher sequence counts.
 pub(crate) fn sequence(id: &Key) -> u64 {
@@ -54,6 +54,8 @@ pub(crate) struct SegmentDocument {
     pub(crate) file: Hash,
     /// The segment that it was rewritten from.
     pub(crate) replaces: Option<Key>,
+    /// Index of the entry that its rows came in with; 0 where it is the document's own. A rewritten segment keeps it.
+    pub(crate) order: u64,
 }
 
 impl SegmentDocument {
@@ -70,6 +72,7 @@ impl SegmentDocument {
             &self.directory,
             &self.file,
             &self.replaces.unwrap_or_default(),
+            &self.order.to_be_bytes(),
         ]
         .concat()
     }
@@ -86,6 +89,7 @@ impl SegmentDocument {
             directory: take(r)?,
             file: take(r)?,
             replaces: Some(take(r)?).filter(|replaced| *replaced != [0; 16]),
+            order: u64::from_be_bytes(take(r)?),
         };
         value.is_empty().then_some(document)
     }
@@ -178,7 +182,7 @@ pub(crate) fn build(
     let file = verifier::sha256(&[&bytes]);
     bytes.extend_from_slice(&file);
     let (rows, length) = (rows.len() as u32, bytes.len() as u64);
-    let document = SegmentDocument { key: *key, rows, bytes: length, directory, file, replaces };
+    let document = SegmentDocument { key: *key, rows, bytes: length, directory, file, replaces, order: 0 };
     Ok(Built { bytes, document })
 }
 

@@ -60,6 +60,11 @@ impl Segment {
     pub(crate) fn sequence(&self) -> u64 {
         sequence(&self.id)
     }
+
+    /// Index of the entry that its rows came in with.
+    pub(crate) fn order(&self) -> u64 {
+        self.document.order
+    }
 }
 
 /// Where a row stands. It keeps the segment's file until it is dropped, also when the segment ends meanwhile.
@@ -97,6 +102,25 @@ pub struct Mark {
     pub sequence: u64,
     /// The row in it.
     pub row: Key,
+}
+
+/// A step of a feed, which goes on behind it: rows and removals in the order of the entries that they came in with. It stays right
+/// over restarts and rewritten segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step {
+    /// Index of the entry.
+    pub order: u64,
+    /// The row in it.
+    pub row: Key,
+}
+
+/// What a feed says of a row.
+#[derive(Clone)]
+pub struct Moved {
+    /// Where the feed stands behind it.
+    pub step: Step,
+    /// Where the row stands; `None` of one that was taken out.
+    pub place: Option<Place>,
 }
 
 /// How much a resource holds.
@@ -145,6 +169,13 @@ impl Index {
         let newest = *self.cells.get(&entry.row)? == Cell::new(segment.slot, entry) && !entry.removes();
         let (row, offset, length) = (entry.row, entry.offset, entry.length);
         newest.then(|| Place { segment: Arc::clone(segment), row, offset, length })
+    }
+
+    /// The row of a directory or its removal, if no later segment has it.
+    pub(crate) fn moved(&self, segment: &Arc<Segment>, entry: &Entry) -> Option<Moved> {
+        let newest = *self.cells.get(&entry.row)? == Cell::new(segment.slot, entry);
+        let step = Step { order: segment.order(), row: entry.row };
+        newest.then(|| Moved { step, place: self.newest(segment, entry) })
     }
 
     pub(crate) fn counts(&self, resource: &Label) -> RowCounts {
@@ -221,8 +252,10 @@ impl Writer {
         self.sequences[slot as usize] = own;
         self.slots.insert(id, slot);
         let segment = Arc::new(Segment { id, document, slot });
-        // Before any cell that leads to it.
+        // Before any cell that leads to it. Who reads a resource's segments twice and finds them the same has missed no row.
         self.index.segments.insert(slot, Arc::clone(&segment));
+        let label = *segment.document.label();
+        self.index.resources.entry(label).or_default().segments.insert(id, Arc::clone(&segment));
         let mut balance = Balance::default();
         for entry in entries {
             let new = Cell::new(slot, entry);
@@ -240,9 +273,7 @@ impl Writer {
                 }
             }
         }
-        let mut resource = self.index.resources.entry(*segment.document.label()).or_default();
-        balance.settle(&mut resource);
-        resource.segments.insert(id, segment);
+        balance.settle(&mut self.index.resources.entry(label).or_default());
     }
 
     /// Lets segments go that have ended; each of their rows that no other segment has leaves the index with them. `read`

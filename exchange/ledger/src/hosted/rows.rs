@@ -12,14 +12,14 @@ use crate::{
         files::{Files, Wrong},
         follow::Turns,
         format::{self, Built, Entry, SegmentDocument, id_of},
-        index::{Index, MOST_SEGMENTS, Mark, Place, RowCounts, Segment},
+        index::{Index, MOST_SEGMENTS, Mark, Moved, Place, RowCounts, Segment, Step},
     },
     journal::{
         record::{DocumentState, Record},
         segment::Keeper,
     },
     keys::crypt::{Crypt, HolderKey},
-    names::{Key, KeyName, Label},
+    names::{Hash, Key, KeyName, Label},
     state::{State, fact::DocumentKind, fact::Fact, table::Map},
 };
 use rustc_hash::FxHashSet;
@@ -125,7 +125,7 @@ impl Rows {
             let rows: Vec<_> = rows.collect();
             let made = match rows.is_empty() {
                 true => None,
-                false => Some(self.write(segment.sequence(), key, &rows, Some(segment.id))?),
+                false => Some(self.write(segment.sequence(), key, &rows, Some(&segment))?),
             };
             let ended = self.ending(&segment.id, segment.document.encode(), key.label);
             rewritten.push(self.prepared(key.label, made, Some(ended)));
@@ -176,6 +176,14 @@ impl Rows {
         self.0.index.counts(resource)
     }
 
+    /// A digest of the segments that a resource's rows are in: another one whenever a row may have changed, as far as it is in the
+    /// index.
+    pub fn version(&self, resource: &Label) -> Hash {
+        let segments = self.0.index.segments_of(resource, 0);
+        let ids: Vec<&[u8]> = segments.iter().map(|segment| &segment.id[..]).collect();
+        verifier::sha256(&ids)
+    }
+
     /// At most `count` rows of a resource behind `after`, each at its newest, by segment and then by row. A row that is
     /// written anew during a walk comes again. A walk is no list of changes: removals are not in it, and a batch that was
     /// written earlier and committed later comes in before the mark.
@@ -191,20 +199,83 @@ impl Rows {
         count: usize,
     ) -> Result<Vec<Place>, ReadError> {
         self.0.turns.wait_blocking(resource)?;
-        let mut found = Vec::new();
-        for segment in self.0.index.segments_of(resource, after.map_or(0, |after| after.sequence)) {
-            if found.len() >= count {
-                break;
+        let from = after.map_or(0, |after| after.sequence);
+        self.steadily(resource, |segments| {
+            let mut found = Vec::new();
+            for segment in segments.iter().filter(|segment| segment.sequence() >= from) {
+                if found.len() >= count {
+                    break;
+                }
+                let sequence = segment.sequence();
+                let is_behind =
+                    |entry: &&Entry| after.is_none_or(|after| Mark { sequence, row: entry.row } > *after);
+                let entries = self.directory(segment)?;
+                let places =
+                    entries.iter().filter(is_behind).filter_map(|entry| self.0.index.newest(segment, entry));
+                found.extend(places.take(count - found.len()));
             }
-            let sequence = segment.sequence();
-            let is_behind =
-                |entry: &&Entry| after.is_none_or(|after| Mark { sequence, row: entry.row } > *after);
-            let entries = self.directory(&segment)?;
-            let places =
-                entries.iter().filter(is_behind).filter_map(|entry| self.0.index.newest(&segment, entry));
-            found.extend(places.take(count - found.len()));
+            Ok(found)
+        })
+    }
+
+    /// At most `count` rows of a resource behind a step of its feed, each at its newest, and removals. A row that was written or
+    /// removed once more is said where that stands, and there alone.
+    ///
+    /// Blocks like [`Rows::rows_of`].
+    ///
+    /// # Errors
+    /// [`ReadError`]
+    pub fn moved(
+        &self,
+        resource: &Label,
+        after: Option<&Step>,
+        count: usize,
+    ) -> Result<Vec<Moved>, ReadError> {
+        self.0.turns.wait_blocking(resource)?;
+        let from = after.map_or(0, |after| after.order);
+        self.steadily(resource, |segments| {
+            let mut ordered: Vec<_> = segments.iter().filter(|segment| segment.order() >= from).collect();
+            ordered.sort_unstable_by_key(|segment| segment.order());
+            let mut found = Vec::new();
+            for segment in ordered {
+                if found.len() >= count {
+                    break;
+                }
+                let order = segment.order();
+                let is_behind =
+                    |entry: &&Entry| after.is_none_or(|after| Step { order, row: entry.row } > *after);
+                let entries = self.directory(segment)?;
+                let moved =
+                    entries.iter().filter(is_behind).filter_map(|entry| self.0.index.moved(segment, entry));
+                found.extend(moved.take(count - found.len()));
+            }
+            Ok(found)
+        })
+    }
+
+    /// The last entry that rows of a resource came in with, as far as it is in the index; 0 before the first.
+    pub fn last_order(&self, resource: &Label) -> u64 {
+        let segments = self.0.index.segments_of(resource, 0);
+        segments.iter().map(|segment| segment.order()).max().unwrap_or(0)
+    }
+
+    /// Reads a resource's segments, and again as long as one of them was rewritten or one came between them meanwhile: its rows
+    /// would be missing.
+    fn steadily<T>(
+        &self,
+        resource: &Label,
+        read: impl Fn(&[Arc<Segment>]) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        loop {
+            let segments = self.0.index.segments_of(resource, 0);
+            let last = segments.last().map_or(0, |last| last.sequence());
+            let found = read(&segments)?;
+            let after = self.0.index.segments_of(resource, 0);
+            let known = after.iter().filter(|segment| segment.sequence() <= last);
+            if known.map(|segment| segment.id).eq(segments.iter().map(|segment| segment.id)) {
+                return Ok(found);
+            }
         }
-        Ok(found)
     }
 
     /// Whether a record puts no other row segments than those that were written for it, under a key that there is or that it
@@ -254,7 +325,7 @@ impl Rows {
         sequence: u64,
         key: &HolderKey,
         rows: &[(Key, Option<&[u8]>)],
-        replaces: Option<Key>,
+        replaces: Option<&Segment>,
     ) -> Result<(Key, SegmentDocument), RowsError> {
         let shared = &*self.0;
         // A writer to the journal's folder holds its lock.
@@ -267,8 +338,10 @@ impl Rows {
         }
         let id = id_of(sequence, shared.crypt.random());
         let seal = shared.crypt.row_sealer(key, &id);
-        let Built { bytes, document } =
-            format::build(&id, &key.name(), shared.files.origin(), rows, replaces, seal)?;
+        let replaced = replaces.map(|segment| segment.id);
+        let Built { bytes, mut document } =
+            format::build(&id, &key.name(), shared.files.origin(), rows, replaced, seal)?;
+        document.order = replaces.map_or(0, Segment::order);
         shared.files.write(&id, &bytes).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RowsError::Full,
             _ => RowsError::Io(error),

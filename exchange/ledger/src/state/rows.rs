@@ -86,6 +86,8 @@ pub struct Document {
     pub owners: Vec<Owner>,
     /// From this moment on (journal time, ms since 1970) the document is gone; 0 = without end.
     pub ends_ms: u64,
+    /// Index of the entry that wrote it.
+    pub index: u64,
 }
 
 /// A document's kind and key.
@@ -118,6 +120,7 @@ impl Stored for Document {
         [
             &self.version.to_be_bytes()[..],
             &self.ends_ms.to_be_bytes(),
+            &self.index.to_be_bytes(),
             // Admission refuses more than 16.
             &[self.owners.len() as u8],
             self.owners.as_flattened(),
@@ -129,9 +132,10 @@ impl Stored for Document {
     fn decode(_slot: &Slot, mut value: &[u8]) -> Option<Self> {
         let r = &mut value;
         let (version, ends_ms) = (u32::from_be_bytes(take(r)?), u64::from_be_bytes(take(r)?));
+        let index = u64::from_be_bytes(take(r)?);
         let count = u8::from_be_bytes(take(r)?);
         let owners = (0..count).map(|_| take(r)).collect::<Option<Vec<Owner>>>()?;
-        Some(Self { version, value: value.into(), owners, ends_ms })
+        Some(Self { version, value: value.into(), owners, ends_ms, index })
     }
 }
 

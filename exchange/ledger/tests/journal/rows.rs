@@ -595,3 +595,53 @@ fn what_is_answered_is_found_while_others_write_erase_and_copy() {
     assert!(walk(&ledger, &base, 64) == all);
     ledger.close();
 }
+
+/// All steps of a feed, in pages, by row: whether the row is there.
+fn fed(
+    ledger: &Ledger,
+    resource: &Resource,
+    after: &mut Option<ledger::Step>,
+    page: usize,
+) -> Vec<(Key, bool)> {
+    let mut found = Vec::new();
+    loop {
+        let moved = ledger.rows().moved(&resource.label, after.as_ref(), page).unwrap();
+        let Some(last) = moved.last() else { return found };
+        *after = Some(last.step);
+        found.extend(moved.iter().map(|moved| (moved.step.row, moved.place.is_some())));
+    }
+}
+
+#[test]
+fn a_feed_says_rows_and_removals_in_the_order_of_their_commits_over_rewrites_and_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let resource = resource(&ledger, 1, &[(row(1), Some(b"a")), (row(2), Some(b"b"))]);
+    // Appended earlier, and committed later.
+    let slow =
+        [ledger.rows().append(&resource.key, &[(row(3), Some(b"slow")), (row(4), Some(b"d"))]).unwrap()];
+    ingest(&ledger, &resource, &[(row(3), Some(b"fast"))]);
+    let mut after = None;
+    let first = fed(&ledger, &resource, &mut after, 2);
+    assert_eq!(first.len(), 3);
+    commit_now(&ledger, entry_of(&slow));
+    assert_eq!(fed(&ledger, &resource, &mut after, 1), [(row(4), true)], "the later append of row 3 counts");
+    ingest(&ledger, &resource, &[(row(1), None), (row(2), Some(b"c"))]);
+    // A rewritten segment says nothing anew.
+    let rewritten = ledger.rows().erase(&resource.key, &[row(4)]).unwrap();
+    commit_now(&ledger, entry_of(&rewritten));
+    let (label, behind) = (resource.label, after);
+    drop(ledger);
+    let ledger = open(dir.path());
+    let resource = known(&ledger, label);
+    let mut news = fed(&ledger, &resource, &mut after, 1);
+    news.sort_unstable();
+    let mut expected = vec![(row(1), false), (row(2), true)];
+    expected.sort_unstable();
+    assert_eq!(news, expected);
+    assert!(fed(&ledger, &resource, &mut after, 5).is_empty());
+    let mut all: Option<ledger::Step> = None;
+    assert_eq!(fed(&ledger, &resource, &mut all, 100).len(), 3, "rows 2 and 3, and that row 1 is gone");
+    assert_eq!(all, after);
+    assert!(ledger.rows().last_order(&label) == after.unwrap().order && behind < after);
+}

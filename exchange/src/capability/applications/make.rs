@@ -156,8 +156,11 @@ fn is_free(before: &Application) -> bool {
     before.state != ApplicationState::Refused && ended_by.is_none_or(|step| step.by == before.applicant)
 }
 
-/// The rule that grants a need at once: nothing in clear that is masked for others, and nothing of the highest level.
+/// The rule that grants a need at once: nothing in clear that is masked for others, nothing of the highest level, and no feed.
 fn rule(resource: &Resource, caller: &Participant, asked: &Asked) -> Option<GrantRule> {
+    if asked.scope.feed {
+        return None;
+    }
     if resource.level >= COUNTERSIGNED_LEVEL || asked.scope.clear.iter().any(|key| resource.masks(key)) {
         return None;
     }

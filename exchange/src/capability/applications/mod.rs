@@ -61,6 +61,8 @@ struct ScopeValue {
     #[serde(default)]
     regions: Vec<String>,
     daily_limit: Option<u32>,
+    #[serde(default)]
+    feed: bool,
     until: String,
 }
 
@@ -94,8 +96,8 @@ impl ScopeValue {
             wrong.note(bad(Fault::at("/dailyLimit", Rule::Range).bounds(1, most)));
         }
         let until = wrong.take(day(Code::BadApplication, &self.until).under("until"));
-        let Self { fields, clear, regions, daily_limit, .. } = self;
-        wrong.all(until.map(|until| Scope { fields, clear, regions, daily_limit, until }))
+        let Self { fields, clear, regions, daily_limit, feed, .. } = self;
+        wrong.all(until.map(|until| Scope { fields, clear, regions, daily_limit, feed, until }))
     }
 }
 
@@ -110,6 +112,9 @@ fn unfit(resource: &Resource, scope: &Scope, today: Date) -> Vec<Fault> {
     }
     if !scope.regions.is_empty() && resource.region.is_none() {
         faults.push(Fault::at("/regions", Rule::NotAllowed).form("the resource's rows have no region"));
+    }
+    if scope.feed && resource.supply != Supply::Hosted {
+        faults.push(Fault::at("/feed", Rule::NotAllowed).form("the exchange keeps no rows of the resource"));
     }
     if scope.until < today {
         faults.push(Fault::at("/until", Rule::Order).form("a day to come"));

@@ -4,8 +4,9 @@
 //! start removes it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use ledger::Label;
+use ledger::{Key, KeyedHash, Label};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
@@ -22,6 +23,7 @@ use crate::gateway::change::{Change, StoredRow, json as answer};
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
+use crate::sharing::quality::{self, Sum};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Refusal};
 use crate::wire::text::{Pairs, unknown_resource};
@@ -57,6 +59,12 @@ struct Request {
 #[derive(Debug)]
 pub(crate) struct Asked {
     resource: String,
+    rows: Arc<AskedRows>,
+}
+
+/// The rows of a batch.
+#[derive(Debug)]
+struct AskedRows {
     first_line: u64,
     rows: Vec<Pairs>,
     removed: Vec<Pairs>,
@@ -109,7 +117,8 @@ impl Capability<'_> for Ingest {
         if first_line == Some(0) {
             wrong.note(Refusal::of(Code::BadRecords, Fault::at("/firstLine", Rule::Range).form("from 1")));
         }
-        wrong.all(Some(Asked { resource, first_line: first_line.unwrap_or(1), rows, removed }))
+        let rows = AskedRows { first_line: first_line.unwrap_or(1), rows, removed };
+        wrong.all(Some(Asked { resource, rows: Arc::new(rows) }))
     }
 
     fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
@@ -141,72 +150,168 @@ impl Capability<'_> for Ingest {
         permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
         let Granted { rows: label, resource } = permit.into_granted();
-        let keyed = change.tools().ledger.keyed();
-        let (mut batch, mut rejects) = (Vec::with_capacity(asked.rows.len()), Vec::new());
-        let (mut seen, mut rejected, mut told) = (HashSet::with_capacity(asked.rows.len()), 0, 0);
-        let mut reject = |line: u64, errors: Vec<Value>| {
-            rejected += 1;
-            told += errors.len();
-            if rejects.len() < MAX_REJECTED && told <= MAX_ERRORS {
-                rejects.push(json!({"line": line, "errors": errors}));
-            }
-        };
+        let (ledger, rows) = (change.tools().ledger.clone(), Arc::clone(&asked.rows));
         let at_ms = change.entry().now_ms;
-        for (Pairs(row), line) in asked.rows.iter().zip(asked.first_line..) {
-            let mut faults = resource.row_faults(row);
-            faults.truncate(MAX_ROW_ERRORS);
-            faults.extend(nobody(&resource, row));
-            if !faults.is_empty() {
-                let error = |fault: schemas::resource::Fault| json!({"pointer": fault.pointer, "rule": fault.rule.name(), "allowed": fault.form});
-                reject(line, faults.into_iter().map(error).collect());
-                continue;
-            }
-            let value =
-                |field: &str| row.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str());
-            let Some(key) = named(keyed, &resource, value) else {
-                // Each field of the key is required, so its fault was named.
-                reject(
-                    line,
-                    vec![
-                        json!({"pointer": "", "rule": Rule::Required.name(), "allowed": "the fields of the key"}),
-                    ],
-                );
-                continue;
-            };
-            let stored = StoredRow::encode(at_ms, row);
-            if stored.len() > MAX_ROW_BYTES {
-                let form = format!("at most {MAX_ROW_BYTES} bytes");
-                reject(line, vec![json!({"pointer": "", "rule": Rule::Length.name(), "allowed": form})]);
-            } else if seen.insert(key) {
-                batch.push((key, Some(stored)));
-            } else {
-                let form = "a key that stands once in the batch";
-                reject(line, vec![json!({"pointer": "", "rule": Rule::Distinct.name(), "allowed": form})]);
-            }
-        }
-        let accepted = batch.len();
-        let mut removed = 0;
-        for (Pairs(row), line) in asked.removed.iter().zip(1_u64..) {
-            let value =
-                |field: &str| row.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str());
-            match named(keyed, &resource, value).filter(|_| row.len() == resource.key.len()) {
-                Some(key) if seen.insert(key) => {
-                    removed += 1;
-                    batch.push((key, None));
-                }
-                Some(_) | None => {
-                    let form = format!("the fields of the key: {}", resource.key.join(", "));
-                    reject(
-                        line,
-                        vec![json!({"pointer": "/removed", "rule": Rule::Required.name(), "allowed": form})],
-                    );
-                }
-            }
-        }
-        let code = resource.code.as_str();
+        // A batch takes a processor for a while: none of those that answer others.
+        let lane = &change.tools().lanes.pages;
+        let checked = lane.run(*change.entry().organisation, move || {
+            let mut batch = Batch::new(&resource, ledger.keyed());
+            batch.take(&rows, at_ms);
+            let Batch { rows, accepted, removed, rejected, repeated, filled, rejects, .. } = batch;
+            (rows, Counts { accepted, removed, rejected, repeated, filled }, rejects, resource)
+        });
+        let (batch, counts, rejects, resource) = checked.await.map_err(Refusal::new)?;
+        count(change, &resource, &label, &counts, !batch.is_empty());
         if !batch.is_empty() {
             change.rows(label, batch).await?;
         }
-        Ok(answer(&Answer { resource: code, accepted, removed, rejected, rejects }))
+        let Counts { accepted, removed, rejected, repeated, .. } = counts;
+        let rejected = rejected + repeated;
+        Ok(answer(&Answer { resource: &resource.code, accepted, removed, rejected, rejects }))
     }
+}
+
+/// Adds what a batch tells of the resource's quality.
+fn count(change: &mut Change<'_>, resource: &Resource, label: &Label, counts: &Counts, has_rows: bool) {
+    let (keyed, now_ms) = (change.tools().ledger.keyed(), change.entry().now_ms);
+    let day = quality::quarter(now_ms, 0);
+    let mut sums = vec![
+        (Sum::Accepted, counts.accepted),
+        (Sum::Rejected, counts.rejected),
+        (Sum::Repeated, counts.repeated),
+        (Sum::Filled, counts.filled),
+    ];
+    if has_rows {
+        let before = change.raise(quality::last_batch(label), quality::minutes(now_ms));
+        let late = quality::freshness(change.tools().ledger, resource, label, now_ms).stale;
+        // Before the first batch there is nothing that it could be late for.
+        if before != 0 && resource.update_cycle.within_ms().is_some() {
+            sums.push((if late { Sum::Late } else { Sum::Punctual }, 1));
+        }
+    }
+    for (sum, amount) in sums {
+        change.add_up(sum.key(keyed, &resource.code), day, amount as u64);
+    }
+}
+
+/// How many rows of a batch went which way.
+struct Counts {
+    accepted: usize,
+    removed: usize,
+    rejected: usize,
+    repeated: usize,
+    /// Rows taken, each by the share of its optional fields that it has.
+    filled: usize,
+}
+
+/// A batch under check.
+struct Batch<'a> {
+    resource: &'a Resource,
+    keyed: &'a KeyedHash,
+    /// Fields that a row may lack.
+    optional: Vec<&'a str>,
+    rows: Vec<(Key, Option<Vec<u8>>)>,
+    seen: HashSet<Key>,
+    accepted: usize,
+    removed: usize,
+    rejected: usize,
+    repeated: usize,
+    /// Optional fields that the rows taken have.
+    filled: usize,
+    rejects: Vec<Value>,
+    told: usize,
+}
+
+impl<'a> Batch<'a> {
+    fn new(resource: &'a Resource, keyed: &'a KeyedHash) -> Self {
+        let optional = resource.fields.iter().filter(|field| !field.required);
+        Self {
+            resource,
+            keyed,
+            optional: optional.map(|field| field.key.as_str()).collect(),
+            rows: Vec::new(),
+            seen: HashSet::new(),
+            accepted: 0,
+            removed: 0,
+            rejected: 0,
+            repeated: 0,
+            filled: 0,
+            rejects: Vec::new(),
+            told: 0,
+        }
+    }
+
+    /// Checks the rows in their order, then the keys of those that are taken out.
+    fn take(&mut self, asked: &AskedRows, at_ms: u64) {
+        self.rows.reserve(asked.rows.len() + asked.removed.len());
+        self.seen.reserve(asked.rows.len() + asked.removed.len());
+        for (Pairs(row), line) in asked.rows.iter().zip(asked.first_line..) {
+            self.row(row, line, at_ms);
+        }
+        for (Pairs(row), line) in asked.removed.iter().zip(1_u64..) {
+            self.removal(row, line);
+        }
+        self.filled = self.filled.checked_div(self.optional.len()).unwrap_or(0);
+    }
+
+    fn key(&self, row: &[(String, String)]) -> Option<Key> {
+        named(self.keyed, self.resource, |field| {
+            row.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
+        })
+    }
+
+    fn row(&mut self, row: &[(String, String)], line: u64, at_ms: u64) {
+        let mut faults = self.resource.row_faults(row);
+        faults.truncate(MAX_ROW_ERRORS);
+        faults.extend(nobody(self.resource, row));
+        if !faults.is_empty() {
+            let errors = faults.into_iter().map(|fault| error(&fault.pointer, fault.rule, &fault.form));
+            return self.reject(line, errors.collect());
+        }
+        let Some(key) = self.key(row) else {
+            // Each field of the key is required, so its fault was named.
+            return self.reject(line, vec![error("", Rule::Required, "the fields of the key")]);
+        };
+        let stored = StoredRow::encode(at_ms, row);
+        if stored.len() > MAX_ROW_BYTES {
+            let form = format!("at most {MAX_ROW_BYTES} bytes");
+            self.reject(line, vec![error("", Rule::Length, &form)]);
+        } else if self.seen.insert(key) {
+            self.accepted += 1;
+            self.filled += row.iter().filter(|(name, _)| self.optional.contains(&name.as_str())).count();
+            self.rows.push((key, Some(stored)));
+        } else {
+            self.repeated += 1;
+            self.tell(line, vec![error("", Rule::Distinct, "a key that stands once in the batch")]);
+        }
+    }
+
+    fn removal(&mut self, row: &[(String, String)], line: u64) {
+        match self.key(row).filter(|_| row.len() == self.resource.key.len()) {
+            Some(key) if self.seen.insert(key) => {
+                self.removed += 1;
+                self.rows.push((key, None));
+            }
+            Some(_) | None => {
+                let form = format!("the fields of the key: {}", self.resource.key.join(", "));
+                self.reject(line, vec![error("/removed", Rule::Required, &form)]);
+            }
+        }
+    }
+
+    fn reject(&mut self, line: u64, errors: Vec<Value>) {
+        self.rejected += 1;
+        self.tell(line, errors);
+    }
+
+    fn tell(&mut self, line: u64, errors: Vec<Value>) {
+        self.told += errors.len();
+        if self.rejects.len() < MAX_REJECTED && self.told <= MAX_ERRORS {
+            self.rejects.push(json!({"line": line, "errors": errors}));
+        }
+    }
+}
+
+fn error(pointer: &str, rule: Rule, allowed: &str) -> Value {
+    json!({"pointer": pointer, "rule": rule.name(), "allowed": allowed})
 }

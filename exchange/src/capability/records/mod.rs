@@ -8,6 +8,7 @@ use schemas::sharing::ResourceState;
 use crate::wire::refusal::Refusal;
 use crate::wire::text::unknown_resource;
 
+pub(crate) mod feed;
 pub(crate) mod ingest;
 pub(crate) mod query;
 

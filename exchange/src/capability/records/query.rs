@@ -21,12 +21,13 @@ use super::standing;
 use crate::capability::Capability;
 use crate::capability::applications::{COUNTERSIGNED_LEVEL, allows};
 use crate::gateway::case::{Case, Place};
-use crate::gateway::change::{Change, json as answer};
+use crate::gateway::change::{Change, StoredRow, json as answer};
 use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::sharing::application::{Application, application_key};
 use crate::sharing::clock;
+use crate::sharing::quality::freshness;
 use crate::sharing::resource::{Listed, Step, add_step};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{self, Body};
@@ -54,14 +55,21 @@ struct Request<'a> {
 /// A question for one row.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
-    resource: Cow<'a, str>,
+    pub(super) resource: Cow<'a, str>,
     /// Whom the row is about.
     holder: Option<HolderRef>,
     /// The other key fields.
     key: Vec<(String, String)>,
     /// Fields wanted; none named: all that are approved.
     fields: Vec<String>,
-    context: UseContext<'a>,
+    pub(super) context: UseContext<'a>,
+}
+
+impl<'a> Asked<'a> {
+    /// A use that names no row.
+    pub(super) fn of(resource: Cow<'a, str>, context: UseContext<'a>) -> Self {
+        Self { resource, holder: None, key: Vec::new(), fields: Vec::new(), context }
+    }
 }
 
 /// A row that may be read.
@@ -70,14 +78,20 @@ pub(crate) struct Granted {
     /// The label under whose key the resource's rows lie.
     rows: Label,
     row: Key,
-    listed: Arc<Listed>,
-    terms: Scope,
-    purpose: String,
-    application: Key,
+    approved: Approved,
+}
+
+/// A use within an approval, however its resource is supplied.
+#[derive(Debug)]
+pub(crate) struct Approved {
+    pub(super) listed: Arc<Listed>,
+    pub(super) terms: Scope,
+    pub(super) purpose: String,
+    pub(super) application: Key,
     /// When approval or resource last changed, ms since 1970.
-    changed_ms: u64,
+    pub(super) changed_ms: u64,
     /// The first use of an approval writes that it is in use.
-    first_use: Option<(Place, Application)>,
+    pub(super) first_use: Option<(Place, Application)>,
 }
 
 #[derive(Serialize)]
@@ -94,6 +108,11 @@ struct Answer<'a> {
     /// The row is older than the resource's update cycle promises.
     #[serde(skip_serializing_if = "Option::is_none")]
     late: Option<bool>,
+    /// The resource has not been brought up to date within its update cycle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale_since: Option<String>,
     approval: Approval<'a>,
     as_of: String,
 }
@@ -101,11 +120,18 @@ struct Answer<'a> {
 /// The approval that the answer is given under. Article 25 of decree 809: no other use, no passing on.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Approval<'a> {
+pub(super) struct Approval<'a> {
     application: String,
     purpose: &'a str,
     until: String,
     passing_on: bool,
+}
+
+impl<'a> Approval<'a> {
+    pub(super) fn new(application: Key, purpose: &'a str, terms: &Scope) -> Self {
+        let (application, until) = (hex::encode(application), terms.until.to_string());
+        Self { application, purpose, until, passing_on: false }
+    }
 }
 
 impl<'r> Capability<'r> for Query {
@@ -132,88 +158,14 @@ impl<'r> Capability<'r> for Query {
         caller: &Participant,
         asked: &Asked<'r>,
     ) -> Result<Ruling<Granted>, Refusal> {
-        let (_, listed) = case.resource(&asked.resource);
-        let listed = listed.ok_or_else(|| unknown_resource("/resource"))?;
-        if let Some(refusal) = standing(listed.state) {
-            return Err(refusal);
-        }
-        let resource = &listed.resource;
-        if resource.supply != Supply::Hosted {
-            return Err(Refusal::explained(Code::ResourceRefused, Reason::OtherSupply));
-        }
-        let organisation = &caller.organisation;
-        let key = application_key(case.keyed(), &asked.resource, organisation, &asked.context.item_code);
-        let (place, application) = case.application(key);
-        let needed = |case: &mut Case<'_>, reason| {
-            Err(Refusal::explained(Code::ApprovalNeeded, reason).with_access(access(case, resource, asked)))
-        };
-        let Some(application) = application else { return needed(case, Reason::NoApproval) };
-        let reason = match application.state {
-            ApplicationState::Provided | ApplicationState::InUse => None,
-            ApplicationState::Pending | ApplicationState::Countersign | ApplicationState::Agreed => {
-                Some(Reason::ApprovalPending)
-            }
-            ApplicationState::Refused => Some(Reason::ApprovalRefused),
-            ApplicationState::Stopped => Some(Reason::ApprovalStopped),
-        };
-        if let Some(reason) = reason {
-            return needed(case, reason);
-        }
-        if resource.sharing_class == 3 {
-            return Err(Refusal::explained(Code::ResourceRefused, Reason::NotShared));
-        }
-        // The level may have been raised since.
-        if resource.level >= COUNTERSIGNED_LEVEL && !application.countersigned {
-            return needed(case, Reason::ApprovalPending);
-        }
-        if !allows(resource, caller, &application.purpose) {
-            return needed(case, Reason::OutsidePurpose);
-        }
-        let Some(terms) = application.terms.clone() else { return needed(case, Reason::ApprovalPending) };
-        let end_ms =
-            u64::try_from(terms.until.last_second()).unwrap_or(0).saturating_add(1).saturating_mul(1_000);
-        if case.now_ms() >= end_ms {
-            return needed(case, Reason::ApprovalEnded);
-        }
-        case.ends_at(end_ms);
-        // That a row is found by a value says that value.
-        let told = |(key, _): &(String, String)| {
-            terms.fields.contains(key) && (!resource.masks(key) || terms.clear.contains(key))
-        };
-        let named = asked.fields.iter().all(|field| terms.fields.contains(field));
-        if !named || !asked.key.iter().all(told) {
-            return needed(case, Reason::OutsideApproval);
-        }
-        let row = row_key(case, resource, asked)?;
-        let holder = asked.holder.as_ref().and_then(|holder| case.holder(holder));
-        let rows = listed.rows_label().ok_or_else(|| Refusal::new(Code::Internal))?;
-        let limit = terms.daily_limit;
-        let first_use = (application.state == ApplicationState::Provided).then(|| {
-            let mut application = Application::clone(&application);
-            application.state = ApplicationState::InUse;
-            let (at_ms, by) = (case.now_ms(), *organisation);
-            add_step(&mut application.history, Step { at_ms, by, action: FIRST_USE.into(), note: None });
-            (place, application)
-        });
-        let purpose = application.purpose.clone();
-        let steps = application.history.iter().filter(|step| step.action != FIRST_USE);
-        let changed_ms = steps.chain(&listed.history).map(|step| step.at_ms).max().unwrap_or(0);
-        let granted = Granted {
-            rows,
-            row,
-            listed: Arc::clone(&listed),
-            terms,
-            purpose,
-            application: key,
-            changed_ms,
-            first_use,
-        };
-        let concerned = holder.into_iter().map(|holder| holder.label).collect();
-        Ok(Ruling::plain(granted, concerned).approved(caller, case, limit.map(|limit| (key, limit))))
+        let approved = approved(case, caller, asked, Supply::Hosted)?;
+        let row = row_key(case, &approved.listed.resource, asked)?;
+        let rows = approved.listed.rows_label().ok_or_else(|| Refusal::new(Code::Internal))?;
+        Ok(ruled(case, caller, asked, approved, |approved| Granted { rows, row, approved }))
     }
 
     fn changed_ms(granted: &Granted) -> u64 {
-        granted.changed_ms
+        granted.approved.changed_ms
     }
 
     async fn carry_out(
@@ -221,59 +173,174 @@ impl<'r> Capability<'r> for Query {
         asked: &Asked<'r>,
         permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (granted, disclosure) = permit.into_parts();
-        let Granted { rows, row, listed, terms, purpose, application, first_use, .. } = granted;
-        if let Some((place, application)) = &first_use {
-            change.keep(*place, application);
-        }
-        if let Some(holder) = &asked.holder {
-            // Somebody who was never named gets a label by it: the first use stands in the trace like all others.
-            change.concern(holder)?;
-        }
-        let resource = &listed.resource;
+        let (Granted { rows, row, approved }, disclosure) = permit.into_parts();
         let stored = change.row(&rows, &row, disclosure).await?;
-        let seen = stored.filter(|stored| {
-            let region = resource.region.as_ref().and_then(|field| stored.value(field));
-            terms.sees(region)
-        });
-        let fields = if asked.fields.is_empty() { &terms.fields } else { &asked.fields };
-        if asked.fields.is_empty() {
-            let all = fields.iter().chain(asked.key.iter().map(|(key, _)| key));
-            change.names().fields = all.map(|field| Cow::Owned(field.clone())).collect();
-        }
-        let (mut record, mut masked) = (Map::new(), Vec::new());
-        let now_ms = change.entry().now_ms;
-        let late = |at_ms: u64| {
-            let within = resource.update_cycle.within_ms()?;
-            Some(now_ms.saturating_sub(at_ms) > within)
-        };
-        if let Some(stored) = &seen {
-            for field in resource.fields.iter().filter(|field| fields.contains(&field.key)) {
-                let Some(value) = stored.value(&field.key) else { continue };
-                let is_clear = !field.is_masked() || terms.clear.contains(&field.key);
-                let value = if is_clear { value.to_owned() } else { field.masked(value) };
-                if !is_clear {
-                    masked.push(field.key.as_str());
-                }
-                record.insert(field.key.clone(), value.into());
-            }
-        }
-        Ok(answer(&Answer {
-            resource: &asked.resource,
-            found: seen.is_some(),
-            record: seen.as_ref().map(|_| record),
-            masked,
-            updated_at: seen.as_ref().map(|stored| rfc3339(stored.at_ms)),
-            late: seen.as_ref().and_then(|stored| late(stored.at_ms)),
-            approval: Approval {
-                application: hex::encode(application),
-                purpose: &purpose,
-                until: terms.until.to_string(),
-                passing_on: false,
-            },
-            as_of: change.as_of(),
-        }))
+        answered(change, asked, &approved, stored)
     }
+}
+
+/// The ruling of a use within an approval: it concerns the subject, and counts.
+pub(super) fn ruled<G>(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    asked: &Asked<'_>,
+    approved: Approved,
+    granted: impl FnOnce(Approved) -> G,
+) -> Ruling<G> {
+    let holder = asked.holder.as_ref().and_then(|holder| case.holder(holder));
+    let concerned = holder.into_iter().map(|holder| holder.label).collect();
+    let counter = approved.terms.daily_limit.map(|limit| (approved.application, limit));
+    Ruling::plain(granted(approved), concerned).approved(caller, case, counter)
+}
+
+/// The approval that a use of a resource rests on, if the resource is supplied in this way.
+///
+/// # Errors
+/// The refusal; one for want of an approval says where to apply.
+pub(super) fn approved(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    asked: &Asked<'_>,
+    supply: Supply,
+) -> Result<Approved, Refusal> {
+    let (_, listed) = case.resource(&asked.resource);
+    let listed = listed.ok_or_else(|| unknown_resource("/resource"))?;
+    if let Some(refusal) = standing(listed.state) {
+        return Err(refusal);
+    }
+    let resource = &listed.resource;
+    if resource.supply != supply {
+        return Err(Refusal::explained(Code::ResourceRefused, Reason::OtherSupply));
+    }
+    let organisation = &caller.organisation;
+    let key = application_key(case.keyed(), &asked.resource, organisation, &asked.context.item_code);
+    let (place, application) = case.application(key);
+    let needed = |case: &mut Case<'_>, reason| {
+        Err(Refusal::explained(Code::ApprovalNeeded, reason).with_access(access(case, resource, asked)))
+    };
+    let Some(application) = application else { return needed(case, Reason::NoApproval) };
+    let reason = match application.state {
+        ApplicationState::Provided | ApplicationState::InUse => None,
+        ApplicationState::Pending | ApplicationState::Countersign | ApplicationState::Agreed => {
+            Some(Reason::ApprovalPending)
+        }
+        ApplicationState::Refused => Some(Reason::ApprovalRefused),
+        ApplicationState::Stopped => Some(Reason::ApprovalStopped),
+    };
+    if let Some(reason) = reason {
+        return needed(case, reason);
+    }
+    if resource.sharing_class == 3 {
+        return Err(Refusal::explained(Code::ResourceRefused, Reason::NotShared));
+    }
+    // The level may have been raised since.
+    if resource.level >= COUNTERSIGNED_LEVEL && !application.countersigned {
+        return needed(case, Reason::ApprovalPending);
+    }
+    if !allows(resource, caller, &application.purpose) {
+        return needed(case, Reason::OutsidePurpose);
+    }
+    let Some(terms) = application.terms.clone() else { return needed(case, Reason::ApprovalPending) };
+    let end_ms =
+        u64::try_from(terms.until.last_second()).unwrap_or(0).saturating_add(1).saturating_mul(1_000);
+    if case.now_ms() >= end_ms {
+        return needed(case, Reason::ApprovalEnded);
+    }
+    case.ends_at(end_ms);
+    // That a row is found by a value says that value.
+    let told = |(key, _): &(String, String)| {
+        terms.fields.contains(key) && (!resource.masks(key) || terms.clear.contains(key))
+    };
+    let named = asked.fields.iter().all(|field| terms.fields.contains(field));
+    if !named || !asked.key.iter().all(told) {
+        return needed(case, Reason::OutsideApproval);
+    }
+    let first_use = (application.state == ApplicationState::Provided).then(|| {
+        let mut application = Application::clone(&application);
+        application.state = ApplicationState::InUse;
+        let (at_ms, by) = (case.now_ms(), *organisation);
+        add_step(&mut application.history, Step { at_ms, by, action: FIRST_USE.into(), note: None });
+        (place, application)
+    });
+    let purpose = application.purpose.clone();
+    let steps = application.history.iter().filter(|step| step.action != FIRST_USE);
+    let changed_ms = steps.chain(&listed.history).map(|step| step.at_ms).max().unwrap_or(0);
+    Ok(Approved { listed: Arc::clone(&listed), terms, purpose, application: key, changed_ms, first_use })
+}
+
+/// The answer that a row makes within an approval, and what the use writes beside it.
+pub(super) fn answered(
+    change: &mut Change<'_>,
+    asked: &Asked<'_>,
+    approved: &Approved,
+    stored: Option<StoredRow>,
+) -> Result<Vec<u8>, Refusal> {
+    let Approved { listed, terms, purpose, application, first_use, .. } = approved;
+    if let Some((place, application)) = first_use {
+        change.keep(*place, application);
+    }
+    if let Some(holder) = &asked.holder {
+        // Somebody who was never named gets a label by it: the first use stands in the trace like all others.
+        change.concern(holder)?;
+    }
+    let resource = &listed.resource;
+    let seen = stored.filter(|stored| {
+        let region = resource.region.as_ref().and_then(|field| stored.value(field));
+        terms.sees(region)
+    });
+    let fields = wanted(asked, approved);
+    if asked.fields.is_empty() {
+        let all = fields.iter().chain(asked.key.iter().map(|(key, _)| key));
+        change.names().fields = all.map(|field| Cow::Owned(field.clone())).collect();
+    }
+    let now_ms = change.entry().now_ms;
+    let late = |at_ms: u64| {
+        let within = resource.update_cycle.within_ms()?;
+        Some(now_ms.saturating_sub(at_ms) > within)
+    };
+    let (record, masked) = seen.as_ref().map(|stored| shown(resource, terms, fields, stored)).unzip();
+    // What an interface answers was brought in by nobody.
+    let hosted = resource.supply == Supply::Hosted;
+    let brought_in = seen.as_ref().filter(|_| hosted).map(|stored| stored.at_ms);
+    let fresh = listed.rows_label().filter(|_| hosted);
+    let fresh = fresh.map(|label| freshness(change.tools().ledger, resource, &label, now_ms));
+    Ok(answer(&Answer {
+        resource: &asked.resource,
+        found: seen.is_some(),
+        record,
+        masked: masked.unwrap_or_default(),
+        updated_at: brought_in.map(rfc3339),
+        late: brought_in.and_then(late),
+        stale: fresh.map(|fresh| fresh.stale),
+        stale_since: fresh.and_then(|fresh| fresh.stale_since()),
+        approval: Approval::new(*application, purpose, terms),
+        as_of: change.as_of(),
+    }))
+}
+
+/// Fields of a row as an approval shows them, and those that are masked.
+pub(super) fn shown<'a>(
+    resource: &'a Resource,
+    terms: &Scope,
+    fields: &[String],
+    stored: &StoredRow,
+) -> (Map<String, Value>, Vec<&'a str>) {
+    let (mut record, mut masked) = (Map::new(), Vec::new());
+    for field in resource.fields.iter().filter(|field| fields.contains(&field.key)) {
+        let Some(value) = stored.value(&field.key) else { continue };
+        let is_clear = !field.is_masked() || terms.clear.contains(&field.key);
+        let value = if is_clear { value.to_owned() } else { field.masked(value) };
+        if !is_clear {
+            masked.push(field.key.as_str());
+        }
+        record.insert(field.key.clone(), value.into());
+    }
+    (record, masked)
+}
+
+/// The fields that an answer shows: those that are asked for, or all that are approved.
+pub(super) fn wanted<'a>(asked: &'a Asked<'_>, approved: &'a Approved) -> &'a [String] {
+    if asked.fields.is_empty() { &approved.terms.fields } else { &asked.fields }
 }
 
 /// The keyed name of a row: the resource, and the values of its key fields in their order.
@@ -289,7 +356,7 @@ pub(super) fn named<'v>(
 }
 
 /// The row that a request names. Each key field is given once: the subject's by the holder, the others by `key`.
-fn row_key(case: &Case<'_>, resource: &Resource, asked: &Asked<'_>) -> Result<Key, Refusal> {
+pub(super) fn row_key(case: &Case<'_>, resource: &Resource, asked: &Asked<'_>) -> Result<Key, Refusal> {
     let bad = |fault| Refusal::of(Code::BadRecords, fault);
     let mut wrong = Gather::new();
     match (&resource.subject, &asked.holder) {
@@ -338,7 +405,7 @@ fn row_key(case: &Case<'_>, resource: &Resource, asked: &Asked<'_>) -> Result<Ke
 }
 
 /// Where the caller applies for the approval that is missing.
-fn access(case: &mut Case<'_>, resource: &Resource, asked: &Asked<'_>) -> AccessRequest {
+pub(super) fn access(case: &mut Case<'_>, resource: &Resource, asked: &Asked<'_>) -> AccessRequest {
     let calendars = case.calendars();
     let (class, now_ms) = (resource.sharing_class, case.now_ms());
     let running = clock::start(case.clocks(), ClockStep::Answer, class, now_ms, &calendars);

@@ -22,6 +22,7 @@ use crate::gateway::names::Names;
 use crate::gateway::parsed::Documents;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role};
+use crate::sharing::quality::quality;
 use crate::sharing::resource::Listed;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -116,16 +117,22 @@ impl Capability<'_> for Search {
         asked: &Asked,
         permit: Permit<Sees>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (sees, asked) = (permit.into_granted(), asked.clone());
+        let (sees, asked, now_ms) = (permit.into_granted(), asked.clone(), change.entry().now_ms);
         let resources = Arc::clone(change.tools().resources);
         let (page, ()) =
-            listed(change, move |ledger| Ok((page(ledger, &resources, sees, &asked), ()))).await?;
+            listed(change, move |ledger| Ok((page(ledger, &resources, sees, &asked, now_ms), ()))).await?;
         Ok(page)
     }
 }
 
 /// A page, and how many of all that passes there are by facet.
-fn page(ledger: &Ledger, resources: &Documents<Key, Listed>, sees: Sees, asked: &Asked) -> Value {
+fn page(
+    ledger: &Ledger,
+    resources: &Documents<Key, Listed>,
+    sees: Sees,
+    asked: &Asked,
+    now_ms: u64,
+) -> Value {
     let mut facets: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
     let (mut rows, mut total, mut last, mut next) = (Vec::new(), 0_u64, None::<Key>, None);
     for (key, _) in ledger.state().documents(DocumentKind::Resource) {
@@ -157,14 +164,14 @@ fn page(ledger: &Ledger, resources: &Documents<Key, Listed>, sees: Sees, asked: 
             next = next.or(last.map(hex::encode));
             continue;
         }
-        rows.push(row(&found, version));
+        rows.push(row(ledger, &found, version, now_ms));
         last = Some(key);
     }
     json!({"resources": rows, "total": total, "facets": facets, "next": next})
 }
 
 /// A resource as the catalogue shows it.
-fn row(listed: &Listed, version: u32) -> Value {
+fn row(ledger: &Ledger, listed: &Listed, version: u32, now_ms: u64) -> Value {
     let history: Vec<Value> = listed
         .history
         .iter()
@@ -178,10 +185,16 @@ fn row(listed: &Listed, version: u32) -> Value {
             shown
         })
         .collect();
-    json!({
+    let mut row = json!({
         "resource": listed.resource, "provider": listed.provider, "state": listed.state.name(), "version": version,
         "domainName": listed.resource.domain.chinese(), "history": history,
-    })
+    });
+    if let Some(quality) = quality(ledger, listed, now_ms)
+        && let Some(row) = row.as_object_mut()
+    {
+        row.insert("quality".to_owned(), json!(quality));
+    }
+    row
 }
 
 impl Request<'_> {

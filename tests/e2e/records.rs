@@ -1,0 +1,375 @@
+//! What the exchange makes of hosted rows beside queries: quality and freshness, open data, feeds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use client::{
+    ApplicationAction, ApplicationState, ApplicationTransition, Apply, Client, Error, FeedPage, Holder,
+    Personal, RecordsFeed, RecordsIngest, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite,
+    Scope, Trace, UseContext,
+};
+use schemas::codes::Code;
+use schemas::resource::{Agreed, Condition, Openness, Resource};
+use schemas::routes::Route;
+use serde_json::{Value, json};
+use tests::{Call, Draft, Reply, Server, Setup, draft, eventually, natural, shared};
+
+/// Places in the samples.
+const POPULATION: usize = 0;
+const PLACES: usize = 2;
+
+fn client(server: &Server, name: &str) -> Client {
+    server.party(name).client().trust(server.trust.clone()).build()
+}
+
+/// A sample under a code of its own.
+fn sample(place: usize, number: u32) -> Resource {
+    let sample = Resource::samples().remove(place);
+    Resource { code: format!("3990020001/{number:06}"), ..sample }
+}
+
+fn context() -> UseContext {
+    serde_json::from_value(tests::use_context()).unwrap()
+}
+
+/// The code of a refusal.
+fn refused(error: Error) -> Code {
+    match error {
+        Error::Refused(refused) => Code::from_name(refused.problem.code.as_deref().unwrap()).unwrap(),
+        error => panic!("not refused: {error}"),
+    }
+}
+
+async fn take(provider: &Client, resource: &Resource, action: ResourceAction) {
+    let reason = "测试".to_owned();
+    provider
+        .transition_resource(&ResourceTransition { resource: resource.code.clone(), action, reason })
+        .await
+        .unwrap();
+}
+
+async fn publish(provider: &Client, resource: &Resource) {
+    provider.write_resource(&ResourceWrite { resource: resource.clone() }).await.unwrap();
+    take(provider, resource, ResourceAction::Publish).await;
+}
+
+fn row(pairs: &[(&str, &str)]) -> BTreeMap<String, Personal> {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), Personal::from(*value))).collect()
+}
+
+fn ingest(resource: &Resource, rows: Vec<BTreeMap<String, Personal>>) -> RecordsIngest {
+    RecordsIngest { resource: resource.code.clone(), first_line: None, rows, removed: Vec::new() }
+}
+
+async fn quality(client: &Client, resource: &Resource) -> client::Quality {
+    let search = ResourceSearch { code: Some(resource.code.clone()), ..ResourceSearch::default() };
+    client.resources(&search).await.unwrap().resources[0].quality.clone().unwrap()
+}
+
+#[tokio::test]
+async fn the_catalogue_says_how_fresh_and_good_rows_are() {
+    let mut server = Setup::new().start().await;
+    let [provider, bank] = ["provider", "bank"].map(|name| client(&server, name));
+    let resource = sample(POPULATION, 1);
+    publish(&provider, &resource).await;
+    let before = quality(&bank, &resource).await;
+    assert!(before.stale && before.stale_since.is_none(), "nothing ever came");
+    assert_eq!((before.rows, before.score, before.timeliness), (0, Some(0), Some(0)));
+    let person = |status: &str, address: Option<&str>| {
+        let number = draft(&natural()).holder().number().to_owned();
+        let mut person =
+            row(&[("idNumber", &number), ("name", "测试人"), ("regionCode", "440106"), ("status", status)]);
+        person.extend(address.map(|address| ("address".to_owned(), Personal::from(address))));
+        person
+    };
+    let first = person("1", Some("测试路"));
+    let rows = vec![first.clone(), person("1", None), person("9", None), first];
+    let brought = provider.ingest_records(&ingest(&resource, rows)).await.unwrap();
+    assert_eq!((brought.accepted, brought.rejected), (2, 2));
+    server.kill();
+    server.start();
+    let [provider, bank] = ["provider", "bank"].map(|name| client(&server, name));
+    let found = quality(&bank, &resource).await;
+    assert!(!found.stale && found.last_batch_at.is_some());
+    let scores = [found.completeness, found.validity, found.uniqueness, found.timeliness, found.score];
+    assert_eq!((found.rows, scores), (2, [Some(50), Some(75), Some(66), None, Some(63)]));
+    // Batches of one minute are each counted, also those that come at once.
+    let more = (0..8).map(|_| ingest(&resource, vec![person("1", None)])).collect::<Vec<_>>();
+    let (a, b, c, d) = tokio::join!(
+        provider.ingest_records(&more[0]),
+        provider.ingest_records(&more[1]),
+        provider.ingest_records(&more[2]),
+        provider.ingest_records(&more[3])
+    );
+    assert!([a, b, c, d].into_iter().all(|brought| brought.unwrap().accepted == 1));
+    let found = quality(&bank, &resource).await;
+    assert_eq!((found.rows, found.completeness, found.timeliness), (6, Some(16), Some(100)));
+    assert!(quality(&provider, &resource).await.score.is_some());
+}
+
+/// A header of an answer.
+fn header(reply: &Reply, name: &str) -> String {
+    reply.headers[name].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn open_data_are_for_anyone_and_nothing_else_is() {
+    let turn = shared(Setup::new).await;
+    let server = &*turn;
+    let provider = client(server, "provider");
+    let open = sample(PLACES, 2);
+    let not_open = [
+        sample(POPULATION, 3),
+        Resource { openness: Openness::Conditional, ..sample(PLACES, 4) },
+        Resource { level: 2, ..sample(PLACES, 5) },
+    ];
+    for resource in not_open.iter().chain([&open]) {
+        publish(&provider, resource).await;
+    }
+    let draft = sample(PLACES, 6);
+    provider.write_resource(&ResourceWrite { resource: draft.clone() }).await.unwrap();
+    let path = format!("/v1/open/{}", open.code);
+    let place = |number: usize, name: &str| {
+        row(&[("placeCode", &format!("P{number:05}")), ("placeName", name), ("regionCode", "4401")])
+    };
+    const ROWS: usize = 5_001;
+    let rows = (0..ROWS).map(|number| place(number, if number == 0 { "=测试" } else { "测试,地" }));
+    assert_eq!(provider.ingest_records(&ingest(&open, rows.collect())).await.unwrap().accepted, ROWS as u64);
+
+    let listed = server.public("/v1/open").await.expect(200);
+    let codes: Vec<&str> = listed.json["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["resource"].as_str().unwrap())
+        .collect();
+    assert!(codes.contains(&open.code.as_str()));
+    assert!(not_open.iter().chain([&draft]).all(|one| !codes.contains(&one.code.as_str())));
+    for closed in not_open.iter().chain([&draft]) {
+        for end in ["", ".csv", ".json"] {
+            let closed = server.public(&format!("/v1/open/{}{end}", closed.code)).await;
+            assert_eq!((closed.status, closed.body.len()), (404, 0));
+        }
+    }
+    let entry = server.public(&path).await.expect(200);
+    assert_eq!(entry.json["quality"]["rows"], ROWS);
+    assert!(entry.json.get("agreed").is_none() && entry.json.get("duties").is_none());
+
+    // Both forms have every row once, over their pages.
+    let (mut next, mut from_json) = (Some(format!("{path}.json")), BTreeMap::new());
+    while let Some(page) = next {
+        let page = server.public(&page).await.expect(200);
+        for row in page.json["rows"].as_array().unwrap() {
+            let code = row["placeCode"].as_str().unwrap().to_owned();
+            assert!(from_json.insert(code, row["placeName"].clone()).is_none());
+        }
+        next = page.json["next"].as_str().map(|next| format!("{path}.json?after={next}"));
+    }
+    assert_eq!((from_json.len(), &from_json["P00000"]), (ROWS, &json!("=测试")));
+    let first = server.public(&format!("{path}.csv")).await.expect(200);
+    assert_eq!(first.content_type, "text/csv; charset=utf-8; header=present");
+    let links = header(&first, "link");
+    assert!(links.starts_with(&format!("<{path}>; rel=\"describedby\"")));
+    let rest = links.split('<').nth(2).unwrap().split('>').next().unwrap();
+    let rest = server.public(rest).await.expect(200);
+    assert!(!header(&rest, "link").contains("next"));
+    let text = [&first.body[..], &rest.body[..]].map(|part| std::str::from_utf8(part).unwrap()).concat();
+    assert_eq!(text.lines().count(), ROWS + 2);
+    assert!(text.contains("P00000,'=测试,4401\r\n") && text.contains("P00001,\"测试,地\",4401\r\n"));
+    assert_eq!(server.public(&format!("{path}.csv?after=12")).await.status, 400);
+    assert_eq!(server.public(&format!("{path}.xml")).await.status, 404);
+
+    // A copy that is known is not sent again, and one that is no longer so is.
+    assert!(
+        first.headers.contains_key("last-modified") && first.cache_control.as_deref() == Some("no-cache")
+    );
+    let tag = header(&first, "etag");
+    let again = || {
+        let call = Call::raw(Route::None, Bytes::new()).method(hyper::Method::GET);
+        server.public_call(call.path(&format!("{path}.csv")).header("if-none-match", &tag))
+    };
+    let known = again().await;
+    assert_eq!((known.status, known.body.len(), header(&known, "etag")), (304, 0, tag.clone()));
+    provider.ingest_records(&ingest(&open, vec![place(0, "测试")])).await.unwrap();
+    assert_eq!(again().await.status, 200);
+
+    // From the moment on at which it is not open, nobody has it.
+    for (action, status) in
+        [(ResourceAction::Suspend, 404), (ResourceAction::Resume, 200), (ResourceAction::Withdraw, 410)]
+    {
+        take(&provider, &open, action).await;
+        for end in ["", ".csv", ".json"] {
+            assert_eq!(server.public(&format!("{path}{end}")).await.status, status, "{action:?}");
+        }
+    }
+}
+
+/// An application that the provider agrees to.
+async fn agreed(applicant: &Client, provider: &Client, resource: &Resource, scope: Scope) {
+    let context = context();
+    let apply = Apply {
+        resource: resource.code.clone(),
+        item_code: context.item_code,
+        item_name: context.item_name,
+        purpose: "测试".to_owned(),
+        scope,
+    };
+    let applied = applicant.apply(&apply).await.unwrap();
+    assert_eq!((applied.state, applied.rule), (ApplicationState::Pending, None), "no rule grants a feed");
+    let step = ApplicationTransition {
+        application: applied.application.clone(),
+        action: ApplicationAction::Approve,
+        terms: None,
+        ground: None,
+        basis: None,
+        note: None,
+    };
+    assert_eq!(provider.transition_application(&step).await.unwrap().state, ApplicationState::Provided);
+}
+
+fn scope(fields: &[&str], regions: &[&str], daily_limit: Option<u32>, feed: bool) -> Scope {
+    let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    Scope {
+        fields: owned(fields),
+        clear: Vec::new(),
+        regions: owned(regions),
+        daily_limit,
+        feed,
+        until: "2099-12-31".parse().unwrap(),
+    }
+}
+
+fn feed(resource: &Resource, after: Option<&str>, limit: u64) -> RecordsFeed {
+    RecordsFeed {
+        resource: resource.code.clone(),
+        after: after.map(str::to_owned),
+        limit: Some(limit),
+        context: context(),
+    }
+}
+
+/// Values of the rows of a page by id; `None` of one that is gone.
+fn changes(page: &FeedPage, field: &str) -> BTreeMap<String, Option<String>> {
+    let change = |change: &client::FedRow| {
+        assert_eq!(change.removed, change.record.is_none());
+        let value = change.record.as_ref().map(|record| record[field].as_str().to_owned());
+        (change.id.clone(), value)
+    };
+    page.changes.iter().map(change).collect()
+}
+
+fn person(draft: &Draft, region: &str, status: &str) -> BTreeMap<String, Personal> {
+    let number = draft.holder().number().to_owned();
+    row(&[("idNumber", &number), ("name", "测试人"), ("regionCode", region), ("status", status)])
+}
+
+/// How many entries of a person's trace say that the row left in a feed.
+async fn fed(server: &Server, person: &Draft, resource: &Resource) -> usize {
+    let holder = Holder::from(person.holder());
+    let trace = Trace { holder, agent: None, before: None, limit: None, context: context() };
+    let page = client(server, "portal").trace(&trace).await.unwrap();
+    let told = page.entries.iter().filter_map(|entry| entry.told.as_ref());
+    let told = told.map(|told| serde_json::from_str::<Value>(&told.document).unwrap());
+    told.filter(|told| told["mode"] == "feed" && told["resource"] == resource.code.as_str()).count()
+}
+
+#[tokio::test]
+async fn a_county_follows_the_rows_of_its_own_and_their_subjects_see_it() {
+    let mut server = Setup::new().start().await;
+    let [provider, bank, approval] = ["provider", "bank", "approval"].map(|name| client(&server, name));
+    let needs = vec![Agreed {
+        organisation: server.organisation("bank").as_str().to_owned(),
+        item_code: context().item_code,
+    }];
+    let conditions = vec![Condition::NamedItem];
+    let resource = Resource { agreed: needs, conditions, ..sample(POPULATION, 7) };
+    publish(&provider, &resource).await;
+    let [stays, moves, later, other] = [(); 4].map(|()| draft(&natural()));
+    let rows =
+        vec![person(&stays, "440106", "1"), person(&moves, "440106", "1"), person(&other, "440203", "1")];
+    provider.ingest_records(&ingest(&resource, rows)).await.unwrap();
+    let early = refused(bank.feed_records(&feed(&resource, None, 1)).await.unwrap_err());
+    assert_eq!(early, Code::ApprovalNeeded);
+    agreed(&bank, &provider, &resource, scope(&["status"], &["4401"], None, true)).await;
+    // An approval to query is none to read everything.
+    agreed(&approval, &provider, &resource, scope(&["status"], &[], None, false)).await;
+    let refusal = refused(approval.feed_records(&feed(&resource, None, 1)).await.unwrap_err());
+    assert_eq!(refusal, Code::ApprovalNeeded);
+
+    let first = bank.feed_records(&feed(&resource, None, 1)).await.unwrap();
+    assert!(first.more && first.changes.len() == 1 && !first.approval.passing_on);
+    let second = bank.feed_records(&feed(&resource, Some(&first.next), 200)).await.unwrap();
+    assert!(!second.more);
+    let mut known = changes(&first, "status");
+    known.append(&mut changes(&second, "status"));
+    assert_eq!(known.len(), 2, "the other row is of another region");
+    assert!(known.values().all(|status| status.as_deref() == Some("1")));
+    for (person, times) in [(&stays, 1), (&moves, 1), (&other, 0)] {
+        let traced = || async { (fed(&server, person, &resource).await == times).then_some(()) };
+        eventually("the page stands in the trace of who is in it", traced).await;
+    }
+
+    // Behind a kill the reader goes on where it left off.
+    server.kill();
+    server.start();
+    let [provider, bank] = ["provider", "bank"].map(|name| client(&server, name));
+    let rows =
+        vec![person(&stays, "440106", "2"), person(&moves, "440203", "1"), person(&later, "4401", "3")];
+    provider.ingest_records(&ingest(&resource, rows)).await.unwrap();
+    let third = bank.feed_records(&feed(&resource, Some(&second.next), 200)).await.unwrap();
+    let found = changes(&third, "status");
+    let [was, is]: [BTreeSet<&String>; 2] = [known.keys().collect(), found.keys().collect()];
+    assert!(was.is_subset(&is) && found.len() == 3, "rows keep their names");
+    let mut values: Vec<Option<&str>> = found.values().map(Option::as_deref).collect();
+    values.sort_unstable();
+    assert_eq!(values, [None, Some("2"), Some("3")], "who has moved away is gone");
+    let number = later.holder().number().to_owned();
+    let removed = vec![row(&[("idNumber", &number)])];
+    provider.ingest_records(&RecordsIngest { removed, ..ingest(&resource, Vec::new()) }).await.unwrap();
+    let fourth = bank.feed_records(&feed(&resource, Some(&third.next), 200)).await.unwrap();
+    let gone = changes(&fourth, "status");
+    assert_eq!(gone.values().collect::<Vec<_>>(), [&None]);
+    assert_eq!(found[gone.keys().next().unwrap()].as_deref(), Some("3"));
+    let nothing = bank.feed_records(&feed(&resource, Some(&fourth.next), 200)).await.unwrap();
+    assert!(nothing.changes.is_empty() && !nothing.more);
+    // From the beginning it is what there is, and nothing is taken back that was never read.
+    let whole = bank.feed_records(&feed(&resource, None, 200)).await.unwrap();
+    assert_eq!(changes(&whole, "status").into_values().collect::<Vec<_>>(), [Some("2".to_owned())]);
+
+    for after in [&fourth.next[2..], &"f".repeat(64)] {
+        let wrong = bank.feed_records(&feed(&resource, Some(after), 1)).await.unwrap_err();
+        assert_eq!(refused(wrong), Code::MalformedRequest);
+    }
+    let many = bank.feed_records(&feed(&resource, None, 201)).await.unwrap_err();
+    assert_eq!(refused(many), Code::MalformedRequest);
+    for (action, code) in [
+        (ResourceAction::Suspend, Some(Code::ResourceRefused)),
+        (ResourceAction::Resume, None),
+        (ResourceAction::Withdraw, Some(Code::UnknownResource)),
+    ] {
+        take(&provider, &resource, action).await;
+        let answer = bank.feed_records(&feed(&resource, Some(&fourth.next), 200)).await;
+        assert_eq!(answer.err().map(refused), code, "{action:?}");
+    }
+    assert_eq!(server.log_verify()["verdict"], "valid");
+}
+
+#[tokio::test]
+async fn a_feed_takes_no_more_rows_a_day_than_its_approval_says() {
+    let turn = shared(Setup::new).await;
+    let server = &*turn;
+    let [provider, bank] = ["provider", "bank"].map(|name| client(server, name));
+    let resource = sample(PLACES, 8);
+    publish(&provider, &resource).await;
+    let place = |number: u32| {
+        row(&[("placeCode", &format!("P{number}")), ("placeName", "测试地"), ("regionCode", "4401")])
+    };
+    provider.ingest_records(&ingest(&resource, (0..5).map(place).collect())).await.unwrap();
+    agreed(&bank, &provider, &resource, scope(&["placeName"], &[], Some(3), true)).await;
+    let first = bank.feed_records(&feed(&resource, None, 2)).await.unwrap();
+    assert!(first.changes.len() == 2 && first.more);
+    let second = bank.feed_records(&feed(&resource, Some(&first.next), 200)).await.unwrap();
+    assert!(second.changes.len() == 1 && second.more, "the limit cuts the page");
+    let spent = bank.feed_records(&feed(&resource, Some(&second.next), 200)).await.unwrap_err();
+    assert_eq!(refused(spent), Code::QuotaSpent);
+}
