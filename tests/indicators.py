@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Counts the indicators of data sharing from `exchange application list`, apart from `exchange indicators`.
 
-Reads applications as JSON, one a line, from standard input and calendars from the files named. Takes nothing from the exchange's own counts:
+Reads applications as JSON, one a line, from standard input, lines of `exchange item list demands` among them, and calendars from the files named. Takes nothing from the exchange's own counts:
 working days follow from the moments and the calendars. Prints the same document, to be compared.
 """
 import datetime
@@ -27,6 +27,24 @@ def working_days(start, end, calendars):
     return counted
 
 
+def demands(cases):
+    items = {}
+    for case in cases:
+        row = items.setdefault(case["item"], {"cases": 0, "materials": 0, "demanded": 0, "needless": 0, "again": 0, "needlessMaterials": {}})
+        row["cases"] += 1
+        row["materials"] += case["materials"]
+        seen = [demand for stage in case["stages"] for demand in stage["demanded"]]
+        row["demanded"] += len({demand["material"] for demand in seen})
+        row["again"] += len({demand["material"] for demand in seen if demand["again"]})
+        for material in {demand["material"] for demand in seen if demand["needless"]}:
+            row["needless"] += 1
+            row["needlessMaterials"][material] = row["needlessMaterials"].get(material, 0) + 1
+    for row in items.values():
+        if row["materials"]:
+            row["sparedPermille"] = max(row["materials"] - row["demanded"], 0) * 1000 // row["materials"]
+    return items
+
+
 def main():
     calendars = {}
     for path in sys.argv[2:]:
@@ -35,8 +53,12 @@ def main():
         calendars[calendar["year"]] = (set(calendar["off"]), set(calendar["work"]))
     now = day(sys.argv[1])
     groups = {}
+    cases = []
     for line in sys.stdin:
         one = json.loads(line)
+        if "stages" in one:
+            cases.append(one)
+            continue
         made = day(one["madeAt"])
         end = one.get("providedAt") or (one.get("answeredAt") if one["state"] == "refused" else None)
         days = working_days(made, day(end) if end else now, calendars)
@@ -60,7 +82,7 @@ def main():
         if row["applications"]:
             row["instantPermille"] = row["grantedByRule"] * 1000 // row["applications"]
     empty = dict.fromkeys(("applications", "grantedByRule", "counted", "withinThreeDays", "overdue", "undeterminable"), 0)
-    report = {"all": groups.pop("", empty), "providers": groups}
+    report = {"all": groups.pop("", empty), "providers": groups, "items": demands(cases)}
     print(json.dumps(report, ensure_ascii=False, indent=2, sort_keys=True))
 
 

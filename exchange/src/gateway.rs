@@ -780,6 +780,11 @@ pub(crate) async fn commit_system(ledger: &Ledger, prepared: Prepared) -> Result
     }
 }
 
+/// Waits until an answer that tells nothing of a person may leave: at a whole step since its work began, like a denial.
+pub(crate) async fn at_a_step(begun: Instant) {
+    tokio::time::sleep_until((begun + denial_after(begun.elapsed(), DENIAL_STEP)).into()).await;
+}
+
 /// When a denial leaves, counted from the arrival of its request: at the first whole step that its work left time for. So
 /// the moment does not follow how long the work took, unless a step passes meanwhile.
 fn denial_after(taken: Duration, step: Duration) -> Duration {

@@ -12,10 +12,11 @@ use clap::{Args, Parser, Subcommand};
 use exchange::config::resolved;
 use exchange::exit;
 use exchange::logging::{self, LogFormat};
-use exchange::operate::records::Import;
+use exchange::operate::records::{Import, ImportList};
 use exchange::operate::{self, Caller, Place, Registration, Sure};
 use exchange::participant::{MAX_DELAY_DAYS, USUAL_DELAY_DAYS};
 use exchange::probe;
+use schemas::dictionary::List;
 use schemas::resource::{Domain, Ground};
 use schemas::routes::Route;
 use schemas::sharing::{ApplicationAction, ApplicationState, ResourceAction};
@@ -215,7 +216,7 @@ enum Command {
     #[command(subcommand)]
     Application(ApplicationCommand),
     /// Counts how well departments share, JSON: applications connected within three working days (3日对接率), granted by rule
-    /// (秒享率), overdue; of all and by provider. For operators and auditors; the auditor's certificate is taken unless told.
+    /// (秒享率), overdue; of all and by provider; and by item the share of materials done without (免提交率). For operators and auditors; the auditor's certificate is taken unless told.
     Indicators {
         #[command(flatten)]
         caller: Caller,
@@ -223,6 +224,9 @@ enum Command {
     /// Brings data in.
     #[command(subcommand)]
     Import(ImportCommand),
+    /// Service items and their materials: what need not be handed in.
+    #[command(subcommand)]
+    Item(ItemCommand),
     /// Asks for a row of a hosted resource, within an approval, and prints the answer with its receipt.
     #[command(after_help = "\
 The file names the resource, the holder or key, and the use. Fields, masks, regions and the daily limit follow from the approval.
@@ -481,6 +485,99 @@ Example:
         #[command(flatten)]
         import: Import,
     },
+    /// Brings a dictionary of service items (事项) in, as an operator.
+    #[command(after_help = LISTS)]
+    Items {
+        #[command(flatten)]
+        import: ImportList,
+    },
+    /// Brings a dictionary of materials (材料) in, as an operator.
+    #[command(after_help = LISTS)]
+    Materials {
+        #[command(flatten)]
+        import: ImportList,
+    },
+    /// Brings a dictionary of data elements (数据元) in, as an operator.
+    #[command(after_help = LISTS)]
+    Elements {
+        #[command(flatten)]
+        import: ImportList,
+    },
+    /// Brings mappings of items' materials in, as an operator or as the items' department.
+    #[command(after_help = LISTS)]
+    Mappings {
+        #[command(flatten)]
+        import: ImportList,
+    },
+}
+
+/// The help of lists that are imported.
+const LISTS: &str = "\
+Rows are texts by field, as of records; lists have blanks between their words. Materials come before items, and items before mappings.
+  materials  code name version origin(applicant|government|other)
+  items      code name version department materials result
+  elements   code name version
+  mappings   item material mode(drop|share|verify) resource typeCode fields
+Each may have status(active|cancelled). A change has a greater version; one of an item puts its mappings under review.
+Example:
+  exchange import mappings mappings.csv --source 免提交清单2026 --rejects rejects.ndjson";
+
+#[derive(Subcommand)]
+enum ItemCommand {
+    /// Lists a dictionary, the mappings, or what was demanded on paper, JSON, one row a line.
+    #[command(after_help = "Example:\n  exchange item list mappings --review")]
+    List {
+        /// The list.
+        #[arg(value_parser = PossibleValuesParser::new(["items", "materials", "elements", "mappings", "demands"]))]
+        list: String,
+        /// Only of this item; of mappings and demands.
+        #[arg(long, value_name = "CODE")]
+        item: Option<String>,
+        /// Only mappings whose item has changed since.
+        #[arg(long)]
+        review: bool,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Prints the fields of resources that are no data element, and the data elements that no resource uses.
+    #[command(after_help = "Example:\n  exchange item orphans")]
+    Orphans {
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Asks which materials of an item need not be handed in.
+    #[command(after_help = "\
+The file holds use, whose item is asked about, and for a holder: holder, grants (of mode search, in the holder's name), digests.
+Example:
+  exchange item materials question.json --as approval")]
+    Materials {
+        /// The question, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Keeps a material that was verified for a holder, so that nobody has to hand it in again.
+    #[command(after_help = "\
+The file holds holder, material, digest (SHA-256), trust (A to D), until and use.
+Example:
+  exchange item keep kept.json --as approval")]
+    Keep {
+        /// The material, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Reports which materials were demanded on paper in a stage of a case.
+    #[command(after_help = "\
+The file holds demanded (codes; none is a report too), use, and the holder if there is one.
+Example:
+  exchange item demanded report.json --as approval")]
+    Demanded {
+        /// The report, JSON.
+        file: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+    },
 }
 
 #[derive(Subcommand)]
@@ -679,7 +776,8 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Resource(command) => return resource(command),
         Command::Application(command) => return application(command),
         Command::Indicators { caller } => return operate::indicators::print(&caller),
-        Command::Import(ImportCommand::Records { import }) => return operate::records::import(&import),
+        Command::Import(command) => return import(&command),
+        Command::Item(command) => return item(command),
         Command::Query { file, caller } => return operate::records::query(&file, &caller),
         Command::Type(TypeCommand::Add { file, reason, operator }) => {
             return operate::types::add(&file, &reason, &operator);
@@ -697,6 +795,31 @@ fn run(command: Command) -> anyhow::Result<u8> {
         }
     }
     Ok(EXIT_DONE)
+}
+
+fn import(command: &ImportCommand) -> anyhow::Result<u8> {
+    let (list, import) = match command {
+        ImportCommand::Records { import } => return operate::records::import(import),
+        ImportCommand::Items { import } => (List::Items, import),
+        ImportCommand::Materials { import } => (List::Materials, import),
+        ImportCommand::Elements { import } => (List::Elements, import),
+        ImportCommand::Mappings { import } => (List::Mappings, import),
+    };
+    operate::records::import_list(list, import)
+}
+
+fn item(command: ItemCommand) -> anyhow::Result<u8> {
+    let (route, file, caller) = match command {
+        ItemCommand::List { list, item, review, caller } => {
+            operate::item::list(&list, item.as_deref(), review, &caller)?;
+            return Ok(EXIT_DONE);
+        }
+        ItemCommand::Orphans { caller } => return operate::item::orphans(&caller),
+        ItemCommand::Materials { file, caller } => (Route::ItemsMaterials, file, caller),
+        ItemCommand::Keep { file, caller } => (Route::MaterialKeep, file, caller),
+        ItemCommand::Demanded { file, caller } => (Route::ItemsDemanded, file, caller),
+    };
+    operate::item::send(route, &file, &caller)
 }
 
 fn resource(command: ResourceCommand) -> anyhow::Result<u8> {

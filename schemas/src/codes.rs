@@ -177,6 +177,10 @@ numbered! {
         BadCalendar = 84 "bad-calendar",
         /// The query or the rows do not fit the resource's definition.
         BadRecords = 85 "bad-records",
+        /// The rows, the material or the day do not fit the dictionaries.
+        BadItems = 90 "bad-items",
+        /// No such service item in the dictionary, or nobody does it any more.
+        UnknownItem = 91 "unknown-item",
     }
 }
 
@@ -221,7 +225,9 @@ impl Code {
             | Self::UnknownResource
             | Self::BadApplication
             | Self::BadCalendar
-            | Self::BadRecords => 422,
+            | Self::BadRecords
+            | Self::BadItems
+            | Self::UnknownItem => 422,
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
@@ -318,6 +324,8 @@ impl Code {
             Self::ApprovalNeeded => "This takes an approval that your organisation does not have.",
             Self::BadCalendar => "This is no calendar of a year's holidays with the number of its notice.",
             Self::BadRecords => "The query or the rows do not fit the resource's definition.",
+            Self::BadItems => "This does not fit the dictionaries of items and materials.",
+            Self::UnknownItem => "There is no such service item in the dictionary.",
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
             }

@@ -455,6 +455,22 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
             "`errors` 指出有误的内容。查询所用的信息项见资源目录。",
         ),
     ),
+    (
+        Code::BadItems,
+        guide(
+            "与事项、材料词典不符。",
+            "`errors` names each member. Materials are imported before items, and items before mappings.",
+            "`errors` 指出有误的内容。先导入材料，再导入事项，最后导入关联关系。",
+        ),
+    ),
+    (
+        Code::UnknownItem,
+        guide(
+            "事项词典中没有该事项，或者该事项已取消。",
+            "`use.itemCode` is the item's code. The operator imports items: `exchange import items`.",
+            "`use.itemCode` 为事项编码。事项由运营方导入：`exchange import items`。",
+        ),
+    ),
 ];
 
 /// A code without its row does not compile.

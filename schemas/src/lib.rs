@@ -5,6 +5,7 @@
 
 pub mod codes;
 pub mod date;
+pub mod dictionary;
 pub mod guidance;
 pub mod holder;
 pub mod identifier;

@@ -593,36 +593,42 @@ impl Resource {
 
     /// Everything that is wrong with a row, by field.
     pub fn row_faults(&self, row: &[(String, String)]) -> Vec<Fault> {
-        let mut faults = Vec::new();
-        for (place, (key, value)) in row.iter().enumerate() {
-            let Some(field) = self.field(key) else {
-                // The caller's own word is not given back.
-                faults.push(fault(format!("/{place}"), Rule::UnknownMember, "a field of the resource"));
-                continue;
-            };
-            let at = || format!("/{}", field.key);
-            if row.iter().take(place).any(|(before, _)| before == key) {
-                faults.push(fault(at(), Rule::DuplicateMember, "each field once"));
-            }
-            let wrong =
-                field.kind.check(&field.key, field.max_length, value).err().map(|error| match error {
-                    FieldError::Text { error: TextError::Character { .. }, .. } => Rule::Text,
-                    FieldError::Text { .. } => Rule::Length,
-                    FieldError::Check { .. } => Rule::CheckDigit,
-                    _ => Rule::Pattern,
-                });
-            faults.extend(wrong.map(|rule| fault(at(), rule, field.form())));
-            if self.region.as_ref() == Some(key) && !is_region(value) {
-                faults.push(fault(at(), Rule::Pattern, "a region code of 2, 4, 6, 9 or 12 digits"));
-            }
-        }
-        for field in self.fields.iter().filter(|field| field.required) {
-            if !row.iter().any(|(key, _)| *key == field.key) {
-                faults.push(fault(format!("/{}", field.key), Rule::Required, field.form()));
-            }
+        let mut faults = row_faults(&self.fields, row);
+        let regions = row.iter().filter(|(key, _)| self.region.as_ref() == Some(key));
+        for (key, _) in regions.filter(|(_, value)| !is_region(value)) {
+            faults.push(fault(format!("/{key}"), Rule::Pattern, "a region code of 2, 4, 6, 9 or 12 digits"));
         }
         faults
     }
+}
+
+/// Everything that is wrong with a row of these fields.
+pub fn row_faults(fields: &[Field], row: &[(String, String)]) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (place, (key, value)) in row.iter().enumerate() {
+        let Some(field) = fields.iter().find(|field| field.key == *key) else {
+            // The caller's own word is not given back.
+            faults.push(fault(format!("/{place}"), Rule::UnknownMember, "a field of the rows"));
+            continue;
+        };
+        let at = || format!("/{}", field.key);
+        if row.iter().take(place).any(|(before, _)| before == key) {
+            faults.push(fault(at(), Rule::DuplicateMember, "each field once"));
+        }
+        let wrong = field.kind.check(&field.key, field.max_length, value).err().map(|error| match error {
+            FieldError::Text { error: TextError::Character { .. }, .. } => Rule::Text,
+            FieldError::Text { .. } => Rule::Length,
+            FieldError::Check { .. } => Rule::CheckDigit,
+            _ => Rule::Pattern,
+        });
+        faults.extend(wrong.map(|rule| fault(at(), rule, field.form())));
+    }
+    for field in fields.iter().filter(|field| field.required) {
+        if !row.iter().any(|(key, _)| *key == field.key) {
+            faults.push(fault(format!("/{}", field.key), Rule::Required, field.form()));
+        }
+    }
+    faults
 }
 
 impl Field {

@@ -281,6 +281,36 @@ routes! {
             path: Some("/v1/records/query"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON_AND_LINES,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
+        /// Bring a dictionary or mappings in.
+        ItemsImport = 40 "items-import" {
+            path: Some("/v1/items/import"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator, Role::Relying]), forms: JSON,
+            body_bytes: BATCH_BODY_BYTES, body_seconds: BATCH_BODY_SECONDS, is_given_again: true
+        },
+        /// Dictionaries, mappings, and what was demanded on paper.
+        ItemsSearch = 41 "items-search" {
+            path: Some("/v1/items/search"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Materials of an item that need not be handed in.
+        ItemsMaterials = 42 "items-materials" {
+            path: Some("/v1/items/materials"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer, Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Licenses and rows of one matter, a line each.
+        Bundle = 43 "bundle" {
+            path: Some("/v1/bundle"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Issuer, Role::Relying, Role::Portal, Role::Peer]), forms: JSON_AND_LINES,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Keep a material that was verified.
+        MaterialKeep = 44 "material-keep" {
+            path: Some("/v1/items/keep"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Relying]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Report the materials that were demanded on paper.
+        ItemsDemanded = 45 "items-demanded" {
+            path: Some("/v1/items/demanded"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Relying]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
         /// Rows of a hosted resource in the order in which they came, and those that were taken out.
         RecordsFeed = 46 "records-feed" {
             path: Some("/v1/records/feed"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON,

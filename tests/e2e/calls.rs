@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{
-    ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Client,
-    Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue, IssuedList, License,
-    LinkEnd, LinkKind, LinkMake, LinkState, List, LogQuery, Mode, Participant, Personal, ProposalKind,
-    ProposalState, Propose, RecordsFeed, RecordsIngest, RecordsQuery, Register, ResourceAction,
-    ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage, Suspend, Tls,
-    Trace, Transition, UseContext, Verdict, Verify,
+    ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Bundle,
+    Bundled, Client, DictionaryList, Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState,
+    Holder, Issue, IssuedList, ItemsDemanded, ItemsImport, ItemsMaterials, ItemsSearch, License, LinkEnd,
+    LinkKind, LinkMake, LinkState, List, Listing, LogQuery, MaterialKeep, MaterialTrust, Mode, Outcome,
+    Participant, Personal, ProposalKind, ProposalState, Propose, RecordsFeed, RecordsIngest, RecordsQuery,
+    Register, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope,
+    Search, Stage, Suspend, Tls, Trace, Transition, UseContext, Verdict, Verify,
 };
 use schemas::codes::Code;
 use schemas::resource::Resource;
@@ -167,6 +168,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert_eq!(portal.revoke_grant(&revoke).await.unwrap().state, GrantState::Revoked);
 
     share(&proving(&server, "provider"), &bank).await;
+    do_without(&operator, &bank, &verify).await;
 
     for route in Route::ALL.iter().filter(|route| route.path().is_some()) {
         assert!(server.answers(*route, Code::Ok).await > 0, "{} was not called", route.name());
@@ -220,6 +222,8 @@ async fn share(provider: &Client, bank: &Client) {
     let query =
         RecordsQuery { resource: code, holder: Some(holder), key: None, fields: None, context: context() };
     assert!(bank.query_records(&query).await.unwrap().found);
+    let bundled = bank.bundle(&Bundle::Query(query)).await.unwrap();
+    assert!(matches!(&*bundled, Bundled::Queried(row) if row.found));
     let listed = bank.applications(&ApplicationSearch::default()).await.unwrap();
     assert_eq!(listed.applications[0].application, applied.application);
     let feed =
@@ -249,6 +253,54 @@ async fn share(provider: &Client, bank: &Client) {
         note: None,
     };
     assert_eq!(bank.transition_application(&stop).await.unwrap().state, ApplicationState::Stopped);
+}
+
+/// The operator brings an item with a material in; a bank asks what need not be handed in, keeps a material and reports a demand.
+async fn do_without(operator: &Client, bank: &Client, verify: &Verify) {
+    let item = "91350102XX3DEMPQ6R4400100000001";
+    let context = UseContext { item_code: item.to_owned(), ..context() };
+    let rows = [
+        (DictionaryList::Materials, "code=SFZ;name=居民身份证;version=1;origin=government"),
+        (
+            DictionaryList::Items,
+            "code=ITEM;name=测试事项;version=1;department=91350102XX3DEMPQ6R;materials=SFZ",
+        ),
+        (DictionaryList::Mappings, "item=ITEM;material=SFZ;mode=drop"),
+    ];
+    for (list, row) in rows {
+        let row = row.replace("ITEM", item);
+        let pairs = row.split(';').filter_map(|pair| pair.split_once('='));
+        let row = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let import = ItemsImport { list, source: "测试".to_owned(), first_line: None, rows: vec![row] };
+        assert_eq!(operator.import_items(&import).await.unwrap().accepted, 1);
+    }
+    let search = ItemsSearch {
+        list: Listing::Items,
+        code: Some(item.to_owned()),
+        words: None,
+        item: None,
+        review: false,
+        orphans: false,
+        after: None,
+        limit: None,
+    };
+    assert_eq!(bank.items(&search).await.unwrap().items[0].materials, ["SFZ"]);
+    let ask = ItemsMaterials { holder: None, grants: Vec::new(), digests: None, context: context.clone() };
+    assert_eq!(bank.materials(&ask).await.unwrap().materials[0].outcome, Outcome::Spared);
+    assert!(bank.bundle(&Bundle::Verify(verify.clone())).await.is_err(), "its grant is revoked by now");
+    let holder: Holder =
+        serde_json::from_value(json!({"typeCode": "001", "number": "91350102XX3DEMPQ6R"})).unwrap();
+    let keep = MaterialKeep {
+        holder: holder.clone(),
+        material: "SFZ".to_owned(),
+        digest: "0".repeat(64),
+        trust: MaterialTrust::Checked,
+        until: schemas::date::Date::at(i64::try_from(tests::now_ms() / 1_000).unwrap()),
+        context: context.clone(),
+    };
+    assert_eq!(bank.keep_material(&keep).await.unwrap().verifier.as_str().len(), 18);
+    let report = ItemsDemanded { holder: Some(holder), demanded: vec!["SFZ".to_owned()], context };
+    assert_eq!(bank.report_demanded(&report).await.unwrap().demanded, 1);
 }
 
 #[tokio::test]

@@ -42,9 +42,8 @@ fn fits(line: &str, pattern: &str) -> bool {
     rest.is_empty()
 }
 
-#[test]
-fn the_page_leads_two_departments_to_an_answered_query() {
-    let guide = include_str!("../../exchange/docs/guides/departments.md");
+/// Runs the commands of a page in an empty folder, and compares what they print with what it says.
+pub(crate) fn follow(guide: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let programs = PathBuf::from(command().get_program());
     let path = format!("{}:{}", programs.parent().unwrap().display(), std::env::var("PATH").unwrap());
@@ -62,6 +61,12 @@ fn the_page_leads_two_departments_to_an_answered_query() {
     for (said, told) in said.iter().zip(told) {
         assert!(fits(said, told), "{said}\nis not\n{told}");
     }
+    folder
+}
+
+#[test]
+fn the_page_leads_two_departments_to_an_answered_query() {
+    let folder = follow(include_str!("../../exchange/docs/guides/departments.md"));
     let catalogue = fs::read_to_string(folder.path().join("catalogue.ndjson")).unwrap();
     assert!(catalogue.lines().any(|line| line.contains("1020010001/000101")), "{catalogue}");
 }

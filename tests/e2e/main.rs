@@ -20,6 +20,7 @@ mod folders;
 mod handshake;
 mod idempotency;
 mod identifiers;
+mod items;
 mod journal_files;
 mod limits;
 mod machine;

@@ -50,8 +50,8 @@ async fn what_is_not_the_routes_json_is_refused_on_every_route() {
             if body == b"{}" && needs_nothing(route) {
                 continue;
             }
-            // A question to the log needs nothing but who asks and why.
-            let no_context = route == Route::LogQuery && body == b"{}";
+            // A question to the log, or for an item, needs nothing but who asks and why.
+            let no_context = matches!(route, Route::LogQuery | Route::ItemsMaterials) && body == b"{}";
             let code = if no_context { Code::BadUseContext } else { code };
             server.refused(&mut party, &Call::raw(route, body.to_vec()), code).await;
         }

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use schemas::date::Date;
+use schemas::dictionary::{Mode as Way, Origin};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::resource::Resource;
 use schemas::state::LicenseState;
@@ -20,8 +21,8 @@ use verifier::report::Report;
 pub use verifier::trace::{AuditPage, TracePage};
 
 use crate::{
-    ApplicationState, DelayClass, GrantMode, GrantRule, LinkKind, Mode, Personal, ProposalKind,
-    ResourceState, Role, Running, Scope,
+    ApplicationState, DelayClass, DictionaryList, GrantMode, GrantRule, LinkKind, MaterialTrust, Mode,
+    Personal, ProposalKind, ResourceState, Role, Running, Scope,
 };
 
 /// A permitted answer with what proves it.
@@ -727,4 +728,335 @@ pub struct UsedApproval {
     pub until: Date,
     /// Whether the data may be passed on: never.
     pub passing_on: bool,
+}
+
+/// Rows of a dictionary, or mappings, were brought in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemsImported {
+    /// The list.
+    pub list: DictionaryList,
+    /// Rows that were taken.
+    pub accepted: u64,
+    /// Those of them that stood like that before.
+    pub unchanged: u64,
+    /// Rows that were not taken.
+    pub rejected: u64,
+    /// Which.
+    #[serde(default)]
+    pub rejects: Vec<RejectedRow>,
+}
+
+/// A page of the list that was asked for; the others are empty.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemsPage {
+    /// Service items.
+    #[serde(default)]
+    pub items: Vec<FoundItem>,
+    /// Materials.
+    #[serde(default)]
+    pub materials: Vec<FoundMaterial>,
+    /// Data elements.
+    #[serde(default)]
+    pub elements: Vec<FoundElement>,
+    /// Mappings.
+    #[serde(default)]
+    pub mappings: Vec<FoundMapping>,
+    /// Reports of what was demanded on paper.
+    #[serde(default)]
+    pub demands: Vec<FoundDemands>,
+    /// Fields of resources that are no data element of the dictionary; on the first page of orphans.
+    #[serde(default)]
+    pub orphan_fields: Vec<OrphanField>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A service item.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundItem {
+    /// Its code.
+    pub code: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// The department that does it.
+    pub department: Uscc,
+    /// Codes of its materials.
+    #[serde(default)]
+    pub materials: Vec<String>,
+    /// The license type that is its result.
+    pub result: Option<LicenseTypeCode>,
+    /// Nobody does it any more.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// Where the row is from.
+    pub source: String,
+    /// When it was imported, RFC 3339.
+    pub imported_at: String,
+}
+
+/// A material.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundMaterial {
+    /// Its code.
+    pub code: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// No item takes it any more.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// Where the row is from.
+    pub source: String,
+    /// When it was imported, RFC 3339.
+    pub imported_at: String,
+}
+
+/// A data element.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundElement {
+    /// Its code.
+    pub code: String,
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u32,
+    /// No resource uses it any more.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// Where the row is from.
+    pub source: String,
+    /// When it was imported, RFC 3339.
+    pub imported_at: String,
+}
+
+/// A mapping of an item's material.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundMapping {
+    /// Code of the item.
+    pub item: String,
+    /// Code of the material.
+    pub material: String,
+    /// The way in which it is done without.
+    pub mode: Way,
+    /// Code of the resource.
+    pub resource: Option<String>,
+    /// The license type.
+    pub type_code: Option<LicenseTypeCode>,
+    /// Fields of the one or the other.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// It no longer holds.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// Version of the item that it was made for.
+    pub item_version: u32,
+    /// The item has changed since.
+    pub review: bool,
+    /// Where the row is from.
+    pub source: String,
+    /// When it was imported, RFC 3339.
+    pub imported_at: String,
+    /// By which organisation.
+    pub by: Uscc,
+}
+
+/// A field of a resource that is no data element of the dictionary.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrphanField {
+    /// Code of the resource.
+    pub resource: String,
+    /// Key of the field.
+    pub field: String,
+    /// The element that it names.
+    pub element: Option<String>,
+}
+
+/// What was demanded on paper in a case.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundDemands {
+    /// Code of the item.
+    pub item: String,
+    /// Its version.
+    pub version: u32,
+    /// How many materials it takes.
+    pub materials: u64,
+    /// The organisation that reports.
+    pub organisation: Uscc,
+    /// Stage by stage.
+    pub stages: Vec<DemandStage>,
+}
+
+/// The demands of a stage.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DemandStage {
+    /// The stage.
+    pub stage: String,
+    /// When it was reported, RFC 3339.
+    pub reported_at: String,
+    /// The materials.
+    pub demanded: Vec<Demand>,
+}
+
+/// A material that was demanded on paper.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Demand {
+    /// Its code.
+    pub material: String,
+    /// The way in which it could have been done without.
+    pub mode: Option<Way>,
+    /// The exchange had it at hand.
+    pub needless: bool,
+    /// An earlier stage of the case had done without it.
+    pub again: bool,
+}
+
+/// The materials of an item.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemMaterials {
+    /// Code of the item.
+    pub item: String,
+    /// Its name.
+    pub item_name: String,
+    /// Its version.
+    pub version: u32,
+    /// The materials.
+    pub materials: Vec<ItemMaterial>,
+    /// Those that need not be handed in.
+    pub spared: u64,
+    /// Those that have to be.
+    pub missing: u64,
+    /// When it was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A material of an item.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ItemMaterial {
+    /// Its code.
+    pub material: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether it has to be handed in.
+    pub outcome: Outcome,
+    /// The way in which it is done without.
+    pub mode: Option<Way>,
+    /// The item has changed since it was mapped.
+    #[serde(default)]
+    pub review: bool,
+    /// Code of the resource that says it.
+    pub resource: Option<String>,
+    /// Whether the caller has an approval for that.
+    pub approved: Option<bool>,
+    /// The license type that says it.
+    pub type_code: Option<LicenseTypeCode>,
+    /// Fields of the one or the other.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// The holder's license of the type.
+    pub license: Option<HeldLicense>,
+    /// A copy that was verified before.
+    pub kept: Option<KeptMaterial>,
+}
+
+/// Whether a material has to be handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It need not be.
+    Spared,
+    /// It has to be.
+    Missing,
+    /// The caller may not know whether the holder has the license.
+    Unknown,
+}
+
+/// A holder's license: one in force if there is one.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldLicense {
+    /// Identifier.
+    pub identifier: CertificateIdentifier,
+    /// State.
+    pub state: LicenseState,
+    /// Whether it is in force.
+    pub in_force: bool,
+    /// Its last day.
+    pub valid_until: Option<Date>,
+}
+
+/// A material that was verified before.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptMaterial {
+    /// How far it is to be trusted.
+    pub trust: MaterialTrust,
+    /// The organisation that verified it.
+    pub verifier: Uscc,
+    /// When, RFC 3339.
+    pub verified_at: String,
+    /// When it ends, RFC 3339.
+    pub until: String,
+    /// Whether it is the one whose digest was sent.
+    pub same: Option<bool>,
+}
+
+/// The answer to one part.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Bundled {
+    /// To a verification.
+    Verified(Verified),
+    /// To a retrieval.
+    Retrieved(Box<Retrieved>),
+    /// To a query.
+    Queried(QueriedRecord),
+}
+
+/// A material is kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaterialKept {
+    /// Its code.
+    pub material: String,
+    /// How far it is to be trusted.
+    pub trust: MaterialTrust,
+    /// The organisation that verified it.
+    pub verifier: Uscc,
+    /// Last day on which it counts.
+    pub until: Date,
+}
+
+/// What was demanded is counted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DemandsCounted {
+    /// Code of the item.
+    pub item: String,
+    /// Its version.
+    pub version: u32,
+    /// The stage.
+    pub stage: String,
+    /// How many materials the item takes.
+    pub materials: u64,
+    /// How many were demanded on paper.
+    pub demanded: u64,
 }

@@ -275,6 +275,36 @@ impl Client {
         self.call(Route::RecordsFeed, request)
     }
 
+    /// Brings rows of a dictionary or mappings in: `POST /v1/items/import`.
+    pub fn import_items(&self, request: &ItemsImport) -> Call<'_, ItemsImported> {
+        self.call(Route::ItemsImport, request)
+    }
+
+    /// A page of a dictionary, of mappings, or of what was demanded on paper: `POST /v1/items/search`.
+    pub fn items(&self, request: &ItemsSearch) -> Call<'_, ItemsPage> {
+        self.call(Route::ItemsSearch, request)
+    }
+
+    /// Which materials of an item need not be handed in: `POST /v1/items/materials`.
+    pub fn materials(&self, request: &ItemsMaterials) -> Call<'_, ItemMaterials> {
+        self.call(Route::ItemsMaterials, request)
+    }
+
+    /// One part of what a matter needs: `POST /v1/bundle`.
+    pub fn bundle(&self, request: &Bundle) -> Call<'_, Bundled> {
+        self.call(Route::Bundle, request)
+    }
+
+    /// Keeps a material that was verified: `POST /v1/items/keep`.
+    pub fn keep_material(&self, request: &MaterialKeep) -> Call<'_, MaterialKept> {
+        self.call(Route::MaterialKeep, request)
+    }
+
+    /// Reports what was demanded on paper: `POST /v1/items/demanded`.
+    pub fn report_demanded(&self, request: &ItemsDemanded) -> Call<'_, DemandsCounted> {
+        self.call(Route::ItemsDemanded, request)
+    }
+
     /// Ends that: `POST /v1/links/end`.
     pub fn end_link(&self, request: &LinkEnd) -> Call<'_, Linked> {
         self.call(Route::LinkEnd, request)

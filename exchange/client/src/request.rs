@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use schemas::date::Date;
+pub use schemas::dictionary::{List as DictionaryList, Trust as MaterialTrust};
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
 pub use schemas::kinds::{LinkKind, ProposalKind};
@@ -785,6 +786,129 @@ pub struct RecordsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Vec<String>>,
     /// The use.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// Brings rows of a dictionary or mappings in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ItemsImport {
+    /// The list.
+    pub list: DictionaryList,
+    /// Where the rows are from, in words.
+    pub source: String,
+    /// Line of the first row in the file, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_line: Option<u64>,
+    /// Rows, each by field.
+    pub rows: Vec<BTreeMap<String, String>>,
+}
+
+/// A list of items and their materials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Listing {
+    /// Service items.
+    Items,
+    /// Materials.
+    Materials,
+    /// Data elements.
+    Elements,
+    /// Mappings of items' materials.
+    Mappings,
+    /// Reports of what was demanded on paper.
+    Demands,
+}
+
+/// Asks for a page of a list. Every member that is there has to fit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ItemsSearch {
+    /// The list.
+    pub list: Listing,
+    /// The code; of a dictionary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Words in the name; of a dictionary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub words: Option<String>,
+    /// Code of the item; of mappings and demands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+    /// Only mappings whose item has changed since.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub review: bool,
+    /// Only data elements that no resource uses, and the fields that are none.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub orphans: bool,
+    /// The page begins behind this: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most that it lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+/// Asks which materials of an item need not be handed in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ItemsMaterials {
+    /// Whose; `None`: what the dictionaries say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Ids of grants in mode search, hex.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub grants: Vec<String>,
+    /// SHA-256 of materials at hand in hex, by code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digests: Option<BTreeMap<String, String>>,
+    /// The use; its item is the one asked about.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// One part of what a matter needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Bundle {
+    /// Whether a license is valid.
+    Verify(Verify),
+    /// The content of a license.
+    Retrieve(Retrieve),
+    /// A row of a hosted resource.
+    Query(RecordsQuery),
+}
+
+/// Keeps a material that was verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MaterialKeep {
+    /// Whose.
+    pub holder: Holder,
+    /// Code of the material.
+    pub material: String,
+    /// Its SHA-256, hex.
+    pub digest: String,
+    /// How far it is to be trusted.
+    pub trust: MaterialTrust,
+    /// Last day on which it counts.
+    pub until: Date,
+    /// The use.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// Reports which materials were demanded on paper in a stage of a case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ItemsDemanded {
+    /// Whose case it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Codes of the materials; none of them is a report too.
+    pub demanded: Vec<String>,
+    /// The use: item, case and stage.
     #[serde(rename = "use")]
     pub context: UseContext,
 }

@@ -5,9 +5,11 @@
 
 pub(crate) mod applications;
 pub(crate) mod audit;
+pub(crate) mod bundle;
 mod contract;
 pub(crate) mod entries;
 pub(crate) mod grants;
+pub(crate) mod items;
 pub(crate) mod licenses;
 pub(crate) mod links;
 pub(crate) mod operators;
@@ -58,6 +60,12 @@ macro_rules! with_capability {
             RecordsIngest: records::ingest::Ingest,
             RecordsQuery: records::query::Query,
             RecordsFeed: records::feed::Feed,
+            ItemsImport: items::import::Import,
+            ItemsSearch: items::search::Search,
+            ItemsMaterials: items::materials::Materials,
+            Bundle: bundle::Bundle,
+            MaterialKeep: items::keep::Keep,
+            ItemsDemanded: items::demanded::Demanded,
         )
     };
     (@ $given:expr, $none:expr, $capability:ident => $path:expr; $($route:ident: $($place:ident)::+,)+) => {

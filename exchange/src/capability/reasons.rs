@@ -2,6 +2,7 @@
 //!
 //! Tests alone have this file. Nothing is written.
 
+mod items;
 mod sharing;
 
 use std::collections::BTreeSet;
@@ -212,6 +213,15 @@ impl World {
         caller: &Participant,
         body: &'r str,
     ) -> Result<C::Granted, Refusal> {
+        self.counted::<C>(caller, body).map(|(granted, _)| granted)
+    }
+
+    /// The same, and how many facts it rests on.
+    fn counted<'r, C: Capability<'r>>(
+        &self,
+        caller: &Participant,
+        body: &'r str,
+    ) -> Result<(C::Granted, usize), Refusal> {
         let bundle = TrustBundle {
             version: 1,
             sequence: 1,
@@ -239,7 +249,7 @@ impl World {
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
         let ruling = C::decide(&mut case, caller, &asked)?;
         ruling.counters(&case, &caller.organisation)?;
-        Ok(ruling.into_granted())
+        Ok((ruling.into_granted(), case.into_reads().0.len()))
     }
 
     /// Whether a request of a caller's is permitted, with room in what it would count.

@@ -68,7 +68,7 @@ pub(crate) struct Asked<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     #[serde(borrow)]
     license: LicenseName<'a>,
     expect: Option<Pairs>,
@@ -235,7 +235,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    fn typed(self) -> Result<Asked<'a>, Refusal> {
+    pub(crate) fn typed(self) -> Result<Asked<'a>, Refusal> {
         let mut wrong = Gather::new();
         let context = wrong.take(context(self.context));
         let expect = self.expect.unwrap_or_default().0;

@@ -236,13 +236,13 @@ impl<'a> Change<'a> {
     /// Writes a document where one was read, or was not there.
     pub fn put(&mut self, place: Place, value: Vec<u8>) {
         let (kind, key, version) = place.parts();
-        self.document(kind, key, version + 1, value, Vec::new());
+        self.document(kind, key, version + 1, value, Vec::new(), 0);
     }
 
     /// Writes a document, found by its owners too, in the place of what was read.
     pub fn keep<T: Kept>(&mut self, place: Place, value: &T) {
         let (kind, key, version) = place.parts();
-        self.document(kind, key, version + 1, json(value), value.owners());
+        self.document(kind, key, version + 1, json(value), value.owners(), value.ends_ms());
     }
 
     /// Writes a new document under a random key, which is given back.
@@ -251,13 +251,21 @@ impl<'a> Change<'a> {
     /// [`Code::Internal`]: no randomness.
     pub fn put_new(&mut self, kind: DocumentKind, value: Vec<u8>) -> Result<Key, Refusal> {
         let key = random()?;
-        self.document(kind, key, 1, value, Vec::new());
+        self.document(kind, key, 1, value, Vec::new(), 0);
         Ok(key)
     }
 
-    fn document(&mut self, kind: DocumentKind, key: Key, version: u32, value: Vec<u8>, owners: Vec<Label>) {
+    fn document(
+        &mut self,
+        kind: DocumentKind,
+        key: Key,
+        version: u32,
+        value: Vec<u8>,
+        owners: Vec<Label>,
+        ends_ms: u64,
+    ) {
         let kind = kind.number();
-        self.record.documents.push(DocumentState { kind, key, version, value, owners, ends_ms: 0 });
+        self.record.documents.push(DocumentState { kind, key, version, value, owners, ends_ms });
     }
 
     /// A new label with a key of its own, for what lies sealed under a document's name: the rows of a resource. It is known by the

@@ -67,6 +67,8 @@ pub struct Names<'a> {
     pub context: Option<&'a UseContext<'a>>,
     /// A grant's id.
     pub grant: Option<Key>,
+    /// Ids of the others, where several are used.
+    pub more_grants: &'a [Key],
     /// Names of fields.
     pub fields: Vec<Cow<'a, str>>,
     /// How much is disclosed.

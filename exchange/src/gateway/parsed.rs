@@ -24,6 +24,11 @@ pub trait Kept: Serialize + DeserializeOwned {
     fn owners(&self) -> Vec<Label> {
         Vec::new()
     }
+
+    /// From this moment of journal time on it is gone, ms since 1970; 0 = it stays.
+    fn ends_ms(&self) -> u64 {
+        0
+    }
 }
 
 impl Kept for LicenseType {

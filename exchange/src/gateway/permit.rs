@@ -19,6 +19,8 @@ pub struct Ruling<G> {
     concerned: Vec<Label>,
     names_holder: bool,
     grant: Option<(Key, u32)>,
+    /// Key and limit of the other grants, where several are used.
+    more_grants: Vec<(Key, u32)>,
     quota: Option<(u32, u32)>,
     /// Key, limit and day of an approval's queries.
     approval: Option<(Key, u32, u32)>,
@@ -27,7 +29,15 @@ pub struct Ruling<G> {
 impl<G> Ruling<G> {
     /// A ruling without counters. The holders it concerns are known by their labels, which the receipt shows.
     pub fn plain(granted: G, concerned: Vec<Label>) -> Self {
-        Self { granted, concerned, names_holder: true, grant: None, quota: None, approval: None }
+        Self {
+            granted,
+            concerned,
+            names_holder: true,
+            grant: None,
+            more_grants: Vec::new(),
+            quota: None,
+            approval: None,
+        }
     }
 
     /// The receipt does not show the labels.
@@ -63,6 +73,18 @@ impl<G> Ruling<G> {
         Self { grant, quota, names_holder, ..self }
     }
 
+    /// Counts a use of these grants too, each by key and limit.
+    pub(crate) fn and(self, more_grants: Vec<(Key, u32)>) -> Self {
+        Self { more_grants, ..self }
+    }
+
+    /// The same ruling, for who asked for it in another shape.
+    pub(crate) fn map<H>(self, shape: impl FnOnce(G) -> H) -> Ruling<H> {
+        let Self { granted, concerned, names_holder, grant, more_grants, quota, approval } = self;
+        let granted = shape(granted);
+        Ruling { granted, concerned, names_holder, grant, more_grants, quota, approval }
+    }
+
     /// Counts a use of shared data: of the caller's day, and of the approval's where it has a limit.
     pub(crate) fn approved(
         self,
@@ -93,7 +115,8 @@ impl<G> Ruling<G> {
     /// A grant or the quota is spent.
     pub(crate) fn counters(&self, case: &Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
         let mut counters = Vec::new();
-        if let Some((key, limit)) = self.grant.filter(|(_, limit)| *limit != 0) {
+        let grants = self.grant.iter().chain(&self.more_grants).copied();
+        for (key, limit) in grants.filter(|(_, limit)| *limit != 0) {
             let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
             counters.push(unspent(
                 case.counter(&key, 0),
@@ -172,6 +195,11 @@ impl<G> Permit<G> {
     /// The granted deed.
     pub fn into_granted(self) -> G {
         self.granted
+    }
+
+    /// The same permit for the part that was granted, if it was.
+    pub(crate) fn part<P>(self, part: impl FnOnce(G) -> Option<P>) -> Option<Permit<P>> {
+        part(self.granted).map(|granted| Permit { granted })
     }
 }
 

@@ -176,6 +176,9 @@ impl Tools<'_> {
         if let Some(grant) = &names.grant {
             told.hex("grant", grant);
         }
+        if !names.more_grants.is_empty() {
+            told.texts("moreGrants", names.more_grants.iter().map(hex::encode));
+        }
         told.text_if_any("link", names.link);
         if let Some((purpose, user_name)) = names.audit {
             told.object("audit", |audit| {

@@ -1,11 +1,14 @@
-//! `exchange indicators`: how well departments share, by the figures that the plans ask for, from the applications in the log.
+//! `exchange indicators`: how well departments share, by the figures that the plans ask for, from the applications in the log; and how
+//! much paper is done without, from the reports of approval systems.
 //!
 //! An operator or auditor runs it. It reads, so a crash leaves nothing. `tests/indicators.py` counts the same from the same list with
 //! code of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use client::{ApplicationSearch, ApplicationState, Client, FoundApplication};
+use client::{
+    ApplicationSearch, ApplicationState, Client, FoundApplication, FoundDemands, ItemsSearch, Listing,
+};
 use schemas::identifier::Uscc;
 use serde::Serialize;
 use verifier::command::{self, EXIT_DONE};
@@ -68,11 +71,79 @@ impl Counts {
     }
 }
 
+/// What the cases of an item demanded on paper, as approval systems report it.
+#[derive(Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Demanded {
+    /// Cases.
+    cases: u64,
+    /// Materials that they would have taken.
+    materials: u64,
+    /// Those of them that were demanded.
+    demanded: u64,
+    /// Those of them that the exchange had at hand.
+    needless: u64,
+    /// Those that an earlier stage of the case had done without.
+    again: u64,
+    /// Share of the materials that was not demanded (免提交率), in tenths of a percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spared_permille: Option<u64>,
+    /// The needless demands by material.
+    needless_materials: BTreeMap<String, u64>,
+}
+
+impl Demanded {
+    fn add(&mut self, case: &FoundDemands) {
+        self.cases += 1;
+        self.materials += case.materials;
+        let demands = case.stages.iter().flat_map(|stage| &stage.demanded);
+        let of = |wanted: fn(&client::Demand) -> bool| -> BTreeSet<&str> {
+            demands.clone().filter(|demand| wanted(demand)).map(|demand| demand.material.as_str()).collect()
+        };
+        let count = |materials: &BTreeSet<&str>| u64::try_from(materials.len()).unwrap_or(u64::MAX);
+        let needless = of(|demand| demand.needless);
+        // A material that several stages demand is demanded once.
+        self.demanded += count(&of(|_| true));
+        self.again += count(&of(|demand| demand.again));
+        self.needless += count(&needless);
+        for material in needless {
+            *self.needless_materials.entry(material.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn rated(mut self) -> Self {
+        let spared = self.materials.saturating_sub(self.demanded);
+        self.spared_permille = (spared * 1_000).checked_div(self.materials);
+        self
+    }
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
     all: Counts,
     providers: BTreeMap<Uscc, Counts>,
+    items: BTreeMap<String, Demanded>,
+}
+
+async fn demands(client: &Client) -> anyhow::Result<Vec<FoundDemands>> {
+    let mut request = ItemsSearch {
+        list: Listing::Demands,
+        code: None,
+        words: None,
+        item: None,
+        review: false,
+        orphans: false,
+        after: None,
+        limit: Some(PAGE),
+    };
+    let mut found = Vec::new();
+    loop {
+        let page = client.items(&request).await.map_err(calling::ended)?.value;
+        found.extend(page.demands);
+        let Some(next) = page.next else { return Ok(found) };
+        request.after = Some(next);
+    }
 }
 
 async fn all(client: &Client) -> anyhow::Result<Vec<FoundApplication>> {
@@ -91,13 +162,21 @@ async fn all(client: &Client) -> anyhow::Result<Vec<FoundApplication>> {
 /// # Errors
 /// The exchange cannot be reached, or refuses.
 pub fn print(caller: &Caller) -> anyhow::Result<u8> {
-    let applications = runtime()?.block_on(async { all(&caller.connect("auditor").await?).await })?;
+    let (applications, cases) = runtime()?.block_on(async {
+        let client = caller.connect("auditor").await?;
+        anyhow::Ok((all(&client).await?, demands(&client).await?))
+    })?;
     let (mut sum, mut providers) = (Counts::default(), BTreeMap::<Uscc, Counts>::new());
     for one in &applications {
         sum.add(one);
         providers.entry(one.provider).or_default().add(one);
     }
     let providers = providers.into_iter().map(|(provider, counts)| (provider, counts.rated())).collect();
-    command::line(serde_json::to_string_pretty(&Report { all: sum.rated(), providers })?);
+    let mut items = BTreeMap::<String, Demanded>::new();
+    for case in &cases {
+        items.entry(case.item.clone()).or_default().add(case);
+    }
+    let items = items.into_iter().map(|(item, demanded)| (item, demanded.rated())).collect();
+    command::line(serde_json::to_string_pretty(&Report { all: sum.rated(), providers, items })?);
     Ok(EXIT_DONE)
 }

@@ -9,6 +9,7 @@ pub mod calendar;
 pub mod check_config;
 pub mod indicators;
 pub mod init;
+pub mod item;
 pub mod lists;
 pub mod log_close;
 pub mod log_export;

@@ -1,5 +1,5 @@
-//! `exchange import records` and `exchange query`: rows of hosted resources, brought in by their provider and asked for by who has an
-//! approval.
+//! `exchange import` and `exchange query`: rows of hosted resources, of dictionaries and mappings are brought in; a row of a resource is
+//! asked for by who has an approval.
 //!
 //! Participants run them. An import that was cut off is run again: what the exchange has answered is answered alike, and no row
 //! stands twice.
@@ -12,49 +12,73 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use client::{Client, Personal, RecordsIngest, ResourceSearch};
+use client::{Client, Personal, RecordsIngest, RejectedRow, ResourceSearch};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::Rule;
+use schemas::dictionary::List;
 use schemas::resource::Resource;
 use schemas::routes::Route;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use verifier::command::{self, EXIT_DONE, EXIT_NO};
 
-use super::rows::{Broken, Format, Found, Pairs, Rows, Wrong};
+use super::rows::{Broken, Format, Found, Listed, Pairs, Rows, Shape, Wrong};
 use super::{Caller, json_file, runtime};
 use crate::calling;
 use crate::exit::Exit;
 
 /// Most rows of one request.
 const MAX_ROWS: u16 = 10_000;
+/// Most rows of one request of a dictionary.
+const MAX_LISTED: u16 = 1_000;
 /// Bytes of rows, escapes counted, with which a batch goes out: the route takes 2 MiB, and the last row may be as long as a file's
 /// may.
 const MAX_BATCH_BYTES: usize = 768 * 1024;
 /// How often it is said how far the import is.
 const SAID_EVERY: Duration = Duration::from_secs(5);
 
-/// An import of rows.
+/// A file that is brought in.
 #[derive(Args)]
-pub struct Import {
+pub struct Reading {
     /// The file: a JSON object of text values on each line, or CSV with a first line of field keys. UTF-8.
     file: PathBuf,
-    /// Code of the resource.
-    #[arg(long, value_name = "CODE")]
-    resource: String,
     /// How the file holds rows [default: by its name, csv or ndjson].
     #[arg(long, value_enum)]
     format: Option<Format>,
     /// The file to make with the rows that are not taken [default: they are said on standard error]. One that is there is replaced.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Most rows of one request, which is one entry of the log.
-    #[arg(long, default_value_t = MAX_ROWS, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ROWS)))]
-    batch: u16,
     /// Bring every row in anew, though the same file was brought in within the last 24 hours: other rows have taken their places since.
     #[arg(long)]
     again: bool,
     #[command(flatten)]
-    provider: Caller,
+    caller: Caller,
+}
+
+/// An import of rows.
+#[derive(Args)]
+pub struct Import {
+    #[command(flatten)]
+    reading: Reading,
+    /// Code of the resource.
+    #[arg(long, value_name = "CODE")]
+    resource: String,
+    /// Most rows of one request, which is one entry of the log.
+    #[arg(long, default_value_t = MAX_ROWS, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ROWS)))]
+    batch: u16,
+}
+
+/// An import of a dictionary, or of mappings.
+#[derive(Args)]
+pub struct ImportList {
+    #[command(flatten)]
+    reading: Reading,
+    /// Where the rows are from, in words.
+    #[arg(long)]
+    source: String,
+    /// Most rows of one request, which is one entry of the log.
+    #[arg(long, default_value_t = MAX_LISTED, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_LISTED)))]
+    batch: u16,
 }
 
 /// Asks for a row, and prints the answer.
@@ -65,30 +89,110 @@ pub fn query(file: &Path, caller: &Caller) -> anyhow::Result<u8> {
     caller.send_as(caller.named()?, Route::RecordsQuery, &json_file(file)?)
 }
 
+/// The place that rows are brought to.
+enum Target {
+    Resource(Box<Resource>),
+    List { rows: Listed, source: String },
+}
+
+impl Target {
+    fn shape(&self) -> &dyn Shape {
+        match self {
+            Self::Resource(resource) => &**resource,
+            Self::List { rows, .. } => rows,
+        }
+    }
+
+    /// The values that name a row.
+    fn key(&self, row: &Pairs) -> Vec<String> {
+        let value = |field: &str| row.iter().find(|(key, _)| key == field).map(|(_, value)| value.clone());
+        match self {
+            Self::Resource(resource) => resource.key.iter().filter_map(|field| value(field)).collect(),
+            Self::List { rows, .. } => rows.list.key().iter().filter_map(|field| value(field)).collect(),
+        }
+    }
+
+    fn request(
+        &self,
+        first: u64,
+        rows: Vec<BTreeMap<String, Personal>>,
+    ) -> serde_json::Result<(Route, Value)> {
+        Ok(match self {
+            Self::Resource(resource) => {
+                let (resource, first_line) = (resource.code.clone(), Some(first));
+                let request = RecordsIngest { resource, first_line, rows, removed: Vec::new() };
+                (Route::RecordsIngest, serde_json::to_value(&request)?)
+            }
+            Self::List { rows: Listed { list, .. }, source } => {
+                let request = json!({"list": list, "source": source, "firstLine": first, "rows": rows});
+                (Route::ItemsImport, request)
+            }
+        })
+    }
+}
+
+/// What became of a batch.
+#[derive(Deserialize)]
+struct Taken {
+    accepted: u64,
+    rejected: u64,
+    #[serde(default)]
+    rejects: Vec<RejectedRow>,
+}
+
 /// Brings the rows of a file in, and prints how many were taken.
 ///
 /// # Errors
 /// The file cannot be read or is cut off, or the exchange does not take a batch; the rows before are in.
 pub fn import(import: &Import) -> anyhow::Result<u8> {
-    let named = import.file.display();
+    let Import { reading, resource: code, batch } = import;
+    brought(reading, *batch, "provider", async |client| {
+        let (resource, begun) = resource(client, code).await?;
+        Ok((Target::Resource(Box::new(resource)), begun))
+    })
+}
+
+/// Brings a dictionary or mappings in, and prints how many rows were taken.
+///
+/// # Errors
+/// Like [`import`].
+pub fn import_list(list: List, import: &ImportList) -> anyhow::Result<u8> {
+    let ImportList { reading, source, batch } = import;
+    brought(reading, *batch, "operator", async |client| {
+        // An entry of now, which tells what an earlier run brought in.
+        let search = json!({"list": list, "limit": 1});
+        let page = client.call::<Value>(Route::ItemsSearch, &search).await.map_err(calling::ended)?;
+        let rows = Listed { list, fields: list.fields() };
+        Ok((Target::List { rows, source: source.clone() }, page.receipt.index))
+    })
+}
+
+/// Brings the rows of a file to a target, which is found with the index of the entry that shows it.
+fn brought(
+    reading: &Reading,
+    batch: u16,
+    usual: &str,
+    find: impl AsyncFnOnce(&Client) -> anyhow::Result<(Target, u64)>,
+) -> anyhow::Result<u8> {
+    let named = reading.file.display();
     let unread = |error: io::Error| Exit::usage(format_args!("{named}: {error}"));
-    let file = File::open(&import.file).map_err(unread)?;
+    let file = File::open(&reading.file).map_err(unread)?;
     if !file.metadata().map_err(unread)?.is_file() {
         return Err(Exit::usage(format_args!("{named} is no file")));
     }
-    let format = import.format.unwrap_or_else(|| {
-        let is_csv = import.file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
+    let format = reading.format.unwrap_or_else(|| {
+        let is_csv = reading.file.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
         if is_csv { Format::Csv } else { Format::Ndjson }
     });
     runtime()?.block_on(async {
-        let client = import.provider.connect("provider").await?;
-        let (resource, begun) = resource(&client, &import.resource).await?;
+        let client = reading.caller.connect(usual).await?;
+        let (target, begun) = find(&client).await?;
         let broken = |error: Broken| match error {
             Broken::Io(error) => anyhow::Error::from(error).context(named.to_string()),
             Broken::Line { .. } => Exit { status: EXIT_NO, message: format!("{named}: {error}") }.into(),
         };
-        let mut rows = Rows::new(BufReader::new(file), format, &resource).map_err(broken)?;
-        let mut sending = Sending::new(import, &client, &resource, begun)?;
+        let mut rows = Rows::new(BufReader::new(file), format, target.shape()).map_err(broken)?;
+        let mut sending = Sending::new(reading, batch, &client, &target, begun)?;
         let whole = loop {
             match rows.next() {
                 Ok(Some(found)) => sending.take(found).await?,
@@ -120,7 +224,7 @@ async fn resource(client: &Client, code: &str) -> anyhow::Result<(Resource, u64)
 /// An import under way.
 struct Sending<'i> {
     client: &'i Client,
-    resource: &'i Resource,
+    target: &'i Target,
     /// Entries before this one were made by an earlier run.
     begun: u64,
     most_rows: usize,
@@ -169,20 +273,27 @@ struct Rejects {
 }
 
 impl<'i> Sending<'i> {
-    fn new(import: &Import, client: &'i Client, resource: &'i Resource, begun: u64) -> anyhow::Result<Self> {
+    fn new(
+        reading: &Reading,
+        batch: u16,
+        client: &'i Client,
+        target: &'i Target,
+        begun: u64,
+    ) -> anyhow::Result<Self> {
         let mut chain = [0; 32];
-        if import.again {
+        if reading.again {
             SystemRandom::new().fill(&mut chain).map_err(|_| anyhow::anyhow!("no randomness"))?;
         }
-        let rejects = import.rejects.as_deref().map(|path| Rejects::make(path, &import.file)).transpose()?;
+        let rejects =
+            reading.rejects.as_deref().map(|path| Rejects::make(path, &reading.file)).transpose()?;
+        let most_rows = usize::from(batch);
         let (batch, counts, now) = (Batch::default(), Counts::default(), Instant::now());
-        let most_rows = usize::from(import.batch);
-        Ok(Self { client, resource, begun, most_rows, rejects, chain, batch, counts, since: now, said: now })
+        Ok(Self { client, target, begun, most_rows, rejects, chain, batch, counts, since: now, said: now })
     }
 
     async fn take(&mut self, Found { line, row }: Found) -> anyhow::Result<()> {
         (self.counts.line, self.counts.rows) = (line, self.counts.rows + 1);
-        let row = row.and_then(|row| match self.batch.add(line, row, self.resource) {
+        let row = row.and_then(|row| match self.batch.add(line, row, self.target) {
             true => Ok(()),
             false => Err(vec![Wrong::row(Rule::Distinct, "a key that stands once in the batch")]),
         });
@@ -203,11 +314,10 @@ impl<'i> Sending<'i> {
     async fn send(&mut self) -> anyhow::Result<()> {
         let Batch { rows, lines, .. } = std::mem::take(&mut self.batch);
         let Some(first) = lines.first().copied() else { return Ok(()) };
-        let resource = self.resource.code.clone();
-        let request = RecordsIngest { resource, first_line: Some(first), rows, removed: Vec::new() };
+        let (route, request) = self.target.request(first, rows)?;
         self.chain = verifier::sha256(&[&self.chain, &serde_json::to_vec(&request)?]);
         let key = hex::encode(self.chain.split_at(16).0);
-        let answer = self.client.ingest_records(&request).key(key).await;
+        let answer = self.client.call::<Taken>(route, &request).key(key).await;
         let answer = answer.map_err(|error| stopped(error, first))?;
         self.counts.accepted += answer.accepted;
         if answer.receipt.index < self.begun {
@@ -272,9 +382,8 @@ impl<'i> Sending<'i> {
 
 impl Batch {
     /// Adds a row, unless its key is there.
-    fn add(&mut self, line: u64, row: Pairs, resource: &Resource) -> bool {
-        let value = |field: &String| row.iter().find(|(key, _)| key == field).map(|(_, value)| value.clone());
-        if !self.keys.insert(resource.key.iter().filter_map(value).collect()) {
+    fn add(&mut self, line: u64, row: Pairs, target: &Target) -> bool {
+        if !self.keys.insert(target.key(&row)) {
             return false;
         }
         // A text of the contract holds no control characters, so an escape is twice its character at most.

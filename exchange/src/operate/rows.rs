@@ -1,12 +1,13 @@
-//! The rows of a provider's file: NDJSON or CSV, read a line at a time, each checked by the definition of its resource.
+//! The rows of a file: NDJSON or CSV, read a line at a time, each checked by the definition of its resource or its dictionary.
 //!
-//! `exchange import records` reads with it. It holds one row at a time and writes nothing.
+//! `exchange import` reads with it. It holds one row at a time and writes nothing.
 
 use std::fmt;
 use std::io::{self, BufRead, Read as _};
 
 use schemas::codes::Rule;
-use schemas::resource::{Fault, Resource};
+use schemas::dictionary::List;
+use schemas::resource::{Fault, Field, Resource};
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -25,10 +26,45 @@ pub(super) enum Format {
     Csv,
 }
 
+/// What rows have to be like.
+pub(super) trait Shape {
+    /// The fields that a row may have.
+    fn fields(&self) -> &[Field];
+
+    /// Everything that is wrong with a row.
+    fn faults(&self, row: &Pairs) -> Vec<Fault>;
+}
+
+impl Shape for Resource {
+    fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    fn faults(&self, row: &Pairs) -> Vec<Fault> {
+        self.row_faults(row)
+    }
+}
+
+/// Rows of a dictionary, or mappings.
+pub(super) struct Listed {
+    pub(super) list: List,
+    pub(super) fields: Vec<Field>,
+}
+
+impl Shape for Listed {
+    fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
+    fn faults(&self, row: &Pairs) -> Vec<Fault> {
+        self.list.row_faults(row)
+    }
+}
+
 /// The fields of a row with their values, in the order of the file.
 pub(super) type Pairs = Vec<(String, String)>;
 
-/// A row with its line, or why the line has none of the resource.
+/// A row with its line, or why the line has none.
 pub(super) struct Found {
     /// The line on which it begins, from 1.
     pub(super) line: u64,
@@ -39,7 +75,7 @@ pub(super) struct Found {
 /// A row, or why there is none.
 type Read = Result<Pairs, Vec<Wrong>>;
 
-/// Why a row is none of the resource.
+/// Why a row is not like that.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Wrong {
     /// The field; empty for the row as a whole.
@@ -96,19 +132,19 @@ pub(super) enum Broken {
 /// The rows of a file.
 pub(super) struct Rows<'r, R> {
     lines: Lines<R>,
-    resource: &'r Resource,
+    shape: &'r dyn Shape,
     /// The keys of a CSV file's columns; `None` for NDJSON.
     columns: Option<Vec<String>>,
     raw: Vec<u8>,
 }
 
 impl<'r, R: BufRead> Rows<'r, R> {
-    /// Reads the head of a CSV file, which names fields of the resource, the required ones among them.
+    /// Reads the head of a CSV file, which names fields of the rows, the required ones among them.
     ///
     /// # Errors
     /// The file cannot be read, or has another head.
-    pub(super) fn new(input: R, format: Format, resource: &'r Resource) -> Result<Self, Broken> {
-        let mut rows = Self { lines: Lines { input, number: 0 }, resource, columns: None, raw: Vec::new() };
+    pub(super) fn new(input: R, format: Format, shape: &'r dyn Shape) -> Result<Self, Broken> {
+        let mut rows = Self { lines: Lines { input, number: 0 }, shape, columns: None, raw: Vec::new() };
         if format == Format::Csv {
             rows.columns = Some(rows.head()?);
         }
@@ -123,11 +159,11 @@ impl<'r, R: BufRead> Rows<'r, R> {
         let read =
             values(&self.raw).map_err(|form| wrong(format!("the field keys have to be {}", form.allowed)))?;
         let known =
-            || self.resource.fields.iter().map(|field| field.key.as_str()).collect::<Vec<_>>().join(", ");
+            || self.shape.fields().iter().map(|field| field.key.as_str()).collect::<Vec<_>>().join(", ");
         for (place, column) in read.iter().enumerate() {
             // A file without a head has a person's data there.
-            let why = if self.resource.field(column).is_none() {
-                "is no field of the resource"
+            let why = if !self.shape.fields().iter().any(|field| field.key == *column) {
+                "is no field of the rows"
             } else if read.iter().take(place).any(|before| before == column) {
                 "stands twice"
             } else {
@@ -136,7 +172,7 @@ impl<'r, R: BufRead> Rows<'r, R> {
             let number = place + 1;
             return Err(wrong(format!("column {number} {why}. The first line names fields: {}", known())));
         }
-        let missing = self.resource.fields.iter().find(|field| field.required && !read.contains(&field.key));
+        let missing = self.shape.fields().iter().find(|field| field.required && !read.contains(&field.key));
         match missing {
             Some(field) => Err(wrong(format!("no column {}, which each row has", field.key))),
             None => Ok(read),
@@ -168,7 +204,7 @@ impl<'r, R: BufRead> Rows<'r, R> {
             return Err(cut(line));
         }
         let row = pairs.and_then(|pairs| {
-            let faults = self.resource.row_faults(&pairs);
+            let faults = self.shape.faults(&pairs);
             if faults.is_empty() {
                 return Ok(pairs);
             }
@@ -449,8 +485,7 @@ mod tests {
         assert_eq!(head(""), ["line 1: the file has no line of field keys"]);
         let told = head("44010619680523000X,测试,44,1,\n");
         assert!(
-            told[0].starts_with("line 1: column 1 is no field of the resource. ")
-                && !told[0].contains("测试")
+            told[0].starts_with("line 1: column 1 is no field of the rows. ") && !told[0].contains("测试")
         );
         assert!(
             head("idNumber,name,regionCode,status,name\n")[0].starts_with("line 1: column 5 stands twice")

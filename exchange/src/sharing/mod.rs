@@ -4,5 +4,6 @@
 
 pub(crate) mod application;
 pub(crate) mod clock;
+pub(crate) mod dictionary;
 pub(crate) mod quality;
 pub(crate) mod resource;

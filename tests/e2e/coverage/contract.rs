@@ -190,6 +190,7 @@ impl<'a> Chain<'a> {
                 "$serial" => json!(self.synthetic.serial().as_str()),
                 "$organisation" => json!(self.synthetic.uscc().as_str()),
                 "$resource" => json!(self.resource()),
+                "$item" => json!(format!("{}4400100000001", self.synthetic.uscc())),
                 "$grantee" => json!(self.grantee),
                 from => {
                     let (step, part) = from.split_once(" $").unwrap_or_else(|| panic!("no source: {from}"));

@@ -28,6 +28,14 @@ schemas::numbered! {
         RowSegment = 9 "row-segment",
         /// An application to use a resource, and the approval that it becomes.
         Application = 10 "application",
+        /// An item, a material or a data element of the dictionaries.
+        DictionaryEntry = 13 "dictionary-entry",
+        /// How a material of an item is done without.
+        Mapping = 14 "mapping",
+        /// A holder's material that a participant has verified.
+        KeptMaterial = 15 "kept-material",
+        /// Materials that were demanded on paper in a case.
+        Demands = 16 "demands",
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) struct Asked<'a> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     #[serde(borrow)]
     license: LicenseName<'a>,
     mode: Text<'a>,
@@ -186,7 +186,7 @@ impl<'r> Capability<'r> for Retrieve {
 }
 
 impl<'a> Request<'a> {
-    fn typed(self) -> Result<Asked<'a>, Refusal> {
+    pub(crate) fn typed(self) -> Result<Asked<'a>, Refusal> {
         let mut wrong = Gather::new();
         let context = wrong.take(context(self.context));
         let mode = Mode::DISCLOSING.into_iter().find(|mode| mode.name() == &*self.mode);

@@ -23,11 +23,12 @@ use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{About, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role, Wire};
+use crate::sharing::dictionary::KeptMaterial;
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Gather, Placed as _, Refusal};
 use crate::wire::text::id;
 
-/// Most links that an erasure ends in writing; the ones beyond end all the same, with the label.
+/// Most links, and most kept materials, that an erasure ends in writing; the ones beyond end all the same, with the label.
 const MAX_ENDED_LINKS: usize = 1_000;
 /// When an erasure or a change of epoch is complete.
 const AFTER_ROTATION: &str = "after-next-rotation";
@@ -71,7 +72,7 @@ pub(crate) struct Approved {
 #[derive(Debug)]
 enum Deed {
     /// Erase a holder, and end the links with the holder.
-    Erase(Living, Vec<(Place, Link)>),
+    Erase(Living, Vec<(Place, Link)>, Vec<(Place, KeptMaterial)>),
     /// Write a legal hold or its end.
     Hold(Place, Hold),
     /// Change the epoch.
@@ -115,9 +116,13 @@ impl Capability<'_> for Approve {
         let Approved { place, proposal, deed } = permit.into_granted();
         change.put(place, proposal.document());
         let complete = match deed {
-            Deed::Erase(holder, links) => {
+            Deed::Erase(holder, links, kept) => {
                 for (place, link) in links {
                     change.keep(place, &Link { ended: true, ..link });
+                }
+                let ends_ms = change.entry().now_ms;
+                for (place, kept) in kept {
+                    change.keep(place, &KeptMaterial { digest: String::new(), ends_ms, ..kept });
                 }
                 change.erase(holder);
                 Some(AFTER_ROTATION)
@@ -215,7 +220,9 @@ fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed,
                 return Ok(Deed::Hold(place, Hold { held: kind == ProposalKind::HoldHolder }));
             }
             let names = |link: &Link| !link.ended && (link.holder.0 == label || link.agent.0 == label);
-            Ok(Deed::Erase(living, case.documents_of(&label, MAX_ENDED_LINKS, names)))
+            let links = case.documents_of(&label, MAX_ENDED_LINKS, names);
+            let kept = case.documents_of(&label, MAX_ENDED_LINKS, |_: &KeptMaterial| true);
+            Ok(Deed::Erase(living, links, kept))
         }
     }
 }

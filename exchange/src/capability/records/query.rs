@@ -42,7 +42,7 @@ pub(crate) struct Query;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     #[serde(borrow)]
     resource: Text<'a>,
     holder: Option<Holder<'a>>,
@@ -67,8 +67,13 @@ pub(crate) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// A use that names no row.
-    pub(super) fn of(resource: Cow<'a, str>, context: UseContext<'a>) -> Self {
+    pub(crate) fn of(resource: Cow<'a, str>, context: UseContext<'a>) -> Self {
         Self { resource, holder: None, key: Vec::new(), fields: Vec::new(), context }
+    }
+
+    /// The same for these fields.
+    pub(crate) fn with_fields(self, fields: Vec<String>) -> Self {
+        Self { fields, ..self }
     }
 }
 
@@ -197,7 +202,7 @@ pub(super) fn ruled<G>(
 ///
 /// # Errors
 /// The refusal; one for want of an approval says where to apply.
-pub(super) fn approved(
+pub(crate) fn approved(
     case: &mut Case<'_>,
     caller: &Participant,
     asked: &Asked<'_>,
@@ -427,7 +432,7 @@ pub(super) fn access(case: &mut Case<'_>, resource: &Resource, asked: &Asked<'_>
 }
 
 impl<'a> Request<'a> {
-    fn typed(self) -> Result<Asked<'a>, Refusal> {
+    pub(crate) fn typed(self) -> Result<Asked<'a>, Refusal> {
         let mut wrong = Gather::new();
         let holder = wrong.take(self.holder.map(|holder| holder.typed()).transpose().under("holder"));
         let fields = wrong.take(names(self.fields.unwrap_or_default()).under("fields"));
