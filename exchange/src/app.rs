@@ -24,6 +24,7 @@ use crate::gateway::Gateway;
 use crate::listeners;
 use crate::meters;
 use crate::opening::{Trusted, first_round, key_folder, ledger_keys, open_ledger};
+use crate::outgoing::{Destinations, Outgoing};
 use crate::reload::{Reloader, Watch};
 use crate::rotation;
 use crate::server::{self, Descriptors, Limits};
@@ -101,8 +102,21 @@ impl App {
         let development = certs::pki::is_development(&read(&config.path(&config.tls.certificate))?);
         let gateway = Gateway::new(ledger, signers, trust, shed, retention_ms);
         gateway.tell_reasons(development);
-        let gateway = gateway.cosigned(Arc::clone(&cosigning)).clocked(config.clocks.clone());
+        let outgoing = Current::new(Arc::clone(&tls_files.outgoing));
+        let own = vec![addresses.data, addresses.public, addresses.admin];
+        let destinations = Destinations { own, any: config.development };
+        let gateway = gateway
+            .cosigned(Arc::clone(&cosigning))
+            .clocked(config.clocks.clone())
+            .calling(Outgoing::new(outgoing.clone(), destinations));
         let gateway = Arc::new(gateway);
+        match gateway.close_calls().await {
+            Ok(0) => {}
+            Ok(calls) => {
+                tracing::warn!(calls, "calls to data providers were cut off: their outcome is unknown")
+            }
+            Err(refused) => tracing::error!(%refused, "calls to data providers that were cut off stay open"),
+        }
         if gateway.ledger().state().is_rotating() {
             rotation::rotate(&gateway).await;
         }
@@ -123,7 +137,7 @@ impl App {
             Limits { max_connections: of_admin, ..Limits::default() },
         ];
         let trust_text = Current::new(text);
-        let reloader = Reloader::new(config, Arc::clone(&gateway), tls_files, trust_text.clone())?;
+        let reloader = Reloader::new(config, Arc::clone(&gateway), tls_files, outgoing, trust_text.clone())?;
         let stopping = watch::Sender::new(false);
         let shared = Shared {
             gateway: Arc::clone(&gateway),

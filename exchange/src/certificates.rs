@@ -2,12 +2,14 @@
 //!
 //! A start, a reload and `check-config` read them here. Nothing is written, so a crash leaves them as they are.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::files::{read, read_key};
 use crate::moment::now_seconds;
+use crate::outgoing::Identity;
 use crate::tls::{self, Authorities, ServerIdentity, ServerTls, TlsError};
 
 /// The TLS files of a configuration, read and checked.
@@ -16,6 +18,8 @@ pub struct TlsFiles {
     pub identity: ServerIdentity,
     /// The authorities that sign clients' certificates.
     pub authorities: Authorities,
+    /// The exchange's certificate and key for calls to data providers.
+    pub outgoing: Arc<Identity>,
 }
 
 impl TlsFiles {
@@ -61,7 +65,8 @@ impl TlsFiles {
         if authorities.roots().all(|root| now >= root.until) {
             return Err(Exit::usage(format!("{}: every client CA has ended", client_ca.display())));
         }
-        let files = Self { identity, authorities };
+        let outgoing = Arc::new(outgoing(config)?);
+        let files = Self { identity, authorities, outgoing };
         // Whether certificate and key belong together.
         files.data().map_err(named)?;
         Ok(files)
@@ -86,4 +91,16 @@ impl TlsFiles {
     pub fn public(&self) -> Result<ServerTls, TlsError> {
         tls::server_config_of(&self.identity, None)
     }
+}
+
+/// The certificate and key for calls to data providers, checked to belong together.
+fn outgoing(config: &Config) -> anyhow::Result<Identity> {
+    let Some(files) = &config.outgoing else { return Ok(Identity(None)) };
+    let (certificate, key) = (config.path(&files.certificate), config.path(&files.key));
+    let (chain, private) = (read(&certificate)?, read_key(&key)?);
+    let own = Some((chain.as_bytes(), private.as_bytes()));
+    // Any authorities do: whom the exchange trusts is said address by address.
+    client::Tls::from_pem(chain.as_bytes(), own)
+        .map_err(|error| Exit::usage(format!("{} and {}: {error}", certificate.display(), key.display())))?;
+    Ok(Identity(Some((chain, private))))
 }

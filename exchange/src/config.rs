@@ -51,6 +51,9 @@ pub struct Config {
     /// Clocks of data sharing in working days, with their source. No reload.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub clocks: Clocks,
+    /// The certificate that data providers are called with; without one none is called. Its content is taken in when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outgoing: Option<OutgoingFiles>,
     /// The folder the file lies in; data lies beside it.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -97,6 +100,16 @@ pub struct Tls {
     pub client_ca: PathBuf,
     /// How long a revocation list is still taken after its next one was due, hours. Default 0.
     pub crl_grace_hours: u32,
+}
+
+/// The certificate that data providers are called with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutgoingFiles {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PKCS#8 PEM.
+    pub key: PathBuf,
 }
 
 /// Key files.

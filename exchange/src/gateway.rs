@@ -21,6 +21,7 @@
 
 mod again;
 pub mod answer;
+mod called;
 pub mod case;
 pub mod change;
 pub mod dry;
@@ -70,6 +71,7 @@ use crate::current::Current;
 use crate::keyed;
 use crate::meters::Meters;
 use crate::moment::now_ms;
+use crate::outgoing::Outgoing;
 use crate::participant::{Caller, Certified};
 use crate::rights::floor;
 use crate::room::Room;
@@ -111,6 +113,8 @@ pub struct Gateway {
     room: Room,
     strangers_room: Room,
     lanes: Lanes,
+    /// Providers that are called.
+    outgoing: Outgoing,
     /// The log says the insider's reason of each refusal.
     tells_reasons: AtomicBool,
     /// Labels of the holders that are nobody, once they are in the journal.
@@ -201,6 +205,7 @@ impl Gateway {
             room: Room::new(MAX_REQUESTS, MAX_BODIES_BYTES),
             strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
             lanes: Lanes::new(),
+            outgoing: Outgoing::none(),
             tells_reasons: AtomicBool::new(false),
             nobodies: OnceLock::new(),
             counted_by: AtomicU64::new(u64::MAX),
@@ -219,6 +224,12 @@ impl Gateway {
     pub fn clocked(mut self, clocks: Clocks) -> Self {
         self.known.clocks = clocks;
         self
+    }
+
+    /// The same with providers that may be called.
+    #[must_use]
+    pub fn calling(self, outgoing: Outgoing) -> Self {
+        Self { outgoing, ..self }
     }
 
     /// From now on the log says of each refusal what only insiders learn, so that who builds a client finds out why; or no
@@ -354,7 +365,7 @@ impl Gateway {
                 None => self.path::<C>(caller, &received).await?,
                 Some(lines) => self.lines::<C>(caller, lines).await,
             }
-        });
+        }, C => self.relayed::<C>(caller, &received).await?);
         let denials = answer.codes().iter().filter(|code| **code == Code::NotPermitted).count();
         if denials > 0 {
             // Nothing is held meanwhile; the room goes after what stood in it.
@@ -548,7 +559,7 @@ impl Gateway {
         let concerned =
             names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
         let denial = Denial { refusal, concerned };
-        Effect::denied(tools, entry, names, &denial, Stage::Whole).map_err(|refusal| refusal.code)
+        Effect::denied(tools, entry, names, &denial, Stage::Whole, None).map_err(|refusal| refusal.code)
     }
 
     /// Step 7, and the answer of step 8; `None` when a fact has changed meanwhile.
@@ -561,7 +572,7 @@ impl Gateway {
         reason: Reason,
     ) -> Result<Option<Answer>, Code> {
         let Effect { status, code, prepared, answer, rotates, segment, request_salt } = effect;
-        if code != Code::Ok {
+        if code != Code::Ok && !code.is_providers() {
             // Before the entry is written: a client that disconnects does not save its budget.
             self.shed.refused(entry.organisation);
         }
@@ -771,6 +782,7 @@ pub async fn write_system_documents(
     commit_system(ledger, seal::system(policy, documents, &[])).await
 }
 
+/// Commits an entry that rests on no fact.
 pub(crate) async fn commit_system(ledger: &Ledger, prepared: Prepared) -> Result<(), Refused> {
     let command =
         Command { permit_or_denial: prepared, reads: Vec::new(), ends_at_ms: u64::MAX, inline_proof: false };

@@ -24,7 +24,7 @@ use verifier::command::EXIT_NO;
 use verifier::note::VerifierKey;
 use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLog};
 
-use crate::config::{Config, ConfigError, Listen};
+use crate::config::{Config, ConfigError, Listen, OutgoingFiles};
 use crate::exit::{Exit, unusable};
 use crate::files::{read, write_new};
 use crate::gateway::seal::{self, sha256};
@@ -40,6 +40,8 @@ use crate::sharing::clock::calendar_key;
 const DEVELOPMENT_VALIDITY: Duration = Duration::from_secs(5 * 365 * 86_400);
 /// Name of the trust authority whose key the folder holds.
 const TRUST_NAME: &str = "miaoxiang.local/trust";
+/// Name of the certificate that a development exchange calls data providers with.
+const OUTGOING: &str = "exchange";
 /// Seed of the development organisations, so that every development folder has the same ones.
 const ORGANISATION_SEED: u64 = 20_190_101;
 
@@ -82,7 +84,13 @@ pub fn development(folder: &Path, listen: Option<std::net::SocketAddr>) -> anyho
     for (participant, organisation) in PARTICIPANTS.iter().zip(&organisations) {
         pki.issue_client(participant.name, &[*organisation], Validity::starting_now(LEAF_VALIDITY))?;
     }
-    let mut config = configuration(folder, "miaoxiang.local")?;
+    // Providers see the exchange's operator.
+    let operator = PARTICIPANTS.iter().position(|participant| participant.role == Role::Operator);
+    let operator = operator.and_then(|place| organisations.get(place)).context("there is an operator")?;
+    pki.issue_client(OUTGOING, &[*operator], Validity::starting_now(LEAF_VALIDITY))?;
+    let client = |ending| format!("pki/clients/{OUTGOING}.{ending}").into();
+    let outgoing = OutgoingFiles { certificate: client("pem"), key: client("key") };
+    let mut config = configuration(folder, "miaoxiang.local", Some(outgoing))?;
     config.development = true;
     let keys = sealed_keys(&config)?;
     let authority = own_authority(&config, &keys)?;
@@ -130,7 +138,7 @@ pub async fn production(
         return Err(Exit::usage("at least one operator certificate is needed"));
     }
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let config = configuration(folder, origin)?;
+    let config = configuration(folder, origin, None)?;
     let keys = sealed_keys(&config)?;
     // A run that was cut off is completed; a folder with an operator is left alone, since from then on operators decide.
     // Read without opening the journal for writing, so that the refusal changes no file.
@@ -163,7 +171,7 @@ pub async fn production(
 }
 
 /// The configuration of a folder; written with a fresh log origin if there is none.
-fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
+fn configuration(folder: &Path, origin: &str, outgoing: Option<OutgoingFiles>) -> anyhow::Result<Config> {
     let path = folder.join("config.toml");
     if !path.exists() {
         if folder_has_journal(folder) {
@@ -183,6 +191,7 @@ fn configuration(folder: &Path, origin: &str) -> anyhow::Result<Config> {
             limits: Default::default(),
             witnesses: Vec::new(),
             clocks: Default::default(),
+            outgoing,
             folder: folder.to_owned(),
             program: None,
             development: false,

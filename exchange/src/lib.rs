@@ -35,6 +35,7 @@ mod open_data;
 pub mod opening;
 pub mod operate;
 pub mod originals;
+pub mod outgoing;
 pub mod participant;
 pub mod place;
 mod prefix;

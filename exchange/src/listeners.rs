@@ -29,12 +29,18 @@ use crate::condition::{conditions, health_text, is_ready};
 use crate::cosign::Served;
 use crate::gateway::{Gateway, answer::Answer};
 use crate::open_data;
+use crate::outgoing::PAUSE;
 use crate::participant::Certified;
 use crate::server::Peer;
 use crate::shared::Shared;
+use crate::wire::refusal::Language;
 
 /// How long a caller that was shed should wait, seconds.
 const RETRY_AFTER_SECONDS: &str = "1";
+
+/// The same of one whose data provider cannot be reached: the pause of a breaker.
+const RETRY_PROVIDER_SECONDS: &str = "10";
+const _: () = assert!(PAUSE.as_secs() == 10, "the text says it too");
 
 /// `Cache-Control` of what never changes: tiles, bundles, proofs between two sizes.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -61,7 +67,13 @@ pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Inc
     } else {
         (request.method() != Method::POST).then_some(Code::MethodNotAllowed)
     };
-    respond(gateway.handle(route, &caller, request, misrouted).await)
+    if route != Route::RecordsCall {
+        return respond(gateway.handle(route, &caller, request, misrouted).await);
+    }
+    // In a task of its own: a call has an outcome also where its client goes away meanwhile.
+    let language = Language::preferred(request.headers());
+    let calling = tokio::spawn(async move { gateway.handle(route, &caller, request, misrouted).await });
+    respond(calling.await.unwrap_or_else(|_| Answer::undecided(Code::Internal, language)))
 }
 
 /// The method of every data route, for `Allow`.
@@ -75,7 +87,9 @@ fn respond(answer: Answer) -> Answered {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.media_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    let more = if answer.code.passes() {
+    let more = if answer.code == Code::ProviderUnavailable {
+        Some((header::RETRY_AFTER, RETRY_PROVIDER_SECONDS))
+    } else if answer.code.passes() {
         Some((header::RETRY_AFTER, RETRY_AFTER_SECONDS))
     } else if answer.code == Code::MethodNotAllowed {
         Some((header::ALLOW, DATA_METHODS))

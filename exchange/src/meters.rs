@@ -58,6 +58,7 @@ pub const METRICS: &[Metric] = &[
         "seconds",
         "Time from the accepted request to the finished answer.",
     ),
+    metric(CALLS, Kind::Counter, &["cause"], "calls", "Calls to data providers by how they ended."),
     metric("miaoxiang_journal_entries_total", Kind::Counter, &[], "entries", "Entries made durable."),
     metric(
         "miaoxiang_journal_sync_seconds",
@@ -228,8 +229,14 @@ pub fn describe() {
     }
 }
 
+const CALLS: &str = "miaoxiang_calls_total";
 const ANSWERS: &str = "miaoxiang_answers_total";
 const ANSWER_SECONDS: &str = "miaoxiang_answer_seconds";
+
+/// Counts a call to a data provider by how it ended: `answered`, or the code or reason of its failure.
+pub fn called(cause: &'static str) {
+    counter!(CALLS, "cause" => cause).increment(1);
+}
 
 /// Bounds of the latency histograms, seconds.
 pub const LATENCY_BOUNDS: [f64; 14] =
@@ -315,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_is_described_and_nothing_else() {
-        let mut used = BTreeSet::from([ANSWERS.to_owned(), ANSWER_SECONDS.to_owned()]);
+        let mut used = BTreeSet::from([CALLS.to_owned(), ANSWERS.to_owned(), ANSWER_SECONDS.to_owned()]);
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         names(&here.join("src"), &mut used);
         names(&here.join("ledger/src"), &mut used);

@@ -1,4 +1,4 @@
-//! The files that a serving exchange takes in anew: TLS certificates, their key and the client authorities with their
+//! The files that a serving exchange takes in anew: TLS certificates, their keys and the client authorities with their
 //! revocation lists; the trust bundle with the signing keys that it lists.
 //!
 //! They are read when they have changed, and when somebody asks. A file that cannot be used changes nothing: what was
@@ -23,6 +23,7 @@ use crate::expiry::{self, Ending, Told};
 use crate::gateway::Gateway;
 use crate::moment::now_seconds;
 use crate::opening::Trusted;
+use crate::outgoing::Identity;
 use crate::tls::{ServerTls, TlsError};
 
 /// Gauge: 1 while changed files cannot be used and older ones are in force; label `what` (`tls`, `trust`).
@@ -112,6 +113,7 @@ pub struct Reloader {
     gateway: Arc<Gateway>,
     data: Current<ServerTls>,
     public: Current<ServerTls>,
+    outgoing: Current<Identity>,
     trust_text: Current<str>,
     standing: Arc<Standing>,
     asked: Notify,
@@ -129,8 +131,11 @@ impl Watch {
     pub fn begin(config: &Config) -> Self {
         let path = |path: &PathBuf| config.path(path);
         let (tls, keys) = (&config.tls, &config.keys);
+        let outgoing = config.outgoing.iter().flat_map(|files| [path(&files.certificate), path(&files.key)]);
+        let files =
+            [path(&tls.certificate), path(&tls.key), path(&tls.client_ca)].into_iter().chain(outgoing);
         Self {
-            tls: Watched::new("tls", vec![path(&tls.certificate), path(&tls.key), path(&tls.client_ca)]),
+            tls: Watched::new("tls", files.collect()),
             trust: Watched::new("trust", vec![path(&keys.trust_bundle), path(&keys.trust_anchor)]),
             told: Told::default(),
         }
@@ -146,6 +151,7 @@ impl Reloader {
         config: &Config,
         gateway: Arc<Gateway>,
         files: TlsFiles,
+        outgoing: Current<Identity>,
         trust_text: Current<str>,
     ) -> Result<Self, TlsError> {
         let standing = Standing::default();
@@ -156,6 +162,7 @@ impl Reloader {
             gateway,
             data,
             public,
+            outgoing,
             trust_text,
             standing: Arc::new(standing),
             asked: Notify::new(),
@@ -209,6 +216,7 @@ impl Reloader {
         if files.tls.is_due(asked) {
             let taken = TlsFiles::load(&self.config).and_then(|files| {
                 let (data, public) = (files.data()?, files.public()?);
+                self.outgoing.replace(Arc::clone(&files.outgoing));
                 self.data.replace(data);
                 self.public.replace(public);
                 self.standing.lock().tls = Some(Arc::new(files));

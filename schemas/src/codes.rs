@@ -177,6 +177,14 @@ numbered! {
         BadCalendar = 84 "bad-calendar",
         /// The query or the rows do not fit the resource's definition.
         BadRecords = 85 "bad-records",
+        /// The data provider cannot be reached; nothing was sent to it.
+        ProviderUnavailable = 86 "provider-unavailable",
+        /// The data provider's answer cannot be used: it broke off, or it does not fit the resource's definition.
+        ProviderWrong = 87 "provider-wrong",
+        /// The data provider did not answer within the resource's deadline.
+        ProviderLate = 88 "provider-late",
+        /// A call was made under this idempotency key, and its outcome is not known or not given again.
+        OutcomeUnknown = 89 "outcome-unknown",
         /// The rows, the material or the day do not fit the dictionaries.
         BadItems = 90 "bad-items",
         /// No such service item in the dictionary, or nobody does it any more.
@@ -237,6 +245,7 @@ impl Code {
             | Self::LicenseEnded
             | Self::ResourceRefused
             | Self::ApplicationRefused
+            | Self::OutcomeUnknown
             | Self::NoSigningKey => 409,
             Self::Erased => 410,
             Self::TooManyMismatches
@@ -249,6 +258,9 @@ impl Code {
             Self::HeadTooLarge => 431,
             Self::ExpectationFailed => 417,
             Self::Overloaded
+            | Self::ProviderUnavailable
+            | Self::ProviderWrong
+            | Self::ProviderLate
             | Self::JournalFull
             | Self::FactsChanged
             | Self::SignerUnavailable
@@ -269,6 +281,15 @@ impl Code {
                 | Self::FactsChanged
                 | Self::SignerUnavailable
                 | Self::Internal
+                | Self::ProviderUnavailable
+        )
+    }
+
+    /// Whether the fault is a data provider's, so that it is not held against the caller.
+    pub const fn is_providers(self) -> bool {
+        matches!(
+            self,
+            Self::ProviderUnavailable | Self::ProviderWrong | Self::ProviderLate | Self::OutcomeUnknown
         )
     }
 
@@ -324,6 +345,14 @@ impl Code {
             Self::ApprovalNeeded => "This takes an approval that your organisation does not have.",
             Self::BadCalendar => "This is no calendar of a year's holidays with the number of its notice.",
             Self::BadRecords => "The query or the rows do not fit the resource's definition.",
+            Self::ProviderUnavailable => {
+                "The data provider cannot be reached, and nothing was sent to it; try again."
+            }
+            Self::ProviderWrong => "The data provider's answer cannot be used.",
+            Self::ProviderLate => "The data provider did not answer in time.",
+            Self::OutcomeUnknown => {
+                "A call was made under this idempotency key, and its outcome is not known or not given again."
+            }
             Self::BadItems => "This does not fit the dictionaries of items and materials.",
             Self::UnknownItem => "There is no such service item in the dictionary.",
             Self::LicenseEnded => {
@@ -455,7 +484,7 @@ numbered! {
         OtherRegistration = 29 "other-registration",
         /// The portal that made the grant no longer vouches for holders.
         PortalInactive = 40 "portal-inactive",
-        /// The approval does not name the definition that was proposed.
+        /// The approval does not name the definition or the address that was proposed.
         OtherDefinition = 41 "other-definition",
         /// The resource is suspended.
         ResourceSuspended = 42 "resource-suspended",
@@ -495,6 +524,24 @@ numbered! {
         OtherSupply = 59 "other-supply",
         /// The approval does not name the calendar that was proposed.
         OtherCalendar = 60 "other-calendar",
+        /// No two operators allowed calls to the address of the resource's interface.
+        AddressNotAllowed = 61 "address-not-allowed",
+        /// The provider's host stands for an address that is not called: of this machine, of its link, or of a group.
+        AddressForbidden = 62 "address-forbidden",
+        /// The provider takes no connection.
+        ProviderDown = 63 "provider-down",
+        /// The provider's certificate does not prove that it is the provider.
+        ProviderCertificate = 64 "provider-certificate",
+        /// The provider failed too often in a row, and is left alone for a while.
+        ProviderPaused = 65 "provider-paused",
+        /// As many calls to the provider are under way as may be.
+        ProviderBusy = 66 "provider-busy",
+        /// The provider broke the connection off before its answer was whole.
+        ProviderBroken = 67 "provider-broken",
+        /// The provider answered with another HTTP status than 200, or in another form than JSON.
+        ProviderStatus = 68 "provider-status",
+        /// The provider's rows do not fit the resource's definition or the question, or are too long.
+        ProviderRows = 69 "provider-rows",
     }
 }
 

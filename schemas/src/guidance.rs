@@ -456,6 +456,38 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
         ),
     ),
     (
+        Code::ProviderUnavailable,
+        guide(
+            "数据提供方无法连接，未向其发送任何内容，请重试。",
+            "Ask again after `Retry-After`, also with the same idempotency key. `detail` names the cause.",
+            "请在 `Retry-After` 之后重试，可使用同一幂等键。`detail` 说明原因。",
+        ),
+    ),
+    (
+        Code::ProviderWrong,
+        guide(
+            "数据提供方的应答无法使用。",
+            "Tell the provider. A new call takes another idempotency key.",
+            "请联系数据提供方。再次调用须使用新的幂等键。",
+        ),
+    ),
+    (
+        Code::ProviderLate,
+        guide(
+            "数据提供方未在规定时间内应答。",
+            "Ask later. A new call takes another idempotency key.",
+            "请稍后再查询。再次调用须使用新的幂等键。",
+        ),
+    ),
+    (
+        Code::OutcomeUnknown,
+        guide(
+            "该幂等键下已发起过一次调用，其结果未知或不再给出。",
+            "Ask under another idempotency key, if the data are still needed: that is another call and another use.",
+            "如仍需数据，请使用新的幂等键查询；这是另一次调用，另计一次使用。",
+        ),
+    ),
+    (
         Code::BadItems,
         guide(
             "与事项、材料词典不符。",

@@ -22,6 +22,8 @@ pub enum ProposalKind {
     PublishType,
     /// Publish a year's calendar of holidays, or one that takes the place of the one there is.
     PublishCalendar,
+    /// Allow calls to an address of a provider's, or end that.
+    AllowAddress,
 }
 
 /// The right by which somebody acts for a holder.

@@ -9,6 +9,7 @@ pub mod dictionary;
 pub mod guidance;
 pub mod holder;
 pub mod identifier;
+pub mod interface;
 pub mod kinds;
 pub mod license_type;
 pub mod resource;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::codes::Rule;
 use crate::holder::HolderTypeCode;
 use crate::identifier::Uscc;
+use crate::interface::Interface;
 use crate::license_type::{FieldError, FieldKind, MAX_CODE_VALUES, MAX_VALUE_LENGTH, is_key};
 use crate::text::{self, TextError};
 
@@ -307,6 +308,9 @@ pub struct Resource {
     pub update_cycle: UpdateCycle,
     /// How it is supplied.
     pub supply: Supply,
+    /// The provider's interface, of what is supplied by one. The provider alone is shown it, and operators and auditors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<Interface>,
     /// Whether a central copy may be kept (按需汇聚); hosted resources are one.
     #[serde(default)]
     pub central_copy: bool,
@@ -465,6 +469,16 @@ impl Resource {
                 Rule::Combination,
                 "true, because hosted rows are a central copy",
             ));
+        }
+        match (self.supply, &self.interface) {
+            (Supply::Interface, None) => {
+                faults.push(fault("/interface", Rule::Required, "the interface that supplies it"));
+            }
+            (Supply::Interface, Some(interface)) => interface.faults(faults),
+            (Supply::Hosted | Supply::File | Supply::Table, Some(_)) => {
+                faults.push(fault("/interface", Rule::NotAllowed, "of what an interface supplies alone"));
+            }
+            (Supply::Hosted | Supply::File | Supply::Table, None) => {}
         }
         for (pointer, length) in [
             ("/conditions", self.conditions.len()),
@@ -721,6 +735,19 @@ mod tests {
             wrong(|new| new.duties[1].duty = new.duties[0].duty),
             at("/duties/1/duty", Rule::Distinct)
         );
+        assert_eq!(wrong(|new| new.supply = Supply::Interface), at("/interface", Rule::Required));
+        let interface = |url: &str, deadline_ms| Some(Interface { url: url.to_owned(), deadline_ms });
+        let good = interface("https://data.example/rows", 1_000);
+        assert_eq!(wrong(|new| new.interface = good.clone()), at("/interface", Rule::NotAllowed));
+        let supplied = |interface: &Option<Interface>| {
+            wrong(|new| (new.supply, new.interface) = (Supply::Interface, interface.clone()))
+        };
+        assert_eq!(supplied(&good), []);
+        assert_eq!(supplied(&interface("http://data.example/", 1_000)), at("/interface/url", Rule::Pattern));
+        for deadline_ms in [0, 99, 10_001] {
+            let late = interface("https://data.example/rows", deadline_ms);
+            assert_eq!(supplied(&late), at("/interface/deadlineMs", Rule::Range));
+        }
         let faults = wrong(|new| new.key = vec!["none".into()]);
         assert_eq!(
             faults,

@@ -281,6 +281,11 @@ routes! {
             path: Some("/v1/records/query"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON_AND_LINES,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
+        /// A row from a provider's interface.
+        RecordsCall = 38 "records-call" {
+            path: Some("/v1/records/call"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
         /// Bring a dictionary or mappings in.
         ItemsImport = 40 "items-import" {
             path: Some("/v1/items/import"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Operator, Role::Relying]), forms: JSON,

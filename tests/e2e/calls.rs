@@ -14,11 +14,12 @@ use client::{
     Search, Stage, Suspend, Tls, Trace, Transition, UseContext, Verdict, Verify,
 };
 use schemas::codes::Code;
-use schemas::resource::Resource;
+use schemas::interface::{Address, Interface};
+use schemas::resource::{Resource, Supply};
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde_json::{Value, json};
-use tests::{Draft, Server, Setup, draft, eventually, in_one_hour, legal, natural, shared};
+use tests::{Draft, Provider, Server, Setup, draft, eventually, in_one_hour, legal, natural, shared};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use verifier::report::Reason;
@@ -138,6 +139,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         participant: None,
         license_type: None,
         calendar: None,
+        address: None,
         reason: "测试".to_owned(),
     };
     let proposed = operator.propose(&proposal).await.unwrap();
@@ -151,6 +153,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         participant: None,
         license_type: None,
         calendar: None,
+        address: None,
     };
     assert_eq!(operator2.approve(&approve).await.unwrap().state, ProposalState::Approved);
 
@@ -169,6 +172,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
 
     share(&proving(&server, "provider"), &bank).await;
     do_without(&operator, &bank, &verify).await;
+    call_for(&server, &bank).await;
 
     for route in Route::ALL.iter().filter(|route| route.path().is_some()) {
         assert!(server.answers(*route, Code::Ok).await > 0, "{} was not called", route.name());
@@ -301,6 +305,50 @@ async fn do_without(operator: &Client, bank: &Client, verify: &Verify) {
     assert_eq!(bank.keep_material(&keep).await.unwrap().verifier.as_str().len(), 18);
     let report = ItemsDemanded { holder: Some(holder), demanded: vec!["SFZ".to_owned()], context };
     assert_eq!(bank.report_demanded(&report).await.unwrap().demanded, 1);
+}
+
+/// Two operators allow a provider's address, and a row is called for there.
+async fn call_for(server: &Server, bank: &Client) {
+    let provider = Provider::of(server);
+    let address: Address =
+        serde_json::from_value(provider.address(server.organisation("provider").as_str())).unwrap();
+    let propose = Propose {
+        kind: ProposalKind::AllowAddress,
+        holder: None,
+        participant: None,
+        license_type: None,
+        calendar: None,
+        address: Some(address.clone()),
+        reason: "测试".to_owned(),
+    };
+    let proposal = proving(server, "operator").propose(&propose).await.unwrap().proposal.clone();
+    let approve =
+        Approve { proposal, participant: None, license_type: None, calendar: None, address: Some(address) };
+    proving(server, "operator2").approve(&approve).await.unwrap();
+    let interface = Some(Interface { url: provider.url(), deadline_ms: 10_000 });
+    let code = "3990010001/000077".to_owned();
+    let sample = Resource::samples().remove(1);
+    let resource = Resource { code: code.clone(), supply: Supply::Interface, interface, ..sample };
+    let own = proving(server, "provider");
+    own.write_resource(&ResourceWrite { resource }).await.unwrap();
+    let (action, reason) = (ResourceAction::Publish, "测试".to_owned());
+    own.transition_resource(&ResourceTransition { resource: code.clone(), action, reason }).await.unwrap();
+    let scope = Scope {
+        fields: vec!["status".to_owned()],
+        clear: Vec::new(),
+        regions: Vec::new(),
+        daily_limit: None,
+        feed: false,
+        until: "2099-12-31".parse().unwrap(),
+    };
+    let (item_code, item_name) = (context().item_code, "测试事项".to_owned());
+    let apply = Apply { resource: code.clone(), item_code, item_name, purpose: "测试".to_owned(), scope };
+    bank.apply(&apply).await.unwrap();
+    let holder = serde_json::from_value(json!({"typeCode": "001", "number": "91350102XX3DEMPQ6R"})).unwrap();
+    let query =
+        RecordsQuery { resource: code, holder: Some(holder), key: None, fields: None, context: context() };
+    let called = bank.call_records(&query).await.unwrap();
+    assert_eq!(called.record.as_ref().unwrap()["status"], *"在营");
 }
 
 #[tokio::test]

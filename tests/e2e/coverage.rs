@@ -16,7 +16,7 @@ use schemas::codes::{Code, Decision};
 use schemas::resource::Resource;
 use schemas::routes::{ADMIN, PUBLIC, Route};
 use serde_json::{Value, json};
-use tests::{Call, Party, Reply, Server, Setup, eventually};
+use tests::{Call, Party, Provider, Reply, Server, Setup, eventually};
 
 use contract::{Chain, Contract, Example, Operation, anew};
 
@@ -28,6 +28,7 @@ const SEEDS: u64 = 1 << 40;
 /// The server that all checks ask.
 struct World {
     server: Server,
+    provider: Provider,
     contract: Contract,
     seed: AtomicU64,
 }
@@ -44,15 +45,22 @@ impl World {
         let server = setup.start().await;
         // The path of an open resource is a path only while there is one.
         let open = Resource::samples().into_iter().find(|one| one.code == "1030010001/000001").unwrap();
-        let mut provider = server.party("provider");
+        let mut publisher = server.party("provider");
         let step = json!({"resource": open.code, "action": "publish", "reason": "测试"});
-        provider.send(&Call::new(Route::ResourceWrite, &json!({"resource": open}))).await.expect(200);
-        provider.send(&Call::new(Route::ResourceTransition, &step)).await.expect(200);
-        Arc::new(Self { server, contract: Contract::new(), seed: AtomicU64::new(SEEDS) })
+        publisher.send(&Call::new(Route::ResourceWrite, &json!({"resource": open}))).await.expect(200);
+        publisher.send(&Call::new(Route::ResourceTransition, &step)).await.expect(200);
+        let provider = Provider::of(&server);
+        Arc::new(Self { server, provider, contract: Contract::new(), seed: AtomicU64::new(SEEDS) })
     }
 
     fn chain(&self, caller: &str) -> Chain<'_> {
-        Chain::new(&self.contract, &self.server, caller, self.seed.fetch_add(1, Ordering::Relaxed))
+        Chain::new(
+            &self.contract,
+            &self.server,
+            &self.provider,
+            caller,
+            self.seed.fetch_add(1, Ordering::Relaxed),
+        )
     }
 
     fn operation(&self, id: &str) -> Operation<'_> {

@@ -27,6 +27,7 @@ mod machine;
 mod malformed;
 mod openapi;
 mod operators;
+mod providers;
 mod races;
 mod receipts;
 mod records;

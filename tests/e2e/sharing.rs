@@ -463,13 +463,19 @@ async fn a_calendar_takes_two_operators_and_open_clocks_are_counted_anew() {
             participant: None,
             license_type: None,
             calendar: Some(calendar.clone()),
+            address: None,
             reason: "测试".to_owned(),
         };
         let proposed = operator.propose(&propose).await;
         let Some(code) = code else {
             let proposal = proposed.unwrap().proposal.clone();
-            let approve =
-                Approve { proposal, participant: None, license_type: None, calendar: propose.calendar };
+            let approve = Approve {
+                proposal,
+                participant: None,
+                license_type: None,
+                calendar: propose.calendar,
+                address: None,
+            };
             let own = refused(operator.approve(&approve).await.unwrap_err());
             assert_eq!(own, Code::ProposalRefused);
             let unseen = Approve { calendar: None, ..approve.clone() };

@@ -21,7 +21,8 @@ mod story;
 mod sweep;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -85,6 +86,14 @@ enum Rig {
         folder: PathBuf,
         /// Which run.
         run: u64,
+    },
+    /// A data provider for the development exchange of a folder: answers each question with a row, until it is interrupted.
+    Provider {
+        /// The exchange's data folder; the provider has its server's certificate.
+        folder: PathBuf,
+        /// Where it listens.
+        #[arg(long, default_value = "127.0.0.1:8460")]
+        listen: SocketAddr,
     },
     /// What the power cut's control runs.
     #[command(hide = true)]
@@ -165,10 +174,21 @@ async fn run(rig: Rig) -> anyhow::Result<()> {
         Rig::PowerCut { cuts, file_system } => power_cut::run(file_system, cuts).await,
         Rig::Sweep { rotation } => sweep::run(if rotation { sweep::ROTATION } else { sweep::COMMIT }).await,
         Rig::DiskFull { rounds } => disk_full::run(rounds).await,
+        Rig::Provider { folder, listen } => provide(&folder, listen).await,
         Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run, false).await,
         Rig::RotationWriter { folder, run } => commit_writer::write(&folder, run, true).await,
         Rig::SledWriter { folder } => sled_writer::write(&folder),
     }
+}
+
+/// Answers as a data provider, until somebody interrupts.
+async fn provide(folder: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    let read = |name: &str| std::fs::read_to_string(folder.join("pki").join(name));
+    let (certificate, key, authorities) = (read("server.pem")?, read("server.key")?, read("ca.pem")?);
+    let tls = exchange::tls::server_config(&certificate, &key, Some(&authorities))?;
+    let provider = tests::Provider::start(listen, tls, authorities);
+    println!("a data provider at {}", provider.url());
+    std::future::pending().await
 }
 
 #[tokio::main]

@@ -9,11 +9,13 @@
 
 mod client;
 pub mod machine;
+mod provider;
 mod server;
 mod witness;
 mod world;
 
 pub use self::client::{Call, Entry, Http2, Party, Reply, flipped};
+pub use provider::{Identity, Provider, Reaction};
 pub use server::{Finished, Later, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;
 pub use world::{

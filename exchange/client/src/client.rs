@@ -270,6 +270,12 @@ impl Client {
         self.call(Route::RecordsQuery, request)
     }
 
+    /// Calls the interface of a resource's provider for a row. The call is made once for an idempotency key: where its outcome is
+    /// not known the answer says so.
+    pub fn call_records(&self, request: &RecordsQuery) -> Call<'_, QueriedRecord> {
+        self.call(Route::RecordsCall, request)
+    }
+
     /// A page of a hosted resource's feed: `POST /v1/records/feed`.
     pub fn feed_records(&self, request: &RecordsFeed) -> Call<'_, FeedPage> {
         self.call(Route::RecordsFeed, request)

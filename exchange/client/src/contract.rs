@@ -54,6 +54,7 @@ const REQUESTS: &[(Route, Again)] = &[
     (Route::ApplicationList, again::<ApplicationSearch>),
     (Route::RecordsIngest, again::<RecordsIngest>),
     (Route::RecordsQuery, again::<RecordsQuery>),
+    (Route::RecordsCall, again::<RecordsQuery>),
     (Route::RecordsFeed, again::<RecordsFeed>),
     (Route::ItemsImport, again::<ItemsImport>),
     (Route::ItemsSearch, again::<ItemsSearch>),

@@ -9,6 +9,7 @@ use schemas::date::Date;
 pub use schemas::dictionary::{List as DictionaryList, Trust as MaterialTrust};
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
+pub use schemas::interface::Address;
 pub use schemas::kinds::{LinkKind, ProposalKind};
 use schemas::license_type::LicenseType;
 use schemas::resource::{Domain, Ground, Openness, Resource, Supply};
@@ -511,6 +512,9 @@ pub struct Propose {
     /// The calendar; with `publish-calendar`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<Calendar>,
+    /// The address of a data provider; with `allow-address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
     /// Why.
     pub reason: String,
 }
@@ -530,6 +534,9 @@ pub struct Approve {
     /// The calendar as proposed; with `publish-calendar`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<Calendar>,
+    /// The address as proposed; with `allow-address`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Address>,
 }
 
 /// Asks who used a holder's licenses.
@@ -770,7 +777,7 @@ pub struct RecordsFeed {
     pub context: UseContext,
 }
 
-/// Asks for a row of a hosted resource.
+/// Asks for a row of a resource: of a hosted one, or from its provider's interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordsQuery {

@@ -10,6 +10,7 @@ use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
+use crate::outgoing::Outgoing;
 use crate::participant::Participant;
 use crate::wire::read::Body;
 use crate::wire::refusal::Refusal;
@@ -69,12 +70,31 @@ pub(crate) trait Capability<'r> {
 /// A capability whose permit is carried out by a call to somebody else: to a data provider, to the exchange of another province.
 /// Its intent is an entry before the call leaves, and its outcome another one, which names the first.
 pub(crate) trait Relayed<'r>: Capability<'r> {
-    /// Calls. The reply stands in `granted` for [`Capability::carry_out`], which makes the answer of it.
+    /// A way to who is called.
+    type Line: Send;
+    /// An answer of who is called.
+    type Reply: Clone + Send + Sync;
+
+    /// Finds a way, before the intent. Nothing of the request leaves.
+    ///
+    /// # Errors
+    /// There is none now: the request is refused, and no use is counted.
+    fn reach(
+        outgoing: &Outgoing,
+        granted: &Self::Granted,
+    ) -> impl Future<Output = Result<Self::Line, Refusal>> + Send;
+
+    /// Calls, once the intent is durable: log and index say where it stands.
     ///
     /// # Errors
     /// The refusal that the outcome is.
     fn call(
         asked: &Self::Asked,
-        granted: &mut Self::Granted,
-    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+        granted: &Self::Granted,
+        line: Self::Line,
+        intent: (&str, u64),
+    ) -> impl Future<Output = Result<Self::Reply, Refusal>> + Send;
+
+    /// Puts the reply where [`Capability::carry_out`] makes the answer of it, by a decision made anew.
+    fn take(granted: &mut Self::Granted, reply: Self::Reply, now_ms: u64);
 }

@@ -27,10 +27,13 @@ pub(crate) mod verify;
 pub(crate) use contract::{Capability, Relayed};
 
 /// Runs `$path` with the capability of a route, which stands here once each: a route without one does not compile. `$none` is for
-/// what is no route.
+/// what is no route. Behind the second semicolon stand those that call others; they run `$relay`.
 macro_rules! with_capability {
     ($route:expr, $none:expr, $capability:ident => $path:expr) => {
-        with_capability!(@ $route, $none, $capability => $path;
+        with_capability!($route, $none, $capability => $path, $capability => $path)
+    };
+    ($route:expr, $none:expr, $capability:ident => $path:expr, $relayed:ident => $relay:expr) => {
+        with_capability!(@ $route, $none, $capability => $path, $relayed => $relay;
             Issue: licenses::issue::Issue,
             Transition: licenses::transition::Transition,
             Search: licenses::search::Search,
@@ -66,13 +69,20 @@ macro_rules! with_capability {
             Bundle: bundle::Bundle,
             MaterialKeep: items::keep::Keep,
             ItemsDemanded: items::demanded::Demanded,
+            ;
+            RecordsCall: records::call::Call,
         )
     };
-    (@ $given:expr, $none:expr, $capability:ident => $path:expr; $($route:ident: $($place:ident)::+,)+) => {
+    (@ $given:expr, $none:expr, $capability:ident => $path:expr, $relayed:ident => $relay:expr;
+        $($route:ident: $($place:ident)::+,)+; $($called:ident: $($there:ident)::+,)+) => {
         match $given {
             $(schemas::routes::Route::$route => {
                 type $capability = $crate::capability::$($place)::+;
                 $path
+            })+
+            $(schemas::routes::Route::$called => {
+                type $relayed = $crate::capability::$($there)::+;
+                $relay
             })+
             schemas::routes::Route::None | schemas::routes::Route::System => $none,
         }

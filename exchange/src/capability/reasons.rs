@@ -197,6 +197,7 @@ impl World {
             registration: None,
             publication: None,
             calendar: None,
+            address: None,
             by: self.operator.organisation,
             at_ms: NOW_MS - 1,
             approved_by: None,
@@ -318,7 +319,19 @@ fn every_reason_has_a_decision_that_gives_it() {
     of_operators(&mut refused);
     sharing::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
-    assert_eq!(without, [&Reason::None], "reasons that no decision here gives");
+    // What a call finds out is tested where it is made.
+    let of_calls = [
+        Reason::AddressForbidden,
+        Reason::ProviderDown,
+        Reason::ProviderCertificate,
+        Reason::ProviderPaused,
+        Reason::ProviderBusy,
+        Reason::ProviderBroken,
+        Reason::ProviderStatus,
+        Reason::ProviderRows,
+    ];
+    let expected: Vec<_> = [Reason::None].iter().chain(&of_calls).collect();
+    assert_eq!(without, expected, "reasons that no decision here gives");
 }
 
 fn uses(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {

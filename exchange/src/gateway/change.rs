@@ -23,6 +23,9 @@ use crate::participant::Participant;
 pub(crate) use crate::wire::object::json;
 use crate::wire::refusal::Refusal;
 
+/// The end of a document that is gone with the next entry: every moment is behind it.
+pub(super) const AT_ONCE_MS: u64 = 1;
+
 /// The answer and the change of an entry, if it commits. Only this file makes one.
 pub struct Effect {
     pub(super) status: u16,
@@ -55,7 +58,8 @@ pub struct Change<'a> {
     segment: Option<PreparedSegment>,
 }
 
-/// A row of a hosted resource, as it lies sealed: when it was brought in, and its fields in order.
+/// A row of a resource, as it lies sealed where it is hosted: when it was brought in, and its fields in order.
+#[derive(Debug)]
 pub struct StoredRow {
     /// When, ms since 1970.
     pub at_ms: u64,
@@ -68,6 +72,11 @@ impl StoredRow {
         let mut bytes = at_ms.to_be_bytes().to_vec();
         bytes.append(&mut json(&fields));
         bytes
+    }
+
+    /// A row that was fetched at a moment, ms since 1970.
+    pub(crate) fn new(at_ms: u64, fields: Vec<(String, String)>) -> Self {
+        Self { at_ms, fields }
     }
 
     /// The row of such bytes.
@@ -245,6 +254,11 @@ impl<'a> Change<'a> {
         self.document(kind, key, version + 1, json(value), value.owners(), value.ends_ms());
     }
 
+    /// Writes a document for the last time, in the place of what was read. It is gone with the next entry.
+    pub(super) fn end<T: Kept>(&mut self, place: Place, value: &T) {
+        self.record.documents.push(ended(place, value, AT_ONCE_MS));
+    }
+
     /// Writes a new document under a random key, which is given back.
     ///
     /// # Errors
@@ -410,6 +424,11 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// The holders whom the entry concerns.
+    pub(super) fn concerned(&self) -> &[Label] {
+        &self.record.concerned
+    }
+
     /// The first holder whom the entry concerns.
     pub fn first_concerned(&self) -> Option<Label> {
         self.record.concerned.first().copied()
@@ -448,7 +467,7 @@ impl<'a> Change<'a> {
 }
 
 impl Effect {
-    /// The effect of a denial: a problem document and an entry, nothing else.
+    /// The effect of a denial: a problem document and an entry; of a call that failed, its document with an end.
     ///
     /// # Errors
     /// [`Code::Internal`]
@@ -458,10 +477,12 @@ impl Effect {
         names: Option<Names<'_>>,
         denial: &Denial,
         stage: Stage,
+        document: Option<DocumentState>,
     ) -> Result<Self, Refusal> {
         let refusal = &denial.refusal;
         let answer = refusal.problem(entry.language);
-        let mut record = Record { reason: refusal.reason.number(), ..Record::default() };
+        let documents = document.into_iter().collect();
+        let mut record = Record { reason: refusal.reason.number(), documents, ..Record::default() };
         let keys = tools.living(&denial.concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
         let said = Said { stage, ..Said::of(names.unwrap_or_default()) };
@@ -474,7 +495,14 @@ impl Effect {
     }
 }
 
-fn random() -> Result<Key, Refusal> {
+/// A document in the place of what was read, which is gone from a moment on, ms since 1970.
+pub(super) fn ended<T: Kept>(place: Place, value: &T, ends_ms: u64) -> DocumentState {
+    let (kind, key, version) = place.parts();
+    let (kind, version) = (kind.number(), version + 1);
+    DocumentState { kind, key, version, value: json(value), owners: value.owners(), ends_ms }
+}
+
+pub(super) fn random() -> Result<Key, Refusal> {
     let mut key = [0; 16];
     SystemRandom::new().fill(&mut key).map_err(|_| Refusal::new(Code::Internal))?;
     Ok(key)

@@ -152,7 +152,6 @@ impl<G> Ruling<G> {
 }
 
 /// The part of a ruling that its entry says.
-#[derive(Clone)]
 pub(super) struct Terms {
     /// Labels of the holders concerned that the exchange knows already.
     pub(super) concerned: Vec<Label>,
@@ -187,7 +186,12 @@ impl<G> Permit<G> {
         (self.granted, Disclosure(()))
     }
 
-    /// The granted deed, for a call that finds out more.
+    /// The granted deed, to be called for.
+    pub(super) fn granted(&self) -> &G {
+        &self.granted
+    }
+
+    /// The granted deed, for the reply of a call.
     pub(super) fn granted_mut(&mut self) -> &mut G {
         &mut self.granted
     }

@@ -1,24 +1,74 @@
-//! The path of a relayed call: intent entry, call, outcome entry. A crash between the two leaves an intent without an
-//! outcome, and so does a client that disconnects, unless its route runs this in a task of its own. Such an intent says
-//! that a call may have left; asked again under the same idempotency key, the call is made again. No route makes either
-//! entry by itself.
+//! The path of a relayed call: a way to who is called, intent entry, call, outcome entry.
+//!
+//! The intent counts the use and opens a document of the call, under the idempotency key of its request. The outcome decides anew by
+//! the facts of its moment, and closes the document. A call that failed keeps it for a day, so that its key calls nobody again.
+//!
+//! A crash between the two leaves the document open; the next start closes it by an outcome that is unknown. The listener runs this
+//! in a task of its own, so a client that disconnects leaves an outcome all the same.
 
+use ledger::record::DocumentState;
+use ledger::{DocumentKind, Key, Label, Refused};
 use schemas::codes::{Code, Reason};
+use schemas::routes::Route;
 use verifier::leaf::Stage;
 
 use super::answer::Answer;
-use super::case::Case;
-use super::change::{Change, Effect};
-use super::permit::{Denial, Terms};
+use super::called::{Called, REMEMBERED_MS};
+use super::case::{Case, Place};
+use super::change::{AT_ONCE_MS, Change, Effect, ended, random};
+use super::names::Names;
+use super::permit::{Denial, Permit, Terms};
 use super::received::Received;
-use super::tools::Entry;
-use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out};
+use super::tools::{Entry, Tools};
+use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out, commit_system, identify};
 use crate::capability::Relayed;
-use crate::participant::Certified;
+use crate::meters;
+use crate::participant::{Caller, Certified};
+use crate::wire::machine::Form;
+use crate::wire::refusal::{Language, Refusal};
+
+/// How often an outcome is decided anew before its data are dropped.
+const OUTCOME_ATTEMPTS: usize = 16;
+/// The words that holders are told beside the outcome of a call whose data were dropped, and of one that nobody knows.
+const NOT_DELIVERED: &str = "fetched-not-delivered";
+/// The cause of a call that ended well.
+const ANSWERED: &str = "answered";
+const UNKNOWN: &str = "outcome-unknown";
+
+/// A request that may be called for, and the way.
+struct Ready<'a, 'r, C: Relayed<'r>> {
+    caller: Caller,
+    names: Names<'a>,
+    permit: Permit<C::Granted>,
+    terms: Terms,
+    line: C::Line,
+    place: Place,
+}
+
+/// Outcome of the steps before an intent.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request is ready, and a box costs more than its move"
+)]
+enum Reached<'a, 'r, C: Relayed<'r>> {
+    Ready(Ready<'a, 'r, C>),
+    Again(Answer),
+    /// A fact has changed meanwhile.
+    Changed,
+}
+
+/// A call whose intent is durable.
+struct Intent {
+    index: u64,
+    /// Key of its document.
+    key: Key,
+    /// Idempotency key and keyed hash of its request.
+    bound: Option<(Key, Key)>,
+    called: Called,
+}
 
 impl Gateway {
     /// The path of one relayed capability.
-    #[cfg_attr(not(test), expect(dead_code, reason = "shared records and federation stand on it"))]
     pub(super) async fn relayed<'r, C: Relayed<'r>>(
         &self,
         caller: &Certified,
@@ -28,19 +78,12 @@ impl Gateway {
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
             let (mut case, mut entry) = self.open(C::ROUTE, caller, received);
-            // 2 to 5, as on every path
-            let ruled = self.rule(&tools, &mut case, &mut entry, caller, &request).await;
-            let ruled = match ruled {
-                Ok(Ruled::Again(answer)) => return Ok(answer),
-                Ok(Ruled::Changed) => continue,
-                Ok(Ruled::Ruling(caller, names, ruling)) => {
-                    let counters = ruling.counters(&case, entry.organisation);
-                    counters.map(|counters| (caller, names, ruling.into_parts(counters)))
-                }
-                Err(refusal) => Err(refusal),
-            };
-            let (identified, names, (mut permit, terms)) = match ruled {
-                Ok(ruled) => ruled,
+            // 2 to 5 as on every path, and a way
+            let reached = self.reach(&tools, &mut case, &mut entry, caller, &request).await;
+            let ready = match reached {
+                Ok(Reached::Ready(ready)) => ready,
+                Ok(Reached::Again(answer)) => return Ok(answer),
+                Ok(Reached::Changed) => continue,
                 Err(refusal) => {
                     let reason = refusal.reason;
                     let effect = self.deny(&tools, &mut case, &entry, &request, refusal)?;
@@ -50,40 +93,236 @@ impl Gateway {
                     }
                 }
             };
-            // The intent: it holds the facts and counts the use. It binds no key, because it answers nothing.
-            let participant = identified.participant();
-            let unbound = Entry { idempotency: None, ..entry };
-            let change = Change::begin(&tools, &unbound, participant, names, terms.clone());
-            let Effect { prepared, .. } = change.map_err(|refusal| refusal.code)?.intent();
-            let Some(intent) = self.durable(case, prepared, false).await? else { continue };
             let asked = request.asked.as_ref().map_err(|refusal| refusal.code)?;
-            let called: Boxed<'_, ()> = Box::pin(C::call(asked, permit.granted_mut()));
-            let called = called.await;
-            let stage = Stage::Outcome { intent: intent.index };
-            let names = || C::names(asked, entry.organisation);
-            let terms = Terms { counters: Vec::new(), ..terms };
-            let begun =
-                called.and_then(|()| Change::begin(&tools, &entry, participant, names(), terms.clone()));
-            let carried = match begun {
-                Ok(change) => carry_out::<C>(change.at(stage), asked, permit).await,
-                Err(refusal) => Err(refusal),
+            let Ready { caller: identified, names, permit, terms, line, place } = ready;
+            // The intent: it holds the facts and counts the use. It binds no key, because it answers nothing.
+            let bound = entry.idempotency.take();
+            let (_, key, _) = place.parts();
+            let resource = names.resource.map(str::to_owned);
+            let persons: Vec<_> = names.persons.iter().map(|person| person.holder).collect();
+            let begun = Change::begin(&tools, &entry, identified.participant(), names, terms);
+            let mut change = begun.map_err(|refusal| refusal.code)?;
+            for person in persons {
+                // Who is named for the first time has a trace from the intent on.
+                change.concern(person).map_err(|refusal| refusal.code)?;
+            }
+            let called = Called {
+                route: C::ROUTE.number(),
+                organisation: caller.organisation,
+                request: bound.map(|(_, request)| hex::encode(request)),
+                resource,
+                after: self.ledger.size(),
+                release_ms: entry.release_ms,
+                concerned: change.concerned().iter().map(hex::encode).collect(),
+                failed: None,
+                reason: None,
             };
-            let (effect, reason) = match carried {
-                Ok(effect) => (effect, Reason::None),
-                Err(refusal) => {
-                    let reason = refusal.reason;
-                    let denial = Denial { refusal, concerned: terms.concerned };
-                    let effect = Effect::denied(&tools, &entry, Some(names()), &denial, stage);
-                    (effect.map_err(|refusal| refusal.code)?, reason)
-                }
-            };
-            // The outcome rests on no fact: what was permitted has happened.
-            let case = Case::open(&self.ledger, &self.known, entry.now_ms);
-            let answer = self.commit(&entry, received, case, effect, reason).await?;
-            return answer.ok_or(Code::FactsChanged);
+            change.keep(place, &called);
+            let Effect { prepared, .. } = change.intent();
+            let Some(committed) = self.durable(case, prepared, false).await? else { continue };
+            let intent = Intent { index: committed.index, key, bound, called };
+            let at = (self.ledger.origin(), intent.index);
+            let calling: Boxed<'_, C::Reply> = Box::pin(C::call(asked, permit.granted(), line, at));
+            let reply = calling.await;
+            crate::hold::before_commit(received.held).await;
+            return self.outcome(&tools, caller, &request, &intent, reply).await;
         }
         Err(Code::FactsChanged)
     }
+
+    /// Steps 2 to 5 for one case, and a way to who is called.
+    async fn reach<'a, 'r, C: Relayed<'r>>(
+        &self,
+        tools: &Tools<'_>,
+        case: &mut Case<'_>,
+        entry: &mut Entry<'_>,
+        certified: &Certified,
+        request: &'a Request<'r, C>,
+    ) -> Result<Reached<'a, 'r, C>, Refusal> {
+        let (caller, names, ruling) = match self.rule(tools, case, entry, certified, request).await? {
+            Ruled::Ruling(caller, names, ruling) => (caller, names, ruling),
+            Ruled::Again(answer) => return Ok(Reached::Again(answer)),
+            Ruled::Changed => return Ok(Reached::Changed),
+        };
+        let key = match entry.idempotency {
+            Some((key, _)) => key,
+            // Its answer is not given again, because the right to it has changed: nobody is called a second time.
+            None if request.received.idempotency_key.is_some() => {
+                return Err(Refusal::new(Code::OutcomeUnknown));
+            }
+            None => random()?,
+        };
+        let (place, called) = case.document::<Called>(key);
+        if let (Some(called), Some((_, asked))) = (called, &entry.idempotency) {
+            return Err(called.again(asked));
+        }
+        let counters = ruling.counters(case, entry.organisation)?;
+        let (permit, terms) = ruling.into_parts(counters);
+        let reaching: Boxed<'_, C::Line> = Box::pin(C::reach(&self.outgoing, permit.granted()));
+        let line = reaching.await.inspect_err(|refusal| meters::called(cause(refusal)))?;
+        Ok(Reached::Ready(Ready { caller, names, permit, terms, line, place }))
+    }
+
+    /// The outcome of a call: the facts of now decide whether its data are given. They are dropped where they keep changing.
+    async fn outcome<'r, C: Relayed<'r>>(
+        &self,
+        tools: &Tools<'_>,
+        caller: &Certified,
+        request: &Request<'r, C>,
+        intent: &Intent,
+        reply: Result<C::Reply, Refusal>,
+    ) -> Result<Answer, Code> {
+        let received = request.received;
+        let asked = request.asked.as_ref().map_err(|refusal| refusal.code)?;
+        for attempt in 1..=OUTCOME_ATTEMPTS {
+            let (mut case, mut entry) = self.open(C::ROUTE, caller, received);
+            entry.release_ms = intent.called.release_ms;
+            let (place, _) = case.document::<Called>(intent.key);
+            let judged = match &reply {
+                Err(refusal) => Err(refusal.clone()),
+                Ok(_) if attempt == OUTCOME_ATTEMPTS => Err(Refusal::new(Code::OutcomeUnknown)),
+                Ok(reply) => {
+                    self.judged_again::<C>(tools, &mut case, &mut entry, caller, asked, intent, reply, place)
+                        .await
+                }
+            };
+            let (effect, ended) = match judged {
+                Ok(effect) => (effect, Ok(())),
+                Err(refusal) => {
+                    let mut names = C::names(asked, &caller.organisation);
+                    if reply.is_ok() {
+                        names.mode = Some(NOT_DELIVERED);
+                    }
+                    // No case: whom it concerns is found out like for every refusal, without those who are nobody.
+                    let concerned = names.concerned(&mut case, &[]);
+                    let called = intent.called.with(&refusal);
+                    let document = failed(&entry, place, &called);
+                    let denial = Denial { refusal, concerned };
+                    entry.idempotency = None;
+                    let stage = Stage::Outcome { intent: intent.index };
+                    let effect = Effect::denied(tools, &entry, Some(names), &denial, stage, Some(document));
+                    (effect.map_err(|refusal| refusal.code)?, Err(denial.refusal))
+                }
+            };
+            let reason = ended.as_ref().err().map_or(Reason::None, |refusal| refusal.reason);
+            if let Some(answer) = self.commit(&entry, received, case, effect, reason).await? {
+                meters::called(match &ended {
+                    Ok(()) => ANSWERED,
+                    Err(_) if reply.is_ok() => NOT_DELIVERED,
+                    Err(refusal) => cause(refusal),
+                });
+                return Ok(answer);
+            }
+        }
+        Err(Code::FactsChanged)
+    }
+
+    /// Decides once more, by the facts of now, and makes the answer of the reply.
+    #[expect(clippy::too_many_arguments, reason = "one call site, which has taken them apart")]
+    async fn judged_again<'r, C: Relayed<'r>>(
+        &self,
+        tools: &Tools<'_>,
+        case: &mut Case<'_>,
+        entry: &mut Entry<'_>,
+        certified: &Certified,
+        asked: &C::Asked,
+        intent: &Intent,
+        reply: &C::Reply,
+        place: Place,
+    ) -> Result<Effect, Refusal> {
+        let names = C::names(asked, entry.organisation);
+        let caller = identify(case, entry, certified, names.delay())?;
+        if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
+            return Err(Refusal::new(Code::WrongRole));
+        }
+        let ruling = C::decide(case, caller.participant(), asked)?;
+        // The use was counted by the intent.
+        let (mut permit, terms) = ruling.into_parts(Vec::new());
+        C::take(permit.granted_mut(), reply.clone(), entry.now_ms);
+        entry.idempotency = intent.bound;
+        let change = Change::begin(tools, entry, caller.participant(), names, terms)?;
+        let mut change = change.at(Stage::Outcome { intent: intent.index });
+        change.end(place, &intent.called);
+        carry_out::<C>(change, asked, permit).await
+    }
+
+    /// Closes the calls that a crash left open, each by an entry: their outcome is unknown. How many there were.
+    ///
+    /// # Errors
+    /// The journal takes no entry; the next start closes the rest.
+    pub async fn close_calls(&self) -> Result<usize, Refused> {
+        let tools = self.tools();
+        let mut closed = 0;
+        for (key, document) in self.ledger.state().documents(DocumentKind::Call) {
+            let Ok(called) = serde_json::from_slice::<Called>(&document.value) else { continue };
+            // One that is closed stays in memory until the next entry.
+            if called.failed.is_some() || document.ends_ms != 0 {
+                continue;
+            }
+            let Some(intent) = self.intent_of(&called, key).await else {
+                tracing::error!("the intent of a call that a crash left open cannot be read back");
+                continue;
+            };
+            let now_ms = self.now_ms();
+            let mut case = Case::open(&self.ledger, &self.known, now_ms);
+            let (place, _) = case.document::<Called>(key);
+            let entry = Entry {
+                route: Route::from_number(called.route).unwrap_or(Route::None),
+                organisation: &called.organisation,
+                form: Form::Json,
+                language: Language::English,
+                body: None,
+                idempotency: None,
+                now_ms,
+                release_ms: called.release_ms,
+            };
+            let concerned: Vec<Label> =
+                called.labels().into_iter().filter(|label| case.is_living(label)).collect();
+            let denial = Denial { refusal: Refusal::new(Code::OutcomeUnknown), concerned };
+            let document = failed(&entry, place, &called.with(&denial.refusal));
+            let names =
+                Names { resource: called.resource.as_deref(), mode: Some(UNKNOWN), ..Names::default() };
+            let stage = Stage::Outcome { intent };
+            let effect = Effect::denied(&tools, &entry, Some(names), &denial, stage, Some(document));
+            let Ok(Effect { prepared, .. }) = effect else {
+                tracing::error!(intent, "the outcome of a call cannot be sealed");
+                continue;
+            };
+            commit_system(&self.ledger, prepared).await?;
+            meters::called(cause(&denial.refusal));
+            closed += 1;
+        }
+        Ok(closed)
+    }
+
+    /// Index of the intent that opened a call's document: soon behind the size that the log had then.
+    async fn intent_of(&self, called: &Called, key: Key) -> Option<u64> {
+        let (ledger, after) = (self.ledger.clone(), called.after);
+        let kind = DocumentKind::Call.number();
+        let find = move || {
+            (after..ledger.size()).find(|index| {
+                ledger.entry(*index).is_ok_and(|entry| {
+                    let opens = |document: &DocumentState| {
+                        (document.kind, document.key, document.version) == (kind, key, 1)
+                    };
+                    entry.record.documents.iter().any(opens)
+                })
+            })
+        };
+        tokio::task::spawn_blocking(find).await.ok().flatten()
+    }
+}
+
+/// The document of a call that failed: it lasts as long as its key, if it has one.
+fn failed(entry: &Entry<'_>, place: Place, called: &Called) -> DocumentState {
+    let ends_ms =
+        if called.request.is_some() { entry.now_ms.saturating_add(REMEMBERED_MS) } else { AT_ONCE_MS };
+    ended(place, called, ends_ms)
+}
+
+/// The cause of a call's end, as metrics have it.
+fn cause(refusal: &Refusal) -> &'static str {
+    if refusal.reason == Reason::None { refusal.code.name() } else { refusal.reason.name() }
 }
 
 #[cfg(test)]
@@ -97,6 +336,7 @@ mod tests {
     use schemas::identifier::Uscc;
     use schemas::routes::Route;
     use serde::Deserialize;
+    use tokio::sync::Notify;
     use verifier::leaf::Open;
     use verifier::receipt::Receipt;
 
@@ -107,6 +347,7 @@ mod tests {
     use crate::gateway::received::receive;
     use crate::init;
     use crate::opening::{self, Trusted};
+    use crate::outgoing::Outgoing;
     use crate::participant::Participant;
     use crate::shed::Shed;
     use crate::wire::read::{Body, json};
@@ -114,6 +355,8 @@ mod tests {
     use crate::wire::refusal::Refusal;
 
     static CALLS: AtomicUsize = AtomicUsize::new(0);
+    /// A call that never ends is under way.
+    static UNDER_WAY: Notify = Notify::const_new();
 
     /// Has a number doubled elsewhere. 13 cannot be.
     struct Double;
@@ -155,22 +398,40 @@ mod tests {
     }
 
     impl Relayed<'_> for Double {
-        async fn call(asked: &Asked, granted: &mut Option<u64>) -> Result<(), Refusal> {
-            CALLS.fetch_add(1, Ordering::Relaxed);
-            if asked.number == 13 {
-                return Err(Refusal::new(Code::RecordUnavailable));
-            }
-            *granted = Some(2 * asked.number);
+        type Line = ();
+        type Reply = u64;
+
+        async fn reach(_outgoing: &Outgoing, _granted: &Option<u64>) -> Result<(), Refusal> {
             Ok(())
+        }
+
+        async fn call(
+            asked: &Asked,
+            _granted: &Option<u64>,
+            (): (),
+            _intent: (&str, u64),
+        ) -> Result<u64, Refusal> {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            match asked.number {
+                13 => Err(Refusal::explained(Code::ProviderWrong, Reason::ProviderRows)),
+                // Whoever waits for it is gone before it ends.
+                14 => {
+                    UNDER_WAY.notify_one();
+                    std::future::pending().await
+                }
+                number => Ok(2 * number),
+            }
+        }
+
+        fn take(granted: &mut Option<u64>, reply: u64, _now_ms: u64) {
+            *granted = Some(reply);
         }
     }
 
     async fn sent(gateway: &Gateway, by: &Certified, key: &str, body: &str) -> (Vec<u8>, Receipt) {
-        let request = hyper::Request::post("/")
-            .header("content-type", "application/json")
-            .header("idempotency-key", key)
-            .body(Full::new(Bytes::from(body.to_owned())))
-            .expect("a request");
+        let request = hyper::Request::post("/").header("content-type", "application/json");
+        let request = if key.is_empty() { request } else { request.header("idempotency-key", key) };
+        let request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
         let room = crate::room::Room::new(64, 1 << 20);
         let mut held = room.enter(by.organisation);
         let contract = Route::IssuedList.contract();
@@ -207,19 +468,51 @@ mod tests {
         assert_eq!((again, same.index, ledger.size()), (answer, receipt.index, size));
         assert_eq!(CALLS.load(Ordering::Relaxed), 1);
 
-        // A call that fails is an outcome, too.
+        // A call that fails is an outcome, too, and its key calls nobody again.
         let (problem, receipt) = sent(&gateway, &issuer, "relayed-call-0002", "{\"number\":13}").await;
-        assert!(String::from_utf8_lossy(&problem).contains("record-unavailable"));
+        assert!(String::from_utf8_lossy(&problem).contains("provider-wrong"));
         let closes = Stage::Outcome { intent: receipt.index - 1 };
         assert_eq!(Open::parse(&receipt.open).expect("open").stage, closes);
+        let (problem, again) = sent(&gateway, &issuer, "relayed-call-0002", "{\"number\":13}").await;
+        assert!(String::from_utf8_lossy(&problem).contains("provider-wrong"));
+        assert_eq!(Open::parse(&again.open).expect("open").stage, Stage::Whole);
+        let (problem, _) = sent(&gateway, &issuer, "relayed-call-0002", "{\"number\":4}").await;
+        assert!(String::from_utf8_lossy(&problem).contains("idempotency-conflict"));
         assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+
+        // A call that is cut off leaves its intent. Until it is closed, and from then on, its key calls nobody again.
+        for key in ["relayed-call-0003", ""] {
+            let intent = ledger.size();
+            let cut = sent(&gateway, &issuer, key, "{\"number\":14}");
+            tokio::select! {
+                _ = cut => panic!("it never ends"),
+                () = UNDER_WAY.notified() => {}
+            }
+            assert_eq!((open(intent).stage, ledger.size()), (Stage::Intent, intent + 1));
+        }
+        let unknown = async |receipt: Option<u64>| {
+            let (problem, _) = sent(&gateway, &issuer, "relayed-call-0003", "{\"number\":14}").await;
+            assert!(String::from_utf8_lossy(&problem).contains("outcome-unknown"), "{receipt:?}");
+        };
+        unknown(None).await;
+        let (size, intents) = (ledger.size(), [ledger.size() - 3, ledger.size() - 2]);
+        assert_eq!(gateway.close_calls().await.expect("closed"), 2);
+        let mut closed: Vec<_> = (size..size + 2).map(|index| open(index).stage).collect();
+        closed.sort_by_key(|stage| match stage {
+            Stage::Outcome { intent } => *intent,
+            Stage::Whole | Stage::Intent => 0,
+        });
+        assert_eq!(closed, intents.map(|intent| Stage::Outcome { intent }));
+        assert_eq!(gateway.close_calls().await.expect("closed"), 0, "each is closed once");
+        unknown(Some(size)).await;
+        assert_eq!(CALLS.load(Ordering::Relaxed), 4);
 
         // Nobody calls for who may not ask: a refusal alone.
         let size = ledger.size();
-        let (problem, receipt) = sent(&gateway, &bank, "relayed-call-0003", "{\"number\":4}").await;
+        let (problem, receipt) = sent(&gateway, &bank, "relayed-call-0004", "{\"number\":4}").await;
         assert!(String::from_utf8_lossy(&problem).contains("wrong-role"));
         assert_eq!((receipt.index, open(size).stage), (size, Stage::Whole));
-        assert_eq!(CALLS.load(Ordering::Relaxed), 2);
+        assert_eq!(CALLS.load(Ordering::Relaxed), 4);
         drop(gateway);
         tokio::task::spawn_blocking(move || ledger.close()).await.expect("closed");
     }

@@ -2,6 +2,7 @@
 //!
 //! `main` alone calls them. Each file says what a crash leaves.
 
+pub mod address;
 pub mod application;
 pub mod archive;
 pub mod backup;

@@ -81,12 +81,13 @@ pub struct ImportList {
     batch: u16,
 }
 
-/// Asks for a row, and prints the answer.
+/// Asks for a row, of a hosted resource or by a call to its provider, and prints the answer.
 ///
 /// # Errors
 /// Like [`Caller::send`].
-pub fn query(file: &Path, caller: &Caller) -> anyhow::Result<u8> {
-    caller.send_as(caller.named()?, Route::RecordsQuery, &json_file(file)?)
+pub fn query(file: &Path, call: bool, caller: &Caller) -> anyhow::Result<u8> {
+    let route = if call { Route::RecordsCall } else { Route::RecordsQuery };
+    caller.send_as(caller.named()?, route, &json_file(file)?)
 }
 
 /// The place that rows are brought to.

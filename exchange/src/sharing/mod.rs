@@ -2,6 +2,7 @@
 //!
 //! Values; capabilities write them, decisions read them. Nothing here outlives the process but what an entry holds.
 
+pub(crate) mod address;
 pub(crate) mod application;
 pub(crate) mod clock;
 pub(crate) mod dictionary;

@@ -9,7 +9,7 @@ use exchange::participant::Role;
 use schemas::routes::Route;
 use schemas::synthetic::Synthetic;
 use serde_json::{Value, json};
-use tests::{Call, Party, Reply, Server, key};
+use tests::{Call, Party, Provider, Reply, Server, key};
 
 /// The only participant that a development folder lacks.
 pub(super) const PEER: &str = "peer";
@@ -163,6 +163,8 @@ impl<'a> Operation<'a> {
 pub(super) struct Chain<'a> {
     contract: &'a Contract,
     server: &'a Server,
+    /// The interface that resources are called at.
+    provider: &'a Provider,
     /// The organisation that grants are made for: the caller of the last example, if it may hold one.
     grantee: String,
     synthetic: Synthetic,
@@ -172,11 +174,17 @@ pub(super) struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     /// A chain whose last example is sent by `caller`. Whatever is made in it differs from what another `seed` makes.
-    pub(super) fn new(contract: &'a Contract, server: &'a Server, caller: &str, seed: u64) -> Self {
+    pub(super) fn new(
+        contract: &'a Contract,
+        server: &'a Server,
+        provider: &'a Provider,
+        caller: &str,
+        seed: u64,
+    ) -> Self {
         let holds = [Role::Relying, Role::Peer].into_iter().any(|role| caller == name_of(role));
         let grantee = if holds { caller.to_owned() } else { name_of(Role::Relying) };
         let grantee = server.organisation(certificate(&grantee)).as_str().to_owned();
-        Self { contract, server, grantee, synthetic: Synthetic::new(seed), done: BTreeMap::new() }
+        Self { contract, server, provider, grantee, synthetic: Synthetic::new(seed), done: BTreeMap::new() }
     }
 
     /// The request of an example, with everything done that it needs.
@@ -192,6 +200,12 @@ impl<'a> Chain<'a> {
                 "$resource" => json!(self.resource()),
                 "$item" => json!(format!("{}4400100000001", self.synthetic.uscc())),
                 "$grantee" => json!(self.grantee),
+                "$provider" => {
+                    json!(self.server.organisation(certificate(&name_of(Role::Provider))).as_str())
+                }
+                "$port" => json!(self.provider.port),
+                "$authorities" => json!(self.provider.authorities),
+                "$interface" => json!(self.provider.url()),
                 from => {
                     let (step, part) = from.split_once(" $").unwrap_or_else(|| panic!("no source: {from}"));
                     self.run(step).await;

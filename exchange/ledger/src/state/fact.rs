@@ -28,6 +28,10 @@ schemas::numbered! {
         RowSegment = 9 "row-segment",
         /// An application to use a resource, and the approval that it becomes.
         Application = 10 "application",
+        /// An address of a provider's that may be called.
+        Address = 11 "address",
+        /// A call to a provider without an outcome yet, or that failed a short while ago.
+        Call = 12 "call",
         /// An item, a material or a data element of the dictionaries.
         DictionaryEntry = 13 "dictionary-entry",
         /// How a material of an item is done without.

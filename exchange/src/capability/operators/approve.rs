@@ -6,6 +6,7 @@
 use ledger::{Key, Label};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
+use schemas::interface::Address;
 use schemas::kinds::ProposalKind;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
@@ -13,8 +14,8 @@ use schemas::workday::Calendar;
 use serde::Deserialize;
 
 use super::{
-    Answer, Hold, OPEN_MS, Proposal, Publication, applies, calendar_place, definition, hold, license_type,
-    refused,
+    Answer, Hold, OPEN_MS, Proposal, Publication, address_place, applies, calendar_place, definition, hold,
+    license_type, refused,
 };
 use crate::capability::Capability;
 use crate::capability::links::Link;
@@ -47,6 +48,8 @@ pub(crate) struct Asked {
     pub license_type: Option<LicenseType>,
     /// The calendar, where one is proposed.
     pub calendar: Option<Calendar>,
+    /// The address, where one is proposed.
+    pub address: Option<Address>,
 }
 
 #[derive(Deserialize)]
@@ -56,6 +59,7 @@ struct Request {
     participant: Option<Wire>,
     license_type: Option<serde_json::Value>,
     calendar: Option<Calendar>,
+    address: Option<Address>,
 }
 
 /// An approved proposal, to be carried out.
@@ -77,7 +81,7 @@ enum Deed {
     Hold(Place, Hold),
     /// Change the epoch.
     Rotate,
-    /// Write a document: a registration, or a license type's definition.
+    /// Write a document: a registration, a license type's definition, a calendar, an address.
     Write(Place, Vec<u8>),
 }
 
@@ -177,6 +181,9 @@ fn may_approve(
     if asked.calendar.as_ref() != proposal.calendar.as_ref().map(|new| &new.calendar) {
         return Err(refused(Reason::OtherCalendar));
     }
+    if asked.address.as_ref() != proposal.address.as_ref().map(|new| &new.address) {
+        return Err(refused(Reason::OtherDefinition));
+    }
     match (&asked.license_type, &proposal.publication) {
         (None, None) => Ok(()),
         (Some(named), Some(new)) if Publication::new(named, new.version) == *new => Ok(()),
@@ -211,6 +218,11 @@ fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed,
             let place = calendar_place(case, new.calendar.year);
             Ok(Deed::Write(next(place, new.version)?, answer(&new.calendar)))
         }
+        ProposalKind::AllowAddress => {
+            let new = proposal.address.as_ref().ok_or_else(incomplete)?;
+            let place = address_place(case, &new.address);
+            Ok(Deed::Write(next(place, new.version)?, answer(&new.address)))
+        }
         kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold) => {
             let label = proposal.label().ok_or_else(incomplete)?;
             let living = case.living(&label).ok_or_else(closed)?;
@@ -231,12 +243,13 @@ impl Request {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
         let proposal = wrong.take(id(&self.proposal).under("proposal"));
+        let (calendar, address) = (self.calendar, self.address);
         let participant = self.participant.map(|participant| participant.typed()).transpose();
         let participant = wrong.take(participant.under("participant"));
         let license_type = wrong.take(self.license_type.as_ref().map(license_type).transpose());
         let typed = || {
             let (proposal, participant, license_type) = (proposal?, participant?, license_type?);
-            Some(Asked { proposal, participant, license_type, calendar: self.calendar })
+            Some(Asked { proposal, participant, license_type, calendar, address })
         };
         wrong.all(typed())
     }

@@ -75,7 +75,9 @@ fn proposal(key: &Key, proposal: Proposal, now_ms: u64) -> Value {
         }
     };
     more("approvedBy", proposal.approved_by.map(|by| by.as_str().to_owned()));
-    more("organisation", proposal.registration.map(|new| new.participant.organisation.as_str().to_owned()));
+    let registered = proposal.registration.map(|new| new.participant.organisation);
+    let provider = proposal.address.map(|new| new.address.organisation);
+    more("organisation", registered.or(provider).map(|organisation| organisation.as_str().to_owned()));
     more("typeCode", proposal.publication.map(|new| new.code.as_str().to_owned()));
     row
 }

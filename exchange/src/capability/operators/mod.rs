@@ -1,5 +1,5 @@
 //! Decisions of two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
-//! of epoch before its time, license types, and registrations that open holders or the log (decision 0013).
+//! of epoch before its time, license types, calendars, addresses of data providers, and registrations that open holders or the log (decision 0013).
 //!
 //! A proposal is a document of journaled state. It names the holder by label. Propose and approve alone write it, each
 //! in the frame of its entry: a crash leaves both or neither.
@@ -7,6 +7,7 @@
 use ledger::{DocumentKind, Label, Ledger};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::interface::Address;
 use schemas::kinds::ProposalKind;
 use schemas::license_type::{LicenseType, LicenseTypeError};
 use schemas::workday::Calendar;
@@ -16,6 +17,7 @@ use crate::gateway::case::{Case, Place};
 use crate::gateway::parsed::Kept;
 use crate::gateway::seal::sha256;
 use crate::participant::Participant;
+use crate::sharing::address::address_key;
 use crate::sharing::clock::calendar_key;
 use crate::wire::refusal::{Fault, Placed as _, Refusal};
 
@@ -44,6 +46,9 @@ pub(crate) struct Proposal {
     /// The calendar, where one is to be published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<NewCalendar>,
+    /// The address, where calls to one are to be allowed or ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<NewAddress>,
     /// The operator who proposed it.
     pub by: Uscc,
     /// When, ms since 1970.
@@ -72,6 +77,16 @@ pub(crate) struct Registration {
 pub(crate) struct NewCalendar {
     /// The calendar as proposed.
     pub calendar: Calendar,
+    /// Its version, one more than the present one's.
+    pub version: u32,
+}
+
+/// An address to be allowed or ended, and the version of the document that it becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct NewAddress {
+    /// The address as proposed.
+    pub address: Address,
     /// Its version, one more than the present one's.
     pub version: u32,
 }
@@ -179,7 +194,8 @@ fn applies(case: &mut Case<'_>, kind: ProposalKind, label: &Label) -> Result<(),
         | ProposalKind::RotateEpoch
         | ProposalKind::RegisterParticipant
         | ProposalKind::PublishType
-        | ProposalKind::PublishCalendar => Ok(()),
+        | ProposalKind::PublishCalendar
+        | ProposalKind::AllowAddress => Ok(()),
     }
 }
 
@@ -210,6 +226,28 @@ fn checked(calendar: Calendar) -> Result<Calendar, Refusal> {
             Err(Refusal::of(Code::BadCalendar, fault)).under("calendar")
         }
     }
+}
+
+/// An address whose certificates can be read.
+fn checked_address(address: Address) -> Result<Address, Refusal> {
+    let mut faults: Vec<_> = address
+        .faults()
+        .into_iter()
+        .map(|fault| Fault::at(fault.pointer, fault.rule).form(fault.form))
+        .collect();
+    if address.authorities.as_ref().is_some_and(|text| client::Tls::from_pem(text.as_bytes(), None).is_err())
+    {
+        faults.push(Fault::at("/authorities", Rule::Pattern).form("certificates in PEM"));
+    }
+    let wrong =
+        if faults.is_empty() { Ok(address) } else { Err(Refusal::all(Code::MalformedRequest, faults)) };
+    wrong.under("address")
+}
+
+/// The place of an address.
+fn address_place(case: &mut Case<'_>, address: &Address) -> Place {
+    let key = address_key(case.keyed(), &address.organisation, &address.host, address.port);
+    case.document::<Address>(key).0
 }
 
 /// The place of a year's calendar.

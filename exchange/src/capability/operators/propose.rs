@@ -7,6 +7,7 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
+use schemas::interface::Address;
 use schemas::kinds::ProposalKind;
 use schemas::license_type::LicenseType;
 use schemas::routes::Route;
@@ -14,7 +15,8 @@ use schemas::workday::Calendar;
 use serde::Deserialize;
 
 use super::{
-    Answer, NewCalendar, Proposal, Publication, Registration, applies, calendar_place, checked, license_type,
+    Answer, NewAddress, NewCalendar, Proposal, Publication, Registration, address_place, applies,
+    calendar_place, checked, checked_address, license_type,
 };
 use crate::capability::Capability;
 use crate::gateway::case::Case;
@@ -51,6 +53,8 @@ pub(crate) enum Proposed {
     Type(LicenseType),
     /// A year's calendar, new or in place of the one there is.
     Calendar(Calendar),
+    /// An address of a provider's, to be called or no longer.
+    Address(Address),
     /// One of the kinds about a holder.
     Holder(ProposalKind, HolderRef),
 }
@@ -63,6 +67,7 @@ impl Proposed {
             Self::Participant(_) => ProposalKind::RegisterParticipant,
             Self::Type(_) => ProposalKind::PublishType,
             Self::Calendar(_) => ProposalKind::PublishCalendar,
+            Self::Address(_) => ProposalKind::AllowAddress,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -77,6 +82,7 @@ struct Request<'a> {
     participant: Option<crate::participant::Wire>,
     license_type: Option<serde_json::Value>,
     calendar: Option<Calendar>,
+    address: Option<Address>,
     reason: String,
 }
 
@@ -93,14 +99,17 @@ impl Capability<'_> for Propose {
         let names = Names { reason: &asked.reason, ..Names::default() };
         match &asked.what {
             Proposed::Holder(_, holder) => names.person(holder, HOLDER),
-            Proposed::RotateEpoch | Proposed::Participant(_) | Proposed::Type(_) | Proposed::Calendar(_) => {
-                names
-            }
+            Proposed::RotateEpoch
+            | Proposed::Participant(_)
+            | Proposed::Type(_)
+            | Proposed::Calendar(_)
+            | Proposed::Address(_) => names,
         }
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Proposal>, Refusal> {
-        let (mut label, mut registration, mut publication, mut calendar) = (None, None, None, None);
+        let (mut label, mut registration, mut publication) = (None, None, None);
+        let (mut calendar, mut address) = (None, None);
         match &asked.what {
             Proposed::RotateEpoch => {}
             Proposed::Participant(participant) => {
@@ -127,6 +136,10 @@ impl Capability<'_> for Propose {
                 let version = calendar_place(case, new.year).version() + 1;
                 calendar = Some(NewCalendar { calendar: new.clone(), version });
             }
+            Proposed::Address(new) => {
+                let version = address_place(case, new).version() + 1;
+                address = Some(NewAddress { address: new.clone(), version });
+            }
             Proposed::Holder(kind, holder) => {
                 let holder =
                     case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
@@ -140,6 +153,7 @@ impl Capability<'_> for Propose {
             registration,
             publication,
             calendar,
+            address,
             by: caller.organisation,
             at_ms: case.now_ms(),
             approved_by: None,
@@ -162,17 +176,21 @@ impl Capability<'_> for Propose {
 impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
-        let parts = (self.kind, self.holder, self.participant, self.license_type, self.calendar);
+        let parts =
+            (self.kind, self.holder, self.participant, self.license_type, self.calendar, self.address);
         let what = wrong.take(match parts {
-            (ProposalKind::RotateEpoch, None, None, None, None) => Ok(Proposed::RotateEpoch),
-            (ProposalKind::RegisterParticipant, None, Some(participant), None, None) => {
+            (ProposalKind::RotateEpoch, None, None, None, None, None) => Ok(Proposed::RotateEpoch),
+            (ProposalKind::RegisterParticipant, None, Some(participant), None, None, None) => {
                 participant.typed().map(Proposed::Participant).under("participant")
             }
-            (ProposalKind::PublishType, None, None, Some(definition), None) => {
+            (ProposalKind::PublishType, None, None, Some(definition), None, None) => {
                 license_type(&definition).map(Proposed::Type)
             }
-            (ProposalKind::PublishCalendar, None, None, None, Some(calendar)) => {
+            (ProposalKind::PublishCalendar, None, None, None, Some(calendar), None) => {
                 checked(calendar).map(Proposed::Calendar)
+            }
+            (ProposalKind::AllowAddress, None, None, None, None, Some(address)) => {
+                checked_address(address).map(Proposed::Address)
             }
             (
                 kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold),
@@ -180,8 +198,9 @@ impl Request<'_> {
                 None,
                 None,
                 None,
+                None,
             ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
-            (kind, holder, participant, definition, calendar) => {
+            (kind, holder, participant, definition, calendar, address) => {
                 let about_holder = matches!(
                     kind,
                     ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold
@@ -191,6 +210,7 @@ impl Request<'_> {
                     ("/participant", kind == ProposalKind::RegisterParticipant, participant.is_some()),
                     ("/licenseType", kind == ProposalKind::PublishType, definition.is_some()),
                     ("/calendar", kind == ProposalKind::PublishCalendar, calendar.is_some()),
+                    ("/address", kind == ProposalKind::AllowAddress, address.is_some()),
                 ];
                 let faults = members.into_iter().filter_map(|(pointer, wanted, there)| {
                     let rule = if wanted { Rule::Required } else { Rule::NotAllowed };

@@ -3,6 +3,7 @@
 use ledger::DocumentKind;
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
+use schemas::interface::{Address, Interface};
 use schemas::resource::{Agreed, Condition, Duty, Resource, Supply};
 use schemas::sharing::{ApplicationState, GrantRule, ResourceState};
 use schemas::workday::Calendar;
@@ -10,10 +11,12 @@ use serde_json::{Value, json};
 
 use super::{NOW_MS, World, approve, document};
 use crate::capability::applications::{make::Make, transition::Transition as Answering};
-use crate::capability::operators::{self, NewCalendar};
+use crate::capability::operators::{self, NewAddress, NewCalendar};
+use crate::capability::records::call::Call;
 use crate::capability::records::query::Query;
 use crate::capability::resources::{transition::Transition, write::Write};
 use crate::participant::{Participant, Role};
+use crate::sharing::address::address_key;
 use crate::sharing::application::application_key;
 use crate::sharing::resource::{Listed, resource_key};
 use crate::wire::refusal::{Language, Refusal};
@@ -97,7 +100,7 @@ pub(super) fn reasons(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     of_resources(refused);
     of_applications(refused);
     of_queries(refused);
-    let world = World::new();
+    let (world, another) = (World::new(), World::new());
     let calendar = Calendar::builtin().remove(0);
     let proposed = world.with_proposal(|_, proposal| {
         proposal.kind = schemas::kinds::ProposalKind::PublishCalendar;
@@ -108,6 +111,18 @@ pub(super) fn reasons(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     assert!(proposed.ask::<operators::approve::Approve>(&proposed.operator2, &named).is_ok());
     let unnamed = proposed.ask::<operators::approve::Approve>(&proposed.operator2, &approve(&json!({})));
     refused(Reason::OtherCalendar, unnamed);
+    let organisation = another.bank.organisation;
+    let address = Address { organisation, host: "data.example".into(), port: 443, authorities: None };
+    let proposed = another.with_proposal(|_, proposal| {
+        proposal.kind = schemas::kinds::ProposalKind::AllowAddress;
+        proposal.holder = None;
+        proposal.address = Some(NewAddress { address: address.clone(), version: 1 });
+    });
+    let named = approve(&json!({"address": address}));
+    assert!(proposed.ask::<operators::approve::Approve>(&proposed.operator2, &named).is_ok());
+    let other = approve(&json!({"address": Address { port: 444, ..address.clone() }}));
+    let other = proposed.ask::<operators::approve::Approve>(&proposed.operator2, &other);
+    refused(Reason::OtherDefinition, other);
 }
 
 fn of_resources(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
@@ -207,6 +222,7 @@ fn of_queries(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     refused(Reason::ResourceSuspended, query(&Sharing::new(S::Suspended).applied(A::InUse), &nothing));
     let other = Sharing::with(S::Published, |resource| resource.supply = Supply::Interface).applied(A::InUse);
     refused(Reason::OtherSupply, query(&other, &nothing));
+    of_calls(refused);
     let mut ended = applied(A::InUse);
     ended.until("2026-01-01");
     refused(Reason::ApprovalEnded, query(&ended, &nothing));
@@ -227,6 +243,60 @@ fn of_queries(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     assert_eq!(access["path"], "/v1/applications");
     assert_eq!(access["answeredBy"]["determinable"], "no", "a year without a calendar");
     assert!(!problem.to_string().contains(sharing_number(&Sharing::new(S::Published)).as_str()));
+}
+
+/// A call rests on the same approval, and on an address that two operators allowed.
+fn of_calls(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
+    let call = |sharing: &Sharing| {
+        let body = json!({
+            "resource": sharing.resource.code, "holder": sharing.world.holder(), "fields": ["status"], "use": super::use_context(),
+        });
+        sharing.world.ask::<Call>(&sharing.world.bank, &body.to_string())
+    };
+    let supplied = |state| {
+        Sharing::with(state, |resource| {
+            resource.supply = Supply::Interface;
+            let url = "https://data.example:8443/rows".to_owned();
+            resource.interface = Some(Interface { url, deadline_ms: 1_000 });
+        })
+    };
+    let allow = |sharing: &mut Sharing, port, authorities: Option<&str>| {
+        let organisation = sharing.provider.organisation;
+        let host = "data.example".to_owned();
+        let key = address_key(&sharing.world.table.keyed, &organisation, &host, port);
+        let address = Address { organisation, host, port, authorities: authorities.map(str::to_owned) };
+        sharing.world.table.documents.insert((DocumentKind::Address.number(), key), document(&address));
+    };
+    let mut allowed = supplied(ResourceState::Published).applied(ApplicationState::InUse);
+    refused(Reason::AddressNotAllowed, call(&allowed));
+    allow(&mut allowed, 443, Some("PEM"));
+    refused(Reason::AddressNotAllowed, call(&allowed));
+    allow(&mut allowed, 8443, Some("PEM"));
+    assert!(call(&allowed).is_ok());
+    allow(&mut allowed, 8443, None);
+    refused(Reason::AddressNotAllowed, call(&allowed));
+    refused(Reason::NoApproval, call(&supplied(ResourceState::Published)));
+    let hosted = Sharing::new(ResourceState::Published).applied(ApplicationState::InUse);
+    refused(Reason::OtherSupply, call(&hosted));
+    // Nobody lists a resource that cannot be called.
+    let publish = |sharing: &Sharing| {
+        let body =
+            json!({"resource": sharing.resource.code, "action": "publish", "reason": "测试"}).to_string();
+        sharing.world.ask::<Transition>(&sharing.provider, &body)
+    };
+    let mut draft = supplied(ResourceState::Draft);
+    refused(Reason::AddressNotAllowed, publish(&draft));
+    allow(&mut draft, 8443, Some("PEM"));
+    assert!(publish(&draft).is_ok());
+    let mut listed = supplied(ResourceState::Published);
+    allow(&mut listed, 8443, Some("PEM"));
+    let write = |sharing: &Sharing, url: &str| {
+        let interface = Some(Interface { url: url.to_owned(), deadline_ms: 1_000 });
+        let resource = Resource { interface, ..sharing.resource.clone() };
+        sharing.world.ask::<Write>(&sharing.provider, &json!({"resource": resource}).to_string())
+    };
+    assert!(write(&listed, "https://data.example:8443/other").is_ok());
+    refused(Reason::AddressNotAllowed, write(&listed, "https://data.example:8444/rows"));
 }
 
 fn sharing_number(sharing: &Sharing) -> String {

@@ -1,4 +1,5 @@
-//! Rows of hosted resources (托管数据): brought in by their provider, queried by who has an approval.
+//! Rows of resources: hosted ones (托管数据), brought in by their provider, and those that a provider's interface gives. Who has an
+//! approval asks for both alike.
 //!
 //! Their routes alone use it. Each file says what a crash leaves.
 
@@ -8,6 +9,7 @@ use schemas::sharing::ResourceState;
 use crate::wire::refusal::Refusal;
 use crate::wire::text::unknown_resource;
 
+pub(crate) mod call;
 pub(crate) mod feed;
 pub(crate) mod ingest;
 pub(crate) mod query;

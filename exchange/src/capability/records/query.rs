@@ -348,6 +348,18 @@ pub(super) fn wanted<'a>(asked: &'a Asked<'_>, approved: &'a Approved) -> &'a [S
     if asked.fields.is_empty() { &approved.terms.fields } else { &asked.fields }
 }
 
+/// The values that a row is found by, by field, in the order of the key. Each was checked by [`row_key`].
+pub(super) fn key_values(resource: &Resource, asked: &Asked<'_>) -> Vec<(String, String)> {
+    let subject = resource.subject.as_ref().map(|subject| subject.field.as_str());
+    let value = |field: &String| {
+        if Some(field.as_str()) == subject {
+            return asked.holder.as_ref().map(|holder| holder.number().to_owned());
+        }
+        asked.key.iter().find(|(name, _)| name == field).map(|(_, value)| value.clone())
+    };
+    resource.key.iter().filter_map(|field| Some((field.clone(), value(field)?))).collect()
+}
+
 /// The keyed name of a row: the resource, and the values of its key fields in their order.
 pub(super) fn named<'v>(
     keyed: &ledger::KeyedHash,

@@ -2,13 +2,14 @@
 //!
 //! The path alone calls it. It reads, so a crash leaves nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::{DocumentKind, Key, Ledger};
 use schemas::codes::{Code, Rule};
 use schemas::identifier::Uscc;
-use schemas::resource::{Domain, MAX_NAME_CHARS, Openness, Supply};
+use schemas::resource::{Domain, MAX_NAME_CHARS, Openness, Resource, Supply};
 use schemas::routes::Route;
 use schemas::sharing::ResourceState;
 use serde::Deserialize;
@@ -138,11 +139,11 @@ fn page(
     for (key, _) in ledger.state().documents(DocumentKind::Resource) {
         // The gateway wrote these bytes itself; what cannot be read is not shown.
         let (_, version, Some(found)) = resources.get(ledger, &key, |_, key| *key) else { continue };
-        let seen = found.state.is_listed()
-            || match sees {
-                Sees::All => true,
-                Sees::Own(caller) => found.provider == caller,
-            };
+        let sees_all = match sees {
+            Sees::All => true,
+            Sees::Own(caller) => found.provider == caller,
+        };
+        let seen = found.state.is_listed() || sees_all;
         if !seen || !asked.takes(&found) {
             continue;
         }
@@ -164,14 +165,18 @@ fn page(
             next = next.or(last.map(hex::encode));
             continue;
         }
-        rows.push(row(ledger, &found, version, now_ms));
+        rows.push(row(ledger, &found, version, now_ms, sees_all));
         last = Some(key);
     }
     json!({"resources": rows, "total": total, "facets": facets, "next": next})
 }
 
-/// A resource as the catalogue shows it.
-fn row(ledger: &Ledger, listed: &Listed, version: u32, now_ms: u64) -> Value {
+/// A resource as the catalogue shows it. Where its interface is called is for its provider to see.
+fn row(ledger: &Ledger, listed: &Listed, version: u32, now_ms: u64, sees_all: bool) -> Value {
+    let resource = match &listed.resource.interface {
+        Some(_) if !sees_all => Cow::Owned(Resource { interface: None, ..listed.resource.clone() }),
+        Some(_) | None => Cow::Borrowed(&listed.resource),
+    };
     let history: Vec<Value> = listed
         .history
         .iter()
@@ -186,7 +191,7 @@ fn row(ledger: &Ledger, listed: &Listed, version: u32, now_ms: u64) -> Value {
         })
         .collect();
     let mut row = json!({
-        "resource": listed.resource, "provider": listed.provider, "state": listed.state.name(), "version": version,
+        "resource": resource, "provider": listed.provider, "state": listed.state.name(), "version": version,
         "domainName": listed.resource.domain.chinese(), "history": history,
     });
     if let Some(quality) = quality(ledger, listed, now_ms)
@@ -211,7 +216,7 @@ impl Request<'_> {
         let paging = wrong.take(PagingValue { after: self.after, limit: self.limit }.typed());
         let typed = || {
             Some(Asked {
-                words: words?.map(std::borrow::Cow::into_owned),
+                words: words?.map(Cow::into_owned),
                 code: self.code,
                 domain: self.domain,
                 sharing_class: self.sharing_class,

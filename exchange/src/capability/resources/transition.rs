@@ -4,12 +4,14 @@
 
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
+use schemas::resource::Supply;
 use schemas::routes::Route;
 use schemas::sharing::{ResourceAction as Action, ResourceState};
 use serde::Deserialize;
 
 use super::{Answer, own};
 use crate::capability::Capability;
+use crate::capability::records::call::target;
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::Names;
@@ -66,6 +68,10 @@ impl Capability<'_> for Transition {
             .map_err(|reason| Refusal::explained(Code::ResourceRefused, reason))?;
         if asked.action == Action::Publish && listed.resource.missing_duties().next().is_some() {
             return Err(Refusal::explained(Code::ResourceRefused, Reason::DutyMissing));
+        }
+        // A resource is listed while it can be called.
+        if listed.state.is_live() && listed.resource.supply == Supply::Interface {
+            target(case, &listed.provider, &listed.resource)?;
         }
         let step = Step {
             at_ms: case.now_ms(),

@@ -4,13 +4,14 @@
 
 use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::Uscc;
-use schemas::resource::Resource;
+use schemas::resource::{Resource, Supply};
 use schemas::routes::Route;
 use schemas::sharing::ResourceState;
 use serde::Deserialize;
 
 use super::{Answer, faults};
 use crate::capability::Capability;
+use crate::capability::records::call::target;
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::Names;
@@ -54,12 +55,9 @@ impl Capability<'_> for Write {
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Written>, Refusal> {
         let resource = asked.resource.clone();
         let (place, before) = case.resource(&resource.code);
-        let step = |action: &str| Step {
-            at_ms: case.now_ms(),
-            by: caller.organisation,
-            action: action.to_owned(),
-            note: None,
-        };
+        let at_ms = case.now_ms();
+        let step =
+            |action: &str| Step { at_ms, by: caller.organisation, action: action.to_owned(), note: None };
         let listed = match before {
             None => Listed {
                 resource,
@@ -89,6 +87,9 @@ impl Capability<'_> for Write {
                 }
                 if !is_draft && resource.missing_duties().next().is_some() {
                     return Err(Refusal::explained(Code::ResourceRefused, Reason::DutyMissing));
+                }
+                if !is_draft && resource.supply == Supply::Interface {
+                    target(case, &before.provider, &resource)?;
                 }
                 let mut history = before.history.clone();
                 add_step(&mut history, step(if is_draft { "draft" } else { "change" }));
