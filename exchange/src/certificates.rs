@@ -98,6 +98,10 @@ fn outgoing(config: &Config) -> anyhow::Result<Identity> {
     let Some(files) = &config.outgoing else { return Ok(Identity(None)) };
     let (certificate, key) = (config.path(&files.certificate), config.path(&files.key));
     let (chain, private) = (read(&certificate)?, read_key(&key)?);
+    if !config.development && certs::pki::is_development(&chain) {
+        let why = "is of the development PKI; serve it with --development only";
+        return Err(Exit::usage(format!("{} {why}", certificate.display())));
+    }
     let own = Some((chain.as_bytes(), private.as_bytes()));
     // Any authorities do: whom the exchange trusts is said address by address.
     client::Tls::from_pem(chain.as_bytes(), own)

@@ -365,7 +365,10 @@ impl Gateway {
                 None => self.path::<C>(caller, &received).await?,
                 Some(lines) => self.lines::<C>(caller, lines).await,
             }
-        }, C => self.relayed::<C>(caller, &received).await?);
+        }, C => {
+            // Behind a box: it is larger than the others, and they are asked more often.
+            Box::pin(self.relayed::<C>(caller, &received)).await?
+        });
         let denials = answer.codes().iter().filter(|code| **code == Code::NotPermitted).count();
         if denials > 0 {
             // Nothing is held meanwhile; the room goes after what stood in it.
@@ -571,8 +574,9 @@ impl Gateway {
         effect: Effect,
         reason: Reason,
     ) -> Result<Option<Answer>, Code> {
-        let Effect { status, code, prepared, answer, rotates, segment, request_salt } = effect;
-        if code != Code::Ok && !code.is_providers() {
+        let Effect { status, code, prepared, answer, rotates, segment, request_salt, is_outcome } = effect;
+        // What a provider does is not held against the caller.
+        if code != Code::Ok && code != Code::ProviderUnavailable && !is_outcome {
             // Before the entry is written: a client that disconnects does not save its budget.
             self.shed.refused(entry.organisation);
         }

@@ -285,14 +285,6 @@ impl Code {
         )
     }
 
-    /// Whether the fault is a data provider's, so that it is not held against the caller.
-    pub const fn is_providers(self) -> bool {
-        matches!(
-            self,
-            Self::ProviderUnavailable | Self::ProviderWrong | Self::ProviderLate | Self::OutcomeUnknown
-        )
-    }
-
     /// One clear sentence for the caller; never a fact about a license or a person.
     pub const fn sentence(self) -> &'static str {
         match self {

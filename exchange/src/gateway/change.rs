@@ -40,6 +40,8 @@ pub struct Effect {
     pub(super) segment: Option<PreparedSegment>,
     /// Salt of the request digest, for the receipt.
     pub(super) request_salt: Hash,
+    /// It closes an intent.
+    pub(super) is_outcome: bool,
 }
 
 /// A change of state under way: what a permit's entry will say.
@@ -462,7 +464,8 @@ impl<'a> Change<'a> {
             &answer,
         );
         let (rotates, segment) = (self.rotates, self.segment);
-        Effect { status, code, prepared, answer, rotates, segment, request_salt }
+        let is_outcome = matches!(self.said.stage, Stage::Outcome { .. });
+        Effect { status, code, prepared, answer, rotates, segment, request_salt, is_outcome }
     }
 }
 
@@ -491,7 +494,8 @@ impl Effect {
         let (prepared, request_salt) =
             tools.prepare(entry, Decision::Denial, refusal.code, labels, record, &said, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
-        Ok(Self { status, code, prepared, answer, rotates: false, segment: None, request_salt })
+        let is_outcome = matches!(stage, Stage::Outcome { .. });
+        Ok(Self { status, code, prepared, answer, rotates: false, segment: None, request_salt, is_outcome })
     }
 }
 

@@ -31,9 +31,9 @@ use crate::wire::refusal::{Language, Refusal};
 const OUTCOME_ATTEMPTS: usize = 16;
 /// The words that holders are told beside the outcome of a call whose data were dropped, and of one that nobody knows.
 const NOT_DELIVERED: &str = "fetched-not-delivered";
-/// The cause of a call that ended well.
-const ANSWERED: &str = "answered";
 const UNKNOWN: &str = "outcome-unknown";
+/// The cause of a call that ended well, for metrics.
+const ANSWERED: &str = "answered";
 
 /// A request that may be called for, and the way.
 struct Ready<'a, 'r, C: Relayed<'r>> {
@@ -193,12 +193,14 @@ impl Gateway {
                     if reply.is_ok() {
                         names.mode = Some(NOT_DELIVERED);
                     }
-                    // No case: whom it concerns is found out like for every refusal, without those who are nobody.
+                    // The intent names the subject already, so nobody is put beside: there is nothing to hide.
                     let concerned = names.concerned(&mut case, &[]);
                     let called = intent.called.with(&refusal);
                     let document = failed(&entry, place, &called);
                     let denial = Denial { refusal, concerned };
                     entry.idempotency = None;
+                    // Never sooner than the intent.
+                    entry.release_ms = entry.release_ms.max(intent.called.release_ms);
                     let stage = Stage::Outcome { intent: intent.index };
                     let effect = Effect::denied(tools, &entry, Some(names), &denial, stage, Some(document));
                     (effect.map_err(|refusal| refusal.code)?, Err(denial.refusal))
