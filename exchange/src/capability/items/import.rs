@@ -29,8 +29,9 @@ use super::material;
 
 /// Most rows of one request.
 const MAX_ROWS: usize = 1_000;
-/// Most faults of one row that an answer names.
+/// Most faults of one row that an answer names, and of all: it stands in the entry.
 const MAX_ROW_ERRORS: usize = 16;
+const MAX_ERRORS: usize = 4_000;
 
 /// The capability.
 pub(crate) struct Import;
@@ -69,6 +70,7 @@ enum Write {
 pub(crate) struct Sorted {
     writes: Vec<Write>,
     unchanged: usize,
+    rejected: usize,
     rejects: Vec<Value>,
 }
 
@@ -114,6 +116,7 @@ impl Capability<'_> for Import {
             return Err(Refusal::new(Code::WrongRole));
         }
         let (mut seen, mut unchanged) = (HashSet::with_capacity(asked.rows.len()), 0);
+        let (mut rejected, mut told) = (0, 0);
         let (mut writes, mut rejects) = (Vec::with_capacity(asked.rows.len()), Vec::new());
         for (Pairs(row), line) in asked.rows.iter().zip(asked.first_line..) {
             let mut importing = Importing { case, caller, source: &asked.source, seen: &mut seen };
@@ -131,11 +134,15 @@ impl Capability<'_> for Import {
                 Err(faults) => {
                     let error = |fault: RowFault| json!({"pointer": fault.pointer, "rule": fault.rule.name(), "allowed": fault.form});
                     let errors: Vec<Value> = faults.into_iter().take(MAX_ROW_ERRORS).map(error).collect();
-                    rejects.push(json!({"line": line, "errors": errors}));
+                    rejected += 1;
+                    told += errors.len();
+                    if told <= MAX_ERRORS {
+                        rejects.push(json!({"line": line, "errors": errors}));
+                    }
                 }
             }
         }
-        Ok(Ruling::plain(Sorted { writes, unchanged, rejects }, Vec::new()))
+        Ok(Ruling::plain(Sorted { writes, unchanged, rejected, rejects }, Vec::new()))
     }
 
     async fn carry_out(
@@ -143,7 +150,7 @@ impl Capability<'_> for Import {
         asked: &Asked,
         permit: Permit<Sorted>,
     ) -> Result<Vec<u8>, Refusal> {
-        let Sorted { writes, unchanged, rejects } = permit.into_granted();
+        let Sorted { writes, unchanged, rejected, rejects } = permit.into_granted();
         for write in &writes {
             match write {
                 Write::Item(place, item) => change.keep(*place, item),
@@ -152,7 +159,7 @@ impl Capability<'_> for Import {
                 Write::Mapping(place, mapping) => change.keep(*place, mapping),
             }
         }
-        let (accepted, rejected) = (writes.len() + unchanged, rejects.len());
+        let accepted = writes.len() + unchanged;
         Ok(answer(&Answer { list: asked.list, accepted, unchanged, rejected, rejects }))
     }
 }

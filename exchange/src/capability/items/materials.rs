@@ -65,6 +65,8 @@ pub(crate) struct Granted {
     /// The types of which the caller may learn whether the holder has a license.
     told: Vec<LicenseTypeCode>,
     licenses: Vec<Found>,
+    /// The holder has no more.
+    complete: bool,
 }
 
 #[derive(Debug)]
@@ -200,11 +202,11 @@ impl<'r> Capability<'r> for Materials {
             }
         }
         let (rights, told) = rights(case, caller, asked, &concerned, types)?;
-        let mut licenses = Vec::new();
+        let (mut licenses, mut complete) = (Vec::new(), true);
         if !told.is_empty() {
             let keys = concerned.first().map(|label| case.licenses_of(label)).unwrap_or_default();
             // Each license looked at is a fact of the answer.
-            (licenses, _) = case.newest(keys, MAX_LICENSES);
+            (licenses, complete) = case.newest(keys, MAX_LICENSES);
             for found in &licenses {
                 case.validity(&found.license);
             }
@@ -217,7 +219,7 @@ impl<'r> Capability<'r> for Materials {
             Right::Grant { key, limit, .. } => Some((*key, *limit)),
             Right::Open | Right::Holder | Right::Issuer => None,
         });
-        let granted = Granted { item, lines, told, licenses };
+        let granted = Granted { item, lines, told, licenses, complete };
         Ok(Ruling::plain(granted, concerned).used(first, caller, case, false).and(more.collect()))
     }
 
@@ -226,7 +228,7 @@ impl<'r> Capability<'r> for Materials {
         asked: &Asked<'r>,
         permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (Granted { item, lines, told, licenses }, right) = permit.into_parts();
+        let (Granted { item, lines, told, licenses, complete }, right) = permit.into_parts();
         if let Some(holder) = &asked.holder {
             // Somebody who was never named gets a label by it, so that the question is the same work for whom the log knows and whom not.
             change.concern(holder)?;
@@ -243,6 +245,11 @@ impl<'r> Capability<'r> for Materials {
                 .run(*entry.organisation, move || held(&ledger, right, &licenses, &types, now_ms));
             read.await.map_err(Refusal::new)??
         };
+        // Of whom more licenses were not looked at, nothing is said to be missing.
+        let told: Vec<LicenseTypeCode> = told
+            .into_iter()
+            .filter(|code| complete || found.iter().any(|held| held.type_code == *code))
+            .collect();
         change.names().identifiers = found.iter().map(|one| one.identifier.clone().into()).collect();
         let keyed = tools.ledger.keyed();
         let same = |kept: &KeptMaterial| {
