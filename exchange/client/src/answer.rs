@@ -885,7 +885,7 @@ pub struct OrphanField {
     pub element: Option<String>,
 }
 
-/// What was demanded on paper in a case.
+/// The demands of a case, on paper.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundDemands {
@@ -1045,7 +1045,7 @@ pub struct MaterialKept {
     pub until: Date,
 }
 
-/// What was demanded is counted.
+/// A report is counted.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DemandsCounted {

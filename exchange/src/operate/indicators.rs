@@ -71,7 +71,7 @@ impl Counts {
     }
 }
 
-/// What the cases of an item demanded on paper, as approval systems report it.
+/// The demands of an item's cases, as approval systems report them.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Demanded {

@@ -132,7 +132,7 @@ impl Target {
     }
 }
 
-/// What became of a batch.
+/// The fate of a batch.
 #[derive(Deserialize)]
 struct Taken {
     accepted: u64,

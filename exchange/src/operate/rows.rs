@@ -26,7 +26,7 @@ pub(super) enum Format {
     Csv,
 }
 
-/// What rows have to be like.
+/// The form that rows have.
 pub(super) trait Shape {
     /// The fields that a row may have.
     fn fields(&self) -> &[Field];

@@ -174,7 +174,7 @@ pub(crate) struct Demands {
     pub(crate) materials: usize,
     /// The organisation that reports.
     pub(crate) organisation: Uscc,
-    /// What was demanded, stage by stage.
+    /// The demands, stage by stage.
     pub(crate) stages: Vec<Stage>,
     /// From this moment on it is gone, ms since 1970.
     pub(crate) ends_ms: u64,

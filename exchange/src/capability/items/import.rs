@@ -65,7 +65,7 @@ enum Write {
     Mapping(Place, Imported<Mapped>),
 }
 
-/// What becomes of the rows.
+/// The rows, by their fate.
 #[derive(Debug)]
 pub(crate) struct Sorted {
     writes: Vec<Write>,

@@ -1,6 +1,6 @@
 //! `POST /v1/items/materials`: which materials of a service item need not be handed in, in which way, and what is missing.
 //!
-//! Without a holder it says what the dictionaries and the caller's own approvals say. Of a holder it tells no more than a search does:
+//! Without a holder it says what the dictionaries and the caller's own approvals say. With one it tells no more than a search does:
 //! licenses of a type to the portal, or by a grant in mode search; kept materials to the portal and to who verified them. The path
 //! alone calls it. It changes nothing but who is known: a crash leaves the entry of the use, or nothing.
 

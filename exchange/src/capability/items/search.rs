@@ -37,7 +37,7 @@ const MAX_ORPHANS: usize = 1_000;
 /// The capability.
 pub(crate) struct Search;
 
-/// What is listed.
+/// A list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Listing {
