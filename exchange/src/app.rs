@@ -32,6 +32,9 @@ use crate::shared::Shared;
 use crate::shed::Shed;
 use crate::signals::{Event, Signals};
 
+/// A row segment is written anew at most once in so many seconds, which bounds what that writes.
+const COMPACTED_EACH: u64 = 10;
+
 /// Installs the process-wide metrics recorder; call once, before anything else is opened.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let recorder = PrometheusBuilder::new()
@@ -209,12 +212,15 @@ impl App {
             let metrics = self.shared.metrics.clone();
             async move {
                 let mut each_second = tokio::time::interval(Duration::from_secs(1));
-                loop {
+                for second in 1_u64.. {
                     each_second.tick().await;
                     gateway.journal_shed().await;
                     gateway.release_delayed().await;
                     gateway.journal_snapshot().await;
                     gateway.recount_clocks().await;
+                    if second.is_multiple_of(COMPACTED_EACH) {
+                        gateway.compact_rows().await;
+                    }
                     metrics.run_upkeep();
                 }
             }

@@ -24,6 +24,7 @@ pub mod answer;
 mod called;
 pub mod case;
 pub mod change;
+mod compacting;
 pub mod dry;
 pub mod names;
 pub mod parsed;

@@ -244,6 +244,37 @@ Example:
         #[command(flatten)]
         caller: Caller,
     },
+    /// Prints the rows and removals of a hosted resource that came since the last call, one a line, within an approval for a feed.
+    Feed {
+        /// The question, JSON: resource, use.
+        file: PathBuf,
+        /// The file that says how far the feed was read; made by the first call.
+        #[arg(long, value_name = "FILE")]
+        cursor: PathBuf,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Compares a license with its row of a base resource, as its issuer or as the resource's provider.
+    Compare {
+        /// Identifier of the license.
+        license: String,
+        /// Code of the resource.
+        #[arg(long, value_name = "CODE")]
+        resource: String,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        #[command(flatten)]
+        caller: Caller,
+    },
+    /// Prints licenses and base resources that disagree, one a line.
+    Mismatches {
+        /// Only those that are open or corrected.
+        #[arg(long)]
+        state: Option<String>,
+        #[command(flatten)]
+        caller: Caller,
+    },
     /// Proposes what needs two operators: erase-holder, hold-holder, release-hold, rotate-epoch, register-participant,
     /// publish-type, publish-calendar.
     Propose {
@@ -836,6 +867,11 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Import(command) => return import(&command),
         Command::Item(command) => return item(command),
         Command::Query { file, call, caller } => return operate::records::query(&file, call, &caller),
+        Command::Feed { file, cursor, caller } => return operate::feed::follow(&file, &cursor, &caller),
+        Command::Compare { license, resource, reason, caller } => {
+            return operate::feed::compare(&resource, &license, &reason, &caller);
+        }
+        Command::Mismatches { state, caller } => operate::feed::mismatches(state.as_deref(), &caller)?,
         Command::Type(TypeCommand::Add { file, reason, operator }) => {
             return operate::types::add(&file, &reason, &operator);
         }

@@ -534,6 +534,8 @@ numbered! {
         ProviderStatus = 68 "provider-status",
         /// The provider's rows do not fit the resource's definition or the question, or are too long.
         ProviderRows = 69 "provider-rows",
+        /// The resource's definition compares no license of the type.
+        NotCompared = 80 "not-compared",
     }
 }
 

@@ -3,13 +3,13 @@
 //! A definition is a JSON document. [`Resource::faults`] says what is wrong with it, member by member, and never gives a value
 //! back. Pure functions; nothing to lose.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::codes::Rule;
 use crate::holder::HolderTypeCode;
-use crate::identifier::Uscc;
+use crate::identifier::{LicenseTypeCode, Uscc};
 use crate::interface::Interface;
 use crate::license_type::{FieldError, FieldKind, MAX_CODE_VALUES, MAX_VALUE_LENGTH, is_key};
 use crate::text::{self, TextError};
@@ -256,6 +256,16 @@ pub struct Subject {
     pub field: String,
 }
 
+/// The fields of a license type that rows are compared with (比对).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Compared {
+    /// Code of the license type.
+    pub type_code: String,
+    /// Names of the license's facts by field of the resource; those of the key but the subject's are among them.
+    pub fields: BTreeMap<String, String>,
+}
+
 /// A field of a resource (信息项).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -336,6 +346,9 @@ pub struct Resource {
     /// The national system that it comes back from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned_from: Option<ReturnedFrom>,
+    /// License types that its rows are compared with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<Compared>,
 }
 
 /// A fault of a definition or a row.
@@ -440,7 +453,37 @@ impl Resource {
         self.sharing_faults(&mut faults);
         self.unit_faults(&mut faults);
         self.field_faults(&mut faults);
+        self.compared_faults(&mut faults);
         faults
+    }
+
+    fn compared_faults(&self, faults: &mut Vec<Fault>) {
+        if self.compared.len() > MAX_LISTED {
+            faults.push(fault("/compared", Rule::Count, format!("at most {MAX_LISTED}")));
+        }
+        let subject = self.subject.as_ref().map(|subject| &subject.field);
+        let mut seen = BTreeSet::new();
+        for (compared, place) in self.compared.iter().zip(0..) {
+            if compared.type_code.parse::<LicenseTypeCode>().is_err() {
+                let form = "the code of a license type";
+                faults.push(fault(format!("/compared/{place}/typeCode"), Rule::Pattern, form));
+            } else if !seen.insert(&compared.type_code) {
+                let at = format!("/compared/{place}/typeCode");
+                faults.push(fault(at, Rule::Distinct, "each license type once"));
+            }
+            let known = |field: &String| self.field(field).is_some();
+            let right = !compared.fields.is_empty()
+                && compared.fields.iter().all(|(field, fact)| known(field) && is_key(fact));
+            if !right {
+                let form = "facts of the license, camelCase, by field of the resource";
+                faults.push(fault(format!("/compared/{place}/fields"), Rule::Unknown, form));
+            }
+            let found_by = |field: &&String| Some(*field) != subject && !compared.fields.contains_key(*field);
+            if self.key.iter().any(|field| found_by(&field)) {
+                let form = "each field of the key but the subject's";
+                faults.push(fault(format!("/compared/{place}/fields"), Rule::Required, form));
+            }
+        }
     }
 
     fn sharing_faults(&self, faults: &mut Vec<Fault>) {
@@ -748,6 +791,34 @@ mod tests {
             let late = interface("https://data.example/rows", deadline_ms);
             assert_eq!(supplied(&late), at("/interface/deadlineMs", Rule::Range));
         }
+        let compared = |type_code: &str, fields: &[(&str, &str)]| Compared {
+            type_code: type_code.into(),
+            fields: fields.iter().map(|(field, fact)| ((*field).into(), (*fact).into())).collect(),
+        };
+        let id = "11100000DE0000022B002";
+        assert_eq!(wrong(|new| new.compared = vec![compared(id, &[("name", "holderName")])]), []);
+        assert_eq!(
+            wrong(|new| new.compared = vec![compared("x", &[("name", "holderName")])]),
+            at("/compared/0/typeCode", Rule::Pattern)
+        );
+        assert_eq!(
+            wrong(|new| new.compared = vec![compared(id, &[("none", "holderName")])]),
+            at("/compared/0/fields", Rule::Unknown)
+        );
+        assert_eq!(
+            wrong(|new| {
+                let fields = [("name", "holderName")];
+                new.compared = vec![compared(id, &fields), compared(id, &fields)];
+            }),
+            at("/compared/1/typeCode", Rule::Distinct)
+        );
+        assert_eq!(
+            wrong(|new| {
+                new.key.push("regionCode".into());
+                new.compared = vec![compared(id, &[("name", "holderName")])];
+            }),
+            at("/compared/0/fields", Rule::Required)
+        );
         let faults = wrong(|new| new.key = vec!["none".into()]);
         assert_eq!(
             faults,

@@ -321,6 +321,16 @@ routes! {
             path: Some("/v1/records/feed"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
+        /// A license against its row of a base resource.
+        RecordsCompare = 47 "records-compare" {
+            path: Some("/v1/records/compare"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Issuer, Role::Provider]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Licenses and base resources that disagree.
+        RecordsMismatches = 48 "records-mismatches" {
+            path: Some("/v1/records/mismatches"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Issuer, Role::Provider, Role::Operator, Role::Auditor]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.
         System = 128 "system" {
             path: None, success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[]), forms: JSON,

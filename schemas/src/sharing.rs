@@ -268,6 +268,28 @@ impl Running {
     }
 }
 
+/// How the values of a license and a row stand to each other (比对).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Agreement {
+    /// They say the same.
+    Match,
+    /// They say different things.
+    Mismatch,
+    /// One of them says nothing, or there is no row.
+    Absent,
+}
+
+/// Where a mismatch of a license and a base resource stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MismatchState {
+    /// They differed when they were last compared.
+    Open,
+    /// They no longer do.
+    Corrected,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

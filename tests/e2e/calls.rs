@@ -8,14 +8,14 @@ use client::{
     ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Bundle,
     Bundled, Client, DictionaryList, Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState,
     Holder, Issue, IssuedList, ItemsDemanded, ItemsImport, ItemsMaterials, ItemsSearch, License, LinkEnd,
-    LinkKind, LinkMake, LinkState, List, Listing, LogQuery, MaterialKeep, MaterialTrust, Mode, Outcome,
-    Participant, Personal, ProposalKind, ProposalState, Propose, RecordsFeed, RecordsIngest, RecordsQuery,
-    Register, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope,
-    Search, Stage, Suspend, Tls, Trace, Transition, UseContext, Verdict, Verify,
+    LinkKind, LinkMake, LinkState, List, Listing, LogQuery, MaterialKeep, MaterialTrust, MismatchSearch,
+    Mode, Outcome, Participant, Personal, ProposalKind, ProposalState, Propose, RecordsCompare, RecordsFeed,
+    RecordsIngest, RecordsQuery, Register, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite,
+    Retrieve, Role, Scope, Search, Stage, Suspend, Tls, Trace, Transition, UseContext, Verdict, Verify,
 };
 use schemas::codes::Code;
 use schemas::interface::{Address, Interface};
-use schemas::resource::{Resource, Supply};
+use schemas::resource::{Compared, Resource, Supply};
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use serde_json::{Value, json};
@@ -171,6 +171,22 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert_eq!(portal.revoke_grant(&revoke).await.unwrap().state, GrantState::Revoked);
 
     share(&proving(&server, "provider"), &bank).await;
+    let compared = Compared {
+        type_code: issued.identifier.type_code().as_str().to_owned(),
+        fields: [("name".to_owned(), "holderName".to_owned())].into(),
+    };
+    let base = Resource { compared: vec![compared], ..Resource::samples().remove(0) };
+    let provider = proving(&server, "provider");
+    let compare = RecordsCompare {
+        resource: base.code.clone(),
+        license: issued.identifier.clone(),
+        reason: "测试".to_owned(),
+    };
+    provider.write_resource(&ResourceWrite { resource: base.clone() }).await.unwrap();
+    let (action, reason) = (ResourceAction::Publish, "测试".to_owned());
+    provider.transition_resource(&ResourceTransition { resource: base.code, action, reason }).await.unwrap();
+    assert!(!issuer.compare_records(&compare).await.unwrap().found);
+    assert!(provider.mismatches(&MismatchSearch::default()).await.unwrap().mismatches.is_empty());
     do_without(&operator, &bank, &verify).await;
     call_for(&server, &bank).await;
 

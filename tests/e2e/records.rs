@@ -1,15 +1,15 @@
-//! What the exchange makes of hosted rows beside queries: quality and freshness, open data, feeds.
+//! What the exchange makes of hosted rows beside queries: quality and freshness, open data, feeds, comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use client::{
-    ApplicationAction, ApplicationState, ApplicationTransition, Apply, Client, Error, FeedPage, Holder,
-    Personal, RecordsFeed, RecordsIngest, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite,
-    Scope, Trace, UseContext,
+    Agreement, ApplicationAction, ApplicationState, ApplicationTransition, Apply, Client, Comparison, Error,
+    FeedPage, Holder, MismatchSearch, MismatchState, Personal, RecordsCompare, RecordsFeed, RecordsIngest,
+    ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Scope, Trace, UseContext,
 };
 use schemas::codes::Code;
-use schemas::resource::{Agreed, Condition, Openness, Resource};
+use schemas::resource::{Agreed, Compared, Condition, Openness, Resource};
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::{Call, Draft, Reply, Server, Setup, draft, eventually, natural, shared};
@@ -372,4 +372,87 @@ async fn a_feed_takes_no_more_rows_a_day_than_its_approval_says() {
     assert!(second.changes.len() == 1 && second.more, "the limit cuts the page");
     let spent = bank.feed_records(&feed(&resource, Some(&second.next), 200)).await.unwrap_err();
     assert_eq!(refused(spent), Code::QuotaSpent);
+}
+
+fn compare(resource: &Resource, license: &tests::Issued) -> RecordsCompare {
+    RecordsCompare {
+        resource: resource.code.clone(),
+        license: license.identifier.parse().unwrap(),
+        reason: "测试".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_license_that_disagrees_with_a_base_resource_is_reported_to_both_sides() {
+    let turn = shared(Setup::new).await;
+    let server = &*turn;
+    let [provider, issuer, bank, operator] =
+        ["provider", "issuer", "bank", "operator"].map(|name| client(server, name));
+    let license = draft(&natural()).issue(&mut server.party("issuer")).await;
+    let person = license.draft.clone();
+    let fields = [("name", "holderName"), ("address", "none")];
+    let compared = Compared {
+        type_code: person.license_type.code.as_str().to_owned(),
+        fields: fields.map(|(field, fact)| (field.to_owned(), fact.to_owned())).into(),
+    };
+    let resource = Resource { compared: vec![compared], ..sample(POPULATION, 9) };
+    publish(&provider, &resource).await;
+    let outcomes = |answer: &Comparison| -> BTreeMap<String, Agreement> {
+        answer.fields.iter().map(|field| (field.field.clone(), field.outcome)).collect()
+    };
+    let of = |name, address| BTreeMap::from([("name".to_owned(), name), ("address".to_owned(), address)]);
+
+    // Without a row there is nothing to compare, and nothing is reported.
+    let none = issuer.compare_records(&compare(&resource, &license)).await.unwrap();
+    assert!(!none.found && none.mismatch.is_none());
+    assert_eq!(outcomes(&none), of(Agreement::Absent, Agreement::Absent));
+    let row_of = |name: &str| {
+        let mut row = self::person(&person, "440106", "1");
+        row.insert("name".to_owned(), Personal::from(name));
+        ingest(&resource, vec![row])
+    };
+    provider.ingest_records(&row_of("另一人")).await.unwrap();
+    let call = Call::new(Route::RecordsCompare, &serde_json::to_value(compare(&resource, &license)).unwrap());
+    let answer = server.party("issuer").send(&call).await.expect(200);
+    assert_eq!(answer.json["mismatch"], "open");
+    let name = person.license.holders[0].0.clone();
+    let said = answer.json.to_string();
+    assert!(!said.contains("另一人") && !said.contains(&name), "no value is told");
+    let open = MismatchSearch { resource: Some(resource.code.clone()), ..MismatchSearch::default() };
+    for side in [&provider, &issuer, &operator] {
+        let page = side.mismatches(&open).await.unwrap();
+        let [found] = &page.mismatches[..] else { panic!("{}", page.mismatches.len()) };
+        assert_eq!((found.state, &found.fields[..]), (MismatchState::Open, &["name".to_owned()][..]));
+        assert_eq!(found.license.to_string(), license.identifier);
+    }
+    assert_eq!(refused(bank.mismatches(&open).await.unwrap_err()), Code::WrongRole);
+
+    // It is corrected by a comparison, and by nobody's word.
+    provider.ingest_records(&row_of(&name)).await.unwrap();
+    let right = provider.compare_records(&compare(&resource, &license)).await.unwrap();
+    assert_eq!((right.found, right.mismatch), (true, Some(MismatchState::Corrected)));
+    assert_eq!(outcomes(&right), of(Agreement::Match, Agreement::Absent));
+    let open = MismatchSearch { state: Some(MismatchState::Open), ..open };
+    assert!(issuer.mismatches(&open).await.unwrap().mismatches.is_empty());
+
+    // Who writes one value after the other to guess the license's has five a day.
+    let mut refusals = Vec::new();
+    for guess in 0..6 {
+        provider.ingest_records(&row_of(&format!("测试{guess}"))).await.unwrap();
+        refusals.extend(provider.compare_records(&compare(&resource, &license)).await.err().map(refused));
+    }
+    assert_eq!(refusals, [Code::TooManyMismatches]);
+
+    // A license that there is not, one of a type that is not compared, and somebody who has neither side.
+    let mut unknown = compare(&resource, &license);
+    let other = draft(&natural()).issue(&mut server.party("issuer")).await;
+    unknown.license = unknown.license.with_version(2).unwrap();
+    assert_eq!(refused(issuer.compare_records(&unknown).await.unwrap_err()), Code::NotPermitted);
+    let company = draft(&tests::legal()).issue(&mut server.party("issuer")).await;
+    let refusal = issuer.compare_records(&compare(&resource, &company)).await.unwrap_err();
+    assert_eq!(refused(refusal), Code::ResourceRefused);
+    assert_eq!(
+        refused(bank.compare_records(&compare(&resource, &other)).await.unwrap_err()),
+        Code::WrongRole
+    );
 }

@@ -21,8 +21,8 @@ use verifier::report::Report;
 pub use verifier::trace::{AuditPage, TracePage};
 
 use crate::{
-    ApplicationState, DelayClass, DictionaryList, GrantMode, GrantRule, LinkKind, MaterialTrust, Mode,
-    Personal, ProposalKind, ResourceState, Role, Running, Scope,
+    Agreement, ApplicationState, DelayClass, DictionaryList, GrantMode, GrantRule, LinkKind, MaterialTrust,
+    MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scope,
 };
 
 /// A permitted answer with what proves it.
@@ -714,6 +714,70 @@ pub struct FedRow {
     /// It was taken out, or is of another region now.
     #[serde(default)]
     pub removed: bool,
+}
+
+/// A license against its row.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Comparison {
+    /// Code of the resource.
+    pub resource: String,
+    /// Identifier of the license's version.
+    pub license: CertificateIdentifier,
+    /// There is a row of the license's holder.
+    pub found: bool,
+    /// The fields compared.
+    pub fields: Vec<ComparedField>,
+    /// Where the mismatch of the two stands, if there ever was one.
+    pub mismatch: Option<MismatchState>,
+    /// When they were compared, RFC 3339.
+    pub as_of: String,
+}
+
+/// A field that was compared.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComparedField {
+    /// Of the resource.
+    pub field: String,
+    /// The fact of the license.
+    pub license_field: String,
+    /// How they stand to each other.
+    pub outcome: Agreement,
+}
+
+/// A page of licenses and base resources that disagree.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MismatchPage {
+    /// The mismatches.
+    pub mismatches: Vec<FoundMismatch>,
+    /// `after` of the next page; `None` at the last one.
+    pub next: Option<String>,
+    /// When the page was read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A license and a base resource that disagree, or did.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundMismatch {
+    /// Identifier of the license's version in force.
+    pub license: CertificateIdentifier,
+    /// Code of the resource.
+    pub resource: String,
+    /// The authority that issued the license.
+    pub issuer: Uscc,
+    /// The organisation that provides the resource.
+    pub provider: Uscc,
+    /// Fields of the resource that differed last.
+    pub fields: Vec<String>,
+    /// Where it stands.
+    pub state: MismatchState,
+    /// When it was found, RFC 3339.
+    pub found_at: String,
+    /// When it was last compared, RFC 3339.
+    pub compared_at: String,
 }
 
 /// The approval that an answer is given under.

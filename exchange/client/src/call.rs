@@ -274,6 +274,7 @@ const fn is_page(route: Route) -> bool {
             | Route::ResourceSearch
             | Route::ApplicationList
             | Route::RecordsFeed
+            | Route::RecordsMismatches
     )
 }
 

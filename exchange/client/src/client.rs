@@ -311,6 +311,16 @@ impl Client {
         self.call(Route::ItemsDemanded, request)
     }
 
+    /// A license against its row of a base resource: `POST /v1/records/compare`.
+    pub fn compare_records(&self, request: &RecordsCompare) -> Call<'_, Comparison> {
+        self.call(Route::RecordsCompare, request)
+    }
+
+    /// A page of licenses and base resources that disagree: `POST /v1/records/mismatches`.
+    pub fn mismatches(&self, request: &MismatchSearch) -> Call<'_, MismatchPage> {
+        self.call(Route::RecordsMismatches, request)
+    }
+
     /// Ends that: `POST /v1/links/end`.
     pub fn end_link(&self, request: &LinkEnd) -> Call<'_, Linked> {
         self.call(Route::LinkEnd, request)

@@ -62,6 +62,8 @@ const REQUESTS: &[(Route, Again)] = &[
     (Route::Bundle, again::<Bundle>),
     (Route::MaterialKeep, again::<MaterialKeep>),
     (Route::ItemsDemanded, again::<ItemsDemanded>),
+    (Route::RecordsCompare, again::<RecordsCompare>),
+    (Route::RecordsMismatches, again::<MismatchSearch>),
     (Route::LinkEnd, again::<LinkEnd>),
 ];
 
@@ -198,6 +200,12 @@ fn the_client_knows_every_member_of_every_document() {
         ("RecordsQueryRequest", members::<RecordsQuery>()),
         ("RecordsQueryAnswer", members::<QueriedRecord>()),
         ("RecordsQueryAnswer/properties/approval", members::<UsedApproval>()),
+        ("RecordsCompareRequest", members::<RecordsCompare>()),
+        ("RecordsCompareAnswer", members::<Comparison>()),
+        ("RecordsCompareAnswer/properties/fields/items", members::<ComparedField>()),
+        ("RecordsMismatchesRequest", members::<MismatchSearch>()),
+        ("RecordsMismatchesAnswer", members::<MismatchPage>()),
+        ("RecordsMismatchesAnswer/properties/mismatches/items", members::<FoundMismatch>()),
         ("RecordsFeedRequest", members::<RecordsFeed>()),
         ("RecordsFeedAnswer", members::<FeedPage>()),
         ("RecordsFeedAnswer/properties/changes/items", members::<FedRow>()),

@@ -15,7 +15,8 @@ use schemas::license_type::LicenseType;
 use schemas::resource::{Domain, Ground, Openness, Resource, Supply};
 pub use schemas::roles::Role;
 pub use schemas::sharing::{
-    ApplicationAction, ApplicationState, ClockStep, GrantRule, ResourceAction, ResourceState, Running, Scope,
+    Agreement, ApplicationAction, ApplicationState, ClockStep, GrantRule, MismatchState, ResourceAction,
+    ResourceState, Running, Scope,
 };
 use schemas::state::{LicenseState, Operation};
 use schemas::workday::Calendar;
@@ -758,6 +759,36 @@ pub struct RecordsIngest {
     /// Keys of rows that are taken out, each by field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<BTreeMap<String, Personal>>,
+}
+
+/// Compares a license with its row of a base resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecordsCompare {
+    /// Code of the resource.
+    pub resource: String,
+    /// Identifier of the license's version.
+    pub license: CertificateIdentifier,
+    /// Why.
+    pub reason: String,
+}
+
+/// Asks for licenses and base resources that disagree; every filter that is there must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MismatchSearch {
+    /// Code of the resource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<MismatchState>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Most rows, 1 to 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// Asks for a page of a hosted resource's feed.

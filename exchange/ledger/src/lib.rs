@@ -111,7 +111,7 @@ pub use error::{OpenError, ReadError, RowsError};
 pub use health::{Derived, Health};
 pub use hosted::format::{MOST_ROW_BYTES, MOST_ROWS, MOST_SEGMENT_BYTES};
 pub use hosted::index::{Mark, Moved, Place, RowCounts, Step};
-pub use hosted::rows::{PreparedSegment, Rows};
+pub use hosted::rows::{DueRows, PreparedSegment, Rows};
 pub use journal::entry::OpenedEntry;
 pub use journal::subjects::Subjects;
 pub use keys::crypt::{HolderKey, KeyedHash, PreparedHolder};

@@ -108,6 +108,7 @@ fn hosted_rows(
     let Hosted { files, writer } = hosted;
     let (files, turns) = (Arc::new(files), Arc::new(Turns::new()));
     let (feed, receiver) = RowsFeed::new(&turns);
+    let first = next_sequence(state);
     let rows = Rows(Arc::new(Shared {
         index: Arc::clone(&writer.index),
         files: Arc::clone(&files),
@@ -117,7 +118,8 @@ fn hosted_rows(
         keeper: Arc::clone(keeper),
         stop: Arc::clone(stop),
         lock: Arc::downgrade(lock),
-        next: AtomicU64::new(next_sequence(state)),
+        next: AtomicU64::new(first),
+        first,
         prepared: map(),
     }));
     let follower = RowsFollower { writer, files, turns, receiver, stop: Arc::clone(stop), ended: Vec::new() };

@@ -69,6 +69,8 @@ macro_rules! with_capability {
             Bundle: bundle::Bundle,
             MaterialKeep: items::keep::Keep,
             ItemsDemanded: items::demanded::Demanded,
+            RecordsCompare: records::compare::Compare,
+            RecordsMismatches: records::mismatches::Mismatches,
             ;
             RecordsCall: records::call::Call,
         )

@@ -41,7 +41,7 @@ use crate::wire::text::{MAX_CONTEXT_CHARS, Pairs, Text, id};
 /// Most facts a verify request may expect.
 const MAX_EXPECTED: usize = 8;
 /// Failed matches an organisation may make on one license a day.
-const MISMATCHES_A_DAY: u32 = 5;
+pub(crate) const MISMATCHES_A_DAY: u32 = 5;
 
 thread_local! {
     /// Signatures already checked; one cache a worker, so that nobody waits for another's verification.
@@ -327,7 +327,7 @@ fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
 }
 
 /// Key of the counter of failed matches: organisation and license.
-fn mismatch_key(case: &Case<'_>, caller: &Participant, license: &Key) -> Key {
+pub(crate) fn mismatch_key(case: &Case<'_>, caller: &Participant, license: &Key) -> Key {
     case.keyed().key("match", &[caller.organisation.as_bytes(), license])
 }
 

@@ -8,6 +8,7 @@ pub mod archive;
 pub mod backup;
 pub mod calendar;
 pub mod check_config;
+pub mod feed;
 pub mod indicators;
 pub mod init;
 pub mod item;

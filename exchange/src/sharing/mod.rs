@@ -6,5 +6,6 @@ pub(crate) mod address;
 pub(crate) mod application;
 pub(crate) mod clock;
 pub(crate) mod dictionary;
+pub(crate) mod mismatch;
 pub(crate) mod quality;
 pub(crate) mod resource;

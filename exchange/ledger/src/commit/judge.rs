@@ -5,6 +5,7 @@
 
 use crate::{
     commit::{member::Member, submission::Submission},
+    hosted::check::in_force,
     journal::record::{CounterUse, NewKey, Record},
     names::{Key, KeyName, Label, Position, cst_year},
     state::{
@@ -99,6 +100,14 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
         });
     if record.destroyed.iter().any(|name| name.year >= year) {
         return Err(Judgement::Malformed("the destruction of a key whose year is not over"));
+    }
+    // Rows lie under the key of the year they came in, for as long as their segment is in force.
+    let seals_rows = |name: &KeyName| {
+        let segments = state.documents_of(DocumentKind::RowSegment, &name.label, None, usize::MAX);
+        segments.iter().any(|(_, document)| in_force(document).is_some_and(|segment| segment.key == *name))
+    };
+    if record.destroyed.iter().any(seals_rows) {
+        return Err(Judgement::Malformed("the destruction of a key that rows lie under"));
     }
     let is_new = |label: &Label| record.new_holders.iter().any(|holder| holder.label == *label);
     let (mut living, mut all_known) = (true, true);

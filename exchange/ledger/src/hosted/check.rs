@@ -42,7 +42,7 @@ fn wrong_file(id: &Key, error: Wrong) -> OpenError {
 pub(crate) fn in_force(document: &Document) -> Option<SegmentDocument> {
     let decoded = if document.ends_ms == 0 { SegmentDocument::decode(&document.value) } else { None };
     decoded.map(|decoded| match decoded.order {
-        0 => SegmentDocument { order: document.index, ..decoded },
+        0 => SegmentDocument { order: document.index + 1, ..decoded },
         _ => decoded,
     })
 }

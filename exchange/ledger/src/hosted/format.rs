@@ -54,7 +54,7 @@ pub(crate) struct SegmentDocument {
     pub(crate) file: Hash,
     /// The segment that it was rewritten from.
     pub(crate) replaces: Option<Key>,
-    /// Index of the entry that its rows came in with; 0 where it is the document's own. A rewritten segment keeps it.
+    /// Size of the log behind the entry that its rows came in with; 0 where that is the document's own. A rewritten segment keeps it.
     pub(crate) order: u64,
 }
 

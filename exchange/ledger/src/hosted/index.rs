@@ -5,13 +5,19 @@
 
 use crate::{
     hosted::format::{
-        Entry, MOST_ROW_BYTES, MOST_SEGMENT_BYTES, SEAL_BYTES, SegmentDocument, id_of, sequence,
+        Entry, MOST_ROW_BYTES, MOST_ROWS, MOST_SEGMENT_BYTES, SEAL_BYTES, SegmentDocument, id_of, sequence,
     },
     names::{Key, Label},
     state::table::{Map, map},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 const SLOT_BITS: u32 = 24;
 const OFFSET_BITS: u32 = 24;
@@ -20,6 +26,9 @@ const _: () = assert!(SLOT_BITS + OFFSET_BITS + LENGTH_BITS == u64::BITS);
 const _: () = assert!(MOST_SEGMENT_BYTES <= 1 << OFFSET_BITS && MOST_ROW_BYTES < 1 << LENGTH_BITS);
 /// Most segments in force at once.
 pub(crate) const MOST_SEGMENTS: usize = 1 << SLOT_BITS;
+/// Longest segment that is merged with others, and how many of them are worth it.
+const SMALL_BYTES: u64 = 256 << 10;
+const MERGED_FROM: usize = 16;
 /// Segments that end together and are looked at in one turn, which bounds what is kept of their rows.
 const ENDED_AT_ONCE: usize = 64;
 
@@ -54,6 +63,8 @@ pub(crate) struct Segment {
     pub(crate) document: SegmentDocument,
     /// Its number in the cells. Another segment may get it once this one has left the index.
     slot: u32,
+    /// Rows that lie in its file and that another segment has anew, or removes.
+    gone: AtomicU32,
 }
 
 impl Segment {
@@ -61,7 +72,12 @@ impl Segment {
         sequence(&self.id)
     }
 
-    /// Index of the entry that its rows came in with.
+    /// Rows that lie in its file and are no longer found there.
+    pub(crate) fn gone(&self) -> u32 {
+        self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Size of the log behind the entry that its rows came in with.
     pub(crate) fn order(&self) -> u64 {
         self.document.order
     }
@@ -108,7 +124,7 @@ pub struct Mark {
 /// over restarts and rewritten segments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Step {
-    /// Index of the entry.
+    /// Size of the log behind the entry.
     pub order: u64,
     /// The row in it.
     pub row: Key,
@@ -192,6 +208,35 @@ impl Index {
         found.segments.range(id_of(from, [0; 8])..).map(|(_, segment)| Arc::clone(segment)).collect()
     }
 
+    /// Segments of one resource that are to be written anew, and why that is worth it: small ones from before a sequence, to be one;
+    /// else the one with the most rows that are gone.
+    pub(crate) fn due(&self, before: u64) -> Option<Vec<Arc<Segment>>> {
+        let mut sparsest: Option<Arc<Segment>> = None;
+        for resource in self.resources.iter() {
+            let mut small: Vec<Arc<Segment>> = Vec::new();
+            let (mut rows, mut bytes) = (0, 0);
+            for segment in resource.segments.values() {
+                if segment.gone() > sparsest.as_ref().map_or(0, |sparsest| sparsest.gone()) {
+                    sparsest = Some(Arc::clone(segment));
+                }
+                let document = &segment.document;
+                let fits = segment.sequence() < before
+                    && document.bytes <= SMALL_BYTES
+                    && rows + document.rows as usize <= MOST_ROWS
+                    && bytes + document.bytes <= MOST_SEGMENT_BYTES as u64;
+                if fits {
+                    rows += document.rows as usize;
+                    bytes += document.bytes;
+                    small.push(Arc::clone(segment));
+                }
+            }
+            if small.len() >= MERGED_FROM {
+                return Some(small);
+            }
+        }
+        sparsest.map(|sparsest| vec![sparsest])
+    }
+
     /// Segments in force.
     pub(crate) fn segments(&self) -> usize {
         self.segments.len()
@@ -251,7 +296,7 @@ impl Writer {
         let own = sequence(&id);
         self.sequences[slot as usize] = own;
         self.slots.insert(id, slot);
-        let segment = Arc::new(Segment { id, document, slot });
+        let segment = Arc::new(Segment { id, document, slot, gone: AtomicU32::new(0) });
         // Before any cell that leads to it. Who reads a resource's segments twice and finds them the same has missed no row.
         self.index.segments.insert(slot, Arc::clone(&segment));
         let label = *segment.document.label();
@@ -266,7 +311,14 @@ impl Writer {
                 }
                 dashmap::Entry::Occupied(mut found) => {
                     let old = *found.get();
-                    if self.sequences[old.slot() as usize] <= own {
+                    let loses = self.sequences[old.slot() as usize] > own;
+                    let lost = if loses { new } else { old };
+                    if lost.sealed().is_some()
+                        && let Some(loser) = self.index.segments.get(&lost.slot())
+                    {
+                        loser.gone.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if !loses {
                         found.insert(new);
                         balance.turn(Some(old), Some(new));
                     }
@@ -327,6 +379,11 @@ impl Writer {
         }
         let mut balance = Balance::default();
         for (row, heir) in orphans {
+            if let Some(heir) = heir.filter(|heir| heir.sealed().is_some())
+                && let Some(segment) = self.index.segments.get(&heir.slot())
+            {
+                segment.gone.fetch_sub(1, Ordering::Relaxed);
+            }
             let old = match heir {
                 Some(cell) => self.index.cells.insert(row, cell),
                 None => self.index.cells.remove(&row).map(|(_, old)| old),

@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) lock: Weak<dyn Any + Send + Sync>,
     /// The sequence of the next segment.
     pub(crate) next: AtomicU64,
+    /// The first sequence of this process: nothing below it will be committed any more.
+    pub(crate) first: u64,
     /// Segments that were written and whose [`PreparedSegment`] lives.
     pub(crate) prepared: Map<Key, Prepared>,
 }
@@ -95,7 +97,7 @@ impl Rows {
     ) -> Result<PreparedSegment, RowsError> {
         let sequence = self.0.next.fetch_add(1, Ordering::Relaxed);
         let made = self.write(sequence, key, rows, None)?;
-        Ok(self.prepared(key.label, Some(made), None))
+        Ok(self.prepared(key.label, Some(made), Vec::new()))
     }
 
     /// Erases rows of the resource whose key this is: rewrites each segment that has one of them without it, sealed under this
@@ -125,12 +127,56 @@ impl Rows {
             let rows: Vec<_> = rows.collect();
             let made = match rows.is_empty() {
                 true => None,
-                false => Some(self.write(segment.sequence(), key, &rows, Some(&segment))?),
+                false => {
+                    let replaced = Some((segment.id, segment.order()));
+                    Some(self.write(segment.sequence(), key, &rows, replaced)?)
+                }
             };
             let ended = self.ending(&segment.id, segment.document.encode(), key.label);
-            rewritten.push(self.prepared(key.label, made, Some(ended)));
+            rewritten.push(self.prepared(key.label, made, vec![ended]));
         }
         Ok(rewritten)
+    }
+
+    /// Segments that are worth being written anew; `None` as long as there are none. Reads memory alone.
+    pub fn due(&self) -> Option<DueRows> {
+        self.0.index.due(self.0.first).map(DueRows)
+    }
+
+    /// Writes segments anew as one, under this key of their resource, without the rows that another segment has anew or removes: what
+    /// was removed or replaced is then gone from the disk too. That a row is removed stays, for the feeds. What is given back belongs
+    /// into one entry; once that is committed, the old files go as soon as nobody reads them.
+    ///
+    /// A merged segment has the highest sequence of its parts, which are all from before this process: no row of another segment comes
+    /// between them any more.
+    ///
+    /// Blocks: reads the segments and writes a file. Not within an asynchronous context.
+    ///
+    /// # Errors
+    /// [`RowsError`]; nothing is changed.
+    pub fn compact(&self, key: &HolderKey, due: &DueRows) -> Result<PreparedSegment, RowsError> {
+        self.0.turns.wait_blocking(&key.label)?;
+        let mut kept = Vec::new();
+        for segment in &due.0 {
+            for entry in self.directory(segment)? {
+                if self.0.index.moved(segment, &entry).is_some() {
+                    kept.push((entry.row, self.opened(segment, &entry)?));
+                }
+            }
+        }
+        let rows: Vec<_> =
+            kept.iter().map(|(row, plain)| (*row, plain.as_ref().map(|plain| plain.as_slice()))).collect();
+        let last = due.0.iter().max_by_key(|segment| segment.sequence());
+        let made = match last.filter(|_| !rows.is_empty()) {
+            None => None,
+            Some(last) => {
+                let order = due.0.iter().map(|segment| segment.order()).max().unwrap_or(0);
+                Some(self.write(last.sequence(), key, &rows, Some((last.id, order)))?)
+            }
+        };
+        let ended =
+            due.0.iter().map(|segment| self.ending(&segment.id, segment.document.encode(), key.label));
+        Ok(self.prepared(key.label, made, ended.collect()))
     }
 
     /// The documents that end all committed segments of a resource: once they are committed its rows are gone.
@@ -253,7 +299,7 @@ impl Rows {
         })
     }
 
-    /// The last entry that rows of a resource came in with, as far as it is in the index; 0 before the first.
+    /// Size of the log behind the last entry that rows of a resource came in with, as far as it is in the index; 0 before the first.
     pub fn last_order(&self, resource: &Label) -> u64 {
         let segments = self.0.index.segments_of(resource, 0);
         segments.iter().map(|segment| segment.order()).max().unwrap_or(0)
@@ -315,7 +361,7 @@ impl Rows {
         &self,
         resource: Label,
         made: Option<(Key, SegmentDocument)>,
-        ended: Option<DocumentState>,
+        ended: Vec<DocumentState>,
     ) -> PreparedSegment {
         PreparedSegment { rows: self.clone(), resource, made, ended }
     }
@@ -325,7 +371,7 @@ impl Rows {
         sequence: u64,
         key: &HolderKey,
         rows: &[(Key, Option<&[u8]>)],
-        replaces: Option<&Segment>,
+        replaces: Option<(Key, u64)>,
     ) -> Result<(Key, SegmentDocument), RowsError> {
         let shared = &*self.0;
         // A writer to the journal's folder holds its lock.
@@ -338,10 +384,10 @@ impl Rows {
         }
         let id = id_of(sequence, shared.crypt.random());
         let seal = shared.crypt.row_sealer(key, &id);
-        let replaced = replaces.map(|segment| segment.id);
+        let replaced = replaces.map(|(id, _)| id);
         let Built { bytes, mut document } =
             format::build(&id, &key.name(), shared.files.origin(), rows, replaced, seal)?;
-        document.order = replaces.map_or(0, Segment::order);
+        document.order = replaces.map_or(0, |(_, order)| order);
         shared.files.write(&id, &bytes).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RowsError::Full,
             _ => RowsError::Io(error),
@@ -381,7 +427,7 @@ impl Rows {
     }
 }
 
-/// A segment that is written and not committed, or that only ends one. Dropped before a command with it was queued, its file
+/// A segment that is written and not committed, or that only ends others. Dropped before a command with it was queued, its file
 /// goes. Afterwards only the journal knows; a file that was not committed then stays until the next start, or until
 /// [`PreparedSegment::discard`].
 #[must_use = "rows that are not committed are not found"]
@@ -389,7 +435,23 @@ pub struct PreparedSegment {
     rows: Rows,
     resource: Label,
     made: Option<(Key, SegmentDocument)>,
-    ended: Option<DocumentState>,
+    ended: Vec<DocumentState>,
+}
+
+/// Segments that are worth being written anew, of one resource. Their files stay as long as the value lives.
+pub struct DueRows(Vec<Arc<Segment>>);
+
+impl DueRows {
+    /// The label of their resource.
+    pub fn label(&self) -> Label {
+        // There is at least one.
+        self.0.first().map(|segment| *segment.document.label()).unwrap_or_default()
+    }
+
+    /// How many segments there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl PreparedSegment {

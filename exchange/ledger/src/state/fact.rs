@@ -40,6 +40,8 @@ schemas::numbered! {
         KeptMaterial = 15 "kept-material",
         /// Materials that were demanded on paper in a case.
         Demands = 16 "demands",
+        /// A license and a row of a base resource that say different things.
+        Mismatch = 17 "mismatch",
     }
 }
 

@@ -645,3 +645,143 @@ fn a_feed_says_rows_and_removals_in_the_order_of_their_commits_over_rewrites_and
     assert_eq!(all, after);
     assert!(ledger.rows().last_order(&label) == after.unwrap().order && behind < after);
 }
+
+/// Writes anew what is worth it, until nothing is; how often.
+fn compact(ledger: &Ledger, resource: &Resource) -> usize {
+    for round in 0.. {
+        let Some(due) = ledger.rows().due() else { return round };
+        assert_eq!(due.label(), resource.label);
+        let written = [ledger.rows().compact(&resource.key, &due).unwrap()];
+        commit_now(ledger, entry_of(&written));
+        runtime().block_on(ledger.rows().settled(&resource.label)).unwrap();
+    }
+    unreachable!("there are ever fewer rows that are gone")
+}
+
+/// Whether any row file of a folder has this sealed row: files are compared by their rows' lengths, which the tests choose.
+fn lengths(folder: &Path) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    for file in row_files(folder) {
+        let bytes = fs::read(file).unwrap();
+        let count = u32::from_be_bytes(bytes[44..48].try_into().unwrap());
+        for entry in bytes[80..].chunks(24).take(count as usize) {
+            found.insert(u32::from_be_bytes(entry[20..24].try_into().unwrap()));
+        }
+    }
+    found
+}
+
+#[test]
+fn rows_that_were_removed_or_replaced_go_from_the_disk_and_nothing_else_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let resource =
+        resource(&ledger, 1, &[(row(1), Some(&[1; 11])), (row(2), Some(&[2; 12])), (row(3), Some(&[3; 13]))]);
+    assert!(ledger.rows().due().is_none());
+    ingest(&ledger, &resource, &[(row(1), None), (row(2), Some(&[2; 22]))]);
+    let mut after = None;
+    let before = fed(&ledger, &resource, &mut after, 10);
+    let place = runtime().block_on(ledger.rows().find(&resource.label, &row(3))).unwrap().unwrap();
+    let due = ledger.rows().due().unwrap();
+    // Not committed it changes nothing, and of two that write the same segment one is decided again.
+    drop(ledger.rows().compact(&resource.key, &due).unwrap());
+    assert_eq!(row_files(dir.path()).len(), 2);
+    let race = [ledger.rows().compact(&resource.key, &due).unwrap()];
+    drop(due);
+    assert_eq!(compact(&ledger, &resource), 1);
+    assert!(matches!(outcome(&ledger, entry_of(&race)), Ok(Outcome::Changed)));
+    race.into_iter().for_each(PreparedSegment::discard);
+    assert_eq!(ledger.rows().read(&place).unwrap().len(), 13, "whoever found the row still reads it");
+    drop(place);
+    wait_for_files(dir.path(), 2);
+    let check = |ledger: &Ledger| {
+        let found: Vec<usize> = walk(ledger, &resource, 1).into_values().map(|row| row.len()).collect();
+        assert_eq!(found.iter().sum::<usize>(), 22 + 13);
+        assert_eq!(lengths(dir.path()), BTreeSet::from([0, 22 + 28, 13 + 28]), "nor is a copy on the disk");
+        assert!(ledger.rows().due().is_none());
+        // Who has read the feed reads nothing twice, and who begins reads the same as before.
+        let mut all = None;
+        let again = fed(ledger, &resource, &mut all, 10);
+        assert_eq!(again.iter().collect::<BTreeSet<_>>(), before.iter().collect::<BTreeSet<_>>());
+        assert!(fed(ledger, &resource, &mut after.clone(), 10).is_empty());
+    };
+    check(&ledger);
+    ledger.close();
+    for image in [true, false] {
+        let (ledger, _) = open_with(Options { image, ..options(dir.path()) });
+        check(&ledger);
+        ledger.close();
+    }
+    assert_eq!(verify(dir.path()).unwrap().row_segments, 2);
+}
+
+#[test]
+fn small_segments_become_one_and_a_batch_of_this_process_stays_the_newer() {
+    const BATCHES: u32 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let resource = resource(&ledger, 1, &[(row(0), Some(b"0"))]);
+    for n in 1..BATCHES {
+        let plain = n.to_string();
+        ingest(&ledger, &resource, &[(row(n), Some(plain.as_bytes())), (row(100), Some(plain.as_bytes()))]);
+    }
+    // Of this process: a batch that was written before may still be committed between two of them.
+    let rounds = compact(&ledger, &resource);
+    assert!(rounds > 0 && ledger.rows().counts(&resource.label).segments == BATCHES as usize);
+    let label = resource.label;
+    ledger.close();
+    let ledger = open(dir.path());
+    let resource = known(&ledger, label);
+    let early = [ledger.rows().append(&resource.key, &[(row(7), Some(b"newer"))]).unwrap()];
+    assert_eq!(compact(&ledger, &resource), 1);
+    assert_eq!(ledger.rows().counts(&label).segments, 1);
+    commit_now(&ledger, entry_of(&early));
+    let check = |ledger: &Ledger| {
+        assert_eq!(walk(ledger, &resource, 3).len(), BATCHES as usize + 1);
+        assert_eq!(
+            (text(ledger, &resource, 7).unwrap().as_str(), text(ledger, &resource, 8).unwrap().as_str()),
+            ("newer", "8")
+        );
+        assert_eq!(text(ledger, &resource, 100).unwrap(), (BATCHES - 1).to_string());
+        assert_eq!(fed(ledger, &resource, &mut None, 4).len(), BATCHES as usize + 1);
+    };
+    check(&ledger);
+    ledger.close();
+    let ledger = open(dir.path());
+    check(&ledger);
+    ledger.close();
+    verify(dir.path()).unwrap();
+}
+
+#[test]
+fn the_key_of_a_year_is_not_destroyed_while_rows_lie_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    // The last moment of 2026 in China.
+    let clock = Arc::new(AtomicU64::new(1_798_732_800_000 - 1));
+    let hooks = {
+        let clock = Arc::clone(&clock);
+        Hooks { clock: Some(Arc::new(move || clock.load(Ordering::SeqCst))), ..Hooks::default() }
+    };
+    let (ledger, _) = open_with(Options { hooks, ..options(dir.path()) });
+    let resource = resource(&ledger, 1, &[(row(1), Some(b"one")), (row(2), Some(b"two"))]);
+    let old = ledger.state().key_names(&resource.label)[0].0;
+    clock.fetch_add(1, Ordering::SeqCst);
+    let destruction = || command(&Record { destroyed: vec![old], ..Record::default() }, Vec::new());
+    let under_it = outcome(&ledger, destruction());
+    assert!(matches!(under_it, Err(Refused::Malformed(_))), "{under_it:?}");
+    assert_eq!(text(&ledger, &resource, 1).unwrap(), "one");
+    // Written anew its rows lie under the key of the new year.
+    let mut record = Record::default();
+    let key = ledger.sealing_key(&resource.label, &mut record).unwrap();
+    let changed = ledger.rows().append(&key, &[(row(1), Some(b"new"))]).unwrap();
+    record.documents = changed.documents();
+    commit_now(&ledger, command(&record, Vec::new()));
+    let resource = Resource { key, ..resource };
+    assert_eq!(compact(&ledger, &resource), 1);
+    commit_now(&ledger, destruction());
+    assert_eq!(
+        (text(&ledger, &resource, 1).unwrap().as_str(), text(&ledger, &resource, 2).unwrap().as_str()),
+        ("new", "two")
+    );
+    ledger.close();
+}

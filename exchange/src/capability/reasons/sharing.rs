@@ -4,7 +4,7 @@ use ledger::DocumentKind;
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 use schemas::interface::{Address, Interface};
-use schemas::resource::{Agreed, Condition, Duty, Resource, Supply};
+use schemas::resource::{Agreed, Compared, Condition, Duty, Resource, Supply};
 use schemas::sharing::{ApplicationState, GrantRule, ResourceState};
 use schemas::workday::Calendar;
 use serde_json::{Value, json};
@@ -13,6 +13,8 @@ use super::{NOW_MS, World, approve, document};
 use crate::capability::applications::{make::Make, transition::Transition as Answering};
 use crate::capability::operators::{self, NewAddress, NewCalendar};
 use crate::capability::records::call::Call;
+use crate::capability::records::compare::Compare;
+use crate::capability::records::feed::Feed;
 use crate::capability::records::query::Query;
 use crate::capability::resources::{transition::Transition, write::Write};
 use crate::participant::{Participant, Role};
@@ -71,11 +73,16 @@ impl Sharing {
 
     /// The approval ends on a day.
     fn until(&mut self, day: &str) {
+        self.scope("until", &day.into());
+    }
+
+    /// The approval says something else of one part.
+    fn scope(&mut self, part: &str, value: &Value) {
         let key = self.key(&self.world.bank.organisation);
         let found =
             self.world.table.documents.get_mut(&(DocumentKind::Application.number(), key)).expect("applied");
         let mut application: Value = serde_json::from_slice(&found.value).expect("JSON");
-        application["terms"]["until"] = day.into();
+        application["terms"][part] = value.clone();
         *found = document(&application);
     }
 
@@ -100,6 +107,7 @@ pub(super) fn reasons(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     of_resources(refused);
     of_applications(refused);
     of_queries(refused);
+    of_feeds_and_comparisons(refused);
     let (world, another) = (World::new(), World::new());
     let calendar = Calendar::builtin().remove(0);
     let proposed = world.with_proposal(|_, proposal| {
@@ -199,6 +207,40 @@ fn of_applications(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
         open.world.ask::<Answering>(provider, &refusing).expect_err("no basis").code,
         Code::BadApplication
     );
+}
+
+fn of_feeds_and_comparisons(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
+    use ApplicationState as A;
+    use ResourceState as S;
+    let feed = |sharing: &Sharing| {
+        let body = json!({"resource": sharing.resource.code, "use": super::use_context()});
+        sharing.world.ask::<Feed>(&sharing.world.bank, &body.to_string())
+    };
+    let mut sharing = Sharing::new(S::Published).applied(A::InUse);
+    refused(Reason::OutsideApproval, feed(&sharing));
+    sharing.scope("feed", &true.into());
+    assert!(feed(&sharing).is_ok());
+    sharing.scope("regions", &json!(["44"]));
+    assert!(feed(&sharing).is_ok());
+    let mut gone = Sharing::new(S::Withdrawn).applied(A::InUse);
+    gone.scope("feed", &true.into());
+    assert_eq!(feed(&gone).expect_err("withdrawn").code, Code::UnknownResource);
+
+    let compare = |sharing: &Sharing, caller: &Participant| {
+        let license = sharing.world.identifier.to_string();
+        let body = json!({"resource": sharing.resource.code, "license": license, "reason": "测试"});
+        sharing.world.ask::<Compare>(caller, &body.to_string())
+    };
+    let sharing = Sharing::new(S::Published);
+    refused(Reason::NotCompared, compare(&sharing, &sharing.provider));
+    let type_code = super::TYPE.to_owned();
+    let compared = Sharing::with(S::Published, |resource| {
+        let fields = [("name".to_owned(), "holderName".to_owned())].into();
+        resource.compared = vec![Compared { type_code, fields }];
+    });
+    assert!(compare(&compared, &compared.provider).is_ok());
+    assert!(compare(&compared, &compared.world.issuer).is_ok());
+    refused(Reason::OtherIssuer, compare(&compared, &compared.world.bank));
 }
 
 fn of_queries(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {

@@ -229,7 +229,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn page(&self, after: Option<Cursor>, most: usize) -> Result<Page, Refusal> {
         let rows = self.ledger.rows();
-        if after.is_some_and(|after| after.step.order >= self.ledger.size()) {
+        if after.is_some_and(|after| after.step.order > self.ledger.size()) {
             // Of another log.
             let fault = Fault::at("/after", Rule::Unknown).form("`next` of a page of this log");
             return Err(Refusal::of(Code::MalformedRequest, fault));

@@ -10,8 +10,10 @@ use crate::wire::refusal::Refusal;
 use crate::wire::text::unknown_resource;
 
 pub(crate) mod call;
+pub(crate) mod compare;
 pub(crate) mod feed;
 pub(crate) mod ingest;
+pub(crate) mod mismatches;
 pub(crate) mod query;
 
 /// Why a resource in a state is not answered; `None` where it is.
