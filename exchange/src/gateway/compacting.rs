@@ -13,6 +13,9 @@ impl Gateway {
     /// Writes the segments anew that are most worth it, in one entry of the exchange's own; whether there were any.
     pub async fn compact_rows(&self) -> bool {
         let ledger = self.ledger.clone();
+        if ledger.is_closed() {
+            return false;
+        }
         let written = tokio::task::spawn_blocking(move || {
             let due = ledger.rows().due()?;
             let mut record = Record::default();

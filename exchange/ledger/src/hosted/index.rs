@@ -210,9 +210,9 @@ impl Index {
 
     /// Segments of one resource that are to be written anew, and why that is worth it: small ones from before a sequence, to be one;
     /// else the one with the most rows that are gone.
-    pub(crate) fn due(&self, before: u64) -> Option<Vec<Arc<Segment>>> {
+    pub(crate) fn due(&self, before: u64, living: impl Fn(&Label) -> bool) -> Option<Vec<Arc<Segment>>> {
         let mut sparsest: Option<Arc<Segment>> = None;
-        for resource in self.resources.iter() {
+        for resource in self.resources.iter().filter(|resource| living(resource.key())) {
             let mut small: Vec<Arc<Segment>> = Vec::new();
             let (mut rows, mut bytes) = (0, 0);
             for segment in resource.segments.values() {

@@ -140,7 +140,9 @@ impl Rows {
 
     /// Segments that are worth being written anew; `None` as long as there are none. Reads memory alone.
     pub fn due(&self) -> Option<DueRows> {
-        self.0.index.due(self.0.first).map(DueRows)
+        // What is left of an erased resource cannot be read.
+        let living = |label: &Label| self.0.state.erased(label) == Some(false);
+        self.0.index.due(self.0.first, living).map(DueRows)
     }
 
     /// Writes segments anew as one, under this key of their resource, without the rows that another segment has anew or removes: what
