@@ -102,8 +102,10 @@ async fn the_catalogue_says_how_fresh_and_good_rows_are() {
         provider.ingest_records(&more[3])
     );
     assert!([a, b, c, d].into_iter().all(|brought| brought.unwrap().accepted == 1));
-    let found = quality(&bank, &resource).await;
-    assert_eq!((found.rows, found.completeness, found.timeliness), (6, Some(16), Some(100)));
+    // Rows are counted once they can be found, which is a moment after their answer.
+    let counted = || async { Some(quality(&bank, &resource).await).filter(|found| found.rows == 6) };
+    let found = eventually("the rows are counted", counted).await;
+    assert_eq!((found.completeness, found.timeliness), (Some(16), Some(100)));
     assert!(quality(&provider, &resource).await.score.is_some());
 }
 
