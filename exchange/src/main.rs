@@ -211,7 +211,7 @@ enum Command {
     Calendar(CalendarCommand),
     /// Addresses at which the interfaces of data providers are called.
     #[command(subcommand)]
-    Address(AddressCommand),
+    Address(operate::address::Command),
     /// Shared resources: what a department publishes for others.
     #[command(subcommand)]
     Resource(ResourceCommand),
@@ -316,56 +316,6 @@ Example:
         /// Why.
         #[arg(long)]
         reason: String,
-        #[command(flatten)]
-        operator: Caller,
-    },
-}
-
-#[derive(Subcommand)]
-enum AddressCommand {
-    /// Proposes that a provider is called at an address; another operator approves.
-    #[command(after_help = "\
-Example:
-  exchange address allow data.example:8443 --organisation 91350102XX3DEMPQ6R --authorities ca.pem --reason 接入登记接口
-  exchange address approve PROPOSAL data.example:8443 --organisation 91350102XX3DEMPQ6R --authorities ca.pem --as operator2")]
-    Allow {
-        #[command(flatten)]
-        at: operate::address::At,
-        /// CA certificates, PEM: the provider's server certificate chains to one of them.
-        #[arg(long, value_name = "FILE")]
-        authorities: PathBuf,
-        /// Why.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        operator: Caller,
-    },
-    /// Proposes that a provider is no longer called at an address; another operator approves.
-    #[command(after_help = "\
-Example:
-  exchange address end data.example:8443 --organisation 91350102XX3DEMPQ6R --reason 接口停用
-  exchange address approve PROPOSAL data.example:8443 --organisation 91350102XX3DEMPQ6R --as operator2")]
-    End {
-        #[command(flatten)]
-        at: operate::address::At,
-        /// Why.
-        #[arg(long)]
-        reason: String,
-        #[command(flatten)]
-        operator: Caller,
-    },
-    /// Approves another operator's proposal of the same address.
-    #[command(after_help = "\
-Example:
-  exchange address approve PROPOSAL data.example:8443 --organisation 91350102XX3DEMPQ6R --authorities ca.pem --as operator2")]
-    Approve {
-        /// The proposal's id.
-        proposal: String,
-        #[command(flatten)]
-        at: operate::address::At,
-        /// The CA certificates that are proposed, PEM; of an end none.
-        #[arg(long, value_name = "FILE")]
-        authorities: Option<PathBuf>,
         #[command(flatten)]
         operator: Caller,
     },
@@ -860,7 +810,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Calendar(CalendarCommand::Add { file, reason, operator }) => {
             return operate::calendar::add(&file, &reason, &operator);
         }
-        Command::Address(command) => return address(&command),
+        Command::Address(command) => return operate::address::run(&command),
         Command::Resource(command) => return resource(command),
         Command::Application(command) => return application(command),
         Command::Indicators { caller } => return operate::indicators::print(&caller),
@@ -913,20 +863,6 @@ fn item(command: ItemCommand) -> anyhow::Result<u8> {
         ItemCommand::Demanded { file, caller } => (Route::ItemsDemanded, file, caller),
     };
     operate::item::send(route, &file, &caller)
-}
-
-/// Calls the body of a command about addresses of providers.
-fn address(command: &AddressCommand) -> anyhow::Result<u8> {
-    use operate::address::{add, approve};
-    match command {
-        AddressCommand::Allow { at, authorities, reason, operator } => {
-            add(at, Some(authorities), reason, operator)
-        }
-        AddressCommand::End { at, reason, operator } => add(at, None, reason, operator),
-        AddressCommand::Approve { proposal, at, authorities, operator } => {
-            approve(proposal, at, authorities.as_ref(), operator)
-        }
-    }
 }
 
 fn resource(command: ResourceCommand) -> anyhow::Result<u8> {
