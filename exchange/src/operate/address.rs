@@ -27,6 +27,7 @@ pub struct At {
 
 /// Its commands.
 #[derive(Subcommand)]
+#[expect(missing_docs, reason = "what is flattened has its own help")]
 pub enum Command {
     /// Proposes that a provider is called at an address; another operator approves.
     #[command(after_help = "\
