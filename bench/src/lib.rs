@@ -22,6 +22,7 @@ pub mod peers;
 pub mod population;
 pub mod process;
 pub mod random;
+pub mod records;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bench::folder::InProcess;
 use bench::peers;
 use bench::population::{self, Population, Size};
 use bench::run::{self, Ended, Place};
 use bench::scenario::{Amount, Scenario};
 use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
-use bench::{compare, html, sign, timing};
+use bench::{compare, html, records, sign, timing};
 use clap::{Args, Parser, Subcommand};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use verifier::command::{self, EXIT_DONE, EXIT_NO};
@@ -57,6 +58,8 @@ enum Command {
     Size(Demand),
     /// Decides straight into a ledger of its own, without HTTP, beside bare appends of the same bytes.
     Journal(Journal),
+    /// Brings rows of a hosted resource in without sockets, beside bare appends of the same bytes, and searches the catalogue.
+    Records(Records),
     /// Compares the time of refusals about what there is and what there is not; exit status 1 where it tells. Takes a quarter
     /// of an hour: a refusal waits.
     Timing(Timing),
@@ -95,6 +98,25 @@ struct Journal {
     /// First go on to so many decisions and state the memory at each power of ten.
     #[arg(long, default_value_t = 0)]
     decisions: u64,
+    /// Empty data folder on a disk [default: a temporary one].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// JSON output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Records {
+    /// Rows.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    rows: u64,
+    /// Resources in the catalogue.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    resources: u32,
+    /// Searches of it.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    searches: u32,
     /// Empty data folder on a disk [default: a temporary one].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -218,6 +240,10 @@ fn main() -> ExitCode {
         Command::Compare(compare) => compared(compare),
         Command::Report(ReportCommand::Verify { file, key }) => verify(file, key.as_deref()),
         Command::Timing(plan) => told_by_time(plan),
+        Command::Records(plan) => in_rows(plan).map(|measured| {
+            print(&measured, plan.json);
+            EXIT_DONE
+        }),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
             EXIT_DONE
@@ -274,6 +300,19 @@ fn told_by_time(plan: &Timing) -> anyhow::Result<u8> {
     Ok(if report.passed() { EXIT_DONE } else { EXIT_NO })
 }
 
+fn in_rows(plan: &Records) -> anyhow::Result<records::Measured> {
+    let (folder, _temporary) = folder(plan.data.as_deref())?;
+    let Records { rows, resources, searches, .. } = *plan;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let exchange = InProcess::open(&bench::folder::prepare(&folder, false).await?).await?;
+        let plan = records::Plan { rows, resources, searches };
+        let measured = records::measure(&exchange, &folder, &plan).await;
+        // Also after a failure: the journal's threads must not outlive a temporary folder.
+        exchange.close().await?;
+        measured
+    })
+}
+
 fn journal(plan: &Journal) -> anyhow::Result<JournalReport> {
     let (folder, _temporary) = folder(plan.data.as_deref())?;
     let plan = submit::Plan {
@@ -292,7 +331,7 @@ fn populate(plan: &Populate) -> anyhow::Result<u8> {
     let (folder, _temporary) = folder(Some(&plan.out))?;
     anyhow::ensure!(!Population::exists(&folder), "{} is populated already", folder.display());
     let sizes = plan.bytes.map(|bytes| Size { bytes, share: 1.0 }).into_iter().collect();
-    let licenses = population::Plan { licenses: plan.licenses, seed: plan.seed, sizes };
+    let licenses = population::Plan { licenses: plan.licenses, seed: plan.seed, sizes, rows: 0 };
     let started = Instant::now();
     let config = run::populate(&folder, &licenses, plan.entries, false)?;
     command::line(format_args!(

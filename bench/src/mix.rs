@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use schemas::routes::Route;
+use schemas::synthetic::Synthetic;
 use serde_json::json;
 
 use crate::drive::{Answer, Cause, Request, Ticket, Workload};
@@ -13,6 +14,7 @@ use crate::population::{
     Drafts, IDENTIFIER_BYTES, Plan, Population, grant, now_ms, serial, use_context, verify_value,
 };
 use crate::random::{Random, Zipf};
+use crate::records;
 use crate::scenario::{Exchange, Operation, Share};
 use crate::target::scattered;
 use crate::template::{Place, Template, digits, hex};
@@ -51,9 +53,9 @@ impl Keep {
         Self { right: Vec::new(), wrong: Vec::new(), seen: 0, every: KEEP_EVERY }
     }
 
-    fn right(&mut self, request: &Request, answer: Answer<'_>) {
+    fn right(&mut self, request: &[u8], answer: &[u8]) {
         if self.seen.is_multiple_of(self.every) {
-            self.right.push(Kept { request: request.body().to_vec(), answer: answer.body.to_vec() });
+            self.right.push(Kept { request: request.to_vec(), answer: answer.to_vec() });
             if self.right.len() >= MAX_KEPT {
                 let mut number = 0;
                 self.right.retain(|_| {
@@ -79,6 +81,8 @@ struct Ready {
     share: f64,
     machine: bool,
     lane: usize,
+    /// Of a body in lines, how many.
+    lines: Option<u16>,
     /// Of `verify` with the holder's grant and without; of `issue` one for each draft; else one.
     templates: Vec<Template>,
 }
@@ -89,6 +93,8 @@ pub struct Mix {
     shares: f64,
     population: Arc<Population>,
     zipf: Zipf,
+    /// The popularity of rows.
+    rows: Zipf,
     random: Random,
     /// The next case number; no other run has the same ones.
     case: u64,
@@ -100,7 +106,7 @@ impl Operation {
     /// Who asks.
     pub const fn participant(self) -> &'static str {
         match self {
-            Self::Verify | Self::Retrieve => "approval",
+            Self::Verify | Self::Retrieve | Self::Query => "approval",
             Self::Search | Self::Grant => "portal",
             Self::Issue => "issuer",
         }
@@ -114,12 +120,13 @@ impl Operation {
             Self::Search => "search",
             Self::Issue => "issue",
             Self::Grant => "grant",
+            Self::Query => "query",
         }
     }
 
     const fn status(self) -> u16 {
         match self {
-            Self::Verify | Self::Retrieve | Self::Search => 200,
+            Self::Verify | Self::Retrieve | Self::Search | Self::Query => 200,
             Self::Issue | Self::Grant => 201,
         }
     }
@@ -156,14 +163,15 @@ impl Mix {
                 let participant = share.operation.participant();
                 let lane = lanes.iter().position(|lane| *lane == participant).context("a lane")?;
                 let templates = templates(share, exchange, host)?;
-                let Share { operation, share, machine, .. } = *share;
-                anyhow::Ok(Ready { operation, share, machine, lane, templates })
+                let Share { operation, share, machine, lines, .. } = *share;
+                anyhow::Ok(Ready { operation, share, machine, lane, lines, templates })
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {
             shares: operations.iter().map(|ready| ready.share).sum(),
             operations,
             zipf: Zipf::new(population.plan().licenses, exchange.zipf),
+            rows: Zipf::new(population.plan().rows.max(1), exchange.zipf),
             population,
             random: Random::new(now_ms()),
             case: now_ms() * 1_000,
@@ -173,10 +181,11 @@ impl Mix {
 
     /// Names of the kinds that are counted apart.
     pub fn names(&self) -> Vec<&'static str> {
-        let name = |ready: &Ready| match (ready.operation, ready.machine) {
-            (Operation::Verify, true) => "verify, machine",
-            (Operation::Retrieve, true) => "retrieve, machine",
-            (operation, _) => operation.name(),
+        let name = |ready: &Ready| match (ready.operation, ready.machine, ready.lines) {
+            (Operation::Verify, true, _) => "verify, machine",
+            (Operation::Retrieve, true, _) => "retrieve, machine",
+            (Operation::Query, _, Some(_)) => "query, in lines",
+            (operation, _, _) => operation.name(),
         };
         self.operations.iter().map(name).collect()
     }
@@ -223,11 +232,21 @@ fn templates(share: &Share, exchange: &Exchange, host: &str) -> anyhow::Result<V
             let headers = [proof, &[("idempotency-key", &key)]].concat();
             vec![Template::body(&value).post(Route::GrantCreate, host, &headers)]
         }
+        Operation::Query => {
+            let value = records::query(&letters(Place::HolderNumber), use_context());
+            vec![
+                match share.lines {
+                    Some(lines) => Template::lines(&value, lines.into()),
+                    None => Template::body(&value),
+                }
+                .post(Route::RecordsQuery, host, proof),
+            ]
+        }
         Operation::Issue => {
             let key = format!("bench-issue-{}", letters(Place::Serial));
             let headers = [proof, &[("idempotency-key", &key)]].concat();
             let seed = now_ms();
-            let drafts = Drafts::new(Plan { licenses: ISSUED, seed, sizes: exchange.sizes.clone() });
+            let drafts = Drafts::new(Plan { licenses: ISSUED, seed, sizes: exchange.sizes.clone(), rows: 0 });
             (0..ISSUED)
                 .map(|number| {
                     let serial = serial('B', number);
@@ -256,8 +275,11 @@ impl Workload for Mix {
         });
         let kind = drawn.unwrap_or(self.operations.len() - 1);
         let Ready { operation, lane, .. } = self.operations[kind];
-        let count = self.population.plan().licenses;
-        let number = scattered(self.zipf.draw(&mut self.random) - 1, count);
+        let Plan { licenses, rows, .. } = *self.population.plan();
+        let number = match operation {
+            Operation::Query => scattered(self.rows.draw(&mut self.random) - 1, rows.max(1)),
+            _ => scattered(self.zipf.draw(&mut self.random) - 1, licenses),
+        };
         // Natural persons' licenses are the even ones.
         let subject = if operation.needs_right() { number & !1 } else { number };
         Ticket { lane, kind, subject }
@@ -267,6 +289,22 @@ impl Workload for Mix {
         let Ready { operation, templates, .. } = &self.operations[ticket.kind];
         let (case, number, population) = (self.case, ticket.subject, &self.population);
         self.case += 1;
+        if *operation == Operation::Query {
+            let (rows, count, random) = (&self.rows, population.plan().rows, &mut self.random);
+            request.head_bytes = templates[0].head_bytes();
+            let mut next = Some(number);
+            templates[0].write(&mut request.bytes, |place, into| match place {
+                Place::HolderNumber => {
+                    // The first line is about the ticket's row; each other draws its own.
+                    let number = next.take().unwrap_or_else(|| scattered(rows.draw(random) - 1, count));
+                    into.copy_from_slice(Synthetic::numbered_uscc(number).as_str().as_bytes());
+                }
+                Place::Case | Place::Identifier | Place::Grant | Place::HolderType | Place::Serial => {
+                    digits(case, into)
+                }
+            });
+            return;
+        }
         let right = population.right(number);
         let template = match operation {
             Operation::Issue => &templates[case as usize % templates.len()],
@@ -290,7 +328,7 @@ impl Workload for Mix {
     }
 
     fn judge(&mut self, ticket: Ticket, request: &Request, answer: Answer<'_>) -> Result<(), Cause> {
-        let Ready { operation, machine, .. } = self.operations[ticket.kind];
+        let Ready { operation, machine, lines, .. } = self.operations[ticket.kind];
         if answer.status != operation.status() {
             self.keep.wrong(request, answer);
             return Err(answer.status.to_string().into());
@@ -312,9 +350,23 @@ impl Workload for Mix {
             Operation::Search => answer.body.starts_with(br#"{"licenses":[{"identifier":"#),
             Operation::Issue => answer.body.starts_with(br#"{"identifier":"1.2.156.3005.2."#),
             Operation::Grant => answer.body.starts_with(br#"{"grant":""#),
+            Operation::Query => {
+                let found = records::FOUND.as_bytes();
+                let named =
+                    answer.body.strip_prefix(found).and_then(|rest| rest.strip_prefix(records::NAMED));
+                let is_row =
+                    named.is_some_and(|rest| rest.starts_with(records::name(ticket.subject).as_bytes()));
+                let all = answer.body.split(|byte| *byte == b'\n').filter(|line| line.starts_with(found));
+                is_row && all.count() == usize::from(lines.unwrap_or(1))
+            }
         };
         if right {
-            self.keep.right(request, answer);
+            // Each line has a receipt of its own.
+            let first = |body| match lines {
+                Some(_) => <[u8]>::split(body, |byte| *byte == b'\n').next().unwrap_or_default(),
+                None => body,
+            };
+            self.keep.right(first(request.body()), first(answer.body));
             Ok(())
         } else {
             self.keep.wrong(request, answer);
@@ -334,7 +386,7 @@ mod tests {
 
     fn mix(text: &str) -> Mix {
         let folder = tempfile::tempdir().unwrap();
-        let mut records = Records::new(Plan { licenses: 40, seed: 1, sizes: Vec::new() });
+        let mut records = Records::new(Plan { licenses: 40, seed: 1, sizes: Vec::new(), rows: 0 });
         let holder = HolderRef::new("111", "350102194604220001").unwrap();
         for number in (0..40).step_by(2) {
             records.set(number, &holder, &"ab".repeat(16)).unwrap();

@@ -64,6 +64,9 @@ pub struct Plan {
     pub seed: u64,
     /// Lengths of the issue requests; empty leaves them as they come.
     pub sizes: Vec<Size>,
+    /// Rows of a hosted resource, each about a company of its own.
+    #[serde(default)]
+    pub rows: u64,
 }
 
 /// Makes drafts: what is the same for all of them.
@@ -141,7 +144,7 @@ fn fill(value: &mut Value, license_type: &LicenseType, bytes: usize) {
 
 /// `count` drafts without a population around them, for the criterion benches.
 pub fn drafts(seed: u64, count: usize) -> Vec<Draft> {
-    let drafts = Drafts::new(Plan { licenses: count as u64, seed, sizes: Vec::new() });
+    let drafts = Drafts::new(Plan { licenses: count as u64, seed, sizes: Vec::new(), rows: 0 });
     (0..count as u64).map(|number| drafts.draft(number, &serial('B', number))).collect()
 }
 
@@ -368,7 +371,7 @@ mod tests {
     use schemas::routes::Route;
 
     fn plan(licenses: u64) -> Plan {
-        Plan { licenses, seed: 1, sizes: Vec::new() }
+        Plan { licenses, seed: 1, sizes: Vec::new(), rows: 0 }
     }
 
     #[test]

@@ -86,8 +86,8 @@ pub fn populate(folder: &Path, plan: &population::Plan, entries: u64, own: bool)
 }
 
 fn on_exchange(name: &str, scenario: &Scenario, exchange: &Exchange, place: &Place) -> anyhow::Result<Ended> {
-    let plan =
-        population::Plan { licenses: exchange.licenses, seed: now_ms(), sizes: exchange.sizes.clone() };
+    let Exchange { licenses, rows, .. } = *exchange;
+    let plan = population::Plan { licenses, seed: now_ms(), sizes: exchange.sizes.clone(), rows };
     let config = populate(&place.folder, &plan, 0, place.own)?;
     let (_, trust) = opening::trust_bundle(&config)?;
     let population = Arc::new(Population::load(&place.folder, folder::organisation("issuer")?)?);

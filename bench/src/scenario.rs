@@ -12,7 +12,7 @@ use crate::drive::{Arrivals, Protocol, Rate};
 use crate::population::Size;
 
 /// The scenarios that are part of this program, by name.
-const SHIPPED: [(&str, &str); 8] = [
+const SHIPPED: [(&str, &str); 10] = [
     ("verify", include_str!("../scenarios/verify.toml")),
     ("machine", include_str!("../scenarios/machine.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),
@@ -21,6 +21,8 @@ const SHIPPED: [(&str, &str); 8] = [
     ("soak", include_str!("../scenarios/soak.toml")),
     ("connections", include_str!("../scenarios/connections.toml")),
     ("train", include_str!("../scenarios/train.toml")),
+    ("query", include_str!("../scenarios/query.toml")),
+    ("query-lines", include_str!("../scenarios/query-lines.toml")),
 ];
 /// Largest population.
 const MAX_POPULATION: u64 = 10_000_000;
@@ -28,6 +30,8 @@ const MAX_POPULATION: u64 = 10_000_000;
 const MAX_CONNECTIONS: usize = 1_000;
 /// Most streams of a connection.
 const MAX_STREAMS: usize = 128;
+/// Most requests of a body in lines.
+const MAX_LINES: u16 = 1_000;
 /// Longest phase: a day.
 const MAX_SECONDS: u64 = 86_400;
 
@@ -189,6 +193,9 @@ pub struct Exchange {
     /// Licenses in it, in turn of a natural person with the holder's grant and of a legal person. A folder that is given
     /// keeps those it has.
     pub licenses: u64,
+    /// Rows of a hosted resource, which `query` asks for. A folder that is given keeps those it has.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows: u64,
     /// Exponent of the popularity of licenses: 0 is even, 1 the usual.
     #[serde(default)]
     pub zipf: f64,
@@ -213,6 +220,9 @@ pub struct Share {
     /// Ask as machine peers do, in FlatBuffers: `verify` and `retrieve` only.
     #[serde(default)]
     pub machine: bool,
+    /// Requests of a body in lines; each line is a question and has an answer of its own: `query` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<u16>,
 }
 
 /// What is asked of an exchange.
@@ -229,6 +239,8 @@ pub enum Operation {
     Issue,
     /// The portal makes a grant for the bank.
     Grant,
+    /// The approval system asks for a row of a hosted resource.
+    Query,
 }
 
 /// Any service, and what is expected of it. Paths are relative to the scenario's file.
@@ -267,6 +279,12 @@ pub struct Target {
     pub zipf: f64,
     /// The right answer.
     pub expect: Expect,
+}
+
+/// Leaves a number out of a report that has none to show.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 fn get() -> String {
@@ -407,6 +425,20 @@ impl Exchange {
         ensure!(
             self.mix.iter().all(|share| !share.machine || in_either_form(share.operation)),
             "machine: of verify and retrieve only"
+        );
+        let queries = self.mix.iter().any(|share| share.operation == Operation::Query);
+        ensure!(
+            self.rows <= MAX_POPULATION && (self.rows > 0 || !queries),
+            "rows: from 1 to {MAX_POPULATION}, where one is queried"
+        );
+        let in_lines = |share: &Share| share.operation == Operation::Query && !share.inline_proof;
+        ensure!(
+            self.mix.iter().all(|share| share.lines.is_none() || in_lines(share)),
+            "lines: of query only, without proofs"
+        );
+        ensure!(
+            self.mix.iter().filter_map(|share| share.lines).all(|lines| (1..=MAX_LINES).contains(&lines)),
+            "lines: from 1 to {MAX_LINES}"
         );
         let shares = self.mix.iter().map(|share| share.share).chain(self.sizes.iter().map(|size| size.share));
         ensure!(shares.into_iter().all(|share| share.is_finite() && share > 0.0), "share: above 0");

@@ -403,13 +403,13 @@ async fn paced(plan: &Plan, workload: &Arc<Workload>) -> anyhow::Result<Paced> {
 }
 
 /// p50, p99 and the highest, in ms.
-fn points(micros: &Histogram<u64>) -> [f64; 3] {
+pub fn points(micros: &Histogram<u64>) -> [f64; 3] {
     [micros.value_at_quantile(0.5), micros.value_at_quantile(0.99), micros.max()]
         .map(|value| value as f64 / 1_000.0)
 }
 
 /// Resident set of this process.
-fn resident_mib() -> anyhow::Result<u64> {
+pub fn resident_mib() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no resident size")?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;

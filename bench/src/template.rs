@@ -1,7 +1,7 @@
 //! Requests that are written once and given new values each time they are sent.
 
 use schemas::machine::MEDIA_TYPE;
-use schemas::routes::Route;
+use schemas::routes::{Form, Route};
 use serde_json::Value;
 
 const JSON: &str = "application/json";
@@ -69,6 +69,12 @@ impl Template {
     /// A body as it is; the letters of places in it become places.
     pub fn text(text: String) -> Self {
         Self::found(text.into_bytes(), 0, JSON)
+    }
+
+    /// The same JSON value so many times, a line each, with places of its own in each.
+    pub fn lines(value: &Value, count: usize) -> Self {
+        let Self { bytes, .. } = Self::body(value);
+        Self::found(vec![bytes; count].join(&b'\n'), 0, Form::Lines.media_type())
     }
 
     /// A body in the form for machine peers; the letters of places in it become places.

@@ -15,7 +15,7 @@ use crate::participant::Certified;
 pub(crate) use crate::without::is_without;
 pub use crate::without::{Without, take_away};
 
-/// What the origin of a log begins with that a bench may fill.
+/// The beginning of the origin of a log that a bench may fill.
 pub const ORIGIN_PREFIX: &str = "bench/";
 /// Whom every request of a listener that asks for no certificate is taken to come from.
 const CALLER: &str = "approval";

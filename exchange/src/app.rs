@@ -34,6 +34,8 @@ use crate::signals::{Event, Signals};
 
 /// A row segment is written anew at most once in so many seconds, which bounds what that writes.
 const COMPACTED_EACH: u64 = 10;
+/// Seconds between two counts of the figures that come from all applications.
+const FIGURES_EVERY_SECONDS: u64 = 60;
 
 /// Installs the process-wide metrics recorder; call once, before anything else is opened.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
@@ -51,7 +53,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
 pub struct App {
     /// The gateway.
     pub gateway: Arc<Gateway>,
-    /// What opening the ledger found.
+    /// The findings of opening the ledger.
     pub opened: Opened,
     /// Where the listeners are bound.
     pub addresses: crate::config::Listen,
@@ -73,7 +75,7 @@ impl App {
     /// # Errors
     /// [`crate::exit::exit_status`] says what kind: what the configuration says and names, an address that is taken, the journal.
     pub async fn open(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
-        // What is served is what counts, whatever it came from.
+        // The served one counts, whatever it came from.
         config.check()?;
         let connections = connections(config.limits.connections)?;
         #[cfg(feature = "bench-ablation")]
@@ -220,6 +222,9 @@ impl App {
                     gateway.recount_clocks().await;
                     if second.is_multiple_of(COMPACTED_EACH) {
                         gateway.compact_rows().await;
+                    }
+                    if second % FIGURES_EVERY_SECONDS == 1 {
+                        gateway.count_applications().await;
                     }
                     metrics.run_upkeep();
                 }

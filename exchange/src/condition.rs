@@ -36,7 +36,7 @@ pub struct Condition {
     pub state: &'static str,
     /// How much it matters.
     pub grade: Grade,
-    /// What is the matter, without personal data.
+    /// The matter in words, without personal data.
     pub words: String,
 }
 

@@ -18,7 +18,7 @@ pub const EXPIRES: &str = "miaoxiang_expires_seconds";
 
 const DAY: u64 = 86_400;
 
-/// What kind of thing ends.
+/// The kind of thing that ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A certificate of the server's chain: past it clients refuse the server.
@@ -55,7 +55,7 @@ impl Kind {
         }
     }
 
-    /// What follows when it is over.
+    /// The consequence when it is over.
     const fn follows(self) -> &'static str {
         match self {
             Self::ServerCertificate => "clients refuse this server",
@@ -170,7 +170,7 @@ fn last_signature(trust: &Trust, organisation: &Uscc, now: u64) -> Option<u64> {
     Some(required.map(|required| last(Some(required.suite))).min().unwrap_or_else(|| last(None)))
 }
 
-/// What was said of each ending so far, so that each step nearer is said once.
+/// Steps that were said of each ending so far, so that each step nearer is said once.
 #[derive(Default)]
 pub struct Told(BTreeMap<(Kind, String), Nearness>);
 
@@ -190,7 +190,7 @@ impl Told {
                 }
             }
         }
-        // What was replaced is told anew should it come again.
+        // A replaced one is told anew should it come again.
         self.0.retain(|(kind, name), _| endings.iter().any(|one| one.kind == *kind && one.name == *name));
         for (kind, at) in first {
             gauge!(EXPIRES, "what" => kind.label()).set(at as f64 - now as f64);

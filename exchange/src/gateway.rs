@@ -26,6 +26,7 @@ pub mod case;
 pub mod change;
 mod compacting;
 pub mod dry;
+mod figures;
 pub mod names;
 pub mod parsed;
 pub mod permit;

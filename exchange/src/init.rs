@@ -377,7 +377,7 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
     let participant = wire.typed().map_err(|refusal| wrong(&refusal.code.sentence()))?;
     let keys = opening::ledger_keys(&opening::key_folder(config)?)?;
     let (ledger, _, witnesses) = opening::open_ledger(config, keys).await?;
-    // What the witnesses have must be this log before anything is added to it.
+    // The witnesses must have this log before anything is added to it.
     opening::first_round(config, &ledger, witnesses).await?;
     let key = keyed::participant_key(ledger.keyed(), &participant.organisation);
     let version = ledger.state().document(DocumentKind::Participant, &key).map_or(0, |found| found.version);
@@ -457,7 +457,7 @@ pub(crate) async fn found(
     Ok(written)
 }
 
-/// What a development log begins with: the types that come with the program, and the usual rules.
+/// The beginning of a development log: the types that come with the program, and the usual rules.
 ///
 /// # Errors
 /// The journal takes no entry.

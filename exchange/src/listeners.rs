@@ -126,7 +126,7 @@ pub fn routed(
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What anyone may read: the log, the types, the trust bundle, the contract.
+/// Open to anyone: the log, the types, the trust bundle, the contract.
 pub fn public(shared: Shared) -> Router {
     Router::new()
         .route("/v1/log/checkpoint", get(checkpoint))

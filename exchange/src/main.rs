@@ -219,8 +219,13 @@ enum Command {
     #[command(subcommand)]
     Application(ApplicationCommand),
     /// Counts how well departments share, JSON: applications connected within three working days (3日对接率), granted by rule
-    /// (秒享率), overdue; of all and by provider; and by item the share of materials done without (免提交率). For operators and auditors; the auditor's certificate is taken unless told.
+    /// (秒享率), overdue, resources and their quality, a score; of all and by provider; and by item the share of materials done
+    /// without (免提交率). With a log also calls that were served (调用成功率) and why others were not. For operators and auditors; the
+    /// auditor's certificate is taken unless told.
     Indicators {
+        /// The file of `exchange log export`.
+        #[arg(long, value_name = "FILE")]
+        log: Option<PathBuf>,
         #[command(flatten)]
         caller: Caller,
     },
@@ -487,6 +492,9 @@ Example:
         /// Only those whose clock is over.
         #[arg(long)]
         overdue: bool,
+        /// Only those whose clock ends within so many working days, or is over.
+        #[arg(long, value_name = "DAYS")]
+        due_within: Option<u16>,
         /// Only in this state.
         #[arg(long, value_parser = PossibleValuesParser::new(ApplicationState::ALL.map(ApplicationState::name)))]
         state: Option<String>,
@@ -813,7 +821,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Address(command) => return operate::address::run(&command),
         Command::Resource(command) => return resource(command),
         Command::Application(command) => return application(command),
-        Command::Indicators { caller } => return operate::indicators::print(&caller),
+        Command::Indicators { log, caller } => return operate::indicators::print(log.as_deref(), &caller),
         Command::Import(command) => return import(&command),
         Command::Item(command) => return item(command),
         Command::Query { file, call, caller } => return operate::records::query(&file, call, &caller),
@@ -902,8 +910,8 @@ fn application(command: ApplicationCommand) -> anyhow::Result<u8> {
         ApplicationCommand::Stop { id, ground, basis, caller } => {
             step(&id, ApplicationAction::Stop, &[("ground", ground), ("basis", basis)], &caller)
         }
-        ApplicationCommand::List { overdue, state, caller } => {
-            operate::application::list(overdue, state.as_deref(), &caller)?;
+        ApplicationCommand::List { overdue, due_within, state, caller } => {
+            operate::application::list(overdue, due_within, state.as_deref(), &caller)?;
             Ok(EXIT_DONE)
         }
     }

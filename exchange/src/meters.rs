@@ -215,6 +215,13 @@ pub const METRICS: &[Metric] = &[
         "0 or 1",
         "1 while a witness says something of the log that cannot be, without proof.",
     ),
+    metric(
+        "miaoxiang_applications",
+        Kind::Gauge,
+        &["what"],
+        "applications",
+        "Applications to use shared data, counted once a minute.",
+    ),
 ];
 
 /// Gives the installed recorder what each metric is.

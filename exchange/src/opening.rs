@@ -173,7 +173,7 @@ async fn ask_witnesses(
         let key = VerifierKey::ed25519(&config.origin, pair.public_key().as_ref().try_into()?)?;
         asking.spawn(async move {
             let size = link.ask_size(&key, &pair).await;
-            // What it says alone stops no start: anybody on the way could say it.
+            // Its word alone stops no start: anybody on the way could say it.
             let proven = match size {
                 Ok(1..) => link.held(&key).await.map(|held| held.map_or(0, |held| held.size)),
                 other => other,

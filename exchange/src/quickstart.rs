@@ -42,7 +42,7 @@ const ISSUING: usize = 16;
 /// Every how many licenses one is granted, retrieved and verified.
 const EVERY: usize = 8;
 
-/// What was done, counted from real answers.
+/// The work done, counted from real answers.
 #[derive(Debug, Default)]
 pub struct Summary {
     issued: usize,

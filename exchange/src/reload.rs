@@ -48,9 +48,9 @@ fn stamps(paths: &[PathBuf]) -> Stamps {
 struct Watched {
     what: &'static str,
     paths: Vec<PathBuf>,
-    /// As they were when they were read last.
+    /// The files when they were read last.
     read: Stamps,
-    /// As they were at the last look.
+    /// The files at the last look.
     seen: Stamps,
 }
 
@@ -73,7 +73,7 @@ impl Watched {
     }
 }
 
-/// What is known of the files in force, for `/ready` and `/health`.
+/// The knowledge of the files in force, for `/ready` and `/health`.
 #[derive(Default)]
 pub struct Standing {
     inner: Mutex<Inner>,
@@ -143,7 +143,7 @@ impl Watch {
 }
 
 impl Reloader {
-    /// Begins with the TLS files that were read at start. What is in force for each listener is in [`Reloader::tls`].
+    /// Begins with the TLS files that were read at start. [`Reloader::tls`] has the one in force for each listener.
     ///
     /// # Errors
     /// [`TlsError`]
@@ -167,7 +167,7 @@ impl Reloader {
             standing: Arc::new(standing),
             asked: Notify::new(),
         };
-        // What ends is known before the first question.
+        // The endings are known before the first question.
         reloader.look_at_ends();
         Ok(reloader)
     }
@@ -177,7 +177,7 @@ impl Reloader {
         [self.data.clone(), self.public.clone()]
     }
 
-    /// What is known of the files.
+    /// The knowledge of the files.
     pub fn standing(&self) -> Arc<Standing> {
         Arc::clone(&self.standing)
     }
@@ -283,7 +283,7 @@ impl Reloader {
 /// Everything that a configuration names, read and checked as a start does, in lines for a person.
 ///
 /// # Errors
-/// What a start would refuse.
+/// A start would refuse these.
 pub fn report(config: &Config) -> anyhow::Result<Vec<String>> {
     let now = now_seconds();
     let files = TlsFiles::load(config)?;

@@ -79,7 +79,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// h2 takes so many times the longest head, and answers a longer one with an empty body; up to it a problem is told.
 const HTTP2_HEADER_SHARE: usize = 4;
-/// What HTTP/2 reckons a header with beside its bytes (RFC 9113 6.5.2).
+/// Bytes that HTTP/2 reckons for a header beside its own (RFC 9113 6.5.2).
 const HEADER_OVERHEAD: usize = 32;
 /// How long an HTTP/2 client may wait for a `100 Continue`, which hyper cannot send, before it is told to go on without.
 const EXPECT_PATIENCE: Duration = Duration::from_secs(2);
@@ -93,7 +93,7 @@ const TURN_TIMEOUT: Duration = Duration::from_secs(2);
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 const ALERT_READS: usize = 16;
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The organisation of the client certificate; always there on a listener that asks for one.
@@ -166,7 +166,7 @@ pub async fn serve<H, F>(
     }
 }
 
-/// What the connections of one listener share.
+/// Shared by the connections of one listener.
 struct Server {
     name: &'static str,
     tls: Option<Current<ServerTls>>,
@@ -481,7 +481,7 @@ where
         problem(Code::Overloaded)
     } else {
         let mut handling = pin!(async move { handler(peer, request).await });
-        // What the handler was at is dropped with its future and never polled again.
+        // The handler's work is dropped with its future and never polled again.
         let handled =
             poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 
 use crate::codes::{Code, Reason, Rule};
 
-/// What stands beside a code's English sentence.
+/// The words beside a code's English sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guidance {
     /// The sentence in Chinese.
     pub chinese: &'static str,
-    /// What helps.
+    /// The remedy.
     pub remedy: &'static str,
     /// The same in Chinese.
     pub remedy_chinese: &'static str,
@@ -515,7 +515,7 @@ const _: () = {
 };
 
 impl Code {
-    /// What a caller reads in Chinese, and what helps.
+    /// The sentence for a caller in Chinese, and the remedy.
     pub const fn guidance(self) -> Guidance {
         let mut at = 0;
         while GUIDANCE[at].0.number() != self.number() {
@@ -540,7 +540,7 @@ impl Code {
 }
 
 impl Rule {
-    /// What it means, in Chinese.
+    /// The meaning, in Chinese.
     pub const fn chinese(self) -> &'static str {
         match self {
             Self::Required => "缺少该成员。",

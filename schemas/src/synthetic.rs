@@ -152,14 +152,19 @@ impl Synthetic {
         for byte in organisation.iter_mut().skip(2) {
             *byte = self.pick(USCC_ALPHABET);
         }
-        let mut text = format!("91{region}").into_bytes();
-        text.extend(organisation);
-        text.push(organisation_check(&organisation));
-        let body: &[u8; 17] = text.as_slice().try_into().expect("2 + 6 + 8 + 1 characters");
-        let check = uscc_check(body);
-        text.push(check);
-        let text = String::from_utf8(text).expect("ASCII");
-        text.parse().expect("both check characters are computed")
+        enterprise(region, organisation)
+    }
+
+    /// The USCC with a number: as [`Self::uscc`], and two numbers below 31⁶ give two codes.
+    pub fn numbered_uscc(number: u64) -> Uscc {
+        let mut organisation = *b"XX000000";
+        let mut rest = number;
+        for byte in organisation.iter_mut().skip(2) {
+            *byte = USCC_ALPHABET[(rest % USCC_ALPHABET.len() as u64) as usize];
+            rest /= USCC_ALPHABET.len() as u64;
+        }
+        let (region, _) = REGIONS[(number % REGIONS.len() as u64) as usize];
+        enterprise(region, organisation)
     }
 
     /// A name that is visibly nobody's: 测试 and two syllables.
@@ -371,6 +376,18 @@ fn repeated(
 /// A date some days away, or the date itself where the calendar of licenses ends.
 fn shift(date: Date, days: i32) -> Date {
     Date::from_days(date.days().saturating_add(days)).unwrap_or(date)
+}
+
+/// The USCC of an enterprise, with both check characters.
+fn enterprise(region: &str, organisation: [u8; 8]) -> Uscc {
+    let mut text = format!("91{region}").into_bytes();
+    text.extend(organisation);
+    text.push(organisation_check(&organisation));
+    let body: &[u8; 17] = text.as_slice().try_into().expect("2 + 6 + 8 + 1 characters");
+    let check = uscc_check(body);
+    text.push(check);
+    let text = String::from_utf8(text).expect("ASCII");
+    text.parse().expect("both check characters are computed")
 }
 
 #[cfg(test)]

@@ -704,7 +704,7 @@ async fn what_is_demanded_all_the_same_is_counted_twice_and_agrees() {
     let now = schemas::date::rfc3339(tests::now_ms());
     let mut python = std::process::Command::new("python3")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/indicators.py"))
-        .arg(now)
+        .args(["--now", &now])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()

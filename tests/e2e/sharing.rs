@@ -10,8 +10,10 @@ use client::{
 };
 use schemas::codes::Code;
 use schemas::date::Date;
+use schemas::holder::HolderRef;
 use schemas::resource::{Condition, Ground, Resource, Supply};
 use schemas::routes::Route;
+use schemas::synthetic::Synthetic;
 use schemas::workday::{Calendar, Due, due};
 use serde_json::{Value, json};
 use tests::{Call, Draft, Server, Setup, draft, eventually, natural, shared};
@@ -519,20 +521,60 @@ async fn the_indicators_are_counted_twice_and_agree() {
     provider.transition_application(&refusal).await.unwrap();
     approval.apply(&apply(&closed, scope(&["name"], Some(1)))).await.unwrap();
     let data = server.data.to_string();
-    let own = server.run(&["indicators", "--server", &data]);
-    assert_eq!(own.status, Some(0), "{own:?}");
-    let own: Value = serde_json::from_str(&own.stdout).unwrap();
+    // A query that is served, one for another item, and one of a resource that is suspended.
+    let company = Holder::from(&HolderRef::new("001", Synthetic::numbered_uscc(7).as_str()).unwrap());
+    let asked = RecordsQuery {
+        resource: open.code.clone(),
+        holder: Some(company),
+        key: None,
+        fields: None,
+        context: context(),
+    };
+    assert!(!approval.query_records(&asked).await.unwrap().found);
+    let other = UseContext { item_code: format!("{}9", &item()[..item().len() - 1]), ..context() };
+    let other = RecordsQuery { context: other, ..asked.clone() };
+    assert_eq!(refused(approval.query_records(&other).await.unwrap_err()), Code::ApprovalNeeded);
+    provider.transition_resource(&take(&open, ResourceAction::Suspend)).await.unwrap();
+    assert_eq!(refused(bank.query_records(&asked).await.unwrap_err()), Code::ResourceRefused);
+
+    let question = json!({"purpose": "测试统计", "userName": "审计员"});
+    let folder = &server.folder;
+    std::fs::write(folder.join("question.json"), question.to_string()).unwrap();
+    let [question, log] = ["question.json", "log.ndjson"].map(|name| folder.join(name).display().to_string());
+    // An export reads what is published by now.
+    let own = eventually("the log shows three calls", || async {
+        let exported = server.run(&["log", "export", "--query", &question, "--out", &log, "--server", &data]);
+        assert_eq!(exported.status, Some(0), "{exported:?}");
+        let own = server.run(&["indicators", "--log", &log, "--server", &data]);
+        assert_eq!(own.status, Some(0), "{own:?}");
+        let own: Value = serde_json::from_str(&own.stdout).unwrap();
+        if own["all"]["calls"]["calls"] == 3 {
+            return Some(own);
+        }
+        std::fs::remove_file(&log).unwrap();
+        None
+    })
+    .await;
     assert_eq!((&own["all"]["applications"], &own["all"]["grantedByRule"]), (&json!(4), &json!(2)));
     assert_eq!(own["all"]["instantPermille"], 500);
+    let calls = json!({
+        "calls": 3, "served": 1, "servedPermille": 333, "causes": {"approval-needed": 1, "resource-refused": 1},
+    });
+    assert_eq!(own["all"]["calls"], calls);
 
     let list = server.run(&["application", "list", "--as", "auditor", "--server", &data]);
     assert_eq!(list.stdout.lines().count(), 4, "{list:?}");
+    let resources = server.run(&["resource", "list", "--as", "auditor", "--server", &data]);
+    let listed = server.folder.join("resources.ndjson");
+    std::fs::write(&listed, &resources.stdout).unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/calendars");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let now = schemas::date::rfc3339(u64::try_from(now.as_millis()).unwrap());
     let mut python = std::process::Command::new("python3")
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/indicators.py"))
-        .args([now, format!("{folder}/2025.json"), format!("{folder}/2026.json")])
+        .args(["--now", &now, "--log", &log, "--resources"])
+        .arg(&listed)
+        .args(["2025", "2026"].map(|year| format!("{folder}/{year}.json")))
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()

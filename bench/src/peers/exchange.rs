@@ -52,7 +52,7 @@ const ISSUED: usize = 64;
 /// The folder is not empty, or cannot be written.
 pub(super) fn prepare(folder: &Path, licenses: u64, entries: u64) -> anyhow::Result<Trust> {
     ensure!(std::fs::read_dir(folder)?.next().is_none(), "{} is not empty", folder.display());
-    let plan = population::Plan { licenses, seed: 1, sizes: Vec::new() };
+    let plan = population::Plan { licenses, seed: 1, sizes: Vec::new(), rows: 0 };
     let config = run::populate(folder, &plan, entries, false)?;
     Ok(opening::trust_bundle(&config)?.1)
 }

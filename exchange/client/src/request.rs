@@ -733,6 +733,9 @@ pub struct ApplicationSearch {
     /// Only those whose clock is over.
     #[serde(default, skip_serializing_if = "is_false")]
     pub overdue: bool,
+    /// Only those whose clock ends within so many working days, or is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_within: Option<u16>,
     /// Only those that an operator has to settle.
     #[serde(default, skip_serializing_if = "is_false")]
     pub disputed: bool,

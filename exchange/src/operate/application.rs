@@ -53,8 +53,16 @@ pub fn approve(application: &str, terms: Option<&Path>, provider: &Caller) -> an
 ///
 /// # Errors
 /// Like [`lists::all`].
-pub fn list(overdue: bool, state: Option<&str>, caller: &Caller) -> anyhow::Result<()> {
+pub fn list(
+    overdue: bool,
+    due_within: Option<u16>,
+    state: Option<&str>,
+    caller: &Caller,
+) -> anyhow::Result<()> {
     let mut filters = json!({"overdue": overdue});
+    if let Some(days) = due_within {
+        filters["dueWithin"] = days.into();
+    }
     if let Some(state) = state {
         filters["state"] = state.into();
     }

@@ -1,25 +1,29 @@
-//! `exchange indicators`: how well departments share, by the figures that the plans ask for, from the applications in the log; and how
-//! much paper is done without, from the reports of approval systems.
+//! `exchange indicators`: how well departments share, by the figures that the plans ask for, from applications, catalogue and log; and
+//! how much paper is done without, from the reports of approval systems.
 //!
-//! An operator or auditor runs it. It reads, so a crash leaves nothing. `tests/indicators.py` counts the same from the same list with
+//! An operator or auditor runs it. It reads, so a crash leaves nothing. `tests/indicators.py` counts the same from the same lists with
 //! code of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use client::{
-    ApplicationSearch, ApplicationState, Client, FoundApplication, FoundDemands, ItemsSearch, Listing,
+    ApplicationSearch, ApplicationState, Client, FoundApplication, FoundResource, ResourceSearch,
+    ResourceState,
 };
 use schemas::identifier::Uscc;
 use serde::Serialize;
 use verifier::command::{self, EXIT_DONE};
 
+use super::calls::Calls;
+use super::demands::{self, Demanded};
 use super::{Caller, runtime};
 use crate::calling;
 
 /// Working days within which the plans want shared data connected.
 const WITHIN_DAYS: u32 = 3;
 /// Applications of one page.
-const PAGE: u64 = 100;
+pub(super) const PAGE: u64 = 100;
 
 /// Counts of applications, of a provider or of all.
 #[derive(Debug, Default, PartialEq, Serialize)]
@@ -71,49 +75,57 @@ impl Counts {
     }
 }
 
-/// The demands of an item's cases, as approval systems report them.
+/// The supply of a department.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Demanded {
-    /// Cases.
-    cases: u64,
-    /// Materials that they would have taken.
-    materials: u64,
-    /// Those of them that were demanded.
-    demanded: u64,
-    /// Those of them that the exchange had at hand.
-    needless: u64,
-    /// Those that an earlier stage of the case had done without.
-    again: u64,
-    /// Share of the materials that was not demanded (免提交率), in tenths of a percent.
+struct Supplied {
+    /// Its resources that are published or suspended.
+    resources: u64,
+    /// Those of them that are published.
+    published: u64,
+    /// Mean of the quality scores of its hosted resources, 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
-    spared_permille: Option<u64>,
-    /// The needless demands by material.
-    needless_materials: BTreeMap<String, u64>,
+    quality: Option<u64>,
+    #[serde(skip)]
+    scores: Vec<u64>,
 }
 
-impl Demanded {
-    fn add(&mut self, case: &FoundDemands) {
-        self.cases += 1;
-        self.materials += case.materials;
-        let demands = case.stages.iter().flat_map(|stage| &stage.demanded);
-        let of = |wanted: fn(&client::Demand) -> bool| -> BTreeSet<&str> {
-            demands.clone().filter(|demand| wanted(demand)).map(|demand| demand.material.as_str()).collect()
-        };
-        let count = |materials: &BTreeSet<&str>| u64::try_from(materials.len()).unwrap_or(u64::MAX);
-        let needless = of(|demand| demand.needless);
-        // A material that several stages demand is demanded once.
-        self.demanded += count(&of(|_| true));
-        self.again += count(&of(|demand| demand.again));
-        self.needless += count(&needless);
-        for material in needless {
-            *self.needless_materials.entry(material.to_owned()).or_default() += 1;
-        }
+impl Supplied {
+    fn add(&mut self, one: &FoundResource) {
+        let is_published = matches!(one.state, ResourceState::Published | ResourceState::Changed);
+        self.resources += u64::from(is_published || one.state == ResourceState::Suspended);
+        self.published += u64::from(is_published);
+        self.scores.extend(one.quality.as_ref().and_then(|quality| quality.score).map(u64::from));
     }
+}
 
+/// A department, or all.
+#[derive(Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Department {
+    #[serde(flatten)]
+    counts: Counts,
+    #[serde(flatten)]
+    supplied: Supplied,
+    /// Uses of its resources, where a log is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calls: Option<Calls>,
+    /// Mean of the parts that are known, 0 to 100: supply (published of its resources), answer time (within three working days),
+    /// quality, and use (calls that were served of those that its side could serve).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    score: Option<u64>,
+}
+
+impl Department {
     fn rated(mut self) -> Self {
-        let spared = self.materials.saturating_sub(self.demanded);
-        self.spared_permille = (spared * 1_000).checked_div(self.materials);
+        self.counts = self.counts.rated();
+        let scores = &self.supplied.scores;
+        self.supplied.quality = scores.iter().sum::<u64>().checked_div(scores.len() as u64);
+        let supply = (self.supplied.published * 100).checked_div(self.supplied.resources);
+        let answered = self.counts.connected_permille.map(|permille| permille / 10);
+        let used = self.calls.as_ref().and_then(Calls::served_percent);
+        let parts: Vec<u64> = [supply, answered, self.supplied.quality, used].into_iter().flatten().collect();
+        self.score = parts.iter().sum::<u64>().checked_div(parts.len() as u64);
         self
     }
 }
@@ -121,32 +133,12 @@ impl Demanded {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
-    all: Counts,
-    providers: BTreeMap<Uscc, Counts>,
+    all: Department,
+    providers: BTreeMap<Uscc, Department>,
     items: BTreeMap<String, Demanded>,
 }
 
-async fn demands(client: &Client) -> anyhow::Result<Vec<FoundDemands>> {
-    let mut request = ItemsSearch {
-        list: Listing::Demands,
-        code: None,
-        words: None,
-        item: None,
-        review: false,
-        orphans: false,
-        after: None,
-        limit: Some(PAGE),
-    };
-    let mut found = Vec::new();
-    loop {
-        let page = client.items(&request).await.map_err(calling::ended)?.value;
-        found.extend(page.demands);
-        let Some(next) = page.next else { return Ok(found) };
-        request.after = Some(next);
-    }
-}
-
-async fn all(client: &Client) -> anyhow::Result<Vec<FoundApplication>> {
+async fn applications(client: &Client) -> anyhow::Result<Vec<FoundApplication>> {
     let mut request = ApplicationSearch { limit: Some(PAGE), ..ApplicationSearch::default() };
     let mut found = Vec::new();
     loop {
@@ -157,21 +149,55 @@ async fn all(client: &Client) -> anyhow::Result<Vec<FoundApplication>> {
     }
 }
 
-/// Prints the indicators as JSON.
+async fn resources(client: &Client) -> anyhow::Result<Vec<FoundResource>> {
+    let mut request = ResourceSearch { limit: Some(PAGE), ..ResourceSearch::default() };
+    let mut found = Vec::new();
+    loop {
+        let page = client.resources(&request).await.map_err(calling::ended)?.value;
+        found.extend(page.resources);
+        let Some(next) = page.next else { return Ok(found) };
+        request.after = Some(next);
+    }
+}
+
+/// Prints the indicators as JSON; `log` is what `exchange log export` wrote.
 ///
 /// # Errors
-/// The exchange cannot be reached, or refuses.
-pub fn print(caller: &Caller) -> anyhow::Result<u8> {
-    let (applications, cases) = runtime()?.block_on(async {
+/// The exchange cannot be reached, or refuses; the log cannot be read.
+pub fn print(log: Option<&Path>, caller: &Caller) -> anyhow::Result<u8> {
+    let (applications, resources, cases) = runtime()?.block_on(async {
         let client = caller.connect("auditor").await?;
-        anyhow::Ok((all(&client).await?, demands(&client).await?))
+        anyhow::Ok((
+            applications(&client).await?,
+            resources(&client).await?,
+            demands::reported(&client).await?,
+        ))
     })?;
-    let (mut sum, mut providers) = (Counts::default(), BTreeMap::<Uscc, Counts>::new());
+    let (mut sum, mut providers) = (Department::default(), BTreeMap::<Uscc, Department>::new());
     for one in &applications {
-        sum.add(one);
-        providers.entry(one.provider).or_default().add(one);
+        sum.counts.add(one);
+        providers.entry(one.provider).or_default().counts.add(one);
     }
-    let providers = providers.into_iter().map(|(provider, counts)| (provider, counts.rated())).collect();
+    for one in &resources {
+        sum.supplied.add(one);
+        providers.entry(one.provider).or_default().supplied.add(one);
+    }
+    if let Some(log) = log {
+        let by_code: BTreeMap<&str, Uscc> =
+            resources.iter().map(|one| (one.resource.code.as_str(), one.provider)).collect();
+        sum.calls = Some(Calls::default());
+        for department in providers.values_mut() {
+            department.calls = Some(Calls::default());
+        }
+        super::calls::each(log, |call| {
+            let provider = call.resource.as_deref().and_then(|code| by_code.get(code));
+            let department = provider.and_then(|provider| providers.get_mut(provider));
+            for department in department.into_iter().chain([&mut sum]) {
+                department.calls.get_or_insert_default().add(&call);
+            }
+        })?;
+    }
+    let providers = providers.into_iter().map(|(provider, one)| (provider, one.rated())).collect();
     let mut items = BTreeMap::<String, Demanded>::new();
     for case in &cases {
         items.entry(case.item.clone()).or_default().add(case);

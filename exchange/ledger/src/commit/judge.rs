@@ -18,7 +18,7 @@ use crate::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::collections::HashSet;
 
-/// What the sequencer decides about a command.
+/// The sequencer's decision about a command.
 pub(super) enum Judgement {
     /// Commit it; the values of its counters.
     Accept(Vec<u32>),
@@ -37,7 +37,7 @@ pub(super) fn judge(
     if time_ms > submission.ends_at_ms {
         return Judgement::Changed;
     }
-    // A part is kept and destroyed with the year of its entry. What was sealed before midnight is sealed anew.
+    // A part is kept and destroyed with the year of its entry. A part that was sealed before midnight is sealed anew.
     if submission.admitted.year.is_some_and(|year| year != cst_year(time_ms)) {
         return Judgement::Changed;
     }
@@ -151,7 +151,7 @@ fn fits(record: &Record, state: &State, pending: &Pending, time_ms: u64) -> Resu
     Ok(())
 }
 
-/// What the group's earlier members change, before the shared state does.
+/// Changes of the group's earlier members, before the shared state has them.
 #[derive(Default)]
 pub(super) struct Pending {
     versions: FxHashMap<Fact, u32>,

@@ -210,7 +210,7 @@ impl Sequencer {
         self.commit(group, bytes, &mut Pending::default(), &mut Vec::new())
     }
 
-    /// What the thread does when it is idle.
+    /// The work of the thread when it is idle.
     #[cfg(feature = "sim")]
     pub(crate) fn seal_by_hand(&mut self) {
         if !self.stop.is_stopped() && self.seal().is_err() {

@@ -27,7 +27,7 @@ pub(super) struct Admitted {
     pub(super) prepared: Prepared,
     /// The `StateRecord`.
     pub(super) record_bytes: Vec<u8>,
-    /// What its leaf commits to of record and `open`. The sequencer makes the leaf from these and, once more, from the frame
+    /// The digests of record and `open` that its leaf commits to. The sequencer makes the leaf from these and, once more, from the frame
     /// buffer.
     pub(super) record_digest: Hash,
     pub(super) open_digest: Hash,
@@ -132,7 +132,7 @@ pub(crate) struct Queued {
     reply: oneshot::Sender<Settled>,
 }
 
-/// What became of a submission. It goes back to its caller, whose thread frees what it allocated: memory that another
+/// The end of a submission. It goes back to its caller, whose thread frees what it allocated: memory that another
 /// thread frees costs both of them more.
 struct Settled {
     outcome: Result<Outcome, Refused>,
@@ -194,7 +194,7 @@ impl Submission {
     }
 }
 
-/// What the queue carries.
+/// The content of the queue.
 pub(crate) enum Message {
     Commit(Queued),
     /// Finish what is queued before it, seal and end.

@@ -3,16 +3,17 @@
 //! The path alone calls it. It reads, so a crash leaves nothing.
 
 use ledger::{DocumentKind, Key, Ledger};
-use schemas::date::rfc3339;
+use schemas::codes::{Code, Rule};
+use schemas::date::{Date, rfc3339};
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use schemas::sharing::ApplicationState;
-use schemas::workday::{Calendar, between};
+use schemas::workday::{Calendar, Due, between};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::capability::Capability;
-use crate::capability::pages::listed;
+use crate::capability::pages::{MAX_LOOKED_AT, listed};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
@@ -22,8 +23,11 @@ use crate::participant::{Participant, Role};
 use crate::sharing::application::Application;
 use crate::sharing::clock::day_of;
 use crate::wire::read::{self, Body};
-use crate::wire::refusal::Refusal;
+use crate::wire::refusal::{Fault, Gather, Refusal};
 use crate::wire::text::{Paging, PagingValue};
+
+/// Most working days ahead that a clock is looked for.
+const MAX_DUE_WITHIN: u16 = 60;
 
 /// The capability.
 pub(crate) struct List;
@@ -35,6 +39,7 @@ struct Request {
     state: Option<ApplicationState>,
     #[serde(default)]
     overdue: bool,
+    due_within: Option<u16>,
     #[serde(default)]
     disputed: bool,
     after: Option<String>,
@@ -47,17 +52,32 @@ pub(crate) struct Asked {
     resource: Option<String>,
     state: Option<ApplicationState>,
     overdue: bool,
+    /// Only those whose clock ends within so many working days, or is over.
+    due_within: Option<u16>,
     disputed: bool,
     paging: Paging,
 }
 
 impl Asked {
-    fn takes(&self, application: &Application, now_ms: u64) -> bool {
+    fn takes(&self, application: &Application, now_ms: u64, calendars: &[Calendar]) -> bool {
+        let due_within = |within: u16| match application.clock.as_ref().map(|clock| &clock.due) {
+            Some(Due::On { day }) => {
+                working_days(day_of(now_ms), *day, calendars).is_some_and(|days| days <= u32::from(within))
+            }
+            // Nobody is reminded of a day that is not known.
+            Some(Due::Undeterminable { .. }) | None => false,
+        };
         self.resource.as_ref().is_none_or(|resource| *resource == application.resource)
             && self.state.is_none_or(|state| state == application.state)
             && (!self.overdue || is_overdue(application, now_ms))
+            && self.due_within.is_none_or(due_within)
             && (!self.disputed || application.disputed)
     }
+}
+
+/// Working days from a day to another; none where the calendar of a year is missing.
+fn working_days(from: Date, to: Date, calendars: &[Calendar]) -> Option<u32> {
+    between(from, to, |year| calendars.iter().find(|calendar: &&Calendar| calendar.year == year))
 }
 
 fn is_overdue(application: &Application, now_ms: u64) -> bool {
@@ -71,9 +91,15 @@ impl Capability<'_> for List {
     type Granted = Option<Uscc>;
 
     fn read(body: Body<'_>) -> Result<Asked, Refusal> {
-        let Request { resource, state, overdue, disputed, after, limit } = read::json(body.bytes)?;
-        let paging = PagingValue { after, limit }.typed()?;
-        Ok(Asked { resource, state, overdue, disputed, paging })
+        let Request { resource, state, overdue, due_within, disputed, after, limit } =
+            read::json(body.bytes)?;
+        let mut wrong = Gather::new();
+        if due_within.is_some_and(|days| days > MAX_DUE_WITHIN) {
+            let fault = Fault::at("/dueWithin", Rule::Range).bounds(0, MAX_DUE_WITHIN.into());
+            wrong.note(Refusal::of(Code::MalformedRequest, fault));
+        }
+        let paging = wrong.take(PagingValue { after, limit }.typed());
+        wrong.all(paging.map(|paging| Asked { resource, state, overdue, due_within, disputed, paging }))
     }
 
     fn names<'a>(_asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
@@ -102,30 +128,29 @@ impl Capability<'_> for List {
 
 fn page(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked, now_ms: u64) -> Value {
     let (state, kind) = (ledger.state(), DocumentKind::Application);
-    let after = asked.paging.after.as_ref();
+    let (after, most) = (asked.paging.after.as_ref(), MAX_LOOKED_AT + 1);
     let all = match whose {
         Some(organisation) => {
             let owner = keyed::participant_key(ledger.keyed(), &organisation);
-            state.documents_of(kind, &owner, after, usize::MAX)
+            state.documents_of(kind, &owner, after, most)
         }
-        None => state.documents_behind(kind, after, usize::MAX),
+        None => state.documents_behind(kind, after, most),
     };
     let calendars = state.documents(DocumentKind::Calendar).into_iter();
     let calendars: Vec<Calendar> =
         calendars.filter_map(|(_, found)| serde_json::from_slice(&found.value).ok()).collect();
     let (mut rows, mut last, mut next) = (Vec::new(), None::<Key>, None);
-    for (key, document) in all {
-        // The gateway wrote these bytes itself; what cannot be read is not shown.
-        let Ok(application) = serde_json::from_slice::<Application>(&document.value) else { continue };
-        if !asked.takes(&application, now_ms) {
-            continue;
-        }
-        if rows.len() == asked.paging.limit {
+    for (before, (key, document)) in all.into_iter().enumerate() {
+        if rows.len() == asked.paging.limit || before == MAX_LOOKED_AT {
             next = last.map(hex::encode);
             break;
         }
-        rows.push(row(key, &application, now_ms, &calendars));
         last = Some(key);
+        // The gateway wrote these bytes itself; what cannot be read is not shown.
+        let Ok(application) = serde_json::from_slice::<Application>(&document.value) else { continue };
+        if asked.takes(&application, now_ms, &calendars) {
+            rows.push(row(key, &application, now_ms, &calendars));
+        }
     }
     json!({"applications": rows, "next": next})
 }
@@ -136,11 +161,7 @@ fn row(key: Key, application: &Application, now_ms: u64, calendars: &[Calendar])
         json!({"at": rfc3339(step.at_ms), "by": step.by, "action": step.action, "note": note})
     });
     let history: Vec<Value> = history.map(without_nulls).collect();
-    // Working days until a moment; none where the calendar of a year is missing.
-    let days = |until_ms| {
-        let of_year = |year| calendars.iter().find(|calendar: &&Calendar| calendar.year == year);
-        between(day_of(application.made_ms), day_of(until_ms), of_year)
-    };
+    let days = |until_ms| working_days(day_of(application.made_ms), day_of(until_ms), calendars);
     let refused = application.state == ApplicationState::Refused;
     let settled_ms = application.provided_ms.or(application.answered_ms.filter(|_| refused));
     without_nulls(json!({
