@@ -26,6 +26,7 @@ use schemas::date::{Date, rfc3339};
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::license_type::LicenseType;
+use schemas::resource::Resource;
 use schemas::routes::Route;
 use schemas::synthetic::{Synthetic, SyntheticLicense};
 use serde_json::{Value, json};
@@ -319,6 +320,7 @@ async fn every_route_answers_and_journals_as_it_did() {
     register(&mut house).await;
     operators(&mut house).await;
     lines(&mut house).await;
+    shared(&mut house).await;
     let House { gateway, ledger, text, .. } = house;
     drop(gateway);
     tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
@@ -643,6 +645,47 @@ async fn lines(house: &mut House) {
     assert_eq!(house.ledger.size() - before, bodies.len() as u64 + 1, "too many lines are one refusal");
     let answer = house.sent("bank", Route::Trace, "application/x-ndjson", &many).await;
     assert_eq!(answer.status, 415, "a route that takes no lines says so");
+}
+
+/// Shared data that a rule grants: no clock runs, so no day of the answers depends on the calendar.
+async fn shared(house: &mut House) {
+    let company = Resource::samples().swap_remove(1);
+    let code = &company.code;
+    let write = json!({"resource": company});
+    house.call("wrong role", Route::ResourceWrite, "bank", &write).await;
+    house.call("written", Route::ResourceWrite, "provider", &write).await;
+    let publish = json!({"resource": code, "action": "publish", "reason": "测试"});
+    house.call("published", Route::ResourceTransition, "provider", &publish).await;
+    house.call("published before", Route::ResourceTransition, "provider", &publish).await;
+    house.call("the catalogue", Route::ResourceSearch, "bank", &json!({"words": "法人"})).await;
+    house.call("no such domain", Route::ResourceSearch, "bank", &json!({"domain": "none"})).await;
+
+    let holder = HolderRef::new("001", Synthetic::numbered_uscc(1).as_str()).unwrap();
+    let query = json!({"resource": code, "holder": named(&holder), "use": used()});
+    let apply = json!({
+        "resource": code, "itemCode": used()["itemCode"], "itemName": "测试事项", "purpose": "测试核对",
+        "scope": {"fields": ["organisationName", "status"], "until": "2099-12-31"},
+    });
+    house.call("wrong role", Route::ApplicationMake, "provider", &apply).await;
+    let made = house.call("granted by rule", Route::ApplicationMake, "bank", &apply).await;
+    house.call("the caller's", Route::ApplicationList, "bank", &json!({})).await;
+    let refuse =
+        json!({"application": made["application"], "action": "refuse", "ground": "no-duty", "basis": "测试"});
+    house.call("answered before", Route::ApplicationTransition, "provider", &refuse).await;
+
+    let row = json!({
+        "creditCode": holder.number(), "organisationName": "测试公司", "regionCode": "350102", "status": "在营",
+    });
+    let ingest = json!({"resource": code, "firstLine": 1, "rows": [row, {"creditCode": "1"}]});
+    house.call("wrong role", Route::RecordsIngest, "bank", &ingest).await;
+    house.call("one taken, one rejected", Route::RecordsIngest, "provider", &ingest).await;
+    house.call("found", Route::RecordsQuery, "bank", &query).await;
+    let outside =
+        json!({"resource": code, "holder": named(&holder), "fields": ["regionCode"], "use": used()});
+    house.call("outside the approval", Route::RecordsQuery, "bank", &outside).await;
+    let suspend = json!({"resource": code, "action": "suspend", "reason": "测试"});
+    house.call("suspended", Route::ResourceTransition, "provider", &suspend).await;
+    house.call("of a suspended resource", Route::RecordsQuery, "bank", &query).await;
 }
 
 async fn register(house: &mut House) {
