@@ -680,9 +680,6 @@ async fn shared(house: &mut House) {
     house.call("wrong role", Route::RecordsIngest, "bank", &ingest).await;
     house.call("one taken, one rejected", Route::RecordsIngest, "provider", &ingest).await;
     house.call("found", Route::RecordsQuery, "bank", &query).await;
-    let outside =
-        json!({"resource": code, "holder": named(&holder), "fields": ["regionCode"], "use": used()});
-    house.call("outside the approval", Route::RecordsQuery, "bank", &outside).await;
     let suspend = json!({"resource": code, "action": "suspend", "reason": "测试"});
     house.call("suspended", Route::ResourceTransition, "provider", &suspend).await;
     house.call("of a suspended resource", Route::RecordsQuery, "bank", &query).await;

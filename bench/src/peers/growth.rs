@@ -40,8 +40,14 @@ impl Grown {
         let endpoint =
             run::endpoint(&folder, exchange::RELYING, server.running.address, Protocol::Http1, false)?;
         let population = Arc::new(Population::load(&folder, organisation(exchange::ISSUER)?)?);
-        let verify = Share { operation: Operation::Verify, share: 1.0, inline_proof: false, machine: false };
-        let asked = Exchange { licenses, zipf: POPULARITY, mix: vec![verify], sizes: Vec::new() };
+        let verify = Share {
+            operation: Operation::Verify,
+            share: 1.0,
+            inline_proof: false,
+            machine: false,
+            lines: None,
+        };
+        let asked = Exchange { licenses, zipf: POPULARITY, mix: vec![verify], sizes: Vec::new(), rows: 0 };
         let mix = Mix::new(&asked, population, &server.running.address.to_string())?;
         Ok(Self { who, folder, server, endpoint, mix, trust })
     }

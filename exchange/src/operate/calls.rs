@@ -20,17 +20,17 @@ const ROUTES: [Route; 1] = [Route::RecordsQuery];
 const PROVIDERS_SIDE: [Code; 2] = [Code::ResourceRefused, Code::RecordUnavailable];
 
 /// One use.
-pub struct Call {
+pub(super) struct Call {
     /// The resource that it was for, where the entry says so.
-    pub resource: Option<String>,
+    pub(super) resource: Option<String>,
     /// How it ended.
-    pub code: String,
+    pub(super) code: String,
 }
 
 /// Uses, counted.
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Calls {
+pub(super) struct Calls {
     /// All.
     calls: u64,
     /// Those that were served.
@@ -44,7 +44,7 @@ pub struct Calls {
 
 impl Calls {
     /// Counts one more.
-    pub fn add(&mut self, call: &Call) {
+    pub(super) fn add(&mut self, call: &Call) {
         self.calls += 1;
         if call.code == Code::Ok.name() {
             self.served += 1;
@@ -55,7 +55,7 @@ impl Calls {
     }
 
     /// Share of the uses with a right that were served, in percent; `None` where there was none.
-    pub fn served_percent(&self) -> Option<u64> {
+    pub(super) fn served_percent(&self) -> Option<u64> {
         let failed = PROVIDERS_SIDE.iter().filter_map(|code| self.causes.get(code.name())).sum::<u64>();
         (self.served * 100).checked_div(self.served + failed)
     }
@@ -77,7 +77,7 @@ fn resource(entry: &AuditEntry) -> Option<String> {
 ///
 /// # Errors
 /// It cannot be read, or a line of it is no page.
-pub fn each(log: &Path, mut on: impl FnMut(Call)) -> anyhow::Result<()> {
+pub(super) fn each(log: &Path, mut on: impl FnMut(Call)) -> anyhow::Result<()> {
     let name = || log.display().to_string();
     let file = File::open(log).with_context(name)?;
     for (line, number) in BufReader::new(file).lines().zip(1_u64..) {
