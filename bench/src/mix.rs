@@ -386,7 +386,7 @@ mod tests {
 
     fn mix(text: &str) -> Mix {
         let folder = tempfile::tempdir().unwrap();
-        let mut records = Records::new(Plan { licenses: 40, seed: 1, sizes: Vec::new(), rows: 0 });
+        let mut records = Records::new(Plan { licenses: 40, seed: 1, sizes: Vec::new(), rows: 1_000 });
         let holder = HolderRef::new("111", "350102194604220001").unwrap();
         for number in (0..40).step_by(2) {
             records.set(number, &holder, &"ab".repeat(16)).unwrap();
@@ -468,6 +468,38 @@ mod tests {
     }
 
     #[test]
+    fn each_line_of_a_body_asks_for_a_row_of_its_own() {
+        let mut mix = mix(r#"mix = [
+            {operation = "query", share = 1}, {operation = "query", share = 1, lines = 3},
+        ]
+        rows = 1000"#);
+        let mut ticket = mix.draw();
+        for (kind, lines) in [(0, 1), (1, 3)] {
+            ticket.kind = kind;
+            let mut request = Request::default();
+            mix.write(ticket, &mut request);
+            let body = std::str::from_utf8(request.body()).unwrap();
+            assert_eq!(body.lines().count(), lines);
+            for line in body.lines() {
+                dry::read(Route::RecordsQuery, Form::Json, line.as_bytes()).unwrap();
+            }
+            let numbers: std::collections::HashSet<&str> =
+                body.lines().filter_map(|line| line.split_once("91").map(|(_, rest)| &rest[..16])).collect();
+            assert_eq!(numbers.len(), lines);
+            let row = |number| {
+                format!(r#"{}"organisationName":"{}"}}}}"#, *records::FOUND, records::name(number)) + "\n"
+            };
+            let right = row(ticket.subject) + &row(1).repeat(lines - 1);
+            let mut judged =
+                |body: &str| mix.judge(ticket, &request, Answer { status: 200, body: body.as_bytes() });
+            judged(&right).unwrap();
+            assert!(judged(&row(ticket.subject + 1)).is_err());
+            assert!(judged(&(right.clone() + &row(2))).is_err());
+        }
+        assert_eq!(mix.names(), ["query", "query, in lines"]);
+    }
+
+    #[test]
     fn only_the_expected_answer_is_right_and_every_other_is_kept() {
         let mut mix = mix(ALL);
         let mut judged = |kind: usize, status, body: &str| {
@@ -492,7 +524,7 @@ mod tests {
         let mut keep = Keep::new();
         let answer = Answer { status: 200, body: b"" };
         for _ in 0..KEEP_EVERY * MAX_KEPT as u64 * 5 {
-            keep.right(&Request::default(), answer);
+            keep.right(&[], answer.body);
         }
         assert!((MAX_KEPT / 2..MAX_KEPT).contains(&keep.right.len()), "{}", keep.right.len());
         (0..=MAX_KEPT_WRONG).for_each(|_| keep.wrong(&Request::default(), answer));

@@ -512,11 +512,11 @@ async fn the_indicators_are_counted_twice_and_agree() {
     for party in [&bank, &approval] {
         party.apply(&apply(&open, scope(&["status"], None))).await.unwrap();
     }
-    let refused = bank.apply(&apply(&closed, scope(&["name"], Some(1)))).await.unwrap();
+    let unwanted = bank.apply(&apply(&closed, scope(&["name"], Some(1)))).await.unwrap();
     let refusal = ApplicationTransition {
         ground: Some(Ground::NoDuty),
         basis: Some("测试依据".to_owned()),
-        ..answer(&refused, ApplicationAction::Refuse)
+        ..answer(&unwanted, ApplicationAction::Refuse)
     };
     provider.transition_application(&refusal).await.unwrap();
     approval.apply(&apply(&closed, scope(&["name"], Some(1)))).await.unwrap();
