@@ -14,7 +14,14 @@ import sys
 
 CST = datetime.timezone(datetime.timedelta(hours=8))
 INTENT = 1
-PROVIDERS_SIDE = {"resource-refused", "record-unavailable"}
+PROVIDERS_SIDE = {
+    "resource-refused",
+    "record-unavailable",
+    "provider-unavailable",
+    "provider-wrong",
+    "provider-late",
+    "outcome-unknown",
+}
 
 
 def day(moment):

@@ -15,9 +15,16 @@ use verifier::leaf::{Open, Stage};
 use verifier::trace::{AuditEntry, AuditPage};
 
 /// The routes that use shared records.
-const ROUTES: [Route; 1] = [Route::RecordsQuery];
+const ROUTES: [Route; 2] = [Route::RecordsQuery, Route::RecordsCall];
 /// Codes that are the provider's side's: the caller had a right, and was not served.
-const PROVIDERS_SIDE: [Code; 2] = [Code::ResourceRefused, Code::RecordUnavailable];
+const PROVIDERS_SIDE: [Code; 6] = [
+    Code::ResourceRefused,
+    Code::RecordUnavailable,
+    Code::ProviderUnavailable,
+    Code::ProviderWrong,
+    Code::ProviderLate,
+    Code::OutcomeUnknown,
+];
 
 /// One use.
 pub(super) struct Call {
