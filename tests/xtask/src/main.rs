@@ -44,7 +44,7 @@ enum Task {
     /// exchange by programs that share no code with it.
     Test {
         /// Try at least ten times as much of what is random: cases of property tests, kills, power cuts (also under
-        /// XFS), full disks, log entries checked.
+        /// XFS), full disks, log entries checked. Take the tutorial in a copy of the tree too.
         #[arg(long)]
         long: bool,
     },
@@ -244,6 +244,10 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;
+    if long {
+        // It builds the workspace once more, in a folder of its own.
+        steps.run("the tutorial", || tutorial::follow(workspace))?;
+    }
     steps.finish();
     Ok(())
 }
