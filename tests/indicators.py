@@ -95,7 +95,9 @@ def count_calls(groups, pages, providers):
         row["calls"] = {"calls": 0, "served": 0, "causes": {}}
     for entry in (entry for page in pages for entry in page["entries"]):
         proven = entry["entry"]
-        if proven["route"] not in ("records-query", "records-call"):
+        if proven["route"] not in ("records-query", "records-call", "bundle"):
+            continue
+        if proven["route"] == "bundle" and not named(entry):
             continue
         if base64.b64decode(proven["open"])[6] == INTENT:
             continue

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use dashmap::DashMap;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::StatusCode;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
@@ -111,6 +112,8 @@ pub(crate) struct Line {
     connection: Connection,
     /// It had waited in the pool, and may be closed at the other end.
     was_idle: bool,
+    /// The status of the answer, once there is one.
+    status: Option<StatusCode>,
     ends: Instant,
     _place: OwnedSemaphorePermit,
 }
@@ -238,7 +241,7 @@ impl Outgoing {
             }
         };
         let target = target.clone();
-        Ok(Line { provider, target, trial, connection, was_idle, ends, _place: place })
+        Ok(Line { provider, target, trial, connection, was_idle, status: None, ends, _place: place })
     }
 
     /// The provider at an address, by its authorities and our certificate of now.
@@ -260,9 +263,12 @@ impl Outgoing {
             tracing::error!(%error, "a provider cannot be called with these certificates");
             unavailable(Reason::ProviderCertificate)
         })?;
+        let mut config = tls.config();
+        // A resumed session does not look at the certificate again, which may have ended since.
+        config.resumption = rustls::client::Resumption::disabled();
         let provider = Arc::new(Provider {
             version: target.version,
-            tls: TlsConnector::from(Arc::new(tls.config())),
+            tls: TlsConnector::from(Arc::new(config)),
             destinations: Arc::clone(&self.destinations),
             calls: Arc::new(Semaphore::new(MOST_CALLS)),
             idle: Mutex::default(),
@@ -282,8 +288,14 @@ impl Line {
     /// [`Code::ProviderLate`], or [`Code::ProviderWrong`] with the cause.
     pub(crate) async fn call(mut self, body: Vec<u8>) -> Result<Bytes, Refusal> {
         let called = timeout_at(self.ends.into(), self.exchange(body.into())).await;
-        // Rows that are wrong say nothing of the next question.
-        let well = matches!(called, Ok(Ok(_) | Err(Reason::ProviderRows)));
+        // Rows that are wrong say nothing of the next question, nor does an answer to the question itself, such as 404: else one
+        // caller's questions would have all others wait.
+        let is_told = self.status.is_some_and(|status| !status.is_server_error());
+        let well = match &called {
+            Ok(Ok(_) | Err(Reason::ProviderRows)) => true,
+            Ok(Err(reason)) => *reason == Reason::ProviderStatus && is_told,
+            Err(_) => false,
+        };
         self.trial.ended(well);
         match called {
             Err(_) => Err(Refusal::new(Code::ProviderLate)),
@@ -317,8 +329,9 @@ impl Line {
             head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
                 value.split(';').next().is_some_and(|value| value.trim().eq_ignore_ascii_case(JSON))
             });
+        self.status = Some(head.status);
         // A redirect is an answer like any other: nobody follows it.
-        if head.status != hyper::StatusCode::OK || !is_json {
+        if head.status != StatusCode::OK || !is_json {
             return Err(Reason::ProviderStatus);
         }
         let whole = Limited::new(body, MOST_ANSWER_BYTES).collect().await;

@@ -269,7 +269,7 @@ routes! {
         /// Applications of the caller, or all.
         ApplicationList = 35 "application-list" {
             path: Some("/v1/applications/list"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer, Role::Provider, Role::Operator, Role::Auditor]), forms: JSON,
-            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// Bring rows of a hosted resource in.
         RecordsIngest = 36 "records-ingest" {
@@ -294,12 +294,12 @@ routes! {
         /// Dictionaries, mappings, and what was demanded on paper.
         ItemsSearch = 41 "items-search" {
             path: Some("/v1/items/search"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
-            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// Materials of an item that need not be handed in.
         ItemsMaterials = 42 "items-materials" {
             path: Some("/v1/items/materials"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Peer, Role::Portal]), forms: JSON,
-            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// Licenses and rows of one matter, a line each.
         Bundle = 43 "bundle" {

@@ -536,6 +536,18 @@ async fn a_material_that_was_verified_once_is_kept_until_its_end_or_its_holders(
     let other = world.ask(&world.bank, Some(&person), &[]).await;
     assert!(told(&other, &world, "PAPER").kept.is_none(), "another organisation");
     assert!(told(&world.ask(approval, Some(&draft(&natural())), &[]).await, &world, "PAPER").kept.is_none());
+    // One whose item it is not says nothing to the portal, and nobody but an authority has issued anything.
+    let stranger = draft(&natural());
+    let by_bank = MaterialKeep {
+        holder: Holder::from(stranger.holder()),
+        ..keep(MaterialTrust::Checked, "2030-12-31", "a")
+    };
+    world.bank.keep_material(&by_bank).await.unwrap();
+    let answer = world.ask(&portal, Some(&stranger), &[]).await;
+    let paper = told(&answer, &world, "PAPER");
+    assert!(paper.outcome == Outcome::Missing && paper.kept.is_some());
+    let issued = MaterialKeep { trust: MaterialTrust::Issued, ..by_bank };
+    assert_eq!(refused(world.bank.keep_material(&issued).await.unwrap_err()), Code::BadItems);
     // The digest says whether it is the same.
     for (digest, same) in [("a", true), ("b", false)] {
         let digests = BTreeMap::from([(format!("{}PAPER", world.own), digest.repeat(64))]);
@@ -713,6 +725,11 @@ async fn what_is_demanded_all_the_same_is_counted_twice_and_agrees() {
     let counted = python.wait_with_output().unwrap();
     assert!(counted.status.success());
     assert_eq!(serde_json::from_slice::<Value>(&counted.stdout).unwrap()["items"], own["items"]);
+    // Who reports is not told what the person's licenses say.
+    assert!(list(&["item", "list", "demands"]).contains("\"needless\":true"));
+    let own = world.approval.items(&world.search(Listing::Demands)).await.unwrap().value;
+    let mut reported = own.demands.iter().flat_map(|case| &case.stages).flat_map(|stage| &stage.demanded);
+    assert!(reported.clone().count() > 0 && reported.all(|demand| !demand.needless));
     // Each sees its own reports, operators and auditors all; no person stands in them.
     let bank = world.bank.items(&world.search(Listing::Demands)).await.unwrap();
     assert_eq!(bank.demands.len(), 0);

@@ -295,6 +295,11 @@ async fn who_fails_in_a_row_is_left_alone_and_who_stalls_holds_nobody_up() {
         call.await.unwrap().unwrap().expect(200);
     }
 
+    // An answer to the question itself says nothing of the next one.
+    slow.react(Reaction::Status(404));
+    for _ in 0..=MOST_FAILURES {
+        assert_eq!(ask(&server, &of_slow).await.json["detail"], "provider-status");
+    }
     slow.react(Reaction::Status(500));
     for _ in 0..MOST_FAILURES {
         assert_eq!(ask(&server, &of_slow).await.json["detail"], "provider-status");

@@ -985,7 +985,8 @@ pub struct Demand {
     pub material: String,
     /// The way in which it could have been done without.
     pub mode: Option<Way>,
-    /// The exchange had it at hand.
+    /// The exchange had it at hand; false to whom that is not told.
+    #[serde(default)]
     pub needless: bool,
     /// An earlier stage of the case had done without it.
     pub again: bool,

@@ -15,7 +15,7 @@ use verifier::leaf::{Open, Stage};
 use verifier::trace::{AuditEntry, AuditPage};
 
 /// The routes that use shared records.
-const ROUTES: [Route; 2] = [Route::RecordsQuery, Route::RecordsCall];
+const ROUTES: [Route; 3] = [Route::RecordsQuery, Route::RecordsCall, Route::Bundle];
 /// Codes that are the provider's side's: the caller had a right, and was not served.
 const PROVIDERS_SIDE: [Code; 6] = [
     Code::ResourceRefused,
@@ -99,7 +99,12 @@ pub(super) fn each(log: &Path, mut on: impl FnMut(Call)) -> anyhow::Result<()> {
             if Open::parse(&entry.entry.open.0).is_ok_and(|open| open.stage == Stage::Intent) {
                 continue;
             }
-            on(Call { resource: resource(entry), code: entry.entry.code.clone() });
+            let resource = resource(entry);
+            // Other lines of a bundle are about licenses.
+            if resource.is_none() && entry.entry.route == Route::Bundle.name() {
+                continue;
+            }
+            on(Call { resource, code: entry.entry.code.clone() });
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
-use crate::participant::Participant;
+use crate::participant::{Participant, Role};
 use crate::sharing::clock::day_of;
 use crate::sharing::dictionary::{KeptMaterial, digest_of, kept_key};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
@@ -95,6 +95,10 @@ impl<'r> Capability<'r> for Keep {
         let bad = |fault| Refusal::of(Code::BadItems, fault);
         if material(case, &asked.material).is_none_or(|found| found.cancelled) {
             return Err(bad(Fault::at("/material", Rule::Unknown)));
+        }
+        if asked.trust == Trust::Issued && !caller.has(Role::Issuer) {
+            let form = "B, C or D: A is for an issuing authority";
+            return Err(bad(Fault::at("/trust", Rule::NotAllowed).form(form)));
         }
         let today = day_of(case.now_ms());
         if asked.until < today || asked.until.days() - today.days() > MAX_DAYS {

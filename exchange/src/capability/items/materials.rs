@@ -21,7 +21,7 @@ use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role};
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, Use, right};
-use crate::sharing::dictionary::{KeptMaterial, Mapped, digest_of};
+use crate::sharing::dictionary::{KeptMaterial, Mapped, digest_of, kept_key};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -76,7 +76,14 @@ struct Line {
     mapped: Option<Mapped>,
     review: bool,
     is_approved: bool,
-    kept: Option<KeptMaterial>,
+    kept: Option<Verified>,
+}
+
+/// A kept material, and whether it stands for the original where the caller asks.
+#[derive(Clone, Debug)]
+struct Verified {
+    kept: KeptMaterial,
+    counts: bool,
 }
 
 /// Whether a material has to be handed in.
@@ -179,7 +186,7 @@ impl<'r> Capability<'r> for Materials {
         let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
         let kept = match concerned.first() {
             None => Vec::new(),
-            Some(label) => kept(case, caller, &item, label),
+            Some(label) => kept(case, caller, asked, &item, label),
         };
         let mut lines = Vec::with_capacity(item.materials.len());
         for code in &item.materials {
@@ -191,7 +198,8 @@ impl<'r> Capability<'r> for Materials {
             let is_approved = shared.is_some_and(|(resource, fields)| {
                 is_approved(case, caller, &asked.context, resource, fields)
             });
-            let kept = kept.iter().find(|kept| kept.material == *code).cloned();
+            let mut of_it = kept.iter().filter(|verified| verified.kept.material == *code);
+            let kept = of_it.clone().find(|verified| verified.counts).or_else(|| of_it.next()).cloned();
             let name = material(case, code).map(|material| material.name);
             lines.push(Line { code: code.clone(), name, mapped, review, is_approved, kept });
         }
@@ -248,7 +256,7 @@ impl<'r> Capability<'r> for Materials {
         // Of whom more licenses were not looked at, nothing is said to be missing.
         let told: Vec<LicenseTypeCode> = told
             .into_iter()
-            .filter(|code| complete || found.iter().any(|held| held.type_code == *code))
+            .filter(|code| complete || found.iter().any(|held| held.type_code == *code && held.in_force))
             .collect();
         change.names().identifiers = found.iter().map(|one| one.identifier.clone().into()).collect();
         let keyed = tools.ledger.keyed();
@@ -256,8 +264,12 @@ impl<'r> Capability<'r> for Materials {
             let (_, digest) = asked.digests.iter().find(|(code, _)| *code == kept.material)?;
             Some(digest_of(keyed, digest) == kept.digest)
         };
-        let materials: Vec<Shown<'_>> =
-            lines.iter().map(|line| line.shown(&told, &found, line.kept.as_ref().and_then(&same))).collect();
+        let materials: Vec<Shown<'_>> = lines
+            .iter()
+            .map(|line| {
+                line.shown(&told, &found, line.kept.as_ref().and_then(|verified| same(&verified.kept)))
+            })
+            .collect();
         let count = |outcome| materials.iter().filter(|material| material.outcome == outcome).count();
         Ok(answer(&Answer {
             item: &item.code,
@@ -287,8 +299,11 @@ impl Line {
             Some(Way::Verify) if license.is_some_and(|license| license.in_force) => Outcome::Spared,
             Some(Way::Verify) => Outcome::Missing,
         };
-        let kept = self.kept.as_ref();
-        let is_kept = kept.is_some_and(|kept| kept.trust.is_verified()) && same != Some(false);
+        let is_counted = self.kept.as_ref().is_some_and(|verified| verified.counts);
+        // No copy outlives the license that it was made of.
+        let has_ended = license.is_some_and(|license| !license.in_force);
+        let is_kept = is_counted && same != Some(false) && !has_ended;
+        let kept = self.kept.as_ref().map(|verified| &verified.kept);
         Shown {
             material: &self.code,
             name: self.name.as_deref(),
@@ -367,22 +382,42 @@ fn rights(
 }
 
 /// The materials of an item that are kept for a holder, as far as the caller may know: those that it verified itself; all to the portal.
-fn kept(case: &mut Case<'_>, caller: &Participant, item: &Item, holder: &Label) -> Vec<KeptMaterial> {
-    let (now_ms, all) = (case.now_ms(), caller.has(Role::Portal));
+/// One counts where its own verifier asks, and to the portal where the item's department verified it and takes part.
+fn kept(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    asked: &Asked<'_>,
+    item: &Item,
+    holder: &Label,
+) -> Vec<Verified> {
+    let now_ms = case.now_ms();
     let wanted = |kept: &KeptMaterial| {
-        now_ms < kept.ends_ms
-            && kept.label() == Some(*holder)
-            && (all || kept.verifier == caller.organisation)
-            && item.materials.contains(&kept.material)
+        now_ms < kept.ends_ms && kept.label() == Some(*holder) && item.materials.contains(&kept.material)
     };
-    let mut found: Vec<KeptMaterial> =
-        case.documents_of(holder, MAX_KEPT, wanted).into_iter().map(|(_, kept)| kept).collect();
+    let mut found: Vec<KeptMaterial> = if caller.has(Role::Portal) {
+        case.documents_of(holder, MAX_KEPT, wanted).into_iter().map(|(_, kept)| kept).collect()
+    } else {
+        // Others' are not even looked at: no time tells how many there are.
+        let own = item.materials.iter().zip(asked.holder.iter().cycle());
+        own.filter_map(|(material, person)| {
+            let key = kept_key(case.keyed(), person, material, &caller.organisation);
+            case.document::<KeptMaterial>(key).1.filter(&wanted)
+        })
+        .collect()
+    };
     // Whom several organisations verified something for, the best of it is told.
     found.sort_by_key(|kept| (kept.trust, std::cmp::Reverse(kept.ends_ms)));
-    for kept in &found {
+    let department = case.participant(&item.department);
+    let department = department.filter(|department| department.active_at(now_ms));
+    let mut verified = Vec::with_capacity(found.len());
+    for kept in found {
         case.ends_at(kept.ends_ms);
+        let is_own = kept.verifier == caller.organisation;
+        let by_department = department.is_some() && kept.verifier == item.department;
+        let counts = kept.trust.is_verified() && (is_own || by_department);
+        verified.push(Verified { kept, counts });
     }
-    found
+    verified
 }
 
 impl<'a> Request<'a> {

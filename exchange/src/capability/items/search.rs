@@ -25,7 +25,7 @@ use crate::gateway::names::Names;
 use crate::gateway::parsed::Documents;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role};
-use crate::sharing::dictionary::{Demands, Entry, Imported, Mapped, entry_key, mapping_key};
+use crate::sharing::dictionary::{Demand, Demands, Entry, Imported, Mapped, entry_key, mapping_key};
 use crate::sharing::resource::Listed;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -302,8 +302,17 @@ fn demands(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked) -> Result<Value,
         let wanted = whose.is_none_or(|whose| whose == report.organisation)
             && asked.item.as_ref().is_none_or(|item| *item == report.item);
         Ok(wanted.then(|| {
+            let demand = |demand: &Demand| {
+                let mut shown = json!(demand);
+                // It follows from the person's licenses, so the one who reports is not told.
+                if let Some(members) = shown.as_object_mut().filter(|_| whose.is_some()) {
+                    members.remove("needless");
+                }
+                shown
+            };
             let stages = report.stages.iter().map(|stage| {
-                json!({"stage": stage.stage, "reportedAt": rfc3339(stage.at_ms), "demanded": stage.demanded})
+                let demanded: Vec<Value> = stage.demanded.iter().map(demand).collect();
+                json!({"stage": stage.stage, "reportedAt": rfc3339(stage.at_ms), "demanded": demanded})
             });
             json!({
                 "item": report.item, "version": report.version, "materials": report.materials,

@@ -133,6 +133,9 @@ impl Capability<'_> for Compare {
         if resource.supply != Supply::Hosted {
             return Err(Refusal::explained(Code::ResourceRefused, Reason::OtherSupply));
         }
+        if resource.sharing_class == 3 {
+            return Err(Refusal::explained(Code::ResourceRefused, Reason::NotShared));
+        }
         if mapping(resource, &asked.license).is_none() {
             return Err(Refusal::explained(Code::ResourceRefused, Reason::NotCompared));
         }
