@@ -240,7 +240,12 @@ fn of_feeds_and_comparisons(refused: &mut impl FnMut(Reason, Result<(), Refusal>
     });
     assert!(compare(&compared, &compared.provider).is_ok());
     assert!(compare(&compared, &compared.world.issuer).is_ok());
-    refused(Reason::OtherIssuer, compare(&compared, &compared.world.bank));
+    let another = Participant { roles: vec![Role::Issuer], ..compared.world.bank.clone() };
+    refused(Reason::OtherIssuer, compare(&compared, &another));
+    let not_shared = Sharing::with(S::Published, |resource| {
+        (resource.sharing_class, resource.conditions) = (3, Vec::new());
+    });
+    refused(Reason::NotShared, compare(&not_shared, &not_shared.provider));
 }
 
 fn of_queries(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
