@@ -192,7 +192,10 @@ impl House {
         lines.extend(record.licenses.iter().map(|license| format!("license: {license:?}")));
         lines.extend(record.grants.iter().map(|grant| format!("grant: {grant:?}")));
         for document in &record.documents {
-            let value = String::from_utf8_lossy(&document.value);
+            let value = match std::str::from_utf8(&document.value) {
+                Ok(text) => text.to_owned(),
+                Err(_) => format!("<{} bytes>", document.value.len()),
+            };
             lines
                 .push(format!("document: {} {:?} {} {value}", document.kind, document.key, document.version));
         }
@@ -275,7 +278,10 @@ impl Masks {
                 out.push_str("<tag>");
                 rest = &rest[run..];
             } else if run > 0
-                && (out.ends_with("_tag: ") || out.ends_with("day: "))
+                && (out.ends_with("_tag: ")
+                    || out.ends_with("day: ")
+                    // Minutes since 1970.
+                    || (found.len() == 8 && (out.ends_with("amount: ") || out.ends_with("limit: "))))
                 && found.len() > 4
                 && !found.starts_with("214")
             {
