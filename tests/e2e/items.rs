@@ -591,7 +591,7 @@ async fn a_kept_material_ends_with_its_last_day() {
             holder: Holder::from(person.holder()),
             material: format!("{}PAPER", world.own),
             digest: "a".repeat(64),
-            trust: MaterialTrust::Issued,
+            trust: MaterialTrust::Checked,
             until: today,
             context: world.context(),
         };
