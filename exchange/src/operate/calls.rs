@@ -12,6 +12,7 @@ use schemas::codes::Code;
 use schemas::routes::Route;
 use serde::{Deserialize, Serialize};
 use verifier::leaf::{Open, Stage};
+use verifier::receipt;
 use verifier::trace::{AuditEntry, AuditPage};
 
 /// The routes that use shared records.
@@ -89,8 +90,10 @@ pub(super) fn each(log: &Path, mut on: impl FnMut(Call)) -> anyhow::Result<()> {
     let file = File::open(log).with_context(name)?;
     for (line, number) in BufReader::new(file).lines().zip(1_u64..) {
         let line = line.with_context(name)?;
-        let page: AuditPage =
-            serde_json::from_str(&line).with_context(|| format!("{}, line {number}", log.display()))?;
+        let place = || format!("{}, line {number}", log.display());
+        // Each page came with its receipt.
+        let (page, _) = receipt::cut(line.as_bytes()).with_context(place)?;
+        let page: AuditPage = serde_json::from_slice(&page).with_context(place)?;
         for entry in &page.entries {
             if !ROUTES.iter().any(|route| route.name() == entry.entry.route) {
                 continue;
