@@ -32,6 +32,7 @@ const MAX_LISTED: usize = 200;
 const CACHED: &str = "no-cache";
 const CSV: &str = "text/csv; charset=utf-8; header=present";
 const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// `GET /v1/open`: the open resources.
 pub(crate) async fn catalogue(
@@ -39,7 +40,7 @@ pub(crate) async fn catalogue(
     Extension(address): Extension<IpAddr>,
     uri: Uri,
 ) -> Response {
-    let Ok(after) = after::<16>(&uri) else { return StatusCode::BAD_REQUEST.into_response() };
+    let Ok(after) = after::<16>(&uri) else { return no_cursor() };
     let gateway = shared.gateway.clone();
     let listed = shared.gateway.lanes().public.run(address, move || list(&gateway, after.as_ref()));
     match listed.await {
@@ -62,7 +63,7 @@ pub(crate) async fn resource(
         Some((order, "json")) => (order, Some(Form::Json)),
         Some(_) => return StatusCode::NOT_FOUND.into_response(),
     };
-    let Ok(after) = after::<24>(&uri) else { return StatusCode::BAD_REQUEST.into_response() };
+    let Ok(after) = after::<24>(&uri) else { return no_cursor() };
     let asked = Asked { code: format!("{class}/{order}"), form, after: after.map(mark) };
     let gateway = shared.gateway.clone();
     let known = headers.get(header::IF_NONE_MATCH).and_then(|known| known.to_str().ok()).map(str::to_owned);
@@ -333,6 +334,13 @@ fn with(mut response: Response, name: header::HeaderName, value: &str) -> Respon
 
 fn cached(response: Response) -> Response {
     with(response, header::CACHE_CONTROL, CACHED)
+}
+
+/// The refusal of a cursor. It has a body: a 400 without one is hyper's own, after which a connection ends.
+fn no_cursor() -> Response {
+    let mut response = typed("after: not a `next` of this list\n", TEXT);
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    response
 }
 
 fn unavailable() -> Response {
