@@ -81,7 +81,7 @@ struct Ready {
     share: f64,
     machine: bool,
     lane: usize,
-    /// Of a body in lines, how many.
+    /// The number of lines of a body in lines.
     lines: Option<u16>,
     /// Of `verify` with the holder's grant and without; of `issue` one for each draft; else one.
     templates: Vec<Template>,

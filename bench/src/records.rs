@@ -35,7 +35,7 @@ static RESOURCE: LazyLock<Resource> = LazyLock::new(|| {
 /// How the answer about a row begins that is there.
 pub static FOUND: LazyLock<String> =
     LazyLock::new(|| format!(r#"{{"resource":"{}","found":true,"record":{{"#, RESOURCE.code));
-/// What comes between that and the row's name.
+/// The bytes between that and the row's name.
 pub const NAMED: &[u8] = br#""organisationName":""#;
 
 /// The name in a row.
@@ -99,7 +99,7 @@ async fn publish(exchange: &InProcess, resource: &Resource) -> anyhow::Result<()
     Ok(())
 }
 
-/// What is measured.
+/// The parts that are measured.
 pub struct Plan {
     /// Rows brought in.
     pub rows: u64,
@@ -109,7 +109,7 @@ pub struct Plan {
     pub searches: u32,
 }
 
-/// What came out.
+/// The results.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measured {

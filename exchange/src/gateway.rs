@@ -577,7 +577,7 @@ impl Gateway {
         reason: Reason,
     ) -> Result<Option<Answer>, Code> {
         let Effect { status, code, prepared, answer, rotates, segment, request_salt, is_outcome } = effect;
-        // What a provider does is not held against the caller.
+        // The provider's doing is not held against the caller.
         if code != Code::Ok && code != Code::ProviderUnavailable && !is_outcome {
             // Before the entry is written: a client that disconnects does not save its budget.
             self.shed.refused(entry.organisation);

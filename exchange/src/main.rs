@@ -330,7 +330,7 @@ Example:
 enum ResourceCommand {
     /// Writes a definition: a new draft, or in place of the provider's own.
     #[command(after_help = "\
-schemas/resources.json holds a definition of each domain. What is wrong with one is named member by member.
+schemas/resources.json holds a definition of each domain. The faults of one are named member by member.
 Example:
   exchange resource write population.json")]
     Write {

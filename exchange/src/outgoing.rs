@@ -146,7 +146,7 @@ impl Provider {
         locked(&self.breaker)
     }
 
-    /// A connection that waits, the latest first. What is too old or closed goes.
+    /// A connection that waits, the latest first. One too old or closed goes.
     fn waiting(&self) -> Option<Connection> {
         let mut idle = locked(&self.idle);
         idle.retain(|(connection, since)| since.elapsed() < IDLE && connection.sender.is_ready());
@@ -164,7 +164,7 @@ impl Provider {
         let Address { host, port, .. } = &target.address;
         let down = |_| Reason::ProviderDown;
         let found: Vec<_> = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(down)?.collect();
-        // What is connected to is what was checked: a name is not looked up twice.
+        // The addresses that were checked are those connected to: a name is not looked up twice.
         let admitted: Vec<_> =
             found.iter().copied().filter(|address| self.destinations.admit(*address)).collect();
         if admitted.is_empty() && !found.is_empty() {

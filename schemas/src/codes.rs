@@ -526,7 +526,7 @@ numbered! {
         ProviderCertificate = 64 "provider-certificate",
         /// The provider failed too often in a row, and is left alone for a while.
         ProviderPaused = 65 "provider-paused",
-        /// As many calls to the provider are under way as may be.
+        /// No more calls to the provider may be under way.
         ProviderBusy = 66 "provider-busy",
         /// The provider broke the connection off before its answer was whole.
         ProviderBroken = 67 "provider-broken",

@@ -224,7 +224,7 @@ routes! {
         /// The register, as far as the caller may see it.
         ParticipantList = 17 "participant-list" {
             path: Some("/v1/participants/list"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
-            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// The proposals of two operators' decisions.
         ProposalList = 18 "proposal-list" {
@@ -254,7 +254,7 @@ routes! {
         /// The catalogue of resources.
         ResourceSearch = 32 "resource-search" {
             path: Some("/v1/resources/search"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
-            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// Apply for a resource.
         ApplicationMake = 33 "application-make" {
@@ -329,7 +329,7 @@ routes! {
         /// Licenses and base resources that disagree.
         RecordsMismatches = 48 "records-mismatches" {
             path: Some("/v1/records/mismatches"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Issuer, Role::Provider, Role::Operator, Role::Auditor]), forms: JSON,
-            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.
         System = 128 "system" {

@@ -254,7 +254,7 @@ async fn a_list_that_is_over_refuses_everybody_and_says_so_until_there_is_a_new_
     assert!(status == 503 && states.contains_key("nobody-admitted"), "{states:?}");
     assert!(states["revocation-list"].contains("over since"), "{states:?}");
     assert!(server.admin("/health").await.body.starts_with(b"alarm: "));
-    // What a process says is read by a thread of the test's.
+    // The words of a process are read by a thread of the test's.
     eventually("it is said", || async { server.stderr().contains("over since").then_some(()) }).await;
     let metrics = server.admin("/metrics").await.body;
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();

@@ -84,7 +84,7 @@ impl<'s> World<'s> {
         assert_eq!((imported.rejected, imported.accepted), (0, rows.len() as u64), "{:?}", imported.rejects);
     }
 
-    /// What is wrong with rows: line, pointer and rule.
+    /// The faults of rows: line, pointer and rule.
     async fn rejects(&self, by: &Client, list: DictionaryList, rows: &[&str]) -> Vec<String> {
         let rejects = self.import(by, list, rows).await.rejects;
         let all = rejects.iter().flat_map(|row| row.errors.iter().map(move |error| (row.line, error)));
@@ -244,7 +244,7 @@ async fn each_material_is_dropped_shared_verified_or_asked_for() {
     let refusal = approval.materials(&world.question(Some(&stranger), &[&good])).await.unwrap_err();
     assert_eq!(refused(refusal), Code::NotPermitted, "another person");
 
-    // What is not in force is told with its state, and each use of the grant was counted.
+    // A license not in force is told with its state, and each use of the grant was counted.
     server.party("issuer").send(&issued.operation("05", Some("07"))).await.expect(200);
     let ended = world.ask(approval, Some(&person), &[&good]).await;
     let license = ended.materials[0].license.as_ref().unwrap();
@@ -299,7 +299,7 @@ async fn an_item_that_changes_puts_its_mappings_under_review() {
     assert_eq!(outcomes(&answer)[1..], [Spared, Missing, Missing]);
     let review: Vec<bool> = answer.materials.iter().map(|one| one.review).collect();
     assert_eq!((answer.version, review), (2, vec![true, true, true, false]));
-    // Who brings a mapping in again has looked at it.
+    // One who brings a mapping in again has looked at it.
     world.taken(&world.approval, DictionaryList::Mappings, &["item=ITEM;material=$FORM;mode=drop"]).await;
     let answer = world.ask(&world.approval, None, &[]).await;
     assert_eq!((outcomes(&answer)[2], world.mappings(true).await.mappings.len()), (Spared, 2));
@@ -725,7 +725,7 @@ async fn what_is_demanded_all_the_same_is_counted_twice_and_agrees() {
     let counted = python.wait_with_output().unwrap();
     assert!(counted.status.success());
     assert_eq!(serde_json::from_slice::<Value>(&counted.stdout).unwrap()["items"], own["items"]);
-    // Who reports is not told what the person's licenses say.
+    // The one who reports is not told what the person's licenses say.
     assert!(list(&["item", "list", "demands"]).contains("\"needless\":true"));
     let own = world.approval.items(&world.search(Listing::Demands)).await.unwrap().value;
     let mut reported = own.demands.iter().flat_map(|case| &case.stages).flat_map(|stage| &stage.demanded);

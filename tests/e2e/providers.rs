@@ -75,7 +75,7 @@ fn stage(reply: &Reply) -> Stage {
     Open::parse(&reply.receipt().open).unwrap().stage
 }
 
-/// What the company is told of calls, newest first: the stage of each entry, and the words beside it.
+/// The calls as the company is told of them, newest first: the stage of each entry, and the words beside it.
 async fn trace(server: &Server, holds: impl Fn(&[(Stage, Option<String>)]) -> bool) {
     let body = json!({"holder": {"typeCode": "001", "number": COMPANY}, "use": tests::use_context()});
     let call = Call::new(Route::Trace, &body);
@@ -221,7 +221,7 @@ async fn each_fault_of_a_provider_is_an_answer_that_names_its_cause() {
         assert_eq!(server.metric("miaoxiang_calls_total", &[("cause", cause)]).await, count, "{cause}");
     }
 
-    // Who cannot be reached, or does not prove who it is, is sent nothing.
+    // A provider that cannot be reached, or does not prove who it is, is sent nothing.
     let expired = Provider::with(&server, Identity::until(2020));
     let other = json!({"organisation": organisation, "host": "127.0.0.2", "port": provider.port, "authorities": provider.authorities});
     let mut stranger = provider.address(organisation);
@@ -270,7 +270,7 @@ async fn each_fault_of_a_provider_is_an_answer_that_names_its_cause() {
 
 #[tokio::test]
 async fn who_fails_in_a_row_is_left_alone_and_who_stalls_holds_nobody_up() {
-    /// As many as a breaker lets fail, and as many calls as one provider gets at once.
+    /// The failures that a breaker lets pass, and the calls that one provider gets at once.
     const MOST_FAILURES: usize = 5;
     const MOST_CALLS: usize = 64;
     let server = Setup::new().start().await;

@@ -1,4 +1,4 @@
-//! What the exchange makes of hosted rows beside queries: quality and freshness, open data, feeds, comparison.
+//! The exchange's work on hosted rows beside queries: quality and freshness, open data, feeds, comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -437,7 +437,7 @@ async fn a_license_that_disagrees_with_a_base_resource_is_reported_to_both_sides
     let open = MismatchSearch { state: Some(MismatchState::Open), ..open };
     assert!(issuer.mismatches(&open).await.unwrap().mismatches.is_empty());
 
-    // Who writes one value after the other to guess the license's has five a day.
+    // One who writes one value after the other to guess the license's has five a day.
     let mut refusals = Vec::new();
     for guess in 0..6 {
         provider.ingest_records(&row_of(&format!("测试{guess}"))).await.unwrap();

@@ -738,7 +738,7 @@ pub struct Comparison {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ComparedField {
-    /// Of the resource.
+    /// The code of the resource.
     pub field: String,
     /// The fact of the license.
     pub license_field: String,

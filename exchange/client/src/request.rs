@@ -944,7 +944,7 @@ pub struct MaterialKeep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ItemsDemanded {
-    /// Whose case it is.
+    /// The holder of the case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
     /// Codes of the materials; none of them is a report too.

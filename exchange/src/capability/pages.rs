@@ -4,10 +4,13 @@
 //! Routes that list call it. It only reads, so a crash leaves nothing.
 
 use ledger::{Document, DocumentKind, Key, Ledger};
+use schemas::identifier::Uscc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::gateway::change::{Change, json};
+use crate::keyed;
+use crate::participant::{Participant, Role};
 use crate::wire::refusal::Refusal;
 use crate::wire::text::Paging;
 
@@ -48,6 +51,29 @@ pub(crate) fn looked_at(
         last = Some(key);
     }
     Ok((rows, None))
+}
+
+/// The organisation whose rows alone a list shows to a caller: its own. `None` shows all, to operators and auditors.
+pub(crate) fn whose(caller: &Participant) -> Option<Uscc> {
+    let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
+    (!all).then_some(caller.organisation)
+}
+
+/// Documents of a kind that a page looks at, and one more: an organisation's, or all.
+pub(crate) fn owned(
+    ledger: &Ledger,
+    kind: DocumentKind,
+    whose: Option<Uscc>,
+    after: Option<&Key>,
+) -> Vec<(Key, Document)> {
+    let (state, most) = (ledger.state(), MAX_LOOKED_AT + 1);
+    match whose {
+        Some(organisation) => {
+            let owner = keyed::participant_key(ledger.keyed(), &organisation);
+            state.documents_of(kind, &owner, after, most)
+        }
+        None => state.documents_behind(kind, after, most),
+    }
 }
 
 /// At most a page of the documents of a kind, ascending by key, and one more where there is a next page.

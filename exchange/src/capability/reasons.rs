@@ -319,7 +319,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     of_operators(&mut refused);
     sharing::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
-    // What a call finds out is tested where it is made.
+    // The findings of a call are tested where it is made.
     let of_calls = [
         Reason::AddressForbidden,
         Reason::ProviderDown,

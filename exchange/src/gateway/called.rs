@@ -21,7 +21,7 @@ pub(super) const REMEMBERED_MS: u64 = 24 * 3_600 * 1_000;
 pub(super) struct Called {
     /// Number of the route.
     pub(super) route: u8,
-    /// Who called.
+    /// The organisation that called.
     pub(super) organisation: Uscc,
     /// Keyed hash of the request, as hex, where an idempotency key came with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,16 +4,12 @@
 
 use ledger::{DocumentKind, Ledger};
 use metrics::gauge;
-use schemas::sharing::ApplicationState;
-use schemas::workday::{Calendar, between};
 
 use super::Gateway;
 use crate::sharing::application::Application;
-use crate::sharing::clock::day_of;
+use crate::sharing::clock::{CONNECTED_WITHIN_DAYS, calendars, day_of, working_days};
 
 const APPLICATIONS: &str = "miaoxiang_applications";
-/// Working days within which the plans want shared data connected.
-const WITHIN_DAYS: u32 = 3;
 
 impl Gateway {
     /// Sets the figures of applications, on a thread that may block.
@@ -28,22 +24,17 @@ impl Gateway {
 }
 
 fn counts(ledger: &Ledger, now_ms: u64) -> [(&'static str, u64); 5] {
-    let calendars = ledger.state().documents(DocumentKind::Calendar).into_iter();
-    let calendars: Vec<Calendar> =
-        calendars.filter_map(|(_, found)| serde_json::from_slice(&found.value).ok()).collect();
-    let of_year = |year| calendars.iter().find(|calendar: &&Calendar| calendar.year == year);
+    let calendars = calendars(ledger);
     let [mut all, mut by_rule, mut settled, mut in_time, mut overdue] = [0_u64; 5];
     for (_, document) in ledger.state().documents(DocumentKind::Application) {
         let Ok(application) = serde_json::from_slice::<Application>(&document.value) else { continue };
         all += 1;
         by_rule += u64::from(application.rule.is_some());
         overdue += u64::from(application.clock.as_ref().is_some_and(|clock| clock.is_over(now_ms)));
-        let refused = application.state == ApplicationState::Refused;
-        let settled_ms = application.provided_ms.or(application.answered_ms.filter(|_| refused));
-        let Some(settled_ms) = settled_ms else { continue };
+        let Some(settled_ms) = application.settled_ms() else { continue };
         settled += 1;
-        let days = between(day_of(application.made_ms), day_of(settled_ms), of_year);
-        in_time += u64::from(days.is_some_and(|days| days <= WITHIN_DAYS));
+        let days = working_days(day_of(application.made_ms), day_of(settled_ms), &calendars);
+        in_time += u64::from(days.is_some_and(|days| days <= CONNECTED_WITHIN_DAYS));
     }
     [
         ("all", all),

@@ -103,7 +103,7 @@ impl Gateway {
             let begun = Change::begin(&tools, &entry, identified.participant(), names, terms);
             let mut change = begun.map_err(|refusal| refusal.code)?;
             for person in persons {
-                // Who is named for the first time has a trace from the intent on.
+                // Somebody named for the first time has a trace from the intent on.
                 change.concern(person).map_err(|refusal| refusal.code)?;
             }
             let called = Called {
@@ -416,7 +416,7 @@ mod tests {
             CALLS.fetch_add(1, Ordering::Relaxed);
             match asked.number {
                 13 => Err(Refusal::explained(Code::ProviderWrong, Reason::ProviderRows)),
-                // Whoever waits for it is gone before it ends.
+                // The one who waits for it is gone before it ends.
                 14 => {
                     UNDER_WAY.notify_one();
                     std::future::pending().await

@@ -19,9 +19,8 @@ use super::calls::Calls;
 use super::demands::{self, Demanded};
 use super::{Caller, runtime};
 use crate::calling;
+use crate::sharing::clock::CONNECTED_WITHIN_DAYS;
 
-/// Working days within which the plans want shared data connected.
-const WITHIN_DAYS: u32 = 3;
 /// Applications of one page.
 pub(super) const PAGE: u64 = 100;
 
@@ -59,10 +58,12 @@ impl Counts {
             None => self.undeterminable += 1,
             Some(days) if is_settled => {
                 self.counted += 1;
-                self.within_three_days += u64::from(days <= WITHIN_DAYS);
+                self.within_three_days += u64::from(days <= CONNECTED_WITHIN_DAYS);
             }
             // Withdrawn before anybody was late is nobody's failure.
-            Some(days) if days > WITHIN_DAYS && one.state != ApplicationState::Stopped => self.counted += 1,
+            Some(days) if days > CONNECTED_WITHIN_DAYS && one.state != ApplicationState::Stopped => {
+                self.counted += 1
+            }
             Some(_) => {}
         }
     }

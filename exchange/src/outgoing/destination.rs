@@ -23,7 +23,7 @@ impl Destinations {
     fn is_own(&self, ip: IpAddr, port: u16) -> bool {
         self.own.iter().filter(|own| own.port() == port).any(|own| {
             let listening = own.ip().to_canonical();
-            // Who listens at no address in particular listens at all of this machine.
+            // A listener at no address in particular listens at all of this machine.
             listening == ip || listening.is_unspecified() && is_local(ip)
         })
     }
@@ -73,7 +73,7 @@ mod tests {
         for far in ["192.0.2.7:443", "10.1.2.3:443", "[2001:db8::1]:443", "203.0.113.9:8443"] {
             assert!(admits(far), "{far}");
         }
-        // Of a listener at every address each of this machine's is ours; loopback alone is there for certain.
+        // Each address of this machine is a listener's that listens at all; loopback alone is there for certain.
         assert!(outside.is_own("127.0.0.1".parse().expect("one"), 8443));
         assert!(!outside.is_own("203.0.113.9".parse().expect("one"), 8443));
         let development = Destinations { own, any: true };

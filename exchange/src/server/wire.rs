@@ -222,11 +222,14 @@ pub(super) fn code_of(status: u16) -> Option<Code> {
     }
 }
 
-/// The same answer with a problem document; `None` when it is none of hyper's own. Our handlers give none of these
-/// statuses without a body.
+/// The same answer with a problem document; `None` when it is none of hyper's own: after those the connection ends, and the head says so.
 fn with_problem(head: &[u8]) -> Option<Vec<u8>> {
     const EMPTY: &str = "content-length: 0\r\n";
+    const CLOSING: &str = "connection: close\r\n";
     let head = std::str::from_utf8(head).ok()?.strip_suffix("\r\n")?;
+    if !head.contains(CLOSING) {
+        return None;
+    }
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let (before, behind) = head.split_once(EMPTY)?;
     let problem = undecided(code_of(status)?, Language::English);
@@ -437,7 +440,9 @@ mod tests {
         assert!(body.contains("head-too-large"), "{body}");
         for other in [
             &b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"[..],
-            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 10\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 10\r\n\r\n",
+            // A handler's, after which the connection goes on.
+            b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
             b"content-length: 0\r\n\r\n",
             b"",

@@ -8,9 +8,9 @@ use schemas::identifier::Uscc;
 use schemas::sharing::{ApplicationState, GrantRule, Running, Scope};
 use serde::{Deserialize, Serialize};
 
+use super::parties::Parties;
 use super::resource::Step;
 use crate::gateway::parsed::Kept;
-use crate::keyed::participant_key;
 
 /// An application as journaled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,13 +58,14 @@ pub(crate) struct Application {
     /// How it came to where it stands.
     pub(crate) history: Vec<Step>,
     /// Keys of the two organisations, as hex: it is found by them.
-    pub(crate) parties: [String; 2],
+    pub(crate) parties: Parties,
 }
 
 impl Application {
-    /// The two organisations by key, as it is found by.
-    pub(crate) fn parties(keyed: &KeyedHash, applicant: &Uscc, provider: &Uscc) -> [String; 2] {
-        [applicant, provider].map(|party| hex::encode(participant_key(keyed, party)))
+    /// When it was supplied or refused, ms since 1970.
+    pub(crate) fn settled_ms(&self) -> Option<u64> {
+        let refused = self.state == ApplicationState::Refused;
+        self.provided_ms.or(self.answered_ms.filter(|_| refused))
     }
 }
 
@@ -72,14 +73,7 @@ impl Kept for Application {
     const KIND: DocumentKind = DocumentKind::Application;
 
     fn owners(&self) -> Vec<Label> {
-        let mut owners: Vec<Label> = Vec::new();
-        for party in &self.parties {
-            let mut owner = [0; 16];
-            if hex::decode_to_slice(party, &mut owner).is_ok() && !owners.contains(&owner) {
-                owners.push(owner);
-            }
-        }
-        owners
+        self.parties.owners()
     }
 }
 

@@ -2,16 +2,31 @@
 //!
 //! Read by decisions; nothing to lose.
 
-use ledger::{DocumentKind, Key, KeyedHash};
+use ledger::{DocumentKind, Key, KeyedHash, Ledger};
 use schemas::date::Date;
 use schemas::sharing::{ClockStep, Running};
-use schemas::workday::{Calendar, Due, due};
+use schemas::workday::{Calendar, Due, between, due};
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::parsed::Kept;
 
 impl Kept for Calendar {
     const KIND: DocumentKind = DocumentKind::Calendar;
+}
+
+/// Working days within which the plans want shared data connected (3日对接率).
+pub(crate) const CONNECTED_WITHIN_DAYS: u32 = 3;
+
+/// All calendars that are in force.
+pub(crate) fn calendars(ledger: &Ledger) -> Vec<Calendar> {
+    let found = ledger.state().documents(DocumentKind::Calendar).into_iter();
+    // The gateway wrote these bytes itself; a year that cannot be read is not known.
+    found.filter_map(|(_, found)| serde_json::from_slice(&found.value).ok()).collect()
+}
+
+/// Working days from a day to another; none where the calendar of a year is missing.
+pub(crate) fn working_days(from: Date, to: Date, calendars: &[Calendar]) -> Option<u32> {
+    between(from, to, |year| calendars.iter().find(|calendar| calendar.year == year))
 }
 
 /// Key of a year's calendar.

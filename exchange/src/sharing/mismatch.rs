@@ -8,8 +8,8 @@ use schemas::identifier::Uscc;
 use schemas::sharing::MismatchState;
 use serde::{Deserialize, Serialize};
 
+use super::parties::Parties;
 use crate::gateway::parsed::Kept;
-use crate::keyed::participant_key;
 
 /// A mismatch as journaled: nothing of the values, and the license by its keyed hash.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,15 +32,10 @@ pub(crate) struct Mismatch {
     /// When it was last compared.
     pub(crate) compared_ms: u64,
     /// Keys of the two organisations, as hex: it is found by them.
-    pub(crate) parties: [String; 2],
+    pub(crate) parties: Parties,
 }
 
 impl Mismatch {
-    /// The two organisations by key, as it is found by.
-    pub(crate) fn parties(keyed: &KeyedHash, issuer: &Uscc, provider: &Uscc) -> [String; 2] {
-        [issuer, provider].map(|party| hex::encode(participant_key(keyed, party)))
-    }
-
     /// Key of the license.
     pub(crate) fn license_key(&self) -> Option<Key> {
         let mut key = [0; 16];
@@ -52,14 +47,7 @@ impl Kept for Mismatch {
     const KIND: DocumentKind = DocumentKind::Mismatch;
 
     fn owners(&self) -> Vec<Label> {
-        let mut owners: Vec<Label> = Vec::new();
-        for party in &self.parties {
-            let mut owner = [0; 16];
-            if hex::decode_to_slice(party, &mut owner).is_ok() && !owners.contains(&owner) {
-                owners.push(owner);
-            }
-        }
-        owners
+        self.parties.owners()
     }
 }
 

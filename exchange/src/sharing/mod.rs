@@ -7,5 +7,6 @@ pub(crate) mod application;
 pub(crate) mod clock;
 pub(crate) mod dictionary;
 pub(crate) mod mismatch;
+pub(crate) mod parties;
 pub(crate) mod quality;
 pub(crate) mod resource;

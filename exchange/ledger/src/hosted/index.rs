@@ -130,7 +130,7 @@ pub struct Step {
     pub row: Key,
 }
 
-/// What a feed says of a row.
+/// A row as a feed tells it.
 #[derive(Clone)]
 pub struct Moved {
     /// Where the feed stands behind it.
@@ -297,7 +297,7 @@ impl Writer {
         self.sequences[slot as usize] = own;
         self.slots.insert(id, slot);
         let segment = Arc::new(Segment { id, document, slot, gone: AtomicU32::new(0) });
-        // Before any cell that leads to it. Who reads a resource's segments twice and finds them the same has missed no row.
+        // Before any cell that leads to it. A reader that finds a resource's segments the same twice has missed no row.
         self.index.segments.insert(slot, Arc::clone(&segment));
         let label = *segment.document.label();
         self.index.resources.entry(label).or_default().segments.insert(id, Arc::clone(&segment));

@@ -140,13 +140,13 @@ impl Rows {
 
     /// Segments that are worth being written anew; `None` as long as there are none. Reads memory alone.
     pub fn due(&self) -> Option<DueRows> {
-        // What is left of an erased resource cannot be read.
+        // The rest of an erased resource cannot be read.
         let living = |label: &Label| self.0.state.erased(label) == Some(false);
         self.0.index.due(self.0.first, living).map(DueRows)
     }
 
     /// Writes segments anew as one, under this key of their resource, without the rows that another segment has anew or removes: what
-    /// was removed or replaced is then gone from the disk too. That a row is removed stays, for the feeds. What is given back belongs
+    /// was removed or replaced is then gone from the disk too. That a row is removed stays, for the feeds. The result belongs
     /// into one entry; once that is committed, the old files go as soon as nobody reads them.
     ///
     /// A merged segment has the highest sequence of its parts, which are all from before this process: no row of another segment comes

@@ -699,7 +699,7 @@ fn rows_that_were_removed_or_replaced_go_from_the_disk_and_nothing_else_does() {
         assert_eq!(found.iter().sum::<usize>(), 22 + 13);
         assert_eq!(lengths(dir.path()), BTreeSet::from([0, 22 + 28, 13 + 28]), "nor is a copy on the disk");
         assert!(ledger.rows().due().is_none());
-        // Who has read the feed reads nothing twice, and who begins reads the same as before.
+        // A reader of the feed reads nothing twice, and one who begins reads the same as before.
         let mut all = None;
         let again = fed(ledger, &resource, &mut all, 10);
         assert_eq!(again.iter().collect::<BTreeSet<_>>(), before.iter().collect::<BTreeSet<_>>());
@@ -725,7 +725,7 @@ fn small_segments_become_one_and_a_batch_of_this_process_stays_the_newer() {
         let plain = n.to_string();
         ingest(&ledger, &resource, &[(row(n), Some(plain.as_bytes())), (row(100), Some(plain.as_bytes()))]);
     }
-    // Of this process: a batch that was written before may still be committed between two of them.
+    // One of this process: a batch that was written before may still be committed between two of them.
     let rounds = compact(&ledger, &resource);
     assert!(rounds > 0 && ledger.rows().counts(&resource.label).segments == BATCHES as usize);
     let label = resource.label;

@@ -4,24 +4,23 @@
 
 use ledger::{DocumentKind, Key, Ledger};
 use schemas::codes::{Code, Rule};
-use schemas::date::{Date, rfc3339};
+use schemas::date::rfc3339;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use schemas::sharing::ApplicationState;
-use schemas::workday::{Calendar, Due, between};
+use schemas::workday::{Calendar, Due};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::capability::Capability;
-use crate::capability::pages::{MAX_LOOKED_AT, listed};
+use crate::capability::pages::{MAX_LOOKED_AT, listed, owned, whose};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
-use crate::keyed;
-use crate::participant::{Participant, Role};
+use crate::participant::Participant;
 use crate::sharing::application::Application;
-use crate::sharing::clock::day_of;
+use crate::sharing::clock::{calendars, day_of, working_days};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Refusal};
 use crate::wire::text::{Paging, PagingValue};
@@ -75,11 +74,6 @@ impl Asked {
     }
 }
 
-/// Working days from a day to another; none where the calendar of a year is missing.
-fn working_days(from: Date, to: Date, calendars: &[Calendar]) -> Option<u32> {
-    between(from, to, |year| calendars.iter().find(|calendar: &&Calendar| calendar.year == year))
-}
-
 fn is_overdue(application: &Application, now_ms: u64) -> bool {
     application.clock.as_ref().is_some_and(|clock| clock.is_over(now_ms))
 }
@@ -87,7 +81,7 @@ fn is_overdue(application: &Application, now_ms: u64) -> bool {
 impl Capability<'_> for List {
     const ROUTE: Route = Route::ApplicationList;
     type Asked = Asked;
-    /// Whose are shown; `None` for all.
+    /// The organisation whose are shown; `None` for all.
     type Granted = Option<Uscc>;
 
     fn read(body: Body<'_>) -> Result<Asked, Refusal> {
@@ -111,8 +105,7 @@ impl Capability<'_> for List {
         caller: &Participant,
         _asked: &Asked,
     ) -> Result<Ruling<Option<Uscc>>, Refusal> {
-        let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
-        Ok(Ruling::plain((!all).then_some(caller.organisation), Vec::new()))
+        Ok(Ruling::plain(whose(caller), Vec::new()))
     }
 
     async fn carry_out(
@@ -127,18 +120,8 @@ impl Capability<'_> for List {
 }
 
 fn page(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked, now_ms: u64) -> Value {
-    let (state, kind) = (ledger.state(), DocumentKind::Application);
-    let (after, most) = (asked.paging.after.as_ref(), MAX_LOOKED_AT + 1);
-    let all = match whose {
-        Some(organisation) => {
-            let owner = keyed::participant_key(ledger.keyed(), &organisation);
-            state.documents_of(kind, &owner, after, most)
-        }
-        None => state.documents_behind(kind, after, most),
-    };
-    let calendars = state.documents(DocumentKind::Calendar).into_iter();
-    let calendars: Vec<Calendar> =
-        calendars.filter_map(|(_, found)| serde_json::from_slice(&found.value).ok()).collect();
+    let all = owned(ledger, DocumentKind::Application, whose, asked.paging.after.as_ref());
+    let calendars = calendars(ledger);
     let (mut rows, mut last, mut next) = (Vec::new(), None::<Key>, None);
     for (before, (key, document)) in all.into_iter().enumerate() {
         if rows.len() == asked.paging.limit || before == MAX_LOOKED_AT {
@@ -162,8 +145,6 @@ fn row(key: Key, application: &Application, now_ms: u64, calendars: &[Calendar])
     });
     let history: Vec<Value> = history.map(without_nulls).collect();
     let days = |until_ms| working_days(day_of(application.made_ms), day_of(until_ms), calendars);
-    let refused = application.state == ApplicationState::Refused;
-    let settled_ms = application.provided_ms.or(application.answered_ms.filter(|_| refused));
     without_nulls(json!({
         "application": hex::encode(key),
         "resource": application.resource,
@@ -180,7 +161,7 @@ fn row(key: Key, application: &Application, now_ms: u64, calendars: &[Calendar])
         "madeAt": rfc3339(application.made_ms),
         "answeredAt": application.answered_ms.map(rfc3339),
         "providedAt": application.provided_ms.map(rfc3339),
-        "settledInDays": settled_ms.and_then(days),
+        "settledInDays": application.settled_ms().and_then(days),
         "ageInDays": days(now_ms),
         "clock": application.clock,
         "overdue": is_overdue(application, now_ms),

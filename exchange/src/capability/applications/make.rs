@@ -20,6 +20,7 @@ use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::sharing::application::{Application, application_key};
 use crate::sharing::clock::{self, day_of};
+use crate::sharing::parties::Parties;
 use crate::sharing::resource::{Step, add_step};
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -123,7 +124,7 @@ impl Capability<'_> for Make {
             provided_ms: None,
             clock,
             history: before.map(|before| before.history.clone()).unwrap_or_default(),
-            parties: Application::parties(case.keyed(), &caller.organisation, &listed.provider),
+            parties: Parties::new(case.keyed(), &caller.organisation, &listed.provider),
         };
         let mut step = |action: &str, note: Option<&str>| {
             let (action, note) = (action.to_owned(), note.map(str::to_owned));

@@ -104,7 +104,7 @@ impl<'r> Capability<'r> for Demanded {
             .collect();
         let (mut demanded, mut wrong) = (Vec::new(), Vec::new());
         for (code, place) in asked.demanded.iter().zip(0..) {
-            // What is on no list of the item is a demand all the same.
+            // A material on no list of the item is a demand all the same.
             if !item.materials.contains(code) && material(case, code).is_none() {
                 wrong.push(Fault::at(format!("/demanded/{place}"), Rule::Unknown));
                 continue;

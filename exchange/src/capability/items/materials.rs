@@ -253,7 +253,7 @@ impl<'r> Capability<'r> for Materials {
                 .run(*entry.organisation, move || held(&ledger, right, &licenses, &types, now_ms));
             read.await.map_err(Refusal::new)??
         };
-        // Of whom more licenses were not looked at, nothing is said to be missing.
+        // Nothing is said to be missing where more licenses were not looked at.
         let told: Vec<LicenseTypeCode> = told
             .into_iter()
             .filter(|code| complete || found.iter().any(|held| held.type_code == *code && held.in_force))
@@ -405,7 +405,7 @@ fn kept(
         })
         .collect()
     };
-    // Whom several organisations verified something for, the best of it is told.
+    // The best is told where several organisations verified something.
     found.sort_by_key(|kept| (kept.trust, std::cmp::Reverse(kept.ends_ms)));
     let department = case.participant(&item.department);
     let department = department.filter(|department| department.active_at(now_ms));

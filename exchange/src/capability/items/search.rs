@@ -18,13 +18,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::capability::Capability;
-use crate::capability::pages::{MAX_LOOKED_AT, listed, looked_at};
+use crate::capability::pages::{MAX_LOOKED_AT, listed, looked_at, whose};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::parsed::Documents;
 use crate::gateway::permit::{Permit, Ruling};
-use crate::participant::{Participant, Role};
+use crate::participant::Participant;
 use crate::sharing::dictionary::{Demand, Demands, Entry, Imported, Mapped, entry_key, mapping_key};
 use crate::sharing::resource::Listed;
 use crate::wire::read::{self, Body};
@@ -81,7 +81,7 @@ pub(crate) struct Asked {
 impl Capability<'_> for Search {
     const ROUTE: Route = Route::ItemsSearch;
     type Asked = Asked;
-    /// Whose reports are shown; `None` for all.
+    /// The organisation whose reports are shown; `None` for all.
     type Granted = Option<Uscc>;
 
     fn read(body: Body<'_>) -> Result<Asked, Refusal> {
@@ -97,8 +97,7 @@ impl Capability<'_> for Search {
         caller: &Participant,
         _asked: &Asked,
     ) -> Result<Ruling<Option<Uscc>>, Refusal> {
-        let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
-        Ok(Ruling::plain((!all).then_some(caller.organisation), Vec::new()))
+        Ok(Ruling::plain(whose(caller), Vec::new()))
     }
 
     async fn carry_out(

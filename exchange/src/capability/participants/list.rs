@@ -8,13 +8,13 @@ use schemas::routes::Route;
 use serde_json::{Value, json};
 
 use crate::capability::Capability;
-use crate::capability::pages::{behind, documents, listed};
+use crate::capability::pages::{behind, documents, listed, whose};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::keyed;
-use crate::participant::{Participant, Role};
+use crate::participant::Participant;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::Refusal;
 use crate::wire::text::{Paging, PagingValue};
@@ -41,8 +41,7 @@ impl Capability<'_> for List {
         caller: &Participant,
         _asked: &Paging,
     ) -> Result<Ruling<Option<Uscc>>, Refusal> {
-        let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
-        Ok(Ruling::plain((!all).then_some(caller.organisation), Vec::new()))
+        Ok(Ruling::plain(whose(caller), Vec::new()))
     }
 
     async fn carry_out(

@@ -29,6 +29,7 @@ use crate::gateway::permit::{Permit, Ruling};
 use crate::keyed;
 use crate::participant::Participant;
 use crate::sharing::mismatch::{Mismatch, mismatch_key};
+use crate::sharing::parties::Parties;
 use crate::sharing::resource::Listed;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Gather, Placed as _, Refusal};
@@ -139,7 +140,7 @@ impl Capability<'_> for Compare {
         if mapping(resource, &asked.license).is_none() {
             return Err(Refusal::explained(Code::ResourceRefused, Reason::NotCompared));
         }
-        // Who has neither side learns nothing of either.
+        // One who has neither side learns nothing of either.
         let organisation = &caller.organisation;
         let issuer = asked
             .license
@@ -232,7 +233,7 @@ impl Capability<'_> for Compare {
                 state: MismatchState::Open,
                 found_ms: now_ms,
                 compared_ms: now_ms,
-                parties: Mismatch::parties(change.tools().ledger.keyed(), &issuer, &listed.provider),
+                parties: Parties::new(change.tools().ledger.keyed(), &issuer, &listed.provider),
             }),
             before => before,
         };

@@ -65,7 +65,7 @@ pub(crate) struct Asked<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     step: Step,
-    /// The last entry with rows when the reader began. What came up to it was read once at most, so what is not shown of it needs not
+    /// The last entry with rows when the reader began. Rows up to it were read once at most, so those not shown need not
     /// be taken back.
     begun: u64,
 }
@@ -113,7 +113,7 @@ struct Shown {
 /// A page as it was read.
 struct Page {
     changes: Vec<Shown>,
-    /// Whose rows these are.
+    /// The persons that these rows are about.
     subjects: Vec<HolderRef>,
     next: Cursor,
     more: bool,
@@ -230,7 +230,7 @@ impl Reading<'_> {
     fn page(&self, after: Option<Cursor>, most: usize) -> Result<Page, Refusal> {
         let rows = self.ledger.rows();
         if after.is_some_and(|after| after.step.order > self.ledger.size()) {
-            // Of another log.
+            // It is of another log.
             let fault = Fault::at("/after", Rule::Unknown).form("`next` of a page of this log");
             return Err(Refusal::of(Code::MalformedRequest, fault));
         }

@@ -14,13 +14,12 @@ use serde_json::{Value, json};
 
 use crate::capability::Capability;
 use crate::capability::licenses::stored;
-use crate::capability::pages::{MAX_LOOKED_AT, listed, looked_at};
+use crate::capability::pages::{listed, looked_at, owned, whose};
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Disclosure, Permit, Ruling};
-use crate::keyed;
-use crate::participant::{Participant, Role};
+use crate::participant::Participant;
 use crate::sharing::mismatch::Mismatch;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::Refusal;
@@ -49,7 +48,7 @@ pub(crate) struct Asked {
 impl Capability<'_> for Mismatches {
     const ROUTE: Route = Route::RecordsMismatches;
     type Asked = Asked;
-    /// Whose are shown; `None` for all.
+    /// The organisation whose are shown; `None` for all.
     type Granted = Option<Uscc>;
 
     fn read(body: Body<'_>) -> Result<Asked, Refusal> {
@@ -67,8 +66,7 @@ impl Capability<'_> for Mismatches {
         _asked: &Asked,
     ) -> Result<Ruling<Option<Uscc>>, Refusal> {
         // A page names licenses and nobody, so it concerns nobody.
-        let all = caller.has(Role::Operator) || caller.has(Role::Auditor);
-        Ok(Ruling::plain((!all).then_some(caller.organisation), Vec::new()))
+        Ok(Ruling::plain(whose(caller), Vec::new()))
     }
 
     async fn carry_out(
@@ -78,14 +76,7 @@ impl Capability<'_> for Mismatches {
     ) -> Result<Vec<u8>, Refusal> {
         let ((whose, right), asked) = (permit.into_parts(), asked.clone());
         let (page, ()) = listed(change, move |ledger| {
-            let (state, kind, after) = (ledger.state(), DocumentKind::Mismatch, asked.paging.after.as_ref());
-            let found = match whose {
-                Some(organisation) => {
-                    let owner = keyed::participant_key(ledger.keyed(), &organisation);
-                    state.documents_of(kind, &owner, after, MAX_LOOKED_AT + 1)
-                }
-                None => state.documents_behind(kind, after, MAX_LOOKED_AT + 1),
-            };
+            let found = owned(ledger, DocumentKind::Mismatch, whose, asked.paging.after.as_ref());
             let keys = found.into_iter().map(|(key, _)| key).collect();
             let (rows, next) = looked_at(keys, asked.paging.limit, |key| row(ledger, right, key, &asked))?;
             Ok((json!({"mismatches": rows, "next": next}), ()))

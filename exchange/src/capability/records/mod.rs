@@ -1,4 +1,4 @@
-//! Rows of resources: hosted ones (托管数据), brought in by their provider, and those that a provider's interface gives. Who has an
+//! Rows of resources: hosted ones (托管数据), brought in by their provider, and those that a provider's interface gives. One who has an
 //! approval asks for both alike.
 //!
 //! Their routes alone use it. Each file says what a crash leaves.

@@ -304,7 +304,7 @@ pub(super) fn answered(
         Some(now_ms.saturating_sub(at_ms) > within)
     };
     let (record, masked) = seen.as_ref().map(|stored| shown(resource, terms, fields, stored)).unzip();
-    // What an interface answers was brought in by nobody.
+    // An answer of an interface was brought in by nobody.
     let hosted = resource.supply == Supply::Hosted;
     let brought_in = seen.as_ref().filter(|_| hosted).map(|stored| stored.at_ms);
     let fresh = listed.rows_label().filter(|_| hosted);
