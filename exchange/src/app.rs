@@ -218,6 +218,7 @@ impl App {
                     each_second.tick().await;
                     gateway.journal_shed().await;
                     gateway.release_delayed().await;
+                    gateway.close_owed().await;
                     gateway.journal_snapshot().await;
                     gateway.recount_clocks().await;
                     if second.is_multiple_of(COMPACTED_EACH) {

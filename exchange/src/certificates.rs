@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::files::{read, read_key};
 use crate::moment::now_seconds;
 use crate::outgoing::Identity;
-use crate::tls::{self, Authorities, ServerIdentity, ServerTls, TlsError};
+use crate::tls::{self, Authorities, Described, ServerIdentity, ServerTls, TlsError};
 
 /// The TLS files of a configuration, read and checked.
 pub struct TlsFiles {
@@ -20,6 +20,8 @@ pub struct TlsFiles {
     pub authorities: Authorities,
     /// The exchange's certificate and key for calls to data providers.
     pub outgoing: Arc<Identity>,
+    /// Each certificate of that chain, the exchange's own first.
+    pub outgoing_described: Vec<Described>,
 }
 
 impl TlsFiles {
@@ -65,8 +67,8 @@ impl TlsFiles {
         if authorities.roots().all(|root| now >= root.until) {
             return Err(Exit::usage(format!("{}: every client CA has ended", client_ca.display())));
         }
-        let outgoing = Arc::new(outgoing(config)?);
-        let files = Self { identity, authorities, outgoing };
+        let (outgoing, outgoing_described) = outgoing(config)?;
+        let files = Self { identity, authorities, outgoing: Arc::new(outgoing), outgoing_described };
         // Whether certificate and key belong together.
         files.data().map_err(named)?;
         Ok(files)
@@ -93,9 +95,10 @@ impl TlsFiles {
     }
 }
 
-/// The certificate and key for calls to data providers, checked to belong together.
-fn outgoing(config: &Config) -> anyhow::Result<Identity> {
-    let Some(files) = &config.outgoing else { return Ok(Identity(None)) };
+/// The certificate and key for calls to data providers, checked to belong together. One that has ended is said elsewhere: it keeps
+/// nothing but such calls.
+fn outgoing(config: &Config) -> anyhow::Result<(Identity, Vec<Described>)> {
+    let Some(files) = &config.outgoing else { return Ok((Identity(None), Vec::new())) };
     let (certificate, key) = (config.path(&files.certificate), config.path(&files.key));
     let (chain, private) = (read(&certificate)?, read_key(&key)?);
     if !config.development && certs::pki::is_development(&chain) {
@@ -106,5 +109,7 @@ fn outgoing(config: &Config) -> anyhow::Result<Identity> {
     // Any authorities do: whom the exchange trusts is said address by address.
     client::Tls::from_pem(chain.as_bytes(), own)
         .map_err(|error| Exit::usage(format!("{} and {}: {error}", certificate.display(), key.display())))?;
-    Ok(Identity(Some((chain, private))))
+    let described = tls::described_chain(&chain)
+        .map_err(|error| Exit::usage(format!("{}: {error}", certificate.display())))?;
+    Ok((Identity(Some((chain, private))), described))
 }

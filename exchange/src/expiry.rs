@@ -31,6 +31,8 @@ pub enum Kind {
     SigningKey,
     /// The trust bundle: past it no checker can tell anything by it.
     TrustBundle,
+    /// A certificate of the chain for calls to data providers: past it they refuse the exchange.
+    OutgoingCertificate,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             Self::RevocationList => "revocation-list",
             Self::SigningKey => "signing-key",
             Self::TrustBundle => "trust-bundle",
+            Self::OutgoingCertificate => "outgoing-certificate",
         }
     }
 
@@ -52,6 +55,7 @@ impl Kind {
             Self::RevocationList => "revocation list of",
             Self::SigningKey => "signing keys of",
             Self::TrustBundle => "trust bundle",
+            Self::OutgoingCertificate => "certificate for calls",
         }
     }
 
@@ -62,6 +66,7 @@ impl Kind {
             Self::ClientCa | Self::RevocationList => "new connections of its clients are refused",
             Self::SigningKey => "nothing can be issued for it",
             Self::TrustBundle => "checkers cannot tell anything by it",
+            Self::OutgoingCertificate => "data providers refuse the exchange",
         }
     }
 }
@@ -145,6 +150,8 @@ pub fn endings<'a>(
     all.extend(
         tls.identity.described.iter().map(|one| ending(Kind::ServerCertificate, &one.name, one.until)),
     );
+    let outgoing = tls.outgoing_described.iter();
+    all.extend(outgoing.map(|one| ending(Kind::OutgoingCertificate, &one.name, one.until)));
     all.extend(tls.authorities.roots().map(|one| ending(Kind::ClientCa, &one.name, one.until)));
     let lists = tls.authorities.lists().map(|(one, ..)| ending(Kind::RevocationList, &one.name, one.until));
     all.extend(lists.map(|one| Ending { grace: tls.authorities.grace(), ..one }));

@@ -117,6 +117,8 @@ pub struct Gateway {
     lanes: Lanes,
     /// Providers that are called.
     outgoing: Outgoing,
+    /// Calls whose outcome the journal did not take.
+    owed: called::Owed,
     /// The log says the insider's reason of each refusal.
     tells_reasons: AtomicBool,
     /// Labels of the holders that are nobody, once they are in the journal.
@@ -208,6 +210,7 @@ impl Gateway {
             strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
             lanes: Lanes::new(),
             outgoing: Outgoing::none(),
+            owed: called::Owed::default(),
             tells_reasons: AtomicBool::new(false),
             nobodies: OnceLock::new(),
             counted_by: AtomicU64::new(u64::MAX),

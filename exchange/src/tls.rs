@@ -55,6 +55,7 @@ pub enum TlsError {
 }
 
 const SERVER: &str = "server certificate";
+const OUTGOING: &str = "certificate for calls";
 pub(crate) const KEY: &str = "server key";
 pub(crate) const CA: &str = "CA certificates";
 
@@ -86,15 +87,28 @@ impl ServerIdentity {
     /// # Errors
     /// [`TlsError::Pem`]: a section that is none of these, or that cannot be read, by its line.
     pub fn parse(chain_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
-        let sections = certificates(SERVER, chain_pem)?;
-        let described: Result<_, _> = sections.iter().map(described).collect();
-        let described = described.map_err(|source| TlsError::Pem { what: SERVER, source })?;
+        let (sections, described) = chain(SERVER, chain_pem)?;
         Ok(Self {
             chain: sections.iter().map(certificate).collect(),
             key: private_key(KEY, key_pem)?,
             described,
         })
     }
+}
+
+/// Each certificate of the chain that the exchange shows to data providers, its own first.
+///
+/// # Errors
+/// [`TlsError::Pem`]: a section that is none, or that cannot be read, by its line.
+pub fn described_chain(chain_pem: &str) -> Result<Vec<Described>, TlsError> {
+    chain(OUTGOING, chain_pem).map(|(_, described)| described)
+}
+
+/// The certificates of a chain, with what an operator wants to know of each.
+fn chain<'p>(what: &'static str, pem: &'p str) -> Result<(Vec<Section<'p>>, Vec<Described>), TlsError> {
+    let sections = certificates(what, pem)?;
+    let described: Result<_, _> = sections.iter().map(described).collect();
+    Ok((sections, described.map_err(|source| TlsError::Pem { what, source })?))
 }
 
 /// The authorities that may sign client certificates, and the certificates that are revoked.

@@ -299,6 +299,43 @@ async fn an_ended_server_certificate_is_not_served() {
 }
 
 #[tokio::test]
+async fn the_end_of_the_certificate_for_calls_is_said_and_stops_nothing_else() {
+    let mut server = Setup::new().prepare().await;
+    let pki = DevelopmentPki::create_missing(server.folder.join("pki")).unwrap();
+    let (now, operator) = (SystemTime::now(), server.organisation("operator"));
+    let issue = |name: &str, until| {
+        let validity = Validity { from: now - Duration::from_secs(7_200), until };
+        pki.issue_client(name, &[operator], validity).unwrap()
+    };
+    issue("calls", now - Duration::from_secs(3_600));
+    server.configure(|config| {
+        let [certificate, key] = ["pem", "key"].map(|end| format!("pki/clients/calls.{end}").into());
+        config.outgoing = Some(exchange::config::OutgoingFiles { certificate, key });
+    });
+    let checked = server.run(&["check-config"]);
+    assert!(checked.status == Some(0) && checked.stdout.contains("certificate for calls"), "{checked:?}");
+    server.start();
+    let (status, states) = server.states().await;
+    assert!(status == 200 && states["outgoing-certificate"].contains("over since"), "{states:?}");
+    eventually("it is said", || async { server.stderr().contains("data providers refuse").then_some(()) })
+        .await;
+    let metrics = server.admin("/metrics").await.body;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    assert!(metrics.contains("miaoxiang_expires_seconds{what=\"outgoing-certificate\"} -"), "{metrics}");
+    issue("renewed", now + Duration::from_secs(3 * 86_400 - 60));
+    for end in ["pem", "key"] {
+        let [new, old] =
+            ["renewed", "calls"].map(|name| server.folder.join(format!("pki/clients/{name}.{end}")));
+        fs::copy(new, old).unwrap();
+    }
+    eventually("the new one is in force", || async {
+        let states = server.states().await.1;
+        states["outgoing-certificate"].contains("(2 days)").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_higher_trust_bundle_is_taken_in_and_a_lower_one_is_not() {
     let mut server = Setup::new().prepare().await;
     server.start();

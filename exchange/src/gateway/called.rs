@@ -4,7 +4,9 @@
 //! The relayed path alone writes it, in the frames of intent and outcome. A crash between the two leaves it open, and the next
 //! start closes it.
 
-use ledger::{DocumentKind, Key, Label};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ledger::{Document, DocumentKind, Key, Label};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 use serde::{Deserialize, Serialize};
@@ -48,7 +50,32 @@ impl Kept for Called {
     const KIND: DocumentKind = DocumentKind::Call;
 }
 
+/// Calls of this process whose outcome the journal did not take, by key of their document and index of their intent.
+#[derive(Debug, Default)]
+pub(super) struct Owed(Mutex<Vec<(Key, u64)>>);
+
+impl Owed {
+    pub(super) fn add(&self, key: Key, intent: u64) {
+        self.calls().push((key, intent));
+    }
+
+    /// All of them, which are owed no longer.
+    pub(super) fn take(&self) -> Vec<(Key, u64)> {
+        std::mem::take(&mut *self.calls())
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Vec<(Key, u64)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Called {
+    /// The call of a document that has no outcome. One that ended stays in memory until the next entry.
+    pub(super) fn open(document: &Document) -> Option<Self> {
+        let called: Self = serde_json::from_slice(&document.value).ok()?;
+        (called.failed.is_none() && document.ends_ms == 0).then_some(called)
+    }
+
     /// Labels of the holders concerned.
     pub(super) fn labels(&self) -> Vec<Label> {
         let label = |hex: &String| {

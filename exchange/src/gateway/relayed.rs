@@ -3,8 +3,9 @@
 //! The intent counts the use and opens a document of the call, under the idempotency key of its request. The outcome decides anew by
 //! the facts of its moment, and closes the document. A call that failed keeps it for a day, so that its key calls nobody again.
 //!
-//! A crash between the two leaves the document open; the next start closes it by an outcome that is unknown. The listener runs this
-//! in a task of its own, so a client that disconnects leaves an outcome all the same.
+//! A crash between the two leaves the document open; the next start closes it by an outcome that is unknown. Where the journal
+//! takes no outcome, the answer says `outcome-unknown`, and the ticker closes the document in the same process. The listener runs
+//! this in a task of its own, so a client that disconnects leaves an outcome all the same.
 
 use ledger::record::DocumentState;
 use ledger::{DocumentKind, Key, Label, Refused};
@@ -13,7 +14,7 @@ use schemas::routes::Route;
 use verifier::leaf::Stage;
 
 use super::answer::Answer;
-use super::called::{Called, REMEMBERED_MS};
+use super::called::{Called, Owed, REMEMBERED_MS};
 use super::case::{Case, Place};
 use super::change::{AT_ONCE_MS, Change, Effect, ended, random};
 use super::names::Names;
@@ -57,14 +58,24 @@ enum Reached<'a, 'r, C: Relayed<'r>> {
     Changed,
 }
 
-/// A call whose intent is durable.
-struct Intent {
+/// A call whose intent is durable. Dropped before its outcome is, it is owed one.
+struct Intent<'g> {
     index: u64,
     /// Key of its document.
     key: Key,
     /// Idempotency key and keyed hash of its request.
     bound: Option<(Key, Key)>,
     called: Called,
+    owed: &'g Owed,
+    has_outcome: bool,
+}
+
+impl Drop for Intent<'_> {
+    fn drop(&mut self) {
+        if !self.has_outcome {
+            self.owed.add(self.key, self.index);
+        }
+    }
 }
 
 impl Gateway {
@@ -120,12 +131,16 @@ impl Gateway {
             change.keep(place, &called);
             let Effect { prepared, .. } = change.intent();
             let Some(committed) = self.durable(case, prepared, false).await? else { continue };
-            let intent = Intent { index: committed.index, key, bound, called };
+            let (index, owed) = (committed.index, &self.owed);
+            let mut intent = Intent { index, key, bound, called, owed, has_outcome: false };
             let at = (self.ledger.origin(), intent.index);
             let calling: Boxed<'_, C::Reply> = Box::pin(C::call(asked, permit.granted(), line, at));
             let reply = calling.await;
             crate::hold::before_commit(received.held).await;
-            return self.outcome(&tools, caller, &request, &intent, reply).await;
+            let answer = self.outcome(&tools, caller, &request, &intent, reply).await;
+            intent.has_outcome = answer.is_ok();
+            // The use is counted, and the provider was asked: to try again would be another call, whatever kept the outcome out.
+            return answer.map_err(|_| Code::OutcomeUnknown);
         }
         Err(Code::FactsChanged)
     }
@@ -169,7 +184,7 @@ impl Gateway {
         tools: &Tools<'_>,
         caller: &Certified,
         request: &Request<'r, C>,
-        intent: &Intent,
+        intent: &Intent<'_>,
         reply: Result<C::Reply, Refusal>,
     ) -> Result<Answer, Code> {
         let received = request.received;
@@ -189,6 +204,9 @@ impl Gateway {
             let (effect, ended) = match judged {
                 Ok(effect) => (effect, Ok(())),
                 Err(refusal) => {
+                    // What passes by itself is no outcome: its key is never asked for again.
+                    let refusal =
+                        if refusal.code.passes() { Refusal::new(Code::OutcomeUnknown) } else { refusal };
                     let mut names = C::names(asked, &caller.organisation);
                     if reply.is_ok() {
                         names.mode = Some(NOT_DELIVERED);
@@ -216,7 +234,7 @@ impl Gateway {
                 return Ok(answer);
             }
         }
-        Err(Code::FactsChanged)
+        Err(Code::OutcomeUnknown)
     }
 
     /// Decides once more, by the facts of now, and makes the answer of the reply.
@@ -228,7 +246,7 @@ impl Gateway {
         entry: &mut Entry<'_>,
         certified: &Certified,
         asked: &C::Asked,
-        intent: &Intent,
+        intent: &Intent<'_>,
         reply: &C::Reply,
         place: Place,
     ) -> Result<Effect, Refusal> {
@@ -253,48 +271,60 @@ impl Gateway {
     /// # Errors
     /// The journal takes no entry; the next start closes the rest.
     pub async fn close_calls(&self) -> Result<usize, Refused> {
-        let tools = self.tools();
         let mut closed = 0;
         for (key, document) in self.ledger.state().documents(DocumentKind::Call) {
-            let Ok(called) = serde_json::from_slice::<Called>(&document.value) else { continue };
-            // One that is closed stays in memory until the next entry.
-            if called.failed.is_some() || document.ends_ms != 0 {
-                continue;
-            }
+            let Some(called) = Called::open(&document) else { continue };
             let Some(intent) = self.intent_of(&called, key).await else {
                 tracing::error!("the intent of a call that a crash left open cannot be read back");
                 continue;
             };
-            let now_ms = self.now_ms();
-            let mut case = Case::open(&self.ledger, &self.known, now_ms);
-            let (place, _) = case.document::<Called>(key);
-            let entry = Entry {
-                route: Route::from_number(called.route).unwrap_or(Route::None),
-                organisation: &called.organisation,
-                form: Form::Json,
-                language: Language::English,
-                body: None,
-                idempotency: None,
-                now_ms,
-                release_ms: called.release_ms,
-            };
-            let concerned: Vec<Label> =
-                called.labels().into_iter().filter(|label| case.is_living(label)).collect();
-            let denial = Denial { refusal: Refusal::new(Code::OutcomeUnknown), concerned };
-            let document = failed(&entry, place, &called.with(&denial.refusal));
-            let names =
-                Names { resource: called.resource.as_deref(), mode: Some(UNKNOWN), ..Names::default() };
-            let stage = Stage::Outcome { intent };
-            let effect = Effect::denied(&tools, &entry, Some(names), &denial, stage, Some(document));
-            let Ok(Effect { prepared, .. }) = effect else {
-                tracing::error!(intent, "the outcome of a call cannot be sealed");
-                continue;
-            };
-            commit_system(&self.ledger, prepared).await?;
-            meters::called(cause(&denial.refusal));
-            closed += 1;
+            closed += usize::from(self.close_call(key, &called, intent).await?);
         }
         Ok(closed)
+    }
+
+    /// The same for the calls of this process whose outcome the journal did not take; called once a second. One that it does not
+    /// take now either is owed until the next call.
+    pub async fn close_owed(&self) {
+        for (key, intent) in self.owed.take() {
+            let document = self.ledger.state().document(DocumentKind::Call, &key);
+            // Its outcome may have been on its way when nobody waited for it any more.
+            let Some(called) = document.and_then(|document| Called::open(&document)) else { continue };
+            if self.close_call(key, &called, intent).await.is_err() {
+                self.owed.add(key, intent);
+            }
+        }
+    }
+
+    /// Closes a call by an outcome that is unknown; whether it could be sealed.
+    async fn close_call(&self, key: Key, called: &Called, intent: u64) -> Result<bool, Refused> {
+        let now_ms = self.now_ms();
+        let mut case = Case::open(&self.ledger, &self.known, now_ms);
+        let (place, _) = case.document::<Called>(key);
+        let entry = Entry {
+            route: Route::from_number(called.route).unwrap_or(Route::None),
+            organisation: &called.organisation,
+            form: Form::Json,
+            language: Language::English,
+            body: None,
+            idempotency: None,
+            now_ms,
+            release_ms: called.release_ms,
+        };
+        let concerned: Vec<Label> =
+            called.labels().into_iter().filter(|label| case.is_living(label)).collect();
+        let denial = Denial { refusal: Refusal::new(Code::OutcomeUnknown), concerned };
+        let document = failed(&entry, place, &called.with(&denial.refusal));
+        let names = Names { resource: called.resource.as_deref(), mode: Some(UNKNOWN), ..Names::default() };
+        let stage = Stage::Outcome { intent };
+        let effect = Effect::denied(&self.tools(), &entry, Some(names), &denial, stage, Some(document));
+        let Ok(Effect { prepared, .. }) = effect else {
+            tracing::error!(intent, "the outcome of a call cannot be sealed");
+            return Ok(false);
+        };
+        commit_system(&self.ledger, prepared).await?;
+        meters::called(cause(&denial.refusal));
+        Ok(true)
     }
 
     /// Index of the intent that opened a call's document: soon behind the size that the log had then.
@@ -330,11 +360,12 @@ fn cause(refusal: &Refusal) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use bytes::Bytes;
     use http_body_util::Full;
-    use ledger::Ledger;
+    use ledger::{Ledger, Space};
     use schemas::identifier::Uscc;
     use schemas::routes::Route;
     use serde::Deserialize;
@@ -359,6 +390,8 @@ mod tests {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     /// A call that never ends is under way.
     static UNDER_WAY: Notify = Notify::const_new();
+    /// The journal is full.
+    static FULL: Notify = Notify::const_new();
 
     /// Has a number doubled elsewhere. 13 cannot be.
     struct Double;
@@ -421,6 +454,12 @@ mod tests {
                     UNDER_WAY.notify_one();
                     std::future::pending().await
                 }
+                // The journal has no room when it ends.
+                15 => {
+                    UNDER_WAY.notify_one();
+                    FULL.notified().await;
+                    Ok(30)
+                }
                 number => Ok(2 * number),
             }
         }
@@ -431,6 +470,11 @@ mod tests {
     }
 
     async fn sent(gateway: &Gateway, by: &Certified, key: &str, body: &str) -> (Vec<u8>, Receipt) {
+        let answer = tried(gateway, by, key, body).await.expect("an answer");
+        verifier::receipt::cut(&answer.body).expect("a receipt")
+    }
+
+    async fn tried(gateway: &Gateway, by: &Certified, key: &str, body: &str) -> Result<Answer, Code> {
         let request = hyper::Request::post("/").header("content-type", "application/json");
         let request = if key.is_empty() { request } else { request.header("idempotency-key", key) };
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
@@ -438,8 +482,7 @@ mod tests {
         let mut held = room.enter(by.organisation);
         let contract = Route::IssuedList.contract();
         let received = receive(request, None, Language::English, contract, &mut held).await.expect("read");
-        let answer = gateway.relayed::<Double>(by, &received).await.expect("an answer");
-        verifier::receipt::cut(&answer.body).expect("a receipt")
+        gateway.relayed::<Double>(by, &received).await
     }
 
     #[tokio::test]
@@ -447,7 +490,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let config = init::development(folder.path(), None).expect("made");
         let keys = opening::ledger_keys(&opening::key_folder(&config).expect("keys")).expect("keys");
-        let (ledger, _) = Ledger::open(opening::ledger_options(&config), keys).expect("opened");
+        let mut options = opening::ledger_options(&config);
+        let has_room = Arc::new(AtomicBool::new(true));
+        options.hooks.free_space = Some({
+            let has_room = Arc::clone(&has_room);
+            Arc::new(move |_| {
+                let free_bytes = if has_room.load(Ordering::Relaxed) { 1 << 40 } else { 0 };
+                Ok(Space { total_bytes: 1 << 40, free_bytes })
+            })
+        });
+        let (ledger, _) = Ledger::open(options, keys).expect("opened");
         init::register_development(&ledger, &init::development_register()).await.expect("registered");
         let Trusted { trust, signers, .. } = Trusted::load(&config, 0).expect("trusted");
         let many = NonZeroU32::new(1_000).expect("a number");
@@ -509,12 +561,48 @@ mod tests {
         unknown(Some(size)).await;
         assert_eq!(CALLS.load(Ordering::Relaxed), 4);
 
+        // In this process they were closed at once, had the ticker come: nothing is owed any more.
+        let size = ledger.size();
+        gateway.close_owed().await;
+        assert_eq!((ledger.size(), gateway.owed.take().len()), (size, 0));
+
+        // An outcome that the journal does not take is unknown, and is closed once there is room. Nobody is told to try again.
+        let intent = ledger.size();
+        let full = async |full: bool| {
+            has_room.store(!full, Ordering::Relaxed);
+            while ledger.health().journal_full != full {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        let until_full = async {
+            UNDER_WAY.notified().await;
+            full(true).await;
+            FULL.notify_one();
+        };
+        let (answer, ()) =
+            tokio::join!(tried(&gateway, &issuer, "relayed-call-0005", "{\"number\":15}"), until_full);
+        assert_eq!(answer.err(), Some(Code::OutcomeUnknown));
+        assert!(!Code::OutcomeUnknown.passes());
+        gateway.close_owed().await;
+        assert_eq!((ledger.size(), open(intent).stage), (intent + 1, Stage::Intent));
+        full(false).await;
+        gateway.close_owed().await;
+        assert_eq!(open(intent + 1).stage, Stage::Outcome { intent });
+        for _ in 0..2 {
+            let (problem, _) = sent(&gateway, &issuer, "relayed-call-0005", "{\"number\":15}").await;
+            assert!(String::from_utf8_lossy(&problem).contains("outcome-unknown"));
+        }
+        let size = ledger.size();
+        gateway.close_owed().await;
+        assert_eq!((gateway.close_calls().await.expect("closed"), ledger.size()), (0, size));
+        assert_eq!(CALLS.load(Ordering::Relaxed), 5);
+
         // Nobody calls for who may not ask: a refusal alone.
         let size = ledger.size();
         let (problem, receipt) = sent(&gateway, &bank, "relayed-call-0004", "{\"number\":4}").await;
         assert!(String::from_utf8_lossy(&problem).contains("wrong-role"));
         assert_eq!((receipt.index, open(size).stage), (size, Stage::Whole));
-        assert_eq!(CALLS.load(Ordering::Relaxed), 4);
+        assert_eq!(CALLS.load(Ordering::Relaxed), 5);
         drop(gateway);
         tokio::task::spawn_blocking(move || ledger.close()).await.expect("closed");
     }
