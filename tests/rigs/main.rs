@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig says what is wrong by panicking")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a rig says what it does")]
 
+mod calls;
 mod commit_writer;
 mod cut_disk;
 mod disk_full;
@@ -95,6 +96,18 @@ enum Rig {
         #[arg(long, default_value = "127.0.0.1:8460")]
         listen: SocketAddr,
     },
+    /// Calls to a provider's interface beside the provider asked directly; then the others' answers while one provider stalls.
+    Calls {
+        /// Rounds of each part.
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Calls of a round, one after another.
+        #[arg(long, default_value_t = 500)]
+        calls: u32,
+        /// Output as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// What the power cut's control runs.
     #[command(hide = true)]
     SledWriter {
@@ -175,6 +188,7 @@ async fn run(rig: Rig) -> anyhow::Result<()> {
         Rig::Sweep { rotation } => sweep::run(if rotation { sweep::ROTATION } else { sweep::COMMIT }).await,
         Rig::DiskFull { rounds } => disk_full::run(rounds).await,
         Rig::Provider { folder, listen } => provide(&folder, listen).await,
+        Rig::Calls { rounds, calls, json } => calls::run(rounds, calls, json).await,
         Rig::CommitWriter { folder, run } => commit_writer::write(&folder, run, false).await,
         Rig::RotationWriter { folder, run } => commit_writer::write(&folder, run, true).await,
         Rig::SledWriter { folder } => sled_writer::write(&folder),

@@ -273,6 +273,13 @@ impl Party {
         self.typed.grant(&terms).await.unwrap_or_else(|error| panic!("{error}")).value.grant
     }
 
+    /// Sends requests to another server, such as a provider, with a configuration for it.
+    #[must_use]
+    pub fn at(mut self, config: ClientConfig, address: SocketAddr) -> Self {
+        (self.config, self.address, self.connection) = (Arc::new(config), address, None);
+        self
+    }
+
     /// An HTTP/2 connection of the same caller, for requests side by side.
     pub async fn http2(&self) -> Http2 {
         let mut config = (*self.config).clone();
