@@ -34,6 +34,7 @@ mod received;
 mod recount;
 mod relayed;
 pub mod seal;
+mod signed;
 pub mod source;
 pub mod tools;
 
@@ -517,6 +518,9 @@ impl Gateway {
         let names = C::names(asked, entry.organisation);
         // 2 -> Caller
         let caller = identify(case, entry, certified, names.delay())?;
+        if entry.route.changes_state() {
+            signed::check(caller.participant(), request.received.signed.as_deref(), entry.now_ms)?;
+        }
         // 3 -> Fresh
         let again = match self.fresh(case, entry, request.received)? {
             Fresh::New(key) => {

@@ -347,6 +347,7 @@ fn registration(
         contract: None,
         daily_quota: None,
         delays: Default::default(),
+        signing_keys: Vec::new(),
         valid_from: today,
         valid_until: None,
         suspended: false,

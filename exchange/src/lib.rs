@@ -51,6 +51,7 @@ mod sharing;
 pub mod shed;
 pub mod signals;
 pub mod signer;
+pub mod signing_key;
 pub mod succession;
 pub mod timekeeping;
 pub mod tls;

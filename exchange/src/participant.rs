@@ -2,7 +2,7 @@
 //!
 //! Values. A registration changes by an entry alone, so a crash leaves both or neither.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ledger::DocumentKind;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::parsed::Kept;
 use crate::server::Peer;
+use crate::signing_key::SigningKey;
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
 use crate::wire::text::{day, owned_words};
 
@@ -32,6 +33,10 @@ const MAX_BASIS_CHARS: usize = 200;
 pub const MAX_DELAY_DAYS: u16 = 3_660;
 /// Longest delay that a log allows unless it is made with another, days.
 pub const USUAL_DELAY_DAYS: u16 = 180;
+/// Most signing keys of one participant: the one in use and its successors.
+const MAX_SIGNING_KEYS: usize = 8;
+/// Longest name of a signing key, characters.
+const MAX_KEY_ID: usize = 64;
 const MS_PER_DAY: u64 = 86_400_000;
 
 /// Most roles of one participant.
@@ -91,6 +96,9 @@ pub struct Participant {
     /// Classes of uses that the law keeps from their holders for a time, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub delays: BTreeMap<String, DelayClass>,
+    /// Keys that its state changes are signed with; empty = they are not signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signing_keys: Vec<SigningKey>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
@@ -113,8 +121,39 @@ pub(crate) struct Wire {
     contract: Option<String>,
     daily_quota: Option<u32>,
     delays: Option<BTreeMap<String, DelayClass>>,
+    signing_keys: Option<Vec<WireKey>>,
     valid_from: String,
     valid_until: Option<String>,
+}
+
+/// A signing key, still text.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct WireKey {
+    id: String,
+    public_key: String,
+    until: Option<String>,
+}
+
+impl WireKey {
+    fn typed(self) -> Result<SigningKey, Refusal> {
+        const BAD: Code = Code::BadParticipant;
+        let is_token = (1..=MAX_KEY_ID).contains(&self.id.len())
+            && self.id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'));
+        if !is_token {
+            let fault = Fault::at("/id", Rule::Pattern)
+                .form("1 to 64 printable ASCII characters without blanks and quotes");
+            return Err(Refusal::of(BAD, fault));
+        }
+        let public_key = self.public_key.try_into().map_err(|_| {
+            Refusal::of(
+                BAD,
+                Fault::at("/publicKey", Rule::Pattern).form("PEM of one public key, Ed25519 or P-256"),
+            )
+        })?;
+        let until = self.until.as_deref().map(|text| day(BAD, text)).transpose().under("until")?;
+        Ok(SigningKey { id: self.id, public_key, until })
+    }
 }
 
 impl Wire {
@@ -160,6 +199,14 @@ impl Wire {
                 wrong.note(Refusal::of(BAD, at(Rule::Distinct)));
             }
         }
+        let keys = self.signing_keys.unwrap_or_default();
+        wrong.take(counted("/signingKeys", 0, MAX_SIGNING_KEYS, keys.len()));
+        let keys = keys.into_iter().zip(0..).map(|(key, place)| key.typed().under(place));
+        let keys: Option<Vec<SigningKey>> = wrong.take(keys.collect::<Result<_, _>>().under("signingKeys"));
+        let ids = keys.iter().flatten().map(|key| &key.id);
+        if ids.clone().collect::<BTreeSet<_>>().len() < ids.count() {
+            wrong.note(Refusal::of(BAD, Fault::at("/signingKeys", Rule::Distinct)));
+        }
         let valid_from = wrong.take(day(BAD, &self.valid_from).under("validFrom"));
         let valid_until = self.valid_until.as_deref().map(|text| day(BAD, text)).transpose();
         let valid_until = wrong.take(valid_until.under("validUntil"));
@@ -177,6 +224,7 @@ impl Wire {
                 contract: contract?,
                 daily_quota: self.daily_quota,
                 delays: composed,
+                signing_keys: keys?,
                 valid_from: valid_from?,
                 valid_until: valid_until?,
                 suspended: false,
@@ -196,11 +244,12 @@ impl Participant {
         self.roles.contains(&role)
     }
 
-    /// Whether the registration opens holders or the log to the participant, or keeps uses from their holders: what two
+    /// Whether the registration opens holders or the log to the participant, keeps uses from their holders, or says who signs for the participant: what two
     /// operators decide (decision 0013).
     pub fn takes_two(&self) -> bool {
         [Role::Portal, Role::Auditor, Role::Operator].iter().any(|role| self.has(*role))
             || !self.delays.is_empty()
+            || !self.signing_keys.is_empty()
     }
 
     /// Whether the participant vouches for holders at this moment, ms since 1970: what it vouched for holds as long.

@@ -189,6 +189,8 @@ numbered! {
         BadItems = 90 "bad-items",
         /// No such service item in the dictionary, or nobody does it any more.
         UnknownItem = 91 "unknown-item",
+        /// The participant signs its state changes, and the request's signature is missing or does not hold.
+        BadRequestSignature = 92 "bad-request-signature",
     }
 }
 
@@ -252,7 +254,8 @@ impl Code {
             | Self::QuotaSpent
             | Self::DelayNotAllowed
             | Self::NeedsTwoOperators
-            | Self::ApprovalNeeded => 403,
+            | Self::ApprovalNeeded
+            | Self::BadRequestSignature => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::HeadTooLarge => 431,
@@ -347,6 +350,7 @@ impl Code {
             }
             Self::BadItems => "This does not fit the dictionaries of items and materials.",
             Self::UnknownItem => "There is no such service item in the dictionary.",
+            Self::BadRequestSignature => "The request's signature is missing or does not hold.",
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
             }

@@ -503,6 +503,14 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
             "`use.itemCode` 为事项编码。事项由运营方导入：`exchange import items`。",
         ),
     ),
+    (
+        Code::BadRequestSignature,
+        guide(
+            "请求签名缺失或者无效。",
+            "`errors` names the header. The guide `request-signatures.md` says what is signed, and with which key.",
+            "`errors` 指出有误的请求头。签名内容和所用密钥见指南 `request-signatures.md`。",
+        ),
+    ),
 ];
 
 /// A code without its row does not compile.

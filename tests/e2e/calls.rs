@@ -119,6 +119,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         purposes: Vec::new(),
         contract: None,
         daily_quota: None,
+        signing_keys: Vec::new(),
         delays: std::collections::BTreeMap::new(),
         valid_from: "2026-01-01".parse().unwrap(),
         valid_until: None,

@@ -33,6 +33,7 @@ mod receipts;
 mod records;
 mod rights;
 mod sharing;
+mod signatures;
 mod trace;
 mod transitions;
 mod witness;

@@ -22,7 +22,7 @@ pub use verifier::trace::{AuditPage, TracePage};
 
 use crate::{
     Agreement, ApplicationState, DelayClass, DictionaryList, GrantMode, GrantRule, LinkKind, MaterialTrust,
-    MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scope,
+    MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scope, SigningKey,
 };
 
 /// A permitted answer with what proves it.
@@ -359,6 +359,9 @@ pub struct Registration {
     /// Delay classes by name.
     #[serde(default)]
     pub delays: BTreeMap<String, DelayClass>,
+    /// Keys that its state changes are signed with; empty = they are not signed.
+    #[serde(default)]
+    pub signing_keys: Vec<SigningKey>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day.

@@ -150,6 +150,11 @@ impl Shared {
                 HeaderValue::from_str(key).map_err(|_| Error::Request("no idempotency key".to_owned()))?;
             headers.push(("idempotency-key", value));
         }
+        if let (Some(signing), Some(key), true) = (&self.signing, &key, route.changes_state()) {
+            let authority = self.connection.endpoint.authority();
+            let signed = signing.headers(authority, path, &body, key);
+            headers.extend(signed.ok_or_else(|| Error::Request("it cannot be signed".to_owned()))?);
+        }
         if inline {
             headers.push(("receipt", HeaderValue::from_static("inline")));
         }

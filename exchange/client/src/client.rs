@@ -15,6 +15,7 @@ use crate::answer::*;
 use crate::call::{Call, DEADLINE, Retry};
 use crate::error::Error;
 use crate::request::*;
+use crate::signing::Signing;
 use crate::tls::Tls;
 use crate::transport::{Connection, Fetched, Lost, Outgoing};
 
@@ -28,6 +29,7 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) connection: Connection,
     pub(crate) trust: Option<Arc<Trust>>,
+    pub(crate) signing: Option<Signing>,
     pub(crate) retry: Retry,
     pub(crate) deadline: Duration,
 }
@@ -45,11 +47,18 @@ pub struct Builder {
     tls: Tls,
     http1: bool,
     trust: Option<Arc<Trust>>,
+    signing: Option<Signing>,
     retry: Retry,
     deadline: Duration,
 }
 
 impl Builder {
+    /// Signs every change of state with this key.
+    #[must_use]
+    pub fn sign(self, signing: Signing) -> Self {
+        Self { signing: Some(signing), ..self }
+    }
+
     /// Every answer must be proven by this trust. One whose receipt is not valid is an [`Error::Unproven`], whatever it says.
     #[must_use]
     pub fn trust(self, trust: impl Into<Arc<Trust>>) -> Self {
@@ -77,12 +86,12 @@ impl Builder {
     /// The client. Nothing is sent before its first call.
     #[must_use]
     pub fn build(self) -> Client {
-        let Self { endpoint, tls, http1, trust, retry, deadline } = self;
+        let Self { endpoint, tls, http1, trust, signing, retry, deadline } = self;
         let protocols: &[&[u8]] = if http1 { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
         let mut config = tls.config();
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         let connection = Connection::new(endpoint, Arc::new(config));
-        Client { shared: Arc::new(Shared { connection, trust, retry, deadline }) }
+        Client { shared: Arc::new(Shared { connection, trust, signing, retry, deadline }) }
     }
 }
 
@@ -100,6 +109,7 @@ impl Client {
             tls: tls.clone(),
             http1: false,
             trust: None,
+            signing: None,
             retry: Retry::default(),
             deadline: DEADLINE,
         }

@@ -150,6 +150,7 @@ fn the_client_knows_every_member_of_every_document() {
         ("GrantRevokeRequest", members::<GrantRevoke>()),
         ("Participant", members::<Participant>()),
         ("DelayClass", members::<DelayClass>()),
+        ("SigningKey", members::<SigningKey>()),
         ("ParticipantRequest", members::<Register>()),
         ("ParticipantSuspendRequest", members::<Suspend>()),
         ("ProposalRequest", members::<Propose>()),

@@ -35,6 +35,7 @@ mod endpoint;
 mod error;
 mod personal;
 mod request;
+mod signing;
 mod tls;
 mod transport;
 
@@ -45,6 +46,7 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Error, Fault, Malformed, NoAnswer, Problem, Refused, Unproven};
 pub use personal::Personal;
 pub use request::*;
+pub use signing::{Signing, SigningError};
 pub use tls::{Tls, TlsError};
 pub use transport::Fetched;
 pub use verifier::receipt::Receipt;

@@ -443,6 +443,19 @@ pub struct DelayClass {
     pub legal_basis: String,
 }
 
+/// A key that a participant signs its state changes with (RFC 9421).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SigningKey {
+    /// The `keyid` of signatures.
+    pub id: String,
+    /// PEM of the public key, Ed25519 or P-256.
+    pub public_key: String,
+    /// Last day on which it signs; `None` = no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Date>,
+}
+
 /// One entry of the participant register (接入单位).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -468,6 +481,9 @@ pub struct Participant {
     /// Delay classes by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub delays: BTreeMap<String, DelayClass>,
+    /// Keys that its state changes are signed with; empty = they are not signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signing_keys: Vec<SigningKey>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.

@@ -78,6 +78,7 @@ impl World {
             contract: None,
             daily_quota: None,
             delays: Default::default(),
+            signing_keys: Vec::new(),
             valid_from: Date::from_days(0).expect("a day"),
             valid_until: None,
             suspended: false,

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use schemas::codes::{Code, Rule};
 use schemas::identifier::Uscc;
 use schemas::routes::{Contract, Effect, Route};
 
+use super::signed::{self, Signed};
 use super::tools::Entry;
 use crate::room::Held;
 use crate::wire::machine::Form;
@@ -49,6 +51,8 @@ pub(super) struct Received {
     pub(super) language: Language,
     pub(super) idempotency_key: Option<String>,
     pub(super) inline_proof: bool,
+    /// What its headers say of a signature, read of a state change alone; of a body in lines, of the whole.
+    pub(super) signed: Option<Arc<Result<Signed, Fault>>>,
     /// A refusal found while reading.
     refusal: Option<Refusal>,
     /// Asked to wait before the commit; heeded by test builds only.
@@ -90,6 +94,7 @@ impl Received {
             language: self.language,
             idempotency_key: self.idempotency_key.as_ref().map(|key| format!("{key}.{number}")),
             inline_proof: self.inline_proof,
+            signed: self.signed.clone(),
             refusal: None,
             held: self.held,
         };
@@ -163,6 +168,7 @@ where
             language,
             idempotency_key: None,
             inline_proof,
+            signed: None,
             refusal: Some(Refusal::new(misrouted.unwrap_or(Code::BodyTooLarge))),
             held: hold,
         });
@@ -181,7 +187,23 @@ where
         bad_key.map(|fault| Refusal::of(Code::IdempotencyKeyRequired, fault)).or_else(no_receipt)
     };
     let form = form.unwrap_or(Form::Json);
-    Ok(Received { body: Some(whole), form, language, idempotency_key, inline_proof, refusal, held: hold })
+    let signed = if contract.effect == Effect::Changes {
+        signed::read(&head.uri, &head.method, &head.headers, &whole, idempotency_key.as_deref())
+            .transpose()
+            .map(Arc::new)
+    } else {
+        None
+    };
+    Ok(Received {
+        body: Some(whole),
+        form,
+        language,
+        idempotency_key,
+        inline_proof,
+        signed,
+        refusal,
+        held: hold,
+    })
 }
 
 /// Reads a body within its bounds of length and time, taking room as it arrives; `None` when it is longer.

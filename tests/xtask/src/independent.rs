@@ -65,6 +65,11 @@ pub(crate) fn served(
             .arg(data.join("pki/ca.pem"));
         tools::run(&mut compare)
     })?;
+    steps.run("signed requests, by http-message-signatures of PyPI and npm", || {
+        let mut signatures = python.script(workspace, "signatures.py");
+        signatures.arg(&data).arg(&exchange.data).arg(workspace.root.join("schemas/openapi.json"));
+        tools::run(signatures.arg(tools::node(workspace)?))
+    })?;
     steps.run("every operation, by schemathesis", || {
         let mut operations = python.script(workspace, "operations.py");
         // It keeps notes where it runs.

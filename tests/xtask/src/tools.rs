@@ -13,10 +13,12 @@ use crate::steps::Ran;
 type Package = (&'static str, Shown);
 
 /// Debian packages that the checks need.
-const PACKAGES: [Package; 4] = [
+const PACKAGES: [Package; 6] = [
     ("curl", Shown::Program("curl")),
     ("golang-go", Shown::Program("go")),
     ("golang-golang-x-mod-dev", Shown::File("/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tlog.go")),
+    ("nodejs", Shown::Program("node")),
+    ("npm", Shown::Program("npm")),
     ("openssl", Shown::Program("openssl")),
 ];
 /// Debian packages that only the rigs need. A rig says itself what it lacks.
@@ -36,6 +38,10 @@ const VALGRIND: [Package; 1] = [("valgrind", Shown::Program("valgrind"))];
 const VENV_PACKAGES: [&str; 2] = ["python3", "python3-venv"];
 /// The virtual environment's folder in the target folder.
 const VENV: &str = "xtask-venv";
+
+/// The folder of the Node programs in the target folder, and what is put there.
+const NODE: &str = "xtask-node";
+const NODE_FILES: [&str; 3] = ["package.json", "package-lock.json", "sign.mjs"];
 
 /// What shows that a package is installed.
 enum Shown {
@@ -202,4 +208,23 @@ impl Python {
     pub(crate) fn flatc(&self) -> Command {
         Command::new(self.bin.join("flatc"))
     }
+}
+
+/// Puts the Node programs of `tests/independent/node` into the target folder with what they need, unless it is there; the folder.
+pub(crate) fn node(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    let (from, folder) = (workspace.root.join("tests/independent/node"), workspace.target.join(NODE));
+    std::fs::create_dir_all(&folder)?;
+    for name in NODE_FILES {
+        std::fs::copy(from.join(name), folder.join(name)).with_context(|| name.to_owned())?;
+    }
+    let wanted = std::fs::read(from.join(NODE_FILES[1]))?;
+    // Written last, so an installation that was cut off is made anew.
+    let stamp = folder.join("installed");
+    if std::fs::read(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(folder);
+    }
+    let npm = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    run(Command::new("npm").current_dir(&folder).args(npm))?;
+    std::fs::write(&stamp, wanted)?;
+    Ok(folder)
 }
