@@ -36,11 +36,7 @@ fn pair(suite: Suite) -> (String, String) {
 fn signs(id: &str, public: &str) -> impl FnOnce(&mut Participant) + 'static {
     let key =
         SigningKey { id: id.to_owned(), public_key: public.to_owned().try_into().unwrap(), until: None };
-    move |participant| {
-        participant.roles = vec![schemas::roles::Role::Issuer];
-        participant.issues = vec![natural().code];
-        participant.signing_keys = vec![key];
-    }
+    move |participant| participant.signing_keys = vec![key]
 }
 
 /// The parts of a signature, each of which a test gets wrong.
@@ -112,8 +108,8 @@ fn issuing() -> Call {
 async fn the_client_signs_with_either_kind_of_key() {
     let [(first, of_first), (second, of_second)] = [Suite::Ed25519, Suite::Es256].map(pair);
     let server = Setup::new()
-        .participant("one", signs("k1", &of_first))
-        .participant("two", signs("k2", &of_second))
+        .authority_with("one", signs("k1", &of_first))
+        .authority_with("two", signs("k2", &of_second))
         .start()
         .await;
     for (name, id, private) in [("one", "k1", &first), ("two", "k2", &second)] {
@@ -141,7 +137,7 @@ async fn the_client_signs_with_either_kind_of_key() {
 async fn a_request_that_is_not_signed_as_registered_is_refused() {
     let (first, of_first) = pair(Suite::Ed25519);
     let (stranger, _) = pair(Suite::Ed25519);
-    let server = Setup::new().participant("one", signs("k1", &of_first)).start().await;
+    let server = Setup::new().authority_with("one", signs("k1", &of_first)).start().await;
     let mut party = server.party("one");
     let (good, bad) = (private(&first), private(&stranger));
 

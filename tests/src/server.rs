@@ -87,10 +87,17 @@ impl Setup {
 
     /// One more issuing authority, for all types, with a signing key.
     #[must_use]
-    pub fn authority(mut self, name: &str) -> Self {
+    pub fn authority(self, name: &str) -> Self {
+        self.authority_with(name, |_| {})
+    }
+
+    /// The same, changed.
+    #[must_use]
+    pub fn authority_with(mut self, name: &str, more: impl FnOnce(&mut Participant) + 'static) -> Self {
         let change: Change<Participant> = Box::new(|participant| {
             participant.roles = vec![Role::Issuer];
             participant.issues = LicenseType::builtin().into_iter().map(|one| one.code).collect();
+            more(participant);
         });
         self.participants.push((name.to_owned(), Some(change), true));
         self
