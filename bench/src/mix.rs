@@ -185,6 +185,7 @@ impl Mix {
             (Operation::Verify, true, _) => "verify, machine",
             (Operation::Retrieve, true, _) => "retrieve, machine",
             (Operation::Query, _, Some(_)) => "query, in lines",
+            (Operation::Verify, _, Some(_)) => "verify, a batch",
             (operation, _, _) => operation.name(),
         };
         self.operations.iter().map(name).collect()
@@ -208,6 +209,10 @@ fn templates(share: &Share, exchange: &Exchange, host: &str) -> anyhow::Result<V
             .map(|with_grant| machine::verify(with_grant).post(Route::Verify, host, proof))
             .to_vec(),
         Operation::Retrieve if share.machine => vec![machine::retrieve().post(Route::Retrieve, host, proof)],
+        Operation::Verify if let Some(lines) = share.lines => {
+            let values = [true, false].map(verify_value);
+            vec![Template::in_turn(&values, lines.into()).post(Route::VerifyBatch, host, proof)]
+        }
         Operation::Verify => [true, false]
             .map(|with_grant| Template::body(&verify_value(with_grant)).post(Route::Verify, host, proof))
             .to_vec(),
@@ -286,7 +291,7 @@ impl Workload for Mix {
     }
 
     fn write(&mut self, ticket: Ticket, request: &mut Request) {
-        let Ready { operation, templates, .. } = &self.operations[ticket.kind];
+        let Ready { operation, templates, lines, .. } = &self.operations[ticket.kind];
         let (case, number, population) = (self.case, ticket.subject, &self.population);
         self.case += 1;
         if *operation == Operation::Query {
@@ -302,6 +307,28 @@ impl Workload for Mix {
                 Place::Case | Place::Identifier | Place::Grant | Place::HolderType | Place::Serial => {
                     digits(case, into)
                 }
+            });
+            return;
+        }
+        if let (Operation::Verify, Some(lines)) = (operation, lines) {
+            // Natural persons' licenses, which have a grant, and legal persons' in turn. The first line is about the ticket's.
+            let (zipf, random, licenses) = (&self.zipf, &mut self.random, population.plan().licenses);
+            let drawn = (0..*lines).map(|line| {
+                let number = if line == 0 { number } else { scattered(zipf.draw(random) - 1, licenses) };
+                number & !1 | u64::from(line % 2)
+            });
+            let drawn: Vec<u64> = drawn.collect();
+            let (mut named, mut granted) = (drawn.iter(), drawn.iter().step_by(2));
+            request.head_bytes = templates[0].head_bytes();
+            templates[0].write(&mut request.bytes, |place, into| match place {
+                Place::Identifier => population.identifier(named.next().copied().unwrap_or(number), into),
+                Place::Grant => {
+                    let number = granted.next().copied().unwrap_or(number);
+                    if let Some(right) = population.right(number) {
+                        hex(right.grant, into);
+                    }
+                }
+                Place::Case | Place::HolderType | Place::HolderNumber | Place::Serial => digits(case, into),
             });
             return;
         }
@@ -335,6 +362,16 @@ impl Workload for Mix {
         }
         let right = match operation {
             Operation::Verify if machine => machine::is_valid(answer.body),
+            Operation::Verify if let Some(lines) = lines => {
+                let of = |begin: &'static [u8]| {
+                    answer
+                        .body
+                        .split(|byte| *byte == b'\n')
+                        .filter(move |line| line.starts_with(begin))
+                        .count()
+                };
+                of(br#"{"verdict":"valid","#) == usize::from(lines) && of(br#"{"end":true,"#) == 1
+            }
             Operation::Verify => answer.body.starts_with(br#"{"verdict":"valid","#),
             Operation::Retrieve => {
                 let mut identifier = [0; IDENTIFIER_BYTES];
@@ -363,7 +400,10 @@ impl Workload for Mix {
         if right {
             // Each line has a receipt of its own.
             let first = |body| match lines {
-                Some(_) => <[u8]>::split(body, |byte| *byte == b'\n').next().unwrap_or_default(),
+                // An answer in parts begins with the length of the first.
+                Some(_) => <[u8]>::split(body, |byte| *byte == b'\n')
+                    .find(|line| line.starts_with(b"{"))
+                    .unwrap_or_default(),
                 None => body,
             };
             self.keep.right(first(request.body()), first(answer.body));

@@ -12,7 +12,7 @@ use crate::drive::{Arrivals, Protocol, Rate};
 use crate::population::Size;
 
 /// The scenarios that are part of this program, by name.
-const SHIPPED: [(&str, &str); 10] = [
+const SHIPPED: [(&str, &str); 11] = [
     ("verify", include_str!("../scenarios/verify.toml")),
     ("machine", include_str!("../scenarios/machine.toml")),
     ("mixed", include_str!("../scenarios/mixed.toml")),
@@ -23,6 +23,7 @@ const SHIPPED: [(&str, &str); 10] = [
     ("train", include_str!("../scenarios/train.toml")),
     ("query", include_str!("../scenarios/query.toml")),
     ("query-lines", include_str!("../scenarios/query-lines.toml")),
+    ("verify-batch", include_str!("../scenarios/verify-batch.toml")),
 ];
 /// Largest population.
 const MAX_POPULATION: u64 = 10_000_000;
@@ -30,8 +31,9 @@ const MAX_POPULATION: u64 = 10_000_000;
 const MAX_CONNECTIONS: usize = 1_000;
 /// Most streams of a connection.
 const MAX_STREAMS: usize = 128;
-/// Most requests of a body in lines.
+/// Most requests of a body in lines, and of a batch.
 const MAX_LINES: u16 = 1_000;
+const MAX_BATCH_LINES: u16 = 10_000;
 /// Longest phase: a day.
 const MAX_SECONDS: u64 = 86_400;
 
@@ -220,7 +222,8 @@ pub struct Share {
     /// Ask as machine peers do, in FlatBuffers: `verify` and `retrieve` only.
     #[serde(default)]
     pub machine: bool,
-    /// Requests of a body in lines; each line is a question and has an answer of its own: `query` only.
+    /// Requests of a body in lines; each line is a question and has an answer of its own: of `query`, and of `verify` as a batch with a
+    /// report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lines: Option<u16>,
 }
@@ -431,14 +434,21 @@ impl Exchange {
             self.rows <= MAX_POPULATION && (self.rows > 0 || !queries),
             "rows: from 1 to {MAX_POPULATION}, where one is queried"
         );
-        let in_lines = |share: &Share| share.operation == Operation::Query && !share.inline_proof;
+        let most = |share: &Share| match share.operation {
+            Operation::Query => MAX_LINES,
+            Operation::Verify if !share.machine => MAX_BATCH_LINES,
+            Operation::Verify
+            | Operation::Retrieve
+            | Operation::Search
+            | Operation::Issue
+            | Operation::Grant => 0,
+        };
         ensure!(
-            self.mix.iter().all(|share| share.lines.is_none() || in_lines(share)),
-            "lines: of query only, without proofs"
-        );
-        ensure!(
-            self.mix.iter().filter_map(|share| share.lines).all(|lines| (1..=MAX_LINES).contains(&lines)),
-            "lines: from 1 to {MAX_LINES}"
+            self.mix.iter().all(|share| {
+                let fits = |lines: u16| (1..=most(share)).contains(&lines) && !share.inline_proof;
+                share.lines.is_none_or(fits)
+            }),
+            "lines: from 1 to {MAX_LINES} of query, to {MAX_BATCH_LINES} of verify; of no other, and without proofs"
         );
         let shares = self.mix.iter().map(|share| share.share).chain(self.sizes.iter().map(|size| size.share));
         ensure!(shares.into_iter().all(|share| share.is_finite() && share > 0.0), "share: above 0");

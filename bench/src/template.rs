@@ -77,6 +77,13 @@ impl Template {
         Self::found(vec![bytes; count].join(&b'\n'), 0, Form::Lines.media_type())
     }
 
+    /// A body in lines, each like one of these values in turn.
+    pub fn in_turn(values: &[Value], count: usize) -> Self {
+        let lines: Vec<Vec<u8>> = values.iter().map(|value| Self::body(value).bytes).collect();
+        let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).cycle().take(count).collect();
+        Self::found(lines.join(&b'\n'), 0, Form::Lines.media_type())
+    }
+
     /// A body in the form for machine peers; the letters of places in it become places.
     pub fn machine(body: Vec<u8>) -> Self {
         Self::found(body, 0, MEDIA_TYPE)

@@ -21,6 +21,7 @@
 
 mod again;
 pub mod answer;
+mod batch;
 mod called;
 pub mod case;
 pub mod change;
@@ -49,7 +50,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
 use ledger::{
-    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, Prepared, Refused, RotateError,
+    Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, Prepared, PreparedSegment, Refused,
+    RotateError,
 };
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
@@ -82,6 +84,7 @@ use crate::sharing::clock::Clocks;
 use crate::sharing::resource::Listed;
 use crate::shed::Shed;
 use crate::signer::Signers;
+use crate::wire::machine::Form;
 use crate::wire::refusal::{Language, Refusal};
 
 /// Longest wait for another request with the same idempotency key.
@@ -94,7 +97,9 @@ const MAX_STRANGERS_REQUESTS: usize = 64;
 const MAX_STRANGERS_BODIES_BYTES: usize = 4 << 20;
 /// A `not-permitted` leaves a whole number of these after its request had arrived.
 const DENIAL_STEP: Duration = Duration::from_millis(5);
-/// Requests of one body in lines under way at once: what they sync together is one write to the disk.
+/// Most requests of a body in lines, and those of them that are under way at once: what they sync together is one write to the
+/// disk.
+const MAX_LINES: usize = 1_000;
 const LINES_AT_ONCE: usize = 64;
 /// A decision whose facts change is made again at most twice.
 const ATTEMPTS: usize = 3;
@@ -155,6 +160,32 @@ enum Decided {
     Again(Answer),
     /// A fact has changed meanwhile.
     Changed,
+}
+
+/// Outcome of one attempt at steps 2 to 6.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every attempt is ready, and a box costs more than its move"
+)]
+enum Attempt {
+    Ready(Command, Ready),
+    Again(Answer),
+    /// A fact has changed meanwhile.
+    Changed,
+}
+
+/// What an answer is made of once its command is durable.
+struct Ready {
+    route: Route,
+    organisation: Uscc,
+    form: Form,
+    reason: Reason,
+    status: u16,
+    code: Code,
+    answer: Vec<u8>,
+    rotates: bool,
+    segment: Option<PreparedSegment>,
+    request_salt: Hash,
 }
 
 /// Outcome of steps 2 to 5.
@@ -365,7 +396,7 @@ impl Gateway {
         };
         // Behind the turn, whose length another request of the caller's decides.
         let arrived = Instant::now();
-        let lines = received.lines(route.contract());
+        let lines = received.lines(route.contract(), MAX_LINES);
         let answer = with_capability!(route, self.path::<NoRoute>(caller, &received).await?, C => {
             match &lines {
                 None => self.path::<C>(caller, &received).await?,
@@ -461,25 +492,42 @@ impl Gateway {
         let request = Request::<'r, C>::read(received);
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
-            let (mut case, mut entry) = self.open(C::ROUTE, caller, received);
-            let mut reason = Reason::None;
-            // 2 to 6
-            let effect = match self.decide(&tools, &mut case, &mut entry, caller, &request).await {
-                Ok(Decided::Effect(effect)) => effect,
-                Ok(Decided::Again(answer)) => return Ok(answer),
-                Ok(Decided::Changed) => continue,
-                Err(refusal) => {
-                    reason = refusal.reason;
-                    self.deny(&tools, &mut case, &entry, &request, refusal)?
-                }
+            let (command, ready) = match self.attempt(&tools, caller, &request).await? {
+                Attempt::Ready(command, ready) => (command, ready),
+                Attempt::Again(answer) => return Ok(answer),
+                Attempt::Changed => continue,
             };
             crate::hold::before_commit(received.held).await;
             // 7 -> Committed, 8 -> answer + receipt
-            if let Some(answer) = self.commit(&entry, received, case, effect, reason).await? {
+            let outcome = self.ledger.commit(command).await;
+            if let Some(answer) = self.settle(ready, outcome)? {
                 return Ok(answer);
             }
         }
         Err(Code::FactsChanged)
+    }
+
+    /// Steps 2 to 6, and of a refusal its step 6.
+    async fn attempt<'r, C: Capability<'r>>(
+        &self,
+        tools: &Tools<'_>,
+        caller: &Certified,
+        request: &Request<'r, C>,
+    ) -> Result<Attempt, Code> {
+        let received = request.received;
+        let (mut case, mut entry) = self.open(C::ROUTE, caller, received);
+        let mut reason = Reason::None;
+        let effect = match self.decide(tools, &mut case, &mut entry, caller, request).await {
+            Ok(Decided::Effect(effect)) => effect,
+            Ok(Decided::Again(answer)) => return Ok(Attempt::Again(answer)),
+            Ok(Decided::Changed) => return Ok(Attempt::Changed),
+            Err(refusal) => {
+                reason = refusal.reason;
+                self.deny(tools, &mut case, &entry, request, refusal)?
+            }
+        };
+        let (command, ready) = self.ready(&entry, received, case, effect, reason);
+        Ok(Attempt::Ready(command, ready))
     }
 
     /// Steps 2 to 6 for one case.
@@ -583,14 +631,37 @@ impl Gateway {
         effect: Effect,
         reason: Reason,
     ) -> Result<Option<Answer>, Code> {
+        let (command, ready) = self.ready(entry, received, case, effect, reason);
+        let outcome = self.ledger.commit(command).await;
+        self.settle(ready, outcome)
+    }
+
+    /// The command of step 7, and what becomes the answer once it is durable.
+    fn ready(
+        &self,
+        entry: &Entry<'_>,
+        received: &Received,
+        case: Case<'_>,
+        effect: Effect,
+        reason: Reason,
+    ) -> (Command, Ready) {
         let Effect { status, code, prepared, answer, rotates, segment, request_salt, is_outcome } = effect;
         // The provider's doing is not held against the caller.
         if code != Code::Ok && code != Code::ProviderUnavailable && !is_outcome {
             // Before the entry is written: a client that disconnects does not save its budget.
             self.shed.refused(entry.organisation);
         }
-        let committed = self.durable(case, prepared, received.inline_proof).await?;
-        let Some(committed) = committed else {
+        let (route, organisation, form) = (entry.route, *entry.organisation, entry.form);
+        let ready =
+            Ready { route, organisation, form, reason, status, code, answer, rotates, segment, request_salt };
+        (command(case, prepared, received.inline_proof), ready)
+    }
+
+    /// Step 8 behind what came of step 7; `None` when a fact has changed meanwhile.
+    fn settle(&self, ready: Ready, outcome: Result<Outcome, Refused>) -> Result<Option<Answer>, Code> {
+        let Ready { route, organisation, form, reason, status, code, answer, rotates, segment, request_salt } =
+            ready;
+        let Some(committed) = committed(outcome)? else {
             // Rows that nobody commits to. After a refusal only the journal knows, and the next start looks.
             if let Some(segment) = segment {
                 segment.discard();
@@ -603,14 +674,14 @@ impl Gateway {
         if code != Code::Ok && self.tells_reasons.load(Ordering::Relaxed) {
             tracing::info!(
                 index = committed.index,
-                route = entry.route.name(),
-                organisation = entry.organisation.as_str(),
+                route = route.name(),
+                organisation = organisation.as_str(),
                 code = code.name(),
                 reason = reason.name(),
                 "refused"
             );
         }
-        let (origin, form) = (self.ledger.origin(), entry.form);
+        let origin = self.ledger.origin();
         Ok(Some(Answer::committed(origin, status, code, form, &answer, request_salt, committed)))
     }
 
@@ -621,27 +692,7 @@ impl Gateway {
         prepared: Prepared,
         inline_proof: bool,
     ) -> Result<Option<Committed>, Code> {
-        let (reads, ends_at_ms) = case.into_reads();
-        let command = Command {
-            permit_or_denial: prepared,
-            reads,
-            // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
-            ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
-            inline_proof,
-        };
-        match self.ledger.commit(command).await {
-            Ok(Outcome::Committed(committed)) => Ok(Some(committed)),
-            Ok(Outcome::Changed) => Ok(None),
-            Err(Refused::Full) => Err(Code::JournalFull),
-            // For good: the operator knows, the caller goes to the successor.
-            Err(Refused::Closed) => Err(Code::LogClosed),
-            Err(Refused::Overloaded) => Err(Code::Overloaded),
-            Err(Refused::Stopped) => Err(Code::Internal),
-            Err(Refused::Malformed(what)) => {
-                tracing::error!(what, "a command was malformed");
-                Err(Code::Internal)
-            }
-        }
+        committed(self.ledger.commit(command(case, prepared, inline_proof)).await)
     }
 
     fn tools(&self) -> Tools<'_> {
@@ -714,6 +765,35 @@ impl Gateway {
         let Some(digest) = self.ledger.snapshot_to_log() else { return };
         if commit_system(&self.ledger, seal::state_digest(&self.policy, digest)).await.is_ok() {
             self.ledger.snapshot_logged(&digest);
+        }
+    }
+}
+
+/// The command of a decided case.
+fn command(case: Case<'_>, prepared: Prepared, inline_proof: bool) -> Command {
+    let (reads, ends_at_ms) = case.into_reads();
+    Command {
+        permit_or_denial: prepared,
+        reads,
+        // The ledger takes the last moment at which every fact holds; here it is the first at which one does not.
+        ends_at_ms: ends_at_ms.saturating_sub(u64::from(ends_at_ms != u64::MAX)),
+        inline_proof,
+    }
+}
+
+/// The entry that a command became; `None` when a fact has changed meanwhile.
+fn committed(outcome: Result<Outcome, Refused>) -> Result<Option<Committed>, Code> {
+    match outcome {
+        Ok(Outcome::Committed(committed)) => Ok(Some(committed)),
+        Ok(Outcome::Changed) => Ok(None),
+        Err(Refused::Full) => Err(Code::JournalFull),
+        // For good: the operator knows, the caller goes to the successor.
+        Err(Refused::Closed) => Err(Code::LogClosed),
+        Err(Refused::Overloaded) => Err(Code::Overloaded),
+        Err(Refused::Stopped) => Err(Code::Internal),
+        Err(Refused::Malformed(what)) => {
+            tracing::error!(what, "a command was malformed");
+            Err(Code::Internal)
         }
     }
 }

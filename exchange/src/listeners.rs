@@ -31,7 +31,7 @@ use crate::gateway::{Gateway, answer::Answer};
 use crate::open_data;
 use crate::outgoing::PAUSE;
 use crate::participant::Certified;
-use crate::server::Peer;
+use crate::server::{Content, Peer};
 use crate::shared::Shared;
 use crate::wire::refusal::Language;
 
@@ -51,13 +51,17 @@ const MOVING: &str = "no-cache";
 /// else is [`Gateway::handle`].
 ///
 /// No router between: each layer around the gateway is paid for by every answer (bench/notes/measurements.md).
-pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Incoming>) -> Answered {
+pub async fn data(
+    gateway: Arc<Gateway>,
+    peer: Peer,
+    request: hyper::Request<Incoming>,
+) -> hyper::Response<Content> {
     // The handshake admits nobody without an organisation; should it ever, nothing is said.
     let certified = Certified::of(&peer);
     #[cfg(feature = "bench-ablation")]
     let certified = certified.or_else(crate::ablation::caller);
     let Some(caller) = certified else {
-        let mut nothing = Answered::default();
+        let mut nothing = hyper::Response::new(Full::default().into());
         *nothing.status_mut() = StatusCode::FORBIDDEN;
         return nothing;
     };
@@ -67,6 +71,9 @@ pub async fn data(gateway: Arc<Gateway>, peer: Peer, request: hyper::Request<Inc
     } else {
         (request.method() != Method::POST).then_some(Code::MethodNotAllowed)
     };
+    if route == Route::VerifyBatch {
+        return respond(gateway.batch(caller, request, misrouted).await);
+    }
     if route != Route::RecordsCall {
         return respond(gateway.handle(route, &caller, request, misrouted).await);
     }
@@ -81,9 +88,13 @@ const DATA_METHODS: &str = "POST";
 /// The encodings of bodies that are taken, for `Accept-Encoding`.
 const ENCODINGS: &str = "identity";
 
-fn respond(answer: Answer) -> Answered {
+fn respond(answer: Answer) -> hyper::Response<Content> {
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Answered::new(answer.body.into());
+    let body = match answer.parts {
+        Some(parts) => Content::Parts(parts),
+        None => Content::Whole(answer.body.into()),
+    };
+    let mut response = hyper::Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(answer.media_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -13,6 +13,7 @@ use exchange::config::resolved;
 use exchange::exit;
 use exchange::logging::{self, LogFormat};
 use exchange::operate::records::{Import, ImportList};
+use exchange::operate::verify::{HELP, Verifying};
 use exchange::operate::{self, Caller, Place, Registration, Sure};
 use exchange::participant::{MAX_DELAY_DAYS, USUAL_DELAY_DAYS};
 use exchange::probe;
@@ -235,6 +236,9 @@ enum Command {
     /// Service items and their materials: what need not be handed in.
     #[command(subcommand)]
     Item(ItemCommand),
+    /// Verifies many licenses in one call, and keeps the report for `verifier report`. Prints how many were answered how.
+    #[command(after_help = HELP)]
+    Verify(Verifying),
     /// Asks for a row of a resource, within an approval, and prints the answer with its receipt.
     #[command(after_help = "\
 The file names the resource, the holder or key, and the use. Fields, masks, regions and the daily limit follow from the approval.
@@ -824,6 +828,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Indicators { log, caller } => return operate::indicators::print(log.as_deref(), &caller),
         Command::Import(command) => return import(&command),
         Command::Item(command) => return item(command),
+        Command::Verify(verifying) => return operate::verify::run(&verifying),
         Command::Query { file, call, caller } => return operate::records::query(&file, call, &caller),
         Command::Feed { file, cursor, caller } => return operate::feed::follow(&file, &cursor, &caller),
         Command::Compare { license, resource, reason, caller } => {

@@ -167,7 +167,7 @@ impl Held<'_> {
     /// # Errors
     /// [`Code::Overloaded`]: there is no room. [`Code::RequestTimeout`]: the room was taken for another meanwhile.
     pub fn take(&mut self, bytes: usize) -> Result<(), Code> {
-        let wanted = Amount { requests: 1 - self.held.requests, bytes };
+        let wanted = Amount { requests: 1_usize.saturating_sub(self.held.requests), bytes };
         if wanted == Amount::default() && self.wait.is_none() {
             return Ok(());
         }
@@ -180,6 +180,18 @@ impl Held<'_> {
             }
         }
         state.give(&self.organisation, wanted, self.room.stalled)?;
+        self.held.add(wanted);
+        Ok(())
+    }
+
+    /// Takes room for so many requests more, which go with this one.
+    ///
+    /// # Errors
+    /// Like [`Held::take`].
+    pub fn take_more(&mut self, requests: usize) -> Result<(), Code> {
+        self.take(0)?;
+        let wanted = Amount { requests, bytes: 0 };
+        self.room.state().give(&self.organisation, wanted, self.room.stalled)?;
         self.held.add(wanted);
         Ok(())
     }
@@ -299,6 +311,18 @@ mod tests {
         // Nobody waits: there is nothing to be taken.
         assert_eq!(room.enter(large).take(64), Err(Code::Overloaded));
         drop((slow, next, quiet));
+        assert!(is_empty(&room));
+    }
+
+    #[test]
+    fn many_requests_of_one_take_their_room_and_give_it_back() {
+        let (room, organisations) = room();
+        let mut held = room.enter(organisations[0]);
+        assert_eq!(held.take_more(10), Ok(()));
+        assert_eq!(held.take_more(10), Err(Code::Overloaded), "a quarter of 64");
+        assert_eq!(held.take(8), Ok(()));
+        assert_eq!(room.state().free, Amount { requests: 64 - 11, bytes: BYTES - 8 });
+        drop(held);
         assert!(is_empty(&room));
     }
 

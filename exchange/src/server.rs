@@ -12,11 +12,11 @@ mod taking;
 mod wire;
 
 pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
+pub use taking::Content;
 
 use crate::current::Current;
 use crate::tls::{self, ServerTls};
 use crate::wire::refusal::{Language, undecided};
-use bytes::Bytes;
 use drive::{Admission, End, drive, stopped};
 use failed::{Failure, Lines};
 use http_body_util::Full;
@@ -110,11 +110,11 @@ pub struct Peer {
 /// Then no connection is accepted, idle ones are closed, requests in flight are answered, and after
 /// `drain_timeout` whatever is left is cut off; when this returns, no connection is open.
 ///
-/// The handler's future may be dropped when the client goes away, at any `.await`; work that must be finished belongs
+/// An answer is whole, or made in parts while it is taken. The handler's future may be dropped when the client goes away, at any `.await`; work that must be finished belongs
 /// in a task of its own. A client that only ends its own sending gets its answer. A handler that panics is counted, its
 /// request is answered 500 with an empty body, and its connection lives on. The handler bounds the time it spends
 /// reading a body.
-pub async fn serve<H, F>(
+pub async fn serve<H, F, B>(
     listener: TcpListener,
     name: &'static str,
     tls: Option<Current<ServerTls>>,
@@ -123,7 +123,8 @@ pub async fn serve<H, F>(
     mut stop: watch::Receiver<bool>,
 ) where
     H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Into<Content> + Send + 'static,
 {
     let drain_timeout = limits.drain_timeout;
     let server = Arc::new(Server::new(name, tls, limits));
@@ -240,10 +241,11 @@ impl Connection {
         Some(Self { server: Arc::clone(server), arrival, address, stop: stop.clone(), open })
     }
 
-    async fn run<H, F>(self, tcp: TcpStream, handler: H)
+    async fn run<H, F, B>(self, tcp: TcpStream, handler: H)
     where
         H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Into<Content> + Send + 'static,
     {
         let Self { server, arrival, address, mut stop, open: _open } = self;
         // An answer is one write; waiting for more to send with it only adds delay.
@@ -287,7 +289,7 @@ enum Opened {
 
 impl Server {
     #[expect(clippy::too_many_arguments, reason = "one call site each for clear and TLS")]
-    async fn http<S, H, F>(
+    async fn http<S, H, F, B>(
         self: &Arc<Self>,
         stream: S,
         http2: bool,
@@ -299,7 +301,8 @@ impl Server {
     ) where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
         H: Fn(Peer, Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-        F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Into<Content> + Send + 'static,
     {
         let settled = match arrival.settle(peer.organisation) {
             Ok(settled) => settled,
@@ -461,7 +464,7 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
 #[error("the answers of this connection are not taken")]
 struct NoRoom;
 
-async fn answer<H, F>(
+async fn answer<H, F, B>(
     server: Arc<Server>,
     mut share: Share,
     waits: Option<u64>,
@@ -471,9 +474,10 @@ async fn answer<H, F>(
 ) -> Result<Response<Answer>, NoRoom>
 where
     H: Fn(Peer, Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>>,
+    F: Future<Output = Response<B>>,
+    B: Into<Content>,
 {
-    let response = if let Some(code) = unfit(&request, &server.limits) {
+    let response: Response<Content> = if let Some(code) = unfit(&request, &server.limits) {
         server.turned_away(code.name());
         problem(code)
     } else if !share.promised(&server.limits).await {
@@ -485,7 +489,7 @@ where
         let handled =
             poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(context))) {
                 Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
+                Ok(Poll::Ready(response)) => Poll::Ready(Some(response.map(Into::into))),
                 Err(_) => Poll::Ready(None),
             });
         let handled = tokio::select! {
@@ -498,7 +502,7 @@ where
         };
         handled.unwrap_or_else(|| {
             server.panicked();
-            let mut response = Response::new(Full::default());
+            let mut response = Response::new(Full::default().into());
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
         })
@@ -550,8 +554,8 @@ fn unfit(request: &Request<Incoming>, limits: &Limits) -> Option<Code> {
 }
 
 /// An answer that decides nothing: a fixed body, no fact.
-fn problem(code: Code) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(undecided(code, Language::English)));
+fn problem(code: Code) -> Response<Content> {
+    let mut response = Response::new(Full::from(undecided(code, Language::English)).into());
     *response.status_mut() = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

@@ -41,6 +41,17 @@ impl Shed {
         self.paid.get(organisation).is_some_and(|paid| *paid > Instant::now() + self.burst)
     }
 
+    /// How many refusals the organisation may still cause now without being shut out.
+    pub fn left(&self, organisation: &Uscc) -> usize {
+        let now = Instant::now();
+        let owed = self.paid.get(organisation).map(|paid| paid.saturating_duration_since(now));
+        let left = self.burst.saturating_sub(owed.unwrap_or_default());
+        // Without a cost there is no budget.
+        left.as_nanos()
+            .checked_div(self.cost.as_nanos())
+            .map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX))
+    }
+
     /// Takes one journaled refusal from the organisation's budget.
     pub fn refused(&self, organisation: &Uscc) {
         let now = Instant::now();
@@ -86,10 +97,13 @@ mod tests {
         let shed = Shed::new(one, two);
         let noisy: Uscc = "91350100M000100Y43".parse().expect("a vector");
         let quiet: Uscc = "11100000000013338W".parse().expect("a vector");
-        for _ in 0..2 {
+        for left in [2, 1] {
+            assert_eq!(shed.left(&noisy), left);
             shed.refused(&noisy);
             assert!(!shed.closed(&noisy));
         }
+        assert_eq!((shed.left(&noisy), shed.left(&quiet)), (0, 2));
+        assert_eq!(Shed::new(NonZeroU32::MAX, one).left(&noisy), usize::MAX, "a refusal costs nothing");
         // The third is one too many, and what was under way beside it is charged as well.
         for _ in 0..10 {
             shed.refused(&noisy);

@@ -98,6 +98,8 @@ const USUAL_BODY_SECONDS: u64 = 10;
 /// A batch of rows.
 const BATCH_BODY_BYTES: usize = 2 * 1024 * 1024;
 const BATCH_BODY_SECONDS: u64 = 60;
+/// Ten thousand requests of 800 bytes, a line each.
+const MANY_BODY_BYTES: usize = 8 * 1024 * 1024;
 
 macro_rules! routes {
     ($(#[$meta:meta])* $name:ident { $($(#[doc = $doc:literal])+ $variant:ident = $number:literal $text:literal { $($column:tt)+ }),+ $(,)? }) => {
@@ -330,6 +332,11 @@ routes! {
         RecordsMismatches = 48 "records-mismatches" {
             path: Some("/v1/records/mismatches"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Issuer, Role::Provider, Role::Operator, Role::Auditor]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
+        },
+        /// Verify many licenses, answered with a report.
+        VerifyBatch = 49 "verify-batch" {
+            path: Some("/v1/verify/batch"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: JSON_AND_LINES,
+            body_bytes: MANY_BODY_BYTES, body_seconds: BATCH_BODY_SECONDS, is_given_again: true
         },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.
         System = 128 "system" {

@@ -85,6 +85,10 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     let expecting = verify.clone().expecting("certificateNumber", draft.license.certificate_number.as_str());
     let verified = bank.verify(&expecting).await.unwrap();
     assert_eq!((verified.verdict, verified.matches), (Verdict::Valid, Some(true)));
+    let body = client::batch_body(&[verify.clone(), expecting.clone()]).unwrap();
+    let batch = bank.verify_batch(body, None, tests::HANG).await.unwrap();
+    assert_eq!((batch.end.lines, batch.end.permitted), (2, 2));
+    assert!(batch.answers.iter().all(|answer| answer.as_ref().unwrap().verdict == Verdict::Valid));
     let mut retrieve = Retrieve::new(named, Mode::Fields, context()).with_grant(&grant.grant);
     retrieve.fields = vec!["certificateNumber".to_owned()];
     let fields = bank.retrieve(&retrieve).await.unwrap();

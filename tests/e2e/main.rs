@@ -7,6 +7,7 @@
 
 mod archive;
 mod audit;
+mod batch;
 mod callers;
 mod calls;
 mod commands;

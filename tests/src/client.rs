@@ -313,6 +313,21 @@ impl Party {
         tokio::time::timeout(HANG, answer).await.unwrap()
     }
 
+    /// Sends a request on a connection of its own and reads so many parts of the answer's body. The rest is not read as long as what is
+    /// given back lives.
+    pub async fn begin(&self, call: &Call, parts: usize) -> impl Sized {
+        let begun = async {
+            let mut connection = connect(Some(&self.config), self.address).await.unwrap();
+            let response = connection.send_request(request(call, self.address).unwrap()).await.unwrap();
+            let mut body = response.into_body();
+            for _ in 0..parts {
+                body.frame().await.unwrap().unwrap();
+            }
+            (connection, body)
+        };
+        tokio::time::timeout(HANG, begun).await.unwrap()
+    }
+
     /// Sends a request.
     pub async fn send(&mut self, call: &Call) -> Reply {
         self.try_send(call).await.unwrap_or_else(|error| panic!("{}: {error:#}", call.path))

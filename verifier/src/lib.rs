@@ -1,4 +1,4 @@
-//! Checks licenses, receipts and logs from bytes alone.
+//! Checks licenses, receipts, reports and logs from bytes alone.
 //!
 //! The library has no I/O, clock, threads or randomness: the caller passes bytes, the time and the trust bundle, and
 //! gets one of three answers: valid, invalid (why) or cannot tell (why). The formats are those of `schemas/README.md`;
@@ -9,6 +9,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions))]
 
+pub mod batch;
 pub mod checkpoint;
 pub mod command;
 mod encoding;

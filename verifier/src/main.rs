@@ -22,6 +22,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use verifier::{
+    batch,
     command::{self, EXIT_CANNOT_TELL, EXIT_DONE, EXIT_NO, EXIT_USAGE},
     json::{self, JsonError},
     license::{self, RootCache},
@@ -117,6 +118,17 @@ enum Command {
     Trace(Pages),
     /// Checks an auditor's pages: answers of `POST /v1/log/query`, one a line. A folder is many queries.
     Audit(Pages),
+    /// Checks the report of a batch: the answer of `POST /v1/verify/batch` as it was received. A folder is many reports.
+    Report {
+        /// The report, or a folder of them.
+        file: PathBuf,
+        /// The request body as it was sent.
+        #[arg(long, value_name = "FILE")]
+        request: Option<PathBuf>,
+        /// A C2SP policy: which witnesses must have seen the log.
+        #[arg(long, value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
     /// Checks a whole log from a folder with its checkpoint, tiles and entry bundles, laid out as C2SP tlog-tiles.
     Log {
         /// The folder with `checkpoint` and `tile/`.
@@ -343,6 +355,16 @@ fn check(command: &Command, with: &Check<'_>) -> Result<Vec<Finding>, String> {
             let audit = |bytes: &[u8]| trace::verify_audit(bytes, trust, policy.as_ref(), at);
             Ok(each(items::whole(file)?, |bytes| with.pages("pages", bytes, audit)))
         }
+        Command::Report { file, request, policy } => {
+            let policy = read_policy(policy)?;
+            let request = request.as_deref().map(read).transpose()?;
+            let items = items::whole(file)?;
+            if request.is_some() && items.iter().any(|item| item.name.is_some()) {
+                return Err(format!("{}: many reports cannot have one request", file.display()));
+            }
+            let check = |bytes: &[u8]| batch::verify(bytes, request.as_deref(), trust, policy.as_ref(), at);
+            Ok(each(items, |bytes| with.batch(bytes, check)))
+        }
         Command::Log { folder, policy, previous } => {
             if !folder.is_dir() {
                 return Err(format!("{}: not a folder", folder.display()));
@@ -477,6 +499,12 @@ impl Check<'_> {
             let content = (self.show && report.verdict != Verdict::Invalid).then(|| show::pages(bytes));
             Finding { content, ..Finding::new(show::headline(&report, kind, None), report) }
         })
+    }
+
+    fn batch(&self, bytes: &[u8], check: impl Fn(&[u8]) -> Report) -> Finding {
+        let report = check(bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes));
+        let content = (self.show && report.verdict != Verdict::Invalid).then(|| show::answers(bytes));
+        Finding { content, ..Finding::new(show::headline(&report, "report", None), report) }
     }
 
     fn receipt(&self, bytes: &[u8], files: &Files) -> Finding {

@@ -324,6 +324,80 @@ pub fn consistency_from<E>(
     Ok(path)
 }
 
+/// One proof for many leaves of the tree of `size` leaves: the least set of subtree roots that leads, with the leaves themselves, to the
+/// root. They stand from left to right; [`root_from_multiproof`] says which each is. `indexes` ascend; `node` as in
+/// [`inclusion_from`].
+///
+/// Empty, and verifies nothing, without an index, for indexes that do not ascend and for one outside the tree.
+///
+/// # Errors
+/// The first error of `node`.
+pub fn multiproof_from<E>(
+    indexes: &[u64],
+    size: u64,
+    mut node: impl FnMut(u8, u64) -> Result<Hash, E>,
+) -> Result<Vec<Hash>, E> {
+    fn walk<E>(
+        range: Range,
+        indexes: &[u64],
+        node: &mut impl FnMut(u8, u64) -> Result<Hash, E>,
+        nodes: &mut Vec<Hash>,
+    ) -> Result<(), E> {
+        if indexes.is_empty() {
+            nodes.push(range.root(node)?);
+            return Ok(());
+        }
+        // A leaf that is proven is given by who checks the proof.
+        let Some((left, right)) = range.split() else { return Ok(()) };
+        let middle = indexes.partition_point(|index| *index < left.end);
+        let (of_left, of_right) = indexes.split_at_checked(middle).unwrap_or((indexes, &[]));
+        walk(left, of_left, node, nodes)?;
+        walk(right, of_right, node, nodes)
+    }
+    let mut nodes = Vec::new();
+    if ascend_within(indexes.iter().copied(), size) {
+        walk(Range { start: 0, end: size }, indexes, &mut node, &mut nodes)?;
+    }
+    Ok(nodes)
+}
+
+/// The root that leaves and the nodes of [`multiproof_from`] lead to. Each leaf is an index and a hash; they ascend by index.
+///
+/// `None` without a leaf, for indexes that do not ascend or lie outside the tree, and unless the nodes are as many as fit.
+pub fn root_from_multiproof(leaves: &[(u64, Hash)], size: u64, nodes: &[Hash]) -> Option<Hash> {
+    fn walk(range: Range, leaves: &[(u64, Hash)], nodes: &mut &[Hash]) -> Option<Hash> {
+        let Some((_, leaf)) = leaves.first() else {
+            let (node, rest) = nodes.split_first()?;
+            *nodes = rest;
+            return Some(*node);
+        };
+        let Some((left, right)) = range.split() else { return Some(*leaf) };
+        let middle = leaves.partition_point(|(index, _)| *index < left.end);
+        let (of_left, of_right) = leaves.split_at_checked(middle)?;
+        let left = walk(left, of_left, nodes)?;
+        let right = walk(right, of_right, nodes)?;
+        Some(node_hash(&left, &right))
+    }
+    let mut rest = nodes;
+    if !ascend_within(leaves.iter().map(|(index, _)| *index), size) {
+        return None;
+    }
+    let root = walk(Range { start: 0, end: size }, leaves, &mut rest)?;
+    rest.is_empty().then_some(root)
+}
+
+/// Whether there are indexes, each is larger than the one before, and all are below `size`.
+fn ascend_within(indexes: impl Iterator<Item = u64>, size: u64) -> bool {
+    let mut last = None;
+    for index in indexes {
+        if index >= size || last.is_some_and(|last| index <= last) {
+            return false;
+        }
+        last = Some(index);
+    }
+    last.is_some()
+}
+
 /// Root of the tree of `size` leaves; `node` as in [`inclusion_from`].
 ///
 /// # Errors
@@ -457,6 +531,97 @@ mod tests {
                 assert!(verify_consistency(old as u64, n as u64, &before, &root, &path));
                 assert!(!verify_consistency(old as u64, n as u64, &root, &before, &path) || before == root);
             }
+        }
+    }
+
+    /// Leaves at these indexes, as a checker has them.
+    fn at(leaves: &[Hash], indexes: &[u64]) -> Vec<(u64, Hash)> {
+        indexes.iter().map(|index| (*index, leaves[*index as usize])).collect()
+    }
+
+    #[test]
+    fn every_choice_of_leaves_of_a_small_tree_has_its_proof() {
+        for n in 1..11u64 {
+            let leaves = leaves(n as usize);
+            let root = naive::root(&leaves);
+            for chosen in 1..1u64 << n {
+                let indexes: Vec<u64> = (0..n).filter(|index| chosen >> index & 1 == 1).collect();
+                let nodes = multiproof_from(&indexes, n, stored(&leaves)).unwrap();
+                assert_eq!(root_from_multiproof(&at(&leaves, &indexes), n, &nodes), Some(root));
+                if let [index] = indexes[..] {
+                    let mut path = naive::path(index as usize, &leaves);
+                    let mut sorted = nodes.clone();
+                    path.sort_unstable();
+                    sorted.sort_unstable();
+                    assert_eq!(sorted, path, "of one leaf it is the inclusion path in another order");
+                }
+                if chosen == (1 << n) - 1 {
+                    assert!(nodes.is_empty(), "all leaves need nothing beside them");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_multiproof_that_does_not_fit_leads_nowhere() {
+        let leaves = leaves(13);
+        let proof = |indexes: &[u64]| multiproof_from(indexes, 13, stored(&leaves)).unwrap();
+        for indexes in [&[][..], &[3, 2], &[4, 4], &[13], &[u64::MAX]] {
+            assert!(proof(indexes).is_empty(), "{indexes:?}");
+            let given: Vec<_> = indexes.iter().map(|index| (*index, leaves[0])).collect();
+            assert_eq!(root_from_multiproof(&given, 13, &[leaves[0]]), None, "{indexes:?}");
+        }
+        assert_eq!(root_from_multiproof(&[(0, leaves[0])], 0, &[]), None);
+        let nodes = proof(&[2, 7, 12]);
+        let given = at(&leaves, &[2, 7, 12]);
+        assert_eq!(root_from_multiproof(&given, 13, &nodes[1..]), None, "one too few");
+        assert_eq!(
+            root_from_multiproof(&given, 13, &[&nodes[..], &nodes[..1]].concat()),
+            None,
+            "one too many"
+        );
+        assert_eq!(root_from_multiproof(&given, u64::MAX, &nodes), None, "another tree");
+    }
+
+    proptest! {
+        #[test]
+        fn a_multiproof_says_what_the_paths_of_its_leaves_say(
+            n in 1usize..400,
+            picks in proptest::collection::btree_set(0u64..400, 1..60),
+            turned in any::<usize>(),
+        ) {
+            let leaves = leaves(n);
+            let indexes: Vec<u64> = picks.into_iter().filter(|index| *index < n as u64).collect();
+            prop_assume!(!indexes.is_empty());
+            let (size, root) = (n as u64, naive::root(&leaves));
+            let nodes = multiproof_from(&indexes, size, stored(&leaves)).unwrap();
+            let given = at(&leaves, &indexes);
+            prop_assert_eq!(root_from_multiproof(&given, size, &nodes), Some(root));
+            // Every node is of some leaf's inclusion path, and no path is longer than all of it.
+            let mut paths = Vec::new();
+            for index in &indexes {
+                let path = naive::path(*index as usize, &leaves);
+                prop_assert!(verify_inclusion(*index, size, &leaves[*index as usize], &path, &root));
+                paths.extend(path);
+            }
+            prop_assert!(nodes.iter().all(|node| paths.contains(node)));
+            // One bit, in a leaf, an index or a node, and it leads elsewhere.
+            let mut other = given.clone();
+            let at = turned % other.len();
+            other[at].1[turned % 32] ^= 1;
+            prop_assert_ne!(root_from_multiproof(&other, size, &nodes), Some(root));
+            if !nodes.is_empty() {
+                let mut other = nodes.clone();
+                let at = turned % other.len();
+                other[at][turned % 32] ^= 1;
+                prop_assert_ne!(root_from_multiproof(&given, size, &other), Some(root));
+                other.swap_remove(at);
+                prop_assert_eq!(root_from_multiproof(&given, size, &other), None);
+            }
+            let mut moved = given;
+            let at = turned % moved.len();
+            moved[at].0 ^= 1;
+            prop_assert_ne!(root_from_multiproof(&moved, size, &nodes), Some(root));
         }
     }
 

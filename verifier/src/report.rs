@@ -125,6 +125,13 @@ reasons! {
     /// The leaf does not stand in the checkpoint's tree.
     NotIncluded = "not-included" Invalid,
 
+    /// No line of a batch's report can be read.
+    MalformedReport = "malformed-report" Invalid,
+    /// The report has no end line: the stream was cut off, and answers are missing.
+    ReportIncomplete = "report-incomplete" Unknown,
+    /// The end of the report is not for the answers before it, or they are not of its log, caller and route.
+    ReportMismatch = "report-mismatch" Invalid,
+
     /// No page of entries can be read.
     MalformedPage = "malformed-page" Invalid,
     /// A page shows something of an entry that the entry does not commit to.
@@ -340,6 +347,38 @@ pub struct PageFacts {
     pub witnesses: Option<WitnessFacts>,
 }
 
+/// The facts of a batch's report; believed only under the verdict `valid`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchFacts {
+    /// Origin of the log.
+    pub log: String,
+    /// USCC of the caller's organisation.
+    pub organisation: String,
+    /// Journal time of the end, RFC 3339 with milliseconds.
+    pub time: String,
+    /// Answers.
+    pub lines: u64,
+    /// Those of them that permit.
+    pub permitted: u64,
+    /// Those that refuse.
+    pub refused: u64,
+    /// Those that decide nothing, and have no entry.
+    pub undecided: u64,
+    /// Licenses that were found valid.
+    pub valid: u64,
+    /// Licenses that were found invalid.
+    pub invalid: u64,
+    /// Licenses of which it could not be told.
+    pub unknown: u64,
+    /// Size of the checkpoint's tree, when the proof holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_size: Option<u64>,
+    /// The witnesses that saw that checkpoint, when any are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<WitnessFacts>,
+}
+
 /// The answer of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -370,6 +409,9 @@ pub struct Report {
     /// About a whole log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogFacts>,
+    /// About the report of a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchFacts>,
 }
 
 /// The facts of a log's tiles and bundles; believed only under the verdict `valid`.
@@ -418,6 +460,7 @@ impl Report {
             receipt: None,
             pages: None,
             log: None,
+            batch: None,
         }
     }
 

@@ -19,6 +19,16 @@ pub(crate) fn headline(report: &Report, kind: &str, answer: Option<&Value>) -> S
     match report.verdict {
         Verdict::Invalid => format!("invalid: {}", codes()),
         Verdict::Unknown => format!("cannot tell: {}", codes()),
+        Verdict::Valid if let Some(batch) = &report.batch => {
+            let undecided = match batch.undecided {
+                0 => String::new(),
+                undecided => format!("; {undecided} NOT decided"),
+            };
+            format!(
+                "report genuine: {} answers, {} permitted, {} REFUSED{undecided}; the licenses were then {} valid, {} INVALID, {} unknown",
+                batch.lines, batch.permitted, batch.refused, batch.valid, batch.invalid, batch.unknown
+            )
+        }
         Verdict::Valid => match (kind, &report.receipt, &report.pages, &report.log) {
             ("license", ..) => "signature genuine; state today NOT checked".to_owned(),
             ("receipt", Some(receipt), ..) => {
@@ -88,6 +98,15 @@ pub(crate) fn pages(file: &[u8]) -> Value {
     lines
         .flat_map(|page| page["entries"].as_array().into_iter().flatten().map(entry).collect::<Vec<_>>())
         .collect()
+}
+
+/// The answers of a report, without their receipts.
+pub(crate) fn answers(file: &[u8]) -> Value {
+    let answer = |line: &[u8]| match verifier::receipt::cut(line) {
+        Ok((answer, _)) => serde_json::from_slice::<Value>(&answer).ok(),
+        Err(_) => None,
+    };
+    verifier::batch::lines(file).filter_map(answer).collect()
 }
 
 /// The text that holders are told, out of the one that is hashed.
@@ -162,6 +181,19 @@ pub(crate) fn text(finding: &Finding) -> String {
     if let Some(log) = &report.log {
         text.push_str(&format!("  log          {}, size {}\n", plain(&log.origin), log.size));
         if let Some(witnesses) = log.witnesses {
+            text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
+        }
+    }
+    if let Some(batch) = &report.batch {
+        text.push_str(&format!("  answers      {} of {}\n", batch.lines, plain(&batch.log)));
+        if !batch.organisation.is_empty() {
+            text.push_str(&format!("  organisation {}\n", plain(&batch.organisation)));
+            text.push_str(&format!("  ended        {}\n", batch.time));
+        }
+        if let Some(size) = batch.checkpoint_size {
+            text.push_str(&format!("  checkpoint   size {size}\n"));
+        }
+        if let Some(witnesses) = batch.witnesses {
             text.push_str(&format!("  witnesses    {} of {}\n", witnesses.cosigned, witnesses.of));
         }
     }

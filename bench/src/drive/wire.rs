@@ -5,8 +5,10 @@ use std::ops::Range;
 
 /// Longest head of an answer.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Longest body.
-const MAX_BODY_BYTES: usize = 4 << 20;
+/// Longest body: a report of ten thousand answers.
+const MAX_BODY_BYTES: usize = 16 << 20;
+/// Longest length of a part.
+const MAX_CHUNK_HEAD_BYTES: usize = 16;
 /// What separates head and body.
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
@@ -15,7 +17,7 @@ const HEAD_END: &[u8] = b"\r\n\r\n";
 pub(crate) struct Found {
     /// HTTP status; of a Redis reply 200 for a value, 404 for none, 500 for an error.
     pub(crate) status: u16,
-    /// Where the body lies; it ends the answer.
+    /// Where the body lies; it ends the answer. Of one in parts the lengths between them are in it.
     pub(crate) body: Range<usize>,
     /// Bytes of the whole answer.
     pub(crate) bytes: usize,
@@ -39,16 +41,21 @@ pub(crate) fn http1(bytes: &[u8]) -> io::Result<Option<Found>> {
         Some(bytes[..end.unwrap_or(bytes.len())].trim_ascii())
     });
     let status = lines.next().and_then(status).ok_or_else(|| invalid("no HTTP/1.1 status line"))?;
-    let (mut length, mut closes) = (None, false);
-    // The two that matter.
-    for line in lines.filter(|line| matches!(line.first(), Some(b'c' | b'C'))) {
+    let (mut length, mut closes, mut in_parts) = (None, false, false);
+    // The three that matter.
+    for line in lines.filter(|line| matches!(line.first(), Some(b'c' | b'C' | b't' | b'T'))) {
         let Some(colon) = memchr::memchr(b':', line) else { continue };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             length = number(value);
         } else if name.eq_ignore_ascii_case(b"connection") {
             closes = value.eq_ignore_ascii_case(b"close");
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            in_parts = value.eq_ignore_ascii_case(b"chunked");
         }
+    }
+    if in_parts {
+        return parts(status, head + HEAD_END.len(), closes, bytes);
     }
     let length = match length {
         Some(length) => length,
@@ -56,6 +63,32 @@ pub(crate) fn http1(bytes: &[u8]) -> io::Result<Option<Found>> {
         None => return Err(invalid("an answer without a length")),
     };
     found(status, head + HEAD_END.len(), length, 0, closes, bytes)
+}
+
+/// An answer whose parts begin at `start`, each behind its length in hex, up to an empty one, if it is all there.
+fn parts(status: u16, start: usize, closes: bool, bytes: &[u8]) -> io::Result<Option<Found>> {
+    let mut at = start;
+    loop {
+        let Some(rest) = bytes.get(at..) else { return Ok(None) };
+        let Some(end) = memchr::memmem::find(&rest[..rest.len().min(MAX_CHUNK_HEAD_BYTES)], b"\r\n") else {
+            let long = rest.len() >= MAX_CHUNK_HEAD_BYTES;
+            return if long { Err(invalid("no length of a part")) } else { Ok(None) };
+        };
+        let length =
+            std::str::from_utf8(&rest[..end]).ok().and_then(|hex| usize::from_str_radix(hex, 16).ok());
+        let length = length.filter(|length| at - start + length <= MAX_BODY_BYTES);
+        let length = length.ok_or_else(|| invalid("no length of a part"))?;
+        let next = at + end + 2 + length + 2;
+        if length == 0 {
+            return Ok((bytes.len() >= next).then_some(Found {
+                status,
+                body: start..at,
+                bytes: next,
+                closes,
+            }));
+        }
+        at = next;
+    }
 }
 
 /// The Redis reply (RESP2) at the beginning of `bytes`; `None` while it is not complete.
@@ -127,6 +160,15 @@ mod tests {
             (found.status, &answer[found.body], found.bytes, found.closes),
             (200, &b"hello"[..], answer.len(), true)
         );
+        let parts = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\na\r\n0123456789\r\n0\r\n\r\n";
+        for end in 0..parts.len() {
+            assert_eq!(http1(&parts[..end]).unwrap(), None, "{end}");
+        }
+        let found = http1(parts).unwrap().unwrap();
+        assert_eq!(
+            (&parts[found.body], found.bytes),
+            (&b"5\r\nhello\r\na\r\n0123456789\r\n"[..], parts.len())
+        );
         let empty = b"HTTP/1.1 204 No Content\r\n\r\n";
         assert_eq!(http1(empty).unwrap().unwrap().body, empty.len()..empty.len());
     }
@@ -138,7 +180,9 @@ mod tests {
             b"HTTP/1.1 2x0 OK\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 100 Continue\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfffffffff\r\n",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n00000000000000000",
             b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n",
             b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n",
             &[b'a'; MAX_HEAD_BYTES + 1],

@@ -159,22 +159,23 @@ impl Shared {
             headers.push(("receipt", HeaderValue::from_static("inline")));
         }
         let outgoing = Outgoing { body: Some(body.clone()), path, headers };
-        let fetched = self.fetch(&outgoing, key.clone(), deadline).await?;
+        let fetched = self.fetch(&outgoing, key.clone(), deadline, self.retry.patience).await?;
         self.read(route, body, key, fetched)
     }
 
-    /// Sends a request until there is an answer that decides something.
+    /// Sends a request until there is an answer that decides something, waiting so long for each.
     pub(crate) async fn fetch(
         &self,
         outgoing: &Outgoing<'_>,
         key: Option<String>,
         within: Duration,
+        patience: Duration,
     ) -> Result<Fetched, Error> {
         let deadline = Instant::now() + within;
         let (mut attempts, mut unanswered) = (0, false);
         loop {
             attempts += 1;
-            let patience = deadline.saturating_duration_since(Instant::now()).min(self.retry.patience);
+            let patience = deadline.saturating_duration_since(Instant::now()).min(patience);
             let outcome = match timeout(patience, self.connection.send(outgoing)).await {
                 Ok(outcome) => outcome,
                 Err(_) => {
@@ -207,7 +208,7 @@ impl Shared {
     }
 
     /// Reads an answer and has its receipt checked.
-    fn read<T: DeserializeOwned>(
+    pub(crate) fn read<T: DeserializeOwned>(
         &self,
         route: Route,
         request: Bytes,
@@ -295,7 +296,7 @@ fn check(receipt: &Receipt, exchanged: &Exchanged, trust: &Trust) -> Report {
     receipt::verify(receipt, Some(&exchanged.request), Some(&exchanged.answer), trust, now)
 }
 
-fn fresh_key() -> Result<String, Error> {
+pub(crate) fn fresh_key() -> Result<String, Error> {
     let mut key = [0; 16];
     SystemRandom::new().fill(&mut key).map_err(|_| Error::Request("no randomness".to_owned()))?;
     Ok(hex::encode(key))

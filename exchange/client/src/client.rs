@@ -23,7 +23,7 @@ use crate::transport::{Connection, Fetched, Lost, Outgoing};
 /// ended. Over HTTP/2 calls run side by side; over HTTP/1.1 they follow each other.
 #[derive(Clone)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 pub(crate) struct Shared {
@@ -135,7 +135,8 @@ impl Client {
     /// [`Error::Unreachable`] or [`Error::NoAnswer`]
     pub async fn get(&self, path: &str) -> Result<Fetched, Error> {
         let outgoing = Outgoing { body: None, path, headers: Vec::new() };
-        self.shared.fetch(&outgoing, None, self.shared.deadline).await
+        let Shared { retry, deadline, .. } = &*self.shared;
+        self.shared.fetch(&outgoing, None, *deadline, retry.patience).await
     }
 
     /// Any request of a route, such as one that is JSON already.

@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod batch;
 mod call;
 mod client;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod tls;
 mod transport;
 
 pub use answer::*;
+pub use batch::{BatchReport, batch_body};
 pub use call::{Call, DEADLINE, Retry};
 pub use client::{Builder, Client};
 pub use endpoint::{Endpoint, EndpointError};
@@ -49,6 +51,7 @@ pub use request::*;
 pub use signing::{Signing, SigningError};
 pub use tls::{Tls, TlsError};
 pub use transport::Fetched;
+pub use verifier::batch::End;
 pub use verifier::receipt::Receipt;
 pub use verifier::report::Report;
 pub use verifier::trust::Trust;

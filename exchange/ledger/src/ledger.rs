@@ -5,7 +5,7 @@
 use crate::{
     commit::{
         command::{Command, Committed, Outcome, Prepared, Refused, unconditional},
-        submission::{Message, Reply, Submission},
+        submission::{Message, Queued, Reply, Submission},
     },
     derive::{
         image::Followed,
@@ -41,7 +41,7 @@ use std::{
     thread::JoinHandle,
 };
 use verifier::{
-    merkle::{consistency_from, inclusion_from},
+    merkle::{consistency_from, inclusion_from, multiproof_from},
     note::VerifierKey,
     proof::TlogProof,
 };
@@ -105,7 +105,33 @@ impl Ledger {
         self.submit(command)?.outcome().await
     }
 
+    /// Commits many decisions, in their order and in one group as far as they fit. The outcome of each, in its place, as
+    /// [`Ledger::commit`] gives it: one that must be decided again holds up no other.
+    pub async fn commit_all(&self, commands: Vec<Command>) -> Vec<Result<Outcome, Refused>> {
+        let mut queued = Vec::with_capacity(commands.len());
+        let admitted = commands.into_iter().map(|command| {
+            let (submission, reply) = self.admit(command)?;
+            queued.push(submission);
+            Ok(reply)
+        });
+        let replies: Vec<Result<Reply, Refused>> = admitted.collect();
+        let sent = if queued.is_empty() { Ok(()) } else { self.send(Message::CommitAll(queued)) };
+        let mut outcomes = Vec::with_capacity(replies.len());
+        for reply in replies {
+            outcomes.push(match (reply, sent) {
+                (Ok(reply), Ok(())) => reply.outcome().await,
+                (Err(refused), _) | (Ok(_), Err(refused)) => Err(refused),
+            });
+        }
+        outcomes
+    }
+
     fn submit(&self, command: Command) -> Result<Reply, Refused> {
+        let (submission, reply) = self.admit(command)?;
+        self.send(Message::Commit(submission)).map(|()| reply)
+    }
+
+    fn admit(&self, command: Command) -> Result<(Queued, Reply), Refused> {
         if self.0.stop.is_stopped() {
             return Err(Refused::Stopped);
         }
@@ -115,11 +141,14 @@ impl Ledger {
         if !self.0.rows.admits(&command.permit_or_denial.record) {
             return Err(Refused::Malformed("a row segment that was not written for this record"));
         }
-        let (submission, reply) = Submission::admit(command, self.0.group_bytes)?;
-        match self.0.sender.try_send(Message::Commit(submission)) {
+        Submission::admit(command, self.0.group_bytes)
+    }
+
+    fn send(&self, message: Message) -> Result<(), Refused> {
+        match self.0.sender.try_send(message) {
             // The sequencer answers or drops what was queued before the end; nobody does what comes later.
             Ok(()) if self.0.stop.has_ended() => Err(Refused::Stopped),
-            Ok(()) => Ok(reply),
+            Ok(()) => Ok(()),
             Err(TrySendError::Full(_)) => Err(Refused::Overloaded),
             Err(TrySendError::Disconnected(_)) => Err(Refused::Stopped),
         }
@@ -389,6 +418,18 @@ impl Ledger {
             return Ok(None);
         }
         inclusion_from(index, size, |level, index| self.0.tiles.node(level, index)).map(Some)
+    }
+
+    /// One proof for many entries, ascending by index, in the tree of `size` leaves; `None` when that tree does not hold them all
+    /// or is larger than the published one.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn multiproof(&self, indexes: &[u64], size: u64) -> io::Result<Option<Vec<Hash>>> {
+        if indexes.last().is_none_or(|last| *last >= size) || size > self.0.tiles.published_size() {
+            return Ok(None);
+        }
+        multiproof_from(indexes, size, |level, index| self.0.tiles.node(level, index)).map(Some)
     }
 
     /// The root of the tree of `size` leaves, from the tiles; `None` when that tree is larger than the published one.

@@ -5,6 +5,7 @@
 
 pub(crate) mod applications;
 pub(crate) mod audit;
+pub(crate) mod batch;
 pub(crate) mod bundle;
 mod contract;
 pub(crate) mod entries;
@@ -71,6 +72,7 @@ macro_rules! with_capability {
             ItemsDemanded: items::demanded::Demanded,
             RecordsCompare: records::compare::Compare,
             RecordsMismatches: records::mismatches::Mismatches,
+            VerifyBatch: batch::Batch,
             ;
             RecordsCall: records::call::Call,
         )

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use ledger::Committed;
 use schemas::codes::Code;
 use serde::Serialize;
+use tokio::sync::mpsc;
 use verifier::Hash;
 use verifier::receipt::Receipt;
 
@@ -28,6 +29,10 @@ pub struct Answer {
     pub code: Code,
     /// Answers that it is made of, which are counted in its place.
     lines: Vec<Code>,
+    /// Index of its entry, if it has one of its own.
+    pub(super) index: Option<u64>,
+    /// The parts of a body that is made while it is taken; then `body` is empty.
+    pub parts: Option<mpsc::Receiver<Bytes>>,
     #[expect(dead_code, reason = "evidence that it was made here")]
     made: Made,
 }
@@ -51,7 +56,26 @@ impl Answer {
     /// An answer that decides nothing: a fixed body, no fact.
     pub fn undecided(code: Code, language: Language) -> Self {
         let body = undecided(code, language).into();
-        Self { status: code.status(), body, media_type: PROBLEM, code, lines: Vec::new(), made: Made }
+        Self { status: code.status(), body, media_type: PROBLEM, code, ..Self::whole() }
+    }
+
+    /// An answer whose parts are made while it is taken; what stands in each is an answer by itself.
+    pub(super) fn in_parts(parts: mpsc::Receiver<Bytes>) -> Self {
+        Self { media_type: Form::Lines.media_type(), parts: Some(parts), ..Self::whole() }
+    }
+
+    /// A body that is there.
+    fn whole() -> Self {
+        Self {
+            status: 200,
+            body: Bytes::new(),
+            media_type: PROBLEM,
+            code: Code::Ok,
+            lines: Vec::new(),
+            index: None,
+            parts: None,
+            made: Made,
+        }
     }
 
     /// Answers of a body in lines, in their order, and an end.
@@ -65,8 +89,7 @@ impl Answer {
         body.extend(json(&End { end: true, lines: answers.len() }));
         body.push(b'\n');
         let lines = answers.iter().map(|answer| answer.code).collect();
-        let (media_type, code) = (Form::Lines.media_type(), Code::Ok);
-        Self { status: 200, body: body.into(), media_type, code, lines, made: Made }
+        Self { body: body.into(), media_type: Form::Lines.media_type(), lines, ..Self::whole() }
     }
 
     /// An answer that says something: possible only with what the ledger gives back after its sync.
@@ -96,6 +119,6 @@ impl Answer {
             Form::Machine => verifier::machine::attach(answer, &receipt),
             Form::Json | Form::Lines => verifier::receipt::attach(answer, &receipt),
         };
-        Self { status, body: body.into(), media_type, code, lines: Vec::new(), made: Made }
+        Self { status, body: body.into(), media_type, code, index: Some(receipt.index), ..Self::whole() }
     }
 }

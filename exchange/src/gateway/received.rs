@@ -30,8 +30,6 @@ const BODY_GRACE: Duration = Duration::from_secs(5);
 const LEAST_BODY_RATE: f64 = 4_096.0;
 /// Most bytes read of a body that is refused unread.
 const MAX_DISCARDED_BYTES: usize = 8 << 20;
-/// Most requests of a body in lines.
-const MAX_LINES: usize = 1_000;
 /// Shortest and longest `Idempotency-Key`.
 const IDEMPOTENCY_KEY_LENGTH: std::ops::RangeInclusive<usize> = 16..=64;
 /// The headers of ours that a request may have.
@@ -74,17 +72,17 @@ impl Received {
         }
     }
 
-    /// The requests of a body in lines, each as if it had arrived alone; `None` for a body in another form. Too many refuse the
-    /// whole. An idempotency key has the number of its line behind it.
-    pub(super) fn lines(&mut self, contract: Contract) -> Option<Vec<Self>> {
+    /// The requests of a body in lines, each as if it had arrived alone; `None` for a body in another form. More than `most` refuse
+    /// the whole. An idempotency key has the number of its line behind it.
+    pub(super) fn lines(&mut self, contract: Contract, most: usize) -> Option<Vec<Self>> {
         if self.form != Form::Lines || self.refusal.is_some() || !contract.forms.contains(&Form::Lines) {
             return None;
         }
         let body = self.body.as_ref()?;
-        let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        let lines = verifier::batch::lines(body);
         let count = lines.clone().count();
-        if !(1..=MAX_LINES).contains(&count) {
-            let fault = Fault::at("", Rule::Count).bounds(1, MAX_LINES).got(count);
+        if !(1..=most).contains(&count) {
+            let fault = Fault::at("", Rule::Count).bounds(1, most).got(count);
             self.refusal = Some(Refusal::of(Code::MalformedRequest, fault));
             return None;
         }
@@ -279,6 +277,11 @@ where
 /// Whether the body was compressed or otherwise encoded.
 fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whether a body is said to be in lines.
+pub(super) fn is_in_lines(headers: &HeaderMap) -> bool {
+    form(headers) == Some(Form::Lines)
 }
 
 /// The form that the content type names; `None` when it is none that any route takes.

@@ -28,6 +28,7 @@ mod rows;
 pub mod serve;
 pub mod store_check;
 pub mod types;
+pub mod verify;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};

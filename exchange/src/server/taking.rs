@@ -16,12 +16,27 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
-/// Bytes that a request under way is reckoned with before its answer is there.
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Content {
+    /// Whole.
+    Whole(Full<Bytes>),
+    /// Made while it is taken: the next part is asked for when the transport has room for it.
+    Parts(mpsc::Receiver<Bytes>),
+}
+
+impl From<Full<Bytes>> for Content {
+    fn from(whole: Full<Bytes>) -> Self {
+        Self::Whole(whole)
+    }
+}
+
+/// Bytes that a request under way is reckoned with before its answer is there, and one in parts until its end.
 const PROMISED: usize = 32 << 10;
 /// A request waits for room from this share of a connection's and of an account's bytes on.
 const WAIT_SHARE: usize = 8;
@@ -186,8 +201,12 @@ impl Share {
         true
     }
 
-    /// The answer, if there is room for it; otherwise the connection ends.
-    pub(super) fn answer(mut self, body: Full<Bytes>, limits: &Limits) -> Option<Answer> {
+    /// The answer, if there is room for it; otherwise the connection ends. Of one in parts each part is counted when it is there.
+    pub(super) fn answer(mut self, content: Content, limits: &Limits) -> Option<Answer> {
+        let body = match content {
+            Content::Whole(body) => body,
+            Content::Parts(_) => return Some(Answer { body: content, share: Some(self) }),
+        };
         let bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let activity = &self.activity;
         for untaken in [&activity.untaken, &activity.of_account.untaken] {
@@ -204,7 +223,19 @@ impl Share {
             activity.close("too-much-untaken");
             return None;
         }
-        Some(Answer { body, share: Some(self) })
+        Some(Answer { body: Content::Whole(body), share: Some(self) })
+    }
+
+    /// The share of one part of the answer, until it is taken.
+    fn part(&self, bytes: usize) -> Self {
+        let activity = &self.activity;
+        activity.in_flight.fetch_add(1, Ordering::SeqCst);
+        for untaken in [&activity.untaken, &activity.of_account.untaken] {
+            untaken.fetch_add(bytes, Ordering::Relaxed);
+        }
+        let half = activity.half.load(Ordering::Relaxed) % 2;
+        activity.waiting[half].fetch_add(1, Ordering::Relaxed);
+        Self { activity: Arc::clone(activity), bytes, half: Some(half) }
     }
 }
 
@@ -228,10 +259,10 @@ impl Drop for Share {
     }
 }
 
-/// A whole answer, counted until it is taken.
+/// An answer, counted until it is taken.
 pub(super) struct Answer {
-    body: Full<Bytes>,
-    /// Goes with the bytes when there are some.
+    body: Content,
+    /// Goes with the bytes of a whole answer when there are some, and with the end of one in parts.
     share: Option<Share>,
 }
 
@@ -243,19 +274,39 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Untaken>, Infallible>>> {
-        let Poll::Ready(Some(frame)) = Pin::new(&mut self.body).poll_frame(context) else {
+        let Self { body, share } = &mut *self;
+        let parts = match body {
+            Content::Whole(whole) => {
+                let Poll::Ready(Some(frame)) = Pin::new(whole).poll_frame(context) else {
+                    return Poll::Ready(None);
+                };
+                let share = share.take();
+                return Poll::Ready(Some(
+                    frame.map(|frame| frame.map_data(|bytes| Untaken { bytes, share })),
+                ));
+            }
+            Content::Parts(parts) => parts,
+        };
+        let Some(bytes) = ready!(parts.poll_recv(context)) else {
+            *share = None;
             return Poll::Ready(None);
         };
-        let share = self.share.take();
-        Poll::Ready(Some(frame.map(|frame| frame.map_data(|bytes| Untaken { bytes, share }))))
+        let share = share.as_ref().map(|share| share.part(bytes.len()));
+        Poll::Ready(Some(Ok(Frame::data(Untaken { bytes, share }))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Content::Whole(whole) => whole.is_end_stream(),
+            Content::Parts(_) => false,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Content::Whole(whole) => whole.size_hint(),
+            Content::Parts(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -365,8 +416,8 @@ mod tests {
         Arc::new(Activity::new(Arc::default()))
     }
 
-    fn body(bytes: usize) -> Full<Bytes> {
-        Full::new(vec![0; bytes].into())
+    fn body(bytes: usize) -> Content {
+        Content::Whole(Full::new(vec![0; bytes].into()))
     }
 
     fn into_bytes(mut answer: Answer) -> Untaken {
@@ -395,6 +446,37 @@ mod tests {
         assert_eq!(untaken(&activity), (0, 0));
         assert_eq!(activity.in_flight.load(Ordering::SeqCst), 0);
         assert_eq!(activity.taken.load(Ordering::Relaxed), 999);
+    }
+
+    #[test]
+    fn parts_count_each_until_it_is_taken_and_a_slow_maker_is_no_slow_taker() {
+        let (activity, limits) = (activity(), LIMITS());
+        let (sender, parts) = mpsc::channel(2);
+        let mut answer = activity.begin().answer(Content::Parts(parts), &limits).unwrap();
+        let untaken = |activity: &Activity| activity.untaken.load(Ordering::Relaxed);
+        let context = &mut Context::from_waker(Waker::noop());
+        let mut looked = Looked::default();
+        for _ in 0..40 {
+            assert!(Pin::new(&mut answer).poll_frame(context).is_pending());
+            assert_eq!(looked.look(&activity, &limits), Finding::Alive, "nothing waits to be taken");
+        }
+        for bytes in [1_000, 2_000] {
+            sender.try_send(vec![0; bytes].into()).unwrap();
+        }
+        let next = |answer: &mut Answer, context: &mut Context<'_>| {
+            let Poll::Ready(Some(Ok(frame))) = Pin::new(answer).poll_frame(context) else { panic!("a part") };
+            frame.into_data().unwrap_or_else(|_| panic!("bytes are data"))
+        };
+        let (one, two) = (next(&mut answer, context), next(&mut answer, context));
+        assert_eq!((one.remaining(), two.remaining(), untaken(&activity)), (1_000, 2_000, 3_000));
+        drop(one);
+        assert_eq!(untaken(&activity), 2_000);
+        drop(sender);
+        assert!(matches!(Pin::new(&mut answer).poll_frame(context), Poll::Ready(None)));
+        assert_eq!(activity.in_flight.load(Ordering::SeqCst), 1, "the last part is not taken");
+        assert!((0..12).any(|_| matches!(looked.look(&activity, &limits), Finding::NotTaking(_))));
+        drop(two);
+        assert_eq!((untaken(&activity), activity.in_flight.load(Ordering::SeqCst)), (0, 0));
     }
 
     #[test]

@@ -39,6 +39,7 @@ use crate::{
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -103,8 +104,12 @@ impl ByHand {
     /// many commands that were; none when the queue is empty.
     pub fn step(&mut self) -> usize {
         let mut group = Vec::new();
-        while let Ok(Message::Commit(submission)) = self.sequencer.receiver.try_recv() {
-            group.push(submission);
+        loop {
+            match self.sequencer.receiver.try_recv() {
+                Ok(Message::Commit(submission)) => group.push(submission),
+                Ok(Message::CommitAll(submissions)) => group.extend(submissions),
+                Ok(Message::Close) | Err(_) => break,
+            }
         }
         let (commands, bytes) =
             (group.len(), group.iter().map(|queued| queued.submission.frame_bytes()).sum());
@@ -128,14 +133,15 @@ impl Sequencer {
     pub(crate) fn run(mut self) {
         let mut pending = Pending::default();
         let mut buffer = Vec::new();
-        let mut held = None;
+        // Taken from the queue, and for the next group.
+        let mut held = VecDeque::new();
         let mut unsealed = false;
         let mut open = true;
-        while open || held.is_some() {
-            let first = match held.take() {
-                Some(first) => first,
-                None => match self.next(unsealed) {
-                    Ok(Message::Commit(first)) => first,
+        while open || !held.is_empty() {
+            if held.is_empty() {
+                match self.next(unsealed) {
+                    Ok(Message::Commit(first)) => held.push_back(first),
+                    Ok(Message::CommitAll(all)) => held.extend(all),
                     Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {
                         unsealed = false;
@@ -144,25 +150,30 @@ impl Sequencer {
                         }
                         continue;
                     }
-                },
-            };
-            self.let_others_queue();
-            let mut bytes = first.submission.frame_bytes();
-            let mut group = vec![first];
-            while group.len() < self.group_entries && open {
-                match self.receiver.try_recv() {
-                    Ok(Message::Commit(next)) => {
-                        let more = next.submission.frame_bytes();
-                        if bytes + more > self.group_bytes {
-                            held = Some(next);
-                            break;
-                        }
-                        bytes += more;
-                        group.push(next);
-                    }
-                    Ok(Message::Close) => open = false,
-                    Err(_) => break,
                 }
+            }
+            self.let_others_queue();
+            let (mut bytes, mut group) = (0, Vec::with_capacity(held.len()));
+            while group.len() < self.group_entries {
+                let Some(next) = held.pop_front() else {
+                    if !open {
+                        break;
+                    }
+                    match self.receiver.try_recv() {
+                        Ok(Message::Commit(next)) => held.push_back(next),
+                        Ok(Message::CommitAll(all)) => held.extend(all),
+                        Ok(Message::Close) => open = false,
+                        Err(_) => break,
+                    }
+                    continue;
+                };
+                let more = next.submission.frame_bytes();
+                if bytes + more > self.group_bytes && !group.is_empty() {
+                    held.push_front(next);
+                    break;
+                }
+                bytes += more;
+                group.push(next);
             }
             metrics::gauge!("miaoxiang_journal_queue").set(self.receiver.len() as f64);
             unsealed |= self.commit(group, bytes, &mut pending, &mut buffer);

@@ -197,6 +197,8 @@ impl Submission {
 /// The content of the queue.
 pub(crate) enum Message {
     Commit(Queued),
+    /// Many at once, in their order and in one group as far as they fit; never none.
+    CommitAll(Vec<Queued>),
     /// Finish what is queued before it, seal and end.
     Close,
 }

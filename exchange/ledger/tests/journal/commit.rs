@@ -114,6 +114,47 @@ fn many_callers_get_each_index_exactly_once() {
 }
 
 #[test]
+fn many_at_once_are_one_group_and_each_has_its_own_outcome() {
+    let dir = TempDir::new().unwrap();
+    let ledger = open(dir.path());
+    let mut changed = note(&ledger);
+    changed.reads.push((Fact::License(key(1)), 5));
+    let mut malformed = note(&ledger);
+    malformed.permit_or_denial.open.clear();
+    let mut proven = note(&ledger);
+    proven.inline_proof = true;
+    let commands = vec![note(&ledger), changed, proven, malformed, note(&ledger)];
+    let outcomes = runtime().block_on(ledger.commit_all(commands));
+    let index = |outcome: &Result<Outcome, Refused>| match outcome {
+        Ok(Outcome::Committed(committed)) => Some(committed.index),
+        Ok(Outcome::Changed) | Err(_) => None,
+    };
+    assert_eq!(outcomes.iter().map(index).collect::<Vec<_>>(), [Some(0), None, Some(1), None, Some(2)]);
+    assert!(matches!(outcomes[1], Ok(Outcome::Changed)) && matches!(outcomes[3], Err(Refused::Malformed(_))));
+    let Ok(Outcome::Committed(committed)) = &outcomes[2] else { panic!("committed") };
+    check_receipt(&ledger, committed, committed.proof.as_ref().unwrap());
+    assert!(runtime().block_on(ledger.commit_all(Vec::new())).is_empty());
+    ledger.close();
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.size, report.frames), (3, 2), "a group and a seal: {report:?}");
+
+    // More than a group may hold, and what is queued before the end, is committed all the same, in order.
+    let ledger = open_with(Options { group_entries: 4, ..options(dir.path()) }).0;
+    let commands: Vec<Command> = (0..50).map(|_| note(&ledger)).collect();
+    let outcomes = runtime().block_on(async {
+        let many = ledger.commit_all(commands);
+        let ended = async {
+            let ledger = ledger.clone();
+            tokio::task::spawn_blocking(move || ledger.close()).await.unwrap();
+        };
+        tokio::join!(many, ended).0
+    });
+    assert_eq!(outcomes.iter().map(index).collect::<Vec<_>>(), (3..53).map(Some).collect::<Vec<_>>());
+    drop(ledger);
+    assert_eq!(verify(dir.path()).unwrap().size, 53);
+}
+
+#[test]
 fn exactly_one_of_many_creators_of_a_license_wins() {
     let dir = TempDir::new().unwrap();
     let ledger = open(dir.path());

@@ -1,0 +1,359 @@
+//! Many requests in one body, answered while later ones are still decided: the sibling of [`Gateway::handle`] for
+//! `POST /v1/verify/batch`. Each line is a request of its own and takes all eight steps; they take step 7 in groups. At the end
+//! an entry commits to all answers, and one proof covers all entries.
+//!
+//! The data listener alone calls it; the work is in a task of its own, which ends soon after the client goes away. A crash or such an
+//! end leaves the entries of what was decided, answered or not, and no end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
+use hyper::body::Body;
+use ring::digest::{Context, SHA256};
+use schemas::codes::{Code, Reason};
+use schemas::date::rfc3339;
+use schemas::routes::Route;
+use tokio::sync::{mpsc, oneshot};
+use verifier::batch::{End, Multiproof, ProofLine};
+use verifier::trace::Digest;
+
+use super::answer::Answer;
+use super::case::Case;
+use super::change::{Change, Effect};
+use super::names::Names;
+use super::permit::Ruling;
+use super::received::{Received, is_in_lines, receive};
+use super::tools::Entry;
+use super::{ATTEMPTS, Attempt, DENIAL_STEP, Gateway, Request, TURN_DEADLINE, denial_after, identify};
+use crate::capability::batch::Batch;
+use crate::participant::{Caller, Certified};
+use crate::room::Held;
+use crate::wire::object::json;
+use crate::wire::refusal::{Language, Refusal};
+
+const ROUTE: Route = Route::VerifyBatch;
+/// Most requests of a batch.
+const MAX_LINES: usize = 10_000;
+/// Requests of one group, and groups under way at once: one is decided while those before it are written.
+const GROUP: usize = 64;
+const GROUPS_AHEAD: usize = 3;
+/// Groups that are answered and not taken, beside what the transport holds: beyond it nothing more is decided.
+const PARTS_AHEAD: usize = 2;
+/// How often a batch looks whether there is room or budget again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The client has gone away.
+struct Gone;
+
+/// The answer under way.
+struct Writing {
+    out: mpsc::Sender<Bytes>,
+    /// Until the first part is there: from then on the answer is one in parts.
+    begin: Option<(oneshot::Sender<Answer>, mpsc::Receiver<Bytes>)>,
+    digest: Context,
+    permitted: u64,
+    refused: u64,
+    undecided: u64,
+    /// Entries of the answers.
+    indexes: Vec<u64>,
+}
+
+impl Writing {
+    fn new(begin: oneshot::Sender<Answer>) -> Self {
+        let (out, parts) = mpsc::channel(PARTS_AHEAD);
+        let begin = Some((begin, parts));
+        let digest = Context::new(&SHA256);
+        Self { out, begin, digest, permitted: 0, refused: 0, undecided: 0, indexes: Vec::new() }
+    }
+
+    /// Gives the answers of a group, in their order.
+    async fn answers(&mut self, answers: &[Answer]) -> Result<(), Gone> {
+        let length = answers.iter().map(|answer| answer.body.len() + 1).sum();
+        let mut part = Vec::with_capacity(length);
+        for answer in answers {
+            part.extend_from_slice(&answer.body);
+            part.push(b'\n');
+            let count = match (answer.index, answer.code) {
+                (None, _) => &mut self.undecided,
+                (Some(_), Code::Ok) => &mut self.permitted,
+                (Some(_), _) => &mut self.refused,
+            };
+            *count += 1;
+            self.indexes.extend(answer.index);
+        }
+        self.digest.update(&part);
+        self.part(part).await
+    }
+
+    async fn part(&mut self, part: Vec<u8>) -> Result<(), Gone> {
+        if let Some((begin, parts)) = self.begin.take() {
+            begin.send(Answer::in_parts(parts)).map_err(|_| Gone)?;
+        }
+        self.out.send(part.into()).await.map_err(|_| Gone)
+    }
+
+    /// The document of the end.
+    fn end(&self, now_ms: u64) -> End {
+        let digest = self.digest.clone().finish();
+        End {
+            end: true,
+            lines: self.permitted + self.refused + self.undecided,
+            permitted: self.permitted,
+            refused: self.refused,
+            undecided: self.undecided,
+            digest: Digest(digest.as_ref().try_into().expect("a SHA-256 digest has 32 bytes")),
+            as_of: rfc3339(now_ms),
+        }
+    }
+
+    /// Resolves when the client has gone away.
+    async fn gone(&mut self) {
+        match &mut self.begin {
+            Some((begin, _)) => begin.closed().await,
+            None => self.out.closed().await,
+        }
+    }
+
+    /// An answer in place of all this, if nothing was given yet.
+    fn instead(self, answer: Answer) {
+        if let Some((begin, _)) = self.begin {
+            // A client that has gone away needs none.
+            let _ = begin.send(answer);
+        }
+    }
+}
+
+impl Gateway {
+    /// Answers a batch of an organisation whose client certificate was verified. The answer begins when its first group is durable.
+    pub async fn batch<B>(
+        self: Arc<Self>,
+        caller: Certified,
+        http: hyper::Request<B>,
+        misrouted: Option<Code>,
+    ) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
+    {
+        if misrouted.is_some() || !is_in_lines(http.headers()) {
+            return self.handle(ROUTE, &caller, http, misrouted).await;
+        }
+        let language = Language::preferred(http.headers());
+        let (begin, begun) = oneshot::channel();
+        tokio::spawn(async move {
+            let started = Instant::now();
+            let mut writing = Writing::new(begin);
+            let whole = match self.in_groups(&caller, http, language, &mut writing).await {
+                Ok(None) => return,
+                Ok(Some(answer)) => answer,
+                Err(code) => {
+                    self.shed.count(&caller.organisation, code);
+                    Answer::undecided(code, language)
+                }
+            };
+            self.meters.answered(ROUTE, whole.code, started.elapsed());
+            writing.instead(whole);
+        });
+        begun.await.unwrap_or_else(|_| Answer::undecided(Code::Internal, language))
+    }
+
+    /// Room, body, turn, and then group by group. An answer in place of all: the body is refused as a whole.
+    async fn in_groups<B>(
+        &self,
+        caller: &Certified,
+        http: hyper::Request<B>,
+        language: Language,
+        writing: &mut Writing,
+    ) -> Result<Option<Answer>, Code>
+    where
+        B: Body<Data = Bytes, Error: Send> + Send + Unpin + 'static,
+    {
+        if self.shed.closed(&caller.organisation) {
+            return Err(Code::TooManyRefusals);
+        }
+        let room = self.room_of(caller);
+        let mut held = room.enter(caller.organisation);
+        let mut received = receive(http, None, language, ROUTE.contract(), &mut held).await?;
+        let turn = self.turn(&caller.organisation, &received);
+        let _in_turn = match &turn {
+            Some(turn) => {
+                let wait = tokio::time::timeout(TURN_DEADLINE, turn.lock.lock());
+                Some(wait.await.map_err(|_| Code::Overloaded)?)
+            }
+            None => None,
+        };
+        let Some(lines) = received.lines(ROUTE.contract(), MAX_LINES) else {
+            return self.path::<Batch>(caller, &received).await.map(Some);
+        };
+        if let Some(refused) = self.at_the_door(caller, &received).await? {
+            return Ok(Some(refused));
+        }
+        let (mut rest, mut ahead, mut under_way) = (&lines[..], 0, FuturesOrdered::new());
+        loop {
+            while under_way.len() < GROUPS_AHEAD {
+                // Where all were refused, the organisation would not be shut out for it: its other requests go on.
+                let budget = self.shed.left(&caller.organisation).saturating_sub(ahead);
+                let Some((group, later)) = rest.split_at_checked(GROUP.min(rest.len()).min(budget)) else {
+                    break;
+                };
+                let mut places = room.enter(caller.organisation);
+                if group.is_empty() || places.take_more(group.len()).is_err() {
+                    break;
+                }
+                (rest, ahead) = (later, ahead + group.len());
+                under_way.push_back(self.group(caller, group, places));
+            }
+            let Some(answers) = under_way.next().await else {
+                if rest.is_empty() {
+                    break;
+                }
+                tokio::select! {
+                    () = writing.gone() => return Ok(None),
+                    () = tokio::time::sleep(PAUSE) => continue,
+                }
+            };
+            ahead -= answers.len();
+            if writing.answers(&answers).await.is_err() {
+                return Ok(None);
+            }
+        }
+        if let Ok(ends) = self.ended(caller, &received, writing).await {
+            // Nobody is told of who has gone away by now.
+            let _ = writing.part(ends).await;
+        }
+        Ok(None)
+    }
+
+    /// A caller that may not ask at all is refused once, for all lines; `None` for one that may.
+    async fn at_the_door(&self, caller: &Certified, received: &Received) -> Result<Option<Answer>, Code> {
+        let tools = self.tools();
+        for _ in 0..ATTEMPTS {
+            let (mut case, mut entry) = self.open(ROUTE, caller, received);
+            let Err(refusal) = admitted(&mut case, &mut entry, caller) else { return Ok(None) };
+            let reason = refusal.reason;
+            let request = Request::<'_, Batch> { received, asked: Err(refusal.clone()) };
+            let effect = self.deny(&tools, &mut case, &entry, &request, refusal)?;
+            if let Some(answer) = self.commit(&entry, received, case, effect, reason).await? {
+                return Ok(Some(answer));
+            }
+        }
+        Err(Code::FactsChanged)
+    }
+
+    /// Decides a group line by line, and makes it durable at once. Its answers, in their order.
+    async fn group(&self, caller: &Certified, lines: &[Received], places: Held<'_>) -> Vec<Answer> {
+        let begun = Instant::now();
+        let tools = self.tools();
+        let (mut commands, mut readied) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
+        for line in lines {
+            let request = Request::<'_, Batch>::read(line);
+            readied.push(match self.attempt(&tools, caller, &request).await {
+                Ok(Attempt::Ready(command, ready)) => {
+                    commands.push(command);
+                    Ok(Some(ready))
+                }
+                Ok(Attempt::Again(answer)) => Err(Ok(answer)),
+                Ok(Attempt::Changed) => Ok(None),
+                Err(code) => Err(Err(code)),
+            });
+        }
+        crate::hold::before_commit(lines.iter().any(|line| line.held)).await;
+        let mut outcomes = self.ledger.commit_all(commands).await.into_iter();
+        let mut answers = Vec::with_capacity(lines.len());
+        for (line, readied) in lines.iter().zip(readied) {
+            let settled = match readied {
+                Ok(Some(ready)) => match outcomes.next() {
+                    Some(outcome) => self.settle(ready, outcome),
+                    None => Err(Code::Internal),
+                },
+                Ok(None) => Ok(None),
+                Err(answer) => answer.map(Some),
+            };
+            // A fact has changed meanwhile: perhaps by a line before it.
+            let answer = match settled {
+                Ok(Some(answer)) => Ok(answer),
+                Ok(None) => self.path::<Batch>(caller, line).await,
+                Err(code) => Err(code),
+            };
+            answers.push(answer.unwrap_or_else(|code| {
+                self.shed.count(&caller.organisation, code);
+                Answer::undecided(code, line.language)
+            }));
+        }
+        drop(places);
+        let denials = answers.iter().filter(|answer| answer.code == Code::NotPermitted).count();
+        if denials > 0 {
+            // As in a body of lines: many denials take as many steps as if they had been asked for one by one.
+            let step = DENIAL_STEP.saturating_mul(u32::try_from(denials).unwrap_or(u32::MAX));
+            tokio::time::sleep_until((begun + denial_after(begun.elapsed(), step)).into()).await;
+        }
+        for answer in &answers {
+            self.meters.answered(ROUTE, answer.code, begun.elapsed());
+        }
+        answers
+    }
+
+    /// The end: its entry, then one proof of all entries in a checkpoint that the public sees. The last lines of the answer.
+    async fn ended(
+        &self,
+        caller: &Certified,
+        received: &Received,
+        writing: &mut Writing,
+    ) -> Result<Vec<u8>, Code> {
+        let tools = self.tools();
+        for _ in 0..ATTEMPTS {
+            let (mut case, mut entry) = self.open(ROUTE, caller, received);
+            let effect = admitted(&mut case, &mut entry, caller).and_then(|caller| {
+                let (_, terms) = Ruling::plain((), Vec::new()).into_parts(Vec::new());
+                let change = Change::begin(&tools, &entry, caller.participant(), Names::default(), terms)?;
+                Ok::<Effect, Refusal>(change.permitted(json(&writing.end(entry.now_ms))))
+            });
+            // Suspended meanwhile: what was answered stands, and nothing more is.
+            let effect = effect.map_err(|refusal| refusal.code)?;
+            let Some(end) = self.commit(&entry, received, case, effect, Reason::None).await? else {
+                continue;
+            };
+            let index = end.index.ok_or(Code::Internal)?;
+            writing.indexes.push(index);
+            let mut ends = match self.proof(caller, std::mem::take(&mut writing.indexes), index).await {
+                Some(proof) => [json(&ProofLine { proof }), b"\n".to_vec()].concat(),
+                None => Vec::new(),
+            };
+            ends.extend_from_slice(&end.body);
+            ends.push(b'\n');
+            return Ok(ends);
+        }
+        Err(Code::FactsChanged)
+    }
+
+    /// The proof of these entries, of which `last` is one that no other follows; `None` when it cannot be had in time. Then a
+    /// client proves each by itself later.
+    async fn proof(&self, caller: &Certified, mut indexes: Vec<u64>, last: u64) -> Option<Multiproof> {
+        let served = self.cosigning.covering(last).await?;
+        indexes.sort_unstable();
+        let (ledger, size) = (self.ledger.clone(), served.size);
+        let read = move || ledger.multiproof(&indexes, size);
+        match self.lanes.pages.run(caller.organisation, read).await.ok()? {
+            Ok(nodes) => {
+                let nodes = nodes?.into_iter().map(Digest).collect();
+                Some(Multiproof { checkpoint: served.text.to_string(), nodes })
+            }
+            Err(error) => {
+                tracing::error!(%error, "the tiles that prove a batch cannot be read");
+                None
+            }
+        }
+    }
+}
+
+/// Whether the caller may ask at all: registered, active, and in a role of the route.
+fn admitted(case: &mut Case<'_>, entry: &mut Entry<'_>, certified: &Certified) -> Result<Caller, Refusal> {
+    let caller = identify(case, entry, certified, None)?;
+    if ROUTE.contract().roles.admit(&caller.participant().roles) {
+        Ok(caller)
+    } else {
+        Err(Refusal::new(Code::WrongRole))
+    }
+}

@@ -1,0 +1,79 @@
+//! `exchange verify`: many licenses are verified in one call, and the report is kept.
+//!
+//! A relying party runs it. A crash leaves a temporary file, never a part under the report's name; the same call with its key gives
+//! the same answers.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use client::Error;
+use verifier::command::{self, EXIT_DONE, EXIT_NO};
+
+use super::{Caller, runtime};
+use crate::calling;
+use crate::exit::Exit;
+use crate::files;
+
+/// Ten thousand refusals at the usual budget of 50 a second take less.
+const WITHIN: Duration = Duration::from_secs(600);
+
+/// The end of the command's help.
+pub const HELP: &str = "\
+A line of the file is a request of POST /v1/verify: license, use, and grant or expect where they are wanted. Each line has a decision, an
+entry and a receipt of its own. The status is 1 when a line was refused or not decided: the report says which and why.
+Example:
+  exchange verify customers.ndjson --out report.ndjson --as bank
+  verifier report report.ndjson --request customers.ndjson --trust trust-bundle.note --anchor KEY";
+
+/// A batch of verifications.
+#[derive(Args)]
+pub struct Verifying {
+    /// The requests of `POST /v1/verify`, JSON, one a line; at most 10,000.
+    file: PathBuf,
+    /// The file to make with the report.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// The idempotency key of an earlier run that got no whole report; within 24 hours it goes on with it.
+    #[arg(long, value_name = "KEY")]
+    again: Option<String>,
+    #[command(flatten)]
+    caller: Caller,
+}
+
+/// Verifies the licenses of a file, and keeps the report.
+///
+/// # Errors
+/// The file cannot be read, or the exchange gives no whole report.
+pub fn run(verifying: &Verifying) -> anyhow::Result<u8> {
+    let Verifying { file, out, again, caller } = verifying;
+    let body = files::read(file)?;
+    if out.exists() {
+        return Err(Exit::usage(format_args!("{} is there already", out.display())));
+    }
+    let out = std::path::absolute(out)?;
+    let folder = out.parent().unwrap_or(Path::new("."));
+    let name = caller.named()?;
+    let asked = runtime()?.block_on(async {
+        let client = caller.connect(name).await?;
+        anyhow::Ok(client.verify_batch(body, again.clone(), WITHIN).await)
+    })?;
+    let report = asked.map_err(|error| {
+        if let Error::NoAnswer(no_answer) = &error
+            && let Some(key) = &no_answer.key
+        {
+            command::note(format_args!("run it again with --again {key}"));
+        }
+        calling::ended(error)
+    })?;
+    // Readable by its owner alone, and gone again when dropped before it has its name.
+    let mut kept = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
+    kept.write_all(&report.exchanged.answer)?;
+    kept.as_file().sync_all()?;
+    kept.persist_noclobber(&out).map_err(|error| error.error).with_context(|| out.display().to_string())?;
+    let end = report.end;
+    command::line(serde_json::to_string(&end)?);
+    Ok(if end.permitted == end.lines { EXIT_DONE } else { EXIT_NO })
+}
