@@ -114,9 +114,12 @@ struct Records {
     /// Resources in the catalogue.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     resources: u32,
-    /// Searches of it.
+    /// Searches of it, and questions which materials an item needs.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     searches: u32,
+    /// Mappings from items and materials.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    mappings: u32,
     /// Empty data folder on a disk [default: a temporary one].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -302,10 +305,10 @@ fn told_by_time(plan: &Timing) -> anyhow::Result<u8> {
 
 fn in_rows(plan: &Records) -> anyhow::Result<records::Measured> {
     let (folder, _temporary) = folder(plan.data.as_deref())?;
-    let Records { rows, resources, searches, .. } = *plan;
+    let Records { rows, resources, searches, mappings, .. } = *plan;
     tokio::runtime::Runtime::new()?.block_on(async {
         let exchange = InProcess::open(&bench::folder::prepare(&folder, false).await?).await?;
-        let plan = records::Plan { rows, resources, searches };
+        let plan = records::Plan { rows, resources, searches, mappings };
         let measured = records::measure(&exchange, &folder, &plan).await;
         // Also after a failure: the journal's threads must not outlive a temporary folder.
         exchange.close().await?;

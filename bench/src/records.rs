@@ -105,8 +105,10 @@ pub struct Plan {
     pub rows: u64,
     /// Resources in the catalogue, beside the one with the rows.
     pub resources: u32,
-    /// Searches of it.
+    /// Searches of it, and questions which materials an item needs.
     pub searches: u32,
+    /// Mappings from items and materials.
+    pub mappings: u32,
 }
 
 /// The results.
@@ -129,6 +131,10 @@ pub struct Measured {
     pub resources: u32,
     /// A search of the catalogue, ms: p50, p99, highest.
     pub search_ms: [f64; 3],
+    /// Mappings from items and materials.
+    pub mappings: u32,
+    /// A question which materials an item needs, ms: p50, p99, highest.
+    pub materials_ms: [f64; 3],
 }
 
 impl fmt::Display for Measured {
@@ -144,7 +150,13 @@ impl fmt::Display for Measured {
             self.ratio,
             self.resident_bytes_a_row
         )?;
-        writeln!(f, "search of {} resources, ms: p50 {p50:.2}  p99 {p99:.2}  max {max:.2}", self.resources)
+        writeln!(f, "search of {} resources, ms: p50 {p50:.2}  p99 {p99:.2}  max {max:.2}", self.resources)?;
+        let [p50, p99, max] = self.materials_ms;
+        writeln!(
+            f,
+            "materials of an item, {} mappings, ms: p50 {p50:.2}  p99 {p99:.2}  max {max:.2}",
+            self.mappings
+        )
     }
 }
 
@@ -169,6 +181,8 @@ pub async fn measure(exchange: &InProcess, folder: &Path, plan: &Plan) -> anyhow
     let rows_a_second = plan.rows as f64 / took.as_secs_f64();
     catalogue(exchange, plan.resources).await?;
     let search_ms = search(exchange, plan).await?;
+    let items = mappings(exchange, plan.mappings).await?;
+    let materials_ms = materials(exchange, plan, items).await?;
     Ok(Measured {
         rows: plan.rows,
         rows_a_second,
@@ -178,6 +192,8 @@ pub async fn measure(exchange: &InProcess, folder: &Path, plan: &Plan) -> anyhow
         resident_bytes_a_row: grown as f64 / plan.rows as f64,
         resources: plan.resources,
         search_ms,
+        mappings: items * MATERIALS,
+        materials_ms,
     })
 }
 
@@ -212,6 +228,73 @@ async fn search(exchange: &InProcess, plan: &Plan) -> anyhow::Result<[f64; 3]> {
     Ok(points(&took))
 }
 
+/// Materials of an item.
+const MATERIALS: u32 = 10;
+/// Rows of one import.
+const IMPORTED_AT_ONCE: usize = 1_000;
+
+fn material(place: u32) -> String {
+    format!("BENCH{place:03}")
+}
+
+/// The code of an item of the approval system's.
+fn item(place: u32) -> anyhow::Result<String> {
+    Ok(format!("{}5500{place:09}", organisation("approval")?))
+}
+
+/// Brings so many mappings in, with their materials and items; how many items there are.
+async fn mappings(exchange: &InProcess, count: u32) -> anyhow::Result<u32> {
+    let items = count.div_ceil(MATERIALS);
+    let codes: Vec<String> = (0..MATERIALS).map(material).collect();
+    let materials = codes
+        .iter()
+        .map(|code| Ok(json!({"code": code, "name": "材料", "version": "1", "origin": "government"})));
+    import(exchange, "materials", materials.collect()).await?;
+    let approval = organisation("approval")?;
+    let named = |place| {
+        let code = item(place)?;
+        Ok(
+            json!({"code": code, "name": "事项", "version": "1", "department": approval, "materials": codes.join(" ")}),
+        )
+    };
+    import(exchange, "items", (0..items).map(named).collect()).await?;
+    let mapped = (0..items).flat_map(|place| codes.iter().map(move |code| (place, code)));
+    let mapped =
+        mapped.map(|(place, code)| Ok(json!({"item": item(place)?, "material": code, "mode": "drop"})));
+    import(exchange, "mappings", mapped.collect()).await?;
+    Ok(items)
+}
+
+async fn import(exchange: &InProcess, list: &str, rows: anyhow::Result<Vec<Value>>) -> anyhow::Result<()> {
+    let operator = organisation("operator")?;
+    for (place, rows) in rows?.chunks(IMPORTED_AT_ONCE).enumerate() {
+        let first = place * IMPORTED_AT_ONCE + 1;
+        let body = json!({"list": list, "source": "压测", "firstLine": first, "rows": rows}).to_string();
+        let key = format!("bench-{list}-{place:08}");
+        let taken = exchange.ask(Route::ItemsImport, operator, body.into_bytes(), Some(&key), 200).await?;
+        let taken: Value = serde_json::from_slice(&taken)?;
+        ensure!(taken["accepted"] == rows.len(), "a row was not taken: {taken}");
+    }
+    Ok(())
+}
+
+/// Asks which materials items need, one after another.
+async fn materials(exchange: &InProcess, plan: &Plan, items: u32) -> anyhow::Result<[f64; 3]> {
+    let approval = organisation("approval")?;
+    let mut took = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3)?;
+    for number in 0..plan.searches {
+        let mut context = use_context();
+        context["itemCode"] = item(number.wrapping_mul(7_919) % items)?.into();
+        let body = json!({"use": context}).to_string().replace("\\u0001", "0");
+        let started = Instant::now();
+        let answer = exchange.ask(Route::ItemsMaterials, approval, body.into_bytes(), None, 200).await?;
+        took.saturating_record(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let answer: Value = serde_json::from_slice(&answer)?;
+        ensure!(answer["spared"] == MATERIALS, "a material is asked for: {answer}");
+    }
+    Ok(points(&took))
+}
+
 /// Bytes of all files of a folder; 0 of one that is not there.
 fn bytes_of(folder: &Path) -> anyhow::Result<u64> {
     let entries = match std::fs::read_dir(folder) {
@@ -237,7 +320,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = folder::prepare(folder.path(), false).await.unwrap();
         let exchange = InProcess::open(&config).await.unwrap();
-        let plan = Plan { rows: 30, resources: 20, searches: 8 };
+        let plan = Plan { rows: 30, resources: 20, searches: 8, mappings: 30 };
         let measured = measure(&exchange, folder.path(), &plan).await.unwrap();
         assert!(measured.row_bytes > 50.0 && measured.bare_rows_a_second > 0.0, "{measured}");
         for number in [0, 29] {

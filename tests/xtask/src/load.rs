@@ -48,3 +48,23 @@ pub(crate) fn short_run(workspace: &Workspace) -> anyhow::Result<()> {
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
+
+/// Most bytes of memory that a hosted row may take.
+const ROW_BYTES: f64 = 64.0;
+
+/// Brings a million rows of a hosted resource in, ten million in a long run, and holds their memory against its bound.
+pub(crate) fn hosted_rows(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
+    let rows = if long { "10000000" } else { "1000000" };
+    let mut bench = Command::new(workspace.built("bench"));
+    let output = bench
+        .args(["records", "--searches", "200", "--json", "--rows", rows])
+        .output()
+        .context("bench records")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    print!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "bench records: {}", output.status);
+    let measured: serde_json::Value = serde_json::from_str(&said)?;
+    let bytes = measured["residentBytesARow"].as_f64().context("residentBytesARow")?;
+    ensure!(bytes <= ROW_BYTES, "a row takes {bytes} bytes of memory, {ROW_BYTES} is the bound");
+    Ok(())
+}

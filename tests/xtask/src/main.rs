@@ -189,9 +189,10 @@ fn lint(steps: &mut Steps, workspace: &Workspace, python: &Python) -> anyhow::Re
 type Rig = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// The rigs of every run.
-const RIGS: [Rig; 5] = [
+const RIGS: [Rig; 6] = [
     ("system calls", &["sweep"], &["sweep"]),
     ("system calls of a rotation", &["sweep", "--rotation"], &["sweep", "--rotation"]),
+    ("calls to providers", &["calls", "--rounds", "1", "--calls", "50"], &["calls"]),
     ("disk full", &["disk-full"], &["disk-full", "--rounds", "50"]),
     ("SIGKILL under load", &["sigkill", "--kills", "100"], &["sigkill", "--kills", "1000"]),
     ("power cut, ext4", &["power-cut", "--cuts", "20"], &["power-cut", "--cuts", "200"]),
@@ -241,6 +242,7 @@ fn test(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     steps.run_if_possible("peers in the bench", || peers(workspace))?;
     steps.run("instructions of a verify request", || instructions::check(workspace, false))?;
     steps.run("the load test", || load::short_run(workspace))?;
+    steps.run("rows of a hosted resource", || load::hosted_rows(workspace, long))?;
     rigs(&mut steps, workspace, long)?;
     steps.run("identifiers, by python-stdnum", || independent::identifiers(workspace, &python))?;
     independent::served(&mut steps, workspace, &python, if long { 10_000 } else { 100 })?;
