@@ -55,7 +55,7 @@ fn context<'a>(fbb: &mut FlatBufferBuilder<'a>) -> WIPOffset<wire::UseContext<'a
         business_code: text("businessCode"),
         cause: text("cause"),
         stage: text("stage"),
-        delay: None,
+        ..Default::default()
     };
     wire::UseContext::create(fbb, &args)
 }

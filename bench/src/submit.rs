@@ -223,6 +223,7 @@ impl Workload {
                 until_ms: u64::MAX,
                 max_uses: 0,
                 portal: ORGANISATION,
+                ..GrantState::default()
             }],
             ..Record::default()
         };

@@ -18,9 +18,10 @@ use crate::condition::log_state;
 use crate::config::Config;
 use crate::cosign::Link;
 use crate::current::Current;
-use crate::exit::{EXIT_USAGE, Exit};
+use crate::exit::{EXIT_USAGE, Exit, unusable};
 use crate::files::read;
 use crate::gateway::Gateway;
+use crate::identity;
 use crate::listeners;
 use crate::meters;
 use crate::opening::{Trusted, first_round, key_folder, ledger_keys, open_ledger};
@@ -66,6 +67,7 @@ pub struct App {
     rotation_hour: u8,
     shared: Shared,
     witnesses: Vec<Link>,
+    identity: Option<(Arc<identity::Provider>, identity::Source)>,
 }
 
 impl App {
@@ -110,7 +112,12 @@ impl App {
         let outgoing = Current::new(Arc::clone(&tls_files.outgoing));
         let own = vec![addresses.data, addresses.public, addresses.admin];
         let destinations = Destinations { own, any: config.development };
+        let identity = identity::configured(config, destinations.clone())?;
+        if let Some((provider, source)) = &identity {
+            source.begin(provider).await.map_err(unusable)?;
+        }
         let gateway = gateway
+            .identified(identity.as_ref().map(|(provider, _)| Arc::clone(provider)))
             .cosigned(Arc::clone(&cosigning))
             .clocked(config.clocks.clone())
             .calling(Outgoing::new(outgoing.clone(), destinations));
@@ -165,6 +172,7 @@ impl App {
             rotation_hour: config.keys.rotation_hour,
             shared,
             witnesses,
+            identity,
         })
     }
 
@@ -208,6 +216,9 @@ impl App {
         let reloading = tokio::spawn(Arc::clone(&self.reloader).follow(self.watch, stopped.clone()));
         let rotation =
             tokio::spawn(rotation::follow(Arc::clone(&gateway), self.rotation_hour, stopped.clone()));
+        let identifying = self
+            .identity
+            .map(|(provider, source)| tokio::spawn(identity::follow(provider, source, stopped.clone())));
         let following = self.shared.cosigning.follow(self.witnesses);
         let ticker = tokio::spawn({
             let gateway = Arc::clone(&gateway);
@@ -252,6 +263,9 @@ impl App {
         rotation.await?;
         ticker.abort();
         drop(following);
+        if let Some(identifying) = identifying {
+            identifying.abort();
+        }
         gateway.journal_shed().await;
         gateway.journal_snapshot().await;
         let ledger = gateway.ledger().clone();

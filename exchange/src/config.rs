@@ -54,6 +54,9 @@ pub struct Config {
     /// The certificate that data providers are called with; without one none is called. Its content is taken in when it changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outgoing: Option<OutgoingFiles>,
+    /// The identity provider whose assertions holders need; without one the portals vouch for them. No reload but of its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityProvider>,
     /// The folder the file lies in; data lies beside it.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -110,6 +113,36 @@ pub struct OutgoingFiles {
     pub certificate: PathBuf,
     /// Its key, PKCS#8 PEM.
     pub key: PathBuf,
+}
+
+/// An identity provider (OpenID Connect). One of `keys` and `discovery` says where its keys are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityProvider {
+    /// Its issuer, as assertions name it (`iss`).
+    pub issuer: String,
+    /// The name by which assertions are for this exchange (`aud`).
+    pub audience: String,
+    /// Its JWKS: a file, or an `https` address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
+    /// Its discovery document: an `https` address, under the rule for outgoing addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<String>,
+    /// Authorities of its server certificate, PEM. An `https` address needs them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<PathBuf>,
+    /// How long its keys are taken after they were read last, minutes; behind that no assertion is. Default 1,440.
+    #[serde(default = "a_day")]
+    pub keep_minutes: NonZeroU32,
+    /// Assurance levels that are taken (`acr`), the lowest first. Default: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<String>,
+}
+
+fn a_day() -> NonZeroU32 {
+    const MINUTES: NonZeroU32 = NonZeroU32::new(1_440).expect("not zero");
+    MINUTES
 }
 
 /// Key files.

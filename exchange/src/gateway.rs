@@ -73,6 +73,7 @@ use self::tools::{Entry, Lanes, Tools};
 use crate::capability::{Capability, operators, with_capability};
 use crate::cosign::Cosigning;
 use crate::current::Current;
+use crate::identity::Provider;
 use crate::keyed;
 use crate::meters::Meters;
 use crate::moment::now_ms;
@@ -232,6 +233,7 @@ impl Gateway {
                 resources: Arc::default(),
                 applications: Documents::default(),
                 clocks: Clocks::default(),
+                identity: None,
             },
             signers: Current::new(signers),
             policy: sha256(floor::POLICY.as_bytes()),
@@ -260,6 +262,13 @@ impl Gateway {
     #[must_use]
     pub fn clocked(mut self, clocks: Clocks) -> Self {
         self.known.clocks = clocks;
+        self
+    }
+
+    /// The same with an identity provider, whose assertions holders need from now on.
+    #[must_use]
+    pub fn identified(mut self, provider: Option<Arc<Provider>>) -> Self {
+        self.known.identity = provider;
         self
     }
 

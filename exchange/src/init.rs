@@ -192,6 +192,7 @@ fn configuration(folder: &Path, origin: &str, outgoing: Option<OutgoingFiles>) -
             witnesses: Vec::new(),
             clocks: Default::default(),
             outgoing,
+            identity: None,
             folder: folder.to_owned(),
             program: None,
             development: false,

@@ -56,6 +56,21 @@ pub fn item_tag(keyed: &KeyedHash, item_code: &str) -> u64 {
     keyed.tag("item", &[item_code.as_bytes()])
 }
 
+/// Tag of an organisation's user: the pseudonym that holders are told.
+pub fn user_tag(keyed: &KeyedHash, organisation: &Uscc, user_name: &str) -> u64 {
+    keyed.tag("user", &[organisation.as_bytes(), user_name.as_bytes()])
+}
+
+/// Key of the counter of a grant's use of a license, or of a type, in a case.
+pub fn case_key(keyed: &KeyedHash, grant: &Key, license: &Key, item_code: &str, case: &str) -> Key {
+    keyed.key("case", &[grant, license, item_code.as_bytes(), case.as_bytes()])
+}
+
+/// Key of the counter of an identity assertion that is good once.
+pub fn assertion_key(keyed: &KeyedHash, issuer: &str, id: &str) -> Key {
+    keyed.key("assertion", &[issuer.as_bytes(), id.as_bytes()])
+}
+
 /// Key of a participant's document.
 pub fn participant_key(keyed: &KeyedHash, organisation: &Uscc) -> Key {
     keyed.key("participant", &[organisation.as_bytes()])

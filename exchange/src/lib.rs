@@ -22,6 +22,7 @@ pub mod export;
 pub mod files;
 pub mod gateway;
 mod hold;
+pub mod identity;
 pub mod init;
 pub mod keyed;
 pub mod lane;

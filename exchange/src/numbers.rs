@@ -11,13 +11,14 @@ use std::fmt::Write as _;
 
 use ledger::DocumentKind;
 use schemas::codes::{Code, Decision, Reason, Rule};
+use schemas::kinds::Scenario;
 use schemas::routes::Route;
 use schemas::state::{LicenseState, Operation};
 use verifier::leaf::LeafKind;
 use verifier::note::{TYPE_COSIGNATURE, TYPE_ED25519};
 use verifier::signature::Suite;
 
-use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
+use crate::rights::floor::{GRANT_ACTIVE, GRANT_PAUSED, GRANT_REVOKED};
 use crate::rights::mode::Mode;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/numbers.txt");
@@ -48,7 +49,9 @@ fn present() -> Numbers {
     Operation::ALL.iter().for_each(|one| add("operation", one.number().into(), one.name()));
     Mode::ALL.iter().for_each(|mode| add("mode", mode.bit().into(), mode.name()));
     add("grant-state", GRANT_ACTIVE.into(), "active");
+    add("grant-state", GRANT_PAUSED.into(), "paused");
     add("grant-state", GRANT_REVOKED.into(), "revoked");
+    Scenario::ALL.iter().for_each(|one| add("scenario", one.number().into(), one.name()));
     DocumentKind::ALL.iter().for_each(|kind| add("document", kind.number().into(), &kebab(kind)));
     for number in 0..=u8::MAX {
         if let Some(kind) = LeafKind::from_number(number) {

@@ -21,9 +21,10 @@ use crate::config::Config;
 use crate::current::Current;
 use crate::expiry::{self, Ending, Told};
 use crate::gateway::Gateway;
+use crate::identity;
 use crate::moment::now_seconds;
 use crate::opening::Trusted;
-use crate::outgoing::Identity;
+use crate::outgoing::{Destinations, Identity};
 use crate::tls::{ServerTls, TlsError};
 
 /// Gauge: 1 while changed files cannot be used and older ones are in force; label `what` (`tls`, `trust`).
@@ -287,6 +288,7 @@ impl Reloader {
 pub fn report(config: &Config) -> anyhow::Result<Vec<String>> {
     let now = now_seconds();
     let files = TlsFiles::load(config)?;
+    identity::configured(config, Destinations { own: Vec::new(), any: false })?;
     let Trusted { trust, signers, .. } = Trusted::load(config, 0)?;
     let (roots, lists) = (files.authorities.roots().count(), files.authorities.lists().count());
     let mut lines = vec![format!(

@@ -80,6 +80,12 @@ fn organisation(name: &str) -> Uscc {
     development_organisations()[at]
 }
 
+fn in_case(number: &str) -> Value {
+    let mut used = used();
+    used["businessCode"] = json!(number);
+    used
+}
+
 fn used() -> Value {
     json!({
         "userName": "测试经办人", "itemCode": "11440100MB2D00000000044010000001", "itemName": "测试事项",
@@ -537,10 +543,12 @@ async fn grants(house: &mut House) {
             "by a grant",
             Route::Retrieve,
             "bank",
-            &uses(&id, json!({"mode": "fields", "fields": ["holderName"]})),
+            &uses(&id, json!({"mode": "fields", "fields": ["holderName"], "use": in_case("CS20260002")})),
         )
         .await;
-    house.call("a grant that is used up", Route::Verify, "bank", &uses(&id, json!({}))).await;
+    house.call("again in its case", Route::Verify, "bank", &uses(&id, json!({}))).await;
+    let third = uses(&id, json!({"use": in_case("CS20260003")}));
+    house.call("a grant that is used up", Route::Verify, "bank", &third).await;
     house.call("another's grant", Route::Verify, "approval", &uses(&id, json!({}))).await;
     house
         .call("a mode that the grant has not", Route::Retrieve, "bank", &uses(&id, json!({"mode": "face"})))
@@ -555,6 +563,21 @@ async fn grants(house: &mut House) {
         .await;
     let search = json!({"holder": one.holder(), "typeCode": NATURAL, "grant": by_type, "use": used()});
     house.call("by a grant", Route::Search, "bank", &search).await;
+    let change = |action: &str, more: Value| {
+        let mut body = json!({"grant": id, "holder": one.holder(), "action": action, "reason": "测试"});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        body
+    };
+    house.call("wrong role", Route::GrantChange, "bank", &change("pause", json!({}))).await;
+    house.call("paused", Route::GrantChange, "portal", &change("pause", json!({}))).await;
+    house.call("paused before", Route::GrantChange, "portal", &change("pause", json!({}))).await;
+    house.call("resumed", Route::GrantChange, "portal", &change("resume", json!({}))).await;
+    let less = json!({"modes": ["verify"], "purpose": "测试用途", "scenario": "finance", "maxUses": 1});
+    house.call("narrowed", Route::GrantChange, "portal", &change("narrow", less)).await;
+    let more = json!({"modes": ["copy"], "purpose": "别的", "fields": ["holderNumber"]});
+    house.call("made wider", Route::GrantChange, "portal", &change("narrow", more)).await;
     let revoke = json!({"grant": id, "holder": one.holder(), "reason": "测试撤回"});
     house.call("wrong role", Route::GrantRevoke, "bank", &revoke).await;
     house
@@ -574,7 +597,7 @@ async fn links(house: &mut House) {
     let (one, _) = issued(house, NATURAL).await;
     let (two, _) = issued(house, NATURAL).await;
     let stranger = house.draft(NATURAL);
-    let make = |agent: Value| json!({"holder": one.holder(), "agent": agent, "kind": "guardian", "until": rfc3339(now_ms() + 3_600_000)});
+    let make = |agent: Value| json!({"holder": one.holder(), "agent": agent, "kind": "guardian", "basis": "测试依据", "until": rfc3339(now_ms() + 3_600_000)});
     house.call("wrong role", Route::LinkMake, "bank", &make(two.holder())).await;
     house.call("made", Route::LinkMake, "portal", &make(two.holder())).await;
     house.call("made with somebody new", Route::LinkMake, "portal", &make(stranger.holder())).await;

@@ -191,6 +191,8 @@ numbered! {
         UnknownItem = 91 "unknown-item",
         /// The participant signs its state changes, and the request's signature is missing or does not hold.
         BadRequestSignature = 92 "bad-request-signature",
+        /// The holder's or user's identity assertion is missing, or does not hold; the detail says why.
+        AssertionRefused = 93 "assertion-refused",
     }
 }
 
@@ -255,7 +257,8 @@ impl Code {
             | Self::DelayNotAllowed
             | Self::NeedsTwoOperators
             | Self::ApprovalNeeded
-            | Self::BadRequestSignature => 403,
+            | Self::BadRequestSignature
+            | Self::AssertionRefused => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::HeadTooLarge => 431,
@@ -351,6 +354,7 @@ impl Code {
             Self::BadItems => "This does not fit the dictionaries of items and materials.",
             Self::UnknownItem => "There is no such service item in the dictionary.",
             Self::BadRequestSignature => "The request's signature is missing or does not hold.",
+            Self::AssertionRefused => "The identity assertion is missing, or it does not hold.",
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
             }
@@ -540,6 +544,38 @@ numbered! {
         ProviderRows = 69 "provider-rows",
         /// The resource's definition compares no license of the type.
         NotCompared = 80 "not-compared",
+        /// The grant is for another purpose.
+        GrantOtherPurpose = 81 "grant-other-purpose",
+        /// The grant is for another field of use.
+        GrantOtherScenario = 82 "grant-other-scenario",
+        /// The grant is for another user of the organisation.
+        GrantOtherUser = 83 "grant-other-user",
+        /// A link by which an agent made the grant has ended, or allows less now.
+        GrantLinkEnded = 84 "grant-link-ended",
+        /// The agent may do no more than its link says, and this is more.
+        BeyondLink = 85 "beyond-link",
+        /// An identity provider is configured, and no assertion came.
+        AssertionMissing = 90 "assertion-missing",
+        /// The assertion is no signed JWT with the claims that it needs.
+        AssertionMalformed = 91 "assertion-malformed",
+        /// The assertion names no key of the identity provider, or another algorithm than the key's.
+        AssertionKey = 92 "assertion-key",
+        /// The assertion's signature is wrong.
+        AssertionForged = 93 "assertion-forged",
+        /// The assertion is of another identity provider, or for somebody else to take.
+        AssertionAudience = 94 "assertion-audience",
+        /// The assertion has expired, or is good for too long.
+        AssertionExpired = 95 "assertion-expired",
+        /// The assertion is not valid yet.
+        AssertionEarly = 96 "assertion-early",
+        /// The assertion is of another person than the request names.
+        AssertionSubject = 97 "assertion-subject",
+        /// The assertion says an assurance level that is not taken.
+        AssertionLevel = 98 "assertion-level",
+        /// The assertion was used before.
+        AssertionUsed = 99 "assertion-used",
+        /// The identity provider's keys are too old, and it does not answer.
+        IdentityUnavailable = 100 "identity-unavailable",
     }
 }
 

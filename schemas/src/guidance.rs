@@ -511,6 +511,14 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
             "`errors` 指出有误的请求头。签名内容和所用密钥见指南 `request-signatures.md`。",
         ),
     ),
+    (
+        Code::AssertionRefused,
+        guide(
+            "身份断言缺失或不成立。",
+            "`detail` names the cause. Have the person sign in at the identity provider again, and send the new assertion once.",
+            "原因见 `detail`。请本人在身份认证平台重新登录，并将新的断言使用一次。",
+        ),
+    ),
 ];
 
 /// A code without its row does not compile.

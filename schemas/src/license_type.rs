@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::date::{Date, is_day};
 use crate::holder::{HolderRef, HolderTypeCode};
 use crate::identifier::{LicenseTypeCode, Uscc};
+use crate::kinds::Scenario;
 use crate::text::{self, Comparison, TextError, fold, is_text};
 
 /// Facts of the face that every license has, whatever its type. A grant names them by the bits from 63 down.
@@ -61,6 +62,9 @@ pub struct LicenseType {
     /// The fields of the license face (照面), at most [`MAX_FIELDS`]; their order is fixed, because grants name
     /// fields by index.
     pub fields: Vec<Field>,
+    /// The fields of use (用证场景) that grants may name; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scenarios: Vec<Scenario>,
 }
 
 /// The kind of holder that may hold a license of a type.

@@ -338,6 +338,11 @@ routes! {
             path: Some("/v1/verify/batch"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: JSON_AND_LINES,
             body_bytes: MANY_BODY_BYTES, body_seconds: BATCH_BODY_SECONDS, is_given_again: true
         },
+        /// Pause, resume or narrow a grant.
+        GrantChange = 50 "grant-change" {
+            path: Some("/v1/grants/change"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.
         System = 128 "system" {
             path: None, success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[]), forms: JSON,

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{
     ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Bundle,
-    Bundled, Client, DictionaryList, Error, GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState,
-    Holder, Issue, IssuedList, ItemsDemanded, ItemsImport, ItemsMaterials, ItemsSearch, License, LinkEnd,
-    LinkKind, LinkMake, LinkState, List, Listing, LogQuery, MaterialKeep, MaterialTrust, MismatchSearch,
-    Mode, Outcome, Participant, Personal, ProposalKind, ProposalState, Propose, RecordsCompare, RecordsFeed,
-    RecordsIngest, RecordsQuery, Register, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite,
-    Retrieve, Role, Scope, Search, Stage, Suspend, Tls, Trace, Transition, UseContext, Verdict, Verify,
+    Bundled, Client, DictionaryList, Error, GrantAction, GrantChange, GrantCreate, GrantMode, GrantRevoke,
+    GrantSearch, GrantState, Holder, Issue, IssuedList, ItemsDemanded, ItemsImport, ItemsMaterials,
+    ItemsSearch, License, LinkEnd, LinkKind, LinkMake, LinkState, List, Listing, LogQuery, MaterialKeep,
+    MaterialTrust, MismatchSearch, Mode, Outcome, Participant, Personal, ProposalKind, ProposalState,
+    Propose, RecordsCompare, RecordsFeed, RecordsIngest, RecordsQuery, Register, ResourceAction,
+    ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage, Suspend, Tls,
+    Trace, Transition, UseContext, Verdict, Verify,
 };
 use schemas::codes::Code;
 use schemas::interface::{Address, Interface};
@@ -71,9 +72,14 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         type_code: None,
         modes: vec![GrantMode::Verify, GrantMode::Fields, GrantMode::Envelope, GrantMode::Copy],
         fields: vec!["certificateNumber".to_owned()],
+        agent: None,
         item_code: None,
+        purpose: None,
+        scenario: None,
+        user_name: None,
         until: in_one_hour(),
         max_uses: None,
+        assertion: None,
     };
     let grant = portal.grant(&grant).await.unwrap();
     assert_eq!(grant.state, GrantState::Active);
@@ -102,7 +108,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert_eq!(copy.annotation.as_ref().unwrap().creator, server.organisation("bank"));
 
     let until = in_one_hour();
-    let link = LinkMake { holder: holder.clone(), agent: agent.clone(), kind: LinkKind::Guardian, until };
+    let link = LinkMake::new(holder.clone(), agent.clone(), LinkKind::Relative, until);
     assert_eq!(portal.make_link(&link).await.unwrap().link, LinkState::Active);
     let end = LinkEnd { holder: holder.clone(), agent, reason: "测试".to_owned() };
     assert_eq!(portal.end_link(&end).await.unwrap().link, LinkState::Ended);
@@ -172,7 +178,25 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert_eq!(issuer.transition(&transition).await.unwrap().state, LicenseState::Revoked);
     let verified = bank.verify(&verify).await.unwrap();
     assert_eq!((verified.verdict, &*verified.reasons), (Verdict::Invalid, &["revoked".to_owned()][..]));
-    let revoke = GrantRevoke { grant: grant.grant.clone(), holder, reason: "测试".to_owned() };
+    let pause = GrantChange {
+        grant: grant.grant.clone(),
+        holder: holder.clone(),
+        agent: None,
+        action: GrantAction::Pause,
+        modes: None,
+        fields: None,
+        item_code: None,
+        purpose: None,
+        scenario: None,
+        user_name: None,
+        until: None,
+        max_uses: None,
+        reason: "测试".to_owned(),
+        assertion: None,
+    };
+    assert_eq!(portal.change_grant(&pause).await.unwrap().state, GrantState::Paused);
+    let (grant, reason) = (grant.grant.clone(), "测试".to_owned());
+    let revoke = GrantRevoke { grant, holder, agent: None, reason, assertion: None };
     assert_eq!(portal.revoke_grant(&revoke).await.unwrap().state, GrantState::Revoked);
 
     share(&proving(&server, "provider"), &bank).await;

@@ -69,8 +69,8 @@ async fn a_use_whose_answer_was_lost_counts_once() {
     let reply = bank.send(&call).await.expect(200);
     assert_eq!(server.entry(&reply).await.open.index, size);
     assert_eq!(server.size().await, size + 1);
-    server.permitted(&mut bank, &issued.verify(Some(&right))).await;
-    server.refused(&mut bank, &issued.verify(Some(&right)), Code::NotPermitted).await;
+    server.permitted(&mut bank, &issued.verify(Some(&right)).in_new_case()).await;
+    server.refused(&mut bank, &issued.verify(Some(&right)).in_new_case(), Code::NotPermitted).await;
 }
 
 /// `exchange quickstart` on a folder, at ports of its own on all addresses: it reaches itself by a name of its certificate.

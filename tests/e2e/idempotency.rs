@@ -131,8 +131,8 @@ async fn a_use_with_a_key_counts_once() {
         again(&server, &mut bank, &keyed, &first).await;
     }
     let retrieve = license.retrieve(&["holderName"], Some(&right));
-    server.permitted(&mut bank, &retrieve).await;
-    server.refused(&mut bank, &retrieve, Code::NotPermitted).await;
+    server.permitted(&mut bank, &retrieve.in_new_case()).await;
+    server.refused(&mut bank, &retrieve.in_new_case(), Code::NotPermitted).await;
     // What was counted may be asked for again even now that the grant is used up: it counts no more.
     again(&server, &mut bank, &keyed, &first).await;
 }

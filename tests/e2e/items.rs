@@ -222,7 +222,7 @@ async fn each_material_is_dropped_shared_verified_or_asked_for() {
     assert!(outcomes(&untold)[0] == Unknown && untold.materials[0].license.is_none());
     let terms = |modes: &[&str], organisation: &str, code: &str| {
         json!({"holder": holder(person.holder()), "grantee": server.organisation(organisation), "typeCode": code,
-            "modes": modes, "until": tests::in_one_hour(), "maxUses": 2})
+            "modes": modes, "until": tests::in_one_hour(), "maxUses": 1})
     };
     let mut by = server.party("portal");
     let good = by.grant(&terms(&["search"], "approval", CARD)).await;
@@ -244,12 +244,14 @@ async fn each_material_is_dropped_shared_verified_or_asked_for() {
     let refusal = approval.materials(&world.question(Some(&stranger), &[&good])).await.unwrap_err();
     assert_eq!(refused(refusal), Code::NotPermitted, "another person");
 
-    // A license not in force is told with its state, and each use of the grant was counted.
+    // A license not in force is told with its state. It is the same case: the grant's only use goes on in it, and in no other.
     server.party("issuer").send(&issued.operation("05", Some("07"))).await.expect(200);
     let ended = world.ask(approval, Some(&person), &[&good]).await;
     let license = ended.materials[0].license.as_ref().unwrap();
     assert_eq!((outcomes(&ended)[0], license.in_force, license.state.code()), (Missing, false, "07"));
-    let spent = approval.materials(&world.question(Some(&person), &[&good])).await.unwrap_err();
+    let mut elsewhere = world.question(Some(&person), &[&good]);
+    elsewhere.context.business_code = "CS20260002".to_owned();
+    let spent = approval.materials(&elsewhere).await.unwrap_err();
     assert_eq!(refused(spent), Code::NotPermitted, "used up");
 
     // Each question stands in the person's trace.

@@ -190,26 +190,26 @@ async fn a_spent_quota_and_a_spent_grant_have_a_code_each() {
     let retrieve = license.retrieve(&["holderName"], Some(&five));
     // The grant is spent, the quota is not, and a refusal takes nothing of it.
     for _ in 0..2 {
-        server.permitted(&mut limited, &by_two).await;
+        server.permitted(&mut limited, &by_two.in_new_case()).await;
     }
     for _ in 0..3 {
-        server.refused(&mut limited, &by_two, Code::NotPermitted).await;
+        server.refused(&mut limited, &by_two.in_new_case(), Code::NotPermitted).await;
     }
     // The quota is spent, the grant is not, and a refusal takes none of its uses.
-    server.permitted(&mut limited, &by_five).await;
+    server.permitted(&mut limited, &by_five.in_new_case()).await;
     let matching = expecting(&license, &five, &license.draft.license.certificate_number);
     let guess = expecting(&license, &five, "CS-GUESS");
     for call in [&by_five, &retrieve, &matching, &guess, &company.verify(None), &company.verify_envelope()] {
         server.refused(&mut limited, call, Code::QuotaSpent).await;
     }
     server.permitted(&mut operator, &quota_of(&server, "limited", 4)).await;
-    server.permitted(&mut limited, &retrieve).await;
-    server.refused(&mut limited, &by_five, Code::QuotaSpent).await;
+    server.permitted(&mut limited, &retrieve.in_new_case()).await;
+    server.refused(&mut limited, &by_five.in_new_case(), Code::QuotaSpent).await;
     server.permitted(&mut operator, &quota_of(&server, "limited", 100)).await;
     for _ in 0..3 {
-        server.permitted(&mut limited, &by_five).await;
+        server.permitted(&mut limited, &by_five.in_new_case()).await;
     }
-    let (_, refused) = server.refused(&mut limited, &by_five, Code::NotPermitted).await;
+    let (_, refused) = server.refused(&mut limited, &by_five.in_new_case(), Code::NotPermitted).await;
     server.permitted(&mut limited, &company.verify(None)).await;
     // A guess that the quota refused was none: all of them are left.
     let more = granted(&mut portal, &license, &limited, Some(10)).await;

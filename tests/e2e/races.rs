@@ -105,6 +105,46 @@ async fn a_grant_revoked_meanwhile_permits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grant_paused_narrowed_or_cut_off_meanwhile_permits_nothing() {
+    let rig = Rig::start().await;
+    let change = |license: &Issued, right: &str, more: Value| {
+        let mut body = json!({"grant": right, "holder": holder(license.draft.holder()), "reason": "测试"});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        Call::new(Route::GrantChange, &body)
+    };
+    for more in [json!({"action": "pause"}), json!({"action": "narrow", "modes": ["search"]})] {
+        let (license, right) = with_grant(&rig).await;
+        let mut changed = 0;
+        let call = change(&license, &right, more);
+        let outcome = rig
+            .held(&rig.party("bank"), &license.verify(Some(&right)), async |server| {
+                changed = index_of(&mut server.party("portal"), &call).await
+            })
+            .await;
+        denied(&outcome, changed, Code::NotPermitted);
+    }
+    // A grant by an agent, whose link ends.
+    let license = draft(&natural()).issue(&mut rig.party("issuer")).await;
+    let (of, by) = (license.draft.holder(), draft(&natural()).holder().clone());
+    let link = json!({"holder": holder(of), "agent": holder(&by), "kind": "relative", "until": tests::in_one_hour()});
+    rig.party("portal").send(&Call::new(Route::LinkMake, &link)).await.expect(201);
+    let mut body = grant(of, &rig.party("bank"), Target::License(&license));
+    body["agent"] = holder(&by);
+    body["until"] = link["until"].clone();
+    let right = rig.party("portal").grant(&body).await;
+    let end = json!({"holder": holder(of), "agent": holder(&by), "reason": "测试"});
+    let mut ended = 0;
+    let outcome = rig
+        .held(&rig.party("bank"), &license.verify(Some(&right)), async |server| {
+            ended = index_of(&mut server.party("portal"), &Call::new(Route::LinkEnd, &end)).await
+        })
+        .await;
+    denied(&outcome, ended, Code::NotPermitted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_ends_meanwhile_permits_nothing() {
     let rig = Rig::start().await;
     let license = draft(&natural()).issue(&mut rig.party("issuer")).await;

@@ -79,7 +79,7 @@ async fn every_cause_of_no_right_is_the_same_answer() {
     let revoked = granted(&server, &mut portal, &a, "bank", |_| {}).await;
     portal.send(&revoke(a.draft.holder(), &revoked)).await.expect(200);
     let used_up = granted(&server, &mut portal, &a, "bank", |g| g["maxUses"] = json!(1)).await;
-    bank.send(&a.verify(Some(&used_up))).await.expect(200);
+    bank.send(&a.verify(Some(&used_up)).in_new_case()).await.expect(200);
     let soon = schemas::date::rfc3339(now_ms() + 2_000);
     let ended = granted(&server, &mut portal, &a, "bank", |g| g["until"] = json!(soon)).await;
     let mut watcher = bank.again();
@@ -330,11 +330,11 @@ async fn a_grant_is_refused_when_it_cannot_be_what_it_says() {
     server.refused(&mut portal, &revoke(a.draft.holder(), &made), Code::BadGrant).await;
 }
 
-/// Sends the same request on many connections at once.
+/// Sends a request on many connections at once, each in a case of its own.
 async fn at_once(party: &Party, call: &Call) -> Vec<tests::Reply> {
     let mut tasks = Vec::new();
     for _ in 0..AT_ONCE {
-        let (mut party, call) = (party.again(), call.clone());
+        let (mut party, call) = (party.again(), call.in_new_case());
         tasks.push(tokio::spawn(async move { party.send(&call).await }));
     }
     let mut replies = Vec::new();

@@ -339,8 +339,8 @@ async fn only_the_portal_of_the_holder_or_of_a_live_link_reads_a_trace() {
     };
     refused(portal.send(&call(&as_agent)).await);
 
-    let link =
-        json!({"holder": holder(of), "agent": holder(by), "kind": "guardian", "until": tests::in_one_hour()});
+    let link = json!({"holder": holder(of), "agent": holder(by), "kind": "guardian", "until": tests::in_one_hour(),
+            "basis": "测试依据"});
     let made = portal.send(&Call::new(Route::LinkMake, &link)).await.expect(201);
     assert_eq!((&made.json["link"], &made.json["kind"]), (&json!("active"), &json!("guardian")));
     let reply = portal.send(&call(&as_agent)).await.expect(200);

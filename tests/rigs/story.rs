@@ -161,7 +161,7 @@ impl Story {
                 body["maxUses"] = json!(MAX_USES);
                 Call::new(Route::GrantCreate, &body)
             }
-            Step::Use => issued.verify(self.grant.as_deref()).key(&key()),
+            Step::Use => issued.verify(self.grant.as_deref()).key(&key()).in_new_case(),
             Step::EndGrant => revoke(self.draft.holder(), self.grant.as_deref().unwrap_or_default()),
             Step::Cancel => issued.operation("05", Some("04")),
         };

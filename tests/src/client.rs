@@ -143,6 +143,14 @@ impl Call {
         self.header("idempotency-key", key)
     }
 
+    /// The same use in a case of its own: what is asked for again in one case is one use of a grant.
+    #[must_use]
+    pub fn in_new_case(&self) -> Self {
+        let mut body: Value = serde_json::from_slice(&self.body).unwrap();
+        body["use"]["businessCode"] = key().into();
+        self.clone().with_body(serde_json::to_vec(&body).unwrap())
+    }
+
     /// With another body, the headers as they are.
     #[must_use]
     pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {

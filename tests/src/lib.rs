@@ -9,6 +9,7 @@
 
 pub mod called;
 mod client;
+mod idp;
 pub mod machine;
 mod provider;
 mod server;
@@ -16,6 +17,7 @@ mod witness;
 mod world;
 
 pub use self::client::{Call, Entry, Http2, Party, Reply, flipped};
+pub use self::idp::{AUDIENCE, IdentityProvider};
 pub use provider::{Identity, Provider, Reaction};
 pub use server::{Finished, Later, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;

@@ -98,6 +98,8 @@ fn context<'a>(fbb: &mut FlatBufferBuilder<'a>, value: &Value) -> Option<WIPOffs
         cause: text(fbb, &value["cause"]),
         stage: text(fbb, &value["stage"]),
         delay: text(fbb, &value["delay"]),
+        purpose: text(fbb, &value["purpose"]),
+        scenario: text(fbb, &value["scenario"]),
     };
     Some(fb::UseContext::create(fbb, &args))
 }

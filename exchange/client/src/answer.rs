@@ -22,7 +22,7 @@ pub use verifier::trace::{AuditPage, TracePage};
 
 use crate::{
     Agreement, ApplicationState, DelayClass, DictionaryList, GrantMode, GrantRule, LinkKind, MaterialTrust,
-    MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scope, SigningKey,
+    MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scenario, Scope, SigningKey,
 };
 
 /// A permitted answer with what proves it.
@@ -222,7 +222,7 @@ pub struct Verified {
 
 /// State of a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum GrantState {
     /// It gives a right.
     Active,
@@ -230,9 +230,13 @@ pub enum GrantState {
     Paused,
     /// It gives none any more.
     Revoked,
+    /// Its last valid moment is past.
+    Expired,
+    /// Its uses are spent; what was used goes on in its case.
+    UsedUp,
 }
 
-/// A grant was made or ended.
+/// A grant was made, changed or ended.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Granted {
@@ -280,10 +284,20 @@ pub struct FoundGrant {
     pub for_one_item: bool,
     /// Last valid moment, RFC 3339.
     pub until: String,
-    /// Uses counted, of a grant with `max_uses`.
+    /// Only for this purpose.
+    pub purpose: Option<String>,
+    /// Only in this field of use.
+    pub scenario: Option<Scenario>,
+    /// Only for one user: the pseudonym that the holder's trace shows.
+    pub user: Option<String>,
+    /// An agent made it: whether the links by which it was made go on.
+    pub linked: Option<bool>,
+    /// Uses counted, of a grant with `max_uses`: a license in a case once.
     pub uses: u64,
     /// Most uses.
     pub max_uses: Option<u64>,
+    /// Uses left.
+    pub left: Option<u64>,
 }
 
 /// A page of the caller's own licenses.

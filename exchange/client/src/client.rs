@@ -186,6 +186,11 @@ impl Client {
         self.call(Route::GrantRevoke, request)
     }
 
+    /// Pauses, resumes or narrows a grant. `POST /v1/grants/change`.
+    pub fn change_grant(&self, request: &GrantChange) -> Call<'_, Granted> {
+        self.call(Route::GrantChange, request)
+    }
+
     /// A page of grants: `POST /v1/grants/search`.
     pub fn grants(&self, request: &GrantSearch) -> Call<'_, GrantPage> {
         self.call(Route::GrantSearch, request)

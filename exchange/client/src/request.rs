@@ -10,7 +10,7 @@ pub use schemas::dictionary::{List as DictionaryList, Trust as MaterialTrust};
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
 pub use schemas::interface::Address;
-pub use schemas::kinds::{LinkKind, ProposalKind};
+pub use schemas::kinds::{GrantAction, LinkKind, ProposalKind, Scenario};
 use schemas::license_type::LicenseType;
 use schemas::resource::{Domain, Ground, Openness, Resource, Supply};
 pub use schemas::roles::Role;
@@ -110,6 +110,15 @@ pub struct UseContext {
     /// Delay class of a use that the law keeps from its holder for a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<String>,
+    /// Purpose (用途), for a grant that is for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// Field of use (用证场景), for a grant that is for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
+    /// The identity provider's word that the user is `user_name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
 }
 
 /// Which license is meant. Retrieving takes no envelope.
@@ -366,14 +375,73 @@ pub struct GrantCreate {
     /// Fields that may be disclosed or expected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
+    /// The person who acts for the holder by a link of the portal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Holder>,
     /// Only for this service item (事项编码).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item_code: Option<String>,
+    /// Only for this purpose (用途).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// Only in this field of use (用证场景).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
+    /// Only for this user of the grantee's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<Personal>,
     /// Last valid moment, RFC 3339.
     pub until: String,
     /// Most uses; `None` = without limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_uses: Option<u32>,
+    /// The identity provider's word for whoever grants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
+}
+
+/// Pauses a grant, resumes it, or narrows it to terms; what is not said stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrantChange {
+    /// Grant id, hex.
+    pub grant: String,
+    /// Whose.
+    pub holder: Holder,
+    /// The agent who made it, in the holder's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Holder>,
+    /// The step.
+    pub action: GrantAction,
+    /// Modes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modes: Option<Vec<GrantMode>>,
+    /// Fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Vec<String>>,
+    /// Service item (事项编码).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_code: Option<String>,
+    /// Purpose (用途).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<String>,
+    /// Field of use (用证场景).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scenario: Option<Scenario>,
+    /// User of the grantee's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_name: Option<Personal>,
+    /// Last valid moment, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Most uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_uses: Option<u32>,
+    /// Why.
+    pub reason: String,
+    /// The identity provider's word for whoever asks; what takes away needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
 }
 
 /// Ends a grant.
@@ -384,8 +452,14 @@ pub struct GrantRevoke {
     pub grant: String,
     /// Whose.
     pub holder: Holder,
+    /// The agent who made it, in the holder's place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Holder>,
     /// Why.
     pub reason: String,
+    /// The identity provider's word for whoever asks; none is needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
 }
 
 /// Asks for grants: a holder's, through the portal; without a holder those that the caller may use.
@@ -625,6 +699,42 @@ pub struct LinkMake {
     pub kind: LinkKind,
     /// Last valid moment, RFC 3339.
     pub until: String,
+    /// Whoever gives it in the holder's place: the agent of the link that it stands under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Holder>,
+    /// Modes of grants that the agent may make; `None` = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modes: Option<Vec<GrantMode>>,
+    /// License types that the agent acts for; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub type_codes: Vec<LicenseTypeCode>,
+    /// What a guardian rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basis: Option<String>,
+    /// The identity provider's word for whoever gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
+    /// The same for the agent, who takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_assertion: Option<Personal>,
+}
+
+impl LinkMake {
+    /// A link that the holder gives, with all modes and types.
+    pub fn new(holder: Holder, agent: Holder, kind: LinkKind, until: String) -> Self {
+        Self {
+            holder,
+            agent,
+            kind,
+            until,
+            via: None,
+            modes: None,
+            type_codes: Vec::new(),
+            basis: None,
+            assertion: None,
+            agent_assertion: None,
+        }
+    }
 }
 
 /// Ends that.

@@ -42,6 +42,7 @@ macro_rules! with_capability {
             Verify: verify::Verify,
             GrantCreate: grants::create::Create,
             GrantRevoke: grants::revoke::Revoke,
+            GrantChange: grants::change::Change,
             GrantSearch: grants::search::Search,
             LinkMake: links::make::Make,
             LinkEnd: links::end::End,

@@ -4,15 +4,17 @@
 
 mod items;
 mod sharing;
+mod terms;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ledger::{Document, DocumentKind, Grant, Head, Holder, Key, Label, License, Position};
+use ledger::record::CounterUse;
+use ledger::{Document, DocumentKind, Grant, GrantLink, Head, Holder, Key, Label, License, Position};
 use schemas::codes::{Code, Reason};
 use schemas::date::Date;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
-use schemas::kinds::{LinkKind, ProposalKind};
+use schemas::kinds::{LinkKind, ProposalKind, Scenario};
 use schemas::license_type::LicenseType;
 use schemas::routes::Form;
 use schemas::state::LicenseState;
@@ -22,7 +24,6 @@ use serde_json::{Value, json};
 use verifier::trace::Label as PageLabel;
 use verifier::trust::{Trust, TrustBundle};
 
-use super::links::Link;
 use super::operators::{Hold, Proposal, Publication, Registration};
 use super::{Capability, grants, licenses, operators, trace, verify};
 use crate::current::Current;
@@ -31,7 +32,8 @@ use crate::gateway::parsed::Documents;
 use crate::gateway::source::Table;
 use crate::keyed;
 use crate::participant::{Participant, Role};
-use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
+use crate::rights::floor::{GRANT_ACTIVE, GRANT_PAUSED, GRANT_REVOKED};
+use crate::rights::link::Link;
 use crate::rights::mode::Mode;
 use crate::sharing::clock::Clocks;
 use crate::wire::read::Body;
@@ -162,6 +164,7 @@ impl World {
             until_ms: NOW_MS + 1_000,
             max_uses: 2,
             portal: *self.portal.organisation.as_bytes(),
+            ..Grant::default()
         };
         self.table.grants.insert(ID, grant);
     }
@@ -224,6 +227,23 @@ impl World {
         caller: &Participant,
         body: &'r str,
     ) -> Result<(C::Granted, usize), Refusal> {
+        self.judged::<C>(caller, body).map(|(granted, _, facts)| (granted, facts))
+    }
+
+    /// What a request of a caller's counts, if it is permitted.
+    fn counters<'r, C: Capability<'r>>(
+        &self,
+        caller: &Participant,
+        body: &'r str,
+    ) -> Result<Vec<CounterUse>, Refusal> {
+        self.judged::<C>(caller, body).map(|(_, counters, _)| counters)
+    }
+
+    fn judged<'r, C: Capability<'r>>(
+        &self,
+        caller: &Participant,
+        body: &'r str,
+    ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
         let bundle = TrustBundle {
             version: 1,
             sequence: 1,
@@ -245,13 +265,14 @@ impl World {
             resources: Arc::default(),
             applications: Documents::default(),
             clocks: Clocks::default(),
+            identity: None,
         };
         let mut case = Case::open(&self.table, &known, NOW_MS);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
         let ruling = C::decide(&mut case, caller, &asked)?;
-        ruling.counters(&case, &caller.organisation)?;
-        Ok((ruling.into_granted(), case.into_reads().0.len()))
+        let counters = ruling.counters(&case, &caller.organisation)?;
+        Ok((ruling.into_granted(), counters, case.into_reads().0.len()))
     }
 
     /// Whether a request of a caller's is permitted, with room in what it would count.
@@ -320,7 +341,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     of_operators(&mut refused);
     sharing::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
-    // The findings of a call are tested where it is made.
+    // The findings of a call are tested where it is made, and those of an assertion where it is checked.
     let of_calls = [
         Reason::AddressForbidden,
         Reason::ProviderDown,
@@ -331,7 +352,20 @@ fn every_reason_has_a_decision_that_gives_it() {
         Reason::ProviderStatus,
         Reason::ProviderRows,
     ];
-    let expected: Vec<_> = [Reason::None].iter().chain(&of_calls).collect();
+    let of_assertions = [
+        Reason::AssertionMissing,
+        Reason::AssertionMalformed,
+        Reason::AssertionKey,
+        Reason::AssertionForged,
+        Reason::AssertionAudience,
+        Reason::AssertionExpired,
+        Reason::AssertionEarly,
+        Reason::AssertionSubject,
+        Reason::AssertionLevel,
+        Reason::AssertionUsed,
+        Reason::IdentityUnavailable,
+    ];
+    let expected: Vec<_> = [Reason::None].iter().chain(&of_calls).chain(&of_assertions).collect();
     assert_eq!(without, expected, "reasons that no decision here gives");
 }
 
@@ -359,11 +393,24 @@ fn uses(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
         kind: LinkKind::Agent,
         until_ms: NOW_MS,
         ended: false,
+        since_ms: 1,
+        modes: Mode::Verify.bit(),
+        types: Vec::new(),
+        under: None,
+        basis: None,
+        assurance: 0,
     };
     let (of, agent) = (&table.license.holders[0].1, &table.other.holders[0].1);
     let key = keyed::link_key(&table.table.keyed, &table.portal.organisation, of, agent);
     table.table.documents.insert((DocumentKind::Link.number(), key), document(&link));
     assert!(table.ask::<trace::Trace>(&table.portal, &table.trace(&holder(&table.other))).is_ok());
+    // The agent may have licenses verified, and no more.
+    let granting = |mode: &str| {
+        json!({"holder": table.holder(), "agent": holder(&table.other), "grantee": table.bank.organisation,
+            "typeCode": TYPE, "modes": [mode], "fields": ["holderName"], "until": schemas::date::rfc3339(NOW_MS)})
+        .to_string()
+    };
+    refused(Reason::BeyondLink, table.ask::<grants::create::Create>(&table.portal, &granting("fields")));
     let foreign = world.transition("05", &json!({"to": "03"}));
     assert!(world.ask::<licenses::transition::Transition>(&world.issuer, &foreign).is_ok());
     refused(Reason::OtherIssuer, world.ask::<licenses::transition::Transition>(&world.issuer2, &foreign));
@@ -395,9 +442,13 @@ fn of_grants(refused: &mut impl FnMut(Reason, Result<(), Refusal>)) {
     };
     by(Reason::GrantExpired, &|grant| grant.until_ms = NOW_MS - 1);
     by(Reason::GrantRevoked, &|grant| grant.state = GRANT_REVOKED);
-    by(Reason::GrantPaused, &|grant| grant.state = 2);
+    by(Reason::GrantPaused, &|grant| grant.state = GRANT_PAUSED);
     by(Reason::GrantOtherTarget, &|grant| grant.target = [8; 16]);
-    by(Reason::GrantOtherMode, &|grant| grant.modes = Mode::Face.bit());
+    by(Reason::GrantOtherMode, &|grant| grant.modes = Mode::Search.bit());
+    by(Reason::GrantOtherPurpose, &|grant| grant.purpose = Some("贷款".into()));
+    by(Reason::GrantOtherScenario, &|grant| grant.scenario = Scenario::Finance.number());
+    by(Reason::GrantOtherUser, &|grant| grant.user_tag = 7);
+    by(Reason::GrantLinkEnded, &|grant| grant.chain = vec![GrantLink { key: [5; 16], since_ms: 1 }]);
     by(Reason::GrantOtherItem, &|grant| grant.item_tag = 77);
     let expects = by_grant(&world, &json!({"expect": {"holderName": "x"}}));
     refused(Reason::GrantOtherFields, world.ask::<Verify>(&world.bank, &expects));

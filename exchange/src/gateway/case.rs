@@ -21,6 +21,7 @@ use verifier::trust::Trust;
 use super::parsed::{Documents, Kept};
 use super::source::Source;
 use crate::current::Current;
+use crate::identity::Provider;
 use crate::keyed;
 use crate::moment::now_ms;
 use crate::participant::{Participant, Rules};
@@ -48,6 +49,8 @@ pub struct Known {
     pub(crate) applications: Documents<Key, Application>,
     /// How long a provider has.
     pub clocks: Clocks,
+    /// Who says who holders are; without one the portals vouch.
+    pub identity: Option<Arc<Provider>>,
 }
 
 /// A request under decision. Reads facts and remembers what was read.
@@ -150,6 +153,11 @@ impl<'a> Case<'a> {
     /// The trust bundle in force.
     pub fn trust(&self) -> &'a Current<Trust> {
         &self.known.trust
+    }
+
+    /// The identity provider, if one is configured.
+    pub(crate) fn identity(&self) -> Option<&'a Provider> {
+        self.known.identity.as_deref()
     }
 
     /// How long a holder is kept after the last license ended, ms.

@@ -7,10 +7,10 @@ use ledger::record::{
 };
 use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared, PreparedSegment, ReadError, RowsError};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use schemas::codes::{Code, Decision};
+use schemas::codes::{Code, Decision, Reason};
 use schemas::holder::HolderRef;
 use verifier::Hash;
-use verifier::leaf::{Labels, Stage};
+use verifier::leaf::{Labels, Party, Stage};
 
 use super::case::{Absent, Found, Held, Living, Place};
 use super::names::Names;
@@ -20,6 +20,7 @@ use super::seal::Said;
 use super::tools::{Entry, Tools};
 use crate::keyed;
 use crate::participant::Participant;
+use crate::rights::assertion::Told;
 pub(crate) use crate::wire::object::json;
 use crate::wire::refusal::Refusal;
 
@@ -178,6 +179,16 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// Uses up an assertion, which is good once. Its level stands in the entry.
+    ///
+    /// # Errors
+    /// [`Code::AssertionRefused`]: it was used before.
+    pub(crate) fn spend(&mut self, told: &Told) -> Result<(), Refusal> {
+        self.count(told.once(), || Refusal::explained(Code::AssertionRefused, Reason::AssertionUsed))?;
+        self.said.names.assurance = told.level();
+        Ok(())
+    }
+
     /// Adds to a sum, which stops at its most: nothing is refused for it.
     pub fn add_up(&mut self, key: Key, day: u32, amount: u64) {
         let used = self.tools.ledger.state().counter(&key, day);
@@ -222,24 +233,10 @@ impl<'a> Change<'a> {
         Ok(self.tools.ledger.state().grant_id(&key))
     }
 
-    /// Gives a grant another state.
-    pub fn grant(&mut self, held: &Held, state: u8) {
-        let grant = &held.grant;
-        self.record.grants.push(GrantState {
-            key: grant.key,
-            version: grant.version + 1,
-            state,
-            holder: grant.holder,
-            grantee: grant.grantee,
-            target: grant.target,
-            target_is_type: grant.target_is_type,
-            modes: grant.modes,
-            fields: grant.fields,
-            item_tag: grant.item_tag,
-            until_ms: grant.until_ms,
-            max_uses: grant.max_uses,
-            portal: grant.portal,
-        });
+    /// Changes a grant; its key stays, and its version is the next.
+    pub fn grant(&mut self, held: &Held, change: impl FnOnce(GrantState) -> GrantState) {
+        let (key, version) = (held.grant.key, held.grant.version + 1);
+        self.record.grants.push(GrantState { key, version, ..change(held.grant.clone()) });
     }
 
     // --- documents ---
@@ -424,6 +421,11 @@ impl<'a> Change<'a> {
         }
         self.said.apart = true;
         Ok(())
+    }
+
+    /// Somebody acts for others: the nearest first, the one in whose name it all happens last.
+    pub(crate) fn acting_for(&mut self, persons: impl IntoIterator<Item = Label>) {
+        self.record.acting_for = persons.into_iter().map(Party::Person).collect();
     }
 
     /// The holders whom the entry concerns.

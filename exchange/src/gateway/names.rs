@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use ledger::{Key, Label};
 use schemas::holder::HolderRef;
-use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
+use schemas::kinds::Scenario;
 use verifier::license::OpenedEnvelope;
 
 use super::case::{Case, Found};
@@ -37,6 +38,21 @@ pub enum About<'a> {
     Grant(Key),
     /// A thing that a route alone knows, by its key, and how to find whom it concerns.
     Own(Key, fn(&mut Case<'_>, &Key) -> Vec<Label>),
+}
+
+/// The terms of a grant, as its holder is told of them.
+#[derive(Debug, Default)]
+pub struct Terms<'a> {
+    /// The step of its life.
+    pub action: Option<&'static str>,
+    /// The organisation that may use it.
+    pub grantee: Option<&'a Uscc>,
+    /// Purpose.
+    pub purpose: Option<&'a str>,
+    /// Field of use.
+    pub scenario: Option<Scenario>,
+    /// Last valid moment, RFC 3339.
+    pub until: Option<String>,
 }
 
 /// A person whom a request names.
@@ -79,6 +95,10 @@ pub struct Names<'a> {
     pub reason: &'a str,
     /// The link by which somebody acts for the holder.
     pub link: Option<&'static str>,
+    /// The terms that a grant is given.
+    pub terms: Option<Terms<'a>>,
+    /// Assurance level of the assertion that it was done with.
+    pub assurance: Option<String>,
     /// An auditor's purpose and user.
     pub audit: Option<(&'a str, &'a str)>,
 }

@@ -9,7 +9,7 @@ use schemas::identifier::Uscc;
 
 use super::case::Case;
 use crate::participant::Participant;
-use crate::rights::right::Right;
+use crate::rights::right::{Counted, Right};
 use crate::wire::refusal::Refusal;
 
 /// That a request may be carried out, and what stands in its entry for it.
@@ -18,9 +18,9 @@ pub struct Ruling<G> {
     granted: G,
     concerned: Vec<Label>,
     names_holder: bool,
-    grant: Option<(Key, u32)>,
-    /// Key and limit of the other grants, where several are used.
-    more_grants: Vec<(Key, u32)>,
+    grant: Option<Counted>,
+    /// The other grants, where several are used.
+    more_grants: Vec<Counted>,
     quota: Option<(u32, u32)>,
     /// Key, limit and day of an approval's queries.
     approval: Option<(Key, u32, u32)>,
@@ -66,15 +66,15 @@ impl<G> Ruling<G> {
             Right::Issuer | Right::Open => self.names_holder && has_license,
         };
         let grant = match right {
-            Right::Grant { key, limit, .. } => Some((key, limit)),
+            Right::Grant { counted, .. } => Some(counted),
             Right::Open | Right::Holder | Right::Issuer => None,
         };
         let quota = caller.daily_quota.map(|limit| (limit, case.today()));
         Self { grant, quota, names_holder, ..self }
     }
 
-    /// Counts a use of these grants too, each by key and limit.
-    pub(crate) fn and(self, more_grants: Vec<(Key, u32)>) -> Self {
+    /// Counts a use of these grants too.
+    pub(crate) fn and(self, more_grants: Vec<Counted>) -> Self {
         Self { more_grants, ..self }
     }
 
@@ -116,13 +116,18 @@ impl<G> Ruling<G> {
     pub(crate) fn counters(&self, case: &Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
         let mut counters = Vec::new();
         let grants = self.grant.iter().chain(&self.more_grants).copied();
-        for (key, limit) in grants.filter(|(_, limit)| *limit != 0) {
+        for Counted { grant: key, limit, in_case } in grants.filter(|counted| counted.limit != 0) {
+            // What was asked for in this case is one use, however often; the first of several at once counts it.
+            if case.counter(&in_case, 0) > 0 {
+                continue;
+            }
             let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
             counters.push(unspent(
                 case.counter(&key, 0),
                 CounterUse { key, day: 0, amount: 1, limit },
                 refusal,
             )?);
+            counters.push(CounterUse { key: in_case, day: 0, amount: 1, limit: 1 });
         }
         if let Some((limit, day)) = self.quota {
             let key = case.keyed().key("quota", &[caller.as_bytes(), b"uses"]);

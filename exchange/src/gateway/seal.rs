@@ -11,10 +11,11 @@ use ledger::{HolderKey, Key, Label, Prepared, Subjects};
 use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
 use schemas::journal as fb;
+use schemas::kinds::Scenario;
 use schemas::routes::Route;
 use serde::Serialize;
 use verifier::Hash;
-use verifier::leaf::{Labels, LeafKind, Open, Stage, told_digest};
+use verifier::leaf::{ActingFor, Labels, LeafKind, Open, Stage, told_digest};
 use verifier::receipt::request_digest;
 
 use super::names::Names;
@@ -92,7 +93,12 @@ impl Tools<'_> {
             subject_digest: *subjects.digest(),
             labels,
             stage: said.stage,
-            ..Open::default()
+            // A refusal shows nobody, whatever its cause.
+            acting_for: if decision == Decision::Permit {
+                ActingFor::new(state.acting_for.clone())
+            } else {
+                ActingFor::default()
+            },
         };
         let prepared = Prepared { kind: LeafKind::Entry, open: open.encode(), record: state, told, subjects };
         (prepared, request_salt)
@@ -179,7 +185,19 @@ impl Tools<'_> {
         if !names.more_grants.is_empty() {
             told.texts("moreGrants", names.more_grants.iter().map(hex::encode));
         }
+        if let Some(terms) = &names.terms {
+            told.object("terms", |told| {
+                told.text_if_any("action", terms.action);
+                told.text_if_any("purpose", terms.purpose);
+                told.text_if_any("scenario", terms.scenario.map(Scenario::name));
+                if let Some(grantee) = terms.grantee {
+                    told.text("grantee", grantee.as_str());
+                }
+                told.text_if_any("until", terms.until.as_deref());
+            });
+        }
         told.text_if_any("link", names.link);
+        told.text_if_any("assurance", names.assurance.as_deref());
         if let Some((purpose, user_name)) = names.audit {
             told.object("audit", |audit| {
                 audit.hex("user", &self.pseudonym(entry, user_name));
@@ -194,6 +212,8 @@ impl Tools<'_> {
                 used.text("businessCode", &context.business_code);
                 used.text("cause", &context.cause);
                 used.text("stage", &context.stage);
+                used.text_if_any("purpose", context.purpose.as_deref());
+                used.text_if_any("scenario", context.scenario.map(Scenario::name));
             });
         }
         told.end()
@@ -201,8 +221,7 @@ impl Tools<'_> {
 
     /// A user's pseudonym: the same person at the same organisation has the same one.
     fn pseudonym(&self, entry: &Entry<'_>, user_name: &str) -> [u8; 8] {
-        let parts = [entry.organisation.as_bytes(), user_name.as_bytes()];
-        self.ledger.keyed().tag("user", &parts).to_be_bytes()
+        keyed::user_tag(self.ledger.keyed(), entry.organisation, user_name).to_be_bytes()
     }
 }
 

@@ -15,7 +15,7 @@ pub struct Destinations {
 
 impl Destinations {
     /// Whether an address may be connected to.
-    pub(super) fn admit(&self, address: SocketAddr) -> bool {
+    pub(crate) fn admit(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.any || !(is_special(ip) || self.is_own(ip, address.port()))
     }

@@ -57,9 +57,14 @@ impl Issued {
             type_code: None,
             modes: vec![GrantMode::Verify, GrantMode::Fields, GrantMode::Envelope],
             fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+            agent: None,
             item_code: None,
+            purpose: None,
+            scenario: None,
+            user_name: None,
             until: schemas::date::rfc3339(until_ms),
             max_uses: None,
+            assertion: None,
         })
     }
 }
@@ -111,5 +116,8 @@ pub(super) fn use_context(number: usize) -> UseContext {
         cause: "演示: 核验申请材料".into(),
         stage: Stage::Acceptance,
         delay: None,
+        purpose: None,
+        scenario: None,
+        assertion: None,
     }
 }

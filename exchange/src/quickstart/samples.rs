@@ -82,7 +82,9 @@ pub(super) async fn begin(portal: &mut Party, issued: &[Issued], grantee: &str) 
     let end = GrantRevoke {
         grant: revoked.id.clone(),
         holder: one.holder()?.into(),
+        agent: None,
         reason: "演示: 撤回授权".to_owned(),
+        assertion: None,
     };
     portal.ask(|client| client.revoke_grant(&end)).await?;
     Ok(Samples { about, grants: [active, revoked, expired], grantee: grantee.to_owned() })

@@ -8,15 +8,19 @@ use schemas::license_type::{BASE_FIELDS, LicenseType};
 use crate::rights::mode::Mode;
 
 /// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
-pub const POLICY: &str = "miaoxiang floor v2: default deny; issuers act on their own types and licenses; portals vouch for the \
+pub const POLICY: &str = "miaoxiang floor v3: default deny; issuers act on their own types and licenses; portals vouch for the \
 holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
-holder for this organisation, license or type, mode, fields and item, whose portal still vouches for holders; no portal grants \
-itself anything; the signed bytes of a license that is not in force are given on express request only, by a grant in a mode of \
+holder for this organisation and user, license or type, mode or a higher one, fields, item, purpose and field of use, whose portal \
+still vouches for holders and whose links, if an agent made it, all hold and allow as much; no agent grants more than its links \
+allow; uses of one license in one case by one grant count once; where an identity provider is configured, what gives more takes \
+the assertion of the person who gives it; no portal grants itself anything; the signed bytes of a license that is not in force are given on express request only, by a grant in a mode of \
 its own; portals read the trace of the holder they name, for an agent with a live link; auditors read the log for a purpose; a \
 use is delayed by the classes of its participant";
 
 /// Grant state: active.
 pub const GRANT_ACTIVE: u8 = 1;
+/// Grant state: paused.
+pub const GRANT_PAUSED: u8 = 2;
 /// Grant state: revoked.
 pub const GRANT_REVOKED: u8 = 3;
 
@@ -37,8 +41,16 @@ pub struct Ask<'a> {
     pub fields: u64,
     /// Tag of the service item in the use context; looked at for a grant that is for one item only.
     pub item_tag: u64,
+    /// Purpose of the use.
+    pub purpose: Option<&'a str>,
+    /// Number of the field of use; 0 = none said.
+    pub scenario: u8,
+    /// Tag of the user; looked at for a grant that is for one user only.
+    pub user_tag: u64,
     /// Whether the portal that made the grant still vouches for holders.
     pub vouched: bool,
+    /// Whether the links by which an agent made the grant hold and allow it.
+    pub linked: bool,
     /// Now, ms since 1970.
     pub now_ms: u64,
 }
@@ -72,7 +84,10 @@ pub fn covers(grant: Option<&Grant>, ask: &Ask<'_>) -> Result<(), Reason> {
     if !on_target {
         return Err(Reason::GrantOtherTarget);
     }
-    if grant.modes & ask.mode.bit() == 0 {
+    if !ask.linked {
+        return Err(Reason::GrantLinkEnded);
+    }
+    if grant.modes & ask.mode.allowed_by() == 0 {
         return Err(Reason::GrantOtherMode);
     }
     if ask.fields & !grant.fields != 0 {
@@ -80,6 +95,15 @@ pub fn covers(grant: Option<&Grant>, ask: &Ask<'_>) -> Result<(), Reason> {
     }
     if grant.item_tag != 0 && grant.item_tag != ask.item_tag {
         return Err(Reason::GrantOtherItem);
+    }
+    if grant.purpose.as_deref().is_some_and(|purpose| ask.purpose != Some(purpose)) {
+        return Err(Reason::GrantOtherPurpose);
+    }
+    if grant.scenario != 0 && grant.scenario != ask.scenario {
+        return Err(Reason::GrantOtherScenario);
+    }
+    if grant.user_tag != 0 && grant.user_tag != ask.user_tag {
+        return Err(Reason::GrantOtherUser);
     }
     Ok(())
 }
@@ -123,6 +147,10 @@ mod tests {
             until_ms: 1_000,
             max_uses: 0,
             portal: *b"91350100M000100Y43",
+            purpose: Some("贷款".into()),
+            scenario: 3,
+            user_tag: 8,
+            ..Grant::default()
         }
     }
 
@@ -135,7 +163,11 @@ mod tests {
             mode: Mode::Verify,
             fields: 0b01,
             item_tag: 5,
+            purpose: Some("贷款"),
+            scenario: 3,
+            user_tag: 8,
             vouched: true,
+            linked: true,
             now_ms: 1_000,
         }
     }
@@ -150,7 +182,7 @@ mod tests {
         assert_eq!(covers(Some(&grant()), &other), Err(Reason::OtherHolder));
         let revoked = Grant { state: GRANT_REVOKED, ..grant() };
         assert_eq!(covers(Some(&revoked), &ask()), Err(Reason::GrantRevoked));
-        let paused = Grant { state: 2, ..grant() };
+        let paused = Grant { state: GRANT_PAUSED, ..grant() };
         assert_eq!(covers(Some(&paused), &ask()), Err(Reason::GrantPaused));
         assert_eq!(covers(Some(&grant()), &Ask { now_ms: 1_001, ..ask() }), Err(Reason::GrantExpired));
         assert_eq!(covers(Some(&grant()), &Ask { vouched: false, ..ask() }), Err(Reason::PortalInactive));
@@ -161,5 +193,13 @@ mod tests {
         assert_eq!(covers(Some(&grant()), &Ask { mode: Mode::Face, ..ask() }), Err(Reason::GrantOtherMode));
         assert_eq!(covers(Some(&grant()), &Ask { fields: 0b100, ..ask() }), Err(Reason::GrantOtherFields));
         assert_eq!(covers(Some(&grant()), &Ask { item_tag: 6, ..ask() }), Err(Reason::GrantOtherItem));
+        let refused = |other: Ask<'static>| covers(Some(&grant()), &other).expect_err("refused");
+        assert_eq!(refused(Ask { purpose: None, ..ask() }), Reason::GrantOtherPurpose);
+        assert_eq!(refused(Ask { purpose: Some("保险"), ..ask() }), Reason::GrantOtherPurpose);
+        assert_eq!(refused(Ask { scenario: 0, ..ask() }), Reason::GrantOtherScenario);
+        assert_eq!(refused(Ask { user_tag: 0, ..ask() }), Reason::GrantOtherUser);
+        assert_eq!(refused(Ask { linked: false, ..ask() }), Reason::GrantLinkEnded);
+        let higher = Grant { modes: Mode::Copy.bit(), ..grant() };
+        assert_eq!(covers(Some(&higher), &ask()), Ok(()));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Pure functions; nothing to lose. Decisions alone call them.
 
+pub(crate) mod assertion;
 pub mod floor;
+pub(crate) mod link;
 pub mod mode;
 pub(crate) mod right;

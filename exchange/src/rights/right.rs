@@ -2,15 +2,18 @@
 //!
 //! It reads a case and changes nothing, so a crash leaves nothing.
 
-use ledger::{Holder, Key, Label};
+use ledger::{Grant, Holder, Key, Label};
 use schemas::codes::Reason;
 use schemas::holder::HolderRef;
 use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::kinds::Scenario;
 
 use crate::gateway::case::{Case, Found};
 use crate::keyed;
 use crate::participant::{Participant, Role};
+use crate::rights::assertion::user;
 use crate::rights::floor::{self, Ask};
+use crate::rights::link::link_at;
 use crate::rights::mode::Mode;
 use crate::wire::named::{Named, UseContext};
 
@@ -23,8 +26,19 @@ pub(crate) enum Right {
     Holder,
     /// The license's own issuing authority.
     Issuer,
-    /// A grant, by its key, with its limit of uses and its modes.
-    Grant { key: Key, limit: u32, modes: u8 },
+    /// A grant, with its modes.
+    Grant { counted: Counted, modes: u8 },
+}
+
+/// A use of a grant, as it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted {
+    /// The grant's key, which its counter is named by.
+    pub(crate) grant: Key,
+    /// Most uses; 0 = without limit, and nothing is counted.
+    pub(crate) limit: u32,
+    /// Counter of this license in this case: whatever is asked again there is the same use.
+    pub(crate) in_case: Key,
 }
 
 /// A use and its subject, for [`right`].
@@ -51,8 +65,14 @@ pub(crate) fn right(case: &mut Case<'_>, ask: &Use<'_>) -> Result<Right, Reason>
     let no_license = if ask.found.is_none() { Reason::NoSuchLicense } else { Reason::NoGrant };
     let organisation = &ask.caller.organisation;
     if let Some(grant) = grant {
+        let context = ask.context;
         let for_one_item = grant.as_ref().is_some_and(|grant| grant.item_tag != 0);
-        let item_tag = if for_one_item { keyed::item_tag(case.keyed(), &ask.context.item_code) } else { 0 };
+        let item_tag = if for_one_item { keyed::item_tag(case.keyed(), &context.item_code) } else { 0 };
+        let for_one_user = grant.as_ref().is_some_and(|grant| grant.user_tag != 0);
+        let user_tag =
+            if for_one_user { keyed::user_tag(case.keyed(), organisation, &context.user_name) } else { 0 };
+        let by_user = user(case, organisation, context, for_one_user);
+        let linked = grant.as_ref().is_none_or(|grant| chain_allows(case, grant, &ask.license_type));
         let vouched = grant.as_ref().is_some_and(|grant| case.portal_vouches(grant));
         let question = Ask {
             organisation: organisation.as_str(),
@@ -62,16 +82,29 @@ pub(crate) fn right(case: &mut Case<'_>, ask: &Use<'_>) -> Result<Right, Reason>
             mode: ask.mode,
             fields: ask.fields,
             item_tag,
+            purpose: context.purpose.as_deref(),
+            scenario: context.scenario.map_or(0, Scenario::number),
+            user_tag,
             vouched,
+            linked,
             now_ms: case.now_ms(),
         };
-        let covered = floor::covers(grant.as_ref(), &question);
+        let covered = floor::covers(grant.as_ref(), &question).and(by_user);
         let (key, limit, modes) =
             grant.as_ref().map_or(([0; 16], 0, 0), |grant| (grant.key, grant.max_uses, grant.modes));
+        let license = question.license.unwrap_or(&ask.license_type);
+        let in_case = match limit {
+            0 => key,
+            _ => {
+                let (item, number) = (&context.item_code, &context.business_code);
+                keyed::case_key(case.keyed(), &key, license, item, number)
+            }
+        };
+        let counted = Counted { grant: key, limit, in_case };
         if !ask.caller.has(Role::Relying) && !ask.caller.has(Role::Peer) {
             return Err(Reason::OtherGrantee);
         }
-        return covered.map(|()| Right::Grant { key, limit, modes }).map_err(|reason| {
+        return covered.map(|()| Right::Grant { counted, modes }).map_err(|reason| {
             if ask.holders.is_empty() && reason == Reason::OtherHolder { no_license } else { reason }
         });
     }
@@ -88,6 +121,19 @@ pub(crate) fn right(case: &mut Case<'_>, ask: &Use<'_>) -> Result<Right, Reason>
         return Ok(Right::Issuer);
     }
     Err(no_license)
+}
+
+/// Whether the links by which an agent made a grant hold, and each still allows all that it gives. One that was ended cuts off
+/// whatever was made under it.
+fn chain_allows(case: &mut Case<'_>, grant: &Grant, license_type: &Key) -> bool {
+    grant.chain.iter().all(|link| {
+        let (_, found) = link_at(case, link.key);
+        found.is_some_and(|found| {
+            found.is_live(&grant.holder, link.since_ms, case.now_ms())
+                && case.living(&found.agent.0).is_some()
+                && found.allows(grant.modes, |code| keyed::type_key(case.keyed(), code) == *license_type)
+        })
+    })
 }
 
 /// A named license, resolved.

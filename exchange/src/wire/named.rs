@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use schemas::codes::{Code, Rule};
 use schemas::holder::{HolderError, HolderRef};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
+use schemas::kinds::Scenario;
 use schemas::machine as fb;
 use serde::Deserialize;
 
@@ -62,6 +63,12 @@ pub struct UseContext<'a> {
     pub stage: Cow<'a, str>,
     /// Delay class, for a use that the law keeps from its holder for a time.
     pub delay: Option<Cow<'a, str>>,
+    /// Purpose, for a grant that is for one.
+    pub purpose: Option<Cow<'a, str>>,
+    /// Field of use (用证场景), for a grant that is for one.
+    pub scenario: Option<Scenario>,
+    /// Assertion of the identity provider that the user is who the use names.
+    pub assertion: Option<Cow<'a, str>>,
 }
 
 /// Stages of a case (环节).
@@ -226,6 +233,17 @@ pub(crate) struct ContextValue<'a> {
     cause: Option<Text<'a>>,
     stage: Option<Text<'a>>,
     delay: Option<Text<'a>>,
+    purpose: Option<Text<'a>>,
+    scenario: Option<Text<'a>>,
+    assertion: Option<Text<'a>>,
+}
+
+/// A field of use by its name.
+pub(crate) fn scenario(code: Code, name: &str) -> Result<Scenario, Refusal> {
+    Scenario::from_name(name).ok_or_else(|| {
+        let names = Scenario::ALL.iter().map(|scenario| scenario.name());
+        Refusal::of(code, Fault::at("", Rule::OneOf).one_of(names).got(name.chars().count()))
+    })
 }
 
 pub(crate) fn context<'a>(value: Option<ContextValue<'a>>) -> Result<UseContext<'a>, Refusal> {
@@ -248,6 +266,12 @@ pub(crate) fn context<'a>(value: Option<ContextValue<'a>>) -> Result<UseContext<
         None => Some(None),
         class => part("delay", class, MAX_CONTEXT_CHARS).map(Some),
     };
+    let purpose = match value.purpose {
+        None => Some(None),
+        purpose => part("purpose", purpose, MAX_CONTEXT_CHARS).map(Some),
+    };
+    let named = value.scenario.as_deref().map(|name| scenario(Code::BadUseContext, name)).transpose();
+    let scenario = wrong.take(named.under("scenario"));
     let stage = value.stage.map(Text::into_inner);
     let known = stage.as_deref().is_some_and(|stage| STAGES.contains(&stage));
     if !known {
@@ -265,6 +289,9 @@ pub(crate) fn context<'a>(value: Option<ContextValue<'a>>) -> Result<UseContext<
             cause: cause?,
             stage: stage?,
             delay: delay?,
+            purpose: purpose?,
+            scenario: scenario?,
+            assertion: value.assertion.map(Text::into_inner),
         })
     };
     wrong.all(typed()).under("use")
@@ -280,6 +307,9 @@ impl<'a> From<fb::UseContext<'a>> for ContextValue<'a> {
             cause: context.cause().map(Text::from),
             stage: context.stage().map(Text::from),
             delay: context.delay().map(Text::from),
+            purpose: context.purpose().map(Text::from),
+            scenario: context.scenario().map(Text::from),
+            assertion: None,
         }
     }
 }

@@ -427,6 +427,116 @@ impl<'a> Party {
 
 }
 
+// struct GrantLink, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct GrantLink(pub [u8; 24]);
+impl Default for GrantLink { 
+  fn default() -> Self { 
+    Self([0; 24])
+  }
+}
+impl ::core::fmt::Debug for GrantLink {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("GrantLink")
+      .field("key", &self.key())
+      .field("since_ms", &self.since_ms())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for GrantLink {}
+impl<'a> ::flatbuffers::Follow<'a> for GrantLink {
+  type Inner = &'a GrantLink;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a GrantLink>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a GrantLink {
+  type Inner = &'a GrantLink;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<GrantLink>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for GrantLink {
+    type Output = GrantLink;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const GrantLink as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for GrantLink {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> GrantLink {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    key: &Hash16,
+    since_ms: u64,
+  ) -> Self {
+    let mut s = Self([0; 24]);
+    s.set_key(key);
+    s.set_since_ms(since_ms);
+    s
+  }
+
+  pub fn key(&self) -> &Hash16 {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid struct in this slot
+    unsafe { &*(self.0[0..].as_ptr() as *const Hash16) }
+  }
+
+  #[allow(clippy::identity_op)]
+  pub fn set_key(&mut self, x: &Hash16) {
+    self.0[0..0 + 16].copy_from_slice(&x.0)
+  }
+
+  pub fn since_ms(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_since_ms(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum NewHolderOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1040,6 +1150,11 @@ impl<'a> GrantState<'a> {
   pub const VT_UNTIL_MS: ::flatbuffers::VOffsetT = 24;
   pub const VT_MAX_USES: ::flatbuffers::VOffsetT = 26;
   pub const VT_PORTAL: ::flatbuffers::VOffsetT = 28;
+  pub const VT_PURPOSE: ::flatbuffers::VOffsetT = 30;
+  pub const VT_SCENARIO: ::flatbuffers::VOffsetT = 32;
+  pub const VT_USER_TAG: ::flatbuffers::VOffsetT = 34;
+  pub const VT_ASSURANCE: ::flatbuffers::VOffsetT = 36;
+  pub const VT_CHAIN: ::flatbuffers::VOffsetT = 38;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1051,9 +1166,12 @@ impl<'a> GrantState<'a> {
     args: &'args GrantStateArgs<'args>
   ) -> ::flatbuffers::WIPOffset<GrantState<'bldr>> {
     let mut builder = GrantStateBuilder::new(_fbb);
+    builder.add_user_tag(args.user_tag);
     builder.add_until_ms(args.until_ms);
     builder.add_item_tag(args.item_tag);
     builder.add_fields(args.fields);
+    if let Some(x) = args.chain { builder.add_chain(x); }
+    if let Some(x) = args.purpose { builder.add_purpose(x); }
     if let Some(x) = args.portal { builder.add_portal(x); }
     builder.add_max_uses(args.max_uses);
     if let Some(x) = args.target { builder.add_target(x); }
@@ -1061,6 +1179,8 @@ impl<'a> GrantState<'a> {
     if let Some(x) = args.holder { builder.add_holder(x); }
     builder.add_version(args.version);
     if let Some(x) = args.key { builder.add_key(x); }
+    builder.add_assurance(args.assurance);
+    builder.add_scenario(args.scenario);
     builder.add_modes(args.modes);
     builder.add_target_is_type(args.target_is_type);
     builder.add_state(args.state);
@@ -1159,6 +1279,41 @@ impl<'a> GrantState<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(GrantState::VT_PORTAL, None).unwrap()}
   }
+  #[inline]
+  pub fn purpose(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(GrantState::VT_PURPOSE, None)}
+  }
+  #[inline]
+  pub fn scenario(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(GrantState::VT_SCENARIO, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn user_tag(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(GrantState::VT_USER_TAG, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn assurance(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(GrantState::VT_ASSURANCE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn chain(&self) -> Option<::flatbuffers::Vector<'a, GrantLink>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, GrantLink>>>(GrantState::VT_CHAIN, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GrantState<'_> {
@@ -1180,6 +1335,11 @@ impl ::flatbuffers::Verifiable for GrantState<'_> {
      .visit_field::<u64>("until_ms", Self::VT_UNTIL_MS, false)?
      .visit_field::<u32>("max_uses", Self::VT_MAX_USES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("portal", Self::VT_PORTAL, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("purpose", Self::VT_PURPOSE, false)?
+     .visit_field::<u8>("scenario", Self::VT_SCENARIO, false)?
+     .visit_field::<u64>("user_tag", Self::VT_USER_TAG, false)?
+     .visit_field::<u8>("assurance", Self::VT_ASSURANCE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, GrantLink>>>("chain", Self::VT_CHAIN, false)?
      .finish();
     Ok(())
   }
@@ -1198,6 +1358,11 @@ pub struct GrantStateArgs<'a> {
     pub until_ms: u64,
     pub max_uses: u32,
     pub portal: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub purpose: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub scenario: u8,
+    pub user_tag: u64,
+    pub assurance: u8,
+    pub chain: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, GrantLink>>>,
 }
 impl<'a> Default for GrantStateArgs<'a> {
   #[inline]
@@ -1216,6 +1381,11 @@ impl<'a> Default for GrantStateArgs<'a> {
       until_ms: 0,
       max_uses: 0,
       portal: None, // required field
+      purpose: None,
+      scenario: 0,
+      user_tag: 0,
+      assurance: 0,
+      chain: None,
     }
   }
 }
@@ -1278,6 +1448,26 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GrantStateBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GrantState::VT_PORTAL, portal);
   }
   #[inline]
+  pub fn add_purpose(&mut self, purpose: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GrantState::VT_PURPOSE, purpose);
+  }
+  #[inline]
+  pub fn add_scenario(&mut self, scenario: u8) {
+    self.fbb_.push_slot::<u8>(GrantState::VT_SCENARIO, scenario, 0);
+  }
+  #[inline]
+  pub fn add_user_tag(&mut self, user_tag: u64) {
+    self.fbb_.push_slot::<u64>(GrantState::VT_USER_TAG, user_tag, 0);
+  }
+  #[inline]
+  pub fn add_assurance(&mut self, assurance: u8) {
+    self.fbb_.push_slot::<u8>(GrantState::VT_ASSURANCE, assurance, 0);
+  }
+  #[inline]
+  pub fn add_chain(&mut self, chain: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , GrantLink>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GrantState::VT_CHAIN, chain);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GrantStateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GrantStateBuilder {
@@ -1313,6 +1503,11 @@ impl ::core::fmt::Debug for GrantState<'_> {
       ds.field("until_ms", &self.until_ms());
       ds.field("max_uses", &self.max_uses());
       ds.field("portal", &self.portal());
+      ds.field("purpose", &self.purpose());
+      ds.field("scenario", &self.scenario());
+      ds.field("user_tag", &self.user_tag());
+      ds.field("assurance", &self.assurance());
+      ds.field("chain", &self.chain());
       ds.finish()
   }
 }

@@ -525,6 +525,8 @@ impl<'a> UseContext<'a> {
   pub const VT_CAUSE: ::flatbuffers::VOffsetT = 12;
   pub const VT_STAGE: ::flatbuffers::VOffsetT = 14;
   pub const VT_DELAY: ::flatbuffers::VOffsetT = 16;
+  pub const VT_PURPOSE: ::flatbuffers::VOffsetT = 18;
+  pub const VT_SCENARIO: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -536,6 +538,8 @@ impl<'a> UseContext<'a> {
     args: &'args UseContextArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UseContext<'bldr>> {
     let mut builder = UseContextBuilder::new(_fbb);
+    if let Some(x) = args.scenario { builder.add_scenario(x); }
+    if let Some(x) = args.purpose { builder.add_purpose(x); }
     if let Some(x) = args.delay { builder.add_delay(x); }
     if let Some(x) = args.stage { builder.add_stage(x); }
     if let Some(x) = args.cause { builder.add_cause(x); }
@@ -596,6 +600,20 @@ impl<'a> UseContext<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_DELAY, None)}
   }
+  #[inline]
+  pub fn purpose(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_PURPOSE, None)}
+  }
+  #[inline]
+  pub fn scenario(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_SCENARIO, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UseContext<'_> {
@@ -611,6 +629,8 @@ impl ::flatbuffers::Verifiable for UseContext<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("cause", Self::VT_CAUSE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("stage", Self::VT_STAGE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("delay", Self::VT_DELAY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("purpose", Self::VT_PURPOSE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("scenario", Self::VT_SCENARIO, false)?
      .finish();
     Ok(())
   }
@@ -623,6 +643,8 @@ pub struct UseContextArgs<'a> {
     pub cause: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub stage: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub delay: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub purpose: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub scenario: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for UseContextArgs<'a> {
   #[inline]
@@ -635,6 +657,8 @@ impl<'a> Default for UseContextArgs<'a> {
       cause: None,
       stage: None,
       delay: None,
+      purpose: None,
+      scenario: None,
     }
   }
 }
@@ -673,6 +697,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UseContextBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_DELAY, delay);
   }
   #[inline]
+  pub fn add_purpose(&mut self, purpose: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_PURPOSE, purpose);
+  }
+  #[inline]
+  pub fn add_scenario(&mut self, scenario: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_SCENARIO, scenario);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UseContextBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     UseContextBuilder {
@@ -697,6 +729,8 @@ impl ::core::fmt::Debug for UseContext<'_> {
       ds.field("cause", &self.cause());
       ds.field("stage", &self.stage());
       ds.field("delay", &self.delay());
+      ds.field("purpose", &self.purpose());
+      ds.field("scenario", &self.scenario());
       ds.finish()
   }
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use verifier::merkle::Frontier;
 
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
 /// Takes a slot and its value; an error ends the reading.
 pub(crate) type TakeValue<'a> = dyn FnMut(&Slot, &[u8]) -> Result<(), StoreError> + 'a;

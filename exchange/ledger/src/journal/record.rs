@@ -7,12 +7,15 @@ use crate::names::{Hash, Key, KeyName, Label};
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, Vector, VerifierOptions, WIPOffset};
 use schemas::journal as fb;
 use std::cell::RefCell;
+use std::sync::Arc;
 use verifier::leaf::{HolderLink, Party};
 
 /// Most holders that one record concerns: as many as a bulk delivery may have subjects.
 pub const MAX_LINKS: usize = 1024;
 /// Most counters of one record: their number is one byte of the completion.
 pub const MAX_COUNTERS: usize = 255;
+/// Most links under which one grant is made.
+pub const MAX_GRANT_LINKS: usize = 16;
 /// Most owners of one document.
 pub const MAX_OWNERS: usize = 16;
 /// `body_part` of a license whose body stays where it was.
@@ -152,8 +155,17 @@ pub struct LicenseState {
     pub body_part: u8,
 }
 
+/// A link by which a grant was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantLink {
+    /// Key of its document.
+    pub key: Key,
+    /// When it began, ms since 1970: made anew it is another one.
+    pub since_ms: u64,
+}
+
 /// A grant as it stands after the entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrantState {
     /// Random; the grant's id is a keyed hash of it: [`crate::State::grant_id`].
     pub key: Key,
@@ -181,6 +193,16 @@ pub struct GrantState {
     pub max_uses: u32,
     /// USCC of the portal that vouched for the holder.
     pub portal: [u8; 18],
+    /// Purpose of the uses; `None` = any.
+    pub purpose: Option<Arc<str>>,
+    /// Number of the field of use; 0 = any.
+    pub scenario: u8,
+    /// Keyed hash of the grantee's user; 0 = any.
+    pub user_tag: u64,
+    /// Assurance level of the assertion that it was made with, from 1; 0 = the portal's word.
+    pub assurance: u8,
+    /// The links by which an agent made it, the nearest to the holder first; empty for a holder's own.
+    pub chain: Vec<GrantLink>,
 }
 
 /// A document as it stands after the entry.
@@ -290,6 +312,16 @@ impl Record {
                 until_ms: grant.until_ms(),
                 max_uses: grant.max_uses(),
                 portal: grant.portal().as_bytes().try_into().map_err(|_| BAD)?,
+                purpose: grant.purpose().map(Arc::from),
+                scenario: grant.scenario(),
+                user_tag: grant.user_tag(),
+                assurance: grant.assurance(),
+                chain: grant
+                    .chain()
+                    .iter()
+                    .flatten()
+                    .map(|link| GrantLink { key: link.key().0, since_ms: link.since_ms() })
+                    .collect(),
             });
         }
         for document in table.documents().iter().flatten() {
@@ -466,6 +498,9 @@ fn license<'b>(b: &mut FlatBufferBuilder<'b>, license: &LicenseState) -> WIPOffs
 fn grant<'b>(b: &mut FlatBufferBuilder<'b>, grant: &GrantState) -> WIPOffset<fb::GrantState<'b>> {
     let grantee = Some(b.create_string(&String::from_utf8_lossy(&grant.grantee)));
     let portal = Some(b.create_string(&String::from_utf8_lossy(&grant.portal)));
+    let purpose = grant.purpose.as_deref().map(|purpose| b.create_string(purpose));
+    let link = |link: &GrantLink| fb::GrantLink::new(&fb::Hash16::new(&link.key), link.since_ms);
+    let chain = (!grant.chain.is_empty()).then(|| b.create_vector_from_iter(grant.chain.iter().map(link)));
     let args = fb::GrantStateArgs {
         key: Some(&fb::Hash16::new(&grant.key)),
         version: grant.version,
@@ -480,6 +515,11 @@ fn grant<'b>(b: &mut FlatBufferBuilder<'b>, grant: &GrantState) -> WIPOffset<fb:
         until_ms: grant.until_ms,
         max_uses: grant.max_uses,
         portal,
+        purpose,
+        scenario: grant.scenario,
+        user_tag: grant.user_tag,
+        assurance: grant.assurance,
+        chain,
     };
     fb::GrantState::create(b, &args)
 }
@@ -706,6 +746,14 @@ mod tests {
                 until_ms: 2,
                 max_uses: 3,
                 portal: *b"91310000000000001X",
+                purpose: Some("测试用途".into()),
+                scenario: 5,
+                user_tag: u64::MAX,
+                assurance: 2,
+                chain: vec![
+                    GrantLink { key: [9; 16], since_ms: 4 },
+                    GrantLink { key: [10; 16], since_ms: 5 },
+                ],
             }],
             documents: vec![
                 DocumentState {

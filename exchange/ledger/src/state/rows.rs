@@ -3,7 +3,7 @@
 //!
 //! Values; the tables own them. They are memory, and replay makes them again.
 
-pub use crate::journal::record::GrantState as Grant;
+pub use crate::journal::record::{GrantLink, GrantState as Grant};
 use crate::{
     keys::crypt::Crypt,
     names::{Hash, Key, Label, Position},
@@ -50,13 +50,20 @@ impl Stored for Grant {
             &self.until_ms.to_be_bytes(),
             &self.max_uses.to_be_bytes(),
             &self.portal,
+            &[self.scenario, self.assurance],
+            &self.user_tag.to_be_bytes(),
+            // Admission refuses more than 16.
+            &[self.chain.len() as u8],
+            &self.chain.iter().flat_map(link_bytes).collect::<Vec<u8>>(),
+            &[u8::from(self.purpose.is_some())],
+            self.purpose.as_deref().unwrap_or_default().as_bytes(),
         ]
         .concat()
     }
 
     fn decode(slot: &Slot, mut value: &[u8]) -> Option<Self> {
         let r = &mut value;
-        let grant = Self {
+        let mut grant = Self {
             key: slot.key,
             version: u32::from_be_bytes(take(r)?),
             state: u8::from_be_bytes(take(r)?),
@@ -70,9 +77,22 @@ impl Stored for Grant {
             until_ms: u64::from_be_bytes(take(r)?),
             max_uses: u32::from_be_bytes(take(r)?),
             portal: take(r)?,
+            scenario: u8::from_be_bytes(take(r)?),
+            assurance: u8::from_be_bytes(take(r)?),
+            user_tag: u64::from_be_bytes(take(r)?),
+            ..Self::default()
         };
-        value.is_empty().then_some(grant)
+        let count = u8::from_be_bytes(take(r)?);
+        let link = |_| Some(GrantLink { key: take(r)?, since_ms: u64::from_be_bytes(take(r)?) });
+        grant.chain = (0..count).map(link).collect::<Option<_>>()?;
+        let has_purpose = u8::from_be_bytes(take(r)?) != 0;
+        grant.purpose = has_purpose.then(|| std::str::from_utf8(value).map(Arc::from)).transpose().ok()?;
+        (has_purpose || value.is_empty()).then_some(grant)
     }
+}
+
+fn link_bytes(link: &GrantLink) -> Vec<u8> {
+    [&link.key[..], &link.since_ms.to_be_bytes()].concat()
 }
 
 /// A document as it stands.

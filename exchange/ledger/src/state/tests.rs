@@ -97,6 +97,7 @@ fn an_owner_finds_its_own_grants() {
             until_ms: u64::MAX,
             max_uses: 0,
             portal: [b'3'; 18],
+            ..GrantState::default()
         };
         apply(&state, 1, &Record { grants: vec![grant], ..Record::default() });
     }

@@ -25,6 +25,11 @@ fn what_is_committed_is_there_after_reopening() {
         until_ms: 77,
         max_uses: 2,
         portal: ORGANISATION,
+        purpose: Some("测试用途".into()),
+        scenario: 3,
+        user_tag: 9,
+        assurance: 2,
+        chain: vec![GrantLink { key: key(4), since_ms: 5 }],
     };
     let document = DocumentState {
         kind: DocumentKind::LicenseType.number(),

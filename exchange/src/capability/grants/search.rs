@@ -7,6 +7,7 @@ use schemas::codes::Code;
 use schemas::date::rfc3339;
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, Uscc};
+use schemas::kinds::Scenario;
 use schemas::license_type::{BASE_FIELDS, LicenseType};
 use schemas::routes::Route;
 use serde::Deserialize;
@@ -22,6 +23,7 @@ use crate::gateway::permit::{Disclosure, Permit, Ruling};
 use crate::keyed;
 use crate::participant::{Participant, Role};
 use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
+use crate::rights::link::Link;
 use crate::rights::mode::Mode;
 use crate::wire::named::Holder;
 use crate::wire::read::{self, Body};
@@ -137,12 +139,11 @@ fn grants(
     let (mut rows, mut shown) = (Vec::new(), Vec::new());
     for id in ids {
         let Some(grant) = ledger.state().grant(&id) else { continue };
-        let vouched = portal_vouches(ledger, &grant, now_ms);
-        let live = grant.state == GRANT_ACTIVE && now_ms <= grant.until_ms && vouched;
-        if live_only && !live {
+        let standing = Standing::of(ledger, &grant, now_ms);
+        if live_only && !standing.is_live() {
             continue;
         }
-        rows.push(row(ledger, right, &id, &grant, vouched));
+        rows.push(row(ledger, right, &id, &grant, &standing));
         if !shown.contains(&grant.holder) {
             shown.push(grant.holder);
         }
@@ -158,36 +159,74 @@ fn portal_vouches(ledger: &Ledger, grant: &Grant, now_ms: u64) -> bool {
     portal.is_some_and(|portal| portal.vouches_at(now_ms))
 }
 
-fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, vouched: bool) -> Value {
+/// How a grant stands, for whoever lists it.
+struct Standing {
+    state: &'static str,
+    /// The portal that made it still vouches for holders.
+    vouched: bool,
+    /// The links by which an agent made it go on.
+    linked: bool,
+    /// Uses counted.
+    uses: u32,
+}
+
+impl Standing {
+    fn of(ledger: &Ledger, grant: &Grant, now_ms: u64) -> Self {
+        let uses = ledger.state().counter(&grant.key, 0);
+        let state = match grant.state {
+            GRANT_REVOKED => "revoked",
+            _ if now_ms > grant.until_ms => "expired",
+            _ if grant.max_uses != 0 && uses >= grant.max_uses => "used-up",
+            GRANT_ACTIVE => "active",
+            _ => "paused",
+        };
+        let linked = grant.chain.iter().all(|link| {
+            let document = ledger.state().document(DocumentKind::Link, &link.key);
+            let found = document.and_then(|found| serde_json::from_slice::<Link>(&found.value).ok());
+            found.is_some_and(|found| found.is_live(&grant.holder, link.since_ms, now_ms))
+        });
+        Self { state, vouched: portal_vouches(ledger, grant, now_ms), linked, uses }
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.state, "active" | "used-up") && self.vouched && self.linked
+    }
+}
+
+/// The identifier of a grant's license, and the definition of its type, as far as they are known. A license that was erased, or is
+/// archived and away, is not named.
+pub(super) fn definition(
+    ledger: &Ledger,
+    right: Disclosure,
+    grant: &Grant,
+) -> (Option<String>, Option<LicenseType>) {
     let definition = |key: &Key| {
         let document = ledger.state().document(DocumentKind::LicenseType, key)?;
         serde_json::from_slice::<LicenseType>(&document.value).ok()
     };
+    if grant.target_is_type {
+        return (None, definition(&grant.target));
+    }
+    let license = ledger.state().license(&grant.target);
+    let envelope = license.and_then(|license| stored::envelope(ledger, &license, right).ok());
+    let identifier = envelope.and_then(|envelope| stored::identifier_in(&envelope).ok());
+    let parsed = identifier.as_ref().and_then(|text| text.parse::<CertificateIdentifier>().ok());
+    let found = parsed.and_then(|parsed| definition(&keyed::type_key(ledger.keyed(), &parsed.type_code())));
+    (identifier, found)
+}
+
+fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, standing: &Standing) -> Value {
     let mut row = Map::new();
     let mut put = |name: &str, value: Value| drop(row.insert(name.to_owned(), value));
     put("grant", hex::encode(id).into());
-    let state = match grant.state {
-        GRANT_ACTIVE => "active",
-        GRANT_REVOKED => "revoked",
-        _ => "paused",
-    };
-    put("state", state.into());
+    put("state", standing.state.into());
     put("grantee", String::from_utf8_lossy(&grant.grantee).into());
     put("portal", String::from_utf8_lossy(&grant.portal).into());
-    put("portalVouches", vouched.into());
-    let license_type = if grant.target_is_type {
-        definition(&grant.target)
-    } else {
-        // A license that was erased, or is archived and away, is not named.
-        let license = ledger.state().license(&grant.target);
-        let envelope = license.and_then(|license| stored::envelope(ledger, &license, right).ok());
-        let identifier = envelope.and_then(|envelope| stored::identifier_in(&envelope).ok());
-        let parsed = identifier.as_ref().and_then(|text| text.parse::<CertificateIdentifier>().ok());
-        if let Some(identifier) = identifier {
-            put("identifier", identifier.into());
-        }
-        parsed.and_then(|parsed| definition(&keyed::type_key(ledger.keyed(), &parsed.type_code())))
-    };
+    put("portalVouches", standing.vouched.into());
+    let (identifier, license_type) = definition(ledger, right, grant);
+    if let Some(identifier) = identifier {
+        put("identifier", identifier.into());
+    }
     if let Some(license_type) = license_type.as_ref().filter(|_| grant.target_is_type) {
         put("typeCode", license_type.code.as_str().into());
     }
@@ -200,9 +239,23 @@ fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, vouched: boo
     put("fields", fields.collect::<Vec<_>>().into());
     put("forOneItem", (grant.item_tag != 0).into());
     put("until", rfc3339(grant.until_ms).into());
-    put("uses", ledger.state().counter(&grant.key, 0).into());
+    if let Some(purpose) = &grant.purpose {
+        put("purpose", (&**purpose).into());
+    }
+    if let Some(scenario) = Scenario::from_number(grant.scenario) {
+        put("scenario", scenario.name().into());
+    }
+    if grant.user_tag != 0 {
+        // The pseudonym that the holder's trace shows.
+        put("user", hex::encode(grant.user_tag.to_be_bytes()).into());
+    }
+    if !grant.chain.is_empty() {
+        put("linked", standing.linked.into());
+    }
+    put("uses", standing.uses.into());
     if grant.max_uses != 0 {
         put("maxUses", grant.max_uses.into());
+        put("left", grant.max_uses.saturating_sub(standing.uses).into());
     }
     Value::Object(row)
 }

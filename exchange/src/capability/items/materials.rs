@@ -224,7 +224,7 @@ impl<'r> Capability<'r> for Materials {
             None => (Right::Open, [].as_slice()),
         };
         let more = more.iter().filter_map(|right| match right {
-            Right::Grant { key, limit, .. } => Some((*key, *limit)),
+            Right::Grant { counted, .. } => Some(*counted),
             Right::Open | Right::Holder | Right::Issuer => None,
         });
         let granted = Granted { item, lines, told, licenses, complete };

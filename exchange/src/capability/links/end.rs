@@ -8,13 +8,14 @@ use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use serde::Deserialize;
 
-use super::{Link, Linked, linked, parties, write};
+use super::{Linked, linked, parties, write};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::Change;
 use crate::gateway::names::{AGENT, HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
+use crate::rights::link::Link;
 use crate::wire::named::Holder;
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Gather, Refusal};

@@ -1,58 +1,22 @@
-//! Links between a holder and who acts for them (监护人, 代理人): made and ended by the portal that vouches for both.
+//! Links between a holder and who acts for them (监护, 授权代理, 亲友代办, 分级授权): made and ended by the portal that vouches for both.
 //!
 //! The two routes alone write links, as documents of journaled state. A crash leaves a link and its entry, or neither.
 
-use ledger::{DocumentKind, Key, Label};
+use ledger::Label;
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
-use schemas::kinds::LinkKind;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::gateway::case::{Case, Place};
 use crate::gateway::change::{Change, json};
-use crate::gateway::parsed::Kept;
 use crate::keyed;
 use crate::participant::Participant;
+use crate::rights::link::{Link, link_at};
 use crate::wire::named::Holder;
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
 
 pub(crate) mod end;
 pub(crate) mod make;
-
-/// A link between a holder and an agent as journaled. It names both by label, so it ends with either: who is erased and
-/// comes back has another one.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct Link {
-    /// The person acted for.
-    pub holder: verifier::trace::Label,
-    /// The person who acts.
-    pub agent: verifier::trace::Label,
-    /// By what the agent acts.
-    pub kind: LinkKind,
-    /// Last valid moment, ms since 1970.
-    pub until_ms: u64,
-    /// Ended before that.
-    pub ended: bool,
-}
-
-impl Link {
-    /// Whether it is between these two as they are now, and not ended by its portal.
-    pub(crate) fn holds(&self, holder: &Label, agent: &Label) -> bool {
-        !self.ended && self.holder.0 == *holder && self.agent.0 == *agent
-    }
-}
-
-impl Kept for Link {
-    const KIND: DocumentKind = DocumentKind::Link;
-
-    /// The two persons, who may be one.
-    fn owners(&self) -> Vec<Label> {
-        let mut owners = vec![self.holder.0, self.agent.0];
-        owners.dedup();
-        owners
-    }
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,15 +34,6 @@ struct Linked {
     link: Option<Link>,
     /// The holder, and the agent as far as the log knows one.
     concerned: Vec<Label>,
-}
-
-/// The link under a key, and its place; its end ends the decision.
-pub(crate) fn link_at(case: &mut Case<'_>, key: Key) -> (Place, Option<Link>) {
-    let (place, link) = case.document::<Link>(key);
-    if let Some(link) = &link {
-        case.ends_at(link.until_ms.saturating_add(1));
-    }
-    (place, link)
 }
 
 fn linked(

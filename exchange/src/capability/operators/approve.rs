@@ -18,12 +18,12 @@ use super::{
     license_type, refused,
 };
 use crate::capability::Capability;
-use crate::capability::links::Link;
 use crate::gateway::case::{Case, Living, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{About, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role, Wire};
+use crate::rights::link::Link;
 use crate::sharing::dictionary::KeptMaterial;
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Gather, Placed as _, Refusal};

@@ -2,21 +2,19 @@
 //!
 //! The path alone calls it. A crash leaves the entry of the question, or nothing.
 
-use schemas::codes::Reason;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::kinds::LinkKind;
 use schemas::routes::Route;
 use serde::Deserialize;
 
-use super::links::link_at;
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{AGENT, HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
-use crate::keyed;
 use crate::participant::Participant;
+use crate::rights::link::{Chain, chain};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Gather, Placed as _, Refusal};
@@ -57,8 +55,8 @@ struct Request<'a> {
 /// A trace that may be shown.
 #[derive(Debug)]
 pub(crate) struct Shown {
-    /// The kind of link by which somebody asks for the holder.
-    link: Option<LinkKind>,
+    /// The links by which somebody asks for the holder.
+    chain: Option<Chain>,
     delay_days_max: u16,
 }
 
@@ -84,22 +82,11 @@ impl<'r> Capability<'r> for Trace {
         asked: &Asked<'r>,
     ) -> Result<Ruling<Shown>, Refusal> {
         let holder = case.holder(&asked.holder);
-        let link = match &asked.agent {
-            None => None,
-            Some(agent) => {
-                let key = keyed::link_key(case.keyed(), &caller.organisation, &asked.holder, agent);
-                let (_, link) = link_at(case, key);
-                let agent = case.holder(agent);
-                let live = holder.as_ref().zip(agent).zip(link).filter(|((holder, agent), link)| {
-                    link.holds(&holder.label, &agent.label) && case.now_ms() <= link.until_ms
-                });
-                let (_, link) = live.ok_or_else(|| Refusal::not_permitted(Reason::NoLink))?;
-                Some(link.kind)
-            }
-        };
+        let chain = asked.agent.as_ref().map(|agent| chain(case, &caller.organisation, &asked.holder, agent));
+        let chain = chain.transpose().map_err(Refusal::not_permitted)?;
         let concerned = holder.iter().map(|holder| holder.label).collect();
         let delay_days_max = case.rules().delay_days_max;
-        Ok(Ruling::plain(Shown { link, delay_days_max }, concerned))
+        Ok(Ruling::plain(Shown { chain, delay_days_max }, concerned))
     }
 
     async fn carry_out(
@@ -107,8 +94,11 @@ impl<'r> Capability<'r> for Trace {
         asked: &Asked<'r>,
         permit: Permit<Shown>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (Shown { link, delay_days_max }, right) = permit.into_parts();
-        change.names().link = link.map(LinkKind::name);
+        let (Shown { chain, delay_days_max }, right) = permit.into_parts();
+        if let Some(chain) = &chain {
+            change.names().link = chain.kind().map(LinkKind::name);
+            change.acting_for(chain.persons());
+        }
         let label = change.first_concerned();
         let part = page::Part { before: asked.before, limit: asked.limit };
         let page = page::page(change, right, label, part, delay_days_max).await?;
