@@ -680,14 +680,21 @@ async fn what_is_demanded_all_the_same_is_counted_twice_and_agrees() {
     publish(&server, &resource).await;
     world.fill(&resource).await;
     let (person, without) = (draft(&natural()), draft(&natural()));
-    person.issue(&mut server.party("issuer")).await;
+    let issued = person.issue(&mut server.party("issuer")).await;
     let report = async |whose: &Draft, case: &str, stage, codes: &[&str]| {
         let context = UseContext { business_code: case.into(), stage, ..world.context() };
         let demanded = codes.iter().map(|code| format!("{}{code}", world.own)).collect();
         let holder = Some(Holder::from(whose.holder()));
         world.approval.report_demanded(&ItemsDemanded { holder, demanded, context }).await
     };
-    // A first case demands one of four; later the license that it did without, and a form that nobody needs.
+    // A first case demands one of four; later the license that it did without and had used, and a form that nobody needs.
+    let terms = json!({"holder": holder(person.holder()), "grantee": server.organisation("approval"), "typeCode": CARD,
+        "modes": ["fields"], "fields": ["holderName"], "until": tests::in_one_hour()});
+    let right = server.party("portal").grant(&terms).await;
+    let mut retrieve: Value =
+        serde_json::from_slice(&issued.retrieve(&["holderName"], Some(&right)).body).unwrap();
+    retrieve["use"] = json!(UseContext { business_code: "CS1".into(), ..world.context() });
+    server.party("approval").send(&Call::new(Route::Retrieve, &retrieve)).await.expect(200);
     assert_eq!(report(&person, "CS1", Stage::Acceptance, &["PAPER"]).await.unwrap().demanded, 1);
     report(&person, "CS1", Stage::Decision, &["CARD", "FORM"]).await.unwrap();
     // A second one demands the license of who has none. Reported again, a stage is corrected.
@@ -732,6 +739,10 @@ async fn what_is_demanded_all_the_same_is_counted_twice_and_agrees() {
     let own = world.approval.items(&world.search(Listing::Demands)).await.unwrap().value;
     let mut reported = own.demands.iter().flat_map(|case| &case.stages).flat_map(|stage| &stage.demanded);
     assert!(reported.clone().count() > 0 && reported.all(|demand| !demand.needless));
+    // It did use the license in the first case, and demanded it on paper all the same; in the second nobody had one.
+    let used = own.demands.iter().flat_map(|case| &case.stages).flat_map(|stage| &stage.demanded);
+    let used: Vec<&str> = used.filter(|demand| demand.used).map(|demand| demand.material.as_str()).collect();
+    assert_eq!(used, [format!("{}CARD", world.own)]);
     // Each sees its own reports, operators and auditors all; no person stands in them.
     let bank = world.bank.items(&world.search(Listing::Demands)).await.unwrap();
     assert_eq!(bank.demands.len(), 0);

@@ -24,6 +24,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cause: "核验开户申请人的证照".into(),
         stage: Stage::Acceptance,
         delay: None,
+        purpose: None,
+        scenario: None,
+        assertion: None,
     };
     let request = Verify::new(License::by_identifier(identifier.parse()?), context).with_grant(grant);
     match client.verify(&request).await {

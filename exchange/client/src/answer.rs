@@ -1007,6 +1007,9 @@ pub struct Demand {
     pub needless: bool,
     /// An earlier stage of the case had done without it.
     pub again: bool,
+    /// The organisation had used the holder's license in the same case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub used: bool,
 }
 
 /// The materials of an item.

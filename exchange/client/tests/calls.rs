@@ -260,6 +260,9 @@ fn request() -> Verify {
         cause: "测试".into(),
         stage: Stage::Acceptance,
         delay: None,
+        purpose: None,
+        scenario: None,
+        assertion: None,
     };
     Verify::new(License::by_identifier(text.parse().unwrap()), context)
 }

@@ -207,6 +207,9 @@ pub(crate) struct Demand {
     /// An earlier stage of the case had done without it.
     #[serde(default)]
     pub(crate) again: bool,
+    /// The organisation has used the holder's license of this kind in the same case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) used: bool,
 }
 
 impl Kept for Demands {

@@ -5,21 +5,24 @@
 
 use std::time::Instant;
 
-use ledger::Label;
-use schemas::codes::{Code, Rule};
+use ledger::{Label, Ledger, Position};
+use schemas::codes::{Code, Decision, Rule};
 use schemas::dictionary::{Item, MAX_CODE_CHARS, MAX_NAMED, Mode as Way};
 use schemas::holder::HolderRef;
-use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::routes::Route;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use verifier::leaf::Open;
 
 use super::{MAX_LICENSES, held, is_approved, item, mapping, material};
 use crate::capability::Capability;
+use crate::capability::entries::{own_link, subject_for};
 use crate::gateway::at_a_step;
 use crate::gateway::case::{Case, Found, Place};
 use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
-use crate::gateway::permit::{Permit, Ruling};
+use crate::gateway::permit::{Disclosure, Permit, Ruling};
 use crate::participant::Participant;
 use crate::sharing::dictionary::{Demand, Demands, Stage, demands_key};
 use crate::wire::named::{ContextValue, Holder, STAGES, UseContext, context};
@@ -29,6 +32,9 @@ use crate::wire::text::words;
 
 /// How long a report counts after its last stage, ms: 400 days, so that two years can be compared.
 const KEPT_MS: u64 = 400 * 86_400_000;
+
+/// Most entries of a holder's that are looked through for uses in the case.
+const MAX_ENTRIES: usize = 200;
 
 /// The capability.
 pub(crate) struct Demanded;
@@ -60,6 +66,14 @@ pub(crate) struct Granted {
     /// Each with the license type that would have done instead.
     demanded: Vec<(Demand, Option<LicenseTypeCode>)>,
     licenses: Vec<Found>,
+    holder: Option<Label>,
+}
+
+/// A case of an organisation's.
+struct UsedIn {
+    organisation: Uscc,
+    item: String,
+    number: String,
 }
 
 #[derive(Serialize)]
@@ -125,7 +139,7 @@ impl<'r> Capability<'r> for Demanded {
             let mapping = mapped.map(|mapped| mapped.mapping);
             let mode = mapping.as_ref().map(|mapping| mapping.mode);
             let type_code = mapping.and_then(|mapping| mapping.type_code);
-            demanded.push((Demand { material: code.clone(), mode, needless, again }, type_code));
+            demanded.push((Demand { material: code.clone(), mode, needless, again, used: false }, type_code));
         }
         if !wrong.is_empty() {
             return Err(Refusal::all(Code::BadItems, wrong));
@@ -138,7 +152,8 @@ impl<'r> Capability<'r> for Demanded {
             (licenses, _) = case.newest(keys, MAX_LICENSES);
         }
         // The report tells nothing of the holder, not even whether the exchange knows one.
-        Ok(Ruling::plain(Granted { place, before, item, demanded, licenses }, concerned).unnamed())
+        let holder = concerned.first().copied();
+        Ok(Ruling::plain(Granted { place, before, item, demanded, licenses, holder }, concerned).unnamed())
     }
 
     async fn carry_out(
@@ -146,7 +161,7 @@ impl<'r> Capability<'r> for Demanded {
         asked: &Asked<'r>,
         permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (Granted { place, before, item, demanded, licenses }, right) = permit.into_parts();
+        let (Granted { place, before, item, demanded, licenses, holder }, right) = permit.into_parts();
         let begun = Instant::now();
         if let Some(holder) = &asked.holder {
             change.concern(holder)?;
@@ -156,14 +171,19 @@ impl<'r> Capability<'r> for Demanded {
         let types: Vec<LicenseTypeCode> = demanded.iter().filter_map(|(_, code)| *code).collect();
         let ledger = tools.ledger.clone();
         // That a license was at hand is counted, and told to nobody who asks for this person: nor does a license that cannot be read.
-        let found = if licenses.is_empty() {
-            Vec::new()
+        let case = UsedIn {
+            organisation: *entry.organisation,
+            item: asked.context.item_code.clone().into_owned(),
+            number: asked.context.business_code.clone().into_owned(),
+        };
+        let (found, used) = if licenses.is_empty() {
+            (Vec::new(), Vec::new())
         } else {
-            let read = tools
-                .lanes
-                .searches
-                .run(*entry.organisation, move || held(&ledger, right, &licenses, &types, now_ms));
-            read.await.ok().and_then(Result::ok).unwrap_or_default()
+            let read = tools.lanes.searches.run(*entry.organisation, move || {
+                let used = holder.map(|label| used_in(&ledger, right, &label, &case)).unwrap_or_default();
+                (held(&ledger, right, &licenses, &types, now_ms).unwrap_or_default(), used)
+            });
+            read.await.unwrap_or_default()
         };
         if asked.holder.is_some() {
             // Nor does the time of the answer tell it.
@@ -171,7 +191,8 @@ impl<'r> Capability<'r> for Demanded {
         }
         let demanded = demanded.into_iter().map(|(demand, code)| {
             let in_force = found.iter().any(|held| Some(held.type_code) == code && held.in_force);
-            Demand { needless: demand.needless || in_force, ..demand }
+            let used = code.is_some_and(|code| used.contains(&code));
+            Demand { needless: demand.needless || in_force, used, ..demand }
         });
         let stage = Stage {
             stage: asked.context.stage.clone().into_owned(),
@@ -200,6 +221,39 @@ impl<'r> Capability<'r> for Demanded {
         change.keep(place, &demands);
         Ok(answer(&report))
     }
+}
+
+/// Types of the holder's licenses that the organisation has used in a case, among the newest entries that concern the holder. Blocks
+/// for a read of each.
+fn used_in(ledger: &Ledger, right: Disclosure, label: &Label, case: &UsedIn) -> Vec<LicenseTypeCode> {
+    let head = ledger.state().holder_by_label(label).map(|holder| holder.head);
+    let mut at = head.filter(|head| head.sequence > 0).map(|head| (head.frame, head.index));
+    let mut used = Vec::new();
+    for _ in 0..MAX_ENTRIES {
+        // An entry that cannot be read ends it: the report says no less than is known.
+        let Some((frame, index)) = at else { break };
+        let Ok(entry) = ledger.entry_near(frame, index) else { break };
+        let Some(link) = own_link(&entry, label) else { break };
+        at = (link.sequence > 1).then_some((Position(link.previous_position), link.previous_index));
+        let is_use = Open::parse(&entry.committed.open).is_ok_and(|open| {
+            matches!(Route::from_number(open.route), Some(Route::Verify | Route::Retrieve))
+                && open.decision == Decision::Permit.number()
+                && open.organisation == *case.organisation.as_bytes()
+        });
+        if !is_use {
+            continue;
+        }
+        let told = subject_for(ledger, right, &entry, label).ok().flatten();
+        let told = told.and_then(|subject| subject.told(label));
+        let told = told.and_then(|told| serde_json::from_str::<Value>(&told.document).ok());
+        let told = told.unwrap_or_default();
+        if told["use"]["itemCode"] == *case.item && told["use"]["businessCode"] == *case.number {
+            let licenses = told["licenses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let parsed = licenses.filter_map(|text| text.parse::<CertificateIdentifier>().ok());
+            used.extend(parsed.map(|identifier| identifier.type_code()));
+        }
+    }
+    used
 }
 
 impl<'a> Request<'a> {
