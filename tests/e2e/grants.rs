@@ -407,8 +407,9 @@ async fn a_delegate_grants_no_more_than_held_and_a_link_that_ends_cuts_off_all_u
     }
     server.permitted(&mut portal, &link(&company, &clerk, "clerk", under(&manager, within))).await;
 
+    let grantee = bank.again();
     let terms = |agent: &HolderRef, mode: &str| {
-        let mut terms = grant(&company, &bank, Target::License(&license));
+        let mut terms = grant(&company, &grantee, Target::License(&license));
         terms["agent"] = holder(agent);
         terms["modes"] = json!([mode]);
         terms["until"] = json!(schemas::date::rfc3339(tests::now_ms() + 600_000));
@@ -486,7 +487,7 @@ async fn narrower_terms_of_a_link_bind_what_was_granted_under_it() {
                 .as_array()
                 .unwrap()
                 .iter()
-                .any(|entry| entry["route"] == "grant-create")
+                .any(|entry| entry["entry"]["route"] == "grant-create")
                 .then_some(())
         }
     })

@@ -156,7 +156,8 @@ async fn a_link_needs_both_consents_and_a_user_the_word_for_a_grant_of_one_user(
     let license = draft(&natural()).issue(&mut issuer).await;
     let (of, friend): (_, Draft) = (license.draft.holder().clone(), draft(&natural()));
     let friend = friend.holder().clone();
-    let says = |who| provider.assert(&portal.organisation, who);
+    let organisation = portal.organisation;
+    let says = |who| provider.assert(&organisation, who);
     let until = in_one_hour();
     let link = |more: Value| {
         let mut body =

@@ -88,6 +88,7 @@ pub(crate) struct Made {
     place: Place,
     holder: Label,
     before: Option<Link>,
+    since_ms: u64,
     above: Option<Chain>,
     /// The words of whoever gives it, and of the agent.
     told: [Option<Told>; 2],
@@ -121,7 +122,8 @@ impl Capability<'_> for Make {
                 Some(above.map_err(Refusal::not_permitted)?)
             }
         };
-        let Linked { place, holder, link, concerned } = linked(case, caller, &asked.holder, &asked.agent)?;
+        let Linked { place, holder, link, since_ms, concerned } =
+            linked(case, caller, &asked.holder, &asked.agent)?;
         if let Some(above) = &above {
             let agent = case.holder(&asked.agent).map(|agent| agent.label);
             asked.stands_under(above, agent)?;
@@ -129,7 +131,7 @@ impl Capability<'_> for Make {
             return Err(Refusal::of(Code::BadLink, Fault::at("/via", Rule::Required)));
         }
         let before = link.filter(|link| case.now_ms() <= link.until_ms);
-        Ok(Ruling::plain(Made { place, holder, before, above, told }, concerned))
+        Ok(Ruling::plain(Made { place, holder, before, since_ms, above, told }, concerned))
     }
 
     async fn carry_out(
@@ -137,7 +139,7 @@ impl Capability<'_> for Make {
         asked: &Asked,
         permit: Permit<Made>,
     ) -> Result<Vec<u8>, Refusal> {
-        let Made { place, holder, before, above, told } = permit.into_granted();
+        let Made { place, holder, before, since_ms, above, told } = permit.into_granted();
         for told in told.iter().flatten() {
             change.spend(told)?;
         }
@@ -149,12 +151,8 @@ impl Capability<'_> for Make {
         }
         let under = above.as_ref().and_then(Chain::nearest).map(|(above, _)| above);
         // Only new terms of a live link leave what was done under it in force.
-        let same = before.as_ref().filter(|before| before.kind == asked.kind && before.under == under);
-        let since_ms = match (same, &before) {
-            (Some(same), _) => same.since_ms,
-            (None, Some(other)) => change.entry().now_ms.max(other.since_ms + 1),
-            (None, None) => change.entry().now_ms,
-        };
+        let same = before.filter(|before| before.kind == asked.kind && before.under == under);
+        let since_ms = same.map_or(since_ms, |same| same.since_ms);
         let lowest = told.iter().map(|told| assurance(told.as_ref())).min().unwrap_or(0);
         let link = Link {
             holder: PageLabel(holder),

@@ -32,6 +32,8 @@ struct Linked {
     holder: Label,
     /// The link between the two as they are now.
     link: Option<Link>,
+    /// When a new one begins, ms since 1970.
+    since_ms: u64,
     /// The holder, and the agent as far as the log knows one.
     concerned: Vec<Label>,
 }
@@ -48,8 +50,10 @@ fn linked(
     concerned.extend(acting.iter().map(|agent| agent.label));
     let key = keyed::link_key(case.keyed(), &caller.organisation, holder, agent);
     let (place, link) = link_at(case, key);
+    // No other link of these two ever began at the same moment.
+    let since_ms = link.as_ref().map_or(0, |link| link.since_ms.saturating_add(1)).max(case.now_ms());
     let link = link.filter(|link| acting.is_some_and(|agent| link.holds(&known.label, &agent.label)));
-    Ok(Linked { place, holder: known.label, link, concerned })
+    Ok(Linked { place, holder: known.label, link, since_ms, concerned })
 }
 
 /// Nobody is somebody's own agent.
