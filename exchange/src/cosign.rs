@@ -49,6 +49,8 @@ const SUBMIT_TIMEOUT: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How often the published checkpoint is looked at; it moves once a second.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether the newest tree can be proven from.
+const PROVABLE_PAUSE: Duration = Duration::from_millis(10);
 /// How long a checkpoint without its quorum stands behind the last one that has it.
 pub const GRACE: Duration = Duration::from_secs(2);
 /// Longest wait for a checkpoint that covers an entry.
@@ -505,6 +507,25 @@ impl Cosigning {
                 let newest = self.board.lock().unwrap_or_else(PoisonError::into_inner).newest();
                 return Some(newest).filter(|newest| newest.size > index);
             }
+        }
+    }
+
+    /// A checkpoint that covers an entry and that many are proven in at once: with witnesses as [`Cosigning::covering`] gives it, without
+    /// them the newest that can be proven from, a moment behind the log.
+    pub async fn proving(&self, index: u64) -> Option<Served> {
+        if self.quorum > 0 {
+            return self.covering(index).await;
+        }
+        let deadline = Instant::now() + COVER_WAIT;
+        loop {
+            let (size, text) = self.ledger.provable();
+            if size > index {
+                return Some(Served { size, text });
+            }
+            if Instant::now() >= deadline {
+                return None;
+            }
+            sleep(PROVABLE_PAUSE).await;
         }
     }
 

@@ -299,3 +299,43 @@ fn the_page_leads_a_bank_to_a_report_that_is_checked_offline() {
     let folder = crate::departments::follow(include_str!("../../exchange/docs/guides/banks.md"));
     assert!(folder.path().join("report.ndjson").exists());
 }
+
+#[tokio::test]
+async fn the_last_uses_of_a_grant_are_exact_within_a_group() {
+    let turn = shared(Setup::new).await;
+    let server = &*turn;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let person = draft(&natural()).issue(&mut issuer).await;
+    // The first group takes 128 of them, and the second has more lines than are left.
+    let mut terms = grant(person.draft.holder(), &bank, Target::License(&person));
+    terms["maxUses"] = json!(140);
+    let mut line = asks(&person.identifier);
+    line["grant"] = json!(portal.grant(&terms).await);
+    let lines: Vec<String> = std::iter::repeat_n(line.to_string(), 170).collect();
+    let call = call(&lines, &key());
+    let body = report(&mut bank, &call).await.body;
+    let found = check(server, &body, Some(&call.body));
+    assert_eq!(found.verdict, Verdict::Valid, "{found:?}");
+    let facts = found.batch.unwrap();
+    assert_eq!((facts.permitted, facts.refused), (140, 30));
+    let told = answers(&body);
+    assert!(told[..140].iter().all(|told| told["verdict"] == "valid"), "the first lines have them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_a_crash_cuts_off_goes_on_where_it_stopped() {
+    let mut server = Setup::new().start().await;
+    let identifier = draft(&legal()).issue(&mut server.party("issuer")).await.identifier;
+    let call = call(&companies(&[identifier], LINES), &key()).header("receipt", "inline");
+    let before = server.size().await;
+    let taken = server.party("bank").begin(&call, 1).await;
+    server.kill();
+    drop(taken);
+    server.start();
+    let size = server.size().await;
+    assert!(size > before && size < before + LINES as u64, "it was cut off");
+    let body = report(&mut server.party("bank"), &call).await.body;
+    let found = check(&server, &body, Some(&call.body));
+    assert_eq!(found.verdict, Verdict::Valid, "{found:?}");
+    assert_eq!(server.size().await, before + LINES as u64 + 1, "each line once, and an end");
+}

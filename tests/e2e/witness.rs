@@ -142,6 +142,15 @@ async fn receipts_are_cosigned_by_two_of_two_and_cannot_be_told_with_one() {
     world.use_one(&license, "both").await;
     let policy = ["--policy", "policy"];
     assert_said(&world.verify("both", &policy), 0, &["receipt genuine: ", "witnesses    2 of 2\n"]);
+    // A batch waits for them, and its report shows them.
+    let lines = vec![license.verify_envelope().body; 3].join(&b'\n');
+    let batch = Call::raw(Route::VerifyBatch, lines).header("content-type", "application/x-ndjson");
+    let reported = world.server.party("bank").send(&batch).await.expect(200);
+    let file = world.server.folder.join("report");
+    fs::write(&file, &reported.body).unwrap();
+    let policy_file = world.server.folder.join("policy").display().to_string();
+    let said = world.server.verifier(&["report", file.to_str().unwrap(), "--policy", &policy_file]);
+    assert_said(&said, 0, &["report genuine: 3 answers", "witnesses    2 of 2\n"]);
 
     // With one witness gone the log goes on, and says less.
     world.witnesses[1].kill();

@@ -21,6 +21,8 @@ import second_verifier as second
 
 # Files of changed traces without a receipt, about.
 TRACES = 400
+# Changed bytes of a report, about.
+REPORTS = 300
 
 
 class Corpus:
@@ -176,6 +178,38 @@ def traces(corpus, trace):
     corpus.add("one-line", write(halves[0]) + write(halves[1]))
 
 
+def reports(corpus, report):
+    corpus.add("genuine", report)
+    corpus.flips("report", report, range(0, len(report), max(1, len(report) // REPORTS)))
+    lines = report.splitlines()
+    write = lambda lines: b"".join(line + b"\n" for line in lines)
+    for place in (0, 20, 21, len(lines) - 2, len(lines) - 1):
+        corpus.add("missing", write(lines[:place] + lines[place + 1 :]))
+        corpus.add("twice", write(lines[: place + 1] + lines[place:]))
+        corpus.add("undecided", write([*lines[:place], b'{"code":"overloaded"}', *lines[place + 1 :]]))
+        corpus.add("no-receipt", write([*lines[:place], second_cut(lines[place]), *lines[place + 1 :]]))
+    for length in range(0, len(report), len(report) // 50):
+        corpus.add("cut", report[:length])
+    corpus.add("swapped", write([lines[1], lines[0], *lines[2:]]))
+    corpus.add("other-ends", report.replace(b"\n", b"\r\n\r\n"))
+    corpus.add("pretty", "\n".join(json.dumps(json.loads(line), indent=1) for line in lines).encode())
+    proof = json.loads(lines[-2])["proof"]
+    nodes = proof["nodes"]
+    for changed in (nodes[1:], [*nodes, nodes[0]], nodes[::-1], ["A" * 43 + "=", *nodes[1:]], ["AAAA"]):
+        other = json.dumps({"proof": {**proof, "nodes": changed}}).encode()
+        corpus.add("nodes", write([*lines[:-2], other, lines[-1]]))
+    note = json.dumps({"proof": {**proof, "checkpoint": proof["checkpoint"].replace("\n", "\n\n", 1)}}).encode()
+    corpus.add("note", write([*lines[:-2], note, lines[-1]]))
+
+
+def second_cut(line):
+    """A line without its receipt, or as it is."""
+    try:
+        return second.cut(line)[0]
+    except second.Bad:
+        return line
+
+
 def mirror(folder, public, ca):
     """Downloads the log as it is published."""
     connection = http.client.HTTPSConnection(public, context=ssl.create_default_context(cafile=ca))
@@ -260,11 +294,12 @@ def main():
     note = out / "trust-bundle.note"
     trust = second.Trust(note.read_text(), anchor, at)
     answers = [one.read_bytes() for one in sorted((out / "exchanged").glob("*.answer"), key=lambda one: int(one.stem))]
-    corpora = [Corpus(folder, kind) for kind in ("license", "receipt", "trace", "log")]
+    corpora = [Corpus(folder, kind) for kind in ("license", "receipt", "trace", "log", "report")]
     licenses(corpora[0], [one.read_bytes() for one in sorted((out / "envelopes").glob("*.mxl"))])
     receipts(corpora[1], answers)
     traces(corpora[2], pathlib.Path(trace).read_bytes())
     logs(corpora[3], public, ca)
+    reports(corpora[4], (out / "report.ndjson").read_bytes())
 
     def run(kind, path):
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
@@ -276,6 +311,7 @@ def main():
         "receipt": lambda item, trust: second.check_receipt(item.read_bytes(), trust),
         "trace": lambda item, trust: second.check_trace(item.read_bytes(), trust),
         "log": second.check_log,
+        "report": lambda item, trust: second.check_report(item.read_bytes(), trust),
     }
     differences, shown = 0, {}
     for corpus in corpora:
@@ -284,7 +320,7 @@ def main():
     if differences:
         sys.exit(f"{differences} different verdicts or reasons")
     # Without one valid item, or with few reasons, little was compared.
-    least = {"license": 5, "receipt": 8, "trace": 10, "log": 3}
+    least = {"license": 5, "receipt": 8, "trace": 10, "log": 3, "report": 6}
     if any(("valid", None) not in shown[kind] or len(shown[kind]) <= count for kind, count in least.items()):
         print("the items do not show enough", file=sys.stderr)
         return 2

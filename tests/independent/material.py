@@ -10,6 +10,7 @@ answer must have the documented status and shape. OUT gets:
     exchanged/N.{request,answer} the bytes of every request and answer on the data listener
     envelopes/N.mxl              the envelope of every license issued
     control/                     an answer with another answer's receipt
+    report.ndjson                the report of a batch
 """
 
 import base64
@@ -63,6 +64,17 @@ class Exchange:
         self.run.check_shape(path, operation["responses"][str(status)], response, value)
         self.run.keep(request, answer, value)
         return value
+
+
+    def post_lines(self, path, lines):
+        """Sends documents as the lines of one body, and gives the answer as it came."""
+        connection = http.client.HTTPSConnection(self.run.address, context=self.context)
+        body = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
+        connection.request("POST", path, body, {"Content-Type": "application/x-ndjson"})
+        response = connection.getresponse()
+        if (response.status, response.headers["Content-Type"]) != (200, "application/x-ndjson"):
+            sys.exit(f"{path}: status {response.status}, {response.headers['Content-Type']}")
+        return response.read()
 
 
 class Run:
@@ -193,6 +205,17 @@ def whole_round(run):
         if (answer["verdict"], answer["matches"]) != ("valid", True):
             sys.exit(f"a license just issued is {answer['verdict']}")
     bank.post(verify, run.example(verify, "identifier", **{**put, "use__stage": "收件"}), 422)
+
+    # Many in one call: with a right, without one, and what is no request.
+    batch = "/v1/verify/batch"
+    line = run.example(batch, "identifier", license__identifier=business)
+    lines = [line] * 20 + [run.example(batch, "identifier", **named), {"license": {}}] + [line] * 20
+    report = bank.post_lines(batch, lines)
+    (run.out / "report.ndjson").write_bytes(report)
+    end = json.loads(report.splitlines()[-1])
+    run.check_schema(batch, {"$ref": "#/components/schemas/BatchEnd"}, end)
+    if (end["lines"], end["permitted"], end["refused"]) != (42, 40, 2):
+        sys.exit(f"a batch of 42 lines ends with {end}")
 
     # State changes.
     for name, status in (("suspend", 200), ("renew", 409), ("revoke", 200), ("suspend", 409)):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A second verifier: `second_verifier.py license|receipt|trace|log --trust BUNDLE [--anchor VKEY] --at SECONDS FILE...`.
+"""A second verifier: `second_verifier.py license|receipt|trace|report|log --trust BUNDLE [--anchor VKEY] --at SECONDS FILE...`.
 
 Written from schemas/README.md alone, sections 1 to 5 and 8, and the C2SP texts that it names, with Python's
 `cryptography`. Prints a line of JSON for each file, or for the folder of a log: the verdict and the codes of the reasons,
@@ -30,7 +30,7 @@ P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 UNKNOWN = set(
     "no-anchor trust-expired trust-rollback malformed-trust bad-trust-signature unsupported-suite key-compromised "
     "no-trust-for-issuer request-not-recorded no-proof unknown-log reformatted told-missing other-chain not-whole no-index-root "
-    "log-incomplete".split()
+    "log-incomplete report-incomplete".split()
 )
 ON_TRUST = set(
     "unknown-signer issuer-mismatch not-entitled-to-type key-not-yet-valid key-past-end required-suite-missing "
@@ -723,6 +723,178 @@ def receipt_in_order(receipt, request, answer, trust, report):
         report.end("not-included")
 
 
+# --- reports of batches (section 4)
+
+END_MEMBERS = "end lines permitted refused undecided digest asOf".split()
+
+
+def check_report(data, trust, request=None):
+    report = trust.report()
+    try:
+        report_in_order(data, request, trust, report)
+    except End:
+        pass
+    return report
+
+
+def split_lines(data):
+    lines = (line.strip(b" \t\r\x0c") for line in data.split(b"\n"))
+    return [line for line in lines if line]
+
+
+def read_end(line):
+    """The end, the bytes that its entry commits to, and its receipt."""
+    hashed, receipt = cut(line)
+    end = load(hashed)
+    shaped(end, END_MEMBERS)
+    need(end["end"] is True)
+    counts = [number(end[name]) for name in END_MEMBERS[1:5]]
+    return {"counts": counts, "digest": b64(end["digest"], 32), "hashed": hashed, "receipt": receipt}
+
+
+def read_multiproof(line):
+    value = load(line)
+    shaped(value, ["proof"])
+    shaped(value["proof"], ["checkpoint", "nodes"])
+    return string(value["proof"]["checkpoint"]), [b64(node, 32) for node in array(value["proof"]["nodes"])]
+
+
+def multiproof_root(leaves, size, nodes):
+    """The root that leaves by index and nodes lead to."""
+    nodes = iter(nodes)
+
+    def subtree(start, end, leaves):
+        if not leaves:
+            return next(nodes)
+        if end - start == 1:
+            return leaves[0][1]
+        middle = start + (1 << (end - start - 1).bit_length() - 1)
+        left = subtree(start, middle, [leaf for leaf in leaves if leaf[0] < middle])
+        return node(left, subtree(middle, end, [leaf for leaf in leaves if leaf[0] >= middle]))
+
+    need(leaves and leaves[-1][0] < size)
+    try:
+        root = subtree(0, size, leaves)
+    except StopIteration:
+        raise Bad from None
+    need(next(nodes, None) is None)
+    return root
+
+
+def report_in_order(data, request, trust, report):
+    lines = split_lines(data)
+    if not lines:
+        report.end("malformed-report")
+    if texts_in(data) not in (None, len(lines)):
+        report.end("reformatted")
+    try:
+        end = read_end(lines[-1])
+        lines.pop()
+    except Bad:
+        end = None
+        report.add("report-incomplete")
+        try:
+            json.loads(lines[-1])
+        except ValueError:
+            lines.pop()
+    proof = None
+    if lines:
+        try:
+            proof = read_multiproof(lines[-1])
+            lines.pop()
+        except Bad:
+            pass
+    answers = [report_answer(line, report) for line in lines]
+    entries = [(place, answer) for place, answer in enumerate(answers) if answer not in (None, "undecided")]
+    if end is not None:
+        check_report_end(end, lines, answers, entries, report)
+    if request is not None:
+        check_report_request(end, split_lines(request), request, answers, entries, report)
+    if end is None:
+        return
+    if proof is None:
+        report.end("no-proof")
+    log = end["receipt"]["log"]
+    if log not in trust.logs:
+        report.end("unknown-log")
+    try:
+        size, root = read_checkpoint(proof[0], trust.logs[log])
+    except Bad:
+        report.end("bad-checkpoint")
+    leaves = sorted((one["index"], one["leafHash"]) for one in [end["receipt"]] + [one for _, (one, _) in entries])
+    if len({index for index, _ in leaves}) != len(leaves):
+        report.end("report-mismatch")
+    try:
+        included = multiproof_root(leaves, size, proof[1]) == root
+    except Bad:
+        included = False
+    if not included:
+        report.end("not-included")
+
+
+def report_answer(line, report):
+    try:
+        hashed, receipt = cut(line)
+    except Bad:
+        try:
+            value = load(line)
+            need(isinstance(value, dict) and not {"verdict", "receipt"} & set(value))
+            need(value.get("code") in names()["Public codes"].values())
+            return "undecided"
+        except Bad:
+            report.add("malformed-receipt")
+            return None
+    try:
+        opened = read_open(receipt["open"])
+    except Bad:
+        report.add("malformed-open")
+        return None
+    before = len(report.reasons)
+    if leaf_hash(receipt) != receipt["leafHash"]:
+        report.add("leaf-mismatch")
+    if opened["index"] != receipt["index"]:
+        report.add("index-mismatch")
+    if opened["answer"] != sha256(hashed):
+        report.add("answer-mismatch")
+    return None if len(report.reasons) > before else (receipt, opened)
+
+
+def check_report_end(end, lines, answers, entries, report):
+    decisions = [opened["decision"] for _, (_, opened) in entries]
+    counts = [len(lines), decisions.count(1), decisions.count(2), answers.count("undecided")]
+    if end["counts"] != counts:
+        report.add("report-mismatch")
+    if end["digest"] != sha256(*(line + b"\n" for line in lines)):
+        report.add("report-mismatch")
+    receipt = end["receipt"]
+    try:
+        opened = read_open(receipt["open"])
+    except Bad:
+        return report.add("malformed-open")
+    if leaf_hash(receipt) != receipt["leafHash"]:
+        report.add("leaf-mismatch")
+    permits = (names()["Routes"].get(opened["route"]), opened["decision"]) == ("verify-batch", 1)
+    if opened["index"] != receipt["index"] or opened["answer"] != sha256(end["hashed"]) or not permits:
+        report.add("answer-mismatch")
+    mine = (receipt["log"], opened["organisation"], opened["route"])
+    if any((one["log"], its["organisation"], its["route"]) != mine for _, (one, its) in entries):
+        report.add("report-mismatch")
+
+
+def check_report_request(end, asked, request, answers, entries, report):
+    def is_for(receipt, opened, body):
+        return receipt["requestSalt"] is not None and sha256(receipt["requestSalt"], body) == opened["request"]
+
+    good = all(place < len(asked) and is_for(*one, asked[place]) for place, one in entries)
+    if good and end is not None:
+        try:
+            good = len(asked) == len(answers) and is_for(end["receipt"], read_open(end["receipt"]["open"]), request)
+        except Bad:
+            good = False
+    if not good:
+        report.add("request-mismatch")
+
+
 # --- traces (section 4)
 
 
@@ -1132,7 +1304,7 @@ def log_in_order(folder, trust, report):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["license", "receipt", "trace", "log"])
+    parser.add_argument("kind", choices=["license", "receipt", "trace", "report", "log"])
     parser.add_argument("--trust", required=True)
     parser.add_argument("--anchor")
     parser.add_argument("--at", type=int, required=True)
@@ -1149,9 +1321,10 @@ def main():
     for file in given.files:
         if given.kind == "log":
             report = check_log(file, trust)
-        elif given.kind == "receipt":
+        elif given.kind in ("receipt", "report"):
             request = pathlib.Path(given.request).read_bytes() if given.request else None
-            report = check_receipt(pathlib.Path(file).read_bytes(), trust, request)
+            check = check_receipt if given.kind == "receipt" else check_report
+            report = check(pathlib.Path(file).read_bytes(), trust, request)
         else:
             report = checks[given.kind](pathlib.Path(file).read_bytes(), trust)
         print(json.dumps({"item": file, "verdict": report.verdict(), "reasons": report.reasons}))

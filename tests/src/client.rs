@@ -323,7 +323,7 @@ impl Party {
 
     /// Sends a request on a connection of its own and reads so many parts of the answer's body. The rest is not read as long as what is
     /// given back lives.
-    pub async fn begin(&self, call: &Call, parts: usize) -> impl Sized {
+    pub async fn begin(&self, call: &Call, parts: usize) -> impl Sized + use<> {
         let begun = async {
             let mut connection = connect(Some(&self.config), self.address).await.unwrap();
             let response = connection.send_request(request(call, self.address).unwrap()).await.unwrap();

@@ -105,9 +105,12 @@ impl Ledger {
         self.submit(command)?.outcome().await
     }
 
-    /// Commits many decisions, in their order and in one group as far as they fit. The outcome of each, in its place, as
-    /// [`Ledger::commit`] gives it: one that must be decided again holds up no other.
-    pub async fn commit_all(&self, commands: Vec<Command>) -> Vec<Result<Outcome, Refused>> {
+    /// Commits many decisions, in their order and in one group as far as they fit. They are queued at once; the future gives the
+    /// outcome of each, in its place, as [`Ledger::commit`] does: one that must be decided again holds up no other.
+    pub fn commit_all(
+        &self,
+        commands: Vec<Command>,
+    ) -> impl Future<Output = Vec<Result<Outcome, Refused>>> + Send + use<> {
         let mut queued = Vec::with_capacity(commands.len());
         let admitted = commands.into_iter().map(|command| {
             let (submission, reply) = self.admit(command)?;
@@ -116,14 +119,16 @@ impl Ledger {
         });
         let replies: Vec<Result<Reply, Refused>> = admitted.collect();
         let sent = if queued.is_empty() { Ok(()) } else { self.send(Message::CommitAll(queued)) };
-        let mut outcomes = Vec::with_capacity(replies.len());
-        for reply in replies {
-            outcomes.push(match (reply, sent) {
-                (Ok(reply), Ok(())) => reply.outcome().await,
-                (Err(refused), _) | (Ok(_), Err(refused)) => Err(refused),
-            });
+        async move {
+            let mut outcomes = Vec::with_capacity(replies.len());
+            for reply in replies {
+                outcomes.push(match (reply, sent) {
+                    (Ok(reply), Ok(())) => reply.outcome().await,
+                    (Err(refused), _) | (Ok(_), Err(refused)) => Err(refused),
+                });
+            }
+            outcomes
         }
-        outcomes
     }
 
     fn submit(&self, command: Command) -> Result<Reply, Refused> {
@@ -408,6 +413,12 @@ impl Ledger {
         (published.size, Arc::clone(&published.text))
     }
 
+    /// Size and text of the newest checkpoint that [`Ledger::multiproof`] leads to: a moment behind the log, and perhaps not public yet.
+    pub fn provable(&self) -> (u64, Arc<str>) {
+        let newest = self.0.tiles.newest.read().unwrap_or_else(PoisonError::into_inner);
+        (newest.size, Arc::clone(&newest.text))
+    }
+
     /// The inclusion path of an entry in the tree of `size` leaves; `None` when that tree does not hold the entry or
     /// is larger than the published one.
     ///
@@ -421,12 +432,13 @@ impl Ledger {
     }
 
     /// One proof for many entries, ascending by index, in the tree of `size` leaves; `None` when that tree does not hold them all
-    /// or is larger than the published one.
+    /// or is larger than the one of [`Ledger::provable`].
     ///
     /// # Errors
     /// The files cannot be read.
     pub fn multiproof(&self, indexes: &[u64], size: u64) -> io::Result<Option<Vec<Hash>>> {
-        if indexes.last().is_none_or(|last| *last >= size) || size > self.0.tiles.published_size() {
+        let provable = self.provable().0.max(self.0.tiles.published_size());
+        if indexes.last().is_none_or(|last| *last >= size) || size > provable {
             return Ok(None);
         }
         multiproof_from(indexes, size, |level, index| self.0.tiles.node(level, index)).map(Some)

@@ -16,7 +16,7 @@ use ring::digest::{Context, SHA256};
 use schemas::codes::{Code, Reason};
 use schemas::date::rfc3339;
 use schemas::routes::Route;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use verifier::batch::{End, Multiproof, ProofLine};
 use verifier::trace::Digest;
 
@@ -30,16 +30,19 @@ use super::tools::Entry;
 use super::{ATTEMPTS, Attempt, DENIAL_STEP, Gateway, Request, TURN_DEADLINE, denial_after, identify};
 use crate::capability::batch::Batch;
 use crate::participant::{Caller, Certified};
-use crate::room::Held;
+use crate::room::{Held, Room};
 use crate::wire::object::json;
 use crate::wire::refusal::{Language, Refusal};
 
 const ROUTE: Route = Route::VerifyBatch;
 /// Most requests of a batch.
 const MAX_LINES: usize = 10_000;
-/// Requests of one group, and groups under way at once: one is decided while those before it are written.
-const GROUP: usize = 64;
+/// Requests of one group, and groups under way at once: one is decided while those before it are written. A group costs a signature
+/// and a sync whatever its size.
+const GROUP: usize = 128;
 const GROUPS_AHEAD: usize = 3;
+/// After so many decisions others have their turn.
+const TURN: usize = 32;
 /// Groups that are answered and not taken, beside what the transport holds: beyond it nothing more is decided.
 const PARTS_AHEAD: usize = 2;
 /// How often a batch looks whether there is room or budget again.
@@ -177,7 +180,7 @@ impl Gateway {
         let mut held = room.enter(caller.organisation);
         let mut received = receive(http, None, language, ROUTE.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
-        let _in_turn = match &turn {
+        let in_turn = match &turn {
             Some(turn) => {
                 let wait = tokio::time::timeout(TURN_DEADLINE, turn.lock.lock());
                 Some(wait.await.map_err(|_| Code::Overloaded)?)
@@ -190,7 +193,40 @@ impl Gateway {
         if let Some(refused) = self.at_the_door(caller, &received).await? {
             return Ok(Some(refused));
         }
-        let (mut rest, mut ahead, mut under_way) = (&lines[..], 0, FuturesOrdered::new());
+        if self.answered(caller, room, &lines, writing).await.is_err() {
+            return Ok(None);
+        }
+        let end = self.end(caller, &received, writing).await;
+        // The proof needs nothing of the request, and may take a moment.
+        drop(in_turn);
+        drop(turn);
+        drop(lines);
+        drop(received);
+        drop(held);
+        if let Ok((index, end)) = end {
+            let mut ends = match self.proof(caller, std::mem::take(&mut writing.indexes), index).await {
+                Some(proof) => [json(&ProofLine { proof }), b"\n".to_vec()].concat(),
+                None => Vec::new(),
+            };
+            ends.extend_from_slice(&end);
+            ends.push(b'\n');
+            // A client that has gone away by now needs none.
+            let _ = writing.part(ends).await;
+        }
+        Ok(None)
+    }
+
+    /// Decides and answers all lines, group by group.
+    async fn answered(
+        &self,
+        caller: &Certified,
+        room: &Room,
+        lines: &[Received],
+        writing: &mut Writing,
+    ) -> Result<(), Gone> {
+        // Lines are decided and queued in their order, whatever a group waits for then.
+        let deciding = Mutex::new(());
+        let (mut rest, mut ahead, mut under_way) = (lines, 0, FuturesOrdered::new());
         loop {
             while under_way.len() < GROUPS_AHEAD {
                 // Where all were refused, the organisation would not be shut out for it: its other requests go on.
@@ -203,27 +239,20 @@ impl Gateway {
                     break;
                 }
                 (rest, ahead) = (later, ahead + group.len());
-                under_way.push_back(self.group(caller, group, places));
+                under_way.push_back(self.group(caller, group, places, &deciding));
             }
             let Some(answers) = under_way.next().await else {
                 if rest.is_empty() {
-                    break;
+                    return Ok(());
                 }
                 tokio::select! {
-                    () = writing.gone() => return Ok(None),
+                    () = writing.gone() => return Err(Gone),
                     () = tokio::time::sleep(PAUSE) => continue,
                 }
             };
             ahead -= answers.len();
-            if writing.answers(&answers).await.is_err() {
-                return Ok(None);
-            }
+            writing.answers(&answers).await?;
         }
-        if let Ok(ends) = self.ended(caller, &received, writing).await {
-            // Nobody is told of who has gone away by now.
-            let _ = writing.part(ends).await;
-        }
-        Ok(None)
     }
 
     /// A caller that may not ask at all is refused once, for all lines; `None` for one that may.
@@ -243,11 +272,21 @@ impl Gateway {
     }
 
     /// Decides a group line by line, and makes it durable at once. Its answers, in their order.
-    async fn group(&self, caller: &Certified, lines: &[Received], places: Held<'_>) -> Vec<Answer> {
+    async fn group(
+        &self,
+        caller: &Certified,
+        lines: &[Received],
+        places: Held<'_>,
+        deciding: &Mutex<()>,
+    ) -> Vec<Answer> {
+        let turn = deciding.lock().await;
         let begun = Instant::now();
         let tools = self.tools();
         let (mut commands, mut readied) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
-        for line in lines {
+        for (number, line) in lines.iter().enumerate() {
+            if number % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let request = Request::<'_, Batch>::read(line);
             readied.push(match self.attempt(&tools, caller, &request).await {
                 Ok(Attempt::Ready(command, ready)) => {
@@ -260,7 +299,9 @@ impl Gateway {
             });
         }
         crate::hold::before_commit(lines.iter().any(|line| line.held)).await;
-        let mut outcomes = self.ledger.commit_all(commands).await.into_iter();
+        let outcomes = self.ledger.commit_all(commands);
+        drop(turn);
+        let mut outcomes = outcomes.await.into_iter();
         let mut answers = Vec::with_capacity(lines.len());
         for (line, readied) in lines.iter().zip(readied) {
             let settled = match readied {
@@ -295,13 +336,13 @@ impl Gateway {
         answers
     }
 
-    /// The end: its entry, then one proof of all entries in a checkpoint that the public sees. The last lines of the answer.
-    async fn ended(
+    /// The last line, and the index of its entry.
+    async fn end(
         &self,
         caller: &Certified,
         received: &Received,
         writing: &mut Writing,
-    ) -> Result<Vec<u8>, Code> {
+    ) -> Result<(u64, Bytes), Code> {
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
             let (mut case, mut entry) = self.open(ROUTE, caller, received);
@@ -317,13 +358,7 @@ impl Gateway {
             };
             let index = end.index.ok_or(Code::Internal)?;
             writing.indexes.push(index);
-            let mut ends = match self.proof(caller, std::mem::take(&mut writing.indexes), index).await {
-                Some(proof) => [json(&ProofLine { proof }), b"\n".to_vec()].concat(),
-                None => Vec::new(),
-            };
-            ends.extend_from_slice(&end.body);
-            ends.push(b'\n');
-            return Ok(ends);
+            return Ok((index, end.body));
         }
         Err(Code::FactsChanged)
     }
@@ -331,7 +366,7 @@ impl Gateway {
     /// The proof of these entries, of which `last` is one that no other follows; `None` when it cannot be had in time. Then a
     /// client proves each by itself later.
     async fn proof(&self, caller: &Certified, mut indexes: Vec<u64>, last: u64) -> Option<Multiproof> {
-        let served = self.cosigning.covering(last).await?;
+        let served = self.cosigning.proving(last).await?;
         indexes.sort_unstable();
         let (ledger, size) = (self.ledger.clone(), served.size);
         let read = move || ledger.multiproof(&indexes, size);

@@ -194,6 +194,9 @@ fn what_was_changed_is_found() {
     );
     let stripped = with(|made| made.answers[3] = r#"{"verdict":"valid"}"#.to_owned());
     assert!(stripped.contains(&"malformed-receipt"), "{stripped:?}");
+    // A refusal whose receipt is spoiled decides all the same.
+    let spoiled = with(|made| made.answers[1] = made.answers[1].replace("leafHash", "leafhash"));
+    assert!(spoiled.contains(&"malformed-receipt"), "{spoiled:?}");
     let stripped = with(|made| made.answers[3] = r#"{"code":"no-such-code"}"#.to_owned());
     assert!(stripped.contains(&"malformed-receipt"), "{stripped:?}");
     assert!(

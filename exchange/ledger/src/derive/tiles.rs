@@ -58,7 +58,7 @@ pub(crate) struct Written {
     pub(crate) checkpoint: String,
 }
 
-/// The checkpoint that the public sees.
+/// A checkpoint whose tiles are written, such as the one that the public sees.
 pub(crate) struct Published {
     pub(crate) size: u64,
     pub(crate) text: Arc<str>,
@@ -70,6 +70,8 @@ pub(crate) struct Tiles {
     leaves: File,
     levels: Vec<File>,
     pub(crate) published: RwLock<Published>,
+    /// The newest that can be proven from; it becomes public within a second.
+    pub(crate) newest: RwLock<Published>,
     /// Leaves that the files hold.
     written: AtomicU64,
 }
@@ -85,6 +87,7 @@ impl Tiles {
             leaves: file("leaves")?,
             levels: (0..LEVELS).map(|level| file(&level.to_string())).collect::<io::Result<_>>()?,
             published: RwLock::new(Published { size: 0, text: "".into() }),
+            newest: RwLock::new(Published { size: 0, text: "".into() }),
             written: AtomicU64::new(0),
         })
     }
@@ -347,6 +350,10 @@ impl Writer {
                 }
                 tracing::info!("the tiles have what they lacked: the public log goes on");
                 failing.set(Derived::Tiles, false);
+            }
+            if let Some((size, text)) = &latest {
+                *self.tiles.newest.write().unwrap_or_else(PoisonError::into_inner) =
+                    Published { size: *size, text: text.as_str().into() };
             }
             if (ended || now >= due)
                 && let Some((size, text)) = latest.take()
