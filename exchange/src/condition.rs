@@ -121,6 +121,7 @@ fn of_ledger(health: &Health) -> Vec<Condition> {
     for (state, what, count) in [
         ("damaged-segments", "closed journal segments damaged or gone", health.damaged_segments),
         ("damaged-tiles", "tiles damaged that cannot be made again", health.damaged_tiles),
+        ("damaged-rows", "segments of hosted rows that cannot be read", health.unreadable_rows),
     ] {
         if count > 0 {
             add(state, Grade::Alarm, format!("{what}: {count}"));
@@ -193,6 +194,7 @@ mod tests {
             image_lag: 7,
             damaged_segments: 0,
             damaged_tiles: 0,
+            unreadable_rows: 0,
             failing: Vec::new(),
         };
         assert_eq!(of_ledger(&good), []);
@@ -200,6 +202,7 @@ mod tests {
         let bad = Health {
             damaged_segments: 2,
             damaged_tiles: 1,
+            unreadable_rows: 3,
             failing: vec![Derived::Tiles, Derived::Index],
             ..good.clone()
         };
@@ -209,6 +212,7 @@ mod tests {
             health_text(&found),
             "alarm: closed journal segments damaged or gone: 2\n\
              alarm: tiles damaged that cannot be made again: 1\n\
+             alarm: segments of hosted rows that cannot be read: 3\n\
              alarm: does not keep up with the journal: tiles\n\
              alarm: does not keep up with the journal: index\n"
         );

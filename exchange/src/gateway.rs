@@ -51,7 +51,7 @@ use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
 use ledger::{
     Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, Prepared, PreparedSegment, Refused,
-    RotateError,
+    RotateError, Writing,
 };
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
@@ -185,7 +185,9 @@ struct Ready {
     code: Code,
     answer: Vec<u8>,
     rotates: bool,
-    segment: Option<PreparedSegment>,
+    segments: Vec<PreparedSegment>,
+    /// Whoever writes rows keeps the turn until the end.
+    writing: Option<Writing>,
     request_salt: Hash,
 }
 
@@ -654,27 +656,48 @@ impl Gateway {
         effect: Effect,
         reason: Reason,
     ) -> (Command, Ready) {
-        let Effect { status, code, prepared, answer, rotates, segment, request_salt, is_outcome } = effect;
+        let Effect { status, code, prepared, answer, rotates, segments, writing, request_salt, is_outcome } =
+            effect;
         // The provider's doing is not held against the caller.
         if code != Code::Ok && code != Code::ProviderUnavailable && !is_outcome {
             // Before the entry is written: a client that disconnects does not save its budget.
             self.shed.refused(entry.organisation);
         }
         let (route, organisation, form) = (entry.route, *entry.organisation, entry.form);
-        let ready =
-            Ready { route, organisation, form, reason, status, code, answer, rotates, segment, request_salt };
+        let ready = Ready {
+            route,
+            organisation,
+            form,
+            reason,
+            status,
+            code,
+            answer,
+            rotates,
+            segments,
+            writing,
+            request_salt,
+        };
         (command(case, prepared, received.inline_proof), ready)
     }
 
     /// Step 8 behind what came of step 7; `None` when a fact has changed meanwhile.
     fn settle(&self, ready: Ready, outcome: Result<Outcome, Refused>) -> Result<Option<Answer>, Code> {
-        let Ready { route, organisation, form, reason, status, code, answer, rotates, segment, request_salt } =
-            ready;
+        let Ready {
+            route,
+            organisation,
+            form,
+            reason,
+            status,
+            code,
+            answer,
+            rotates,
+            segments,
+            writing: _writing,
+            request_salt,
+        } = ready;
         let Some(committed) = committed(outcome)? else {
             // Rows that nobody commits to. After a refusal only the journal knows, and the next start looks.
-            if let Some(segment) = segment {
-                segment.discard();
-            }
+            segments.into_iter().for_each(PreparedSegment::discard);
             return Ok(None);
         };
         if rotates {

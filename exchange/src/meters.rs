@@ -139,6 +139,13 @@ pub const METRICS: &[Metric] = &[
         "Damaged tiles of the public log that were made anew.",
     ),
     metric(
+        "miaoxiang_rows_unreadable_segments",
+        Kind::Gauge,
+        &[],
+        "segments",
+        "Segments of hosted rows that could not be read when they were to be written anew: they stay.",
+    ),
+    metric(
         "miaoxiang_handshakes_total",
         Kind::Counter,
         &["listener", "result"],

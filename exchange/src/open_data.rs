@@ -376,6 +376,7 @@ mod tests {
                 ("organisationName".to_owned(), "=甲,\"乙\"\n".to_owned()),
                 ("none".to_owned(), "x".to_owned()),
             ],
+            &[],
         ));
         let written = csv(&resource, &[row.expect("a row")]).ok().expect("CSV");
         let mut reader = csv::Reader::from_reader(written.as_slice());

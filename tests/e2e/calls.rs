@@ -249,7 +249,13 @@ async fn share(provider: &Client, bank: &Client) {
     let listed = bank.resources(&ResourceSearch::default()).await.unwrap();
     assert_eq!((listed.total, listed.resources[0].resource.code.as_str()), (1, code.as_str()));
     let rows = vec![row.into_iter().collect()];
-    let ingest = RecordsIngest { resource: code.clone(), first_line: None, rows, removed: Vec::new() };
+    let ingest = RecordsIngest {
+        resource: code.clone(),
+        first_line: None,
+        rows,
+        removed: Vec::new(),
+        erased: Vec::new(),
+    };
     assert_eq!(provider.ingest_records(&ingest).await.unwrap().accepted, 1);
     let scope = Scope {
         fields: vec!["status".to_owned()],

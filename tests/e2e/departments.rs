@@ -428,3 +428,71 @@ fn each_command_of_shared_data_has_an_example() {
         assert!(said.contains("Example:") && said.contains(&example), "{words:?}: {said}");
     }
 }
+
+#[tokio::test]
+async fn a_feed_goes_on_from_its_file_and_a_comparison_is_listed() {
+    let turn = shared(Setup::new).await;
+    let office = Office::new(&turn);
+    let license = tests::draft(&tests::natural()).issue(&mut turn.party("issuer")).await;
+    let fields = [("name".to_owned(), "holderName".to_owned())].into();
+    let type_code = license.draft.license_type.code.as_str().to_owned();
+    let compared = vec![schemas::resource::Compared { type_code, fields }];
+    let resource = Resource { compared, ..sample(&turn, POPULATION, 31) };
+    office.publish(&resource);
+    let people = [license.draft.holder().number().to_owned(), numbers(1).remove(0)];
+    let rows = |status: &str| people.each_ref().map(|number| row(number, status)).join("\n") + "\n";
+    let brought = office.import(&office.file("rows.ndjson", rows("1")), &resource, &[]);
+    assert_eq!(counts(&brought), [2, 2, 0, 0], "{brought:?}");
+    let mut application: Value =
+        serde_json::from_str(&fs::read_to_string(office.application(&resource)).unwrap()).unwrap();
+    application["scope"]["feed"] = true.into();
+    let file = office.file("application.json", application.to_string());
+    let applied = office.done(&["application", "make", &file, "--as", "bank"]);
+    assert_eq!(applied["state"], "pending");
+    let id = applied["application"].as_str().unwrap();
+    assert_eq!(office.done(&["application", "approve", id, "--as", "provider"])["state"], "provided");
+    let question = json!({"resource": resource.code, "limit": 1, "use": tests::use_context()});
+    let question = office.file("feed.json", question.to_string());
+    let cursor = office.folder.path().join("cursor").to_str().unwrap().to_owned();
+    let follow = || {
+        let done = office.run(&["feed", &question, "--cursor", &cursor, "--as", "bank"]);
+        assert_eq!(done.status, Some(0), "{done:?}");
+        done.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    assert_eq!(follow().len(), 2, "two pages of one row");
+    assert_eq!(follow(), [Value::Null; 0]);
+    let changed = format!("{}\n", row(&people[1], "2"));
+    assert_eq!(counts(&office.import(&office.file("changed.ndjson", changed), &resource, &[])), [1, 1, 0, 0]);
+    let news = follow();
+    assert_eq!((news.len(), &news[0]["record"]["status"]), (1, &json!("2")));
+    // Erased by its key; a file with more than keys is none of them.
+    let wrong = office.import(&office.file("wrong.ndjson", rows("1")), &resource, &["--erase"]);
+    assert_eq!((wrong.status, counts(&wrong)[1]), (NO, 0), "{wrong:?}");
+    let key = office.file("erased.csv", format!("idNumber\n{}\n", people[1]));
+    assert_eq!(counts(&office.import(&key, &resource, &["--erase"])), [1, 1, 0, 0]);
+    let news = follow();
+    assert_eq!((news.len(), &news[0]["removed"]), (1, &json!(true)));
+    fs::write(&cursor, "0".repeat(120)).unwrap();
+    let words = office.refused(NO, &["feed", &question, "--cursor", &cursor, "--as", "bank"]);
+    assert!(words.contains("malformed-request"), "{words}");
+
+    let compare = |by: &str| {
+        let words =
+            ["compare", &license.identifier, "--resource", &resource.code, "--reason", "测试", "--as", by];
+        office.done(&words)
+    };
+    assert_eq!(compare("issuer")["mismatch"], "open");
+    let listed = |state: &str| {
+        let done = office.run(&["mismatches", "--state", state, "--as", "provider"]);
+        assert_eq!(done.status, Some(0), "{done:?}");
+        done.stdout.lines().filter(|line| line.contains(&resource.code)).count()
+    };
+    assert_eq!((listed("open"), listed("corrected")), (1, 0));
+    let right = row(&people[0], "1").replace("测试人", &license.draft.license.holders[0].0);
+    assert_eq!(
+        counts(&office.import(&office.file("right.ndjson", right + "\n"), &resource, &[])),
+        [1, 1, 0, 0]
+    );
+    assert_eq!(compare("provider")["mismatch"], "corrected");
+    assert_eq!((listed("open"), listed("corrected")), (0, 1));
+}

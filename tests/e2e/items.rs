@@ -748,3 +748,28 @@ async fn what_is_demanded_all_the_same_is_counted_twice_and_agrees() {
     assert_eq!(bank.demands.len(), 0);
     assert!(!lines.contains(person.holder().number()));
 }
+
+#[tokio::test]
+async fn an_import_that_makes_too_long_an_entry_is_refused_by_line() {
+    let mut server = Setup::new().prepare().await;
+    server.configure(|config| config.journal.segment_mib = 4);
+    server.start();
+    let operator = client(&server, "operator");
+    let element = |number: usize| row(&format!("code=E{number};name=数据元;version=1"));
+    let rows: Vec<_> = (0..1_000).map(element).collect();
+    let import = |rows: &[BTreeMap<String, String>]| ItemsImport {
+        list: DictionaryList::Elements,
+        source: "源".repeat(500),
+        first_line: Some(11),
+        rows: rows.to_vec(),
+    };
+    let body = serde_json::to_value(import(&rows)).unwrap();
+    let call = Call::new(Route::ItemsImport, &body).key(&tests::key());
+    let refused = server.party("operator").send(&call).await.expect(422);
+    let error = &refused.json["errors"][0];
+    let place: usize = error["pointer"].as_str().unwrap().strip_prefix("/rows/").unwrap().parse().unwrap();
+    assert_eq!((refused.code(), error["rule"].as_str()), ("bad-items", Some("length")));
+    assert!(error.to_string().contains(&format!("up to line {} ", place + 10)), "{error}");
+    // As many as it says are taken.
+    assert_eq!(operator.import_items(&import(&rows[..place])).await.unwrap().accepted, place as u64);
+}

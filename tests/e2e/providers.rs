@@ -49,6 +49,11 @@ async fn arrived(provider: &Provider, count: usize) {
     eventually("the question arrives", || async { (provider.asked() >= count).then_some(()) }).await;
 }
 
+#[test]
+fn the_page_leads_from_an_interface_to_an_answered_call() {
+    crate::departments::follow(include_str!("../../exchange/docs/guides/providers.md"));
+}
+
 #[tokio::test]
 async fn a_row_is_called_for_within_an_approval_at_an_address_that_two_operators_allowed() {
     let server = Setup::new().start().await;

@@ -1,12 +1,15 @@
 //! The exchange's work on hosted rows beside queries: quality and freshness, open data, feeds, comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use bytes::Bytes;
 use client::{
-    Agreement, ApplicationAction, ApplicationState, ApplicationTransition, Apply, Client, Comparison, Error,
-    FeedPage, Holder, MismatchSearch, MismatchState, Personal, RecordsCompare, RecordsFeed, RecordsIngest,
-    ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Scope, Trace, UseContext,
+    Agreement, ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Client,
+    Comparison, Error, FeedPage, Holder, MismatchSearch, MismatchState, Personal, RecordsCompare,
+    RecordsFeed, RecordsIngest, ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Scope,
+    Trace, UseContext,
 };
 use schemas::codes::Code;
 use schemas::resource::{Agreed, Compared, Condition, Openness, Resource};
@@ -58,7 +61,13 @@ fn row(pairs: &[(&str, &str)]) -> BTreeMap<String, Personal> {
 }
 
 fn ingest(resource: &Resource, rows: Vec<BTreeMap<String, Personal>>) -> RecordsIngest {
-    RecordsIngest { resource: resource.code.clone(), first_line: None, rows, removed: Vec::new() }
+    RecordsIngest {
+        resource: resource.code.clone(),
+        first_line: None,
+        rows,
+        removed: Vec::new(),
+        erased: Vec::new(),
+    }
 }
 
 async fn quality(client: &Client, resource: &Resource) -> client::Quality {
@@ -314,9 +323,13 @@ async fn a_county_follows_the_rows_of_its_own_and_their_subjects_see_it() {
     // Behind a kill the reader goes on where it left off.
     server.kill();
     server.start();
-    let [provider, bank] = ["provider", "bank"].map(|name| client(&server, name));
-    let rows =
-        vec![person(&stays, "440106", "2"), person(&moves, "440203", "1"), person(&later, "4401", "3")];
+    let [provider, bank, approval] = ["provider", "bank", "approval"].map(|name| client(&server, name));
+    let rows = vec![
+        person(&stays, "440106", "2"),
+        person(&moves, "440203", "1"),
+        person(&later, "4401", "3"),
+        person(&other, "440203", "2"),
+    ];
     provider.ingest_records(&ingest(&resource, rows)).await.unwrap();
     let third = bank.feed_records(&feed(&resource, Some(&second.next), 200)).await.unwrap();
     let found = changes(&third, "status");
@@ -325,8 +338,15 @@ async fn a_county_follows_the_rows_of_its_own_and_their_subjects_see_it() {
     let mut values: Vec<Option<&str>> = found.values().map(Option::as_deref).collect();
     values.sort_unstable();
     assert_eq!(values, [None, Some("2"), Some("3")], "who has moved away is gone");
-    let number = later.holder().number().to_owned();
-    let removed = vec![row(&[("idNumber", &number)])];
+    // Nor is anything told of what happens elsewhere by now, to one who has moved there or to somebody who always was.
+    let key = |of: &Draft| row(&[("idNumber", of.holder().number())]);
+    let rows = vec![person(&moves, "440203", "2")];
+    provider.ingest_records(&ingest(&resource, rows)).await.unwrap();
+    let removed = vec![key(&moves), key(&other)];
+    provider.ingest_records(&RecordsIngest { removed, ..ingest(&resource, Vec::new()) }).await.unwrap();
+    let elsewhere = bank.feed_records(&feed(&resource, Some(&third.next), 200)).await.unwrap();
+    assert!(elsewhere.changes.is_empty(), "{:?}", elsewhere.changes.len());
+    let removed = vec![key(&later)];
     provider.ingest_records(&RecordsIngest { removed, ..ingest(&resource, Vec::new()) }).await.unwrap();
     let fourth = bank.feed_records(&feed(&resource, Some(&third.next), 200)).await.unwrap();
     let gone = changes(&fourth, "status");
@@ -338,7 +358,22 @@ async fn a_county_follows_the_rows_of_its_own_and_their_subjects_see_it() {
     let whole = bank.feed_records(&feed(&resource, None, 200)).await.unwrap();
     assert_eq!(changes(&whole, "status").into_values().collect::<Vec<_>>(), [Some("2".to_owned())]);
 
-    for after in [&fourth.next[2..], &"f".repeat(64)] {
+    // A cursor of somebody else's, one that was changed, and what is none.
+    let before = approval.applications(&ApplicationSearch::default()).await.unwrap();
+    let stop = ApplicationTransition {
+        application: before.applications[0].application.clone(),
+        action: ApplicationAction::Stop,
+        terms: None,
+        ground: None,
+        basis: None,
+        note: None,
+    };
+    approval.transition_application(&stop).await.unwrap();
+    agreed(&approval, &provider, &resource, scope(&["status"], &["44"], None, true)).await;
+    let others = approval.feed_records(&feed(&resource, None, 1)).await.unwrap().next.clone();
+    let mut forged = fourth.next.clone();
+    forged.replace_range(30..31, if forged[30..31] == *"0" { "1" } else { "0" });
+    for after in [&fourth.next[2..], &forged, &others, &"f".repeat(64), &"f".repeat(120)] {
         let wrong = bank.feed_records(&feed(&resource, Some(after), 1)).await.unwrap_err();
         assert_eq!(refused(wrong), Code::MalformedRequest);
     }
@@ -354,6 +389,99 @@ async fn a_county_follows_the_rows_of_its_own_and_their_subjects_see_it() {
         assert_eq!(answer.err().map(refused), code, "{action:?}");
     }
     assert_eq!(server.log_verify()["verdict"], "valid");
+}
+
+/// The bytes of all files below a folder.
+fn contents(folder: &Path, found: &mut Vec<Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        // One that goes meanwhile is gone.
+        match path.is_dir() {
+            true => contents(&path, found),
+            false => found.extend(fs::read(&path)),
+        }
+    }
+}
+
+/// The sealed rows of all row segments.
+fn sealed_rows(folder: &Path) -> Vec<Vec<u8>> {
+    let mut files = Vec::new();
+    contents(&folder.join("journal/rows"), &mut files);
+    let rows = files.iter().flat_map(|file| {
+        let number = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+        (0..number(44))
+            .map(move |entry| (number(80 + 24 * entry + 16), number(80 + 24 * entry + 20)))
+            .map(|(offset, length)| file[offset..offset + length].to_vec())
+    });
+    rows.collect()
+}
+
+#[tokio::test]
+async fn a_row_that_its_provider_erases_is_on_no_disk_and_its_subject_sees_it() {
+    let mut server = Setup::new().start().await;
+    let provider = client(&server, "provider");
+    let resource = sample(POPULATION, 10);
+    publish(&provider, &resource).await;
+    let people = [(); 3].map(|()| draft(&natural()));
+    // Each batch lies in a file of its own; the first person is in two of them.
+    let brought = [&people[..2], &people[2..], &people[..1]];
+    for batch in brought {
+        let rows = batch.iter().map(|person| self::person(person, "440106", "1")).collect();
+        provider.ingest_records(&ingest(&resource, rows)).await.unwrap();
+    }
+    let before = sealed_rows(&server.folder);
+    // The ticker may have written the first file anew by now.
+    assert!(before.len() >= 3);
+    let gone: Vec<&Vec<u8>> = {
+        // Without the file of the third person, which has no row of the first.
+        let third = provider_file_of(&server.folder, 1);
+        before.iter().filter(|row| !third.windows(row.len()).any(|part| part == &row[..])).collect()
+    };
+    assert_eq!(gone.len(), before.len() - 1);
+    let key = row(&[("idNumber", people[0].holder().number())]);
+    let erase = RecordsIngest { erased: vec![key.clone()], ..ingest(&resource, Vec::new()) };
+    let many = RecordsIngest { erased: vec![key; 101], ..ingest(&resource, Vec::new()) };
+    assert_eq!(refused(provider.ingest_records(&many).await.unwrap_err()), Code::BadRecords);
+    let answer = provider.ingest_records(&erase).await.unwrap();
+    assert_eq!((answer.erased, answer.accepted, answer.rejected), (1, 0, 0));
+    eventually("the files go once nobody reads them", || async {
+        let mut files = Vec::new();
+        contents(&server.folder, &mut files);
+        let is_there =
+            |row: &&Vec<u8>| files.iter().any(|file| file.windows(row.len()).any(|part| part == &row[..]));
+        (!gone.iter().any(is_there)).then_some(())
+    })
+    .await;
+    let traced = async |server: &Server, person: &Draft| {
+        let holder = Holder::from(person.holder());
+        let trace = Trace { holder, agent: None, before: None, limit: None, context: context() };
+        let page = client(server, "portal").trace(&trace).await.ok()?;
+        let told = page.entries.iter().filter_map(|entry| entry.told.as_ref());
+        let told = told.map(|told| serde_json::from_str::<Value>(&told.document).unwrap());
+        Some(
+            told.filter(|told| told["mode"] == "erased" && told["resource"] == resource.code.as_str())
+                .count(),
+        )
+    };
+    eventually("the subject sees it", || async {
+        (traced(&server, &people[0]).await == Some(1)).then_some(())
+    })
+    .await;
+    // The others are there, also after a kill; and the log is whole.
+    server.kill();
+    server.start();
+    let search = ResourceSearch { code: Some(resource.code.clone()), ..ResourceSearch::default() };
+    let found = client(&server, "provider").resources(&search).await.unwrap();
+    assert_eq!(found.resources[0].quality.as_ref().unwrap().rows, 2);
+    assert_eq!(server.log_verify()["verdict"], "valid");
+}
+
+/// The content of a row file, by their order.
+fn provider_file_of(folder: &Path, place: usize) -> Vec<u8> {
+    let mut paths: Vec<_> =
+        fs::read_dir(folder.join("journal/rows")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    fs::read(&paths[place]).unwrap()
 }
 
 #[tokio::test]

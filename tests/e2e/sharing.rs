@@ -102,7 +102,13 @@ fn person(draft: &Draft, region: &str) -> BTreeMap<String, Personal> {
 }
 
 fn ingest(resource: &Resource, rows: Vec<BTreeMap<String, Personal>>) -> RecordsIngest {
-    RecordsIngest { resource: resource.code.clone(), first_line: Some(1), rows, removed: Vec::new() }
+    RecordsIngest {
+        resource: resource.code.clone(),
+        first_line: Some(1),
+        rows,
+        removed: Vec::new(),
+        erased: Vec::new(),
+    }
 }
 
 fn query(resource: &Resource, draft: &Draft) -> RecordsQuery {
@@ -245,14 +251,16 @@ async fn rows_that_do_not_fit_are_named_and_the_others_taken() {
     let mut unknown = person(&draft(&natural()), "44");
     unknown.insert("secret".to_owned(), Personal::from("x"));
     let twice = person(&good, "4401");
-    let rows = vec![person(&good, "44"), wrong, unknown, twice];
+    let mut long = person(&draft(&natural()), "44");
+    long.insert("name".to_owned(), Personal::from("长".repeat(30_000).as_str()));
+    let rows = vec![person(&good, "44"), wrong, unknown, twice, long];
     let request = RecordsIngest { first_line: Some(100), ..ingest(&resource, rows) };
     let call = Call::new(Route::RecordsIngest, &serde_json::to_value(&request).unwrap());
     let reply = server.party("provider").send(&call).await.expect(200);
-    assert_eq!((&reply.json["accepted"], &reply.json["rejected"]), (&json!(1), &json!(3)));
+    assert_eq!((&reply.json["accepted"], &reply.json["rejected"]), (&json!(1), &json!(4)));
     let lines: Vec<u64> =
         reply.json["rejects"].as_array().unwrap().iter().map(|row| row["line"].as_u64().unwrap()).collect();
-    assert_eq!(lines, [101, 102, 103]);
+    assert_eq!(lines, [101, 102, 103, 104]);
     assert_eq!(reply.json["rejects"][0]["errors"][0]["pointer"], "/status");
     assert!(!reply.json.to_string().contains("secret"), "the caller's own word is not given back");
     // The same key brings nothing in twice.
@@ -456,9 +464,12 @@ async fn a_calendar_takes_two_operators_and_open_clocks_are_counted_anew() {
     let year = start.civil().0;
     let calendars = [holidays(year, start), holidays(year + 1, start)];
     let unfounded = Calendar { notice: String::new(), ..calendars[1].clone() };
-    for (calendar, code) in
-        calendars.iter().map(|calendar| (calendar, None)).chain([(&unfounded, Some(Code::BadCalendar))])
-    {
+    // Days of a year that the notice is not about, and holidays that no weekend makes up for.
+    let invented = Calendar { year: year + 2, ..calendars[1].clone() };
+    let mut not_made_up = calendars[1].clone();
+    not_made_up.off.pop();
+    let bad = [&unfounded, &invented, &not_made_up].map(|calendar| (calendar, Some(Code::BadCalendar)));
+    for (calendar, code) in calendars.iter().map(|calendar| (calendar, None)).chain(bad) {
         let propose = Propose {
             kind: ProposalKind::PublishCalendar,
             holder: None,

@@ -637,6 +637,9 @@ pub struct RecordsIngested {
     pub accepted: u64,
     /// Rows that were taken out.
     pub removed: u64,
+    /// Rows that were erased.
+    #[serde(default)]
+    pub erased: u64,
     /// Rows that were not taken.
     pub rejected: u64,
     /// Which, at most 1,000.

@@ -888,6 +888,9 @@ pub struct RecordsIngest {
     /// Keys of rows that are taken out, each by field.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed: Vec<BTreeMap<String, Personal>>,
+    /// Keys of rows that are taken out and erased from the disk at once, each by field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub erased: Vec<BTreeMap<String, Personal>>,
 }
 
 /// Compares a license with its row of a base resource.

@@ -24,6 +24,8 @@ pub struct Health {
     pub damaged_segments: usize,
     /// Tiles that the scrub found damaged and could not mend: what is served of them is wrong.
     pub damaged_tiles: usize,
+    /// Segments of hosted rows that could not be read when they were to be written anew.
+    pub unreadable_rows: usize,
     /// Derived parts that do not keep up: a write failed and is tried again, or its thread has ended.
     pub failing: Vec<Derived>,
 }

@@ -93,6 +93,11 @@ impl Ledger {
         &self.0.rows
     }
 
+    /// Longest entry that a commit takes, bytes: with all that it changes and seals.
+    pub fn most_entry_bytes(&self) -> usize {
+        self.0.group_bytes
+    }
+
     /// Commits a decision: returns when its entry is durable, or when it must be decided again.
     ///
     /// Cancel-safe in the sense that a dropped future changes nothing: a command that was queued is committed all
@@ -497,6 +502,7 @@ impl Ledger {
             queue_capacity: inner.sender.capacity().unwrap_or(usize::MAX),
             damaged_segments: inner.scrub.damaged(),
             damaged_tiles: inner.scrub.damaged_tiles(),
+            unreadable_rows: inner.rows.unreadable(),
             failing: inner.failing.list(),
             image_lag: inner
                 .image

@@ -17,12 +17,7 @@ use crate::{
     error::OpenError,
     folder::journal_folder,
     health::{Derived, Failing, Stop},
-    hosted::{
-        files::Files,
-        follow::{Feed as RowsFeed, Follower as RowsFollower, Turns},
-        index::Writer,
-        rows::{Rows, Shared, next_sequence},
-    },
+    hosted::{files::Files, follow::Feed as RowsFeed, index::Writer, rows::Rows},
     journal::{
         clock::Clock,
         current::Current,
@@ -38,7 +33,7 @@ use crate::{
     names::Hash,
     options::Options,
     start::recovery::{self, Opened, Recovered, Start},
-    state::{Counts, State, table::map},
+    state::{Counts, State},
     thread::Threads,
 };
 use crossbeam_channel::{Receiver, bounded, unbounded};
@@ -106,23 +101,7 @@ fn hosted_rows(
     threads: &mut Threads,
 ) -> Result<(Rows, RowsFeed), OpenError> {
     let Hosted { files, writer } = hosted;
-    let (files, turns) = (Arc::new(files), Arc::new(Turns::new()));
-    let (feed, receiver) = RowsFeed::new(&turns);
-    let first = next_sequence(state);
-    let rows = Rows(Arc::new(Shared {
-        index: Arc::clone(&writer.index),
-        files: Arc::clone(&files),
-        turns: Arc::clone(&turns),
-        crypt: Arc::clone(crypt),
-        state: Arc::clone(state),
-        keeper: Arc::clone(keeper),
-        stop: Arc::clone(stop),
-        lock: Arc::downgrade(lock),
-        next: AtomicU64::new(first),
-        first,
-        prepared: map(),
-    }));
-    let follower = RowsFollower { writer, files, turns, receiver, stop: Arc::clone(stop), ended: Vec::new() };
+    let (rows, feed, follower) = Rows::new(files, writer, crypt, state, keeper, stop, lock);
     threads.guarded("rows", holding(lock, move || follower.run()))?;
     Ok((rows, feed))
 }

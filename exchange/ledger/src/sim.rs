@@ -18,7 +18,7 @@ use crate::{
     error::{OpenError, ReadError},
     folder::{self, lock},
     health::{Failing, Stop},
-    hosted::follow::{Feed as RowsFeed, Turns},
+    hosted::{check, files::Files, follow::Follower as RowsFollower, rows::Rows},
     journal::{
         clock::Clock,
         cursor::Cursor,
@@ -720,7 +720,8 @@ pub fn journal_folder() -> PathBuf {
     folder::journal_folder(Path::new(FOLDER))
 }
 
-/// A journal without threads: what they would do is done when it is called for.
+/// A journal without threads: what they would do is done when it is called for. What follows a group, such as the index of hosted
+/// rows, is done with it.
 pub struct Journal {
     sequencer: Sequencer,
     keeper: KeeperTask,
@@ -737,6 +738,8 @@ pub struct Journal {
     /// A group was written since the last seal.
     unsealed: bool,
     found: Vec<Hash>,
+    rows: Rows,
+    rows_follower: RowsFollower,
 }
 
 /// The findings of [`verify`].
@@ -794,8 +797,11 @@ impl Journal {
         if !closed {
             found.check_clock(&options, &end)?;
         }
+        let row_files = Files::new(Arc::clone(&disk), &options.folder, &options.origin);
+        let rows = check::load(&row_files, &state)?;
         let (guard, current, cursor) = found.go_on(end, options.segment_bytes, &signer)?;
         let durable = epochs.settle(&*keys.epochs, &crypt, &state)?;
+        check::sweep(&row_files, &rows);
         let held = Arc::downgrade(&lock);
         let rotation = Arc::new(Rotation::new(Arc::clone(&keys.epochs), &options.origin, durable, held));
 
@@ -821,6 +827,8 @@ impl Journal {
         // Nobody follows: tiles, image and guard thread are not there.
         let (tiles, image, guard_ends) = (bounded(1).0, Feed::new(Arc::new(Failing::new())).0, bounded(1).0);
         let followers = Followers::new(tiles, image, None, key.clone());
+        let (rows, rows_feed, rows_follower) =
+            Rows::new(row_files, rows, &crypt, &state, &keeper, &stop, &lock);
         let sequencer = Sequencer {
             receiver: bounded(1).1,
             crypt: Arc::clone(&crypt),
@@ -831,7 +839,7 @@ impl Journal {
             keeper,
             stop: Arc::clone(&stop),
             followers,
-            rows: RowsFeed::new(&Arc::new(Turns::new())).0,
+            rows: rows_feed,
             released: Arc::clone(&released),
             guard_ends,
             closed: Arc::default(),
@@ -857,6 +865,8 @@ impl Journal {
             group_bytes: options.group_bytes,
             unsealed: false,
             found: leaves,
+            rows,
+            rows_follower,
         })
     }
 
@@ -869,8 +879,12 @@ impl Journal {
     pub fn commit(&mut self, commands: Vec<Command>) -> Vec<Result<Outcome, Refused>> {
         // The thread would wait for the keeper's.
         self.keep();
-        let admitted: Vec<_> =
-            commands.into_iter().map(|command| Submission::admit(command, self.group_bytes)).collect();
+        let admit = |command: Command| {
+            // Segments count as submitted from now on. One that a test has written by itself is not looked at.
+            let _ = self.rows.admits(&command.permit_or_denial.record);
+            Submission::admit(command, self.group_bytes)
+        };
+        let admitted: Vec<_> = commands.into_iter().map(admit).collect();
         let mut group = Vec::new();
         let mut replies = Vec::new();
         for admitted in admitted {
@@ -883,6 +897,7 @@ impl Journal {
             }
         }
         self.unsealed |= self.sequencer.commit_by_hand(group);
+        self.rows_follower.step();
         let answer = |reply: Result<Reply, Refused>| reply?.settled();
         replies.into_iter().map(answer).collect()
     }
@@ -949,6 +964,11 @@ impl Journal {
     /// The state: durable entries only.
     pub fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The hosted rows.
+    pub fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// The key that checkpoints are verified with.

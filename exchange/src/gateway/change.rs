@@ -5,7 +5,10 @@
 use ledger::record::{
     CounterUse, DocumentState, GrantState, Idempotency, LicenseState, NO_BODY_PART, Record,
 };
-use ledger::{DocumentKind, HolderKey, Key, Label, License, Prepared, PreparedSegment, ReadError, RowsError};
+use ledger::{
+    DocumentKind, HolderKey, Key, Label, License, Prepared, PreparedSegment, ReadError, RowsError, Writing,
+    Written,
+};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::{Code, Decision, Reason};
 use schemas::holder::HolderRef;
@@ -21,6 +24,7 @@ use super::tools::{Entry, Tools};
 use crate::keyed;
 use crate::participant::Participant;
 use crate::rights::assertion::Told;
+use crate::sharing::region::Left;
 pub(crate) use crate::wire::object::json;
 use crate::wire::refusal::Refusal;
 
@@ -37,8 +41,10 @@ pub struct Effect {
     pub(super) answer: Vec<u8>,
     /// Once it is committed the epoch is to change.
     pub(super) rotates: bool,
-    /// A row segment that it commits to, which goes with it if it is not.
-    pub(super) segment: Option<PreparedSegment>,
+    /// Row segments that it commits to, which go with it if it is not.
+    pub(super) segments: Vec<PreparedSegment>,
+    /// The turn to write rows, until it is committed or given up.
+    pub(super) writing: Option<Writing>,
     /// Salt of the request digest, for the receipt.
     pub(super) request_salt: Hash,
     /// It closes an intent.
@@ -58,7 +64,33 @@ pub struct Change<'a> {
     /// The keys that the subject part is sealed under, where these are others.
     sealed_for: Option<Vec<HolderKey>>,
     rotates: bool,
-    segment: Option<PreparedSegment>,
+    segments: Vec<PreparedSegment>,
+    writing: Option<Writing>,
+}
+
+/// Rows of a resource that come in, go, or are erased.
+pub(crate) struct RowBatch {
+    /// Each with its bytes, those of [`StoredRow::encode`], or with the note of its removal.
+    pub(crate) rows: Vec<(Key, RowChange)>,
+    /// Those of the removed ones whose bytes go from the disk with this entry.
+    pub(crate) erased: Vec<Key>,
+}
+
+/// The fate of a row.
+pub(crate) enum RowChange {
+    /// It is there.
+    Put(Vec<u8>),
+    /// It is removed, with a note.
+    Remove(Vec<u8>),
+}
+
+impl RowChange {
+    fn written(&self) -> Written<'_> {
+        match self {
+            Self::Put(bytes) => Written::Row(bytes),
+            Self::Remove(note) => Written::Removal(note),
+        }
+    }
 }
 
 /// A row of a resource, as it lies sealed where it is hosted: when it was brought in, and its fields in order.
@@ -67,25 +99,28 @@ pub struct StoredRow {
     /// When, ms since 1970.
     pub at_ms: u64,
     fields: Vec<(String, String)>,
+    /// Regions that it has left.
+    pub(crate) left: Vec<Left>,
 }
 
 impl StoredRow {
-    /// The bytes to be sealed: the moment, 8 bytes big-endian, then a JSON list of pairs.
-    pub fn encode(at_ms: u64, fields: &[(String, String)]) -> Vec<u8> {
+    /// The bytes to be sealed: the moment, 8 bytes big-endian, then a JSON list of two: pairs, and regions that the row has left.
+    pub(crate) fn encode(at_ms: u64, fields: &[(String, String)], left: &[Left]) -> Vec<u8> {
         let mut bytes = at_ms.to_be_bytes().to_vec();
-        bytes.append(&mut json(&fields));
+        bytes.append(&mut json(&(fields, left)));
         bytes
     }
 
     /// A row that was fetched at a moment, ms since 1970.
     pub(crate) fn new(at_ms: u64, fields: Vec<(String, String)>) -> Self {
-        Self { at_ms, fields }
+        Self { at_ms, fields, left: Vec::new() }
     }
 
     /// The row of such bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (at_ms, fields) = bytes.split_first_chunk()?;
-        Some(Self { at_ms: u64::from_be_bytes(*at_ms), fields: serde_json::from_slice(fields).ok()? })
+        let (at_ms, rest) = bytes.split_first_chunk()?;
+        let (fields, left) = serde_json::from_slice(rest).ok()?;
+        Some(Self { at_ms: u64::from_be_bytes(*at_ms), fields, left })
     }
 
     /// The value of a field.
@@ -122,7 +157,8 @@ impl<'a> Change<'a> {
             keys,
             sealed_for: None,
             rotates: false,
-            segment: None,
+            segments: Vec::new(),
+            writing: None,
         })
     }
 
@@ -331,27 +367,40 @@ impl<'a> Change<'a> {
         self.record.erased.push(resource);
     }
 
-    /// Brings rows of the resource with this label in, or takes them out; a row's bytes are [`StoredRow::encode`]'s.
+    /// Takes the turn to write rows of the resource with this label, beside others or alone, until the entry is committed or given up.
+    pub(crate) async fn write_rows(&mut self, resource: &Label, alone: bool) {
+        self.writing = Some(self.tools.ledger.rows().writing(resource, alone).await);
+    }
+
+    /// Brings rows of the resource with this label in, or takes them out.
     ///
     /// # Errors
-    /// [`Code::JournalFull`]: no room. [`Code::Internal`]: the disk failed.
-    pub async fn rows(&mut self, resource: Label, batch: Vec<(Key, Option<Vec<u8>>)>) -> Result<(), Refusal> {
+    /// [`Code::JournalFull`]: no room. [`Code::Internal`]: the disk failed. [`Code::RecordUnavailable`]: a row beside an erased one
+    /// cannot be read.
+    pub(crate) async fn rows(&mut self, resource: Label, batch: RowBatch) -> Result<(), Refusal> {
         let ledger = self.tools.ledger;
         let key =
             ledger.sealing_key(&resource, &mut self.record).ok_or_else(|| Refusal::new(Code::Internal))?;
         let rows = ledger.rows().clone();
-        let append = move || {
-            let batch: Vec<_> = batch.iter().map(|(key, row)| (*key, row.as_deref())).collect();
-            rows.append(&key, &batch)
+        let write = move || {
+            let written: Vec<_> = batch.rows.iter().map(|(key, row)| (*key, row.written())).collect();
+            let mut prepared = vec![rows.put(&key, &written)?];
+            if !batch.erased.is_empty() {
+                prepared.append(&mut rows.erase(&key, &batch.erased)?);
+            }
+            Ok(prepared)
         };
-        let prepared =
-            self.tools.lanes.pages.run(*self.entry.organisation, append).await.map_err(Refusal::new)?;
-        let prepared = prepared.map_err(|error| {
+        let prepared = self.tools.lanes.pages.run(*self.entry.organisation, write).await;
+        let prepared = prepared.map_err(Refusal::new)?.map_err(|error: RowsError| {
             tracing::error!(%error, "rows cannot be written");
-            Refusal::new(if matches!(error, RowsError::Full) { Code::JournalFull } else { Code::Internal })
+            Refusal::new(match error {
+                RowsError::Full => Code::JournalFull,
+                RowsError::Read(_) => Code::RecordUnavailable,
+                RowsError::Stopped | RowsError::Malformed(_) | RowsError::Io(_) => Code::Internal,
+            })
         })?;
-        self.record.documents.extend(prepared.documents());
-        self.segment = Some(prepared);
+        self.record.documents.extend(prepared.iter().flat_map(PreparedSegment::documents));
+        self.segments = prepared;
         Ok(())
     }
 
@@ -465,9 +514,9 @@ impl<'a> Change<'a> {
             &keys,
             &answer,
         );
-        let (rotates, segment) = (self.rotates, self.segment);
+        let (rotates, segments, writing) = (self.rotates, self.segments, self.writing);
         let is_outcome = matches!(self.said.stage, Stage::Outcome { .. });
-        Effect { status, code, prepared, answer, rotates, segment, request_salt, is_outcome }
+        Effect { status, code, prepared, answer, rotates, segments, writing, request_salt, is_outcome }
     }
 }
 
@@ -497,7 +546,18 @@ impl Effect {
             tools.prepare(entry, Decision::Denial, refusal.code, labels, record, &said, &keys, &answer);
         let (status, code) = (refusal.code.status(), refusal.code);
         let is_outcome = matches!(stage, Stage::Outcome { .. });
-        Ok(Self { status, code, prepared, answer, rotates: false, segment: None, request_salt, is_outcome })
+        let (segments, writing) = (Vec::new(), None);
+        Ok(Self {
+            status,
+            code,
+            prepared,
+            answer,
+            rotates: false,
+            segments,
+            writing,
+            request_salt,
+            is_outcome,
+        })
     }
 }
 

@@ -31,6 +31,8 @@ use crate::exit::Exit;
 const MAX_ROWS: u16 = 10_000;
 /// Most rows of one request of a dictionary.
 const MAX_LISTED: u16 = 1_000;
+/// Most rows of one request that are erased.
+const MAX_ERASED: u16 = 100;
 /// Bytes of rows, escapes counted, with which a batch goes out: the route takes 2 MiB, and the last row may be as long as a file's
 /// may.
 const MAX_BATCH_BYTES: usize = 768 * 1024;
@@ -66,6 +68,9 @@ pub struct Import {
     /// Most rows of one request, which is one entry of the log.
     #[arg(long, default_value_t = MAX_ROWS, value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_ROWS)))]
     batch: u16,
+    /// Erase the rows whose keys the file has, from the disk too: it has the fields of the key alone.
+    #[arg(long)]
+    erase: bool,
 }
 
 /// An import of a dictionary, or of mappings.
@@ -93,13 +98,18 @@ pub fn query(file: &Path, call: bool, caller: &Caller) -> anyhow::Result<u8> {
 /// The place that rows are brought to.
 enum Target {
     Resource(Box<Resource>),
-    List { rows: Listed, source: String },
+    /// Of which rows are erased; it has the fields of its key alone.
+    Erased(Box<Resource>),
+    List {
+        rows: Listed,
+        source: String,
+    },
 }
 
 impl Target {
     fn shape(&self) -> &dyn Shape {
         match self {
-            Self::Resource(resource) => &**resource,
+            Self::Resource(resource) | Self::Erased(resource) => &**resource,
             Self::List { rows, .. } => rows,
         }
     }
@@ -108,7 +118,9 @@ impl Target {
     fn key(&self, row: &Pairs) -> Vec<String> {
         let value = |field: &str| row.iter().find(|(key, _)| key == field).map(|(_, value)| value.clone());
         match self {
-            Self::Resource(resource) => resource.key.iter().filter_map(|field| value(field)).collect(),
+            Self::Resource(resource) | Self::Erased(resource) => {
+                resource.key.iter().filter_map(|field| value(field)).collect()
+            }
             Self::List { rows, .. } => rows.list.key().iter().filter_map(|field| value(field)).collect(),
         }
     }
@@ -118,12 +130,14 @@ impl Target {
         first: u64,
         rows: Vec<BTreeMap<String, Personal>>,
     ) -> serde_json::Result<(Route, Value)> {
+        let ingest = |resource: &Resource, rows, erased| {
+            let (resource, first_line, removed) = (resource.code.clone(), Some(first), Vec::new());
+            let request = RecordsIngest { resource, first_line, rows, removed, erased };
+            serde_json::to_value(&request).map(|request| (Route::RecordsIngest, request))
+        };
         Ok(match self {
-            Self::Resource(resource) => {
-                let (resource, first_line) = (resource.code.clone(), Some(first));
-                let request = RecordsIngest { resource, first_line, rows, removed: Vec::new() };
-                (Route::RecordsIngest, serde_json::to_value(&request)?)
-            }
+            Self::Resource(resource) => ingest(resource, rows, Vec::new())?,
+            Self::Erased(resource) => ingest(resource, Vec::new(), rows)?,
             Self::List { rows: Listed { list, .. }, source } => {
                 let request = json!({"list": list, "source": source, "firstLine": first, "rows": rows});
                 (Route::ItemsImport, request)
@@ -136,6 +150,8 @@ impl Target {
 #[derive(Deserialize)]
 struct Taken {
     accepted: u64,
+    #[serde(default)]
+    erased: u64,
     rejected: u64,
     #[serde(default)]
     rejects: Vec<RejectedRow>,
@@ -146,10 +162,16 @@ struct Taken {
 /// # Errors
 /// The file cannot be read or is cut off, or the exchange does not take a batch; the rows before are in.
 pub fn import(import: &Import) -> anyhow::Result<u8> {
-    let Import { reading, resource: code, batch } = import;
-    brought(reading, *batch, "provider", async |client| {
+    let Import { reading, resource: code, batch, erase } = import;
+    let batch = if *erase { (*batch).min(MAX_ERASED) } else { *batch };
+    brought(reading, batch, "provider", async |client| {
         let (resource, begun) = resource(client, code).await?;
-        Ok((Target::Resource(Box::new(resource)), begun))
+        if !erase {
+            return Ok((Target::Resource(Box::new(resource)), begun));
+        }
+        let fields = resource.fields.iter().filter(|field| resource.key.contains(&field.key)).cloned();
+        let fields = fields.collect();
+        Ok((Target::Erased(Box::new(Resource { fields, ..resource })), begun))
     })
 }
 
@@ -320,9 +342,10 @@ impl<'i> Sending<'i> {
         let key = hex::encode(self.chain.split_at(16).0);
         let answer = self.client.call::<Taken>(route, &request).key(key).await;
         let answer = answer.map_err(|error| stopped(error, first))?;
-        self.counts.accepted += answer.accepted;
+        let taken = answer.accepted + answer.erased;
+        self.counts.accepted += taken;
         if answer.receipt.index < self.begun {
-            self.counts.already += answer.accepted;
+            self.counts.already += taken;
         }
         for reject in &answer.rejects {
             // Rows that were not sent stand between these.

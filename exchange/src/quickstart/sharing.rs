@@ -133,7 +133,8 @@ async fn publish(provider: &mut Party, shared: &Shared) -> anyhow::Result<()> {
         provider.ask(|client| client.transition_resource(&publish)).await?;
     }
     let rows = vec![shared.row.clone()];
-    let ingest = RecordsIngest { resource: code, first_line: Some(1), rows, removed: Vec::new() };
+    let ingest =
+        RecordsIngest { resource: code, first_line: Some(1), rows, removed: Vec::new(), erased: Vec::new() };
     let taken = provider.ask(|client| client.ingest_records(&ingest)).await?;
     ensure!(taken.accepted == 1, "a good row is not taken");
     Ok(())

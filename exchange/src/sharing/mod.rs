@@ -9,4 +9,5 @@ pub(crate) mod dictionary;
 pub(crate) mod mismatch;
 pub(crate) mod parties;
 pub(crate) mod quality;
+pub(crate) mod region;
 pub(crate) mod resource;

@@ -201,6 +201,17 @@ impl Follower {
         }
     }
 
+    /// Takes in all that was said by now, as the thread does.
+    #[cfg(feature = "sim")]
+    pub(crate) fn step(&mut self) {
+        while let Ok(named) = self.receiver.try_recv() {
+            if let Err(error) = self.take(named) {
+                return self.stop.fatal(&error);
+            }
+        }
+        self.remove_ended();
+    }
+
     /// Takes in what a group said: first the segments that it put, so that no row is missing in between.
     fn take(&mut self, named: Named) -> Result<(), String> {
         let mut ended = Vec::new();

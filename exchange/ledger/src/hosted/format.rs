@@ -100,20 +100,43 @@ impl SegmentDocument {
     }
 }
 
+/// The bit of a length in a directory that says: the row is removed, and what stands there is a note.
+const REMOVES: u32 = 1 << 31;
+
+/// The fate of a row in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written<'a> {
+    /// It is there, with these bytes.
+    Row(&'a [u8]),
+    /// It is removed, with a note for whoever follows the resource.
+    Removal(&'a [u8]),
+}
+
+impl<'a> From<Option<&'a [u8]>> for Written<'a> {
+    fn from(row: Option<&'a [u8]>) -> Self {
+        row.map_or(Self::Removal(&[]), Self::Row)
+    }
+}
+
+impl<'a> Written<'a> {
+    /// What is sealed, if anything is: a removal without a note has no bytes.
+    fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Row(bytes) => Some(bytes),
+            Self::Removal(note) => Some(note).filter(|note| !note.is_empty()),
+        }
+    }
+}
+
 /// A row in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) row: Key,
-    /// Where the sealed row stands in the file; 0 of a removal.
+    /// Where the sealed row, or the note of its removal, stands in the file; 0 of a removal without a note.
     pub(crate) offset: u32,
-    /// Its sealed length; 0 when the segment removes the row.
+    /// Its sealed length; 0 of a removal without a note.
     pub(crate) length: u32,
-}
-
-impl Entry {
-    pub(crate) fn removes(&self) -> bool {
-        self.length == 0
-    }
+    pub(crate) removes: bool,
 }
 
 /// A segment in the making.
@@ -141,19 +164,19 @@ pub(crate) fn build(
     id: &Key,
     key: &KeyName,
     origin: &Hash,
-    rows: &[(Key, Option<&[u8]>)],
+    rows: &[(Key, Written<'_>)],
     replaces: Option<Key>,
     mut seal: impl FnMut(&Key, &[u8], &mut Vec<u8>),
 ) -> Result<Built, RowsError> {
     if rows.is_empty() || rows.len() > MOST_ROWS {
         return Err(RowsError::Malformed("a segment has between 1 and 16,384 rows"));
     }
-    let mut ordered: Vec<&(Key, Option<&[u8]>)> = rows.iter().collect();
+    let mut ordered: Vec<&(Key, Written<'_>)> = rows.iter().collect();
     ordered.sort_unstable_by_key(|(row, _)| row);
     if ordered.windows(2).any(|pair| pair[0].0 == pair[1].0) {
         return Err(RowsError::Malformed("a row is there twice"));
     }
-    let lengths = || rows.iter().filter_map(|(_, row)| row.map(<[u8]>::len));
+    let lengths = || rows.iter().filter_map(|(_, row)| row.bytes().map(<[u8]>::len));
     if lengths().any(|length| length > MOST_ROW_BYTES) {
         return Err(RowsError::Malformed("a row is longer than 65,535 bytes"));
     }
@@ -165,17 +188,18 @@ pub(crate) fn build(
     let mut bytes = Vec::with_capacity(whole);
     bytes.extend_from_slice(&header(id, key, origin, rows.len() as u32));
     let mut offset = front as u32;
-    for (row, plain) in &ordered {
-        let length = plain.map_or(0, |plain| (plain.len() + SEAL_BYTES) as u32);
-        let at = if plain.is_some() { offset } else { 0 };
+    for (row, written) in &ordered {
+        let length = written.bytes().map_or(0, |plain| (plain.len() + SEAL_BYTES) as u32);
+        let at = if length > 0 { offset } else { 0 };
+        let removes = if matches!(written, Written::Removal(_)) && length > 0 { REMOVES } else { 0 };
         bytes.extend_from_slice(row);
         bytes.extend_from_slice(&at.to_be_bytes());
-        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&(length | removes).to_be_bytes());
         offset += length;
     }
     let directory = verifier::sha256(&[&bytes]);
-    for (row, plain) in ordered {
-        if let Some(plain) = plain {
+    for (row, written) in ordered {
+        if let Some(plain) = written.bytes() {
             seal(row, plain, &mut bytes);
         }
     }
@@ -212,12 +236,13 @@ pub(crate) fn directory(
         let number =
             |at: usize| u32::from_be_bytes(*entry[at..].first_chunk().expect("an entry has 24 bytes"));
         let row = *entry.first_chunk().expect("an entry has 24 bytes");
-        let entry = Entry { row, offset: number(16), length: number(20) };
-        let fits = match entry.removes() {
-            true => entry.offset == 0,
-            false => {
+        let (length, marked) = (number(20) & !REMOVES, number(20) & REMOVES != 0);
+        let entry = Entry { row, offset: number(16), length, removes: marked || length == 0 };
+        let fits = match length {
+            0 => entry.offset == 0 && !marked,
+            _ => {
                 u64::from(entry.offset) == end
-                    && (SEAL_BYTES..=SEAL_BYTES + MOST_ROW_BYTES).contains(&(entry.length as usize))
+                    && (SEAL_BYTES..=SEAL_BYTES + MOST_ROW_BYTES).contains(&(length as usize))
             }
         };
         if !fits || found.last().is_some_and(|last| last.row >= row) {

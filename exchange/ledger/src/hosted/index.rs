@@ -13,9 +13,10 @@ use crate::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     collections::BTreeMap,
+    ops::Bound,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +24,10 @@ const SLOT_BITS: u32 = 24;
 const OFFSET_BITS: u32 = 24;
 const LENGTH_BITS: u32 = 16;
 const _: () = assert!(SLOT_BITS + OFFSET_BITS + LENGTH_BITS == u64::BITS);
-const _: () = assert!(MOST_SEGMENT_BYTES <= 1 << OFFSET_BITS && MOST_ROW_BYTES < 1 << LENGTH_BITS);
+const _: () = assert!(MOST_SEGMENT_BYTES < 1 << OFFSET_BITS && MOST_ROW_BYTES < 1 << LENGTH_BITS);
+/// The bit of an offset, behind every segment's end, that says: the segment removes the row, and a note of that stands there.
+const REMOVES: u32 = 1 << (OFFSET_BITS - 1);
+const _: () = assert!(MOST_SEGMENT_BYTES <= REMOVES as usize);
 /// Most segments in force at once.
 pub(crate) const MOST_SEGMENTS: usize = 1 << SLOT_BITS;
 /// Longest segment that is merged with others, and how many of them are worth it.
@@ -31,16 +35,19 @@ const SMALL_BYTES: u64 = 256 << 10;
 const MERGED_FROM: usize = 16;
 /// Segments that end together and are looked at in one turn, which bounds what is kept of their rows.
 const ENDED_AT_ONCE: usize = 64;
+/// Segments that one look for those worth being written anew passes: the next look goes on behind them.
+const MOST_LOOKED_AT: usize = 16_384;
 
-/// A row's place in 8 bytes: number of its segment, offset in the file, length of the row without its seal. Offset 0 says
-/// that the segment removes the row.
+/// A row's place in 8 bytes: number of its segment, offset in the file, length of the row without its seal. Of a row that the
+/// segment removes it is the place of a note; offset 0 says that there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell(u64);
 
 impl Cell {
     fn new(slot: u32, entry: &Entry) -> Self {
         let length = u64::from(entry.length).saturating_sub(SEAL_BYTES as u64);
-        Self(u64::from(slot) << (OFFSET_BITS + LENGTH_BITS) | u64::from(entry.offset) << LENGTH_BITS | length)
+        let offset = entry.offset | if entry.removes { REMOVES } else { 0 };
+        Self(u64::from(slot) << (OFFSET_BITS + LENGTH_BITS) | u64::from(offset) << LENGTH_BITS | length)
     }
 
     fn slot(self) -> u32 {
@@ -48,12 +55,21 @@ impl Cell {
     }
 
     fn offset(self) -> u32 {
-        (self.0 >> LENGTH_BITS) as u32 & ((1 << OFFSET_BITS) - 1)
+        (self.0 >> LENGTH_BITS) as u32 & (REMOVES - 1)
+    }
+
+    fn removes(self) -> bool {
+        (self.0 >> LENGTH_BITS) as u32 & REMOVES != 0
+    }
+
+    /// Length of what is sealed there, row or note; `None` of a removal without one.
+    fn length(self) -> Option<u32> {
+        (self.offset() != 0).then(|| u32::from(self.0 as u16) + SEAL_BYTES as u32)
     }
 
     /// Length of the sealed row; `None` where it is removed.
     fn sealed(self) -> Option<u32> {
-        (self.offset() != 0).then(|| u32::from(self.0 as u16) + SEAL_BYTES as u32)
+        self.length().filter(|_| !self.removes())
     }
 }
 
@@ -65,6 +81,10 @@ pub(crate) struct Segment {
     slot: u32,
     /// Rows that lie in its file and that another segment has anew, or removes.
     gone: AtomicU32,
+    /// Rows and removals of its directory that no other segment has anew.
+    newest: AtomicU32,
+    /// A row of it could not be read when it was to be written anew.
+    unreadable: AtomicBool,
 }
 
 impl Segment {
@@ -75,6 +95,11 @@ impl Segment {
     /// Rows that lie in its file and are no longer found there.
     pub(crate) fn gone(&self) -> u32 {
         self.gone.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing in it counts any more: neither a row nor that one is removed.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.newest.load(Ordering::Relaxed) == 0
     }
 
     /// Size of the log behind the entry that its rows came in with.
@@ -108,6 +133,22 @@ impl Place {
     pub fn segment(&self) -> &Key {
         &self.segment.id
     }
+
+    /// Size of the log behind the entry that the row came in with.
+    pub fn order(&self) -> u64 {
+        self.segment.order()
+    }
+}
+
+/// The last that was committed of a row.
+#[derive(Clone)]
+pub struct Last {
+    /// Size of the log behind the entry that it came in with.
+    pub order: u64,
+    /// The row was removed.
+    pub removed: bool,
+    /// Where the row stands, or the note of its removal; `None` where there is no note.
+    pub place: Option<Place>,
 }
 
 /// A row of a walk over all rows of a resource, which goes on behind it; also after a restart, and when its segment was
@@ -137,6 +178,8 @@ pub struct Moved {
     pub step: Step,
     /// Where the row stands; `None` of one that was taken out.
     pub place: Option<Place>,
+    /// Where the note of its removal stands.
+    pub note: Option<Place>,
 }
 
 /// How much a resource holds.
@@ -163,11 +206,59 @@ pub(crate) struct Index {
     /// By number.
     segments: Map<u32, Arc<Segment>>,
     resources: Map<Label, Resource>,
+    /// Segments in force that could not be read.
+    unreadable: AtomicUsize,
+}
+
+/// Where a look for segments to be written anew goes on: behind a segment of a resource.
+pub(crate) type LookedAt = (Label, Key);
+
+/// The segments of a resource that are worth being written anew.
+struct Worth<'s> {
+    /// Nothing in them counts any more.
+    dead: Vec<Arc<Segment>>,
+    /// Small ones from before a sequence.
+    small: Vec<Arc<Segment>>,
+    rows: usize,
+    bytes: u64,
+    before: u64,
+    /// The one with the most rows that are gone, of all resources.
+    sparsest: &'s mut Option<Arc<Segment>>,
+}
+
+impl<'s> Worth<'s> {
+    fn new(before: u64, sparsest: &'s mut Option<Arc<Segment>>) -> Self {
+        Self { dead: Vec::new(), small: Vec::new(), rows: 0, bytes: 0, before, sparsest }
+    }
+
+    fn look_at(&mut self, segment: &Arc<Segment>) {
+        if segment.is_dead() {
+            self.dead.push(Arc::clone(segment));
+            return;
+        }
+        // One that cannot be read is said, and holds nobody up.
+        if segment.unreadable.load(Ordering::Relaxed) {
+            return;
+        }
+        if segment.gone() > self.sparsest.as_ref().map_or(0, |sparsest| sparsest.gone()) {
+            *self.sparsest = Some(Arc::clone(segment));
+        }
+        let (rows, bytes) = (segment.document.rows as usize, segment.document.bytes);
+        let fits = segment.sequence() < self.before
+            && bytes <= SMALL_BYTES
+            && self.rows + rows <= MOST_ROWS
+            && self.bytes + bytes <= MOST_SEGMENT_BYTES as u64;
+        if fits {
+            self.rows += rows;
+            self.bytes += bytes;
+            self.small.push(Arc::clone(segment));
+        }
+    }
 }
 
 impl Index {
     fn new() -> Self {
-        Self { cells: map(), segments: map(), resources: map() }
+        Self { cells: map(), segments: map(), resources: map(), unreadable: AtomicUsize::new(0) }
     }
 
     /// A row of a resource.
@@ -180,18 +271,30 @@ impl Index {
         own.then(|| Place { segment, row: *row, offset: cell.offset(), length })
     }
 
+    /// The last of a row of a resource that is in the index.
+    pub(crate) fn last(&self, resource: &Label, row: &Key) -> Option<Last> {
+        let cell = self.cells.get(row)?;
+        let segment = Arc::clone(&*self.segments.get(&cell.slot())?);
+        let (order, removed, offset) = (segment.order(), cell.removes(), cell.offset());
+        let own = segment.document.label() == resource;
+        let place = cell.length().map(|length| Place { segment, row: *row, offset, length });
+        own.then_some(Last { order, removed, place })
+    }
+
     /// The row of a directory, if no later segment has it.
     pub(crate) fn newest(&self, segment: &Arc<Segment>, entry: &Entry) -> Option<Place> {
-        let newest = *self.cells.get(&entry.row)? == Cell::new(segment.slot, entry) && !entry.removes();
-        let (row, offset, length) = (entry.row, entry.offset, entry.length);
-        newest.then(|| Place { segment: Arc::clone(segment), row, offset, length })
+        self.moved(segment, entry)?.place
     }
 
     /// The row of a directory or its removal, if no later segment has it.
     pub(crate) fn moved(&self, segment: &Arc<Segment>, entry: &Entry) -> Option<Moved> {
-        let newest = *self.cells.get(&entry.row)? == Cell::new(segment.slot, entry);
-        let step = Step { order: segment.order(), row: entry.row };
-        newest.then(|| Moved { step, place: self.newest(segment, entry) })
+        if *self.cells.get(&entry.row)? != Cell::new(segment.slot, entry) {
+            return None;
+        }
+        let (row, offset, length) = (entry.row, entry.offset, entry.length);
+        let there = (length != 0).then(|| Place { segment: Arc::clone(segment), row, offset, length });
+        let (place, note) = if entry.removes { (None, there) } else { (there, None) };
+        Some(Moved { step: Step { order: segment.order(), row }, place, note })
     }
 
     pub(crate) fn counts(&self, resource: &Label) -> RowCounts {
@@ -208,33 +311,64 @@ impl Index {
         found.segments.range(id_of(from, [0; 8])..).map(|(_, segment)| Arc::clone(segment)).collect()
     }
 
-    /// Segments of one resource that are to be written anew, and why that is worth it: small ones from before a sequence, to be one;
-    /// else the one with the most rows that are gone.
-    pub(crate) fn due(&self, before: u64, living: impl Fn(&Label) -> bool) -> Option<Vec<Arc<Segment>>> {
-        let mut sparsest: Option<Arc<Segment>> = None;
-        for resource in self.resources.iter().filter(|resource| living(resource.key())) {
-            let mut small: Vec<Arc<Segment>> = Vec::new();
-            let (mut rows, mut bytes) = (0, 0);
-            for segment in resource.segments.values() {
-                if segment.gone() > sparsest.as_ref().map_or(0, |sparsest| sparsest.gone()) {
-                    sparsest = Some(Arc::clone(segment));
-                }
-                let document = &segment.document;
-                let fits = segment.sequence() < before
-                    && document.bytes <= SMALL_BYTES
-                    && rows + document.rows as usize <= MOST_ROWS
-                    && bytes + document.bytes <= MOST_SEGMENT_BYTES as u64;
-                if fits {
-                    rows += document.rows as usize;
-                    bytes += document.bytes;
-                    small.push(Arc::clone(segment));
+    /// Segments of one resource that are to be written anew: those in which nothing counts any more; small ones from before a
+    /// sequence, to be one; else the one with the most rows that are gone. One look passes so many segments at most, and leaves in
+    /// `from` where the next one goes on: so nobody waits for those in front of it, and nobody is passed over.
+    pub(crate) fn due(
+        &self,
+        before: u64,
+        from: &mut Option<LookedAt>,
+        living: impl Fn(&Label) -> bool,
+    ) -> Option<Vec<Arc<Segment>>> {
+        let mut labels: Vec<Label> = self.resources.iter().map(|resource| *resource.key()).collect();
+        labels.sort_unstable();
+        let begun = from.take();
+        let first = begun.map_or(0, |(label, _)| labels.partition_point(|other| *other < label));
+        let (front, rest) = labels.split_at(first);
+        let begun = begun.filter(|(label, _)| rest.first() == Some(label));
+        // Once round: behind where the look before ended, and at last up to there.
+        let whole = |label: &Label| (*label, Bound::Unbounded, Bound::Unbounded);
+        let behind = begun.map(|(label, id)| (label, Bound::Excluded(id), Bound::Unbounded));
+        let up_to = begun.map(|(label, id)| (label, Bound::Unbounded, Bound::Included(id)));
+        let others = rest.iter().skip(usize::from(begun.is_some())).chain(front).map(whole);
+        let (mut left, mut sparsest) = (MOST_LOOKED_AT, None::<Arc<Segment>>);
+        for (label, start, end) in behind.into_iter().chain(others).chain(up_to) {
+            if !living(&label) {
+                continue;
+            }
+            let Some(resource) = self.resources.get(&label) else { continue };
+            let mut worth = Worth::new(before, &mut sparsest);
+            for (id, segment) in resource.segments.range((start, end)).take(left) {
+                left -= 1;
+                worth.look_at(segment);
+                if left == 0 || worth.dead.len() == ENDED_AT_ONCE {
+                    *from = Some((label, *id));
+                    break;
                 }
             }
-            if small.len() >= MERGED_FROM {
-                return Some(small);
+            let Worth { dead, small, .. } = worth;
+            if !dead.is_empty() || small.len() >= MERGED_FROM {
+                let found = if dead.is_empty() { small } else { dead };
+                *from = from.or_else(|| found.last().map(|last| (label, last.id)));
+                return Some(found);
+            }
+            if left == 0 {
+                break;
             }
         }
         sparsest.map(|sparsest| vec![sparsest])
+    }
+
+    /// Notes that a segment cannot be read: it stays as it is.
+    pub(crate) fn cannot_read(&self, segment: &Segment) {
+        if !segment.unreadable.swap(true, Ordering::Relaxed) {
+            self.unreadable.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Segments in force that were found to be unreadable.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.unreadable.load(Ordering::Relaxed)
     }
 
     /// Segments in force.
@@ -296,7 +430,8 @@ impl Writer {
         let own = sequence(&id);
         self.sequences[slot as usize] = own;
         self.slots.insert(id, slot);
-        let segment = Arc::new(Segment { id, document, slot, gone: AtomicU32::new(0) });
+        let (gone, newest, unreadable) = Default::default();
+        let segment = Arc::new(Segment { id, document, slot, gone, newest, unreadable });
         // Before any cell that leads to it. A reader that finds a resource's segments the same twice has missed no row.
         self.index.segments.insert(slot, Arc::clone(&segment));
         let label = *segment.document.label();
@@ -307,19 +442,20 @@ impl Writer {
             match self.index.cells.entry(entry.row) {
                 dashmap::Entry::Vacant(vacant) => {
                     vacant.insert(new);
+                    segment.newest.fetch_add(1, Ordering::Relaxed);
                     balance.turn(None, Some(new));
                 }
                 dashmap::Entry::Occupied(mut found) => {
                     let old = *found.get();
                     let loses = self.sequences[old.slot() as usize] > own;
                     let lost = if loses { new } else { old };
-                    if lost.sealed().is_some()
-                        && let Some(loser) = self.index.segments.get(&lost.slot())
-                    {
-                        loser.gone.fetch_add(1, Ordering::Relaxed);
+                    if let Some(loser) = self.index.segments.get(&lost.slot()) {
+                        loser.gone.fetch_add(u32::from(lost.length().is_some()), Ordering::Relaxed);
+                        loser.newest.fetch_sub(u32::from(!loses), Ordering::Relaxed);
                     }
                     if !loses {
                         found.insert(new);
+                        segment.newest.fetch_add(1, Ordering::Relaxed);
                         balance.turn(Some(old), Some(new));
                     }
                 }
@@ -341,8 +477,10 @@ impl Writer {
         }
         let mut gone = Vec::new();
         for (label, segments) in by_label {
+            // None of those that end has a row after all, so their directories are read once.
+            let ending: FxHashSet<u32> = segments.iter().map(|segment| segment.slot).collect();
             for some in segments.chunks(ENDED_AT_ONCE) {
-                self.end_some(&label, some, read)?;
+                self.end_some(&label, some, &ending, read)?;
                 gone.extend_from_slice(some);
             }
         }
@@ -353,14 +491,14 @@ impl Writer {
         &mut self,
         label: &Label,
         ended: &[Arc<Segment>],
+        ending: &FxHashSet<u32>,
         read: &mut dyn FnMut(&Segment) -> Result<Vec<Entry>, E>,
     ) -> Result<(), E> {
-        let slots: FxHashSet<u32> = ended.iter().map(|segment| segment.slot).collect();
         let mut left = self.index.segments_of(label, 0);
-        left.retain(|segment| !slots.contains(&segment.slot));
+        left.retain(|segment| !ending.contains(&segment.slot));
         // Rows that an ended segment was the newest of, and what an earlier one has of them.
         let mut orphans: FxHashMap<Key, Option<Cell>> = FxHashMap::default();
-        for segment in ended {
+        for segment in ended.iter().filter(|segment| !segment.is_dead()) {
             let led_here = |entry: &Entry| {
                 self.index.cells.get(&entry.row).is_some_and(|cell| cell.slot() == segment.slot)
             };
@@ -379,10 +517,11 @@ impl Writer {
         }
         let mut balance = Balance::default();
         for (row, heir) in orphans {
-            if let Some(heir) = heir.filter(|heir| heir.sealed().is_some())
+            if let Some(heir) = heir
                 && let Some(segment) = self.index.segments.get(&heir.slot())
             {
-                segment.gone.fetch_sub(1, Ordering::Relaxed);
+                segment.gone.fetch_sub(u32::from(heir.length().is_some()), Ordering::Relaxed);
+                segment.newest.fetch_add(1, Ordering::Relaxed);
             }
             let old = match heir {
                 Some(cell) => self.index.cells.insert(row, cell),
@@ -396,6 +535,9 @@ impl Writer {
         }
         self.index.resources.remove_if(label, |_, resource| resource.segments.is_empty());
         for segment in ended {
+            if segment.unreadable.load(Ordering::Relaxed) {
+                self.index.unreadable.fetch_sub(1, Ordering::Relaxed);
+            }
             self.index.segments.remove(&segment.slot);
             self.slots.remove(&segment.id);
             self.free.push(segment.slot);

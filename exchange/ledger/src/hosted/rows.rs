@@ -9,10 +9,10 @@ use crate::{
     health::Stop,
     hosted::{
         check::in_force,
-        files::{Files, Wrong},
-        follow::Turns,
-        format::{self, Built, Entry, SegmentDocument, id_of},
-        index::{Index, MOST_SEGMENTS, Mark, Moved, Place, RowCounts, Segment, Step},
+        files::{Files, Wrong, name},
+        follow::{Feed, Follower, Turns},
+        format::{self, Built, Entry, SegmentDocument, Written, id_of},
+        index::{Index, Last, LookedAt, MOST_SEGMENTS, Mark, Moved, Place, RowCounts, Segment, Step, Writer},
     },
     journal::{
         record::{DocumentState, Record},
@@ -20,20 +20,23 @@ use crate::{
     },
     keys::crypt::{Crypt, HolderKey},
     names::{Hash, Key, KeyName, Label},
-    state::{State, fact::DocumentKind, fact::Fact, table::Map},
+    state::{State, fact::DocumentKind, fact::Fact, table::Map, table::map},
 };
 use rustc_hash::FxHashSet;
 use std::{
     any::Any,
     io,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use zeroize::Zeroizing;
 
 const KIND: DocumentKind = DocumentKind::RowSegment;
+/// Gauge of row segments in force that cannot be read.
+const UNREADABLE: &str = "miaoxiang_rows_unreadable_segments";
 /// The end of a document that ends with the entry which says so: any moment that is over.
 const AT_ONCE_MS: u64 = 1;
 
@@ -41,7 +44,7 @@ const AT_ONCE_MS: u64 = 1;
 #[derive(Clone)]
 pub struct Rows(pub(crate) Arc<Shared>);
 
-/// All that the clones share. `open.rs` makes it.
+/// All that the clones share.
 pub(crate) struct Shared {
     pub(crate) index: Arc<Index>,
     pub(crate) files: Arc<Files>,
@@ -58,6 +61,19 @@ pub(crate) struct Shared {
     pub(crate) first: u64,
     /// Segments that were written and whose [`PreparedSegment`] lives.
     pub(crate) prepared: Map<Key, Prepared>,
+    /// Where the next look for segments worth being written anew goes on.
+    pub(crate) looked_at: Mutex<Option<LookedAt>>,
+    /// Turns of those who write rows, by resource.
+    pub(crate) writers: Map<Label, Arc<RwLock<()>>>,
+}
+
+/// The turn of somebody who writes rows of a resource: beside others, or alone. Kept until the entry is committed or given up.
+#[must_use = "others write once it is dropped"]
+pub enum Writing {
+    /// Others may write, too.
+    Beside(OwnedRwLockReadGuard<()>),
+    /// What is committed of the resource's rows stays as it is, but for what the turn is for.
+    Alone(OwnedRwLockWriteGuard<()>),
 }
 
 /// A segment that may be committed.
@@ -81,23 +97,61 @@ pub(crate) fn next_sequence(state: &State) -> u64 {
 }
 
 impl Rows {
-    /// Writes a batch of rows of a resource as one segment, sealed and durable; `None` removes a row. A row's key is a keyed
+    /// The rows that recovery found, the sequencer's end of the way to their index, and who goes it.
+    pub(crate) fn new(
+        files: Files,
+        writer: Writer,
+        crypt: &Arc<Crypt>,
+        state: &Arc<State>,
+        keeper: &Arc<Keeper>,
+        stop: &Arc<Stop>,
+        lock: &Lock,
+    ) -> (Self, Feed, Follower) {
+        let (files, turns) = (Arc::new(files), Arc::new(Turns::new()));
+        let (feed, receiver) = Feed::new(&turns);
+        let first = next_sequence(state);
+        let shared = Shared {
+            index: Arc::clone(&writer.index),
+            files: Arc::clone(&files),
+            turns: Arc::clone(&turns),
+            crypt: Arc::clone(crypt),
+            state: Arc::clone(state),
+            keeper: Arc::clone(keeper),
+            stop: Arc::clone(stop),
+            lock: Arc::downgrade(lock),
+            next: AtomicU64::new(first),
+            first,
+            prepared: map(),
+            looked_at: Mutex::default(),
+            writers: map(),
+        };
+        let follower = Follower { writer, files, turns, receiver, stop: Arc::clone(stop), ended: Vec::new() };
+        (Self(Arc::new(shared)), feed, follower)
+    }
+
+    /// Writes a batch of rows of a resource as one segment, sealed and durable. A row's key is a keyed
     /// hash over the resource and the row's key fields. They are found once an entry with
     /// [`PreparedSegment::documents`] is committed, the key of `key` born in it or before. Where two batches have a row, the one
-    /// that was appended later counts, in whichever order they are committed.
+    /// that was put later counts, in whichever order they are committed.
     ///
     /// Blocks for the writing of a file and two syncs: not within an asynchronous context.
     ///
     /// # Errors
     /// [`RowsError`]; nothing is left of the batch.
-    pub fn append(
-        &self,
-        key: &HolderKey,
-        rows: &[(Key, Option<&[u8]>)],
-    ) -> Result<PreparedSegment, RowsError> {
+    pub fn put(&self, key: &HolderKey, rows: &[(Key, Written<'_>)]) -> Result<PreparedSegment, RowsError> {
         let sequence = self.0.next.fetch_add(1, Ordering::Relaxed);
         let made = self.write(sequence, key, rows, None)?;
         Ok(self.prepared(key.label, Some(made), Vec::new()))
+    }
+
+    /// A turn to write rows of a resource. Waits for those who write alone; `alone` waits for all others.
+    pub async fn writing(&self, resource: &Label, alone: bool) -> Writing {
+        let lock = Arc::clone(&self.0.writers.entry(*resource).or_default());
+        if alone {
+            Writing::Alone(lock.write_owned().await)
+        } else {
+            Writing::Beside(lock.read_owned().await)
+        }
     }
 
     /// Erases rows of the resource whose key this is: rewrites each segment that has one of them without it, sealed under this
@@ -117,14 +171,10 @@ impl Rows {
             if !entries.iter().any(|entry| erased.contains(&entry.row)) {
                 continue;
             }
-            let kept: Vec<&Entry> = entries.iter().filter(|entry| !erased.contains(&entry.row)).collect();
-            let opened = kept.iter().map(|entry| self.opened(&segment, entry));
-            let opened = opened.collect::<Result<Vec<_>, ReadError>>()?;
-            let rows = kept.iter().zip(&opened).map(|(entry, plain)| {
-                let plain = plain.as_ref().map(|plain| plain.as_slice());
-                (entry.row, plain)
-            });
-            let rows: Vec<_> = rows.collect();
+            let kept = entries.iter().filter(|entry| !erased.contains(&entry.row));
+            let kept =
+                kept.map(|entry| self.opened(&segment, entry)).collect::<Result<Vec<_>, ReadError>>()?;
+            let rows: Vec<_> = kept.iter().map(Opened::written).collect();
             let made = match rows.is_empty() {
                 true => None,
                 false => {
@@ -138,11 +188,20 @@ impl Rows {
         Ok(rewritten)
     }
 
-    /// Segments that are worth being written anew; `None` as long as there are none. Reads memory alone.
+    /// Segments that are worth being written anew, of those that this look passes; `None` where there are none. Each look goes on
+    /// where the one before it ended. Reads memory alone.
     pub fn due(&self) -> Option<DueRows> {
         // The rest of an erased resource cannot be read.
         let living = |label: &Label| self.0.state.erased(label) == Some(false);
-        self.0.index.due(self.0.first, living).map(DueRows)
+        let mut from = self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that ended meanwhile counts no longer.
+        metrics::gauge!(UNREADABLE).set(self.unreadable() as f64);
+        self.0.index.due(self.0.first, &mut from, living).map(DueRows)
+    }
+
+    /// Segments in force that could not be read when they were to be written anew: they stay as they are.
+    pub fn unreadable(&self) -> usize {
+        self.0.index.unreadable()
     }
 
     /// Writes segments anew as one, under this key of their resource, without the rows that another segment has anew or removes: what
@@ -155,19 +214,14 @@ impl Rows {
     /// Blocks: reads the segments and writes a file. Not within an asynchronous context.
     ///
     /// # Errors
-    /// [`RowsError`]; nothing is changed.
+    /// [`RowsError`]; nothing is changed. A segment that cannot be read is not due again.
     pub fn compact(&self, key: &HolderKey, due: &DueRows) -> Result<PreparedSegment, RowsError> {
         self.0.turns.wait_blocking(&key.label)?;
         let mut kept = Vec::new();
-        for segment in &due.0 {
-            for entry in self.directory(segment)? {
-                if self.0.index.moved(segment, &entry).is_some() {
-                    kept.push((entry.row, self.opened(segment, &entry)?));
-                }
-            }
+        for segment in due.0.iter().filter(|segment| !segment.is_dead()) {
+            kept.append(&mut self.newest_of(segment).inspect_err(|error| self.unread(segment, error))?);
         }
-        let rows: Vec<_> =
-            kept.iter().map(|(row, plain)| (*row, plain.as_ref().map(|plain| plain.as_slice()))).collect();
+        let rows: Vec<_> = kept.iter().map(Opened::written).collect();
         let last = due.0.iter().max_by_key(|segment| segment.sequence());
         let made = match last.filter(|_| !rows.is_empty()) {
             None => None,
@@ -179,6 +233,23 @@ impl Rows {
         let ended =
             due.0.iter().map(|segment| self.ending(&segment.id, segment.document.encode(), key.label));
         Ok(self.prepared(key.label, made, ended.collect()))
+    }
+
+    /// Rows and removals of a segment that no other one has anew.
+    fn newest_of(&self, segment: &Arc<Segment>) -> Result<Vec<Opened>, ReadError> {
+        let entries = self.directory(segment)?;
+        let newest = entries.iter().filter(|entry| self.0.index.moved(segment, entry).is_some());
+        newest.map(|entry| self.opened(segment, entry)).collect()
+    }
+
+    /// Notes a segment that is to be written anew and cannot be read, unless that passes.
+    fn unread(&self, segment: &Segment, error: &ReadError) {
+        if matches!(error, ReadError::Io(error) if crate::disk::lacks_descriptors(error)) {
+            return;
+        }
+        tracing::error!(file = name(&segment.id), %error, "a row segment cannot be read, and stays as it is");
+        self.0.index.cannot_read(segment);
+        metrics::gauge!(UNREADABLE).set(self.unreadable() as f64);
     }
 
     /// The documents that end all committed segments of a resource: once they are committed its rows are gone.
@@ -206,7 +277,17 @@ impl Rows {
         Ok(self.0.index.place(resource, row))
     }
 
-    /// A row. Blocks for one `pread` and, when the file is not open, an `open`: on a thread that may wait for the disk.
+    /// The last that was committed of a row of a resource; a removal of it too, which [`Rows::find`] does not tell from nothing. Blocks
+    /// while a batch of the resource is being taken in, and reads memory alone.
+    ///
+    /// # Errors
+    /// [`ReadError::Unpublished`]
+    pub fn last(&self, resource: &Label, row: &Key) -> Result<Option<Last>, ReadError> {
+        self.0.turns.wait_blocking(resource)?;
+        Ok(self.0.index.last(resource, row))
+    }
+
+    /// A row, or the note of a removal. Blocks for one `pread` and, when the file is not open, an `open`: on a thread that may wait for the disk.
     ///
     /// # Errors
     /// [`ReadError`], also [`ReadError::KeyGone`] once the resource's key is destroyed.
@@ -372,7 +453,7 @@ impl Rows {
         &self,
         sequence: u64,
         key: &HolderKey,
-        rows: &[(Key, Option<&[u8]>)],
+        rows: &[(Key, Written<'_>)],
         replaces: Option<(Key, u64)>,
     ) -> Result<(Key, SegmentDocument), RowsError> {
         let shared = &*self.0;
@@ -419,13 +500,28 @@ impl Rows {
         })
     }
 
-    /// The row of a directory as it is there; `None` of a removal.
-    fn opened(&self, segment: &Arc<Segment>, entry: &Entry) -> Result<Option<Zeroizing<Vec<u8>>>, ReadError> {
-        if entry.removes() {
-            return Ok(None);
-        }
-        let Entry { row, offset, length } = *entry;
-        self.read(&Place { segment: Arc::clone(segment), row, offset, length }).map(Some)
+    /// A row of a directory, or its removal, as it is there.
+    fn opened(&self, segment: &Arc<Segment>, entry: &Entry) -> Result<Opened, ReadError> {
+        let Entry { row, offset, length, removes } = *entry;
+        let plain = match length {
+            0 => Zeroizing::default(),
+            _ => self.read(&Place { segment: Arc::clone(segment), row, offset, length })?,
+        };
+        Ok(Opened { row, plain, removes })
+    }
+}
+
+/// A row that was read, or the note of its removal.
+struct Opened {
+    row: Key,
+    plain: Zeroizing<Vec<u8>>,
+    removes: bool,
+}
+
+impl Opened {
+    fn written(&self) -> (Key, Written<'_>) {
+        let written = if self.removes { Written::Removal(&self.plain) } else { Written::Row(&self.plain) };
+        (self.row, written)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     hosted::{
         check,
         files::{Files, name},
-        format::{self, Built, Entry, HEADER_BYTES, SegmentDocument, id_of},
+        format::{self, Built, Entry, HEADER_BYTES, SegmentDocument, Written, id_of},
         index::{Cell, Writer},
     },
     journal::{
@@ -57,7 +57,11 @@ fn origin() -> [u8; 32] {
 
 fn built(id: &Key, key: &HolderKey, rows: &Batch, replaces: Option<Key>) -> Built {
     let crypt = crypt();
-    format::build(id, &key.name(), &origin(), rows, replaces, crypt.row_sealer(key, id)).unwrap()
+    format::build(id, &key.name(), &origin(), &written(rows), replaces, crypt.row_sealer(key, id)).unwrap()
+}
+
+fn written<'r>(rows: &[(Key, Option<&'r [u8]>)]) -> Vec<(Key, Written<'r>)> {
+    rows.iter().map(|(row, plain)| (*row, (*plain).into())).collect()
 }
 
 /// An entry that puts a segment, and brings its resource if it is new.
@@ -136,16 +140,17 @@ fn life(
     drop(journal);
     disk.restart(end);
 
-    let journal = Journal::open(&disk, &settings, &keys).unwrap();
     let files = Files::new(Arc::new(disk.clone()), Path::new("sim"), ORIGIN);
-    let writer = match check::load(&files, journal.state()) {
-        Ok(writer) => writer,
+    let before = files.list().unwrap().len();
+    let journal = match Journal::open(&disk, &settings, &keys) {
+        Ok(journal) => journal,
         Err(OpenError::Rows { .. }) => {
             told.refused += 1;
             return;
         }
         Err(other) => panic!("{other}"),
     };
+    let writer = check::load(&files, journal.state()).unwrap();
     for (row, id, plain) in &acknowledged {
         let place = writer.index.place(&resource.label, row).expect("an acknowledged row");
         assert_eq!(place.segment(), id);
@@ -158,8 +163,8 @@ fn life(
     let newest = *writer.index.place(&resource.label, &[9; 16]).unwrap().segment();
     assert!(newest >= last);
     told.acknowledged += acknowledged.len() as u32;
-    told.garbage += files.list().unwrap().iter().filter(|id| !writer.has(id)).count() as u32;
-    check::sweep(&files, &writer);
+    // A start removes what nobody names.
+    told.garbage += (before - files.list().unwrap().len()) as u32;
     assert!(files.list().unwrap().iter().all(|id| writer.has(id)));
     assert_eq!(check::verify(&files, journal.state()).unwrap(), files.list().unwrap().len());
 }
@@ -228,7 +233,9 @@ fn random_segments(choices: &mut Choices, count: u8, rows: u8) -> Vec<(Key, Vec<
                 _ => {}
             }
         }
-        batch.push(([200 + sequence; 16], Some(b"its own")));
+        if choices.below(2) == 0 || batch.is_empty() {
+            batch.push(([200 + sequence; 16], Some(b"its own")));
+        }
         (id_of(u64::from(sequence) + 1, choices.bits().to_be_bytes()), batch)
     };
     (0..count).map(segment).collect()
@@ -270,15 +277,52 @@ fn whatever_the_order_of_publication_and_of_ends_the_index_is_that_of_a_start() 
             .collect();
         assert_eq!(found(&writer, ROWS), naive);
         let counts = writer.index.counts(&LABEL);
-        let own = left.len() as u64;
+        let has_own = |id: &&Key| parsed[*id].1.iter().any(|entry| entry.row[0] >= 200);
+        let own = left.iter().filter(has_own).count() as u64;
         let rows = naive.iter().flatten().count() as u64 + own;
         assert_eq!((counts.rows, counts.segments), (rows, left.len()));
+        // A segment that nothing is read from any more, removals among it, may end without being read.
+        for segment in writer.index.segments_of(&LABEL, 0) {
+            let entries = &parsed[&segment.id].1;
+            let counts = entries.iter().filter(|entry| writer.index.moved(&segment, entry).is_some()).count();
+            let gone = entries.iter().filter(|entry| !entry.removes).count()
+                - entries.iter().filter(|entry| writer.index.newest(&segment, entry).is_some()).count();
+            assert_eq!((segment.is_dead(), segment.gone() as usize), (counts == 0, gone));
+        }
         // The same as a start makes of what is left, numbers of segments apart.
         let mut fresh = Writer::new();
         left.iter().for_each(|id| fresh.add(*id, parsed[id].0.clone(), &parsed[id].1));
         assert_eq!(fresh.index.counts(&LABEL), counts);
         assert_eq!(found(&fresh, ROWS), naive);
     }
+}
+
+#[test]
+fn a_look_for_segments_worth_it_is_bounded_and_the_next_one_goes_on_behind_it() {
+    const SEGMENTS: u32 = 40_000;
+    let (document, _) = entries(&id_of(1, [0; 8]), &[([1; 16], Some(b"one"))]);
+    // Long ones, so that none is merged.
+    let document = SegmentDocument { bytes: 1 << 20, ..document };
+    let mut writer = Writer::new();
+    let mut add = |number: u32, row: u32| {
+        let key = u128::from(row).to_be_bytes();
+        let entry = Entry { row: key, offset: 104, length: 31, removes: false };
+        writer.add(id_of(number.into(), [0; 8]), document.clone(), &[entry]);
+    };
+    (1..=SEGMENTS).for_each(|number| add(number, number));
+    // The last but one is dead.
+    add(SEGMENTS + 1, SEGMENTS - 1);
+    let (mut from, mut looks) = (None, 0);
+    let due = loop {
+        looks += 1;
+        if let Some(due) = writer.index.due(0, &mut from, |_| true) {
+            break due;
+        }
+        assert!(looks < 10 && from.is_some());
+    };
+    assert_eq!((looks, due.len(), due[0].id), (3, 1, id_of((SEGMENTS - 1).into(), [0; 8])));
+    // Whoever is passed over for not being readable, or being erased, holds nobody up.
+    assert!(writer.index.due(0, &mut None, |_| false).is_none());
 }
 
 #[test]
@@ -382,7 +426,7 @@ fn entries_of(bytes: &[u8], id: &Key, document: &SegmentDocument) -> Vec<Entry> 
 fn a_batch_that_is_none_is_refused() {
     let (id, key, crypt) = (id_of(1, [0; 8]), holder_key(), crypt());
     let try_with = |rows: &[(Key, Option<&[u8]>)]| {
-        format::build(&id, &key.name(), &origin(), rows, None, crypt.row_sealer(&key, &id)).is_ok()
+        format::build(&id, &key.name(), &origin(), &written(rows), None, crypt.row_sealer(&key, &id)).is_ok()
     };
     let long = vec![0; format::MOST_ROW_BYTES + 1];
     let many = |count: u32| -> Vec<(Key, Option<&[u8]>)> {

@@ -2,11 +2,23 @@
 
 use crate::rig::*;
 use ledger::{
-    HolderKey, KeyedHash, Label, MOST_ROWS, Mark, PreparedSegment, ReadError, RowsError, copy_journal,
+    HolderKey, KeyedHash, Label, MOST_ROWS, Mark, PreparedSegment, ReadError, RowsError, Written,
+    copy_journal,
 };
 use std::{ffi::OsStr, os::unix::fs::FileExt as _, sync::atomic::AtomicUsize};
 
 type Row<'a> = (Key, Option<&'a [u8]>);
+
+trait Append {
+    /// Puts a batch in which `None` removes a row, without a note.
+    fn append(&self, key: &HolderKey, rows: &[Row<'_>]) -> Result<PreparedSegment, RowsError>;
+}
+
+impl Append for ledger::Rows {
+    fn append(&self, key: &HolderKey, rows: &[Row<'_>]) -> Result<PreparedSegment, RowsError> {
+        self.put(key, &rows.iter().map(|(row, plain)| (*row, (*plain).into())).collect::<Vec<_>>())
+    }
+}
 
 /// A resource's rows, with the key of the resource.
 struct Resource {
@@ -649,11 +661,11 @@ fn a_feed_says_rows_and_removals_in_the_order_of_their_commits_over_rewrites_and
 /// Writes anew what is worth it, until nothing is; how often.
 fn compact(ledger: &Ledger, resource: &Resource) -> usize {
     for round in 0.. {
+        runtime().block_on(ledger.rows().settled(&resource.label)).unwrap();
         let Some(due) = ledger.rows().due() else { return round };
         assert_eq!(due.label(), resource.label);
         let written = [ledger.rows().compact(&resource.key, &due).unwrap()];
         commit_now(ledger, entry_of(&written));
-        runtime().block_on(ledger.rows().settled(&resource.label)).unwrap();
     }
     unreachable!("there are ever fewer rows that are gone")
 }
@@ -751,6 +763,99 @@ fn small_segments_become_one_and_a_batch_of_this_process_stays_the_newer() {
     check(&ledger);
     ledger.close();
     verify(dir.path()).unwrap();
+}
+
+fn path_of(folder: &Path, segment: &Key) -> PathBuf {
+    folder.join(format!("journal/rows/{:032x}.rows", u128::from_be_bytes(*segment)))
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_passed_over_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let one: &[u8] = b"one";
+    let resource = resource(&ledger, 1, &[1, 2, 3].map(|n| (row(n), Some(one))));
+    ingest(&ledger, &resource, &[4, 5].map(|n| (row(n), Some(one))));
+    // Both have rows that are gone, the broken one more of them.
+    ingest(&ledger, &resource, &[1, 2, 4].map(|n| (row(n), Some(one))));
+    let place = runtime().block_on(ledger.rows().find(&resource.label, &row(3))).unwrap().unwrap();
+    let broken = path_of(dir.path(), place.segment());
+    drop(place);
+    let mut bytes = fs::read(&broken).unwrap();
+    let at = bytes.len() - 40;
+    bytes[80 + 3 * 24..at].iter_mut().for_each(|byte| *byte ^= 1);
+    fs::write(&broken, &bytes).unwrap();
+    runtime().block_on(ledger.rows().settled(&resource.label)).unwrap();
+    let due = ledger.rows().due().unwrap();
+    assert!(matches!(ledger.rows().compact(&resource.key, &due), Err(RowsError::Read(ReadError::Sealed(_)))));
+    assert_eq!(ledger.rows().unreadable(), 1);
+    drop(due);
+    assert_eq!(compact(&ledger, &resource), 1, "the other one is written anew");
+    assert!(broken.exists() && ledger.rows().counts(&resource.label).segments == 3);
+    // Once nothing in it counts any more it ends, unread.
+    ingest(&ledger, &resource, &[(row(3), Some(one))]);
+    assert_eq!(compact(&ledger, &resource), 1);
+    wait_for_files(dir.path(), 3);
+    assert!(!broken.exists() && ledger.rows().unreadable() == 0);
+    assert_eq!(walk(&ledger, &resource, 10).len(), 5);
+    ledger.close();
+}
+
+#[test]
+fn segments_in_which_nothing_counts_any_more_end_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path());
+    let resource = resource(&ledger, 1, &[(row(1), Some(b"0"))]);
+    for n in 1..20_u8 {
+        ingest(&ledger, &resource, &[(row(1), Some(&[n]))]);
+    }
+    runtime().block_on(ledger.rows().settled(&resource.label)).unwrap();
+    let due = ledger.rows().due().unwrap();
+    assert_eq!(due.count(), 19);
+    drop(due);
+    assert_eq!(compact(&ledger, &resource), 1);
+    wait_for_files(dir.path(), 1);
+    // A segment that removes a row still says so.
+    ingest(&ledger, &resource, &[(row(1), None)]);
+    assert_eq!(compact(&ledger, &resource), 1);
+    assert_eq!((text(&ledger, &resource, 1), ledger.rows().counts(&resource.label).segments), (None, 1));
+    ledger.close();
+    let ledger = open(dir.path());
+    assert_eq!(text(&ledger, &resource, 1), None);
+    ledger.close();
+}
+
+#[test]
+fn the_note_of_a_removal_is_found_over_rewrites_and_restarts_and_is_no_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = open(dir.path());
+    let mut resource = resource(&ledger, 1, &[(row(1), Some(b"one")), (row(2), Some(b"two"))]);
+    let batch: [(Key, Written<'_>); 3] =
+        [(row(1), Written::Removal(b"note")), (row(2), Written::Row(b"2")), (row(3), Written::Row(b"3"))];
+    let prepared = [ledger.rows().put(&resource.key, &batch).unwrap()];
+    commit_now(&ledger, entry_of(&prepared));
+    drop(prepared);
+    ingest(&ledger, &resource, &[(row(3), Some(b"three"))]);
+    for restart in [false, true] {
+        let last = ledger.rows().last(&resource.label, &row(1)).unwrap().unwrap();
+        let note = last.place.as_ref().map(|place| ledger.rows().read(place).unwrap().to_vec());
+        assert_eq!((last.removed, note.as_deref()), (true, Some(&b"note"[..])));
+        drop(last);
+        assert_eq!((text(&ledger, &resource, 1), walk(&ledger, &resource, 1).len()), (None, 2));
+        let moved = ledger.rows().moved(&resource.label, None, 10).unwrap();
+        let removed = moved.iter().find(|moved| moved.step.row == row(1)).unwrap();
+        assert!(removed.place.is_none() && removed.note.is_some());
+        drop(moved);
+        if restart {
+            break;
+        }
+        assert_eq!(compact(&ledger, &resource), 2);
+        let label = resource.label;
+        ledger.close();
+        ledger = open(dir.path());
+        resource = known(&ledger, label);
+    }
+    ledger.close();
 }
 
 #[test]

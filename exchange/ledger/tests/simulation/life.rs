@@ -3,11 +3,13 @@
 use crate::{
     ensure,
     entry::prepared,
-    model::{Expected, Model, Plan, Who, confirm_receipt, holder_key, record, root_of},
+    model::{
+        Expected, Model, Plan, RESOURCE, ROWS, Who, confirm_receipt, holder_key, record, root_of, row_key,
+    },
 };
 use ledger::{
-    Command, Committed, LedgerKeys, Outcome, PreparedHolder, Refused,
-    record::NewHolder,
+    Command, Committed, Key, LedgerKeys, Outcome, PreparedHolder, PreparedSegment, Refused, Written,
+    record::{NewHolder, Record},
     sim::{self, Choices, End, Journal, Settings, SimDisk, SimEpochs, Sync},
 };
 use ring::{rand::SystemRandom, signature::Ed25519KeyPair};
@@ -53,6 +55,9 @@ pub(crate) struct Told {
     /// Changes of epoch that were made to their end, and those that a misfortune cut off.
     pub(crate) epochs: u64,
     pub(crate) cut_off: u64,
+    /// Batches of hosted rows that were committed, and entries by which segments of them were written anew.
+    pub(crate) batches: u64,
+    pub(crate) rewritten: u64,
 }
 
 impl Told {
@@ -71,6 +76,8 @@ impl Told {
             rotations,
             epochs,
             cut_off,
+            batches,
+            rewritten,
         } = other;
         self.acknowledged += acknowledged;
         self.starts += starts;
@@ -85,6 +92,8 @@ impl Told {
         self.rotations += rotations;
         self.epochs += epochs;
         self.cut_off += cut_off;
+        self.batches += batches;
+        self.rewritten += rewritten;
     }
 }
 
@@ -153,7 +162,7 @@ impl Life {
     }
 
     fn step(&mut self) -> Result<(), String> {
-        match self.choices.below(34) {
+        match self.choices.below(44) {
             0..=11 => self.commit()?,
             12..=14 => self.idle(),
             15 | 16 => self.journal(|journal| journal.guard(), "guard"),
@@ -211,7 +220,26 @@ impl Life {
                 self.tell(format!("room for {room} bytes"));
                 self.rotate()?;
             }
-            _ => self.harm_under_the_running()?,
+            33 => self.harm_under_the_running()?,
+            34..=37 => {
+                // Rows of the second may take the places of those of the first.
+                self.batch()?;
+                self.batch()?;
+                self.rewrite()?;
+            }
+            38 | 39 => self.rewrite()?,
+            40 | 41 => {
+                let operations = self.choices.below(12);
+                self.disk.end_after(operations);
+                self.tell(format!("the end after {operations} operations"));
+                self.batch()?;
+            }
+            _ => {
+                let operations = self.choices.below(12);
+                self.disk.end_after(operations);
+                self.tell(format!("the end after {operations} operations"));
+                self.rewrite()?;
+            }
         }
         Ok(())
     }
@@ -345,6 +373,110 @@ impl Life {
             self.old = Some(self.disk.contents());
         }
         Ok(())
+    }
+
+    /// A batch of hosted rows; the first one brings their resource.
+    fn batch(&mut self) -> Result<(), String> {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.stopped().is_none()) else {
+            return Ok(());
+        };
+        let mut record = Record::default();
+        let known = self.model.resource().and_then(|label| journal.state().holder_key(&label));
+        let key = known.unwrap_or_else(|| {
+            let new = journal.new_holder(RESOURCE);
+            record.new_holders.push(new.entered());
+            new.holder_key
+        });
+        let choices = &mut self.choices;
+        let rows: BTreeMap<u8, Option<u8>> = (0..ROWS)
+            .filter_map(|n| match choices.below(4) {
+                0 => Some((n, None)),
+                1 => Some((n, Some(choices.below(256) as u8))),
+                _ => None,
+            })
+            .collect();
+        let plain: Vec<(u8, Option<Vec<u8>>)> =
+            rows.iter().map(|(n, row)| (*n, row.map(|byte| vec![byte; 9]))).collect();
+        let written: Vec<(Key, Written<'_>)> = plain
+            .iter()
+            .map(|(n, row)| (row_key(*n), row.as_deref().map_or(Written::Removal(b"gone"), Written::Row)))
+            .collect();
+        self.story.push(format!("rows {rows:?}"));
+        if written.is_empty() {
+            return Ok(());
+        }
+        // Without room, or by a failed write: nothing is left of the batch.
+        let Ok(prepared) = journal.rows().put(&key, &written) else { return Ok(()) };
+        record.documents = prepared.documents();
+        let (before, label) = (self.told.acknowledged, key.label);
+        self.put(record, |model| model.bring(label, &rows))?;
+        self.told.batches += self.told.acknowledged - before;
+        Ok(())
+    }
+
+    /// The rows that are worth it are written anew, or one is erased: nothing else is told apart by it.
+    fn rewrite(&mut self) -> Result<(), String> {
+        let Some(journal) = self.journal.as_ref().filter(|journal| journal.stopped().is_none()) else {
+            return Ok(());
+        };
+        let key = self.model.resource().and_then(|label| journal.state().holder_key(&label));
+        let Some(key) = key else { return Ok(()) };
+        let erased = self.choices.chance(1, 3).then(|| self.choices.below(ROWS.into()) as u8);
+        self.story.push(format!("rewritten without {erased:?}"));
+        let rows = journal.rows();
+        let prepared = match (erased, rows.due()) {
+            (Some(n), _) => rows.erase(&key, &[row_key(n)]),
+            (None, Some(due)) => rows.compact(&key, &due).map(|prepared| vec![prepared]),
+            (None, None) => return Ok(()),
+        };
+        let Ok(prepared) = prepared else { return Ok(()) };
+        let documents: Vec<_> = prepared.iter().flat_map(PreparedSegment::documents).collect();
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let before = self.told.acknowledged;
+        let record = Record { documents, ..Record::default() };
+        self.put(record, |model| model.erase(erased))?;
+        self.told.rewritten += self.told.acknowledged - before;
+        Ok(())
+    }
+
+    /// Commits one entry of the exchange's own.
+    fn put(&mut self, record: Record, change: impl FnOnce(&mut Model)) -> Result<(), String> {
+        let mut after = self.model.clone();
+        change(&mut after);
+        after.leaves.push(None);
+        let command = Command {
+            permit_or_denial: prepared(&record, Vec::new()),
+            reads: Vec::new(),
+            ends_at_ms: u64::MAX,
+            inline_proof: false,
+        };
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        match journal.commit(vec![command]).pop() {
+            Some(Ok(Outcome::Committed(committed))) => {
+                confirm_receipt(&committed, self.model.leaves.len() as u64)?;
+                if let Some(last) = after.leaves.last_mut() {
+                    *last = Some(committed.leaf_hash);
+                }
+                self.model = after;
+                self.told.acknowledged += 1;
+            }
+            Some(Err(Refused::Stopped)) => {
+                self.tell("stopped");
+                self.in_flight = Some(after);
+                return Ok(());
+            }
+            Some(Err(Refused::Full)) => self.told.full += 1,
+            reply => return Err(format!("rows: {reply:?}")),
+        }
+        // Whatever became of it, what is read is what was acknowledged.
+        match &self.journal {
+            Some(journal) if !self.disk.is_down() && journal.stopped().is_none() => {
+                self.model.confirm_rows(journal)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes the epoch, or finishes the change that was cut off.

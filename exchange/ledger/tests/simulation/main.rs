@@ -71,6 +71,7 @@ fn nothing_acknowledged_is_lost_and_nothing_is_half_applied() {
     assert!(told.torn > seeds / 100 && told.adopted > seeds / 100 && told.refused > seeds / 20);
     assert!(told.rotations > seeds / 10 && told.full > seeds / 100 && told.noticed > seeds / 100);
     assert!(told.epochs > seeds / 10 && told.cut_off > seeds / 20);
+    assert!(told.batches > seeds && told.rewritten > seeds / 4);
 }
 
 #[test]

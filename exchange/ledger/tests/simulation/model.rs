@@ -90,6 +90,17 @@ pub(crate) struct Model {
     counters: BTreeMap<u8, u32>,
     documents: BTreeMap<u8, u32>,
     bound: BTreeMap<u8, u64>,
+    /// The resource whose rows are hosted, and the rows that are there.
+    resource: Option<Label>,
+    rows: BTreeMap<u8, u8>,
+}
+
+/// The resource's key, and how many rows it has at most.
+pub(crate) const RESOURCE: Key = [200; 16];
+pub(crate) const ROWS: u8 = 6;
+
+pub(crate) fn row_key(n: u8) -> Key {
+    [n + 1; 16]
 }
 
 pub(crate) fn key(n: u8) -> Key {
@@ -115,6 +126,44 @@ impl Model {
 
     pub(crate) fn is_bound(&self, n: u8) -> bool {
         self.bound.contains_key(&n)
+    }
+
+    pub(crate) fn resource(&self) -> Option<Label> {
+        self.resource
+    }
+
+    /// A batch of rows comes in; one without a value is removed.
+    pub(crate) fn bring(&mut self, resource: Label, rows: &BTreeMap<u8, Option<u8>>) {
+        self.resource = Some(resource);
+        for (n, row) in rows {
+            match row {
+                Some(row) => self.rows.insert(*n, *row),
+                None => self.rows.remove(n),
+            };
+        }
+    }
+
+    pub(crate) fn erase(&mut self, row: Option<u8>) {
+        if let Some(n) = row {
+            self.rows.remove(&n);
+        }
+    }
+
+    /// Each row that is there is read, and nothing is that was removed.
+    pub(crate) fn confirm_rows(&self, journal: &Journal) -> Result<(), String> {
+        let Some(resource) = self.resource else { return Ok(()) };
+        for n in 0..ROWS {
+            let last =
+                journal.rows().last(&resource, &row_key(n)).map_err(|error| format!("row {n}: {error}"))?;
+            let place = last.filter(|last| !last.removed).and_then(|last| last.place);
+            let found = place.map(|place| journal.rows().read(&place).map(|row| row.to_vec())).transpose();
+            let found = found.map_err(|error| format!("row {n}: {error}"))?;
+            let expected = self.rows.get(&n).map(|byte| vec![*byte; 9]);
+            ensure!(found == expected, "row {n} is {found:?}, expected {expected:?}");
+        }
+        let counts = journal.rows().counts(&resource);
+        ensure!(counts.rows == self.rows.len() as u64, "{counts:?}, expected {} rows", self.rows.len());
+        Ok(())
     }
 
     /// Does what the plan does, if it holds.
@@ -196,11 +245,14 @@ impl Model {
             "the state has applied {} entries",
             state.applied()
         );
+        let holders = self.holders.len() + usize::from(self.resource.is_some());
         ensure!(
-            (counts.licenses, counts.holders, counts.documents, counts.idempotency)
-                == (self.licenses.len(), self.holders.len(), self.documents.len(), self.bound.len()),
+            (counts.licenses, counts.holders, counts.idempotency)
+                == (self.licenses.len(), holders, self.bound.len())
+                && state.documents(DocumentKind::Participant).len() == self.documents.len(),
             "the state holds {counts:?}"
         );
+        self.confirm_rows(journal)?;
         let mut listed: BTreeMap<u8, BTreeSet<Key>> = BTreeMap::new();
         for (n, expected) in &self.licenses {
             let license = state.license(&key(*n)).ok_or(format!("license {n} is lost"))?;

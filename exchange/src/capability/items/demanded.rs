@@ -153,7 +153,8 @@ impl<'r> Capability<'r> for Demanded {
         }
         // The report tells nothing of the holder, not even whether the exchange knows one.
         let holder = concerned.first().copied();
-        Ok(Ruling::plain(Granted { place, before, item, demanded, licenses, holder }, concerned).unnamed())
+        let granted = Granted { place, before, item, demanded, licenses, holder };
+        Ok(Ruling::plain(granted, concerned).unnamed().approved(caller, case, None))
     }
 
     async fn carry_out(

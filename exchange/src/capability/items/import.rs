@@ -32,6 +32,8 @@ const MAX_ROWS: usize = 1_000;
 /// Most faults of one row that an answer names, and of all: it stands in the entry.
 const MAX_ROW_ERRORS: usize = 16;
 const MAX_ERRORS: usize = 4_000;
+/// Bytes of a row in an entry beside its own.
+const ROW_BYTES: usize = 256;
 
 /// The capability.
 pub(crate) struct Import;
@@ -65,10 +67,23 @@ enum Write {
     Mapping(Place, Imported<Mapped>),
 }
 
+impl Write {
+    /// Bytes of its document.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Item(_, item) => answer(item).len(),
+            Self::Material(_, material) => answer(material).len(),
+            Self::Element(_, element) => answer(element).len(),
+            Self::Mapping(_, mapping) => answer(mapping).len(),
+        }
+    }
+}
+
 /// The rows, by their fate.
 #[derive(Debug)]
 pub(crate) struct Sorted {
-    writes: Vec<Write>,
+    /// Each with the line of its row.
+    writes: Vec<(u64, Write)>,
     unchanged: usize,
     rejected: usize,
     rejects: Vec<Value>,
@@ -129,7 +144,7 @@ impl Capability<'_> for Import {
                 List::Mappings => importing.mapping(row),
             };
             match written {
-                Ok(Some(write)) => writes.push(write),
+                Ok(Some(write)) => writes.push((line, write)),
                 Ok(None) => unchanged += 1,
                 Err(faults) => {
                     let error = |fault: RowFault| json!({"pointer": fault.pointer, "rule": fault.rule.name(), "allowed": fault.form});
@@ -151,7 +166,23 @@ impl Capability<'_> for Import {
         permit: Permit<Sorted>,
     ) -> Result<Vec<u8>, Refusal> {
         let Sorted { writes, unchanged, rejected, rejects } = permit.into_granted();
-        for write in &writes {
+        // Each row has the source beside it, so a body that is taken may make an entry that is not.
+        let most = change.tools().ledger.most_entry_bytes();
+        // A quarter is for the answer, which names rejected rows.
+        let mut room = most - most / 4;
+        for (line, write) in &writes {
+            let Some(left) = room.checked_sub(write.bytes() + ROW_BYTES) else {
+                let place = line.saturating_sub(asked.first_line);
+                let form = format!(
+                    "up to line {} with this source: send fewer rows at once",
+                    line.saturating_sub(1)
+                );
+                return Err(Refusal::of(
+                    Code::BadItems,
+                    Fault::at(format!("/rows/{place}"), Rule::Length).form(form),
+                ));
+            };
+            room = left;
             match write {
                 Write::Item(place, item) => change.keep(*place, item),
                 Write::Material(place, material) => change.keep(*place, material),

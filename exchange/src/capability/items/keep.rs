@@ -110,7 +110,7 @@ impl<'r> Capability<'r> for Keep {
         let holder = case.holder(&asked.holder);
         let concerned = holder.into_iter().map(|holder| holder.label).collect();
         // Whether the exchange knew the holder before is nothing that the caller may know.
-        Ok(Ruling::plain(place, concerned).unnamed())
+        Ok(Ruling::plain(place, concerned).unnamed().approved(caller, case, None))
     }
 
     async fn carry_out(

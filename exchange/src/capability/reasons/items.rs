@@ -2,11 +2,14 @@
 
 use ledger::DocumentKind;
 use schemas::codes::Code;
-use schemas::dictionary::{Item, Mapping, Mode};
+use schemas::dictionary::{Item, Mapping, Material, Mode};
 use serde_json::json;
 
 use super::{World, document, merged, use_context};
+use crate::capability::items::demanded::Demanded;
+use crate::capability::items::keep::Keep;
 use crate::capability::items::materials::Materials;
+use crate::participant::Participant;
 use crate::sharing::dictionary::{Imported, Mapped, entry_key, mapping_key};
 
 const MATERIALS: usize = 20;
@@ -78,4 +81,40 @@ fn a_question_about_a_person_takes_a_right_for_what_it_names() {
     assert_eq!(ask(json!({"holder": null, "grants": ["00"]})), Err(Code::MalformedRequest));
     let unknown = json!({"use": {"userName": "测试", "itemCode": "none", "itemName": "测试", "businessCode": "1", "cause": "测试", "stage": "受理"}});
     assert_eq!(ask(unknown), Err(Code::UnknownItem));
+}
+
+#[test]
+fn a_report_and_a_kept_material_take_a_use_of_the_day_like_others() {
+    let mut world = world(2);
+    let caller = Participant { daily_quota: Some(1), ..world.approval.clone() };
+    let by = world.operator.organisation;
+    let entry = Material::read(
+        &[("code", "M0"), ("name", "材料"), ("version", "1"), ("origin", "government")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    )
+    .expect("a material");
+    let key = entry_key::<Material>(&world.table.keyed, "M0");
+    let material = document(&Imported { entry, source: "测试".to_owned(), at_ms: 0, by });
+    world.table.documents.insert((DocumentKind::DictionaryEntry.number(), key), material);
+    let keep = json!({
+        "holder": world.holder(), "material": "M0", "digest": "0".repeat(64), "trust": "B", "until": until(),
+        "use": use_context(),
+    });
+    let keep = keep.to_string();
+    let report = json!({"demanded": ["M0"], "use": use_context()}).to_string();
+    let asked = |world: &World| {
+        let kept = world.ask::<Keep>(&caller, &keep).map_err(|refusal| refusal.code);
+        (kept, world.ask::<Demanded>(&caller, &report).map_err(|refusal| refusal.code))
+    };
+    assert_eq!(asked(&world), (Ok(()), Ok(())));
+    let key = world.table.keyed.key("quota", &[caller.organisation.as_bytes(), b"uses"]);
+    let today = crate::sharing::clock::day_of(super::NOW_MS);
+    world.table.counters.insert((key, u32::try_from(today.days()).expect("a day")), 1);
+    assert_eq!(asked(&world), (Err(Code::QuotaSpent), Err(Code::QuotaSpent)));
+}
+
+/// A day to come.
+fn until() -> String {
+    let today = crate::sharing::clock::day_of(super::NOW_MS);
+    schemas::date::Date::from_days(today.days() + 30).expect("a day").to_string()
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use ledger::record::CounterUse;
 use ledger::{Key, KeyedHash, Label, Ledger, Moved, ReadError, Step};
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::date::rfc3339;
 use schemas::holder::HolderRef;
@@ -26,6 +28,7 @@ use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::sharing::quality::freshness;
+use crate::sharing::region::{Left, may_have, noted};
 use crate::wire::named::{ContextValue, context};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Refusal};
@@ -35,6 +38,8 @@ use crate::wire::text::Text;
 const MAX_SHOWN: usize = 200;
 /// Most rows that a page looks at: where few are of the caller's regions, the rest is left to the next pages.
 const MAX_LOOKED_AT: usize = 5_000;
+/// Bytes of rows with which a page ends: its entry has them for everybody in it, and fits a group.
+const MAX_PAGE_BYTES: usize = 1 << 20;
 /// How much of a resource the entry says was read.
 const MODE: &str = "feed";
 
@@ -57,11 +62,11 @@ struct Request<'a> {
 pub(crate) struct Asked<'a> {
     /// The use, which names no row.
     within: query::Asked<'a>,
-    after: Option<Cursor>,
+    after: Option<Sealed>,
     limit: usize,
 }
 
-/// Where a reader stands.
+/// Where a reader stands. It goes out sealed for its approval: nobody reads of it how much there is of others, and nobody makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cursor {
     step: Step,
@@ -69,6 +74,9 @@ struct Cursor {
     /// be taken back.
     begun: u64,
 }
+
+/// A cursor as it goes out: a nonce, and the cursor under the key of its approval.
+type Sealed = [u8; Cursor::SEALED_BYTES];
 
 /// A page that may be read.
 #[derive(Debug)]
@@ -172,7 +180,15 @@ impl<'r> Capability<'r> for Feed {
         let (ledger, application) = (change.tools().ledger.clone(), approved.application);
         let used = ledger.state().counter(&application, today);
         let room = room(&approved, used);
-        let (after, most) = (asked.after, asked.limit.min(room));
+        let most = asked.limit.min(room);
+        let keeper = CursorKey::new(change.tools().ledger.keyed(), &application)?;
+        let after = asked.after.map(|sealed| {
+            let fault = || Fault::at("/after", Rule::Unknown).form("`next` of a page of this approval");
+            // One of a log that was longer is behind what came since.
+            let known = keeper.open(sealed).filter(|cursor| cursor.step.order <= ledger.size());
+            known.ok_or_else(|| Refusal::of(Code::MalformedRequest, fault()))
+        });
+        let after = after.transpose()?;
         let approved = Arc::new(approved);
         let reading = Arc::clone(&approved);
         let lane = &change.tools().lanes.pages;
@@ -203,7 +219,7 @@ impl<'r> Capability<'r> for Feed {
             resource: &resource.code,
             changes,
             masked: masked.map(|field| field.key.as_str()).collect(),
-            next: next.encode(),
+            next: hex::encode(keeper.seal(&next)?),
             more,
             stale: fresh.stale,
             stale_since: fresh.stale_since(),
@@ -219,6 +235,20 @@ fn room(approved: &Approved, used: u32) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
+/// A row as a reader sees it.
+enum Seen {
+    Row {
+        shown: Shown,
+        /// Whose it is.
+        subject: Option<HolderRef>,
+        length: usize,
+    },
+    /// It is gone, or of another region by now.
+    Left,
+    /// It was never this reader's.
+    Others,
+}
+
 /// A page under way.
 struct Reading<'a> {
     ledger: &'a Ledger,
@@ -229,47 +259,51 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn page(&self, after: Option<Cursor>, most: usize) -> Result<Page, Refusal> {
         let rows = self.ledger.rows();
-        if after.is_some_and(|after| after.step.order > self.ledger.size()) {
-            // It is of another log.
-            let fault = Fault::at("/after", Rule::Unknown).form("`next` of a page of this log");
-            return Err(Refusal::of(Code::MalformedRequest, fault));
-        }
         // Before the rows: what comes meanwhile is behind the beginning.
         let begin = || Cursor { step: Step::default(), begun: rows.last_order(self.rows) };
         let mut next = after.unwrap_or_else(begin);
         let moved = rows.moved(self.rows, after.as_ref().map(|after| &after.step), MAX_LOOKED_AT + 1);
         let moved = moved.map_err(unreadable)?;
         let (mut changes, mut subjects) = (Vec::new(), Vec::new());
-        let mut more = false;
+        let (mut more, mut bytes) = (false, 0);
         for (looked_at, moved) in moved.iter().enumerate() {
-            if changes.len() == most || looked_at == MAX_LOOKED_AT {
+            if changes.len() == most || looked_at == MAX_LOOKED_AT || bytes >= MAX_PAGE_BYTES {
                 more = true;
                 break;
             }
-            let seen = match self.seen(moved)? {
-                Some((shown, subject)) => {
+            match self.seen(moved, next.step)? {
+                Seen::Row { shown, subject, length } => {
                     subjects.extend(subject);
-                    Some(shown)
+                    changes.push(shown);
+                    bytes += length;
                 }
                 // The reader may have it from before.
-                None => (moved.step.order > next.begun).then(|| self.removed(&moved.step.row)),
-            };
-            changes.extend(seen);
+                Seen::Left if moved.step.order > next.begun => changes.push(self.removed(&moved.step.row)),
+                Seen::Left | Seen::Others => {}
+            }
             next.step = moved.step;
         }
         Ok(Page { changes, subjects, next, more })
     }
 
-    /// A row that the approval shows, and whose it is; `None` where it is gone, or of another region.
-    fn seen(&self, moved: &Moved) -> Result<Option<(Shown, Option<HolderRef>)>, Refusal> {
-        let Some(place) = &moved.place else { return Ok(None) };
-        let plain = self.ledger.rows().read(place).map_err(unreadable)?;
-        let stored = StoredRow::decode(&plain).ok_or_else(|| Refusal::new(Code::RecordUnavailable))?;
+    /// What a reader who stands at a step is told of a row.
+    fn seen(&self, moved: &Moved, stands: Step) -> Result<Seen, Refusal> {
         let Approved { listed, terms, .. } = self.approved;
         let resource = &listed.resource;
+        let row = &moved.step.row;
+        let gone = |left: &[Left]| {
+            if may_have(terms, left, row, stands) { Seen::Left } else { Seen::Others }
+        };
+        let rows = self.ledger.rows();
+        let Some(place) = &moved.place else {
+            let note = moved.note.as_ref().map(|note| rows.read(note)).transpose().map_err(unreadable)?;
+            return Ok(gone(&note.map(|note| noted(&note)).unwrap_or_default()));
+        };
+        let plain = rows.read(place).map_err(unreadable)?;
+        let stored = StoredRow::decode(&plain).ok_or_else(|| Refusal::new(Code::RecordUnavailable))?;
         let region = resource.region.as_ref().and_then(|field| stored.value(field));
         if !terms.sees(region) {
-            return Ok(None);
+            return Ok(gone(&stored.left));
         }
         let subject = resource.subject.as_ref().map(|subject| {
             let number = stored.value(&subject.field);
@@ -284,7 +318,7 @@ impl Reading<'_> {
             updated_at: Some(rfc3339(stored.at_ms)),
             removed: false,
         };
-        Ok(Some((shown, subject)))
+        Ok(Seen::Row { shown, subject, length: plain.len() })
     }
 
     fn removed(&self, row: &Key) -> Shown {
@@ -312,18 +346,45 @@ fn unreadable(error: ReadError) -> Refusal {
 
 impl Cursor {
     const BYTES: usize = 32;
+    const SEALED_BYTES: usize = NONCE_LEN + Self::BYTES + 16;
 
-    fn encode(&self) -> String {
-        hex::encode([&self.step.order.to_be_bytes()[..], &self.step.row, &self.begun.to_be_bytes()].concat())
+    fn encode(&self) -> Vec<u8> {
+        [&self.step.order.to_be_bytes()[..], &self.step.row, &self.begun.to_be_bytes()].concat()
     }
 
-    fn decode(text: &str) -> Option<Self> {
-        let mut bytes = [0; Self::BYTES];
-        hex::decode_to_slice(text, &mut bytes).ok()?;
+    fn decode(bytes: &[u8]) -> Option<Self> {
         let (order, rest) = bytes.split_first_chunk()?;
         let (row, begun) = rest.split_first_chunk()?;
         let step = Step { order: u64::from_be_bytes(*order), row: *row };
         Some(Self { step, begun: u64::from_be_bytes(begun.try_into().ok()?) })
+    }
+}
+
+/// Seals the cursors of an approval.
+struct CursorKey(LessSafeKey);
+
+impl CursorKey {
+    fn new(keyed: &KeyedHash, application: &Key) -> Result<Self, Refusal> {
+        let key = UnboundKey::new(&AES_128_GCM, &keyed.key("feed-cursor", &[application]));
+        key.map(|key| Self(LessSafeKey::new(key))).map_err(|_| Refusal::new(Code::Internal))
+    }
+
+    fn seal(&self, cursor: &Cursor) -> Result<Vec<u8>, Refusal> {
+        let internal = |_| Refusal::new(Code::Internal);
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new().fill(&mut nonce).map_err(internal)?;
+        let mut bytes = cursor.encode();
+        let at = Nonce::assume_unique_for_key(nonce);
+        self.0.seal_in_place_append_tag(at, Aad::empty(), &mut bytes).map_err(internal)?;
+        Ok([&nonce[..], &bytes].concat())
+    }
+
+    /// The cursor, if it was sealed for this approval.
+    fn open(&self, sealed: Sealed) -> Option<Cursor> {
+        let (nonce, rest) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut bytes = rest.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        Cursor::decode(self.0.open_in_place(nonce, Aad::empty(), &mut bytes).ok()?)
     }
 }
 
@@ -332,8 +393,9 @@ impl<'a> Request<'a> {
         let mut wrong = Gather::new();
         let bad = |fault| Refusal::of(Code::MalformedRequest, fault);
         let after = self.after.map(|text| {
-            let fault = || Fault::at("/after", Rule::Pattern).form("[0-9a-f]{64}");
-            Cursor::decode(&text).ok_or_else(|| bad(fault()))
+            let fault = || Fault::at("/after", Rule::Pattern).form("[0-9a-f]{120}");
+            let mut sealed = [0; Cursor::SEALED_BYTES];
+            hex::decode_to_slice(text, &mut sealed).map(|()| sealed).map_err(|_| bad(fault()))
         });
         let after = wrong.take(after.transpose());
         let limit = self.limit.map_or(Some(MAX_SHOWN), |limit| usize::try_from(limit).ok());
@@ -354,11 +416,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+    fn a_cursor_is_read_as_it_was_sealed_for_its_approval_and_nothing_else_is() {
+        let keyed = KeyedHash::new(&[7; 32]);
+        let [own, other] = [1, 2].map(|n| CursorKey::new(&keyed, &[n; 16]).expect("a key"));
         let cursor = Cursor { step: Step { order: 7, row: [9; 16] }, begun: 11 };
-        assert_eq!(Cursor::decode(&cursor.encode()), Some(cursor));
-        for bad in ["", "00", &"0".repeat(66), &"g".repeat(64)] {
-            assert_eq!(Cursor::decode(bad), None);
+        let sealed: Sealed = own.seal(&cursor).expect("sealed").try_into().expect("its length");
+        assert_eq!((own.open(sealed), other.open(sealed)), (Some(cursor), None));
+        assert!(sealed.windows(16).all(|part| part != [9; 16]), "no row is named in it");
+        for at in 0..sealed.len() {
+            let mut forged = sealed;
+            forged[at] ^= 1;
+            assert_eq!(own.open(forged), None);
         }
     }
 
