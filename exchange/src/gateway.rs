@@ -577,6 +577,10 @@ impl Gateway {
         let names = C::names(asked, entry.organisation);
         // 2 -> Caller
         let caller = identify(case, entry, certified, names.delay())?;
+        // What rests on an approval was asked for with a purpose when it was applied for.
+        if let Some(context) = names.context.filter(|_| names.resource.is_none()) {
+            caller.participant().agreed(context.purpose.as_deref())?;
+        }
         if entry.route.changes_state() {
             signed::check(caller.participant(), request.received.signed.as_deref(), entry.now_ms)?;
         }

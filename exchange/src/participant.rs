@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::gateway::parsed::Kept;
 use crate::server::Peer;
 use crate::signing_key::SigningKey;
-use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
+use crate::wire::refusal::{Fault, Gather, MAX_FAULTS, Placed as _, Refusal};
 use crate::wire::text::{day, owned_words};
 
 pub use schemas::roles::Role;
@@ -84,7 +84,7 @@ pub struct Participant {
     /// License types it may issue (role issuer).
     #[serde(default)]
     pub issues: Vec<LicenseTypeCode>,
-    /// Purposes that its contract names.
+    /// Purposes that its contract names: with a contract each use of a license names one of them.
     #[serde(default)]
     pub purposes: Vec<String>,
     /// Contract reference.
@@ -263,6 +263,24 @@ impl Participant {
         !self.suspended
             && second >= self.valid_from.first_second()
             && self.valid_until.is_none_or(|until| second <= until.last_second())
+    }
+
+    /// Whether the participant's contract lets it use licenses for a purpose. Without a contract none is asked for, and who does not
+    /// rely on licenses has none.
+    ///
+    /// # Errors
+    /// [`Code::PurposeNotAgreed`], with the purposes that are.
+    pub fn agreed(&self, purpose: Option<&str>) -> Result<(), Refusal> {
+        let relies = self.has(Role::Relying) || self.has(Role::Peer);
+        if !relies
+            || self.contract.is_none()
+            || purpose.is_some_and(|one| self.purposes.iter().any(|agreed| agreed == one))
+        {
+            return Ok(());
+        }
+        let fault =
+            Fault::at("/use/purpose", Rule::OneOf).one_of(self.purposes.iter().take(MAX_FAULTS).cloned());
+        Err(Refusal::of(Code::PurposeNotAgreed, fault))
     }
 
     /// Until when a use of this delay class is kept from its holders, ms since 1970; 0 for none.

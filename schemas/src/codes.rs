@@ -193,6 +193,8 @@ numbered! {
         BadRequestSignature = 92 "bad-request-signature",
         /// The holder's or user's identity assertion is missing, or does not hold; the detail says why.
         AssertionRefused = 93 "assertion-refused",
+        /// The organisation has a contract, and the use names none of the purposes that it was registered with.
+        PurposeNotAgreed = 94 "purpose-not-agreed",
     }
 }
 
@@ -258,7 +260,8 @@ impl Code {
             | Self::NeedsTwoOperators
             | Self::ApprovalNeeded
             | Self::BadRequestSignature
-            | Self::AssertionRefused => 403,
+            | Self::AssertionRefused
+            | Self::PurposeNotAgreed => 403,
             Self::TooManyRefusals => 429,
             Self::RequestTimeout => 408,
             Self::HeadTooLarge => 431,
@@ -354,6 +357,7 @@ impl Code {
             Self::BadItems => "This does not fit the dictionaries of items and materials.",
             Self::UnknownItem => "There is no such service item in the dictionary.",
             Self::BadRequestSignature => "The request's signature is missing or does not hold.",
+            Self::PurposeNotAgreed => "Your organisation's contract does not name this purpose.",
             Self::AssertionRefused => "The identity assertion is missing, or it does not hold.",
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."

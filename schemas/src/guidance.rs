@@ -519,6 +519,14 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
             "原因见 `detail`。请本人在身份认证平台重新登录，并将新的断言使用一次。",
         ),
     ),
+    (
+        Code::PurposeNotAgreed,
+        guide(
+            "贵单位的接入协议中没有该用途。",
+            "`use.purpose` is one of the purposes in the registration: `/v1/participants/list` shows them. Operators register others.",
+            "`use.purpose` 应为登记用途之一，可用 `/v1/participants/list` 查看；其他用途由运营方登记。",
+        ),
+    ),
 ];
 
 /// A code without its row does not compile.

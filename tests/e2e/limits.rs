@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use exchange::opening;
+use exchange::participant::Participant;
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::{Value, json};
@@ -174,6 +175,58 @@ fn quota_of(server: &Server, name: &str, daily_quota: u32) -> Call {
         "dailyQuota": daily_quota, "validFrom": "2026-01-01",
     });
     Call::new(Route::ParticipantChange, &json!({ "participant": participant }))
+}
+
+#[tokio::test]
+async fn a_contract_lets_licenses_be_used_for_its_purposes_only() {
+    let agreed = ["开户核验", "贷后管理"].map(str::to_owned);
+    let purposes = agreed.to_vec();
+    let bind = move |bound: &mut Participant| {
+        (bound.contract, bound.purposes) = (Some("CONTRACT-1".to_owned()), purposes);
+    };
+    let server = Setup::new().participant("bound", bind).start().await;
+    let [mut issuer, mut operator, mut bound] =
+        ["issuer", "operator", "bound"].map(|name| server.party(name));
+    let company = draft(&legal()).issue(&mut issuer).await;
+    let never = draft(&legal());
+    let asked = |purpose: Option<&str>| {
+        let purpose = purpose.map(str::to_owned);
+        with(&company.verify(None), |body| {
+            body["use"]["purpose"] = json!(purpose);
+        })
+    };
+    let without = company.verify(None);
+    for call in [&without, &asked(Some("营销")), &asked(Some(""))] {
+        let code =
+            if call.body == asked(Some("")).body { Code::BadUseContext } else { Code::PurposeNotAgreed };
+        server.refused(&mut bound, call, code).await;
+    }
+    let (refused, _) = server.refused(&mut bound, &without, Code::PurposeNotAgreed).await;
+    assert_eq!(
+        refused.json["errors"],
+        json!([{"pointer": "/use/purpose", "rule": "one-of", "allowed": agreed}])
+    );
+    // It says nothing of the license.
+    let nothing = with(&without, |body| {
+        body["license"] = json!({
+            "typeCode": never.license_type.code, "certificateNumber": never.license.certificate_number,
+            "holder": tests::holder(never.holder()),
+        })
+    });
+    let (unknown, _) = server.refused(&mut bound, &nothing, Code::PurposeNotAgreed).await;
+    let said = |reply: &Reply| reply.json["errors"].clone();
+    assert_eq!(said(&unknown), said(&refused));
+    for purpose in &agreed {
+        server.permitted(&mut bound, &asked(Some(purpose))).await;
+    }
+    // Another registration binds the next use.
+    let change = json!({"participant": {
+        "organisation": bound.organisation, "name": "测试单位", "roles": ["relying"], "contract": "CONTRACT-2",
+        "purposes": [agreed[1]], "validFrom": "2026-01-01",
+    }});
+    server.permitted(&mut operator, &Call::new(Route::ParticipantChange, &change)).await;
+    server.refused(&mut bound, &asked(Some(&agreed[0])), Code::PurposeNotAgreed).await;
+    server.permitted(&mut bound, &asked(Some(&agreed[1]))).await;
 }
 
 #[tokio::test]
