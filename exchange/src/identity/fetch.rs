@@ -15,11 +15,12 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde::Deserialize;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{KeySet, Keys, Provider};
+use super::jws::KeySet;
+use super::provider::{Keys, Provider};
 use crate::moment::now_seconds;
 use crate::outgoing::Destinations;
 
@@ -67,16 +68,6 @@ impl Url {
         let path = url.path_and_query()?.as_str().to_owned();
         let host = url.host()?.trim_matches(['[', ']']).to_owned();
         is_plain.then(|| Self { host, port: url.port_u16().unwrap_or(443), path })
-    }
-}
-
-/// Word that keys are wanted sooner.
-#[derive(Clone, Default)]
-pub(super) struct Wanted(Arc<Notify>);
-
-impl Wanted {
-    pub(super) fn now(&self) {
-        self.0.notify_one();
     }
 }
 
@@ -179,8 +170,8 @@ impl Source {
     /// # Errors
     /// One line: the file cannot be used.
     pub async fn begin(&self, provider: &Provider) -> Result<(), String> {
-        match (self.read(&provider.issuer).await, &self.place) {
-            (Ok(keys), _) => provider.keys.replace(keys),
+        match (self.read(provider.issuer()).await, &self.place) {
+            (Ok(keys), _) => provider.keys().replace(keys),
             (Err(error), Place::File(_)) => return Err(error),
             (Err(error), Place::Url(_) | Place::Discovery(_)) => {
                 tracing::warn!(error, "the identity provider has no keys yet: no assertion is taken");
@@ -195,9 +186,9 @@ pub async fn follow(provider: Arc<Provider>, source: Source, mut stop: watch::Re
     let mut failed = false;
     loop {
         let read = Instant::now();
-        match source.read(&provider.issuer).await {
+        match source.read(provider.issuer()).await {
             Ok(keys) => {
-                provider.keys.replace(keys);
+                provider.keys().replace(keys);
                 if failed {
                     tracing::info!("the identity provider's keys are in force again");
                 }
@@ -223,7 +214,7 @@ pub async fn follow(provider: Arc<Provider>, source: Source, mut stop: watch::Re
             () = tokio::time::sleep(pause) => {}
             // Strangers' tokens do not make the exchange ask more often.
             () = async {
-                provider.wanted.0.notified().await;
+                provider.wanted().notified().await;
                 tokio::time::sleep(AGAIN.saturating_sub(read.elapsed())).await;
             } => {}
         }
