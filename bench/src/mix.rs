@@ -540,6 +540,29 @@ mod tests {
     }
 
     #[test]
+    fn each_line_of_a_batch_asks_for_a_license_of_its_own_with_the_grant_of_its_holder() {
+        let mut mix = mix(r#"mix = [{operation = "verify", share = 1, lines = 4}]"#);
+        let ticket = mix.draw();
+        let mut request = Request::default();
+        mix.write(ticket, &mut request);
+        let body = std::str::from_utf8(request.body()).unwrap().to_owned();
+        let granted: Vec<bool> = body.lines().map(|line| line.contains("\"grant\"")).collect();
+        assert_eq!(granted, [true, false, true, false]);
+        for line in body.lines() {
+            dry::read(Route::Verify, Form::Json, line.as_bytes()).unwrap();
+        }
+        let answer = "{\"verdict\":\"valid\",\"reasons\":[]}\n";
+        let end = "{\"end\":true,\"lines\":4}\n";
+        let mut judged =
+            |body: &str| mix.judge(ticket, &request, Answer { status: 200, body: body.as_bytes() });
+        // As it comes in parts.
+        judged(&format!("4c\r\n{}\r\n9\r\n{}{end}\r\n", answer.repeat(2), answer.repeat(2))).unwrap();
+        assert!(judged(&(answer.repeat(3) + end)).is_err());
+        assert!(judged(&answer.repeat(4)).is_err());
+        assert_eq!(mix.names(), ["verify, a batch"]);
+    }
+
+    #[test]
     fn only_the_expected_answer_is_right_and_every_other_is_kept() {
         let mut mix = mix(ALL);
         let mut judged = |kind: usize, status, body: &str| {

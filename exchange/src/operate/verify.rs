@@ -20,6 +20,9 @@ use crate::files;
 /// Ten thousand refusals at the usual budget of 50 a second take less.
 const WITHIN: Duration = Duration::from_secs(600);
 
+/// Most lines that are said to be refused or not decided.
+const MOST_SAID: usize = 20;
+
 /// The end of the command's help.
 pub const HELP: &str = "\
 A line of the file is a request of POST /v1/verify: license, use, and grant or expect where they are wanted. Each line has a decision, an
@@ -73,6 +76,17 @@ pub fn run(verifying: &Verifying) -> anyhow::Result<u8> {
     kept.write_all(&report.exchanged.answer)?;
     kept.as_file().sync_all()?;
     kept.persist_noclobber(&out).map_err(|error| error.error).with_context(|| out.display().to_string())?;
+    let unanswered = (1..).zip(&report.answers);
+    let mut unanswered = unanswered.filter_map(|(line, answer)| Some((line, answer.as_ref().err()?)));
+    for (line, problem) in unanswered.by_ref().take(MOST_SAID) {
+        let code = problem.code.as_deref().unwrap_or("no answer");
+        let errors = problem.errors.iter().map(|fault| format!("\n  {fault}"));
+        command::note(format_args!("line {line}: {code}{}", errors.collect::<String>()));
+    }
+    let untold = unanswered.count();
+    if untold > 0 {
+        command::note(format_args!("and {untold} more lines, which the report shows"));
+    }
     let end = report.end;
     command::line(serde_json::to_string(&end)?);
     Ok(if end.permitted == end.lines { EXIT_DONE } else { EXIT_NO })
