@@ -186,7 +186,7 @@ struct Ready {
     answer: Vec<u8>,
     rotates: bool,
     segments: Vec<PreparedSegment>,
-    /// Whoever writes rows keeps the turn until the end.
+    /// The turn to write rows, kept until the end.
     writing: Option<Writing>,
     request_salt: Hash,
 }

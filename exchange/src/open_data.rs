@@ -17,10 +17,10 @@ use schemas::sharing::ResourceState;
 use serde_json::{Map, Value, json};
 
 use crate::gateway::Gateway;
-use crate::gateway::change::StoredRow;
 use crate::moment::now_ms;
 use crate::shared::Shared;
 use crate::sharing::quality;
+use crate::sharing::region::StoredRow;
 use crate::sharing::resource::{Listed, resource_key};
 
 /// Most rows of a page, and most of their bytes, sealed: a page is whole in memory. The last row may be as long as a row can be.

@@ -56,40 +56,14 @@ use std::{
 use verifier::{merkle::leaf_hash, note::VerifierKey};
 use zeroize::Zeroizing;
 
+mod choices;
+
+pub use choices::Choices;
+
 /// The unit that reaches the platter as a whole or not at all.
 const SECTOR_BYTES: usize = 512;
 /// The data folder on the disk.
 const FOLDER: &str = "sim";
-
-/// A small, fast, seeded source of choices (splitmix64). Not for keys.
-#[derive(Clone, Debug)]
-pub struct Choices(u64);
-
-impl Choices {
-    /// The choices of a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next 64 bits.
-    pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// A number below `end`; 0 when `end` is 0.
-    pub fn below(&mut self, end: u64) -> u64 {
-        if end == 0 { 0 } else { self.bits() % end }
-    }
-
-    /// True `of` times in `all`.
-    pub fn chance(&mut self, of: u64, all: u64) -> bool {
-        self.below(all) < of
-    }
-}
 
 /// The worth of a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -720,8 +694,8 @@ pub fn journal_folder() -> PathBuf {
     folder::journal_folder(Path::new(FOLDER))
 }
 
-/// A journal without threads: what they would do is done when it is called for. What follows a group, such as the index of hosted
-/// rows, is done with it.
+/// A journal without threads: what they would do is done when it is called for. The index of hosted
+/// rows follows each group at once.
 pub struct Journal {
     sequencer: Sequencer,
     keeper: KeeperTask,

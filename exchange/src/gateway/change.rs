@@ -24,7 +24,7 @@ use super::tools::{Entry, Tools};
 use crate::keyed;
 use crate::participant::Participant;
 use crate::rights::assertion::Told;
-use crate::sharing::region::Left;
+use crate::sharing::region::StoredRow;
 pub(crate) use crate::wire::object::json;
 use crate::wire::refusal::Refusal;
 
@@ -90,42 +90,6 @@ impl RowChange {
             Self::Put(bytes) => Written::Row(bytes),
             Self::Remove(note) => Written::Removal(note),
         }
-    }
-}
-
-/// A row of a resource, as it lies sealed where it is hosted: when it was brought in, and its fields in order.
-#[derive(Debug)]
-pub struct StoredRow {
-    /// When, ms since 1970.
-    pub at_ms: u64,
-    fields: Vec<(String, String)>,
-    /// Regions that it has left.
-    pub(crate) left: Vec<Left>,
-}
-
-impl StoredRow {
-    /// The bytes to be sealed: the moment, 8 bytes big-endian, then a JSON list of two: pairs, and regions that the row has left.
-    pub(crate) fn encode(at_ms: u64, fields: &[(String, String)], left: &[Left]) -> Vec<u8> {
-        let mut bytes = at_ms.to_be_bytes().to_vec();
-        bytes.append(&mut json(&(fields, left)));
-        bytes
-    }
-
-    /// A row that was fetched at a moment, ms since 1970.
-    pub(crate) fn new(at_ms: u64, fields: Vec<(String, String)>) -> Self {
-        Self { at_ms, fields, left: Vec::new() }
-    }
-
-    /// The row of such bytes.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (at_ms, rest) = bytes.split_first_chunk()?;
-        let (fields, left) = serde_json::from_slice(rest).ok()?;
-        Some(Self { at_ms: u64::from_be_bytes(*at_ms), fields, left })
-    }
-
-    /// The value of a field.
-    pub fn value(&self, field: &str) -> Option<&str> {
-        self.fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
     }
 }
 

@@ -204,7 +204,7 @@ impl Gateway {
             let (effect, ended) = match judged {
                 Ok(effect) => (effect, Ok(())),
                 Err(refusal) => {
-                    // What passes by itself is no outcome: its key is never asked for again.
+                    // A code that passes by itself is no outcome: its key is never asked for again.
                     let refusal =
                         if refusal.code.passes() { Refusal::new(Code::OutcomeUnknown) } else { refusal };
                     let mut names = C::names(asked, &caller.organisation);

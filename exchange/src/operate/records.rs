@@ -98,7 +98,7 @@ pub fn query(file: &Path, call: bool, caller: &Caller) -> anyhow::Result<u8> {
 /// The place that rows are brought to.
 enum Target {
     Resource(Box<Resource>),
-    /// Of which rows are erased; it has the fields of its key alone.
+    /// Rows of it are erased; it has the fields of its key alone.
     Erased(Box<Resource>),
     List {
         rows: Listed,

@@ -1,4 +1,5 @@
-//! Regions that a row of a resource has left: who follows one of them is told that the row is gone, and nobody else is.
+//! Rows of a hosted resource as they lie sealed, with the regions that each has left: who follows one of them is told that the row is
+//! gone, and nobody else is.
 //!
 //! An ingest writes them beside the row, or as the note of its removal; a feed reads them. They lie sealed with the rows, so a crash
 //! leaves what the batch leaves.
@@ -8,7 +9,7 @@ use schemas::resource::Resource;
 use schemas::sharing::Scope;
 use serde::{Deserialize, Serialize};
 
-use crate::gateway::change::{StoredRow, json};
+use crate::wire::object::json;
 
 /// Most that are kept of a row; the latest stay.
 const MOST: usize = 64;
@@ -57,6 +58,47 @@ pub(crate) fn note(resource: &Resource, left: &[Left]) -> Vec<u8> {
 /// The regions of such a note.
 pub(crate) fn noted(note: &[u8]) -> Vec<Left> {
     serde_json::from_slice(note).unwrap_or_default()
+}
+
+/// A row of a resource, as it lies sealed where it is hosted: when it was brought in, and its fields in order.
+#[derive(Debug)]
+pub struct StoredRow {
+    /// When, ms since 1970.
+    pub at_ms: u64,
+    fields: Vec<(String, String)>,
+    /// Regions that it has left.
+    left: Vec<Left>,
+}
+
+impl StoredRow {
+    /// The bytes to be sealed: the moment, 8 bytes big-endian, then a JSON list of two: pairs, and regions that the row has left.
+    pub(crate) fn encode(at_ms: u64, fields: &[(String, String)], left: &[Left]) -> Vec<u8> {
+        let mut bytes = at_ms.to_be_bytes().to_vec();
+        bytes.append(&mut json(&(fields, left)));
+        bytes
+    }
+
+    /// A row that was fetched at a moment, ms since 1970.
+    pub(crate) fn new(at_ms: u64, fields: Vec<(String, String)>) -> Self {
+        Self { at_ms, fields, left: Vec::new() }
+    }
+
+    /// The row of such bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (at_ms, rest) = bytes.split_first_chunk()?;
+        let (fields, left) = serde_json::from_slice(rest).ok()?;
+        Some(Self { at_ms: u64::from_be_bytes(*at_ms), fields, left })
+    }
+
+    /// Regions that it has left.
+    pub(crate) fn left(&self) -> &[Left] {
+        &self.left
+    }
+
+    /// The value of a field.
+    pub fn value(&self, field: &str) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == field).map(|(_, value)| value.as_str())
+    }
 }
 
 /// Whether a reader who stands at a step of the feed may have a row from one of the regions that it has left.

@@ -119,7 +119,7 @@ impl<'a> From<Option<&'a [u8]>> for Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    /// What is sealed, if anything is: a removal without a note has no bytes.
+    /// The bytes that are sealed; a removal without a note has none.
     fn bytes(self) -> Option<&'a [u8]> {
         match self {
             Self::Row(bytes) => Some(bytes),

@@ -38,8 +38,8 @@ const ENDED_AT_ONCE: usize = 64;
 /// Segments that one look for those worth being written anew passes: the next look goes on behind them.
 const MOST_LOOKED_AT: usize = 16_384;
 
-/// A row's place in 8 bytes: number of its segment, offset in the file, length of the row without its seal. Of a row that the
-/// segment removes it is the place of a note; offset 0 says that there is none.
+/// A row's place in 8 bytes: number of its segment, offset in the file, length of the row without its seal. A row that the
+/// segment removes has the place of its note; offset 0 says that there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell(u64);
 

@@ -72,7 +72,7 @@ pub(crate) struct Shared {
 pub enum Writing {
     /// Others may write, too.
     Beside(OwnedRwLockReadGuard<()>),
-    /// What is committed of the resource's rows stays as it is, but for what the turn is for.
+    /// Nobody else changes the resource's rows meanwhile.
     Alone(OwnedRwLockWriteGuard<()>),
 }
 

@@ -23,12 +23,12 @@ use serde_json::{Map, Value};
 use super::query::{self, Approval, Approved, approved};
 use crate::capability::Capability;
 use crate::gateway::case::Case;
-use crate::gateway::change::{Change, StoredRow, json as answer};
+use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::sharing::quality::freshness;
-use crate::sharing::region::{Left, may_have, noted};
+use crate::sharing::region::{Left, StoredRow, may_have, noted};
 use crate::wire::named::{ContextValue, context};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Refusal};
@@ -286,7 +286,7 @@ impl Reading<'_> {
         Ok(Page { changes, subjects, next, more })
     }
 
-    /// What a reader who stands at a step is told of a row.
+    /// The part of a row that a reader who stands at a step is told.
     fn seen(&self, moved: &Moved, stands: Step) -> Result<Seen, Refusal> {
         let Approved { listed, terms, .. } = self.approved;
         let resource = &listed.resource;
@@ -303,7 +303,7 @@ impl Reading<'_> {
         let stored = StoredRow::decode(&plain).ok_or_else(|| Refusal::new(Code::RecordUnavailable))?;
         let region = resource.region.as_ref().and_then(|field| stored.value(field));
         if !terms.sees(region) {
-            return Ok(gone(&stored.left));
+            return Ok(gone(stored.left()));
         }
         let subject = resource.subject.as_ref().map(|subject| {
             let number = stored.value(&subject.field);

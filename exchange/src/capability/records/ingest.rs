@@ -20,12 +20,12 @@ use super::query::named;
 use super::standing;
 use crate::capability::Capability;
 use crate::gateway::case::Case;
-use crate::gateway::change::{Change, RowBatch, RowChange, StoredRow, json as answer};
+use crate::gateway::change::{Change, RowBatch, RowChange, json as answer};
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::sharing::quality::{self, Sum};
-use crate::sharing::region::{left, note};
+use crate::sharing::region::{StoredRow, left, note};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Refusal};
 use crate::wire::text::{Pairs, unknown_resource};
@@ -168,7 +168,7 @@ impl Capability<'_> for Ingest {
     ) -> Result<Vec<u8>, Refusal> {
         let Granted { rows: label, resource } = permit.into_granted();
         let (ledger, rows) = (change.tools().ledger.clone(), Arc::clone(&asked.rows));
-        // What a row was, and which files have it, is looked up before its batch is written. Nobody else may come between.
+        // A row as it was, and the files that have it, are looked up before its batch is written. Nobody else may come between.
         change.write_rows(&label, resource.region.is_some() || !rows.erased.is_empty()).await;
         let at_ms = change.entry().now_ms;
         // A batch takes a processor for a while: none of those that answer others.
@@ -242,7 +242,7 @@ struct Batch<'a> {
     optional: Vec<&'a str>,
     rows: Vec<(Key, RowChange)>,
     erased: Vec<Key>,
-    /// Whom the erased rows are about.
+    /// Subjects of the erased rows.
     subjects: Vec<HolderRef>,
     seen: HashSet<Key>,
     accepted: usize,
@@ -312,7 +312,7 @@ impl<'a> Batch<'a> {
         self.ledger.rows().last(self.label, key).map_err(|_| Refusal::new(Code::RecordUnavailable))
     }
 
-    /// Whom a row is about: by its key, or by what is there.
+    /// The subject of a row: by its key, or by what is there.
     fn subject(&self, key: &[(String, String)], last: Option<&Last>) -> Option<HolderRef> {
         let subject = self.resource.subject.as_ref()?;
         let number = key.iter().find(|(name, _)| *name == subject.field).map(|(_, value)| value.clone());
