@@ -118,6 +118,8 @@ pub struct Gateway {
     meters: Meters,
     /// Requests under way by idempotency key: the second of two waits for the first.
     in_flight: DashMap<Key, Arc<tokio::sync::Mutex<()>>>,
+    /// How many batches of an organisation are under way.
+    batches: batch::Batches,
     /// Room for the requests of active participants, and for those of all others.
     room: Room,
     strangers_room: Room,
@@ -242,6 +244,7 @@ impl Gateway {
             shed,
             meters: Meters::new(),
             in_flight: DashMap::new(),
+            batches: DashMap::new(),
             room: Room::new(MAX_REQUESTS, MAX_BODIES_BYTES),
             strangers_room: Room::new(MAX_STRANGERS_REQUESTS, MAX_STRANGERS_BODIES_BYTES),
             lanes: Lanes::new(),
@@ -582,7 +585,8 @@ impl Gateway {
             caller.participant().agreed(context.purpose.as_deref())?;
         }
         if entry.route.changes_state() {
-            signed::check(caller.participant(), request.received.signed.as_deref(), entry.now_ms)?;
+            let signed = request.received.signed.as_ref();
+            case.ends_at(signed::check(caller.participant(), signed, entry.now_ms)?);
         }
         // 3 -> Fresh
         let again = match self.fresh(case, entry, request.received)? {

@@ -24,10 +24,11 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Whether it signs at this moment, ms since 1970.
-    pub fn is_good_at(&self, now_ms: u64) -> bool {
-        let second = i64::try_from(now_ms / 1_000).unwrap_or(i64::MAX);
-        self.until.is_none_or(|until| second <= until.last_second())
+    /// The first moment at which it signs no longer, ms since 1970; `u64::MAX` without end.
+    pub fn ends_at_ms(&self) -> u64 {
+        self.until
+            .and_then(|until| u64::try_from(until.last_second()).ok())
+            .map_or(u64::MAX, |second| (second + 1) * 1_000)
     }
 }
 

@@ -5,16 +5,20 @@
 //! The data listener alone calls it; the work is in a task of its own, which ends soon after the client goes away. A crash or such an
 //! end leaves the entries of what was decided, answered or not, and no end.
 
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
 use ring::digest::{Context, SHA256};
 use schemas::codes::{Code, Reason};
 use schemas::date::rfc3339;
+use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use verifier::batch::{End, Multiproof, ProofLine};
@@ -45,11 +49,45 @@ const GROUPS_AHEAD: usize = 3;
 const TURN: usize = 32;
 /// Groups that are answered and not taken, beside what the transport holds: beyond it nothing more is decided.
 const PARTS_AHEAD: usize = 2;
+/// Batches of one organisation at once.
+const BATCHES: u32 = 4;
+/// Longest that a batch is decided for; the same key goes on behind it. Ten thousand refusals at the usual budget take less.
+const LONGEST: Duration = Duration::from_secs(600);
 /// How often a batch looks whether there is room or budget again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The client has gone away.
+/// The client has gone away, or has had all the time there is.
 struct Gone;
+
+/// The batches under way of each organisation.
+pub(super) type Batches = DashMap<Uscc, u32>;
+
+/// One of them, until it is dropped.
+struct UnderWay<'a> {
+    batches: &'a Batches,
+    organisation: Uscc,
+}
+
+impl<'a> UnderWay<'a> {
+    /// One more, unless an organisation has as many as it may.
+    fn begin(batches: &'a Batches, organisation: Uscc) -> Result<Self, Code> {
+        let mut count = batches.entry(organisation).or_insert(0);
+        if *count >= BATCHES {
+            return Err(Code::Overloaded);
+        }
+        *count += 1;
+        Ok(Self { batches, organisation })
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.batches.remove_if_mut(&self.organisation, |_, count| {
+            *count -= 1;
+            *count == 0
+        });
+    }
+}
 
 /// The answer under way.
 struct Writing {
@@ -176,7 +214,8 @@ impl Gateway {
         if self.shed.closed(&caller.organisation) {
             return Err(Code::TooManyRefusals);
         }
-        let room = self.room_of(caller);
+        let _under_way = UnderWay::begin(&self.batches, caller.organisation)?;
+        let mut room = self.room_of(caller);
         let mut held = room.enter(caller.organisation);
         let mut received = receive(http, None, language, ROUTE.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
@@ -193,6 +232,8 @@ impl Gateway {
         if let Some(refused) = self.at_the_door(caller, &received).await? {
             return Ok(Some(refused));
         }
+        // Who was let in has the room of participants, whatever it was when the body came.
+        room = self.room_of(caller);
         if self.answered(caller, room, &lines, writing).await.is_err() {
             return Ok(None);
         }
@@ -203,16 +244,21 @@ impl Gateway {
         drop(lines);
         drop(received);
         drop(held);
-        if let Ok((index, end)) = end {
-            let mut ends = match self.proof(caller, std::mem::take(&mut writing.indexes), index).await {
-                Some(proof) => [json(&ProofLine { proof }), b"\n".to_vec()].concat(),
-                None => Vec::new(),
-            };
-            ends.extend_from_slice(&end);
-            ends.push(b'\n');
-            // A client that has gone away by now needs none.
-            let _ = writing.part(ends).await;
-        }
+        let (index, end) = match end {
+            Ok(end) => end,
+            Err(code) => {
+                self.shed.count(&caller.organisation, code);
+                return Ok(None);
+            }
+        };
+        let mut ends = match self.proof(caller, std::mem::take(&mut writing.indexes), index).await {
+            Some(proof) => [json(&ProofLine { proof }), b"\n".to_vec()].concat(),
+            None => Vec::new(),
+        };
+        ends.extend_from_slice(&end);
+        ends.push(b'\n');
+        // A client that has gone away by now needs none.
+        let _ = writing.part(ends).await;
         Ok(None)
     }
 
@@ -226,9 +272,11 @@ impl Gateway {
     ) -> Result<(), Gone> {
         // Lines are decided and queued in their order, whatever a group waits for then.
         let deciding = Mutex::new(());
+        let begun = Instant::now();
         let (mut rest, mut ahead, mut under_way) = (lines, 0, FuturesOrdered::new());
+        let mut ready: VecDeque<Vec<Answer>> = VecDeque::new();
         loop {
-            while under_way.len() < GROUPS_AHEAD {
+            while under_way.len() + ready.len() < GROUPS_AHEAD && begun.elapsed() < LONGEST {
                 // Where all were refused, the organisation would not be shut out for it: its other requests go on.
                 let budget = self.shed.left(&caller.organisation).saturating_sub(ahead);
                 let Some((group, later)) = rest.split_at_checked(GROUP.min(rest.len()).min(budget)) else {
@@ -239,11 +287,18 @@ impl Gateway {
                     break;
                 }
                 (rest, ahead) = (later, ahead + group.len());
-                under_way.push_back(self.group(caller, group, places, &deciding));
+                under_way.push_back(self.group(caller, group, places, &deciding, begun));
             }
-            let Some(answers) = under_way.next().await else {
+            let next = match ready.pop_front() {
+                Some(answers) => Some(answers),
+                None => under_way.next().await,
+            };
+            let Some(answers) = next else {
                 if rest.is_empty() {
                     return Ok(());
+                }
+                if begun.elapsed() >= LONGEST {
+                    return Err(Gone);
                 }
                 tokio::select! {
                     () = writing.gone() => return Err(Gone),
@@ -251,7 +306,15 @@ impl Gateway {
                 }
             };
             ahead -= answers.len();
-            writing.answers(&answers).await?;
+            // Groups go on while a slow reader is waited for: they give back their places, and nothing runs out meanwhile.
+            let mut sent = pin!(writing.answers(&answers));
+            loop {
+                tokio::select! {
+                    biased;
+                    sent = &mut sent => break sent?,
+                    Some(more) = under_way.next(), if !under_way.is_empty() => ready.push_back(more),
+                }
+            }
         }
     }
 
@@ -278,9 +341,12 @@ impl Gateway {
         lines: &[Received],
         places: Held<'_>,
         deciding: &Mutex<()>,
+        arrived: Instant,
     ) -> Vec<Answer> {
         let turn = deciding.lock().await;
         let begun = Instant::now();
+        // All groups leave at whole steps from one moment: what lies between two tells nothing of the work of the first.
+        let step_before = denial_after(arrived.elapsed(), DENIAL_STEP).saturating_sub(DENIAL_STEP);
         let tools = self.tools();
         let (mut commands, mut readied) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
         for (number, line) in lines.iter().enumerate() {
@@ -328,7 +394,8 @@ impl Gateway {
         if denials > 0 {
             // As in a body of lines: many denials take as many steps as if they had been asked for one by one.
             let step = DENIAL_STEP.saturating_mul(u32::try_from(denials).unwrap_or(u32::MAX));
-            tokio::time::sleep_until((begun + denial_after(begun.elapsed(), step)).into()).await;
+            let since = arrived + step_before;
+            tokio::time::sleep_until((since + denial_after(since.elapsed(), step)).into()).await;
         }
         for answer in &answers {
             self.meters.answered(ROUTE, answer.code, begun.elapsed());

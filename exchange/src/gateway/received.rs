@@ -4,7 +4,6 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -49,8 +48,8 @@ pub(super) struct Received {
     pub(super) language: Language,
     pub(super) idempotency_key: Option<String>,
     pub(super) inline_proof: bool,
-    /// What its headers say of a signature, read of a state change alone; of a body in lines, of the whole.
-    pub(super) signed: Option<Arc<Result<Signed, Fault>>>,
+    /// What its headers say of a signature, read of a state change alone; none of them comes in lines.
+    pub(super) signed: Option<Result<Signed, Fault>>,
     /// A refusal found while reading.
     refusal: Option<Refusal>,
     /// Asked to wait before the commit; heeded by test builds only.
@@ -92,7 +91,7 @@ impl Received {
             language: self.language,
             idempotency_key: self.idempotency_key.as_ref().map(|key| format!("{key}.{number}")),
             inline_proof: self.inline_proof,
-            signed: self.signed.clone(),
+            signed: None,
             refusal: None,
             held: self.held,
         };
@@ -186,9 +185,7 @@ where
     };
     let form = form.unwrap_or(Form::Json);
     let signed = if contract.effect == Effect::Changes {
-        signed::read(&head.uri, &head.method, &head.headers, &whole, idempotency_key.as_deref())
-            .transpose()
-            .map(Arc::new)
+        signed::read(&head.uri, &head.method, &head.headers, &whole, idempotency_key.as_deref()).transpose()
     } else {
         None
     };

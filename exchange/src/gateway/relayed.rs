@@ -290,7 +290,7 @@ impl Gateway {
             let document = self.ledger.state().document(DocumentKind::Call, &key);
             // Its outcome may have been on its way when nobody waited for it any more.
             let Some(called) = document.and_then(|document| Called::open(&document)) else { continue };
-            if self.close_call(key, &called, intent).await.is_err() {
+            if !matches!(self.close_call(key, &called, intent).await, Ok(true)) {
                 self.owed.add(key, intent);
             }
         }

@@ -190,7 +190,8 @@ fn authority(uri: &Uri, headers: &HeaderMap) -> String {
     named.strip_suffix(USUAL_PORT).map(str::to_owned).unwrap_or(named)
 }
 
-/// Refuses a state change that a participant with signing keys did not sign.
+/// Refuses a state change that a participant with signing keys did not sign. The first moment at which the signature no longer holds,
+/// ms since 1970.
 ///
 /// # Errors
 /// [`Code::BadRequestSignature`], with the header that is missing or wrong.
@@ -198,9 +199,9 @@ pub(super) fn check(
     participant: &Participant,
     signed: Option<&Result<Signed, Fault>>,
     now_ms: u64,
-) -> Result<(), Refusal> {
+) -> Result<u64, Refusal> {
     if participant.signing_keys.is_empty() {
-        return Ok(());
+        return Ok(u64::MAX);
     }
     let refused = |fault| Refusal::of(Code::BadRequestSignature, fault);
     let signed = match signed {
@@ -210,13 +211,14 @@ pub(super) fn check(
     };
     let now = now_ms / 1_000;
     if signed.created > now + SKEW.as_secs()
-        || signed.created.saturating_add(GOOD_FOR.as_secs()) < now
+        || signed.created < now.saturating_sub(GOOD_FOR.as_secs())
         || signed.expires.is_some_and(|expires| expires < now)
     {
         let form = "created in the last 300 seconds, at most 60 ahead, and not expired";
         return Err(refused(fault(INPUT_NAME, Rule::Range).form(form)));
     }
-    let key = participant.signing_keys.iter().find(|key| key.id == signed.key_id && key.is_good_at(now_ms));
+    let key =
+        participant.signing_keys.iter().find(|key| key.id == signed.key_id && now_ms < key.ends_at_ms());
     let Some(key) = key else {
         return Err(refused(fault(INPUT_NAME, Rule::Unknown).form("keyid of a registered key")));
     };
@@ -226,5 +228,6 @@ pub(super) fn check(
     if !key.public_key.verifies(&signed.base, &signed.signature) {
         return Err(refused(fault(SIGNATURE_NAME, Rule::Disagrees)));
     }
-    Ok(())
+    let end = (signed.created + GOOD_FOR.as_secs()).min(signed.expires.unwrap_or(u64::MAX));
+    Ok(end.saturating_add(1).saturating_mul(1_000).min(key.ends_at_ms()))
 }

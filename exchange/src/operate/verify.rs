@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use client::Error;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use verifier::command::{self, EXIT_DONE, EXIT_NO};
 
 use super::{Caller, runtime};
@@ -59,18 +59,21 @@ pub fn run(verifying: &Verifying) -> anyhow::Result<u8> {
     let out = std::path::absolute(out)?;
     let folder = out.parent().unwrap_or(Path::new("."));
     let name = caller.named()?;
+    // Known before anything is sent: whatever ends the run, the same key goes on.
+    let key = match again {
+        Some(key) => key.clone(),
+        None => {
+            let mut fresh = [0; 16];
+            SystemRandom::new().fill(&mut fresh).map_err(|_| anyhow::anyhow!("no randomness"))?;
+            hex::encode(fresh)
+        }
+    };
+    command::note(format_args!("if it is cut off, --again {key} goes on with it"));
     let asked = runtime()?.block_on(async {
         let client = caller.connect(name).await?;
-        anyhow::Ok(client.verify_batch(body, again.clone(), WITHIN).await)
+        anyhow::Ok(client.verify_batch(body, Some(key), WITHIN).await)
     })?;
-    let report = asked.map_err(|error| {
-        if let Error::NoAnswer(no_answer) = &error
-            && let Some(key) = &no_answer.key
-        {
-            command::note(format_args!("run it again with --again {key}"));
-        }
-        calling::ended(error)
-    })?;
+    let report = asked.map_err(calling::ended)?;
     // Readable by its owner alone, and gone again when dropped before it has its name.
     let mut kept = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
     kept.write_all(&report.exchanged.answer)?;
