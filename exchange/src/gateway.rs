@@ -177,7 +177,7 @@ enum Attempt {
     Changed,
 }
 
-/// What an answer is made of once its command is durable.
+/// The parts of an answer until its command is durable.
 struct Ready {
     route: Route,
     organisation: Uscc,
@@ -580,7 +580,7 @@ impl Gateway {
         let names = C::names(asked, entry.organisation);
         // 2 -> Caller
         let caller = identify(case, entry, certified, names.delay())?;
-        // What rests on an approval was asked for with a purpose when it was applied for.
+        // A use of a resource rests on an approval, whose application named the purpose.
         if let Some(context) = names.context.filter(|_| names.resource.is_none()) {
             caller.participant().agreed(context.purpose.as_deref())?;
         }

@@ -230,7 +230,7 @@ impl World {
         self.judged::<C>(caller, body).map(|(granted, _, facts)| (granted, facts))
     }
 
-    /// What a request of a caller's counts, if it is permitted.
+    /// The uses that a caller's request counts, if it is permitted.
     fn counters<'r, C: Capability<'r>>(
         &self,
         caller: &Participant,

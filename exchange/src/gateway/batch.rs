@@ -232,7 +232,7 @@ impl Gateway {
         if let Some(refused) = self.at_the_door(caller, &received).await? {
             return Ok(Some(refused));
         }
-        // Who was let in has the room of participants, whatever it was when the body came.
+        // A caller that was let in has the room of participants, whatever it was when the body came.
         room = self.room_of(caller);
         if self.answered(caller, room, &lines, writing).await.is_err() {
             return Ok(None);
@@ -392,7 +392,7 @@ impl Gateway {
         drop(places);
         let denials = answers.iter().filter(|answer| answer.code == Code::NotPermitted).count();
         if denials > 0 {
-            // As in a body of lines: many denials take as many steps as if they had been asked for one by one.
+            // Like in a body of lines, many denials take as many steps as if they had been asked for one by one.
             let step = DENIAL_STEP.saturating_mul(u32::try_from(denials).unwrap_or(u32::MAX));
             let since = arrived + step_before;
             tokio::time::sleep_until((since + denial_after(since.elapsed(), step)).into()).await;

@@ -49,7 +49,7 @@ pub struct Known {
     pub(crate) applications: Documents<Key, Application>,
     /// How long a provider has.
     pub clocks: Clocks,
-    /// Who says who holders are; without one the portals vouch.
+    /// The identity provider for holders; without one the portals vouch.
     pub identity: Option<Arc<Provider>>,
 }
 

@@ -117,7 +117,7 @@ impl<G> Ruling<G> {
         let mut counters = Vec::new();
         let grants = self.grant.iter().chain(&self.more_grants).copied();
         for Counted { grant: key, limit, in_case } in grants.filter(|counted| counted.limit != 0) {
-            // What was asked for in this case is one use, however often; the first of several at once counts it.
+            // A license asked for again in this case is one use, however often; the first of several at once counts it.
             if case.counter(&in_case, 0) > 0 {
                 continue;
             }

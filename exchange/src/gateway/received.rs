@@ -48,7 +48,7 @@ pub(super) struct Received {
     pub(super) language: Language,
     pub(super) idempotency_key: Option<String>,
     pub(super) inline_proof: bool,
-    /// What its headers say of a signature, read of a state change alone; none of them comes in lines.
+    /// The words of its headers on a signature, read of a state change alone; none of them comes in lines.
     pub(super) signed: Option<Result<Signed, Fault>>,
     /// A refusal found while reading.
     refusal: Option<Refusal>,

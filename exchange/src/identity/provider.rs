@@ -53,7 +53,7 @@ impl Keys {
     }
 }
 
-/// What an assertion says that holds.
+/// The claims of an assertion that holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asserted {
     /// Its id, which is good once where something is changed.

@@ -45,7 +45,7 @@ pub(crate) struct Link {
     /// The link of whoever gave it, where that is not the holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Above>,
-    /// What a guardian rests on.
+    /// The basis of a guardian.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<String>,
     /// Assurance level of the assertions that it was made with, from 1; 0 = the portal's word.
@@ -134,7 +134,7 @@ impl Chain {
         agents.chain(self.0.first().map(|(_, link)| link.holder.0)).collect()
     }
 
-    /// As a grant records it.
+    /// The form in which a grant records it.
     pub(crate) fn entered(&self) -> Vec<GrantLink> {
         self.0.iter().map(|(key, link)| GrantLink { key: *key, since_ms: link.since_ms }).collect()
     }

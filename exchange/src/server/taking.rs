@@ -201,7 +201,7 @@ impl Share {
         true
     }
 
-    /// The answer, if there is room for it; otherwise the connection ends. Of one in parts each part is counted when it is there.
+    /// The answer, if there is room for it; otherwise the connection ends. Each part of one in parts is counted when it is there.
     pub(super) fn answer(mut self, content: Content, limits: &Limits) -> Option<Answer> {
         let body = match content {
             Content::Whole(body) => body,

@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn who_followed_a_region_is_told_once_and_others_never() {
         let row = [5; 16];
-        // Who stands at an order has read its rows up to a middle one.
+        // A reader at an order has read its rows up to a middle one.
         let at = |order: u64, row: u8| Step { order, row: [row; 16] };
         let told = |left: &[Left], region, order| may_have(&scope(region), left, &row, at(order, 5));
         // In B from 10 on, in A from 20 on, changed at 30, removed at 40.
@@ -136,7 +136,7 @@ mod tests {
         assert!(told(&again, "A", 39) && !told(&again, "A", 40));
         let back = behind(again, 50, None, Some("B1"));
         assert!(told(&back, "A", 35) && !told(&back, "B", 0), "it is there");
-        // Who has no regions reads all.
+        // A reader without regions reads all.
         let all = Scope { regions: Vec::new(), ..scope("A") };
         assert!(may_have(&all, &[], &row, at(0, 0)));
         let many = (0..200).fold(Vec::new(), |left, n| behind(left, n + 1, Some(format!("{n}")), Some("A")));

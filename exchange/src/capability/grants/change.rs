@@ -46,7 +46,7 @@ pub(crate) struct Asked {
     action: GrantAction,
     narrower: Narrower,
     reason: String,
-    /// The identity provider's word for whoever asks. What takes away needs none.
+    /// The identity provider's word for whoever asks. A change that takes away needs none.
     assertion: Option<String>,
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Asked {
     pub assertion: Option<String>,
 }
 
-/// What uses a grant is limited to; nothing: any.
+/// The uses that a grant is limited to; nothing: any.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     /// This service item.
@@ -305,7 +305,7 @@ impl LimitsValue {
 }
 
 impl Limits {
-    /// What the holder is told of them.
+    /// The words that the holder is told of them.
     pub(super) fn terms<'a>(
         &'a self,
         grantee: Option<&'a Uscc>,

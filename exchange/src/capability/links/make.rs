@@ -58,7 +58,7 @@ pub(crate) struct Asked {
     pub modes: u8,
     /// Types of licenses that the agent acts for; empty: all.
     pub types: Vec<LicenseTypeCode>,
-    /// What a guardian rests on.
+    /// The basis of a guardian.
     pub basis: Option<String>,
     /// The identity provider's word for whoever gives it.
     pub assertion: Option<String>,
