@@ -216,6 +216,13 @@ struct Turn<'a> {
     lock: Arc<tokio::sync::Mutex<()>>,
 }
 
+impl Turn<'_> {
+    /// Waits until no other request with the key is under way; the turn lasts as long as what this gives.
+    async fn begin(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Code> {
+        tokio::time::timeout(TURN_DEADLINE, self.lock.lock()).await.map_err(|_| Code::Overloaded)
+    }
+}
+
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         // Ours and the map's are the last two: nobody else waits.
@@ -402,10 +409,7 @@ impl Gateway {
         let mut received = receive(http, misrouted, language, route.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
         let in_turn = match &turn {
-            Some(turn) => {
-                let wait = tokio::time::timeout(TURN_DEADLINE, turn.lock.lock());
-                Some(wait.await.map_err(|_| Code::Overloaded)?)
-            }
+            Some(turn) => Some(turn.begin().await?),
             None => None,
         };
         // Behind the turn, whose length another request of the caller's decides.

@@ -10,7 +10,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use schemas::codes::Code;
 use schemas::routes::Route;
 use serde_json::json;
-use tests::{Call, Server, Setup, draft, key, natural, now_ms, sha256};
+use tests::{Call, Reply, Server, Setup, draft, key, natural, now_ms, sha256};
 use verifier::signature::{Suite, spki};
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -133,6 +133,28 @@ async fn the_client_signs_with_either_kind_of_key() {
     }
 }
 
+/// Header and rule of a refusal's first fault.
+fn at_fault(refused: &Reply) -> [&str; 2] {
+    let fault = &refused.json["errors"][0];
+    ["header", "rule"].map(|member| fault[member].as_str().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_key_signs_until_its_last_day() {
+    let (first, public) = pair(Suite::Ed25519);
+    let ended = signs("k1", &public);
+    let server = Setup::new()
+        .authority_with("one", move |participant| {
+            ended(participant);
+            participant.signing_keys[0].until = Some("2020-12-31".parse().unwrap());
+        })
+        .start()
+        .await;
+    let call = signed(&server, &issuing(), &private(&first), &right());
+    let (refused, _) = server.refused(&mut server.party("one"), &call, Code::BadRequestSignature).await;
+    assert_eq!(at_fault(&refused), ["Signature-Input", "unknown"]);
+}
+
 #[tokio::test]
 async fn a_request_that_is_not_signed_as_registered_is_refused() {
     let (first, of_first) = pair(Suite::Ed25519);
@@ -150,17 +172,19 @@ async fn a_request_that_is_not_signed_as_registered_is_refused() {
     server.permitted(&mut party, &signed(&server, &issuing(), &good, &reordered)).await;
 
     let now = now_ms() / 1_000;
-    let wrong: Vec<(&str, Parts)> = vec![
-        ("another key's name", Parts { key_id: "k2", ..right() }),
-        ("too old", Parts { created: now - 302, ..right() }),
-        ("ahead", Parts { created: now + 120, ..right() }),
-        ("expired", Parts { more: ";expires=1", ..right() }),
+    let wrong: Vec<(&str, [&str; 2], Parts)> = vec![
+        ("another key's name", ["Signature-Input", "unknown"], Parts { key_id: "k2", ..right() }),
+        ("too old", ["Signature-Input", "range"], Parts { created: now - 302, ..right() }),
+        ("ahead", ["Signature-Input", "range"], Parts { created: now + 120, ..right() }),
+        ("expired", ["Signature-Input", "range"], Parts { more: ";expires=1", ..right() }),
         (
             "the body is not covered",
+            ["Signature-Input", "one-of"],
             Parts { covered: &["@method", "@authority", "@path", "@query"], ..right() },
         ),
         (
             "one part twice",
+            ["Signature-Input", "one-of"],
             Parts {
                 covered: &["@method", "@method", "@authority", "@path", "@query", "content-digest"],
                 ..right()
@@ -168,36 +192,47 @@ async fn a_request_that_is_not_signed_as_registered_is_refused() {
         ),
         (
             "one part more",
+            ["Signature-Input", "one-of"],
             Parts {
                 covered: &["@method", "@authority", "@path", "@query", "content-digest", "date"],
                 ..right()
             },
         ),
-        ("another nonce", Parts { nonce: Some("0123456789abcdef"), ..right() }),
-        ("another body", Parts { digest_of: Some(b"{}"), ..right() }),
-        ("another host", Parts { authority: Some("other.example"), ..right() }),
-        ("another algorithm", Parts { more: ";alg=\"ecdsa-p256-sha256\"", ..right() }),
+        (
+            "another nonce",
+            ["Signature-Input", "disagrees"],
+            Parts { nonce: Some("0123456789abcdef"), ..right() },
+        ),
+        ("another body", ["Content-Digest", "disagrees"], Parts { digest_of: Some(b"{}"), ..right() }),
+        ("another host", ["Signature", "disagrees"], Parts { authority: Some("other.example"), ..right() }),
+        (
+            "another algorithm",
+            ["Signature-Input", "disagrees"],
+            Parts { more: ";alg=\"ecdsa-p256-sha256\"", ..right() },
+        ),
     ];
-    for (what, parts) in wrong {
+    for (what, fault, parts) in wrong {
         let (refused, _) = server
             .refused(&mut party, &signed(&server, &issuing(), &good, &parts), Code::BadRequestSignature)
             .await;
-        assert!(refused.json["errors"][0]["header"].is_string(), "{what}: {}", refused.json);
+        assert_eq!(at_fault(&refused), fault, "{what}");
     }
     server.refused(&mut party, &signed(&server, &issuing(), &bad, &right()), Code::BadRequestSignature).await;
     server.refused(&mut party, &issuing(), Code::BadRequestSignature).await;
     let right_one = signed(&server, &issuing(), &good, &right());
-    for (header, value) in [
-        ("signature", "sig=:AAAA:"),
-        ("signature", "other=:AAAA:"),
-        ("signature", "sig=1"),
-        ("signature", "((("),
-        ("signature-input", "sig"),
-        ("signature-input", "sig=(\"@method\""),
-        ("content-digest", "sha-256=1"),
+    for (header, value, fault) in [
+        ("signature", "sig=:AAAA:", ["Signature", "disagrees"]),
+        ("signature", "other=:AAAA:", ["Signature", "combination"]),
+        ("signature", "sig=1", ["Signature", "type"]),
+        ("signature", "(((", ["Signature", "pattern"]),
+        ("signature-input", "sig", ["Signature-Input", "count"]),
+        ("signature-input", "sig=(\"@method\"", ["Signature-Input", "pattern"]),
+        ("content-digest", "sha-256=1", ["Content-Digest", "disagrees"]),
+        ("content-digest", "md5=:AAAA:", ["Content-Digest", "one-of"]),
     ] {
         let call = right_one.clone().header(header, value);
-        server.refused(&mut party, &call, Code::BadRequestSignature).await;
+        let (refused, _) = server.refused(&mut party, &call, Code::BadRequestSignature).await;
+        assert_eq!(at_fault(&refused), fault, "{header}: {value}");
     }
     // A signature of one request carries no other.
     let other = issuing();

@@ -708,7 +708,7 @@ pub struct LinkMake {
     /// License types that the agent acts for; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub type_codes: Vec<LicenseTypeCode>,
-    /// What a guardian rests on.
+    /// The basis of a guardian.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<String>,
     /// The identity provider's word for whoever gives it.

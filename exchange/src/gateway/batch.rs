@@ -31,7 +31,7 @@ use super::names::Names;
 use super::permit::Ruling;
 use super::received::{Received, is_in_lines, receive};
 use super::tools::Entry;
-use super::{ATTEMPTS, Attempt, DENIAL_STEP, Gateway, Request, TURN_DEADLINE, denial_after, identify};
+use super::{ATTEMPTS, Attempt, DENIAL_STEP, Gateway, Request, denial_after, identify};
 use crate::capability::batch::Batch;
 use crate::participant::{Caller, Certified};
 use crate::room::{Held, Room};
@@ -220,10 +220,7 @@ impl Gateway {
         let mut received = receive(http, None, language, ROUTE.contract(), &mut held).await?;
         let turn = self.turn(&caller.organisation, &received);
         let in_turn = match &turn {
-            Some(turn) => {
-                let wait = tokio::time::timeout(TURN_DEADLINE, turn.lock.lock());
-                Some(wait.await.map_err(|_| Code::Overloaded)?)
-            }
+            Some(turn) => Some(turn.begin().await?),
             None => None,
         };
         let Some(lines) = received.lines(ROUTE.contract(), MAX_LINES) else {

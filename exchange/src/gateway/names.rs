@@ -118,6 +118,13 @@ impl<'a> Names<'a> {
         self
     }
 
+    /// Adds a holder whom a denial concerns, and who acts for the holder, whom it does not.
+    #[must_use]
+    pub fn holder(self, holder: &'a HolderRef, agent: Option<&'a HolderRef>) -> Self {
+        let names = self.person(holder, HOLDER);
+        agent.into_iter().fold(names, |names, agent| names.beside(agent, AGENT))
+    }
+
     /// Says that it is about a named license, which a portal may have vouched for a holder of.
     #[must_use]
     pub fn license(mut self, license: &'a Named<'a>, vouched: Option<&'a HolderRef>) -> Self {

@@ -52,7 +52,8 @@ pub(crate) fn short_run(workspace: &Workspace) -> anyhow::Result<()> {
 /// Most bytes of memory that a hosted row may take.
 const ROW_BYTES: f64 = 64.0;
 
-/// Brings a million rows of a hosted resource in, ten million in a long run, and holds their memory against its bound.
+/// Brings a million rows of a hosted resource in, ten million in a long run, and holds the growth of memory against its bound. At a million
+/// the growth may vanish in memory that was free before, so the bound is sharp in a long run.
 pub(crate) fn hosted_rows(workspace: &Workspace, long: bool) -> anyhow::Result<()> {
     let rows = if long { "10000000" } else { "1000000" };
     let mut bench = Command::new(workspace.built("bench"));

@@ -19,7 +19,7 @@ use super::{Answer, Own, own};
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change as Changing, json as answer};
-use crate::gateway::names::{AGENT, About, HOLDER, Names};
+use crate::gateway::names::{About, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::keyed;
 use crate::participant::Participant;
@@ -109,8 +109,7 @@ impl Capability<'_> for Change {
             reason: &asked.reason,
             ..Names::default()
         };
-        let names = names.person(&asked.holder, HOLDER);
-        asked.agent.iter().fold(names, |names, agent| names.beside(agent, AGENT))
+        names.holder(&asked.holder, asked.agent.as_ref())
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Granted>, Refusal> {

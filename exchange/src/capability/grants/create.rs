@@ -20,7 +20,7 @@ use super::Answer;
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
-use crate::gateway::names::{AGENT, About, HOLDER, Names, Terms};
+use crate::gateway::names::{About, Names, Terms};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::keyed;
 use crate::participant::{Participant, Role};
@@ -127,8 +127,8 @@ impl Capability<'_> for Create {
     fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
         let fields = asked.fields.iter().map(Cow::from).collect();
         let terms = Some(asked.limits.terms(Some(&asked.grantee), Some(asked.until_ms), None));
-        let names = Names { fields, terms, ..Names::default() }.person(&asked.holder, HOLDER);
-        let names = asked.agent.iter().fold(names, |names, agent| names.beside(agent, AGENT));
+        let names = Names { fields, terms, ..Names::default() };
+        let names = names.holder(&asked.holder, asked.agent.as_ref());
         match &asked.target {
             Target::Type(_) => names,
             Target::License(identifier) => Names {

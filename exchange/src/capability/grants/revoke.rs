@@ -13,7 +13,7 @@ use super::{Answer, Own, own};
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
-use crate::gateway::names::{AGENT, About, HOLDER, Names};
+use crate::gateway::names::{About, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::rights::assertion::{Told, told};
@@ -71,8 +71,7 @@ impl Capability<'_> for Revoke {
     fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
         let about = About::Grant(asked.grant);
         let names = Names { about, grant: Some(asked.grant), reason: &asked.reason, ..Names::default() };
-        let names = names.person(&asked.holder, HOLDER);
-        asked.agent.iter().fold(names, |names, agent| names.beside(agent, AGENT))
+        names.holder(&asked.holder, asked.agent.as_ref())
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Ended>, Refusal> {

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::capability::Capability;
 use crate::gateway::case::Case;
 use crate::gateway::change::{Change, json as answer};
-use crate::gateway::names::{AGENT, HOLDER, Names};
+use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::rights::link::{Chain, chain};
@@ -70,8 +70,8 @@ impl<'r> Capability<'r> for Trace {
     }
 
     fn names<'a>(asked: &'a Asked<'r>, _caller: &Uscc) -> Names<'a> {
-        let names = Names { context: Some(&asked.context), ..Names::default() }.person(&asked.holder, HOLDER);
-        asked.agent.iter().fold(names, |names, agent| names.beside(agent, AGENT))
+        let names = Names { context: Some(&asked.context), ..Names::default() };
+        names.holder(&asked.holder, asked.agent.as_ref())
     }
 
     /// The portal vouches for the holder it names, so a holder that the log does not know has an empty trace; the portal
