@@ -213,6 +213,12 @@ pub(crate) struct Index {
 /// Where a look for segments to be written anew goes on: behind a segment of a resource.
 pub(crate) type LookedAt = (Label, Key);
 
+/// The highest id of a segment's sequence. A segment that takes the place of one that was passed was passed with it, whatever
+/// its random part.
+fn last_of_sequence(id: &Key) -> Key {
+    id_of(sequence(id), [0xff; 8])
+}
+
 /// The segments of a resource that are worth being written anew.
 struct Worth<'s> {
     /// Nothing in them counts any more.
@@ -342,14 +348,14 @@ impl Index {
                 left -= 1;
                 worth.look_at(segment);
                 if left == 0 || worth.dead.len() == ENDED_AT_ONCE {
-                    *from = Some((label, *id));
+                    *from = Some((label, last_of_sequence(id)));
                     break;
                 }
             }
             let Worth { dead, small, .. } = worth;
             if !dead.is_empty() || small.len() >= MERGED_FROM {
                 let found = if dead.is_empty() { small } else { dead };
-                *from = from.or_else(|| found.last().map(|last| (label, last.id)));
+                *from = from.or_else(|| found.last().map(|last| (label, last_of_sequence(&last.id))));
                 return Some(found);
             }
             if left == 0 {

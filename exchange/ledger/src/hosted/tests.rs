@@ -326,6 +326,29 @@ fn a_look_for_segments_worth_it_is_bounded_and_the_next_one_goes_on_behind_it() 
 }
 
 #[test]
+fn a_rewritten_segment_was_passed_with_the_one_before_it() {
+    // Below and above the random part of the old id.
+    let random = |rewritten: [u8; 8]| {
+        let newer = entries(&id_of(3, [0; 8]), &[([1; 16], Some(b"newest"))]);
+        let mut writer = Writer::new();
+        for id in [id_of(1, [5; 8]), id_of(2, [5; 8])] {
+            let (document, rows) = entries(&id, &[([1; 16], Some(b"one"))]);
+            writer.add(id, document, &rows);
+        }
+        let mut from = None;
+        let due = writer.index.due(0, &mut from, |_| true).unwrap();
+        assert_eq!(due.len(), 1);
+        let (document, rows) = entries(&id_of(1, rewritten), &[([1; 16], Some(b"one"))]);
+        writer.add(id_of(1, rewritten), document, &rows);
+        writer.end(&[due[0].id], &mut |_| Ok::<_, ()>(Vec::new())).unwrap();
+        writer.add(id_of(3, [0; 8]), newer.0, &newer.1);
+        let due = writer.index.due(0, &mut from, |_| true).unwrap();
+        due.iter().map(|segment| super::format::sequence(&segment.id)).collect::<Vec<_>>()
+    };
+    assert_eq!(random([1; 8]), random([9; 8]));
+}
+
+#[test]
 fn a_rewritten_segment_counts_as_the_one_before_it_and_not_as_a_new_one() {
     let [old, newer] = [id_of(1, [9; 8]), id_of(2, [0; 8])];
     // Lower than the old id, and of the same sequence.

@@ -90,7 +90,7 @@ fn control_answers_that_leave_before_the_sync_are_caught() {
 
 #[test]
 fn a_seed_tells_the_same_story_twice() {
-    for seed in 0..20 {
+    for seed in 0..60 {
         let stories = [(); 2].map(|()| {
             let mut life = Life::new(seed, Sync::Honest);
             let _ = life.run();
