@@ -8,7 +8,7 @@ use crate::{
     hosted::{
         check,
         files::{Files, name},
-        format::{self, Built, Entry, HEADER_BYTES, SegmentDocument, Written, id_of},
+        format::{self, Built, Entry, HEADER_BYTES, SegmentDocument, Written, id_of, sequence},
         index::{Cell, Writer},
     },
     journal::{
@@ -343,7 +343,7 @@ fn a_rewritten_segment_was_passed_with_the_one_before_it() {
         writer.end(&[due[0].id], &mut |_| Ok::<_, ()>(Vec::new())).unwrap();
         writer.add(id_of(3, [0; 8]), newer.0, &newer.1);
         let due = writer.index.due(0, &mut from, |_| true).unwrap();
-        due.iter().map(|segment| super::format::sequence(&segment.id)).collect::<Vec<_>>()
+        due.iter().map(|due| sequence(&due.id)).collect::<Vec<_>>()
     };
     assert_eq!(random([1; 8]), random([9; 8]));
 }
