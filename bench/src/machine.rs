@@ -13,7 +13,7 @@ pub fn verify(with_grant: bool) -> Template {
     let license = Some(license(&mut fbb));
     let grant = with_grant.then(|| fbb.create_string(&Place::Grant.letters()));
     let use_ = Some(context(&mut fbb));
-    let args = wire::VerifyRequestArgs { license, expect: None, holder: None, grant, use_ };
+    let args = wire::VerifyRequestArgs { license, grant, use_, ..Default::default() };
     let root = wire::VerifyRequest::create(&mut fbb, &args);
     fbb.finish(root, None);
     Template::machine(fbb.finished_data().to_vec())
@@ -26,15 +26,7 @@ pub fn retrieve() -> Template {
     let mode = Some(fbb.create_string("envelope"));
     let grant = Some(fbb.create_string(&Place::Grant.letters()));
     let use_ = Some(context(&mut fbb));
-    let args = wire::RetrieveRequestArgs {
-        license,
-        mode,
-        fields: None,
-        holder: None,
-        grant,
-        use_,
-        include_ended: false,
-    };
+    let args = wire::RetrieveRequestArgs { license, mode, grant, use_, ..Default::default() };
     let root = wire::RetrieveRequest::create(&mut fbb, &args);
     fbb.finish(root, None);
     Template::machine(fbb.finished_data().to_vec())

@@ -89,6 +89,10 @@ pub fn conditions(shared: &Shared) -> Vec<Condition> {
         let words = "no client certificate can be good: every client CA or its revocation list is over";
         add("nobody-admitted", Grade::Stop, words.to_owned());
     }
+    if shared.gateway.identity().is_some_and(|provider| provider.keys_until() < now) {
+        let words = "the identity provider's keys could not be read for too long: nothing that needs an assertion is given";
+        add("identity-keys", Grade::Alarm, words.to_owned());
+    }
     for ending in shared.standing.endings() {
         let grade = match (ending.nearness(now), ending.kind) {
             (Nearness::Far, _) => continue,

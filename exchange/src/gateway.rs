@@ -284,6 +284,11 @@ impl Gateway {
         self
     }
 
+    /// The identity provider; nothing where none is configured.
+    pub fn identity(&self) -> Option<&Provider> {
+        self.known.identity.as_deref()
+    }
+
     /// The same with providers that may be called.
     #[must_use]
     pub fn calling(self, outgoing: Outgoing) -> Self {

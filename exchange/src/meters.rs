@@ -202,6 +202,13 @@ pub const METRICS: &[Metric] = &[
         "1 while changed files cannot be used and older ones are in force.",
     ),
     metric(
+        "miaoxiang_identity_keys_until_seconds",
+        Kind::Gauge,
+        &[],
+        "seconds",
+        "Moment until which the identity provider's keys are taken, since 1970.",
+    ),
+    metric(
         "miaoxiang_witness_submissions_total",
         Kind::Counter,
         &["witness", "result"],

@@ -7,6 +7,7 @@
 //! The relayed path alone calls. Connections and breakers are memory: a crash leaves the intents of the calls under way.
 
 mod breaker;
+pub(crate) mod connect;
 mod destination;
 
 use std::fmt;
@@ -17,16 +18,11 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::StatusCode;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, CONTENT_TYPE, HOST};
-use hyper_util::rt::TokioIo;
 use ledger::Key;
-use rustls_pki_types::ServerName;
 use schemas::codes::{Code, Reason};
 use schemas::interface::Address;
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -35,6 +31,7 @@ pub(crate) use self::breaker::PAUSE;
 pub use self::destination::Destinations;
 
 use self::breaker::Breaker;
+use self::connect::{Connection, Unreached, connect};
 use crate::current::Current;
 use crate::wire::refusal::Refusal;
 
@@ -45,8 +42,6 @@ const MOST_IDLE: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
 /// Longest answer of a provider, bytes.
 const MOST_ANSWER_BYTES: usize = 1 << 20;
-/// Longest head of an answer, bytes.
-const MOST_HEAD_BYTES: usize = 16 << 10;
 const JSON: &str = "application/json";
 
 /// The exchange as providers see it: certificate chain and key, PEM; nothing where none is configured.
@@ -90,18 +85,6 @@ struct Provider {
     calls: Arc<Semaphore>,
     idle: Mutex<Vec<(Connection, Instant)>>,
     breaker: Mutex<Breaker>,
-}
-
-/// A connection that ends when it is dropped.
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
 }
 
 /// A connection to a provider, ready for one call.
@@ -162,34 +145,12 @@ impl Provider {
 
     async fn connect(&self, target: &Target) -> Result<Connection, Reason> {
         let Address { host, port, .. } = &target.address;
-        let down = |_| Reason::ProviderDown;
-        let found: Vec<_> = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(down)?.collect();
-        // The addresses that were checked are those connected to: a name is not looked up twice.
-        let admitted: Vec<_> =
-            found.iter().copied().filter(|address| self.destinations.admit(*address)).collect();
-        if admitted.is_empty() && !found.is_empty() {
-            return Err(Reason::AddressForbidden);
-        }
-        let stream = TcpStream::connect(&admitted[..]).await.map_err(down)?;
-        stream.set_nodelay(true).map_err(down)?;
-        let name = ServerName::try_from(host.clone()).map_err(|_| Reason::ProviderCertificate)?;
-        let stream = self.tls.connect(name, stream).await.map_err(|error| {
-            let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
-            if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-                Reason::ProviderCertificate
-            } else {
-                Reason::ProviderDown
-            }
-        })?;
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(MOST_HEAD_BYTES);
-        let (sender, driver) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|_| Reason::ProviderDown)?;
-        // Its error shows up at the request that meets it.
-        let driver = tokio::spawn(async move {
-            let _ = driver.await;
-        });
-        Ok(Connection { sender, driver })
+        let connecting = connect(&self.destinations, &self.tls, host, *port);
+        connecting.await.map_err(|unreached| match unreached {
+            Unreached::Forbidden => Reason::AddressForbidden,
+            Unreached::Certificate(_) => Reason::ProviderCertificate,
+            Unreached::Down(_) | Unreached::Http(_) => Reason::ProviderDown,
+        })
     }
 }
 

@@ -141,8 +141,13 @@ async fn round(folder: &Path, addresses: &Listen, trust: &Trust) -> anyhow::Resu
     let bar = progress(issued.len() / EVERY, "retrieve and verify");
     for (number, one) in issued.iter().enumerate().filter(|(number, _)| number % EVERY == 0) {
         let context = use_context(number);
-        let search =
-            Search { holder: one.holder()?.into(), type_code: None, grant: None, context: context.clone() };
+        let search = Search {
+            holder: one.holder()?.into(),
+            type_code: None,
+            assertion: None,
+            grant: None,
+            context: context.clone(),
+        };
         let found = portal.ask(|client| client.search(&search)).await?;
         ensure!(
             found.licenses.iter().any(|found| found.identifier == one.identifier),

@@ -61,7 +61,8 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert_eq!(issued.state, LicenseState::Valid);
     let own = issuer.issued(&IssuedList { limit: Some(1), ..IssuedList::default() }).await.unwrap();
     assert_eq!(own.licenses[0].identifier, issued.identifier);
-    let search = Search { holder: holder.clone(), type_code: None, grant: None, context: context() };
+    let search =
+        Search { holder: holder.clone(), type_code: None, assertion: None, grant: None, context: context() };
     let found = portal.search(&search).await.unwrap();
     assert_eq!(found.licenses[0].certificate_number, draft.license.certificate_number.as_str());
 
@@ -112,7 +113,14 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert_eq!(portal.make_link(&link).await.unwrap().link, LinkState::Active);
     let end = LinkEnd { holder: holder.clone(), agent, reason: "测试".to_owned() };
     assert_eq!(portal.end_link(&end).await.unwrap().link, LinkState::Ended);
-    let trace = Trace { holder: holder.clone(), agent: None, before: None, limit: None, context: context() };
+    let trace = Trace {
+        holder: holder.clone(),
+        agent: None,
+        assertion: None,
+        before: None,
+        limit: None,
+        context: context(),
+    };
     // Pages reach as far as the checkpoint that is published each second.
     eventually("a page of the trace", || async {
         (!portal.trace(&trace).await.unwrap().entries.is_empty()).then_some(())

@@ -122,7 +122,9 @@ async fn a_grant_needs_the_holders_own_word_and_takes_it_once() {
     server.start();
     refused(&server, &mut server.party("portal"), &with(terms, &spent), Reason::AssertionUsed).await;
     // The level stands in what the holder is told.
-    let trace = Call::new(Route::Trace, &json!({"holder": holder(&of), "use": use_context()}));
+    let word = provider.assert(&portal.organisation, &of);
+    let trace = json!({"holder": holder(&of), "assertion": word, "use": use_context()});
+    let trace = Call::new(Route::Trace, &trace);
     eventually("the level in the trace", || {
         let (mut portal, trace) = (server.party("portal"), trace.clone());
         async move {
@@ -137,6 +139,50 @@ async fn a_grant_needs_the_holders_own_word_and_takes_it_once() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_a_portal_reads_for_a_person_takes_that_persons_word() {
+    let provider = IdentityProvider::start();
+    let server = by_file(&provider, |_| {}).await;
+    let [mut issuer, mut portal] = ["issuer", "portal"].map(|name| server.party(name));
+    let license = draft(&natural()).issue(&mut issuer).await;
+    let of = license.draft.holder().clone();
+    let organisation = portal.organisation;
+    let (own, others) =
+        (provider.assert(&organisation, &of), provider.assert(&organisation, draft(&natural()).holder()));
+    let named = json!({"identifier": license.identifier});
+    let questions = [
+        (Route::Search, json!({"holder": holder(&of), "use": use_context()})),
+        (Route::Trace, json!({"holder": holder(&of), "use": use_context()})),
+        (Route::GrantSearch, json!({"holder": holder(&of)})),
+        (Route::Verify, json!({"license": named, "holder": holder(&of), "use": use_context()})),
+        (
+            Route::Retrieve,
+            json!({"license": named, "mode": "face", "holder": holder(&of), "use": use_context()}),
+        ),
+    ];
+    for (route, question) in questions {
+        let asked = |assertion: Option<&str>| {
+            let mut body = question.clone();
+            if let Some(assertion) = assertion {
+                body["assertion"] = json!(assertion);
+            }
+            Call::new(route, &body)
+        };
+        refused(&server, &mut portal, &asked(None), Reason::AssertionMissing).await;
+        refused(&server, &mut portal, &asked(Some(&others)), Reason::AssertionSubject).await;
+        server.permitted(&mut portal, &asked(Some(&own))).await;
+        if matches!(route, Route::Verify | Route::Retrieve) {
+            refused(&server, &mut portal, &asked(None).machine(), Reason::AssertionMissing).await;
+            server.permitted(&mut portal, &asked(Some(&own)).machine()).await;
+            let mut nobodys = question.clone();
+            nobodys.as_object_mut().unwrap().remove("holder");
+            nobodys["assertion"] = json!(own);
+            let call = Call::new(route, &nobodys);
+            refused(&server, &mut portal, &call, Reason::AssertionSubject).await;
+        }
+    }
 }
 
 /// The identifier of a license that there is not, of the same type and issuer.
@@ -233,6 +279,10 @@ async fn keys_come_by_discovery_turn_over_and_end_when_the_provider_is_down() {
     let mut portal = server.party("portal");
     refused(&server, &mut portal, &call, Reason::IdentityUnavailable).await;
     server.permitted(&mut server.party("issuer"), &license.verify(None)).await;
+    let ready = server.admin("/ready").await;
+    assert_eq!(ready.status, 200);
+    let said = String::from_utf8(ready.body.to_vec()).unwrap();
+    assert!(said.contains("identity-keys"), "{said}");
 }
 
 #[tokio::test]

@@ -277,7 +277,7 @@ fn person(draft: &Draft, region: &str, status: &str) -> BTreeMap<String, Persona
 /// How many entries of a person's trace say that the row left in a feed.
 async fn fed(server: &Server, person: &Draft, resource: &Resource) -> usize {
     let holder = Holder::from(person.holder());
-    let trace = Trace { holder, agent: None, before: None, limit: None, context: context() };
+    let trace = Trace { holder, agent: None, assertion: None, before: None, limit: None, context: context() };
     let page = client(server, "portal").trace(&trace).await.unwrap();
     let told = page.entries.iter().filter_map(|entry| entry.told.as_ref());
     let told = told.map(|told| serde_json::from_str::<Value>(&told.document).unwrap());
@@ -454,7 +454,8 @@ async fn a_row_that_its_provider_erases_is_on_no_disk_and_its_subject_sees_it() 
     .await;
     let traced = async |server: &Server, person: &Draft| {
         let holder = Holder::from(person.holder());
-        let trace = Trace { holder, agent: None, before: None, limit: None, context: context() };
+        let trace =
+            Trace { holder, agent: None, assertion: None, before: None, limit: None, context: context() };
         let page = client(server, "portal").trace(&trace).await.ok()?;
         let told = page.entries.iter().filter_map(|entry| entry.told.as_ref());
         let told = told.map(|told| serde_json::from_str::<Value>(&told.document).unwrap());

@@ -34,6 +34,7 @@ pub fn encode(route: Route, body: &Value) -> Vec<u8> {
     let holder = holder(&mut fbb, &body["holder"]);
     let grant = text(&mut fbb, &body["grant"]);
     let use_ = context(&mut fbb, &body["use"]);
+    let assertion = text(&mut fbb, &body["assertion"]);
     if route == Route::Retrieve {
         let mode = text(&mut fbb, &body["mode"]);
         let fields = body["fields"].as_array().map(|names| {
@@ -41,7 +42,8 @@ pub fn encode(route: Route, body: &Value) -> Vec<u8> {
             fbb.create_vector(&names)
         });
         let include_ended = body["includeEnded"].as_bool().unwrap_or(false);
-        let args = fb::RetrieveRequestArgs { license, mode, fields, holder, grant, use_, include_ended };
+        let args =
+            fb::RetrieveRequestArgs { license, mode, fields, holder, grant, use_, include_ended, assertion };
         let root = fb::RetrieveRequest::create(&mut fbb, &args);
         fbb.finish(root, None);
     } else {
@@ -50,7 +52,7 @@ pub fn encode(route: Route, body: &Value) -> Vec<u8> {
                 expect.iter().map(|(name, value)| field(&mut fbb, name, value.as_str().unwrap())).collect();
             fbb.create_vector(&fields)
         });
-        let args = fb::VerifyRequestArgs { license, expect, holder, grant, use_ };
+        let args = fb::VerifyRequestArgs { license, expect, holder, grant, use_, assertion };
         let root = fb::VerifyRequest::create(&mut fbb, &args);
         fbb.finish(root, None);
     }
@@ -100,6 +102,7 @@ fn context<'a>(fbb: &mut FlatBufferBuilder<'a>, value: &Value) -> Option<WIPOffs
         delay: text(fbb, &value["delay"]),
         purpose: text(fbb, &value["purpose"]),
         scenario: text(fbb, &value["scenario"]),
+        assertion: text(fbb, &value["assertion"]),
     };
     Some(fb::UseContext::create(fbb, &args))
 }

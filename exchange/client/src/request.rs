@@ -236,6 +236,9 @@ pub struct Search {
     /// Only of this type; required beside a grant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub type_code: Option<LicenseTypeCode>,
+    /// The identity provider's word for the holder, if a portal asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
     /// Grant id, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
@@ -272,6 +275,9 @@ pub struct Retrieve {
     /// The holder that a portal vouches for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
+    /// The identity provider's word for the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
     /// Grant id, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
@@ -286,7 +292,16 @@ pub struct Retrieve {
 impl Retrieve {
     /// A question for a license in a mode.
     pub const fn new(license: License, mode: Mode, context: UseContext) -> Self {
-        Self { license, mode, fields: Vec::new(), holder: None, grant: None, include_ended: false, context }
+        Self {
+            license,
+            mode,
+            fields: Vec::new(),
+            holder: None,
+            assertion: None,
+            grant: None,
+            include_ended: false,
+            context,
+        }
     }
 
     /// With the grant that gives the right, hex.
@@ -308,6 +323,9 @@ pub struct Verify {
     /// The holder that a portal vouches for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
+    /// The identity provider's word for the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
     /// Grant id, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
@@ -319,7 +337,7 @@ pub struct Verify {
 impl Verify {
     /// A question whether a license is valid.
     pub const fn new(license: License, context: UseContext) -> Self {
-        Self { license, expect: BTreeMap::new(), holder: None, grant: None, context }
+        Self { license, expect: BTreeMap::new(), holder: None, assertion: None, grant: None, context }
     }
 
     /// With the grant that gives the right, hex.
@@ -469,6 +487,9 @@ pub struct GrantSearch {
     /// Whose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<Holder>,
+    /// The identity provider's word for the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
     /// `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
@@ -639,6 +660,9 @@ pub struct Trace {
     /// Guardian or agent who asks in the holder's place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Holder>,
+    /// The identity provider's word for whoever asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
     /// The page begins behind the entry of this index: `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<u64>,

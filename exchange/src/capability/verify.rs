@@ -29,6 +29,7 @@ use crate::gateway::names::{About, HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::keyed;
 use crate::participant::Participant;
+use crate::rights::assertion::reads_for;
 use crate::rights::floor;
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, resolve, right};
@@ -60,6 +61,8 @@ pub(crate) struct Asked<'a> {
     pub expect: Vec<(String, String)>,
     /// Holder the portal vouches for.
     pub holder: Option<HolderRef>,
+    /// The holder's own assertion, a JWT of the identity provider.
+    pub assertion: Option<Cow<'a, str>>,
     /// Grant used.
     pub grant: Option<[u8; 16]>,
     /// Use context.
@@ -73,6 +76,7 @@ pub(crate) struct Request<'a> {
     license: LicenseName<'a>,
     expect: Option<Pairs>,
     holder: Option<Holder<'a>>,
+    assertion: Option<Text<'a>>,
     grant: Option<Text<'a>>,
     #[serde(rename = "use")]
     context: Option<ContextValue<'a>>,
@@ -132,6 +136,7 @@ impl<'r> Capability<'r> for Verify {
         caller: &Participant,
         asked: &Asked<'r>,
     ) -> Result<Ruling<Checked>, Refusal> {
+        reads_for(case, caller, asked.assertion.as_deref(), asked.holder.as_ref())?;
         match &asked.subject {
             Subject::Envelope(envelope) => Ok(presented(case, caller, asked, envelope)),
             Subject::Named(license) => named(case, caller, asked, license),
@@ -230,6 +235,7 @@ impl<'a> Request<'a> {
             license: request.license().into(),
             expect: Some(Pairs(expect)),
             holder: request.holder().map(Holder::from),
+            assertion: request.assertion().map(Text::from),
             grant: request.grant().map(Text::from),
             context: request.use_().map(ContextValue::from),
         })
@@ -262,7 +268,8 @@ impl<'a> Request<'a> {
         let typed = || {
             let (subject, holder, grant, context) = (subject?, holder?, grant?, context?);
             let expect = expect?;
-            Some(Asked { subject, expect, holder, grant, context })
+            let assertion = self.assertion.map(Text::into_inner);
+            Some(Asked { subject, expect, holder, assertion, grant, context })
         };
         wrong.all(typed())
     }

@@ -7,14 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::StatusCode;
-use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, HOST};
-use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -23,7 +19,10 @@ use super::jws::KeySet;
 use super::provider::{Keys, Provider};
 use crate::moment::now_seconds;
 use crate::outgoing::Destinations;
+use crate::outgoing::connect::connect;
 
+/// Gauge of the moment until which the keys are taken.
+const KEYS_UNTIL: &str = "miaoxiang_identity_keys_until_seconds";
 /// How often the keys are asked for.
 const EACH: Duration = Duration::from_secs(300);
 /// How often after a failure, and at most for a key that is not known.
@@ -34,8 +33,6 @@ const EACH_FILE: Duration = Duration::from_secs(2);
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Longest document, bytes.
 const MOST_BYTES: usize = 256 << 10;
-/// Longest head of an answer, bytes.
-const MOST_HEAD_BYTES: usize = 16 << 10;
 
 /// The place of the keys, read from the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,43 +117,29 @@ impl Source {
     }
 
     async fn exchange(&self, url: &Url) -> Result<Vec<u8>, String> {
-        let down = |error: std::io::Error| format!("{}: {error}", url.host);
         let tls = self.tls.as_ref().ok_or("no authorities are configured")?;
-        let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await.map_err(down)?;
-        // The addresses that were checked are those connected to: a name is not looked up twice.
-        let admitted: Vec<_> = found.filter(|address| self.destinations.admit(*address)).collect();
-        if admitted.is_empty() {
-            return Err(format!("{}: no address that may be called", url.host));
-        }
-        let stream = TcpStream::connect(&admitted[..]).await.map_err(down)?;
-        let name = ServerName::try_from(url.host.clone()).map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(Arc::new(tls.config())).connect(name, stream).await.map_err(down)?;
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(MOST_HEAD_BYTES);
-        let (mut sender, driver) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        // Its error shows up at the request that meets it.
-        let driver = tokio::spawn(async move {
-            let _ = driver.await;
-        });
+        let tls = TlsConnector::from(Arc::new(tls.config()));
+        let mut connection = connect(&self.destinations, &tls, &url.host, url.port)
+            .await
+            .map_err(|unreached| format!("{}: {unreached}", url.host))?;
         let request = hyper::Request::get(&url.path)
             .header(HOST, format!("{}:{}", url.host, url.port))
             .header(ACCEPT, "application/json")
-            .body(Empty::<bytes::Bytes>::new())
+            .body(Full::default())
             .map_err(|error| error.to_string())?;
-        let answered = async {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            // A redirect is an answer like any other: nobody follows it.
-            if response.status() != StatusCode::OK {
-                return Err(format!("status {}", response.status().as_u16()));
-            }
-            let whole = Limited::new(response.into_body(), MOST_BYTES).collect().await;
-            Ok(whole.map_err(|_| "the answer broke off, or is too long".to_owned())?.to_bytes().to_vec())
-        };
-        let answered = answered.await;
-        driver.abort();
-        answered
+        let response = connection.sender.send_request(request).await.map_err(|error| error.to_string())?;
+        // A redirect is an answer like any other: nobody follows it.
+        if response.status() != StatusCode::OK {
+            return Err(format!("status {}", response.status().as_u16()));
+        }
+        let whole = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+        Ok(whole.map_err(|_| "the answer broke off, or is too long".to_owned())?.to_bytes().to_vec())
     }
+}
+
+fn put_in_force(provider: &Provider, keys: Keys) {
+    provider.keys().replace(keys);
+    metrics::gauge!(KEYS_UNTIL).set(provider.keys_until() as f64);
 }
 
 async fn read_file(path: PathBuf) -> Result<Vec<u8>, String> {
@@ -171,7 +154,7 @@ impl Source {
     /// One line: the file cannot be used.
     pub async fn begin(&self, provider: &Provider) -> Result<(), String> {
         match (self.read(provider.issuer()).await, &self.place) {
-            (Ok(keys), _) => provider.keys().replace(keys),
+            (Ok(keys), _) => put_in_force(provider, keys),
             (Err(error), Place::File(_)) => return Err(error),
             (Err(error), Place::Url(_) | Place::Discovery(_)) => {
                 tracing::warn!(error, "the identity provider has no keys yet: no assertion is taken");
@@ -188,7 +171,7 @@ pub async fn follow(provider: Arc<Provider>, source: Source, mut stop: watch::Re
         let read = Instant::now();
         match source.read(provider.issuer()).await {
             Ok(keys) => {
-                provider.keys().replace(keys);
+                put_in_force(&provider, keys);
                 if failed {
                     tracing::info!("the identity provider's keys are in force again");
                 }

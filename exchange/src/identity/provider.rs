@@ -133,6 +133,11 @@ impl Provider {
         &self.keys
     }
 
+    /// Until when its keys are taken, seconds since 1970; 0 where none were read yet.
+    pub fn keys_until(&self) -> u64 {
+        self.keys.get().until
+    }
+
     /// Word that keys are wanted sooner.
     pub(super) fn wanted(&self) -> &Notify {
         &self.wanted

@@ -92,6 +92,7 @@ pub(super) async fn share(
     let trace = Trace {
         holder: closed.holder.clone(),
         agent: None,
+        assertion: None,
         before: None,
         limit: None,
         context: use_context(0),

@@ -11,6 +11,7 @@ use schemas::identifier::Uscc;
 use crate::gateway::case::Case;
 use crate::identity::{Asserted, Subject};
 use crate::keyed;
+use crate::participant::{Participant, Role};
 use crate::wire::named::UseContext;
 use crate::wire::refusal::Refusal;
 
@@ -46,6 +47,24 @@ pub(crate) fn told(
             Ok(Some(Told { key, asserted }))
         }
     }
+}
+
+/// A person's assertion for what a portal reads in the person's name, checked; where a provider is configured a portal needs one. It is
+/// good for as many questions as its time allows: nothing is given by them.
+///
+/// # Errors
+/// Those of [`told`]; an assertion beside no person is of nobody.
+pub(crate) fn reads_for(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    assertion: Option<&str>,
+    person: Option<&HolderRef>,
+) -> Result<(), Refusal> {
+    let Some(person) = person else {
+        let refused = |_| Err(Refusal::explained(Code::AssertionRefused, Reason::AssertionSubject));
+        return assertion.map_or(Ok(()), refused);
+    };
+    told(case, &caller.organisation, assertion, person, caller.has(Role::Portal)).map(drop)
 }
 
 /// Whether a use is by whom it names, by the identity provider's word if one is said; where one is configured, a grant for one user

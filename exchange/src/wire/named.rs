@@ -309,7 +309,7 @@ impl<'a> From<fb::UseContext<'a>> for ContextValue<'a> {
             delay: context.delay().map(Text::from),
             purpose: context.purpose().map(Text::from),
             scenario: context.scenario().map(Text::from),
-            assertion: None,
+            assertion: context.assertion().map(Text::from),
         }
     }
 }

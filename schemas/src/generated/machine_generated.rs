@@ -527,6 +527,7 @@ impl<'a> UseContext<'a> {
   pub const VT_DELAY: ::flatbuffers::VOffsetT = 16;
   pub const VT_PURPOSE: ::flatbuffers::VOffsetT = 18;
   pub const VT_SCENARIO: ::flatbuffers::VOffsetT = 20;
+  pub const VT_ASSERTION: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -538,6 +539,7 @@ impl<'a> UseContext<'a> {
     args: &'args UseContextArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UseContext<'bldr>> {
     let mut builder = UseContextBuilder::new(_fbb);
+    if let Some(x) = args.assertion { builder.add_assertion(x); }
     if let Some(x) = args.scenario { builder.add_scenario(x); }
     if let Some(x) = args.purpose { builder.add_purpose(x); }
     if let Some(x) = args.delay { builder.add_delay(x); }
@@ -614,6 +616,13 @@ impl<'a> UseContext<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_SCENARIO, None)}
   }
+  #[inline]
+  pub fn assertion(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_ASSERTION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UseContext<'_> {
@@ -631,6 +640,7 @@ impl ::flatbuffers::Verifiable for UseContext<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("delay", Self::VT_DELAY, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("purpose", Self::VT_PURPOSE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("scenario", Self::VT_SCENARIO, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("assertion", Self::VT_ASSERTION, false)?
      .finish();
     Ok(())
   }
@@ -645,6 +655,7 @@ pub struct UseContextArgs<'a> {
     pub delay: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub purpose: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub scenario: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub assertion: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for UseContextArgs<'a> {
   #[inline]
@@ -659,6 +670,7 @@ impl<'a> Default for UseContextArgs<'a> {
       delay: None,
       purpose: None,
       scenario: None,
+      assertion: None,
     }
   }
 }
@@ -705,6 +717,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UseContextBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_SCENARIO, scenario);
   }
   #[inline]
+  pub fn add_assertion(&mut self, assertion: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_ASSERTION, assertion);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UseContextBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     UseContextBuilder {
@@ -731,6 +747,7 @@ impl ::core::fmt::Debug for UseContext<'_> {
       ds.field("delay", &self.delay());
       ds.field("purpose", &self.purpose());
       ds.field("scenario", &self.scenario());
+      ds.field("assertion", &self.assertion());
       ds.finish()
   }
 }
@@ -755,6 +772,7 @@ impl<'a> VerifyRequest<'a> {
   pub const VT_HOLDER: ::flatbuffers::VOffsetT = 8;
   pub const VT_GRANT: ::flatbuffers::VOffsetT = 10;
   pub const VT_USE_: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ASSERTION: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -766,6 +784,7 @@ impl<'a> VerifyRequest<'a> {
     args: &'args VerifyRequestArgs<'args>
   ) -> ::flatbuffers::WIPOffset<VerifyRequest<'bldr>> {
     let mut builder = VerifyRequestBuilder::new(_fbb);
+    if let Some(x) = args.assertion { builder.add_assertion(x); }
     if let Some(x) = args.use_ { builder.add_use_(x); }
     if let Some(x) = args.grant { builder.add_grant(x); }
     if let Some(x) = args.holder { builder.add_holder(x); }
@@ -810,6 +829,13 @@ impl<'a> VerifyRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<UseContext>>(VerifyRequest::VT_USE_, None)}
   }
+  #[inline]
+  pub fn assertion(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(VerifyRequest::VT_ASSERTION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for VerifyRequest<'_> {
@@ -823,6 +849,7 @@ impl ::flatbuffers::Verifiable for VerifyRequest<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<Holder>>("holder", Self::VT_HOLDER, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("grant", Self::VT_GRANT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<UseContext>>("use_", Self::VT_USE_, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("assertion", Self::VT_ASSERTION, false)?
      .finish();
     Ok(())
   }
@@ -833,6 +860,7 @@ pub struct VerifyRequestArgs<'a> {
     pub holder: Option<::flatbuffers::WIPOffset<Holder<'a>>>,
     pub grant: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub use_: Option<::flatbuffers::WIPOffset<UseContext<'a>>>,
+    pub assertion: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for VerifyRequestArgs<'a> {
   #[inline]
@@ -843,6 +871,7 @@ impl<'a> Default for VerifyRequestArgs<'a> {
       holder: None,
       grant: None,
       use_: None,
+      assertion: None,
     }
   }
 }
@@ -873,6 +902,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> VerifyRequestBuilder<'a, 'b, 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<UseContext>>(VerifyRequest::VT_USE_, use_);
   }
   #[inline]
+  pub fn add_assertion(&mut self, assertion: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(VerifyRequest::VT_ASSERTION, assertion);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> VerifyRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     VerifyRequestBuilder {
@@ -896,6 +929,7 @@ impl ::core::fmt::Debug for VerifyRequest<'_> {
       ds.field("holder", &self.holder());
       ds.field("grant", &self.grant());
       ds.field("use_", &self.use_());
+      ds.field("assertion", &self.assertion());
       ds.finish()
   }
 }
@@ -922,6 +956,7 @@ impl<'a> RetrieveRequest<'a> {
   pub const VT_GRANT: ::flatbuffers::VOffsetT = 12;
   pub const VT_USE_: ::flatbuffers::VOffsetT = 14;
   pub const VT_INCLUDE_ENDED: ::flatbuffers::VOffsetT = 16;
+  pub const VT_ASSERTION: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -933,6 +968,7 @@ impl<'a> RetrieveRequest<'a> {
     args: &'args RetrieveRequestArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RetrieveRequest<'bldr>> {
     let mut builder = RetrieveRequestBuilder::new(_fbb);
+    if let Some(x) = args.assertion { builder.add_assertion(x); }
     if let Some(x) = args.use_ { builder.add_use_(x); }
     if let Some(x) = args.grant { builder.add_grant(x); }
     if let Some(x) = args.holder { builder.add_holder(x); }
@@ -993,6 +1029,13 @@ impl<'a> RetrieveRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(RetrieveRequest::VT_INCLUDE_ENDED, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn assertion(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RetrieveRequest::VT_ASSERTION, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RetrieveRequest<'_> {
@@ -1008,6 +1051,7 @@ impl ::flatbuffers::Verifiable for RetrieveRequest<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("grant", Self::VT_GRANT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<UseContext>>("use_", Self::VT_USE_, false)?
      .visit_field::<bool>("include_ended", Self::VT_INCLUDE_ENDED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("assertion", Self::VT_ASSERTION, false)?
      .finish();
     Ok(())
   }
@@ -1020,6 +1064,7 @@ pub struct RetrieveRequestArgs<'a> {
     pub grant: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub use_: Option<::flatbuffers::WIPOffset<UseContext<'a>>>,
     pub include_ended: bool,
+    pub assertion: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for RetrieveRequestArgs<'a> {
   #[inline]
@@ -1032,6 +1077,7 @@ impl<'a> Default for RetrieveRequestArgs<'a> {
       grant: None,
       use_: None,
       include_ended: false,
+      assertion: None,
     }
   }
 }
@@ -1070,6 +1116,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RetrieveRequestBuilder<'a, 'b
     self.fbb_.push_slot::<bool>(RetrieveRequest::VT_INCLUDE_ENDED, include_ended, false);
   }
   #[inline]
+  pub fn add_assertion(&mut self, assertion: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RetrieveRequest::VT_ASSERTION, assertion);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RetrieveRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RetrieveRequestBuilder {
@@ -1096,6 +1146,7 @@ impl ::core::fmt::Debug for RetrieveRequest<'_> {
       ds.field("grant", &self.grant());
       ds.field("use_", &self.use_());
       ds.field("include_ended", &self.include_ended());
+      ds.field("assertion", &self.assertion());
       ds.finish()
   }
 }

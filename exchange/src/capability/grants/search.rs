@@ -22,6 +22,7 @@ use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Disclosure, Permit, Ruling};
 use crate::keyed;
 use crate::participant::{Participant, Role};
+use crate::rights::assertion::reads_for;
 use crate::rights::floor::{GRANT_ACTIVE, GRANT_REVOKED};
 use crate::rights::link::Link;
 use crate::rights::mode::Mode;
@@ -38,6 +39,8 @@ pub(crate) struct Search;
 pub(crate) struct Asked {
     /// Whose, as a portal vouches; `None` = those that the caller may use.
     pub holder: Option<HolderRef>,
+    /// The holder's own assertion, a JWT of the identity provider.
+    pub assertion: Option<String>,
     /// Which page.
     pub paging: Paging,
 }
@@ -47,6 +50,7 @@ pub(crate) struct Asked {
 struct Request<'a> {
     #[serde(borrow)]
     holder: Option<Holder<'a>>,
+    assertion: Option<String>,
     after: Option<String>,
     limit: Option<u64>,
 }
@@ -74,7 +78,9 @@ impl Capability<'_> for Search {
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Whose>, Refusal> {
+        let assertion = asked.assertion.as_deref();
         let Some(holder) = &asked.holder else {
+            reads_for(case, caller, assertion, None)?;
             if !caller.has(Role::Relying) && !caller.has(Role::Peer) {
                 return Err(Refusal::new(Code::WrongRole));
             }
@@ -85,6 +91,7 @@ impl Capability<'_> for Search {
         if !caller.has(Role::Portal) {
             return Err(Refusal::new(Code::WrongRole));
         }
+        reads_for(case, caller, assertion, Some(holder))?;
         let holder = case.holder(holder).map(|holder| holder.label);
         Ok(Ruling::plain(Whose::Holder(holder), holder.into_iter().collect()))
     }
@@ -120,7 +127,8 @@ impl Request<'_> {
         let mut wrong = Gather::new();
         let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
         let paging = wrong.take(PagingValue { after: self.after, limit: self.limit }.typed());
-        wrong.all(holder.zip(paging).map(|(holder, paging)| Asked { holder, paging }))
+        let assertion = self.assertion;
+        wrong.all(holder.zip(paging).map(|(holder, paging)| Asked { holder, assertion, paging }))
     }
 }
 

@@ -24,6 +24,7 @@ use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::gateway::tools::Entry;
 use crate::participant::Participant;
+use crate::rights::assertion::reads_for;
 use crate::rights::floor;
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, resolve, right};
@@ -50,6 +51,8 @@ pub(crate) struct Asked<'a> {
     pub fields: Vec<String>,
     /// Holder the portal vouches for.
     pub holder: Option<HolderRef>,
+    /// The holder's own assertion, a JWT of the identity provider.
+    pub assertion: Option<Cow<'a, str>>,
     /// Grant used.
     pub grant: Option<[u8; 16]>,
     /// The signed bytes are wanted although the license is not in force.
@@ -66,6 +69,7 @@ pub(crate) struct Request<'a> {
     mode: Text<'a>,
     fields: Option<Vec<String>>,
     holder: Option<Holder<'a>>,
+    assertion: Option<Text<'a>>,
     grant: Option<Text<'a>>,
     include_ended: Option<bool>,
     #[serde(rename = "use")]
@@ -103,6 +107,7 @@ impl<'r> Capability<'r> for Retrieve {
         caller: &Participant,
         asked: &Asked<'r>,
     ) -> Result<Ruling<Found>, Refusal> {
+        reads_for(case, caller, asked.assertion.as_deref(), asked.holder.as_ref())?;
         let named = resolve(case, caller, &asked.license, asked.holder.as_ref());
         let denied = Refusal::not_permitted;
         let (type_key, license_type) = case.keyed_type(&named.type_code);
@@ -216,6 +221,7 @@ impl<'a> Request<'a> {
                 mode: mode?,
                 fields: fields?,
                 holder: holder?,
+                assertion: self.assertion.map(Text::into_inner),
                 grant: grant?,
                 include_ended: self.include_ended.unwrap_or(false),
                 context: context?,
@@ -237,6 +243,7 @@ impl<'a> Request<'a> {
             mode: request.mode().into(),
             fields: fields.map(|fields| fields.iter().map(str::to_owned).collect()),
             holder: request.holder().map(Holder::from),
+            assertion: request.assertion().map(Text::from),
             grant: request.grant().map(Text::from),
             include_ended: Some(request.include_ended()),
             context: request.use_().map(ContextValue::from),

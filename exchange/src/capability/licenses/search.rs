@@ -2,6 +2,8 @@
 //!
 //! The path alone calls it. It changes no license: a crash leaves the entry of the use, or nothing.
 
+use std::borrow::Cow;
+
 use ledger::{Label, Ledger};
 use schemas::codes::Reason;
 use schemas::holder::HolderRef;
@@ -17,6 +19,7 @@ use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Disclosure, Permit, Ruling};
 use crate::keyed;
 use crate::participant::{Participant, Role};
+use crate::rights::assertion::reads_for;
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, Use, right};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
@@ -39,6 +42,8 @@ pub(crate) struct Asked<'a> {
     pub holder: HolderRef,
     /// Only this type.
     pub type_code: Option<LicenseTypeCode>,
+    /// The holder's own assertion, a JWT of the identity provider.
+    pub assertion: Option<Cow<'a, str>>,
     /// Grant used.
     pub grant: Option<[u8; 16]>,
     /// Use context.
@@ -51,6 +56,7 @@ struct Request<'a> {
     #[serde(borrow)]
     holder: Holder<'a>,
     type_code: Option<Text<'a>>,
+    assertion: Option<Text<'a>>,
     grant: Option<Text<'a>>,
     #[serde(rename = "use")]
     context: Option<ContextValue<'a>>,
@@ -106,6 +112,7 @@ impl<'r> Capability<'r> for Search {
         caller: &Participant,
         asked: &Asked<'r>,
     ) -> Result<Ruling<Licenses>, Refusal> {
+        reads_for(case, caller, asked.assertion.as_deref(), Some(&asked.holder))?;
         let holder = case.holder(&asked.holder);
         let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
         let denied = Refusal::not_permitted;
@@ -172,7 +179,8 @@ impl<'a> Request<'a> {
         let grant = wrong.take(self.grant.as_deref().map(id).transpose().under("grant"));
         let typed = || {
             let (holder, type_code, grant, context) = (holder?, type_code?, grant?, context?);
-            Some(Asked { holder, type_code, grant, context })
+            let assertion = self.assertion.map(Text::into_inner);
+            Some(Asked { holder, type_code, assertion, grant, context })
         };
         wrong.all(typed())
     }

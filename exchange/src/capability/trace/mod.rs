@@ -2,6 +2,8 @@
 //!
 //! The path alone calls it. A crash leaves the entry of the question, or nothing.
 
+use std::borrow::Cow;
+
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::kinds::LinkKind;
@@ -14,11 +16,12 @@ use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
+use crate::rights::assertion::reads_for;
 use crate::rights::link::{Chain, chain};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Gather, Placed as _, Refusal};
-use crate::wire::text::page as page_limit;
+use crate::wire::text::{Text, page as page_limit};
 
 mod page;
 
@@ -32,6 +35,8 @@ pub(crate) struct Asked<'a> {
     pub holder: HolderRef,
     /// The person who asks in place of the holder.
     pub agent: Option<HolderRef>,
+    /// Of whoever asks, holder or agent: a JWT of the identity provider.
+    pub assertion: Option<Cow<'a, str>>,
     /// The page begins behind the entry of this index.
     pub before: Option<u64>,
     /// Most entries of the page.
@@ -46,6 +51,7 @@ struct Request<'a> {
     #[serde(borrow)]
     holder: Holder<'a>,
     agent: Option<Holder<'a>>,
+    assertion: Option<Text<'a>>,
     before: Option<u64>,
     limit: Option<u64>,
     #[serde(rename = "use")]
@@ -81,6 +87,8 @@ impl<'r> Capability<'r> for Trace {
         caller: &Participant,
         asked: &Asked<'r>,
     ) -> Result<Ruling<Shown>, Refusal> {
+        let asker = asked.agent.as_ref().unwrap_or(&asked.holder);
+        reads_for(case, caller, asked.assertion.as_deref(), Some(asker))?;
         let holder = case.holder(&asked.holder);
         let chain = asked.agent.as_ref().map(|agent| chain(case, &caller.organisation, &asked.holder, agent));
         let chain = chain.transpose().map_err(Refusal::not_permitted)?;
@@ -115,7 +123,8 @@ impl<'a> Request<'a> {
         let limit = wrong.take(page_limit(self.limit));
         let typed = || {
             let (holder, agent, limit, context) = (holder?, agent?, limit?, context?);
-            Some(Asked { holder, agent, before: self.before, limit, context })
+            let assertion = self.assertion.map(Text::into_inner);
+            Some(Asked { holder, agent, assertion, before: self.before, limit, context })
         };
         wrong.all(typed())
     }
