@@ -187,7 +187,7 @@ async fn two_departments_go_from_publishing_to_an_answered_query() {
 
     // Each query stands in the subject's trace, permitted or not, from the moment the log knows the subject.
     let holder = Holder::from(subject.holder());
-    let trace = Trace { holder, agent: None, before: None, limit: None, context: context() };
+    let trace = Trace { holder, agent: None, assertion: None, before: None, limit: None, context: context() };
     let portal = client(&server, "portal");
     eventually("each query stands in the trace", || async {
         let page = portal.trace(&trace).await.unwrap();
