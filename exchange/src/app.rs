@@ -65,6 +65,7 @@ pub struct App {
     stopping: watch::Sender<bool>,
     limits: [Limits; 3],
     rotation_hour: u8,
+    uses_years: u16,
     shared: Shared,
     witnesses: Vec<Link>,
     identity: Option<(Arc<identity::Provider>, identity::Source)>,
@@ -170,6 +171,7 @@ impl App {
             stopping,
             limits,
             rotation_hour: config.keys.rotation_hour,
+            uses_years: config.keys.uses_years,
             shared,
             witnesses,
             identity,
@@ -214,8 +216,9 @@ impl App {
             admin_stopped,
         ));
         let reloading = tokio::spawn(Arc::clone(&self.reloader).follow(self.watch, stopped.clone()));
+        let (hour, uses_years) = (self.rotation_hour, self.uses_years);
         let rotation =
-            tokio::spawn(rotation::follow(Arc::clone(&gateway), self.rotation_hour, stopped.clone()));
+            tokio::spawn(rotation::follow(Arc::clone(&gateway), hour, uses_years, stopped.clone()));
         let identifying = self
             .identity
             .map(|(provider, source)| tokio::spawn(identity::follow(provider, source, stopped.clone())));

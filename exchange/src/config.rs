@@ -161,6 +161,8 @@ pub struct Keys {
     pub rotation_hour: u8,
     /// Days after the end of a holder's last license before the holder may be erased. Default 1,826: five years.
     pub retention_days: u32,
+    /// Whole years that the sealed part of a use is kept after the year of the use (China Standard Time). Default 5, at least 1.
+    pub uses_years: u16,
 }
 
 /// The journal.
@@ -305,6 +307,7 @@ impl Default for Keys {
             trust_anchor: layout::TRUST_ANCHOR.into(),
             rotation_hour: 3,
             retention_days: 1_826,
+            uses_years: 5,
         }
     }
 }
@@ -423,6 +426,9 @@ impl Config {
         if !(4..=1_024).contains(&self.journal.segment_mib) {
             return Err(bad("journal.segment_mib", "from 4 to 1024"));
         }
+        if self.keys.uses_years == 0 {
+            return Err(bad("keys.uses_years", "at least 1"));
+        }
         if self.keys.rotation_hour > 23 {
             return Err(bad("keys.rotation_hour", "from 0 to 23"));
         }
@@ -526,6 +532,7 @@ mod tests {
             ("origin = \"https://a\"", "origin"),
             ("origin = \"a\"\n[journal]\nsegment_mib = 0", "segment_mib"),
             ("origin = \"a\"\n[keys]\nrotation_hour = 24", "rotation_hour"),
+            ("origin = \"a\"\n[keys]\nuses_years = 0", "uses_years"),
             ("origin = \"a\"\n[journal]\nscrub_mib_per_second = 0", "nonzero"),
             ("origin = \"a\"\n[store]\nengine = \"paper\"", "paper"),
             ("origin = \"a\"\nquorum = 1", "quorum"),

@@ -34,6 +34,7 @@ pub mod permit;
 mod received;
 mod recount;
 mod relayed;
+mod retention;
 pub mod seal;
 mod signed;
 pub mod source;

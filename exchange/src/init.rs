@@ -437,7 +437,7 @@ pub(crate) async fn found(
     let missing = keyed::nobody_keys(ledger.keyed()).filter(|key| ledger.state().holder(key).is_none());
     let mut new_holders = Vec::new();
     for key in missing {
-        new_holders.push(ledger.new_holder(key).entered());
+        new_holders.push(ledger.new_holder_in(ledger::USES, key).entered());
     }
     if written > 0 || !new_holders.is_empty() {
         let documents = documents.into_iter();

@@ -171,6 +171,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Says which uses were destroyed with the end of their period, and which are on a day, reading the journal only.
+    Retention(operate::retention::Retaining),
     /// Opens and reads the restart image; run by a start in a process of its own.
     #[command(hide = true, name = probe::COMMAND)]
     StoreCheck {
@@ -799,6 +801,7 @@ fn run(command: Command) -> anyhow::Result<u8> {
         Command::Rebuild { place, from_zero, accept_clock, json } => {
             operate::rebuild::run(&place, from_zero, accept_clock, json)?;
         }
+        Command::Retention(retaining) => operate::retention::run(&retaining)?,
         Command::Archive { place, before, json } => operate::archive::run(&place, before, json)?,
         Command::StoreCheck { data, engine, origin } => operate::store_check::run(&data, &engine, &origin)?,
         Command::Participant(ParticipantCommand::Add { registration }) => {

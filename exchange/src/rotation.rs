@@ -1,4 +1,5 @@
-//! When the epoch changes: daily, when two operators ask for it, and at start when a change was cut off.
+//! When the epoch changes: daily, when two operators ask for it, and at start when a change was cut off. Before a change, the keys of uses
+//! past their period are destroyed, so that it takes them out of every copy of the journal.
 //!
 //! One task of a serving exchange. `exchange/ledger/README.md` says what a crash between two steps leaves.
 
@@ -17,8 +18,8 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 /// China Standard Time is UTC+8 all year.
 const CST_OFFSET_MS: u64 = 8 * HOUR_MS;
 
-/// Changes the epoch whenever it is time, until `stopped`. A change under way is finished first.
-pub async fn follow(gateway: Arc<Gateway>, hour: u8, mut stopped: watch::Receiver<bool>) {
+/// Changes the epoch whenever it is time, and keeps uses for so many years after theirs, until `stopped`. A change under way is finished first.
+pub async fn follow(gateway: Arc<Gateway>, hour: u8, uses_years: u16, mut stopped: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK);
     // Asked for, and perhaps cut off before it was begun.
     let mut owed = gateway.rotation_owed();
@@ -35,6 +36,7 @@ pub async fn follow(gateway: Arc<Gateway>, hour: u8, mut stopped: watch::Receive
         let state = gateway.ledger().state();
         let now_ms = now_ms().max(state.time_ms());
         if owed || state.is_rotating() || is_due(now_ms, state.epoch_since_ms(), hour) {
+            gateway.destroy_uses(uses_years).await;
             owed &= !rotate(&gateway).await;
         }
     }

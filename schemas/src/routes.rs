@@ -367,6 +367,12 @@ impl Route {
         self.contract().success_status
     }
 
+    /// Whether what holders are told of it is kept as a use: for its period, and not as long as what it changes stands. What the
+    /// exchange itself tells is of uses.
+    pub const fn is_use(self) -> bool {
+        matches!(self, Self::System) || !self.changes_state()
+    }
+
     /// Whether the route changes state and so needs an idempotency key.
     pub const fn changes_state(self) -> bool {
         matches!(self.contract().effect, Effect::Changes)

@@ -212,9 +212,12 @@ fn with_list(page: &str, title: &str, rows: &BTreeMap<u16, &str>) -> String {
 fn the_page_lists_every_number() {
     let page = std::fs::read_to_string(folder("README.md")).expect("the page");
     let routes = Route::ALL.iter().map(|one| (u16::from(one.number()), one.name())).collect();
+    let kept = Route::ALL.iter().filter(|one| !one.is_use());
+    let kept = kept.map(|one| (u16::from(one.number()), one.name())).collect();
     let decisions = Decision::ALL.iter().map(|one| (u16::from(one.number()), one.name())).collect();
     let codes = Code::ALL.iter().map(|one| (one.number(), one.name())).collect();
     let page = with_list(&page, "Routes", &routes);
+    let page = with_list(&page, "Routes of class 1", &kept);
     let page = with_list(&page, "Decisions", &decisions);
     golden("README.md", &with_list(&page, "Public codes", &codes));
 }

@@ -160,6 +160,26 @@ async fn a_bank_checks_many_in_one_call_and_checks_the_report_offline() {
         flipped[place] ^= 1;
         assert_ne!(check(server, &flipped, Some(&call.body)).verdict, Verdict::Valid, "byte {place}");
     }
+    // Without the salt of a request nobody can tell; without the end's neither.
+    let salt = |line: &[u8]| {
+        let (hashed, receipt) = receipt::cut(line).unwrap();
+        let text = String::from_utf8(line.to_vec()).unwrap();
+        let cut = format!(",\"requestSalt\":{}", json!(base64_of(&receipt.request_salt.unwrap())));
+        assert!(text.contains(&cut), "{text}");
+        assert_eq!(receipt::cut(text.replace(&cut, "").as_bytes()).unwrap().0, hashed);
+        text.replace(&cut, "").into_bytes()
+    };
+    for place in [5, 401] {
+        let (mut unsalted, bare) = (text.clone(), salt(text[place]));
+        unsalted[place] = &bare;
+        let found = check(server, &joined(&unsalted), Some(&call.body));
+        let reasons: Vec<_> = found.reasons.iter().map(|finding| finding.reason).collect();
+        match place {
+            401 => assert_eq!((found.verdict, reasons), (unknown, vec![Reason::RequestNotRecorded])),
+            // The digest of the answers covers this one's receipt.
+            _ => assert_eq!((found.verdict, reasons.contains(&Reason::ReportMismatch)), (invalid, true)),
+        }
+    }
     // Line ends of another system are no change.
     let crlf = text.join(&b"\r\n"[..]);
     assert_eq!(check(server, &crlf, Some(&call.body)).verdict, Verdict::Valid);
@@ -172,7 +192,14 @@ async fn a_bank_checks_many_in_one_call_and_checks_the_report_offline() {
         assert_eq!(one == two, !(70..73).contains(&place), "line {place}");
     }
     assert_eq!(server.size().await, size + 4, "three refusals and an end");
-    assert_eq!(check(server, &again.body, Some(&call.body)).verdict, Verdict::Valid);
+    let later = check(server, &again.body, Some(&call.body));
+    assert_eq!(later.verdict, Verdict::Valid);
+    // It says how old its answers are.
+    let (first, later) = (facts, later.batch.unwrap());
+    assert_eq!(first.answered_from, later.answered_from);
+    assert!(
+        first.answered_to <= first.time && first.time < later.answered_to && later.answered_to <= later.time
+    );
     // Other requests under the same key are refused line by line.
     let other = call.clone().with_body(lines[1..].join("\n"));
     let told = answers(&report(&mut bank, &other).await.body);
@@ -298,6 +325,57 @@ async fn settled(server: &Server) -> u64 {
 fn the_page_leads_a_bank_to_a_report_that_is_checked_offline() {
     let folder = crate::departments::follow(include_str!("../../exchange/docs/guides/banks.md"));
     assert!(folder.path().join("report.ndjson").exists());
+}
+
+fn base64_of(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifth_batch_of_an_organisation_waits_for_one_of_four_to_end() {
+    let server = Setup::new().start().await;
+    let identifier = draft(&legal()).issue(&mut server.party("issuer")).await.identifier;
+    let lines = companies(&[identifier], LINES);
+    let bank = server.party("bank");
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        slow.push(bank.begin(&call(&lines, &key()).header("receipt", "inline"), 1).await);
+    }
+    let few = call(&lines[..3], &key());
+    let reply = server.party("bank").send(&few).await;
+    assert_eq!((reply.status, reply.code()), (Code::Overloaded.status(), Code::Overloaded.name()));
+    // Another organisation has its own.
+    report(&mut server.party("approval"), &few).await;
+    slow.pop();
+    tests::eventually("a place", || async {
+        (server.party("bank").send(&few).await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_suspended_amid_a_batch_is_refused_once_for_the_rest() {
+    let server = Setup::new().start().await;
+    let identifier = draft(&legal()).issue(&mut server.party("issuer")).await.identifier;
+    let call = call(&companies(&[identifier], LINES), &key()).header("receipt", "inline");
+    let bank = server.party("bank");
+    let taken = bank.begin(&call, 1).await;
+    settled(&server).await;
+    let body = json!({"organisation": bank.organisation, "suspended": true, "reason": "测试"});
+    server.party("operator").send(&Call::new(Route::ParticipantSuspend, &body)).await.expect(200);
+    let before = server.answers(Route::VerifyBatch, Code::ParticipantSuspended).await;
+    let size = server.size().await;
+    let rest = taken.rest().await;
+    let last = batch::lines(&rest).last().unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(last).unwrap()["code"], Code::ParticipantSuspended.name());
+    assert_eq!(
+        server.answers(Route::VerifyBatch, Code::ParticipantSuspended).await,
+        before + 1,
+        "one refusal"
+    );
+    assert!(server.size().await < size + 2_000, "the lines behind it are not decided");
+    bad(&server, &rest, None, Verdict::Unknown, Reason::ReportIncomplete);
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ mod providers;
 mod races;
 mod receipts;
 mod records;
+mod retention;
 mod rights;
 mod sharing;
 mod signatures;

@@ -187,6 +187,112 @@ async fn a_participant_suspended_meanwhile_is_permitted_nothing() {
     }
 }
 
+/// A kind of fact that a use rests on beside grants, links and licenses. A kind more is a line in each of two places.
+#[derive(Clone, Copy, Debug)]
+enum Fact {
+    /// The purposes of the caller's contract.
+    Contract,
+    /// The caller's ceiling of the day.
+    Ceiling,
+    /// The approval of an application.
+    Approval,
+    /// The resource that was approved.
+    Resource,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_else_a_use_rests_on_permits_nothing_once_it_is_gone() {
+    let rig = Rig::start().await;
+    let company = draft(&tests::legal()).issue(&mut rig.party("issuer")).await;
+    let change = |more: Value| {
+        let mut registered = json!({"organisation": rig.server.organisation("bank").as_str(), "name": "测试银行",
+            "roles": ["relying"], "validFrom": "2026-01-01"});
+        for (name, value) in more.as_object().unwrap() {
+            registered[name] = value.clone();
+        }
+        Call::new(Route::ParticipantChange, &json!({"participant": registered}))
+    };
+    let mut number = 60;
+    for fact in [Fact::Approval, Fact::Resource, Fact::Contract, Fact::Ceiling] {
+        let mut operator = rig.party("operator");
+        index_of(&mut operator, &change(json!({}))).await;
+        let (held, who, taken, code) = match fact {
+            Fact::Contract => {
+                let agreed = json!({"contract": "HT-1", "purposes": ["测试"]});
+                (company.verify(None), "operator", change(agreed), Some(Code::PurposeNotAgreed))
+            }
+            Fact::Ceiling => {
+                index_of(&mut operator, &change(json!({"dailyQuota": 1}))).await;
+                // The last use of the day, by somebody else of the organisation.
+                (company.verify(None), "bank", company.verify(None).in_new_case(), Some(Code::QuotaSpent))
+            }
+            Fact::Approval | Fact::Resource => {
+                number += 1;
+                let mut resource =
+                    serde_json::to_value(schemas::resource::Resource::samples().remove(1)).unwrap();
+                resource["code"] = json!(format!("3990010002/{number:06}"));
+                let application = tests::called::share(&rig.server, &resource, None).await;
+                let mut asked: Value =
+                    serde_json::from_slice(&tests::called::question(&resource).body).unwrap();
+                asked["use"] = use_context();
+                let held = Call::new(Route::RecordsQuery, &asked);
+                if matches!(fact, Fact::Approval) {
+                    let stop = json!({"application": application, "action": "stop"});
+                    (held, "bank", Call::new(Route::ApplicationTransition, &stop), None)
+                } else {
+                    let stop = json!({"resource": resource["code"], "action": "suspend", "reason": "测试"});
+                    (held, "provider", Call::new(Route::ResourceTransition, &stop), None)
+                }
+            }
+        };
+        // Nothing is in its way by now.
+        if !matches!(fact, Fact::Ceiling) {
+            rig.party("bank").send(&held).await.expect(200);
+        }
+        let mut taken_away = 0;
+        let outcome = rig
+            .held(&rig.party("bank"), &held, async |server| {
+                taken_away = index_of(&mut server.party(who), &taken).await;
+            })
+            .await;
+        let (reply, entry) = &outcome;
+        assert_eq!(entry.open.decision, Decision::Denial.number(), "{fact:?}: {}", reply.json);
+        assert!(entry.open.index > taken_away, "{fact:?}");
+        if let Some(code) = code {
+            denied(&outcome, taken_away, code);
+        }
+    }
+}
+
+/// Revoked in the list of its authority: the connection ends, and with it what was decided on it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_revoked_meanwhile_permits_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let hold = folder.path().join("hold");
+    let mut server = Setup::new().env("MIAOXIANG_HOLD", hold.to_str().unwrap()).prepare().await;
+    server.configure(|config| config.tls.client_ca = "pki/client-ca.pem".into());
+    let pki = certs::pki::DevelopmentPki::create_missing(server.folder.join("pki")).unwrap();
+    let authority = server.folder.join("pki/client-ca.pem");
+    std::fs::write(&authority, pki.ca_pem()).unwrap();
+    server.start();
+    let company = draft(&tests::legal()).issue(&mut server.party("issuer")).await;
+    std::fs::write(&hold, "").unwrap();
+    let held = company.verify(None).header("x-miaoxiang-hold", "1");
+    let mut bank = server.party("bank");
+    let task = tokio::spawn(async move { bank.try_send(&held).await });
+    let arrived = hold.with_extension("arrived");
+    eventually("the held decision", || async { arrived.exists().then_some(()) }).await;
+    let size = server.size().await;
+    pki.revoke(&std::fs::read_to_string(server.folder.join("pki/clients/bank.pem")).unwrap()).unwrap();
+    let list = std::fs::read_to_string(pki.crl_path()).unwrap();
+    std::fs::write(&authority, format!("{}{list}", pki.ca_pem())).unwrap();
+    assert!(task.await.unwrap().is_err(), "the connection ends while the decision waits");
+    std::fs::remove_file(&hold).unwrap();
+    // The next entry is somebody else's: none was made of what was decided.
+    let next = server.party("approval").send(&company.verify(None)).await.expect(200);
+    assert_eq!(next.receipt().index, size);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_license_revoked_meanwhile_is_not_called_valid() {
     let rig = Rig::start().await;

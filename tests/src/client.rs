@@ -323,15 +323,16 @@ impl Party {
 
     /// Sends a request on a connection of its own and reads so many parts of the answer's body. The rest is not read as long as what is
     /// given back lives.
-    pub async fn begin(&self, call: &Call, parts: usize) -> impl Sized + use<> {
+    pub async fn begin(&self, call: &Call, parts: usize) -> Begun {
         let begun = async {
             let mut connection = connect(Some(&self.config), self.address).await.unwrap();
             let response = connection.send_request(request(call, self.address).unwrap()).await.unwrap();
-            let mut body = response.into_body();
+            let (mut body, mut taken) = (response.into_body(), Vec::new());
             for _ in 0..parts {
-                body.frame().await.unwrap().unwrap();
+                let frame = body.frame().await.unwrap().unwrap();
+                taken.extend_from_slice(frame.data_ref().unwrap());
             }
-            (connection, body)
+            Begun { _connection: connection, body, taken }
         };
         tokio::time::timeout(HANG, begun).await.unwrap()
     }
@@ -391,6 +392,21 @@ async fn shake_hands(
     stream.set_nodelay(true)?;
     let name = ServerName::IpAddress(address.ip().into());
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
+}
+
+/// An answer of which a part was read.
+pub struct Begun {
+    _connection: Sender,
+    body: hyper::body::Incoming,
+    taken: Vec<u8>,
+}
+
+impl Begun {
+    /// Reads what is left; the whole body.
+    pub async fn rest(self) -> Vec<u8> {
+        let rest = tokio::time::timeout(HANG, self.body.collect()).await.unwrap().unwrap().to_bytes();
+        [self.taken, rest.to_vec()].concat()
+    }
 }
 
 /// Opens an HTTP/1.1 connection, over TLS with a configuration.

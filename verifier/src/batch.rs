@@ -20,6 +20,7 @@ use crate::{
 };
 use schemas::{
     codes::{Code, Decision},
+    date::rfc3339,
     routes::Route,
 };
 use serde::{Deserialize, Serialize};
@@ -256,10 +257,14 @@ fn counted(log: &str, answers: &[Option<Line>]) -> BatchFacts {
     let said =
         |verdict: &str| count(decided(answers).filter(|(_, answer)| answer.verdict == Some(verdict)).count());
     let [valid, invalid, unknown] = VERDICTS.map(said);
+    let times = || decided(answers).map(|(_, answer)| answer.open.time_ms);
+    let (first, last) = (times().min().map(rfc3339), times().max().map(rfc3339));
     BatchFacts {
         log: log.to_owned(),
         organisation: String::new(),
         time: String::new(),
+        answered_from: first.unwrap_or_default(),
+        answered_to: last.unwrap_or_default(),
         lines: count(answers.len()),
         permitted: of(Decision::Permit.number()),
         refused: of(Decision::Denial.number()),
@@ -322,9 +327,13 @@ fn check_end(
 
 /// Each answer is for the request in its line, and the end for the whole body.
 fn check_request(report: &mut Report, request: &[u8], end: Option<&Ended>, answers: &[Option<Line>]) {
+    // A salt that was cut off tells nothing against the request.
     let is_for = |receipt: &Receipt, digest: &Hash, bytes: &[u8]| {
-        receipt.request_salt.is_some_and(|salt| request_digest(&salt, bytes) == *digest)
+        receipt.request_salt.is_none_or(|salt| request_digest(&salt, bytes) == *digest)
     };
+    let receipts = decided(answers).map(|(_, answer)| &answer.receipt);
+    let mut receipts = receipts.chain(end.map(|end| &end.receipt));
+    let is_cut_off = receipts.any(|receipt| receipt.request_salt.is_none());
     let asked: Vec<&[u8]> = lines(request).collect();
     let wrong = decided(answers).find(|(place, answer)| {
         !asked.get(*place).is_some_and(|line| is_for(&answer.receipt, &answer.open.request_digest, line))
@@ -339,6 +348,9 @@ fn check_request(report: &mut Report, request: &[u8], end: Option<&Ended>, answe
             report.add(Reason::RequestMismatch, format!("line {number}: the receipt is for another request"));
         }
         None if !whole => report.add(Reason::RequestMismatch, "the report is for another body"),
+        None if is_cut_off => {
+            report.add(Reason::RequestNotRecorded, "the salt of a request digest was cut off");
+        }
         None => report.checked.push("request"),
     }
 }

@@ -339,12 +339,19 @@ pub struct PageFacts {
     /// The range that the pages are complete for, when they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completeness: Option<String>,
+    /// In a trace: the entries whose text is destroyed, as later entries tell.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub destroyed: usize,
     /// In a trace: the uses of all holders that the law keeps from them now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delayed: Option<crate::trace::DelayedUses>,
     /// The witnesses that saw the least seen checkpoint of those the pages lead to, when any are known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub witnesses: Option<WitnessFacts>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The facts of a batch's report; believed only under the verdict `valid`.
@@ -357,6 +364,10 @@ pub struct BatchFacts {
     pub organisation: String,
     /// Journal time of the end, RFC 3339 with milliseconds.
     pub time: String,
+    /// Journal time of the earliest answer: one that is given again is as old as it was. Empty without one.
+    pub answered_from: String,
+    /// Journal time of the latest answer.
+    pub answered_to: String,
     /// Answers.
     pub lines: u64,
     /// Those of them that permit.

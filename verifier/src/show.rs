@@ -167,6 +167,12 @@ pub(crate) fn text(finding: &Finding) -> String {
         if let Some(completeness) = &pages.completeness {
             text.push_str(&format!("  trace        {completeness}\n"));
         }
+        if pages.destroyed > 0 {
+            let count = pages.destroyed;
+            text.push_str(&format!(
+                "  destroyed    what {count} entries told, past its period, as later entries tell\n"
+            ));
+        }
         if let Some(delayed) = pages.delayed {
             let (uses, days) = (delayed.uses, delayed.days_max);
             let told = "as the exchange says, of all holders";
@@ -189,6 +195,10 @@ pub(crate) fn text(finding: &Finding) -> String {
         if !batch.organisation.is_empty() {
             text.push_str(&format!("  organisation {}\n", plain(&batch.organisation)));
             text.push_str(&format!("  ended        {}\n", batch.time));
+        }
+        if !batch.answered_from.is_empty() {
+            let (from, to) = (&batch.answered_from, &batch.answered_to);
+            text.push_str(&format!("  answered     from {from} to {to}\n"));
         }
         if let Some(size) = batch.checkpoint_size {
             text.push_str(&format!("  checkpoint   size {size}\n"));

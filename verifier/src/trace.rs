@@ -30,11 +30,12 @@ use crate::{
 use flatbuffers::VerifierOptions;
 use schemas::{
     codes::{Code, Decision},
+    date::Date,
     routes::Route,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Bytes in base64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +145,19 @@ pub struct Told {
     pub document: String,
 }
 
+/// The word for the retention class of uses.
+pub const USES_CLASS: &str = "uses";
+
+/// The end of a year of a holder's uses, as the holder is told of it: what they told cannot be read any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destroyed {
+    /// The retention class: [`USES_CLASS`].
+    pub class: String,
+    /// The year of the uses in China Standard Time.
+    pub year: u16,
+}
+
 impl Told {
     fn digest(&self) -> Hash {
         sha256(&[&self.salt.0, self.document.as_bytes()])
@@ -160,6 +174,39 @@ impl Told {
         let document = json::read(self.document.as_bytes()).ok().filter(Value::is_object)?;
         serde_json::from_value(document).ok().map(|Document { released }| released)
     }
+
+    /// The year of uses that the document tells the end of.
+    fn destroyed(&self) -> Option<Destroyed> {
+        /// The one member that a check needs.
+        #[derive(Deserialize)]
+        struct Document {
+            destroyed: Option<Destroyed>,
+        }
+        serde_json::from_str::<Document>(&self.document).ok()?.destroyed
+    }
+}
+
+/// The years of uses whose end a trace tells, with the index of the entry that does, and how many entries they leave untold.
+#[derive(Default)]
+struct Ended {
+    years: BTreeMap<u16, u64>,
+    entries: usize,
+}
+
+impl Ended {
+    /// Whether what an entry told is destroyed by a later one.
+    fn covers(&self, entry: &Proven) -> bool {
+        let Ok(open) = Open::parse(&entry.open.0) else { return false };
+        let is_use = Route::from_number(open.route).is_some_and(Route::is_use);
+        let later = year_of(open.time_ms).and_then(|year| self.years.get(&year));
+        is_use && later.is_some_and(|later| *later > entry.index)
+    }
+}
+
+/// Year in China Standard Time of a moment, ms since 1970.
+fn year_of(time_ms: u64) -> Option<u16> {
+    let day = Date::at(i64::try_from(time_ms.checked_div(1_000)?).ok()?);
+    u16::try_from(day.civil().0).ok()
 }
 
 /// Where an entry stands in the holder's sequence.
@@ -205,7 +252,7 @@ pub struct TraceEntry {
     pub told_digest: Digest,
     /// The holder's place.
     pub place: Place,
-    /// The text that the holder is told; absent when it cannot be read any more.
+    /// The text that the holder is told; absent when it cannot be read any more, as a later entry tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
     /// Uses that were delayed by law and that this entry tells, as `told` lists them.
@@ -215,7 +262,13 @@ pub struct TraceEntry {
 
 impl TraceEntry {
     /// Checks the entry for a holder.
-    fn check(&self, page: &TracePage, checkpoint: Option<&Checkpoint>, report: &mut Report) {
+    fn check(
+        &self,
+        page: &TracePage,
+        checkpoint: Option<&Checkpoint>,
+        ended: &mut Ended,
+        report: &mut Report,
+    ) {
         self.entry.check(&page.log, checkpoint, report);
         let index = self.entry.index;
         let Some(Label(label)) = page.label else {
@@ -244,6 +297,10 @@ impl TraceEntry {
         }
         // Every entry that concerns a holder tells something, be it that nothing but the attempt is known.
         let tells = match &self.told {
+            None if ended.covers(&self.entry) => {
+                ended.entries = ended.entries.saturating_add(1);
+                None
+            }
             None => {
                 report.add(Reason::ToldMissing, format!("entry {index}"));
                 None
@@ -254,6 +311,11 @@ impl TraceEntry {
             }
             Some(shown) => {
                 let tells = shown.released();
+                if let Some(Destroyed { class, year }) = shown.destroyed()
+                    && class == USES_CLASS
+                {
+                    ended.years.insert(year, index);
+                }
                 if tells.is_none() {
                     report.add(Reason::ToldMismatch, format!("entry {index} tells nothing that can be read"));
                 }
@@ -271,7 +333,7 @@ impl TraceEntry {
             if !matches!(released.place, Place::Hidden { .. }) || !released.released.is_empty() {
                 report.add(Reason::SequenceBroken, format!("entry {} was not delayed", released.entry.index));
             }
-            released.check(page, checkpoint, report);
+            released.check(page, checkpoint, ended, report);
         }
     }
 }
@@ -398,7 +460,7 @@ pub struct AuditEntry {
     pub reason: String,
     /// Labels of the holders concerned.
     pub concerned: Vec<Label>,
-    /// The text that each of them is told; `null` for nothing, or when it was erased.
+    /// The text that each of them is told; `null` for nothing, or when it was erased or its year of uses destroyed.
     pub told: Vec<Option<Told>>,
     /// The question, in an entry that concerns nobody the log knows: JSON as in `told`, without a digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -431,9 +493,16 @@ impl AuditEntry {
         let Some(completion) = Completion::split(&self.completion.0) else { return false };
         let links: Vec<HolderLink> = completion.links.iter().map(HolderLink::decode).collect();
         let released: Vec<u64> = record.released().iter().flatten().collect();
+        let destroyed = |label: &[u8; 16]| {
+            let name = record.destroyed().iter().flatten().find(|name| name.label().0 == *label)?;
+            Some(Destroyed { class: USES_CLASS.to_owned(), year: name.year() })
+        };
         let told = |(link, told): (&HolderLink, &Option<Told>)| {
-            told.as_ref()
-                .is_none_or(|told| told.digest() == link.told && told.released().as_ref() == Some(&released))
+            told.as_ref().is_none_or(|told| {
+                told.digest() == link.told
+                    && told.released().as_ref() == Some(&released)
+                    && told.destroyed() == destroyed(&link.label)
+            })
         };
         name == self.reason
             && links.iter().map(|link| Label(link.label)).eq(self.concerned.iter().copied())
@@ -464,11 +533,13 @@ pub fn verify_trace(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64
     };
     let mut entries: Vec<&TraceEntry> = Vec::new();
     let mut checkpoints = Vec::with_capacity(pages.len());
+    // The newest entries come first, so an end is met before what it ends.
+    let mut ended = Ended::default();
     let mut witnesses = Witnesses::default();
     for page in &pages {
         let checkpoint = checkpoint(&page.log, &page.checkpoint, trust, policy, &mut witnesses, &mut report);
         for entry in &page.entries {
-            entry.check(page, checkpoint.as_ref(), &mut report);
+            entry.check(page, checkpoint.as_ref(), &mut ended, &mut report);
         }
         entries.extend(&page.entries);
         checkpoints.push(checkpoint);
@@ -489,6 +560,7 @@ pub fn verify_trace(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64
         log: first.log.clone(),
         entries: entries.len(),
         completeness: None,
+        destroyed: ended.entries,
         delayed: Some(first.delayed),
         witnesses: witnesses.fewest,
     });
@@ -646,6 +718,7 @@ pub fn verify_audit(file: &[u8], trust: &Trust, policy: Option<&Policy>, at: u64
         log: first.log.clone(),
         entries,
         completeness: None,
+        destroyed: 0,
         delayed: None,
         witnesses: witnesses.fewest,
     });
@@ -907,7 +980,7 @@ mod tests {
             checkpoint: String::new(),
         };
         let mut report = Report::failed(Reason::NoIndexRoot, "", 0);
-        entry.check(&page, None, &mut report);
+        entry.check(&page, None, &mut Ended::default(), &mut report);
         report.reasons.iter().skip(1).map(|finding| finding.reason).collect()
     }
 

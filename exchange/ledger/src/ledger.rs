@@ -27,7 +27,7 @@ use crate::{
         crypt::{Crypt, HolderKey, KeyedHash, PreparedHolder, is_sealed_for},
         epoch::{RotateError, Rotation},
     },
-    names::{Hash, Key, KeyName, Label, Position},
+    names::{Hash, Key, KeyName, Label, Position, STANDARD},
     options::Hooks,
     state::{State, rows::Bound},
 };
@@ -202,16 +202,26 @@ impl Ledger {
     }
 
     /// A random label and key for a holder that the state does not know. Nothing is stored until a record with it
-    /// in `new_holders` is committed.
+    /// in `new_holders` is committed. The key is of the class [`STANDARD`].
     pub fn new_holder(&self, key: Key) -> PreparedHolder {
-        self.0.crypt.new_holder(key, self.now_ms())
+        self.new_holder_in(STANDARD, key)
     }
 
-    /// The key that seals what a known holder's part says from now on: of the class [`crate::STANDARD`] and of this year. The
+    /// The same with a key of another class.
+    pub fn new_holder_in(&self, class: u8, key: Key) -> PreparedHolder {
+        self.0.crypt.new_holder(key, class, self.now_ms())
+    }
+
+    /// The key that seals what a known holder's part says from now on: of the class [`STANDARD`] and of this year. The
     /// first entry of a year bears it, in `record`. `None` for a holder who is not known or is erased.
     pub fn sealing_key(&self, label: &Label, record: &mut Record) -> Option<HolderKey> {
+        self.sealing_key_in(STANDARD, label, record)
+    }
+
+    /// The same of another class.
+    pub fn sealing_key_in(&self, class: u8, label: &Label, record: &mut Record) -> Option<HolderKey> {
         let (state, crypt) = (&self.0.state, &self.0.crypt);
-        let name = KeyName::at(*label, self.now_ms());
+        let name = KeyName::at(*label, class, self.now_ms());
         if let Some(key) = state.part_key(&name) {
             return Some(key);
         }

@@ -118,7 +118,7 @@ pub use keys::crypt::{HolderKey, KeyedHash, PreparedHolder};
 pub use keys::epoch::{EpochsInMemory, RotateError, first_epoch};
 pub use keys::secrets::{EpochFile, EpochFiles, LedgerKeys};
 pub use ledger::Ledger;
-pub use names::{Hash, Key, KeyName, Label, Position, STANDARD};
+pub use names::{Hash, Key, KeyName, Label, Position, STANDARD, USES, cst_year};
 pub use open::{RebuildFrom, Rebuilt, rebuild};
 pub use options::{Hooks, Options};
 pub use start::archive::{Archived, archive};

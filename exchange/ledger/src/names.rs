@@ -36,8 +36,10 @@ impl Position {
     }
 }
 
-/// The retention class of all that has no class of its own.
+/// The retention class of what stays as long as its holder does: bodies of licenses, rights and what changed them, hosted rows.
 pub const STANDARD: u8 = 1;
+/// The retention class of uses: a year of them is destroyed when its period is over.
+pub const USES: u8 = 2;
 
 /// Which of a holder's keys: each retention class and year has its own, so that one is destroyed and the rest stay
 /// readable.
@@ -52,9 +54,9 @@ pub struct KeyName {
 }
 
 impl KeyName {
-    /// The key of the class [`STANDARD`] that seals what is written at a moment, ms since 1970.
-    pub fn at(label: Label, time_ms: u64) -> Self {
-        Self { label, class: STANDARD, year: cst_year(time_ms) }
+    /// The key of a class that seals what is written at a moment, ms since 1970.
+    pub fn at(label: Label, class: u8, time_ms: u64) -> Self {
+        Self { label, class, year: cst_year(time_ms) }
     }
 
     /// label ‖ class ‖ year.
@@ -68,7 +70,7 @@ impl KeyName {
 }
 
 /// Year in China Standard Time of a moment, ms since 1970.
-pub(crate) fn cst_year(time_ms: u64) -> u16 {
+pub fn cst_year(time_ms: u64) -> u16 {
     let day = Date::at(i64::try_from(time_ms / 1000).unwrap_or(i64::MAX));
     u16::try_from(day.civil().0).unwrap_or(u16::MAX)
 }

@@ -957,7 +957,7 @@ impl Journal {
 
     /// Like [`crate::Ledger::new_holder`].
     pub fn new_holder(&self, key: Key) -> PreparedHolder {
-        self.crypt.new_holder(key, self.hooks.now_ms())
+        self.crypt.new_holder(key, crate::STANDARD, self.hooks.now_ms())
     }
 
     /// Like [`crate::Ledger::open_subject`].

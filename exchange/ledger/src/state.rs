@@ -354,6 +354,15 @@ impl State {
         keys.map(|key| (key.name(label), key.epoch)).collect()
     }
 
+    /// The keys of a class, up to a year, that all holders have, in no particular order.
+    pub fn keys_until(&self, class: u8, year: u16) -> Vec<KeyName> {
+        let names = |cell: &HolderCell, label: &Label| -> Vec<KeyName> {
+            let names = cell.keys.all().iter().map(|key| key.name(label));
+            names.filter(|name| name.class == class && name.year <= year).collect()
+        };
+        self.holders.iter().flat_map(|cell| names(cell.value(), cell.key())).collect()
+    }
+
     /// Whether a key exists.
     pub(crate) fn has_key(&self, name: &KeyName) -> bool {
         self.holders.get(&name.label).is_some_and(|cell| cell.keys.get(name).is_some())

@@ -60,7 +60,7 @@ pub(crate) fn path(ledger: &Ledger, index: u64, size: u64) -> Result<Vec<Hash>, 
     path.ok_or_else(|| Refusal::new(Code::Internal))
 }
 
-/// The part that tells a holder of an entry; `None` when its key is gone.
+/// The part that tells a holder of an entry; `None` when its key is gone. That of a destruction of keys is for all whom it concerns.
 pub(crate) fn subject_for(
     ledger: &Ledger,
     _right: Disclosure,
@@ -69,6 +69,11 @@ pub(crate) fn subject_for(
 ) -> Result<Option<Subject>, Refusal> {
     match ledger.open_part_for(entry, label) {
         Ok(plaintext) => Ok(Some(Subject::read(&plaintext).ok_or_else(|| Refusal::new(Code::Internal))?)),
+        Err(ReadError::KeyGone) if !entry.record.destroyed.is_empty() => {
+            let Some(part) = entry.parts.first() else { return Ok(None) };
+            let plaintext = ledger.open_subject(*part).map_err(|error| fault(&error))?;
+            Ok(Subject::read(&plaintext))
+        }
         Err(ReadError::KeyGone) => Ok(None),
         Err(error) => Err(fault(&error)),
     }

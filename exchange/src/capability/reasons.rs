@@ -3,6 +3,8 @@
 //! Tests alone have this file. Nothing is written.
 
 mod items;
+mod model;
+mod reference;
 mod sharing;
 mod terms;
 
@@ -244,29 +246,7 @@ impl World {
         caller: &Participant,
         body: &'r str,
     ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
-        let bundle = TrustBundle {
-            version: 1,
-            sequence: 1,
-            issued_at: 0,
-            expires: u64::MAX,
-            journal_index: 0,
-            issuers: Vec::new(),
-            logs: Vec::new(),
-            witnesses: Vec::new(),
-            mirrors: Vec::new(),
-            peers: Vec::new(),
-            authority: None,
-        };
-        let known = Known {
-            register: Documents::default(),
-            types: Documents::default(),
-            trust: Current::new(Trust::new(bundle).expect("an empty bundle")),
-            retention_ms: RETENTION_MS,
-            resources: Arc::default(),
-            applications: Documents::default(),
-            clocks: Clocks::default(),
-            identity: None,
-        };
+        let known = known();
         let mut case = Case::open(&self.table, &known, NOW_MS);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
@@ -304,6 +284,33 @@ impl World {
 
     fn trace(&self, agent: &Value) -> String {
         json!({"holder": self.holder(), "agent": agent, "use": use_context()}).to_string()
+    }
+}
+
+/// What decisions share beside the table: nothing of it is in the way.
+fn known() -> Known {
+    let bundle = TrustBundle {
+        version: 1,
+        sequence: 1,
+        issued_at: 0,
+        expires: u64::MAX,
+        journal_index: 0,
+        issuers: Vec::new(),
+        logs: Vec::new(),
+        witnesses: Vec::new(),
+        mirrors: Vec::new(),
+        peers: Vec::new(),
+        authority: None,
+    };
+    Known {
+        register: Documents::default(),
+        types: Documents::default(),
+        trust: Current::new(Trust::new(bundle).expect("an empty bundle")),
+        retention_ms: RETENTION_MS,
+        resources: Arc::default(),
+        applications: Documents::default(),
+        clocks: Clocks::default(),
+        identity: None,
     }
 }
 

@@ -5,7 +5,7 @@
 //! The data listener alone calls it; the work is in a task of its own, which ends soon after the client goes away. A crash or such an
 //! end leaves the entries of what was decided, answered or not, and no end.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
+use ledger::{Command, KeyName};
 use ring::digest::{Context, SHA256};
 use schemas::codes::{Code, Reason};
 use schemas::date::rfc3339;
@@ -58,6 +59,19 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The client has gone away, or has had all the time there is.
 struct Gone;
+
+/// Why a batch ends before its last line.
+enum Ended {
+    Gone,
+    /// The caller may not ask any more.
+    ShutOut,
+}
+
+impl From<Gone> for Ended {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
 
 /// The batches under way of each organisation.
 pub(super) type Batches = DashMap<Uscc, u32>;
@@ -158,6 +172,14 @@ impl Writing {
         }
     }
 
+    /// Whether the client has gone away by now.
+    fn has_gone(&self) -> bool {
+        match &self.begin {
+            Some((begin, _)) => begin.is_closed(),
+            None => self.out.is_closed(),
+        }
+    }
+
     /// An answer in place of all this, if nothing was given yet.
     fn instead(self, answer: Answer) {
         if let Some((begin, _)) = self.begin {
@@ -217,12 +239,20 @@ impl Gateway {
         let _under_way = UnderWay::begin(&self.batches, caller.organisation)?;
         let mut room = self.room_of(caller);
         let mut held = room.enter(caller.organisation);
-        let mut received = receive(http, None, language, ROUTE.contract(), &mut held).await?;
+        // A client that was answered otherwise meanwhile, or that has gone, is told nothing: nothing is decided for it.
+        let mut received = tokio::select! {
+            biased;
+            () = writing.gone() => return Ok(None),
+            received = receive(http, None, language, ROUTE.contract(), &mut held) => received?,
+        };
         let turn = self.turn(&caller.organisation, &received);
         let in_turn = match &turn {
             Some(turn) => Some(turn.begin().await?),
             None => None,
         };
+        if writing.has_gone() {
+            return Ok(None);
+        }
         let Some(lines) = received.lines(ROUTE.contract(), MAX_LINES) else {
             return self.path::<Batch>(caller, &received).await.map(Some);
         };
@@ -231,8 +261,10 @@ impl Gateway {
         }
         // A caller that was let in has the room of participants, whatever it was when the body came.
         room = self.room_of(caller);
-        if self.answered(caller, room, &lines, writing).await.is_err() {
-            return Ok(None);
+        match self.answered(caller, &received, room, &lines, writing).await {
+            Ok(()) => {}
+            Err(Ended::Gone) => return Ok(None),
+            Err(Ended::ShutOut) => return self.shut_out(caller, &received, writing).await,
         }
         let end = self.end(caller, &received, writing).await;
         // The proof needs nothing of the request, and may take a moment.
@@ -263,26 +295,32 @@ impl Gateway {
     async fn answered(
         &self,
         caller: &Certified,
+        received: &Received,
         room: &Room,
         lines: &[Received],
         writing: &mut Writing,
-    ) -> Result<(), Gone> {
+    ) -> Result<(), Ended> {
         // Lines are decided and queued in their order, whatever a group waits for then.
         let deciding = Mutex::new(());
         let begun = Instant::now();
         let (mut rest, mut ahead, mut under_way) = (lines, 0, FuturesOrdered::new());
         let mut ready: VecDeque<Vec<Answer>> = VecDeque::new();
+        let mut shut_out = false;
         loop {
-            while under_way.len() + ready.len() < GROUPS_AHEAD && begun.elapsed() < LONGEST {
+            // Once for a group, not once a line: what it was let in by may have ended.
+            shut_out = shut_out || !rest.is_empty() && self.is_shut_out(caller, received);
+            while !shut_out && under_way.len() + ready.len() < GROUPS_AHEAD && begun.elapsed() < LONGEST {
                 // Where all were refused, the organisation would not be shut out for it: its other requests go on.
                 let budget = self.shed.left(&caller.organisation).saturating_sub(ahead);
-                let Some((group, later)) = rest.split_at_checked(GROUP.min(rest.len()).min(budget)) else {
+                let mut places = room.enter(caller.organisation);
+                // A group is as large as there is room for.
+                let mut size = GROUP.min(rest.len()).min(budget);
+                while size > 0 && places.take_more(size).is_err() {
+                    size /= 2;
+                }
+                let Some((group, later)) = rest.split_at_checked(size).filter(|_| size > 0) else {
                     break;
                 };
-                let mut places = room.enter(caller.organisation);
-                if group.is_empty() || places.take_more(group.len()).is_err() {
-                    break;
-                }
                 (rest, ahead) = (later, ahead + group.len());
                 under_way.push_back(self.group(caller, group, places, &deciding, begun));
             }
@@ -294,11 +332,14 @@ impl Gateway {
                 if rest.is_empty() {
                     return Ok(());
                 }
+                if shut_out {
+                    return Err(Ended::ShutOut);
+                }
                 if begun.elapsed() >= LONGEST {
-                    return Err(Gone);
+                    return Err(Ended::Gone);
                 }
                 tokio::select! {
-                    () = writing.gone() => return Err(Gone),
+                    () = writing.gone() => return Err(Ended::Gone),
                     () = tokio::time::sleep(PAUSE) => continue,
                 }
             };
@@ -331,6 +372,28 @@ impl Gateway {
         Err(Code::FactsChanged)
     }
 
+    /// Whether the caller may not ask any more.
+    fn is_shut_out(&self, caller: &Certified, received: &Received) -> bool {
+        let (mut case, mut entry) = self.open(ROUTE, caller, received);
+        admitted(&mut case, &mut entry, caller).is_err()
+    }
+
+    /// One refusal for all lines that were not decided: behind the answers that were given, or in place of all. There is no end.
+    async fn shut_out(
+        &self,
+        caller: &Certified,
+        received: &Received,
+        writing: &mut Writing,
+    ) -> Result<Option<Answer>, Code> {
+        let Some(refused) = self.at_the_door(caller, received).await? else { return Ok(None) };
+        if writing.begin.is_some() {
+            return Ok(Some(refused));
+        }
+        self.meters.answered(ROUTE, refused.code, Duration::ZERO);
+        let _ = writing.part([&refused.body[..], b"\n"].concat()).await;
+        Ok(None)
+    }
+
     /// Decides a group line by line, and makes it durable at once. Its answers, in their order.
     async fn group(
         &self,
@@ -346,13 +409,23 @@ impl Gateway {
         let step_before = denial_after(arrived.elapsed(), DENIAL_STEP).saturating_sub(DENIAL_STEP);
         let tools = self.tools();
         let (mut commands, mut readied) = (Vec::with_capacity(lines.len()), Vec::with_capacity(lines.len()));
+        let (mut outcomes, mut born) = (Vec::with_capacity(lines.len()), HashSet::new());
         for (number, line) in lines.iter().enumerate() {
             if number % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
             let request = Request::<'_, Batch>::read(line);
-            readied.push(match self.attempt(&tools, caller, &request).await {
+            let mut attempt = self.attempt(&tools, caller, &request).await;
+            // A key is born once: the line that bears it commits before the next one of its holder, which keeps its place.
+            if matches!(&attempt, Ok(Attempt::Ready(command, _)) if bears(command).any(|name| born.contains(&name)))
+            {
+                outcomes.extend(self.ledger.commit_all(std::mem::take(&mut commands)).await);
+                born.clear();
+                attempt = self.attempt(&tools, caller, &request).await;
+            }
+            readied.push(match attempt {
                 Ok(Attempt::Ready(command, ready)) => {
+                    born.extend(bears(&command));
                     commands.push(command);
                     Ok(Some(ready))
                 }
@@ -362,9 +435,10 @@ impl Gateway {
             });
         }
         crate::hold::before_commit(lines.iter().any(|line| line.held)).await;
-        let outcomes = self.ledger.commit_all(commands);
+        let last = self.ledger.commit_all(commands);
         drop(turn);
-        let mut outcomes = outcomes.await.into_iter();
+        outcomes.extend(last.await);
+        let mut outcomes = outcomes.into_iter();
         let mut answers = Vec::with_capacity(lines.len());
         for (line, readied) in lines.iter().zip(readied) {
             let settled = match readied {
@@ -445,6 +519,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// The keys of holders that a command bears.
+fn bears(command: &Command) -> impl Iterator<Item = KeyName> {
+    command.permit_or_denial.record.new_keys.iter().map(|new| new.name)
 }
 
 /// Whether the caller may ask at all: registered, active, and in a role of the route.

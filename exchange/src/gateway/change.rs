@@ -20,7 +20,7 @@ use super::names::Names;
 use super::parsed::Kept;
 use super::permit::{Denial, Disclosure, Terms, unspent};
 use super::seal::Said;
-use super::tools::{Entry, Tools};
+use super::tools::{Entry, Tools, class_of};
 use crate::keyed;
 use crate::participant::Participant;
 use crate::rights::assertion::Told;
@@ -105,12 +105,12 @@ impl<'a> Change<'a> {
         names: Names<'a>,
         terms: Terms,
     ) -> Result<Self, Refusal> {
-        let Terms { concerned, names_holder, counters } = terms;
+        let Terms { concerned, names_holder, counters, basis } = terms;
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
         let mut record = Record { idempotency: bound, counters, ..Record::default() };
-        let keys = tools.living(&concerned, &mut record)?;
+        let keys = tools.living(entry.route, &concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
-        let said = Said::of(names);
+        let said = Said::of(Names { basis, ..names });
         Ok(Self {
             tools,
             entry,
@@ -412,12 +412,12 @@ impl<'a> Change<'a> {
 
     fn known_or_new(&mut self, person: &HolderRef) -> Result<HolderKey, Refusal> {
         let internal = || Refusal::new(Code::Internal);
-        let ledger = self.tools.ledger;
+        let (ledger, class) = (self.tools.ledger, class_of(self.entry.route));
         let key = keyed::holder_key(ledger.keyed(), person);
         if let Some(known) = ledger.state().holder(&key) {
-            return ledger.sealing_key(&known.label, &mut self.record).ok_or_else(internal);
+            return ledger.sealing_key_in(class, &known.label, &mut self.record).ok_or_else(internal);
         }
-        let new = ledger.new_holder(key);
+        let new = ledger.new_holder_in(class, key);
         self.record.new_holders.push(new.entered());
         Ok(new.holder_key)
     }
@@ -428,7 +428,7 @@ impl<'a> Change<'a> {
     /// # Errors
     /// [`Code::Internal`]
     pub fn concern_apart(&mut self, labels: &[Label], release_ms: Option<u64>) -> Result<(), Refusal> {
-        self.keys = self.tools.living(labels, &mut self.record)?;
+        self.keys = self.tools.living(self.entry.route, labels, &mut self.record)?;
         if let Some(release_ms) = release_ms {
             self.record.release_ms = if self.record.concerned.is_empty() { 0 } else { release_ms };
         }
@@ -501,7 +501,7 @@ impl Effect {
         let answer = refusal.problem(entry.language);
         let documents = document.into_iter().collect();
         let mut record = Record { reason: refusal.reason.number(), documents, ..Record::default() };
-        let keys = tools.living(&denial.concerned, &mut record)?;
+        let keys = tools.living(entry.route, &denial.concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
         let said = Said { stage, ..Said::of(names.unwrap_or_default()) };
         // No labels in `open`: a denial shows the caller nothing, whatever its cause.

@@ -99,6 +99,8 @@ pub struct Names<'a> {
     pub terms: Option<Terms<'a>>,
     /// Assurance level of the assertion that it was done with.
     pub assurance: Option<String>,
+    /// By what right the use was permitted.
+    pub basis: Option<&'static str>,
     /// An auditor's purpose and user.
     pub audit: Option<(&'a str, &'a str)>,
 }

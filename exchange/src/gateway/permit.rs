@@ -22,6 +22,8 @@ pub struct Ruling<G> {
     /// The other grants, where several are used.
     more_grants: Vec<Counted>,
     quota: Option<(u32, u32)>,
+    /// By what right the use is permitted, in a word.
+    basis: Option<&'static str>,
     /// Key, limit and day of an approval's queries.
     approval: Option<(Key, u32, u32)>,
 }
@@ -36,6 +38,7 @@ impl<G> Ruling<G> {
             grant: None,
             more_grants: Vec::new(),
             quota: None,
+            basis: None,
             approval: None,
         }
     }
@@ -70,7 +73,7 @@ impl<G> Ruling<G> {
             Right::Open | Right::Holder | Right::Issuer => None,
         };
         let quota = caller.daily_quota.map(|limit| (limit, case.today()));
-        Self { grant, quota, names_holder, ..self }
+        Self { grant, quota, names_holder, basis: Some(right.basis()), ..self }
     }
 
     /// Counts a use of these grants too.
@@ -80,9 +83,9 @@ impl<G> Ruling<G> {
 
     /// The same ruling, for who asked for it in another shape.
     pub(crate) fn map<H>(self, shape: impl FnOnce(G) -> H) -> Ruling<H> {
-        let Self { granted, concerned, names_holder, grant, more_grants, quota, approval } = self;
+        let Self { granted, concerned, names_holder, grant, more_grants, quota, basis, approval } = self;
         let granted = shape(granted);
-        Ruling { granted, concerned, names_holder, grant, more_grants, quota, approval }
+        Ruling { granted, concerned, names_holder, grant, more_grants, quota, basis, approval }
     }
 
     /// Counts a use of shared data: of the caller's day, and of the approval's where it has a limit.
@@ -94,7 +97,7 @@ impl<G> Ruling<G> {
     ) -> Self {
         let quota = caller.daily_quota.map(|limit| (limit, case.today()));
         let approval = approval.map(|(key, limit)| (key, limit, case.today()));
-        Self { quota, approval, ..self }
+        Self { quota, basis: Some("approval"), approval, ..self }
     }
 
     /// The granted deed, for a test of the decision alone.
@@ -151,8 +154,8 @@ impl<G> Ruling<G> {
 
     /// The permit, and what its entry says beside it.
     pub(super) fn into_parts(self, counters: Vec<CounterUse>) -> (Permit<G>, Terms) {
-        let Self { granted, concerned, names_holder, .. } = self;
-        (Permit { granted }, Terms { concerned, names_holder, counters })
+        let Self { granted, concerned, names_holder, basis, .. } = self;
+        (Permit { granted }, Terms { concerned, names_holder, counters, basis })
     }
 }
 
@@ -164,6 +167,8 @@ pub(super) struct Terms {
     pub(super) names_holder: bool,
     /// Counters raised with it.
     pub(super) counters: Vec<CounterUse>,
+    /// By what right the use is permitted.
+    pub(super) basis: Option<&'static str>,
 }
 
 /// A counter that has room by now, of which so much is `used`.

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use flatbuffers::FlatBufferBuilder;
 use ledger::record::{DocumentState, Record, Shed, StateDigest};
-use ledger::{HolderKey, Key, Label, Prepared, Subjects};
+use ledger::{HolderKey, Key, KeyName, Label, Prepared, Subjects};
 use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
 use schemas::journal as fb;
@@ -17,6 +17,7 @@ use serde::Serialize;
 use verifier::Hash;
 use verifier::leaf::{ActingFor, Labels, LeafKind, Open, Stage, told_digest};
 use verifier::receipt::request_digest;
+use verifier::trace::{Destroyed, USES_CLASS};
 
 use super::names::Names;
 use super::tools::{Entry, Tools};
@@ -131,11 +132,21 @@ impl Tools<'_> {
     pub(super) fn release(&self, due: &ledger::Delayed) -> Result<Prepared, Refusal> {
         let released = vec![due.index];
         let mut record = Record { released: released.clone(), ..Record::default() };
-        let keys = self.living(&due.holders, &mut record)?;
+        let keys = self.living(Route::System, &due.holders, &mut record)?;
         let document = json(&ToldRelease { released: &released });
         let text = Text { told: &document, ..Text::default() };
         let sealed = self.seal_each(&keys, &text);
         Ok(system_with(self.policy, &record, sealed))
+    }
+
+    /// The entry that destroys keys of one year of uses, and tells each of these holders so: that alone lies under the day's key.
+    pub(super) fn destruction(&self, year: u16, names: &[KeyName]) -> Prepared {
+        let concerned = names.iter().map(|name| name.label).collect();
+        let record = Record { destroyed: names.to_vec(), concerned, ..Record::default() };
+        let told = json(&ToldDestruction { destroyed: Destroyed { class: USES_CLASS.to_owned(), year } });
+        let text = Text { told: &told, ..Text::default() };
+        let sealed = self.seal_once(&self.ledger.random(), &record.concerned, &[], &text);
+        system_with(self.policy, &record, sealed)
     }
 
     /// Labels of those whom the request names and the entry does not concern, and the caller's reason.
@@ -214,6 +225,7 @@ impl Tools<'_> {
                 used.text("stage", &context.stage);
                 used.text_if_any("purpose", context.purpose.as_deref());
                 used.text_if_any("scenario", context.scenario.map(Scenario::name));
+                used.text_if_any("basis", names.basis);
             });
         }
         told.end()
@@ -229,6 +241,12 @@ impl Tools<'_> {
 #[derive(Serialize)]
 struct ToldRelease<'a> {
     released: &'a [u64],
+}
+
+/// The document that a holder is told of the end of a year of uses.
+#[derive(Serialize)]
+struct ToldDestruction {
+    destroyed: Destroyed,
 }
 
 /// An entry of the exchange itself, without a caller: a document, or counts of what was shed.

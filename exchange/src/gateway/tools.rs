@@ -92,17 +92,22 @@ pub struct Tools<'a> {
 
 impl Tools<'_> {
     /// Makes a record concern those of known holders who are not erased: an entry concerns the living. Gives the keys that
-    /// seal what it says to them, born in the record where the year is new. A living holder without a key is a fault: its data
+    /// seal what it says to them, born in the record where the year is new, of the retention class of the route. A living holder without a key is a fault: its data
     /// is never sealed under another key instead.
     ///
     /// # Errors
     /// [`Code::Internal`]
-    pub(super) fn living(&self, labels: &[Label], record: &mut Record) -> Result<Vec<HolderKey>, Refusal> {
+    pub(super) fn living(
+        &self,
+        route: Route,
+        labels: &[Label],
+        record: &mut Record,
+    ) -> Result<Vec<HolderKey>, Refusal> {
         let state = self.ledger.state();
         let mut keys = Vec::with_capacity(labels.len());
         record.concerned = Vec::with_capacity(labels.len());
         for label in labels {
-            match self.ledger.sealing_key(label, record) {
+            match self.ledger.sealing_key_in(class_of(route), label, record) {
                 Some(key) => {
                     record.concerned.push(*label);
                     keys.push(key);
@@ -113,4 +118,9 @@ impl Tools<'_> {
         }
         Ok(keys)
     }
+}
+
+/// The retention class of what a route tells.
+pub(super) fn class_of(route: Route) -> u8 {
+    if route.is_use() { ledger::USES } else { ledger::STANDARD }
 }

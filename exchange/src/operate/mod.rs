@@ -24,6 +24,7 @@ pub mod rebuild;
 pub mod records;
 pub mod resource;
 pub mod restore;
+pub mod retention;
 mod rows;
 pub mod serve;
 pub mod store_check;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 use ring::rand::{SecureRandom as _, SystemRandom};
-use verifier::command::{self, EXIT_DONE, EXIT_NO};
+use verifier::command::{self, EXIT_CANNOT_TELL, EXIT_DONE, EXIT_NO};
+use verifier::report::Verdict;
 
 use super::{Caller, runtime};
 use crate::calling;
@@ -73,12 +74,19 @@ pub fn run(verifying: &Verifying) -> anyhow::Result<u8> {
         let client = caller.connect(name).await?;
         anyhow::Ok(client.verify_batch(body, Some(key), WITHIN).await)
     })?;
-    let report = asked.map_err(calling::ended)?;
-    // Readable by its owner alone, and gone again when dropped before it has its name.
-    let mut kept = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
-    kept.write_all(&report.exchanged.answer)?;
-    kept.as_file().sync_all()?;
-    kept.persist_noclobber(&out).map_err(|error| error.error).with_context(|| out.display().to_string())?;
+    let keep = |answer: &[u8]| keep(folder, &out, answer);
+    let report = match asked {
+        // The bytes may be proven later; as they are now nobody can tell.
+        Err(client::Error::Unproven(unproven)) if unproven.report.verdict == Verdict::Unknown => {
+            keep(&unproven.exchanged.answer)?;
+            let reasons = unproven.report.reasons.iter().map(|finding| finding.reason.to_string());
+            let reasons = reasons.collect::<Vec<_>>().join(", ");
+            command::note(format_args!("the report is kept, and cannot be told to be genuine: {reasons}"));
+            return Ok(EXIT_CANNOT_TELL);
+        }
+        asked => asked.map_err(calling::ended)?,
+    };
+    keep(&report.exchanged.answer)?;
     let unanswered = (1..).zip(&report.answers);
     let mut unanswered = unanswered.filter_map(|(line, answer)| Some((line, answer.as_ref().err()?)));
     for (line, problem) in unanswered.by_ref().take(MOST_SAID) {
@@ -93,4 +101,13 @@ pub fn run(verifying: &Verifying) -> anyhow::Result<u8> {
     let end = report.end;
     command::line(serde_json::to_string(&end)?);
     Ok(if end.permitted == end.lines { EXIT_DONE } else { EXIT_NO })
+}
+
+/// Keeps a report: readable by its owner alone, and gone again when dropped before it has its name.
+fn keep(folder: &Path, out: &Path, answer: &[u8]) -> anyhow::Result<()> {
+    let mut kept = tempfile::NamedTempFile::new_in(folder).with_context(|| folder.display().to_string())?;
+    kept.write_all(answer)?;
+    kept.as_file().sync_all()?;
+    kept.persist_noclobber(out).map_err(|error| error.error).with_context(|| out.display().to_string())?;
+    Ok(())
 }

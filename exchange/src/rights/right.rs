@@ -30,6 +30,19 @@ pub(crate) enum Right {
     Grant { counted: Counted, modes: u8 },
 }
 
+impl Right {
+    /// The legal basis of a use by this right, in a word: what is open to all, the holder's own request, the duty of the issuing
+    /// authority, the holder's consent.
+    pub(crate) const fn basis(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Holder => "request",
+            Self::Issuer => "duty",
+            Self::Grant { .. } => "consent",
+        }
+    }
+}
+
 /// A use of a grant, as it is counted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted {

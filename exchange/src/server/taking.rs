@@ -205,7 +205,10 @@ impl Share {
     pub(super) fn answer(mut self, content: Content, limits: &Limits) -> Option<Answer> {
         let body = match content {
             Content::Whole(body) => body,
-            Content::Parts(_) => return Some(Answer { body: content, share: Some(self) }),
+            Content::Parts(_) => {
+                let most = [limits.max_untaken, limits.max_untaken_per_organisation];
+                return Some(Answer { body: content, share: Some(self), most });
+            }
         };
         let bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let activity = &self.activity;
@@ -223,15 +226,19 @@ impl Share {
             activity.close("too-much-untaken");
             return None;
         }
-        Some(Answer { body: Content::Whole(body), share: Some(self) })
+        Some(Answer { body: Content::Whole(body), share: Some(self), most: [usize::MAX; 2] })
     }
 
-    /// The share of one part of the answer, until it is taken.
-    fn part(&self, bytes: usize) -> Self {
+    /// The share of one part of the answer, until it is taken. More than there may be ends the connection, like a whole answer.
+    fn part(&self, bytes: usize, most: [usize; 2]) -> Self {
         let activity = &self.activity;
         activity.in_flight.fetch_add(1, Ordering::SeqCst);
         for untaken in [&activity.untaken, &activity.of_account.untaken] {
             untaken.fetch_add(bytes, Ordering::Relaxed);
+        }
+        let untaken = [&activity.untaken, &activity.of_account.untaken];
+        if untaken.iter().zip(most).any(|(untaken, most)| untaken.load(Ordering::Relaxed) > most) {
+            activity.close("too-much-untaken");
         }
         let half = activity.half.load(Ordering::Relaxed) % 2;
         activity.waiting[half].fetch_add(1, Ordering::Relaxed);
@@ -264,6 +271,8 @@ pub(super) struct Answer {
     body: Content,
     /// Goes with the bytes of a whole answer when there are some, and with the end of one in parts.
     share: Option<Share>,
+    /// Most bytes that may be untaken, of the connection and of its account, when a part is added.
+    most: [usize; 2],
 }
 
 impl Body for Answer {
@@ -274,7 +283,7 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Untaken>, Infallible>>> {
-        let Self { body, share } = &mut *self;
+        let Self { body, share, most } = &mut *self;
         let parts = match body {
             Content::Whole(whole) => {
                 let Poll::Ready(Some(frame)) = Pin::new(whole).poll_frame(context) else {
@@ -291,7 +300,7 @@ impl Body for Answer {
             *share = None;
             return Poll::Ready(None);
         };
-        let share = share.as_ref().map(|share| share.part(bytes.len()));
+        let share = share.as_ref().map(|share| share.part(bytes.len(), *most));
         Poll::Ready(Some(Ok(Frame::data(Untaken { bytes, share }))))
     }
 

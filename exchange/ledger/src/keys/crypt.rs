@@ -122,7 +122,7 @@ impl Pool {
 pub struct HolderKey {
     /// Whose key it is.
     pub label: Label,
-    /// Number of the retention class; [`STANDARD`] is the only one yet.
+    /// Number of the retention class.
     pub class: u8,
     /// Year in China Standard Time of the entries whose parts it seals.
     pub year: u16,
@@ -277,10 +277,10 @@ impl Crypt {
         open(&self.day_key(day), &aad, sealed).ok_or(ReadError::Sealed("state part"))
     }
 
-    /// A holder whose first key is for what is written at this moment, ms since 1970.
-    pub(crate) fn new_holder(&self, key: Key, now_ms: u64) -> PreparedHolder {
+    /// A holder whose first key is for what is written in a class at this moment, ms since 1970.
+    pub(crate) fn new_holder(&self, key: Key, class: u8, now_ms: u64) -> PreparedHolder {
         let label: Label = self.random();
-        let (holder_key, epoch, wrapped) = self.new_key(KeyName::at(label, now_ms));
+        let (holder_key, epoch, wrapped) = self.new_key(KeyName::at(label, class, now_ms));
         PreparedHolder { key, label, holder_key, wrapped, epoch }
     }
 

@@ -166,7 +166,8 @@ fn trace_entry(
         subject_for(ledger, right, entry, label)?.and_then(|subject| subject.told(label))
     };
     let mut released = Vec::with_capacity(entry.record.released.len());
-    for index in &entry.record.released {
+    // Only the text says which uses they are.
+    for index in entry.record.released.iter().filter(|_| told.is_some()) {
         let delayed = ledger.entry(*index).map_err(|error| fault(&error))?;
         released.push(trace_entry(ledger, right, &delayed, label, size)?);
     }

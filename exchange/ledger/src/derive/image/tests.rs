@@ -114,7 +114,7 @@ fn crypt() -> Crypt {
 
 /// An entry that makes a holder, with its label.
 fn born(number: u8) -> (Record, Label) {
-    let holder = crypt().new_holder([number; 16], 1_790_000_000_000);
+    let holder = crypt().new_holder([number; 16], crate::STANDARD, 1_790_000_000_000);
     let new = holder.entered();
     let record = Record { concerned: vec![holder.label], new_holders: vec![new], ..Record::default() };
     (record, holder.label)
