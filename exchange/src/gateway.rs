@@ -20,6 +20,7 @@
 //! has left nothing.
 
 mod again;
+pub mod allowance;
 pub mod answer;
 mod batch;
 mod called;
@@ -50,6 +51,7 @@ use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
+use ledger::record::CounterUse;
 use ledger::{
     Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, Prepared, PreparedSegment, Refused,
     RotateError, Writing,
@@ -63,6 +65,7 @@ use verifier::leaf::Stage;
 use verifier::trust::Trust;
 
 use self::again::Disclosed;
+use self::allowance::Allowance;
 use self::answer::Answer;
 use self::case::{Case, Known};
 use self::change::{Change, Effect};
@@ -79,7 +82,8 @@ use crate::keyed;
 use crate::meters::Meters;
 use crate::moment::now_ms;
 use crate::outgoing::Outgoing;
-use crate::participant::{Caller, Certified};
+use crate::participant::{Caller, Certified, Participant};
+use crate::rights::admission;
 use crate::rights::floor;
 use crate::room::Room;
 use crate::sharing::clock::Clocks;
@@ -192,6 +196,8 @@ struct Ready {
     /// The turn to write rows, kept until the end.
     writing: Option<Writing>,
     request_salt: Hash,
+    /// Allowances of which the caller is told what is left.
+    allowances: Vec<Allowance>,
 }
 
 /// Outcome of steps 2 to 5.
@@ -570,7 +576,7 @@ impl Gateway {
             Ruled::Changed => return Ok(Decided::Changed),
         };
         // 6 -> Effect
-        let counters = ruling.counters(case, entry.organisation)?;
+        let counters = counters(&ruling, case, caller.participant(), C::ROUTE, &names)?;
         let (permit, terms) = ruling.into_parts(counters);
         let change = Change::begin(tools, entry, caller.participant(), names, terms)?;
         Ok(Decided::Effect(carry_out::<C>(change, asked, permit).await?))
@@ -594,6 +600,7 @@ impl Gateway {
         if let Some(context) = names.context.filter(|_| names.resource.is_none()) {
             caller.participant().agreed(context.purpose.as_deref())?;
         }
+        admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         if entry.route.changes_state() {
             let signed = request.received.signed.as_ref();
             case.ends_at(signed::check(caller.participant(), signed, entry.now_ms)?);
@@ -647,8 +654,9 @@ impl Gateway {
         let names = request.asked.as_ref().ok().map(|asked| C::names(asked, entry.organisation));
         let concerned =
             names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
+        let spoiled = request.asked.as_ref().ok().and_then(|asked| C::spoiled(case, asked, &refusal));
         let denial = Denial { refusal, concerned };
-        Effect::denied(tools, entry, names, &denial, Stage::Whole, None).map_err(|refusal| refusal.code)
+        Effect::denied(tools, entry, names, &denial, Stage::Whole, spoiled).map_err(|refusal| refusal.code)
     }
 
     /// Step 7, and the answer of step 8; `None` when a fact has changed meanwhile.
@@ -670,7 +678,7 @@ impl Gateway {
         &self,
         entry: &Entry<'_>,
         received: &Received,
-        case: Case<'_>,
+        mut case: Case<'_>,
         effect: Effect,
         reason: Reason,
     ) -> (Command, Ready) {
@@ -694,6 +702,7 @@ impl Gateway {
             segments,
             writing,
             request_salt,
+            allowances: case.take_allowances(),
         };
         (command(case, prepared, received.inline_proof), ready)
     }
@@ -712,6 +721,7 @@ impl Gateway {
             segments,
             writing: _writing,
             request_salt,
+            allowances,
         } = ready;
         let Some(committed) = committed(outcome)? else {
             // Rows that nobody commits to. After a refusal only the journal knows, and the next start looks.
@@ -732,7 +742,14 @@ impl Gateway {
             );
         }
         let origin = self.ledger.origin();
-        Ok(Some(Answer::committed(origin, status, code, form, &answer, request_salt, committed)))
+        let answer = Answer::committed(origin, status, code, form, &answer, request_salt, committed);
+        let left = allowance::left(
+            &allowances,
+            code,
+            || self.now_ms(),
+            |key, day| self.ledger.state().counter(key, day),
+        );
+        Ok(Some(answer.with_limits(left)))
     }
 
     /// Step 7; `None` when a fact has changed meanwhile.
@@ -819,6 +836,19 @@ impl Gateway {
     }
 }
 
+/// The counters of a use: those of its ruling, and those of the line of the caller's limits that it comes under.
+fn counters<G>(
+    ruling: &permit::Ruling<G>,
+    case: &mut Case<'_>,
+    caller: &Participant,
+    route: Route,
+    names: &names::Names<'_>,
+) -> Result<Vec<CounterUse>, Refusal> {
+    let mut counters = admission::counters(case, caller, route, names)?;
+    counters.append(&mut ruling.counters(case, &caller.organisation)?);
+    Ok(counters)
+}
+
 /// The command of a decided case.
 fn command(case: Case<'_>, prepared: Prepared, inline_proof: bool) -> Command {
     let (reads, ends_at_ms) = case.into_reads();
@@ -901,7 +931,7 @@ impl Capability<'_> for NoRoute {
 
     fn decide(
         _case: &mut Case<'_>,
-        _caller: &crate::participant::Participant,
+        _caller: &Participant,
         _asked: &(),
     ) -> Result<permit::Ruling<Self::Granted>, Refusal> {
         Err(Refusal::new(Code::NoSuchRoute))

@@ -349,6 +349,7 @@ fn registration(
         daily_quota: None,
         delays: Default::default(),
         signing_keys: Vec::new(),
+        limits: Vec::new(),
         valid_from: today,
         valid_until: None,
         suspended: false,

@@ -22,11 +22,15 @@ pub enum Role {
     Auditor,
     /// Operator.
     Operator,
+    /// Terminal where citizens show their codes (自助终端): it scans, and nothing else.
+    Kiosk,
+    /// Law-enforcement body whose officers inspect permits (执法检查).
+    Inspector,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Issuer,
         Self::Relying,
         Self::Portal,
@@ -34,5 +38,7 @@ impl Role {
         Self::Peer,
         Self::Auditor,
         Self::Operator,
+        Self::Kiosk,
+        Self::Inspector,
     ];
 }

@@ -10,6 +10,7 @@ mod audit;
 mod batch;
 mod callers;
 mod calls;
+mod codes;
 mod commands;
 mod coverage;
 mod crash;

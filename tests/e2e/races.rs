@@ -105,6 +105,36 @@ async fn a_grant_revoked_meanwhile_permits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_code_ended_scanned_or_expired_meanwhile_permits_nothing() {
+    let rig = Rig::start().await;
+    for (seconds, by) in [(300, "portal"), (300, "approval"), (5, "bank")] {
+        let license = draft(&natural()).issue(&mut rig.party("issuer")).await;
+        let of = holder(license.draft.holder());
+        let mint =
+            json!({"holder": of, "identifier": license.identifier, "verifiers": "any", "seconds": seconds});
+        let minted = rig.party("portal").send(&Call::new(Route::CodeMint, &mint)).await.expect(201);
+        let code = &minted.json["code"];
+        let scan = || Call::new(Route::CodeScan, &json!({"code": code, "use": use_context()}));
+        let end = Call::new(Route::CodeEnd, &json!({"code": code, "holder": of, "reason": "测试"}));
+        let mut change = 0;
+        let outcome = rig
+            .held(&rig.party("bank"), &scan(), async |server| {
+                change = match by {
+                    "portal" => index_of(&mut server.party(by), &end).await,
+                    "approval" => index_of(&mut server.party(by), &scan()).await,
+                    _ => {
+                        let ends = now_ms() + seconds * 1_000;
+                        eventually("the code's end", || async { (now_ms() > ends).then_some(()) }).await;
+                        server.size().await - 1
+                    }
+                };
+            })
+            .await;
+        denied(&outcome, change, Code::NotPermitted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_paused_narrowed_or_cut_off_meanwhile_permits_nothing() {
     let rig = Rig::start().await;
     let change = |license: &Issued, right: &str, more: Value| {

@@ -2,6 +2,7 @@
 //!
 //! Tests alone have this file. Nothing is written.
 
+mod codes;
 mod items;
 mod model;
 mod reference;
@@ -83,6 +84,7 @@ impl World {
             daily_quota: None,
             delays: Default::default(),
             signing_keys: Vec::new(),
+            limits: Vec::new(),
             valid_from: Date::from_days(0).expect("a day"),
             valid_until: None,
             suspended: false,
@@ -246,13 +248,26 @@ impl World {
         caller: &Participant,
         body: &'r str,
     ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
-        let known = known();
-        let mut case = Case::open(&self.table, &known, NOW_MS);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
-        let ruling = C::decide(&mut case, caller, &asked)?;
-        let counters = ruling.counters(&case, &caller.organisation)?;
-        Ok((ruling.into_granted(), counters, case.into_reads().0.len()))
+        self.with_case(|case| {
+            let ruling = C::decide(case, caller, &asked)?;
+            let counters = ruling.counters(case, &caller.organisation)?;
+            let facts = case.reads().len();
+            Ok((ruling.into_granted(), counters, facts))
+        })
+    }
+
+    /// A request, read.
+    fn read<'r, C: Capability<'r>>(&self, body: &'r str) -> C::Asked {
+        C::read(Body { form: Form::Json, bytes: body.as_bytes() }).expect("a request")
+    }
+
+    /// Decides something by what the table says.
+    fn with_case<T>(&self, decide: impl FnOnce(&mut Case<'_>) -> T) -> T {
+        let known = known();
+        let mut case = Case::open(&self.table, &known, NOW_MS);
+        decide(&mut case)
     }
 
     /// Whether a request of a caller's is permitted, with room in what it would count.
@@ -347,6 +362,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     of_grants(&mut refused);
     of_operators(&mut refused);
     sharing::reasons(&mut refused);
+    codes::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
     // The findings of a call are tested where it is made, and those of an assertion where it is checked.
     let of_calls = [

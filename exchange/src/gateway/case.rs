@@ -18,6 +18,7 @@ use schemas::state::LicenseState;
 use schemas::workday::Calendar;
 use verifier::trust::Trust;
 
+use super::allowance::Allowance;
 use super::parsed::{Documents, Kept};
 use super::source::Source;
 use crate::current::Current;
@@ -60,6 +61,7 @@ pub struct Case<'a> {
     now_ms: u64,
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
+    allowances: Vec<Allowance>,
 }
 
 /// Only this file makes what holds one.
@@ -137,7 +139,14 @@ impl Living {
 impl<'a> Case<'a> {
     /// Opens a case at a moment, ms since 1970.
     pub fn open(source: &'a dyn Source, known: &'a Known, now_ms: u64) -> Self {
-        Self { source, known, now_ms, reads: Vec::with_capacity(6), ends_at_ms: u64::MAX }
+        Self {
+            source,
+            known,
+            now_ms,
+            reads: Vec::with_capacity(6),
+            ends_at_ms: u64::MAX,
+            allowances: Vec::new(),
+        }
     }
 
     /// The moment this decision is made at, ms since 1970.
@@ -165,6 +174,12 @@ impl<'a> Case<'a> {
         self.known.retention_ms
     }
 
+    /// The facts read so far, for a test of a decision alone.
+    #[cfg(test)]
+    pub(crate) fn reads(&self) -> &[(Fact, u32)] {
+        &self.reads
+    }
+
     /// The facts read, and the earliest end among them.
     pub fn into_reads(self) -> (Vec<(Fact, u32)>, u64) {
         (self.reads, self.ends_at_ms)
@@ -182,6 +197,16 @@ impl<'a> Case<'a> {
         if end_ms > self.now_ms {
             self.ends_at_ms = self.ends_at_ms.min(end_ms);
         }
+    }
+
+    /// The caller is told what is left of this.
+    pub(crate) fn note(&mut self, allowance: Allowance) {
+        self.allowances.push(allowance);
+    }
+
+    /// The allowances that were noted.
+    pub(super) fn take_allowances(&mut self) -> Vec<Allowance> {
+        std::mem::take(&mut self.allowances)
     }
 
     fn read(&mut self, fact: Fact, version: u32) {

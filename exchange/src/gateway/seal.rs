@@ -11,7 +11,7 @@ use ledger::{HolderKey, Key, KeyName, Label, Prepared, Subjects};
 use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
 use schemas::journal as fb;
-use schemas::kinds::Scenario;
+use schemas::kinds::{Scenario, Verifiers};
 use schemas::routes::Route;
 use serde::Serialize;
 use verifier::Hash;
@@ -204,6 +204,7 @@ impl Tools<'_> {
                 if let Some(grantee) = terms.grantee {
                     told.text("grantee", grantee.as_str());
                 }
+                told.text_if_any("verifiers", terms.verifiers.map(Verifiers::name));
                 told.text_if_any("until", terms.until.as_deref());
             });
         }
@@ -218,6 +219,7 @@ impl Tools<'_> {
         if let Some(context) = names.context {
             told.object("use", |used| {
                 used.hex("user", &self.pseudonym(entry, &context.user_name));
+                used.text_if_any("officer", names.officer.then_some(&*context.user_name));
                 used.text("itemCode", &context.item_code);
                 used.text("itemName", &context.item_name);
                 used.text("businessCode", &context.business_code);

@@ -15,7 +15,9 @@ still vouches for holders and whose links, if an agent made it, all hold and all
 allow; uses of one license in one case by one grant count once; where an identity provider is configured, what gives more takes \
 the assertion of the person who gives it, and what a portal reads in a person's name that person's; no portal grants itself anything; the signed bytes of a license that is not in force are given on express request only, by a grant in a mode of \
 its own; portals read the trace of the holder they name, for an agent with a live link; auditors read the log for a purpose; a \
-use is delayed by the classes of its participant";
+use is delayed by the classes of its participant; a presentation code that its holder minted shows state, validity and the fields \
+that it names, once, to the class of verifiers that it is for; inspectors see permits of legal persons; a participant with limits \
+is admitted to what they name";
 
 /// Grant state: active.
 pub const GRANT_ACTIVE: u8 = 1;

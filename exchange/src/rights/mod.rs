@@ -2,7 +2,9 @@
 //!
 //! Pure functions; nothing to lose. Decisions alone call them.
 
+pub(crate) mod admission;
 pub(crate) mod assertion;
+pub(crate) mod code;
 pub mod floor;
 pub(crate) mod link;
 pub mod mode;

@@ -103,7 +103,12 @@ impl<'r> Capability<'r> for Search {
     }
 
     fn names<'a>(asked: &'a Asked<'r>, _caller: &Uscc) -> Names<'a> {
-        let names = Names { context: Some(&asked.context), grant: asked.grant, ..Names::default() };
+        let names = Names {
+            context: Some(&asked.context),
+            grant: asked.grant,
+            type_asked: asked.type_code.as_ref(),
+            ..Names::default()
+        };
         names.person(&asked.holder, HOLDER)
     }
 
