@@ -247,7 +247,7 @@ async fn show(portal: &Client, bank: &Client, draft: &Draft) {
     };
     let minted = portal.mint_code(&mint).await.unwrap();
     let scan = CodeScan {
-        code: Some(minted.code.clone()),
+        code: Some(minted.text.clone()),
         identifier: None,
         type_code: Some(draft.license_type.code),
         fields: Vec::new(),
@@ -257,7 +257,7 @@ async fn show(portal: &Client, bank: &Client, draft: &Draft) {
     let scanned = bank.scan(&scan).await.unwrap();
     assert_eq!((scanned.verdict, &*scanned.reasons), (Verdict::Invalid, &["revoked".to_owned()][..]));
     assert_eq!(scanned.subject.as_ref().unwrap().len(), 32);
-    let code = portal.mint_code(&mint).await.unwrap().code.clone();
+    let code = portal.mint_code(&mint).await.unwrap().text.clone();
     let end = CodeEnd { code, holder: mint.holder, agent: None, reason: "测试".to_owned() };
     assert_eq!(portal.end_code(&end).await.unwrap().state, "ended");
     let usage = bank.usage(&UsageSearch::default()).await.unwrap();

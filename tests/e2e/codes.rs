@@ -43,7 +43,7 @@ fn mint(license: &Issued, more: &Value) -> Call {
 }
 
 async fn minted(portal: &mut Party, license: &Issued, more: &Value) -> String {
-    portal.send(&mint(license, more)).await.expect(201).json["code"].as_str().unwrap().to_owned()
+    portal.send(&mint(license, more)).await.expect(201).json["text"].as_str().unwrap().to_owned()
 }
 
 fn scan(code: &str, more: &Value) -> Call {

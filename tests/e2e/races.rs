@@ -113,7 +113,7 @@ async fn a_code_ended_scanned_or_expired_meanwhile_permits_nothing() {
         let mint =
             json!({"holder": of, "identifier": license.identifier, "verifiers": "any", "seconds": seconds});
         let minted = rig.party("portal").send(&Call::new(Route::CodeMint, &mint)).await.expect(201);
-        let code = &minted.json["code"];
+        let code = &minted.json["text"];
         let scan = || Call::new(Route::CodeScan, &json!({"code": code, "use": use_context()}));
         let end = Call::new(Route::CodeEnd, &json!({"code": code, "holder": of, "reason": "测试"}));
         let mut change = 0;

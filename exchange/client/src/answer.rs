@@ -475,8 +475,8 @@ pub struct Linked {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Minted {
-    /// The code, to be shown as a QR code or sent.
-    pub code: Personal,
+    /// The code, as the text of a QR code.
+    pub text: Personal,
     /// Who may scan it.
     pub verifiers: Verifiers,
     /// Last valid moment, RFC 3339.

@@ -85,7 +85,7 @@ pub(crate) struct Granted {
 
 #[derive(Serialize)]
 struct Answer {
-    code: String,
+    text: String,
     verifiers: Verifiers,
     until: String,
 }
@@ -180,7 +180,7 @@ impl Capability<'_> for Mint {
             terms.until = Some(until.clone());
         }
         change.keep(place, &code);
-        Ok(answer(&Answer { code: token.text(), verifiers: code.verifiers, until }))
+        Ok(answer(&Answer { text: token.text(), verifiers: code.verifiers, until }))
     }
 }
 

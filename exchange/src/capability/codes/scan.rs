@@ -350,7 +350,6 @@ impl<'a> Request<'a> {
     fn typed(self) -> Result<Asked<'a>, Refusal> {
         let mut wrong = Gather::new();
         let malformed = |fault| Refusal::of(Code::MalformedRequest, fault);
-        let context = wrong.take(context(self.context));
         let by_permit = self.identifier.is_some() && self.code.is_none();
         if by_permit && (self.type_code.is_some() || self.holder.is_some()) {
             let form = "typeCode and holder beside a code only";
@@ -363,6 +362,7 @@ impl<'a> Request<'a> {
                 .map(|identifier| Subject::Permit(Named::Identifier { identifier, text: text.into_inner() })),
             _ => Err(malformed(Fault::at("", Rule::Combination).form("code or identifier"))),
         });
+        let context = wrong.take(context(self.context));
         let type_code = wrong.take(self.type_code.as_deref().map(type_code).transpose().under("typeCode"));
         let fields = wrong.take(names(self.fields.unwrap_or_default()).under("fields"));
         let holder = wrong.take(self.holder.map(Holder::typed).transpose().under("holder"));
