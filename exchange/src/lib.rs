@@ -8,7 +8,6 @@
 
 #[cfg(feature = "bench-ablation")]
 pub mod ablation;
-pub mod admission;
 pub mod app;
 pub mod calling;
 mod capability;

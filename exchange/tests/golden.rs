@@ -141,11 +141,7 @@ impl House {
             request = request.header("idempotency-key", key);
         }
         let request = request.body(Full::new(bytes)).unwrap();
-        let caller = Certified {
-            organisation: organisation(by),
-            ends_at_ms: u64::MAX,
-            address: std::net::Ipv4Addr::LOCALHOST.into(),
-        };
+        let caller = Certified { organisation: organisation(by), ends_at_ms: u64::MAX };
         let misrouted = (route == Route::None).then_some(Code::NoSuchRoute);
         let answer = self.gateway.handle(route, &caller, request, misrouted).await;
         let (cut, receipt) = verifier::receipt::cut(&answer.body).unwrap();
@@ -176,11 +172,7 @@ impl House {
     async fn sent(&self, by: &str, route: Route, media_type: &str, body: &str) -> Answer {
         let request = hyper::Request::post(route.path().unwrap()).header("content-type", media_type);
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let caller = Certified {
-            organisation: organisation(by),
-            ends_at_ms: u64::MAX,
-            address: std::net::Ipv4Addr::LOCALHOST.into(),
-        };
+        let caller = Certified { organisation: organisation(by), ends_at_ms: u64::MAX };
         self.gateway.handle(route, &caller, request, None).await
     }
 

@@ -22,15 +22,24 @@ pub enum Role {
     Auditor,
     /// Operator.
     Operator,
-    /// Terminal where citizens show their codes (自助终端): it scans, and nothing else.
-    Kiosk,
-    /// Law-enforcement body whose officers inspect permits (执法检查).
-    Inspector,
 }
 
 impl Role {
+    /// The name in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Relying => "relying",
+            Self::Portal => "portal",
+            Self::Provider => "provider",
+            Self::Peer => "peer",
+            Self::Auditor => "auditor",
+            Self::Operator => "operator",
+        }
+    }
+
     /// Every role.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 7] = [
         Self::Issuer,
         Self::Relying,
         Self::Portal,
@@ -38,7 +47,5 @@ impl Role {
         Self::Peer,
         Self::Auditor,
         Self::Operator,
-        Self::Kiosk,
-        Self::Inspector,
     ];
 }

@@ -334,8 +334,7 @@ impl Later {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(call.body.clone())).unwrap();
-        let caller =
-            Certified { organisation, ends_at_ms: u64::MAX, address: std::net::Ipv4Addr::LOCALHOST.into() };
+        let caller = Certified { organisation, ends_at_ms: u64::MAX };
         let answer = self.gateway.handle(call.route, &caller, request, None).await;
         Reply {
             status: answer.status,
