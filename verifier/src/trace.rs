@@ -495,7 +495,8 @@ impl AuditEntry {
         let released: Vec<u64> = record.released().iter().flatten().collect();
         let destroyed = |label: &[u8; 16]| {
             let name = record.destroyed().iter().flatten().find(|name| name.label().0 == *label)?;
-            Some(Destroyed { class: USES_CLASS.to_owned(), year: name.year() })
+            // Class 2 is that of uses, and the only one that ends by itself.
+            (name.class() == 2).then(|| Destroyed { class: USES_CLASS.to_owned(), year: name.year() })
         };
         let told = |(link, told): (&HolderLink, &Option<Told>)| {
             told.as_ref().is_none_or(|told| {

@@ -27,7 +27,8 @@ const MOST_SAID: usize = 20;
 /// The end of the command's help.
 pub const HELP: &str = "\
 A line of the file is a request of POST /v1/verify: license, use, and grant or expect where they are wanted. Each line has a decision, an
-entry and a receipt of its own. The status is 1 when a line was refused or not decided: the report says which and why.
+entry and a receipt of its own. The status is 1 when a line was refused or not decided: the report says which and why. It is 2 when the report
+was kept, and nobody can tell yet that it is genuine.
 Example:
   exchange verify customers.ndjson --out report.ndjson --as bank
   verifier report report.ndjson --request customers.ndjson --trust trust-bundle.note --anchor KEY";

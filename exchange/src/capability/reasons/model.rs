@@ -70,6 +70,11 @@ impl Dice {
         self.once_in(times).then(|| draw(self))
     }
 
+    /// One of the agents, the first of them mostly.
+    fn agent(&mut self) -> usize {
+        if self.once_in(2) { 0 } else { self.below(AGENTS) }
+    }
+
     fn modes(&mut self) -> BTreeSet<Much> {
         let mut modes: BTreeSet<Much> = Much::ALL.into_iter().filter(|_| self.once_in(3)).collect();
         if modes.is_empty() {
@@ -96,6 +101,8 @@ struct Stage {
     licenses: Vec<CertificateIdentifier>,
     /// Ids of the grants, in the order in which they were made.
     grants: Vec<Key>,
+    /// The terms that each was made with, so that most uses are such as it is for.
+    terms: Vec<GrantTerms>,
 }
 
 const HOLDER: Label = [50; 16];
@@ -156,6 +163,7 @@ impl Stage {
             types,
             licenses,
             grants: Vec::new(),
+            terms: Vec::new(),
         }
     }
 
@@ -167,6 +175,7 @@ impl Stage {
         table.documents.retain(|(kind, _), _| *kind != DocumentKind::Link.number());
         (self.dice, self.reference) = (Dice(seed), Reference::default());
         self.grants.clear();
+        self.terms.clear();
         self.portal_vouches(true);
     }
 
@@ -196,7 +205,9 @@ impl Stage {
 
     fn end(&mut self) -> u64 {
         // Some are past, many pass on the way.
-        self.now_ms + [0, 300, 2_000, 100_000][self.dice.below(4)] + self.dice.below(100) as u64
+        self.now_ms
+            + [0, 300, 2_000, 100_000, 100_000, 100_000][self.dice.below(6)]
+            + self.dice.below(100) as u64
     }
 
     /// One thing that somebody asks for.
@@ -204,9 +215,13 @@ impl Stage {
         self.now_ms += 1 + self.dice.below(200) as u64;
         match self.dice.below(20) {
             0..=2 => self.make_link(),
-            3 => self.end_link(),
-            4..=7 => self.make_grant(),
-            8..=10 => self.step_grant(),
+            3..=4 => {
+                self.end_link()?;
+                // Made anew it is another one.
+                if self.dice.once_in(2) { self.make_link() } else { Ok(()) }
+            }
+            5..=8 => self.make_grant(),
+            9..=10 => self.step_grant(),
             11 => {
                 let vouches = !self.dice.once_in(3);
                 self.portal_vouches(vouches);
@@ -219,7 +234,7 @@ impl Stage {
 
     fn make_link(&mut self) -> Result<(), String> {
         let dice = &mut self.dice;
-        let agent = dice.below(AGENTS);
+        let agent = dice.agent();
         let others: Vec<usize> = (0..AGENTS).filter(|other| *other != agent).collect();
         let via = dice.some(2, |dice| others[dice.below(others.len())]);
         let by = match via {
@@ -282,7 +297,7 @@ impl Stage {
     }
 
     fn end_link(&mut self) -> Result<(), String> {
-        let agent = self.dice.below(AGENTS);
+        let agent = self.dice.agent();
         let body =
             json!({"holder": person(&self.holder), "agent": person(&self.agents[agent]), "reason": "测试"});
         let found = self.decided::<End>(&self.world.portal, &body.to_string());
@@ -309,7 +324,7 @@ impl Stage {
         let of =
             if dice.once_in(2) { Of::Type(dice.below(2)) } else { Of::License(dice.below(LICENSES.len())) };
         let terms = GrantTerms {
-            by: dice.some(2, |dice| dice.below(AGENTS)),
+            by: dice.some(2, Dice::agent),
             grantee: if dice.once_in(12) { GRANTEES } else { dice.below(GRANTEES) },
             of,
             modes,
@@ -343,6 +358,7 @@ impl Stage {
         let id = [200 - number; 16];
         self.world.table.grants.insert(id, grant);
         self.grants.push(id);
+        self.terms.push(terms.clone());
         self.reference.happened(self.now_ms, Event::Grant(terms));
         Ok(())
     }
@@ -398,7 +414,7 @@ impl Stage {
         let (number, id) = self.some_grant();
         let until = self.end();
         let dice = &mut self.dice;
-        let by = dice.some(3, |dice| dice.below(AGENTS));
+        let by = dice.some(3, Dice::agent);
         let step = match dice.below(5) {
             0 => Step::Pause,
             1 => Step::Resume,
@@ -478,13 +494,23 @@ impl Stage {
     fn use_grant(&mut self) -> Result<(), String> {
         let (number, id) = self.some_grant();
         let dice = &mut self.dice;
-        let mode = Much::ALL[dice.below(Much::ALL.len())];
+        let fits = self.terms.get(number).filter(|_| !dice.once_in(4));
+        let mode = match fits {
+            Some(terms) => *terms.modes.iter().nth(dice.below(terms.modes.len())).expect("some"),
+            None => Much::ALL[dice.below(Much::ALL.len())],
+        };
         let mut fields =
             if matches!(mode, Much::Fields | Much::Verify) { dice.fields() } else { BTreeSet::new() };
         if mode == Much::Fields && fields.is_empty() {
             fields.insert(dice.below(FIELDS));
         }
-        let asked = UseTerms {
+        if let Some(terms) = fits.filter(|terms| !terms.fields.is_empty()) {
+            fields.retain(|field| terms.fields.contains(field));
+            if mode == Much::Fields && fields.is_empty() {
+                fields.extend(terms.fields.first());
+            }
+        }
+        let mut asked = UseTerms {
             caller: if dice.once_in(8) { 1 } else { 0 },
             grant: number,
             license: dice.below(LICENSES.len()),
@@ -496,6 +522,17 @@ impl Stage {
             scenario: dice.some(2, |dice| dice.below(2)),
             user: dice.below(2),
         };
+        if let Some(terms) = fits {
+            asked.caller = terms.grantee;
+            asked.license = match terms.of {
+                Of::License(license) => license,
+                Of::Type(of) => LICENSES.iter().position(|license| *license == (0, of)).expect("one of each"),
+            };
+            asked.item = terms.item.unwrap_or(asked.item);
+            asked.purpose = terms.purpose.or(asked.purpose);
+            asked.scenario = terms.scenario.or(asked.scenario);
+            asked.user = terms.user.unwrap_or(asked.user);
+        }
         let mut context = json!({"userName": user_name(asked.user), "itemCode": item_name(asked.item), "itemName": "测试事项",
             "businessCode": format!("CS{}", asked.case), "cause": "测试", "stage": "受理"});
         if let Some(purpose) = asked.purpose {
@@ -539,6 +576,9 @@ impl Stage {
     /// Plays a history; a word about the decision that differs.
     fn play(&mut self, seed: u64) -> Result<(), String> {
         self.begin(seed);
+        if self.dice.once_in(2) {
+            self.make_link()?;
+        }
         for step in 0..6 + self.dice.below(8) {
             self.step().map_err(|difference| format!("seed {seed}, step {step}: {difference}"))?;
         }
