@@ -130,7 +130,8 @@ impl InProcess {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let caller = Certified { organisation, ends_at_ms: u64::MAX };
+        let caller =
+            Certified { organisation, ends_at_ms: u64::MAX, address: std::net::Ipv4Addr::LOCALHOST.into() };
         let request = request.body(Full::new(Bytes::from(body)))?;
         let answer = self.gateway.handle(route, &caller, request, None).await;
         ensure!(answer.status == status, "{}: {}", route.name(), answer.code.name());

@@ -19,7 +19,6 @@ pub mod live;
 pub mod machine;
 pub mod mix;
 pub mod peers;
-pub mod policies;
 pub mod population;
 pub mod process;
 pub mod random;

@@ -148,7 +148,11 @@ pub async fn run(folder: &Path, pairs: usize) -> anyhow::Result<TimingReport> {
         ("by number, holder unknown", &numbers, &of_unknown),
         ("by number, holder known", &numbers, &of_known),
     ];
-    let bank = Certified { organisation: organisation("bank")?, ends_at_ms: u64::MAX };
+    let bank = Certified {
+        organisation: organisation("bank")?,
+        ends_at_ms: u64::MAX,
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+    };
     let mut random = Random::new(39);
     let mut compared = Vec::new();
     for (case, there, absent) in cases {

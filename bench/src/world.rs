@@ -48,7 +48,11 @@ pub async fn open(folder: &Path, licenses: usize) -> anyhow::Result<World> {
         };
         verify.push(VerifyRequest::body(identifier, grant.as_deref()));
     }
-    let approval = Certified { organisation: approval, ends_at_ms: u64::MAX };
+    let approval = Certified {
+        organisation: approval,
+        ends_at_ms: u64::MAX,
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+    };
     let InProcess { gateway, trust, .. } = exchange;
     Ok(World { gateway, trust, approval, verify })
 }

@@ -44,7 +44,11 @@ pub(crate) fn caller() -> Option<Certified> {
         let at = init::PARTICIPANTS.iter().position(|participant| participant.name == CALLER);
         at.and_then(|at| init::development_organisations().get(at).copied())
     });
-    Some(Certified { organisation: (*organisation)?, ends_at_ms: u64::MAX })
+    Some(Certified {
+        organisation: (*organisation)?,
+        ends_at_ms: u64::MAX,
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 //! has left nothing.
 
 mod again;
+pub mod allowance;
 pub mod answer;
 mod batch;
 mod called;
@@ -50,6 +51,7 @@ use dashmap::DashMap;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesOrdered;
 use hyper::body::Body;
+use ledger::record::CounterUse;
 use ledger::{
     Bound, Command, Committed, DocumentKind, Key, Label, Ledger, Outcome, Prepared, PreparedSegment, Refused,
     RotateError, Writing,
@@ -63,12 +65,14 @@ use verifier::leaf::Stage;
 use verifier::trust::Trust;
 
 use self::again::Disclosed;
+use self::allowance::Allowance;
 use self::answer::Answer;
 use self::case::{Case, Known};
 use self::change::{Change, Effect};
 use self::parsed::Documents;
 use self::permit::{Denial, Disclosure};
 use self::received::{Received, receive};
+use self::seal::sha256;
 use self::tools::{Entry, Lanes, Tools};
 use crate::capability::{Capability, operators, with_capability};
 use crate::cosign::Cosigning;
@@ -78,9 +82,9 @@ use crate::keyed;
 use crate::meters::Meters;
 use crate::moment::now_ms;
 use crate::outgoing::Outgoing;
-use crate::participant::{Caller, Certified};
-use crate::rights::allowed::allowed;
-use crate::rights::in_force::InForce;
+use crate::participant::{Caller, Certified, Participant};
+use crate::rights::admission;
+use crate::rights::floor;
 use crate::room::Room;
 use crate::sharing::clock::Clocks;
 use crate::sharing::resource::Listed;
@@ -114,6 +118,7 @@ pub struct Gateway {
     known: Known,
     /// Replaced when a new trust bundle is taken in; asked only where a license is signed.
     signers: Current<Signers>,
+    policy: Hash,
     shed: Shed,
     meters: Meters,
     /// Requests under way by idempotency key: the second of two waits for the first.
@@ -191,6 +196,8 @@ struct Ready {
     /// The turn to write rows, kept until the end.
     writing: Option<Writing>,
     request_salt: Hash,
+    /// Allowances of which the caller is told what is left.
+    allowances: Vec<Allowance>,
 }
 
 /// Outcome of steps 2 to 5.
@@ -245,9 +252,9 @@ impl Gateway {
                 applications: Documents::default(),
                 clocks: Clocks::default(),
                 identity: None,
-                policies: InForce::default(),
             },
             signers: Current::new(signers),
+            policy: sha256(floor::POLICY.as_bytes()),
             shed,
             meters: Meters::new(),
             in_flight: DashMap::new(),
@@ -340,13 +347,7 @@ impl Gateway {
     /// # Errors
     /// [`RotateError`]; to be tried again.
     pub fn rotate(&self) -> Result<u32, RotateError> {
-        let policy = self.policy();
-        self.ledger.rotate(|record| seal::system_entry(&policy, record))
-    }
-
-    /// The policy hash of the exchange's own entries.
-    fn policy(&self) -> Hash {
-        self.known.policies.hash(&self.ledger)
+        self.ledger.rotate(|record| seal::system_entry(&self.policy, record))
     }
 
     /// The ledger, for the public and admin listeners.
@@ -454,10 +455,10 @@ impl Gateway {
     /// The room of a caller: strangers share nothing that participants do, by what is in memory. Step 2 decides.
     fn room_of(&self, caller: &Certified) -> &Room {
         let now_ms = self.now_ms();
-        let (_, version, registered) =
+        let (_, _, registered) =
             self.known.register.get(&self.ledger, &caller.organisation, keyed::participant_key);
-        let is_active = registered
-            .is_some_and(|registered| Caller::identify(registered, version, now_ms, caller).is_ok());
+        let is_active =
+            registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok());
         if is_active { &self.room } else { &self.strangers_room }
     }
 
@@ -476,8 +477,7 @@ impl Gateway {
         let now_ms = self.now_ms();
         let mut case = Case::open(&self.ledger, &self.known, now_ms);
         case.ends_at(caller.ends_at_ms);
-        let policy = *case.policies().policies.hash();
-        (case, received.entry(route, &caller.organisation, now_ms, policy))
+        (case, received.entry(route, &caller.organisation, now_ms))
     }
 
     /// Many requests in one body: each is decided, journaled and answered on its own, some at once, and answered in its place.
@@ -576,7 +576,7 @@ impl Gateway {
             Ruled::Changed => return Ok(Decided::Changed),
         };
         // 6 -> Effect
-        let counters = ruling.counters(case, entry.organisation)?;
+        let counters = counters(&ruling, case, caller.participant(), C::ROUTE, &names)?;
         let (permit, terms) = ruling.into_parts(counters);
         let change = Change::begin(tools, entry, caller.participant(), names, terms)?;
         Ok(Decided::Effect(carry_out::<C>(change, asked, permit).await?))
@@ -600,6 +600,7 @@ impl Gateway {
         if let Some(context) = names.context.filter(|_| names.resource.is_none()) {
             caller.participant().agreed(context.purpose.as_deref())?;
         }
+        admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         if entry.route.changes_state() {
             let signed = request.received.signed.as_ref();
             case.ends_at(signed::check(caller.participant(), signed, entry.now_ms)?);
@@ -620,7 +621,6 @@ impl Gateway {
         if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
             return Err(Refusal::new(Code::WrongRole));
         }
-        allowed(case, C::ROUTE, &caller, &names)?;
         let ruling = C::decide(case, caller.participant(), asked)?;
         if let Some(bound) = again.filter(|bound| C::changed_ms(ruling.granted()) <= bound.time_ms) {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
@@ -654,8 +654,9 @@ impl Gateway {
         let names = request.asked.as_ref().ok().map(|asked| C::names(asked, entry.organisation));
         let concerned =
             names.as_ref().map(|names| names.concerned(case, self.nobodies())).unwrap_or_default();
+        let spoiled = request.asked.as_ref().ok().and_then(|asked| C::spoiled(case, asked, &refusal));
         let denial = Denial { refusal, concerned };
-        Effect::denied(tools, entry, names, &denial, Stage::Whole, None).map_err(|refusal| refusal.code)
+        Effect::denied(tools, entry, names, &denial, Stage::Whole, spoiled).map_err(|refusal| refusal.code)
     }
 
     /// Step 7, and the answer of step 8; `None` when a fact has changed meanwhile.
@@ -677,7 +678,7 @@ impl Gateway {
         &self,
         entry: &Entry<'_>,
         received: &Received,
-        case: Case<'_>,
+        mut case: Case<'_>,
         effect: Effect,
         reason: Reason,
     ) -> (Command, Ready) {
@@ -701,6 +702,7 @@ impl Gateway {
             segments,
             writing,
             request_salt,
+            allowances: case.take_allowances(),
         };
         (command(case, prepared, received.inline_proof), ready)
     }
@@ -719,6 +721,7 @@ impl Gateway {
             segments,
             writing: _writing,
             request_salt,
+            allowances,
         } = ready;
         let Some(committed) = committed(outcome)? else {
             // Rows that nobody commits to. After a refusal only the journal knows, and the next start looks.
@@ -739,7 +742,14 @@ impl Gateway {
             );
         }
         let origin = self.ledger.origin();
-        Ok(Some(Answer::committed(origin, status, code, form, &answer, request_salt, committed)))
+        let answer = Answer::committed(origin, status, code, form, &answer, request_salt, committed);
+        let left = allowance::left(
+            &allowances,
+            code,
+            || self.now_ms(),
+            |key, day| self.ledger.state().counter(key, day),
+        );
+        Ok(Some(answer.with_limits(left)))
     }
 
     /// Step 7; `None` when a fact has changed meanwhile.
@@ -758,6 +768,7 @@ impl Gateway {
             cosigning: &self.cosigning,
             lanes: &self.lanes,
             signers: &self.signers,
+            policy: &self.policy,
             resources: &self.known.resources,
         }
     }
@@ -793,7 +804,7 @@ impl Gateway {
         if counts.is_empty() {
             return;
         }
-        let prepared = seal::system(&self.policy(), Vec::new(), &counts);
+        let prepared = seal::system(&self.policy, Vec::new(), &counts);
         if commit_system(&self.ledger, prepared).await.is_err() {
             self.shed.put_back(counts);
         }
@@ -804,7 +815,7 @@ impl Gateway {
     pub async fn release_delayed(&self) {
         let now_ms = self.now_ms();
         for due in self.ledger.state().due(now_ms) {
-            let Ok(prepared) = self.tools().release(&self.policy(), &due) else {
+            let Ok(prepared) = self.tools().release(&due) else {
                 tracing::error!(index = due.index, "a delayed use cannot be told: a holder has no key");
                 continue;
             };
@@ -819,10 +830,23 @@ impl Gateway {
     /// does it.
     pub async fn journal_snapshot(&self) {
         let Some(digest) = self.ledger.snapshot_to_log() else { return };
-        if commit_system(&self.ledger, seal::state_digest(&self.policy(), digest)).await.is_ok() {
+        if commit_system(&self.ledger, seal::state_digest(&self.policy, digest)).await.is_ok() {
             self.ledger.snapshot_logged(&digest);
         }
     }
+}
+
+/// The counters of a use: those of its ruling, and those of the line of the caller's limits that it comes under.
+fn counters<G>(
+    ruling: &permit::Ruling<G>,
+    case: &mut Case<'_>,
+    caller: &Participant,
+    route: Route,
+    names: &names::Names<'_>,
+) -> Result<Vec<CounterUse>, Refusal> {
+    let mut counters = admission::counters(case, caller, route, names)?;
+    counters.append(&mut ruling.counters(case, &caller.organisation)?);
+    Ok(counters)
 }
 
 /// The command of a decided case.
@@ -867,13 +891,12 @@ fn identify(
     certified: &Certified,
     class: Option<&str>,
 ) -> Result<Caller, Refusal> {
-    let (place, registered) = case.registration(&certified.organisation);
-    let registered = registered.ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
-    case.ends_at(registered.ends_at_ms());
+    let registered =
+        case.participant(&certified.organisation).ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
     // Before anything is refused: what a suspended holder of a class tries is told no sooner than what it does.
     let release_ms = registered.release_ms(class, entry.now_ms);
     entry.release_ms = *release_ms.as_ref().unwrap_or(&0);
-    let caller = Caller::identify(registered, place.version(), case.now_ms(), certified)?;
+    let caller = Caller::identify(registered, case.now_ms(), certified)?;
     release_ms?;
     Ok(caller)
 }
@@ -908,7 +931,7 @@ impl Capability<'_> for NoRoute {
 
     fn decide(
         _case: &mut Case<'_>,
-        _caller: &crate::participant::Participant,
+        _caller: &Participant,
         _asked: &(),
     ) -> Result<permit::Ruling<Self::Granted>, Refusal> {
         Err(Refusal::new(Code::NoSuchRoute))

@@ -3,11 +3,13 @@
 //!
 //! Pure functions under the index key; nothing to lose. The names that they make stand in journals for good.
 
-use ledger::{Key, KeyedHash};
+use ledger::{Key, KeyedHash, Label};
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::license_type::MAX_HOLDERS;
 use schemas::text::{self, Comparison};
+
+use crate::admission::Limit;
 
 /// Key of a license: type, issuer and serial, the same for all its versions.
 pub fn license_key(keyed: &KeyedHash, identifier: &CertificateIdentifier) -> Key {
@@ -69,6 +71,27 @@ pub fn case_key(keyed: &KeyedHash, grant: &Key, license: &Key, item_code: &str, 
 /// Key of the counter of an identity assertion that is good once.
 pub fn assertion_key(keyed: &KeyedHash, issuer: &str, id: &str) -> Key {
     keyed.key("assertion", &[issuer.as_bytes(), id.as_bytes()])
+}
+
+/// Key of the counter of an organisation's uses of a day.
+pub fn quota_key(keyed: &KeyedHash, organisation: &Uscc) -> Key {
+    keyed.key("quota", &[organisation.as_bytes(), b"uses"])
+}
+
+/// Key of the counter of a limit's uses: of its day, or of a period.
+pub fn limit_key(keyed: &KeyedHash, organisation: &Uscc, limit: &Limit, period: Option<u64>) -> Key {
+    let of_type = limit.type_code.as_ref().map_or(b"*".as_slice(), |code| code.as_bytes());
+    let parts = [organisation.as_bytes().as_slice(), limit.facility.name().as_bytes(), of_type];
+    match period {
+        None => keyed.key("limit", &parts),
+        Some(number) => keyed.key("rate", &[parts[0], parts[1], parts[2], &number.to_be_bytes()]),
+    }
+}
+
+/// The handle by which a verifier knows a holder who showed it a code: another one for each verifier, so two of them cannot
+/// join what they know.
+pub fn subject_handle(keyed: &KeyedHash, verifier: &Uscc, holder: &Label) -> Key {
+    keyed.key("subject", &[verifier.as_bytes(), holder])
 }
 
 /// Key of a participant's document.

@@ -8,6 +8,7 @@
 
 #[cfg(feature = "bench-ablation")]
 pub mod ablation;
+pub mod admission;
 pub mod app;
 pub mod calling;
 mod capability;

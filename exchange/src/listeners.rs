@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -27,6 +27,7 @@ use verifier::proof::{TlogProof, nodes_text};
 
 use crate::condition::{conditions, health_text, is_ready};
 use crate::cosign::Served;
+use crate::gateway::allowance::Left;
 use crate::gateway::{Gateway, answer::Answer};
 use crate::open_data;
 use crate::outgoing::PAUSE;
@@ -41,6 +42,10 @@ const RETRY_AFTER_SECONDS: &str = "1";
 /// The same of one whose data provider cannot be reached: the pause of a breaker.
 const RETRY_PROVIDER_SECONDS: &str = "10";
 const _: () = assert!(PAUSE.as_secs() == 10, "the text says it too");
+
+/// What is left of a caller's allowances (draft-ietf-httpapi-ratelimit-headers).
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// `Cache-Control` of what never changes: tiles, bundles, proofs between two sizes.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
@@ -112,7 +117,23 @@ fn respond(answer: Answer) -> hyper::Response<Content> {
     if let Some((name, value)) = more {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
+    if let Some(left) = answer.limits {
+        tell(response.headers_mut(), &left);
+    }
     response
+}
+
+/// Says what is left of the caller's allowances, and when more may be asked.
+fn tell(headers: &mut HeaderMap, left: &Left) {
+    let texts = [(RATE_LIMIT_POLICY, &left.policy), (RATE_LIMIT, &left.limit)];
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    }
+    if let Some(seconds) = left.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
 }
 
 /// A whole answer.

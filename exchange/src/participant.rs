@@ -3,6 +3,7 @@
 //! Values. A registration changes by an entry alone, so a crash leaves both or neither.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ledger::DocumentKind;
@@ -12,6 +13,7 @@ use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::text;
 use serde::{Deserialize, Serialize};
 
+use crate::admission::{self, Limit, WireLimit};
 use crate::gateway::parsed::Kept;
 use crate::server::Peer;
 use crate::signing_key::SigningKey;
@@ -99,6 +101,9 @@ pub struct Participant {
     /// Keys that its state changes are signed with; empty = they are not signed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signing_keys: Vec<SigningKey>,
+    /// Limits of its uses, a line each; with any, it is admitted to what they name alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
@@ -122,6 +127,7 @@ pub(crate) struct Wire {
     daily_quota: Option<u32>,
     delays: Option<BTreeMap<String, DelayClass>>,
     signing_keys: Option<Vec<WireKey>>,
+    limits: Option<Vec<WireLimit>>,
     valid_from: String,
     valid_until: Option<String>,
 }
@@ -207,6 +213,7 @@ impl Wire {
         if ids.clone().collect::<BTreeSet<_>>().len() < ids.count() {
             wrong.note(Refusal::of(BAD, Fault::at("/signingKeys", Rule::Distinct)));
         }
+        let limits = wrong.take(admission::typed(self.limits.unwrap_or_default()).under("limits"));
         let valid_from = wrong.take(day(BAD, &self.valid_from).under("validFrom"));
         let valid_until = self.valid_until.as_deref().map(|text| day(BAD, text)).transpose();
         let valid_until = wrong.take(valid_until.under("validUntil"));
@@ -225,6 +232,7 @@ impl Wire {
                 daily_quota: self.daily_quota,
                 delays: composed,
                 signing_keys: keys?,
+                limits: limits?,
                 valid_from: valid_from?,
                 valid_until: valid_until?,
                 suspended: false,
@@ -271,8 +279,8 @@ impl Participant {
     /// # Errors
     /// [`Code::PurposeNotAgreed`], with the purposes that are.
     pub fn agreed(&self, purpose: Option<&str>) -> Result<(), Refusal> {
-        let relies = self.has(Role::Relying) || self.has(Role::Peer);
-        if !relies
+        let relying = [Role::Relying, Role::Peer, Role::Kiosk, Role::Inspector];
+        if !relying.iter().any(|role| self.has(*role))
             || self.contract.is_none()
             || purpose.is_some_and(|one| self.purposes.iter().any(|agreed| agreed == one))
         {
@@ -313,32 +321,34 @@ pub struct Certified {
     pub organisation: Uscc,
     /// The first moment at which the certificate is no longer good, ms since 1970: a connection may outlive it.
     pub ends_at_ms: u64,
+    /// Where the connection comes from. No header says otherwise.
+    pub address: IpAddr,
 }
 
 impl Certified {
     /// The caller that the accept loop found; `None` without a client certificate.
     pub fn of(peer: &Peer) -> Option<Self> {
-        Some(Self { organisation: peer.organisation?, ends_at_ms: peer.certificate_ends_ms? })
+        Some(Self {
+            organisation: peer.organisation?,
+            ends_at_ms: peer.certificate_ends_ms?,
+            address: peer.address.ip(),
+        })
     }
 }
 
 /// An identified, active participant: step 2 of the request path. Only [`Caller::identify`] makes one.
 #[derive(Debug)]
-pub struct Caller {
-    participant: Arc<Participant>,
-    version: u32,
-}
+pub struct Caller(Arc<Participant>);
 
 impl Caller {
     /// The organisation of the client certificate as the register has it, if it may act now.
     pub fn identify(
         registered: Arc<Participant>,
-        version: u32,
         now_ms: u64,
         certified: &Certified,
     ) -> Result<Self, Refusal> {
         if registered.active_at(now_ms) && now_ms < certified.ends_at_ms {
-            Ok(Self { participant: registered, version })
+            Ok(Self(registered))
         } else {
             Err(Refusal::new(Code::ParticipantSuspended))
         }
@@ -346,11 +356,6 @@ impl Caller {
 
     /// The registration.
     pub fn participant(&self) -> &Participant {
-        &self.participant
-    }
-
-    /// Its version.
-    pub fn version(&self) -> u32 {
-        self.version
+        &self.0
     }
 }

@@ -141,7 +141,11 @@ impl House {
             request = request.header("idempotency-key", key);
         }
         let request = request.body(Full::new(bytes)).unwrap();
-        let caller = Certified { organisation: organisation(by), ends_at_ms: u64::MAX };
+        let caller = Certified {
+            organisation: organisation(by),
+            ends_at_ms: u64::MAX,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
         let misrouted = (route == Route::None).then_some(Code::NoSuchRoute);
         let answer = self.gateway.handle(route, &caller, request, misrouted).await;
         let (cut, receipt) = verifier::receipt::cut(&answer.body).unwrap();
@@ -172,7 +176,11 @@ impl House {
     async fn sent(&self, by: &str, route: Route, media_type: &str, body: &str) -> Answer {
         let request = hyper::Request::post(route.path().unwrap()).header("content-type", media_type);
         let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
-        let caller = Certified { organisation: organisation(by), ends_at_ms: u64::MAX };
+        let caller = Certified {
+            organisation: organisation(by),
+            ends_at_ms: u64::MAX,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
         self.gateway.handle(route, &caller, request, None).await
     }
 

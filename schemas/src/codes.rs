@@ -195,8 +195,16 @@ numbered! {
         AssertionRefused = 93 "assertion-refused",
         /// The organisation has a contract, and the use names none of the purposes that it was registered with.
         PurposeNotAgreed = 94 "purpose-not-agreed",
-        /// The policies cannot be read, or do not fit their schema.
-        BadPolicy = 95 "bad-policy",
+        /// No line of the organisation's limits admits it to this interface for this type.
+        UseNotAgreed = 102 "use-not-agreed",
+        /// The organisation's permitted uses of this period are spent.
+        RateExceeded = 103 "rate-exceeded",
+        /// The connection comes from an address that the organisation's limits do not list.
+        SourceNotAgreed = 104 "source-not-agreed",
+        /// The organisation's limits do not list one of the fields, or the mode discloses more than them.
+        FieldsNotAgreed = 105 "fields-not-agreed",
+        /// The presentation code cannot be minted or ended as asked; the detail says why.
+        BadCode = 106 "bad-code",
     }
 }
 
@@ -243,8 +251,8 @@ impl Code {
             | Self::BadCalendar
             | Self::BadRecords
             | Self::BadItems
-            | Self::BadPolicy
-            | Self::UnknownItem => 422,
+            | Self::UnknownItem
+            | Self::BadCode => 422,
             Self::IdentifierExists
             | Self::TransitionNotAllowed
             | Self::IdempotencyConflict
@@ -264,8 +272,11 @@ impl Code {
             | Self::ApprovalNeeded
             | Self::BadRequestSignature
             | Self::AssertionRefused
-            | Self::PurposeNotAgreed => 403,
-            Self::TooManyRefusals => 429,
+            | Self::PurposeNotAgreed
+            | Self::UseNotAgreed
+            | Self::SourceNotAgreed
+            | Self::FieldsNotAgreed => 403,
+            Self::TooManyRefusals | Self::RateExceeded => 429,
             Self::RequestTimeout => 408,
             Self::HeadTooLarge => 431,
             Self::ExpectationFailed => 417,
@@ -361,8 +372,16 @@ impl Code {
             Self::UnknownItem => "There is no such service item in the dictionary.",
             Self::BadRequestSignature => "The request's signature is missing or does not hold.",
             Self::PurposeNotAgreed => "Your organisation's contract does not name this purpose.",
-            Self::BadPolicy => "The policies cannot be read, or do not fit their schema.",
             Self::AssertionRefused => "The identity assertion is missing, or it does not hold.",
+            Self::UseNotAgreed => {
+                "Your organisation's limits do not admit it to this interface for this type."
+            }
+            Self::RateExceeded => "Your organisation's uses of this period are spent.",
+            Self::SourceNotAgreed => {
+                "Your organisation's limits do not list the address that this comes from."
+            }
+            Self::FieldsNotAgreed => "Your organisation's limits do not list what this would disclose.",
+            Self::BadCode => "The presentation code cannot be minted or ended as asked.",
             Self::LicenseEnded => {
                 "The license is not in force. Its signed bytes need `includeEnded`, and of a grant the mode `ended`."
             }
@@ -584,10 +603,20 @@ numbered! {
         AssertionUsed = 99 "assertion-used",
         /// The identity provider's keys are too old, and it does not answer.
         IdentityUnavailable = 100 "identity-unavailable",
-        /// The policies in force do not permit it.
-        PolicyDenied = 101 "policy-denied",
-        /// A policy in force could not be evaluated, or none of them could be read.
-        PolicyFailed = 102 "policy-failed",
+        /// No such presentation code, or one that is long gone.
+        NoSuchCode = 110 "no-such-code",
+        /// The presentation code has expired.
+        CodeExpired = 111 "code-expired",
+        /// The presentation code was used before, or shown by somebody else than its holder.
+        CodeUsed = 112 "code-used",
+        /// The presentation code was ended by its holder.
+        CodeEnded = 113 "code-ended",
+        /// The presentation code is for another class of verifiers.
+        CodeOtherVerifier = 114 "code-other-verifier",
+        /// The presentation code allows none of these fields.
+        CodeOtherFields = 115 "code-other-fields",
+        /// The presentation code is for another license type, or the scan names none that a personal code needs.
+        CodeOtherType = 116 "code-other-type",
     }
 }
 

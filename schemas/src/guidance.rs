@@ -528,11 +528,43 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
         ),
     ),
     (
-        Code::BadPolicy,
+        Code::UseNotAgreed,
         guide(
-            "授权策略无法读取，或不符合其模式。",
-            "`exchange policy check FILE` says line, column and fault. The policies in force stay.",
-            "`exchange policy check FILE` 会指出行、列和错误；现行策略不变。",
+            "贵单位的接入限额不包含此接口和证照类型。",
+            "`/v1/usage` shows the lines of your limits. Operators register others.",
+            "可用 `/v1/usage` 查看限额各项；其他接口和类型由运营方登记。",
+        ),
+    ),
+    (
+        Code::RateExceeded,
+        guide(
+            "贵单位本时段的用证次数已用完。",
+            "Wait as long as `Retry-After` says; `RateLimit` says what is left.",
+            "请按 `Retry-After` 等待；`RateLimit` 给出剩余次数。",
+        ),
+    ),
+    (
+        Code::SourceNotAgreed,
+        guide(
+            "请求来源地址不在贵单位登记的地址范围内。",
+            "Connect from a registered address, or have operators register this one. No header is looked at.",
+            "请从登记地址连接，或请运营方登记该地址；不采信任何请求头。",
+        ),
+    ),
+    (
+        Code::FieldsNotAgreed,
+        guide(
+            "贵单位的接入限额不包含所要求的字段。",
+            "Ask for the fields that `errors` lists, in mode `fields`.",
+            "请按 `errors` 所列字段，以 `fields` 模式请求。",
+        ),
+    ),
+    (
+        Code::BadCode,
+        guide(
+            "亮证码无法按要求生成或终止。",
+            "Correct what `errors` lists; `detail` says why a code can no longer be ended.",
+            "请按 `errors` 更正；`detail` 说明亮证码为何不能再终止。",
         ),
     ),
 ];

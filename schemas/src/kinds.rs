@@ -29,8 +29,6 @@ pub enum ProposalKind {
     PublishCalendar,
     /// Allow calls to an address of a provider's, or end that.
     AllowAddress,
-    /// Publish policies in place of those there are.
-    PublishPolicies,
 }
 
 /// The right by which somebody acts for a holder.
@@ -133,6 +131,67 @@ impl<'de> Deserialize<'de> for Scenario {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = Cow::<'_, str>::deserialize(deserializer)?;
         Self::from_name(&name).ok_or_else(|| D::Error::custom("there is no such scenario"))
+    }
+}
+
+/// The verifiers that a presentation code is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verifiers {
+    /// Whoever may scan.
+    Any,
+    /// State organs (机关), by their USCC.
+    Government,
+    /// Participants of role kiosk.
+    Kiosk,
+    /// Participants of role inspector.
+    Inspector,
+}
+
+impl Verifiers {
+    /// Every class.
+    pub const ALL: [Self; 4] = [Self::Any, Self::Government, Self::Kiosk, Self::Inspector];
+
+    /// The name in requests, answers and what holders are told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::Government => "government",
+            Self::Kiosk => "kiosk",
+            Self::Inspector => "inspector",
+        }
+    }
+}
+
+/// A class of routes, as the limits of a participant name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Facility {
+    /// Verification, one or many.
+    Verify,
+    /// Content of licenses.
+    Retrieve,
+    /// The index of a holder's licenses.
+    Search,
+    /// Presentation codes and permits that are scanned.
+    Scan,
+    /// Rows of shared resources.
+    Records,
+}
+
+impl Facility {
+    /// Every class.
+    pub const ALL: [Self; 5] = [Self::Verify, Self::Retrieve, Self::Search, Self::Scan, Self::Records];
+
+    /// The name in registrations and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Verify => "verify",
+            Self::Retrieve => "retrieve",
+            Self::Search => "search",
+            Self::Scan => "scan",
+            Self::Records => "records",
+        }
     }
 }
 

@@ -12,7 +12,6 @@ pub mod identifier;
 pub mod interface;
 pub mod kinds;
 pub mod license_type;
-pub mod policy;
 pub mod resource;
 pub mod roles;
 pub mod routes;

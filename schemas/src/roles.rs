@@ -22,24 +22,15 @@ pub enum Role {
     Auditor,
     /// Operator.
     Operator,
+    /// Terminal where citizens show their codes (自助终端): it scans, and nothing else.
+    Kiosk,
+    /// Law-enforcement body whose officers inspect permits (执法检查).
+    Inspector,
 }
 
 impl Role {
-    /// The name in requests and answers.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Issuer => "issuer",
-            Self::Relying => "relying",
-            Self::Portal => "portal",
-            Self::Provider => "provider",
-            Self::Peer => "peer",
-            Self::Auditor => "auditor",
-            Self::Operator => "operator",
-        }
-    }
-
     /// Every role.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Issuer,
         Self::Relying,
         Self::Portal,
@@ -47,5 +38,7 @@ impl Role {
         Self::Peer,
         Self::Auditor,
         Self::Operator,
+        Self::Kiosk,
+        Self::Inspector,
     ];
 }

@@ -343,10 +343,25 @@ routes! {
             path: Some("/v1/grants/change"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
-        /// The policies in force.
-        PolicyShow = 51 "policy-show" {
-            path: Some("/v1/admin/policies"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Operator, Role::Auditor]), forms: JSON,
+        /// Mint a presentation code.
+        CodeMint = 57 "code-mint" {
+            path: Some("/v1/codes"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// End a presentation code.
+        CodeEnd = 58 "code-end" {
+            path: Some("/v1/codes/end"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// Scan a presentation code, or as an inspector a permit.
+        CodeScan = 59 "code-scan" {
+            path: Some("/v1/codes/scan"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Relying, Role::Peer, Role::Kiosk, Role::Inspector]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
+        /// The caller's own uses, counters and limits.
+        Usage = 60 "usage" {
+            path: Some("/v1/usage"), success_status: 200, effect: Effect::Uses, roles: Roles::All, forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
         },
         /// Entries of the exchange itself: initial register and types, shed counts, key events.
         System = 128 "system" {
@@ -373,9 +388,9 @@ impl Route {
     }
 
     /// Whether what holders are told of it is kept as a use: for its period, and not as long as what it changes stands. What the
-    /// exchange itself tells is of uses.
+    /// exchange itself tells is of uses, and so is a scan: it changes nothing but that a code is used.
     pub const fn is_use(self) -> bool {
-        matches!(self, Self::System) || !self.changes_state()
+        matches!(self, Self::System | Self::CodeScan) || !self.changes_state()
     }
 
     /// Whether the route changes state and so needs an idempotency key.

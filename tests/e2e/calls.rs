@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{
     ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Bundle,
-    Bundled, Client, DictionaryList, Error, GrantAction, GrantChange, GrantCreate, GrantMode, GrantRevoke,
-    GrantSearch, GrantState, Holder, Issue, IssuedList, ItemsDemanded, ItemsImport, ItemsMaterials,
-    ItemsSearch, License, LinkEnd, LinkKind, LinkMake, LinkState, List, Listing, LogQuery, MaterialKeep,
-    MaterialTrust, MismatchSearch, Mode, Outcome, Participant, Personal, ProposalKind, ProposalState,
-    Propose, RecordsCompare, RecordsFeed, RecordsIngest, RecordsQuery, Register, ResourceAction,
-    ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, ShowPolicies, Stage,
-    Suspend, Tls, Trace, Transition, UseContext, Verdict, Verify,
+    Bundled, Client, CodeEnd, CodeMint, CodeScan, DictionaryList, Error, GrantAction, GrantChange,
+    GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue, IssuedList, ItemsDemanded,
+    ItemsImport, ItemsMaterials, ItemsSearch, License, LinkEnd, LinkKind, LinkMake, LinkState, List, Listing,
+    LogQuery, MaterialKeep, MaterialTrust, MismatchSearch, Mode, Outcome, Participant, Personal,
+    ProposalKind, ProposalState, Propose, RecordsCompare, RecordsFeed, RecordsIngest, RecordsQuery, Register,
+    ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage,
+    Suspend, Tls, Trace, Transition, UsageSearch, UseContext, Verdict, Verifiers, Verify,
 };
 use schemas::codes::Code;
 use schemas::interface::{Address, Interface};
@@ -138,6 +138,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         contract: None,
         daily_quota: None,
         signing_keys: Vec::new(),
+        limits: Vec::new(),
         delays: std::collections::BTreeMap::new(),
         valid_from: "2026-01-01".parse().unwrap(),
         valid_until: None,
@@ -159,7 +160,6 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         license_type: None,
         calendar: None,
         address: None,
-        policies: None,
         reason: "测试".to_owned(),
     };
     let proposed = operator.propose(&proposal).await.unwrap();
@@ -174,11 +174,8 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         license_type: None,
         calendar: None,
         address: None,
-        policies: None,
     };
     assert_eq!(operator2.approve(&approve).await.unwrap().state, ProposalState::Approved);
-    let in_force = operator.policies(&ShowPolicies {}).await.unwrap();
-    assert_eq!((in_force.version, &*in_force.policies), (0, schemas::policy::ROLES));
 
     let transition = Transition {
         identifier: issued.identifier.clone(),
@@ -211,6 +208,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     let revoke = GrantRevoke { grant, holder, agent: None, reason, assertion: None };
     assert_eq!(portal.revoke_grant(&revoke).await.unwrap().state, GrantState::Revoked);
 
+    show(&portal, &bank, &draft).await;
     share(&proving(&server, "provider"), &bank).await;
     let compared = Compared {
         type_code: issued.identifier.type_code().as_str().to_owned(),
@@ -234,6 +232,36 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     for route in Route::ALL.iter().filter(|route| route.path().is_some()) {
         assert!(server.answers(*route, Code::Ok).await > 0, "{} was not called", route.name());
     }
+}
+
+/// A holder shows a code, which a bank scans, and ends another; the bank looks at its own uses.
+async fn show(portal: &Client, bank: &Client, draft: &Draft) {
+    let mint = CodeMint {
+        holder: Holder::from(draft.holder()),
+        agent: None,
+        identifier: None,
+        fields: Vec::new(),
+        verifiers: Verifiers::Any,
+        seconds: None,
+        assertion: None,
+    };
+    let minted = portal.mint_code(&mint).await.unwrap();
+    let scan = CodeScan {
+        code: Some(minted.text.clone()),
+        identifier: None,
+        type_code: Some(draft.license_type.code),
+        fields: Vec::new(),
+        holder: None,
+        context: context(),
+    };
+    let scanned = bank.scan(&scan).await.unwrap();
+    assert_eq!((scanned.verdict, &*scanned.reasons), (Verdict::Invalid, &["revoked".to_owned()][..]));
+    assert_eq!(scanned.subject.as_ref().unwrap().len(), 32);
+    let code = portal.mint_code(&mint).await.unwrap().text.clone();
+    let end = CodeEnd { code, holder: mint.holder, agent: None, reason: "测试".to_owned() };
+    assert_eq!(portal.end_code(&end).await.unwrap().state, "ended");
+    let usage = bank.usage(&UsageSearch::default()).await.unwrap();
+    assert!(usage.quota.is_none() && usage.limits.is_empty());
 }
 
 /// A use for another item.
@@ -382,18 +410,11 @@ async fn call_for(server: &Server, bank: &Client) {
         license_type: None,
         calendar: None,
         address: Some(address.clone()),
-        policies: None,
         reason: "测试".to_owned(),
     };
     let proposal = proving(server, "operator").propose(&propose).await.unwrap().proposal.clone();
-    let approve = Approve {
-        proposal,
-        participant: None,
-        license_type: None,
-        calendar: None,
-        address: Some(address),
-        policies: None,
-    };
+    let approve =
+        Approve { proposal, participant: None, license_type: None, calendar: None, address: Some(address) };
     proving(server, "operator2").approve(&approve).await.unwrap();
     let interface = Some(Interface { url: provider.url(), deadline_ms: 10_000 });
     let code = "3990010001/000077".to_owned();

@@ -10,7 +10,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use exchange::participant::Role;
 use hyper::Method;
 use schemas::codes::{Code, Decision};
 use schemas::resource::Resource;
@@ -35,13 +34,13 @@ struct World {
 
 impl World {
     async fn new() -> Arc<Self> {
-        let setup = Setup::new()
-            .participant(contract::PEER, |participant| participant.roles = vec![Role::Peer])
-            .stranger("stranger")
-            .config(|config| {
-                config.limits.refusals_a_second = NonZeroU32::MAX;
-                config.limits.refusal_burst = NonZeroU32::MAX;
-            });
+        let setup = contract::LACKING.into_iter().fold(Setup::new(), |setup, (name, role)| {
+            setup.participant(name, move |participant| participant.roles = vec![role])
+        });
+        let setup = setup.stranger("stranger").config(|config| {
+            config.limits.refusals_a_second = NonZeroU32::MAX;
+            config.limits.refusal_burst = NonZeroU32::MAX;
+        });
         let server = setup.start().await;
         // The path of an open resource is a path only while there is one.
         let open = Resource::samples().into_iter().find(|one| one.code == "1030010001/000001").unwrap();

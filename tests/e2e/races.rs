@@ -105,6 +105,36 @@ async fn a_grant_revoked_meanwhile_permits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_code_ended_scanned_or_expired_meanwhile_permits_nothing() {
+    let rig = Rig::start().await;
+    for (seconds, by) in [(300, "portal"), (300, "approval"), (5, "bank")] {
+        let license = draft(&natural()).issue(&mut rig.party("issuer")).await;
+        let of = holder(license.draft.holder());
+        let mint =
+            json!({"holder": of, "identifier": license.identifier, "verifiers": "any", "seconds": seconds});
+        let minted = rig.party("portal").send(&Call::new(Route::CodeMint, &mint)).await.expect(201);
+        let code = &minted.json["text"];
+        let scan = || Call::new(Route::CodeScan, &json!({"code": code, "use": use_context()}));
+        let end = Call::new(Route::CodeEnd, &json!({"code": code, "holder": of, "reason": "测试"}));
+        let mut change = 0;
+        let outcome = rig
+            .held(&rig.party("bank"), &scan(), async |server| {
+                change = match by {
+                    "portal" => index_of(&mut server.party(by), &end).await,
+                    "approval" => index_of(&mut server.party(by), &scan()).await,
+                    _ => {
+                        let ends = now_ms() + seconds * 1_000;
+                        eventually("the code's end", || async { (now_ms() > ends).then_some(()) }).await;
+                        server.size().await - 1
+                    }
+                };
+            })
+            .await;
+        denied(&outcome, change, Code::NotPermitted);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_paused_narrowed_or_cut_off_meanwhile_permits_nothing() {
     let rig = Rig::start().await;
     let change = |license: &Issued, right: &str, more: Value| {
@@ -142,34 +172,6 @@ async fn a_grant_paused_narrowed_or_cut_off_meanwhile_permits_nothing() {
         })
         .await;
     denied(&outcome, ended, Code::NotPermitted);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn policies_replaced_meanwhile_are_those_that_decide() {
-    let rig = Rig::start().await;
-    let (license, right) = with_grant(&rig).await;
-    let publish = async |server: &Server, policies: &str| {
-        let body = json!({"kind": "publish-policies", "policies": policies, "reason": "测试"});
-        let proposed = server.party("operator").send(&Call::new(Route::Propose, &body)).await.expect(201);
-        let body = json!({"proposal": proposed.json["proposal"], "policies": policies});
-        index_of(&mut server.party("operator2"), &Call::new(Route::Approve, &body)).await
-    };
-    for call in [license.verify(Some(&right)), license.retrieve(&["holderName"], Some(&right))] {
-        let mut change = 0;
-        let outcome = rig
-            .held(&rig.party("bank"), &call, async |server| {
-                change = publish(server, "permit (principal in Role::\"portal\", action, resource);").await
-            })
-            .await;
-        denied(&outcome, change, Code::NotPermitted);
-        // And the other way round: what was denied is permitted by those that came meanwhile.
-        let (reply, entry) = rig
-            .held(&rig.party("bank"), &call, async |server| {
-                change = publish(server, schemas::policy::ROLES).await
-            })
-            .await;
-        assert_eq!((reply.status, entry.open.index > change), (200, true), "{}", reply.json);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

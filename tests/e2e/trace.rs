@@ -524,7 +524,11 @@ async fn a_use_delayed_by_law_is_told_when_its_delay_has_ended() {
         let body = json!({"holder": holder(&of), "use": use_context()}).to_string();
         let request = hyper::Request::post("/v1/trace").header("content-type", "application/json");
         let request = request.body(Full::new(Bytes::from(body))).unwrap();
-        let caller = Certified { organisation: server.organisation("portal"), ends_at_ms: u64::MAX };
+        let caller = Certified {
+            organisation: server.organisation("portal"),
+            ends_at_ms: u64::MAX,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
         let answer = gateway.handle(Route::Trace, &caller, request, None).await;
         let (page, _) = verifier::receipt::cut(&answer.body).unwrap();
         let page: TracePage = serde_json::from_slice(&page).unwrap();

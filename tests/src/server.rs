@@ -334,7 +334,8 @@ impl Later {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(call.body.clone())).unwrap();
-        let caller = Certified { organisation, ends_at_ms: u64::MAX };
+        let caller =
+            Certified { organisation, ends_at_ms: u64::MAX, address: std::net::Ipv4Addr::LOCALHOST.into() };
         let answer = self.gateway.handle(call.route, &caller, request, None).await;
         Reply {
             status: answer.status,

@@ -21,8 +21,9 @@ use verifier::report::Report;
 pub use verifier::trace::{AuditPage, TracePage};
 
 use crate::{
-    Agreement, ApplicationState, DelayClass, DictionaryList, GrantMode, GrantRule, LinkKind, MaterialTrust,
-    MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scenario, Scope, SigningKey,
+    Agreement, ApplicationState, DelayClass, DictionaryList, Facility, GrantMode, GrantRule, Limit, LinkKind,
+    MaterialTrust, MismatchState, Mode, Personal, ProposalKind, ResourceState, Role, Running, Scenario,
+    Scope, SigningKey, Verifiers,
 };
 
 /// A permitted answer with what proves it.
@@ -376,6 +377,9 @@ pub struct Registration {
     /// Keys that its state changes are signed with; empty = they are not signed.
     #[serde(default)]
     pub signing_keys: Vec<SigningKey>,
+    /// Limits of its uses.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day.
@@ -409,20 +413,6 @@ pub struct Proposed {
     pub state: ProposalState,
     /// When an approved erasure or change of epoch is complete: `after-next-rotation`.
     pub complete: Option<String>,
-}
-
-/// The policies in force.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PoliciesInForce {
-    /// Version of their document; 0 for those that come with the program.
-    pub version: u32,
-    /// The policy hash of entries that are decided by them, hex.
-    pub policy: String,
-    /// The text, in Cedar.
-    pub policies: String,
-    /// When they were read, RFC 3339.
-    pub as_of: String,
 }
 
 /// A page of proposals.
@@ -479,6 +469,132 @@ pub struct Linked {
     pub kind: LinkKind,
     /// Last valid moment, RFC 3339.
     pub until: String,
+}
+
+/// A presentation code was minted.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Minted {
+    /// The code, as the text of a QR code.
+    pub text: Personal,
+    /// Who may scan it.
+    pub verifiers: Verifiers,
+    /// Last valid moment, RFC 3339.
+    pub until: String,
+}
+
+/// A presentation code was ended.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CodeEnded {
+    /// `ended`.
+    pub state: String,
+}
+
+/// The outcome of a scan.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scanned {
+    /// The outcome.
+    pub verdict: Verdict,
+    /// The license's type.
+    pub type_code: LicenseTypeCode,
+    /// Stable codes, such as `revoked` or `not-found`; empty for a valid license.
+    pub reasons: Vec<String>,
+    /// The license's state, where it is known.
+    pub state: Option<LicenseState>,
+    /// First valid day.
+    pub valid_from: Option<Date>,
+    /// Last valid day.
+    pub valid_until: Option<Date>,
+    /// The fields that were asked for.
+    #[serde(default)]
+    pub fields: BTreeMap<String, Personal>,
+    /// The handle of whoever showed the code: the same at each scan by the same verifier, another one for each verifier.
+    pub subject: Option<String>,
+    /// When this was so, RFC 3339.
+    pub as_of: String,
+}
+
+/// A page of the caller's own uses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsagePage {
+    /// The day that is counted.
+    pub day: Date,
+    /// The daily quota.
+    pub quota: Option<Counted>,
+    /// Each line of the caller's limits.
+    pub limits: Vec<UsedLimit>,
+    /// Entries, oldest first.
+    pub uses: Vec<OwnUse>,
+    /// `from_index` of the next page; `None` at the last one.
+    pub next: Option<u64>,
+    /// When the counters were read, RFC 3339.
+    pub as_of: String,
+}
+
+/// A counter and its limit.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counted {
+    /// Most permitted uses.
+    pub limit: u32,
+    /// Permitted so far.
+    pub used: u32,
+    /// How many are left.
+    pub left: u32,
+}
+
+/// A line of the caller's limits, with what it counts.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedLimit {
+    /// The class of routes.
+    pub interface: Facility,
+    /// The license type.
+    pub type_code: Option<LicenseTypeCode>,
+    /// Uses of today.
+    pub daily: Option<Counted>,
+    /// Uses of the period.
+    pub rate: Option<UsedRate>,
+    /// Fields that may be asked for.
+    pub fields: Option<Vec<String>>,
+    /// Networks that connections come from.
+    #[serde(default)]
+    pub sources: Vec<String>,
+}
+
+/// The counter of a period.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UsedRate {
+    /// Most permitted uses.
+    pub limit: u32,
+    /// Permitted so far.
+    pub used: u32,
+    /// How many are left.
+    pub left: u32,
+    /// Length of the period, seconds.
+    pub seconds: u32,
+    /// Its end, RFC 3339.
+    pub ends: String,
+}
+
+/// An entry of the caller's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnUse {
+    /// Index in the log.
+    pub index: u64,
+    /// Time, RFC 3339.
+    pub time: String,
+    /// Route.
+    pub route: String,
+    /// `permit` or `denial`.
+    pub decision: String,
+    /// Public code.
+    pub code: String,
 }
 
 /// A resource was written or took a step.

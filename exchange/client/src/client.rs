@@ -196,6 +196,26 @@ impl Client {
         self.call(Route::GrantSearch, request)
     }
 
+    /// Mints a presentation code: `POST /v1/codes`.
+    pub fn mint_code(&self, request: &CodeMint) -> Call<'_, Minted> {
+        self.call(Route::CodeMint, request)
+    }
+
+    /// Ends a presentation code: `POST /v1/codes/end`.
+    pub fn end_code(&self, request: &CodeEnd) -> Call<'_, CodeEnded> {
+        self.call(Route::CodeEnd, request)
+    }
+
+    /// Scans a presentation code, or as an inspector a permit: `POST /v1/codes/scan`.
+    pub fn scan(&self, request: &CodeScan) -> Call<'_, Scanned> {
+        self.call(Route::CodeScan, request)
+    }
+
+    /// The caller's own counters and a page of its own uses: `POST /v1/usage`.
+    pub fn usage(&self, request: &UsageSearch) -> Call<'_, UsagePage> {
+        self.call(Route::Usage, request)
+    }
+
     /// Registers a participant: `POST /v1/participants`.
     pub fn add_participant(&self, request: &Register) -> Call<'_, Registered> {
         self.call(Route::ParticipantAdd, request)
@@ -229,11 +249,6 @@ impl Client {
     /// A page of proposals: `POST /v1/admin/proposals/list`.
     pub fn proposals(&self, request: &List) -> Call<'_, ProposalPage> {
         self.call(Route::ProposalList, request)
-    }
-
-    /// The policies in force: `POST /v1/admin/policies`.
-    pub fn policies(&self, request: &ShowPolicies) -> Call<'_, PoliciesInForce> {
-        self.call(Route::PolicyShow, request)
     }
 
     /// The uses of a holder's licenses: `POST /v1/trace`.

@@ -10,7 +10,7 @@ pub use schemas::dictionary::{List as DictionaryList, Trust as MaterialTrust};
 use schemas::holder::{HolderRef, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Serial, Uscc};
 pub use schemas::interface::Address;
-pub use schemas::kinds::{GrantAction, LinkKind, ProposalKind, Scenario};
+pub use schemas::kinds::{Facility, GrantAction, LinkKind, ProposalKind, Scenario, Verifiers};
 use schemas::license_type::LicenseType;
 use schemas::resource::{Domain, Ground, Openness, Resource, Supply};
 pub use schemas::roles::Role;
@@ -579,11 +579,126 @@ pub struct Participant {
     /// Keys that its state changes are signed with; empty = they are not signed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signing_keys: Vec<SigningKey>,
+    /// Limits of its uses; with any, it is admitted to what they name alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<Limit>,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until: Option<Date>,
+}
+
+/// A line of a participant's limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limit {
+    /// The class of routes.
+    pub interface: Facility,
+    /// The license type; `None` = all for which no other line stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_code: Option<LicenseTypeCode>,
+    /// Most permitted uses a day (China Standard Time).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daily: Option<u32>,
+    /// Most permitted uses in a shorter period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Fields that may be asked for; `None` = any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Vec<String>>,
+    /// Networks that its connections come from, such as `192.0.2.0/24`; empty = any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<String>,
+}
+
+/// Uses in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rate {
+    /// Most permitted uses.
+    pub uses: u32,
+    /// Length of the period, seconds.
+    pub seconds: u32,
+}
+
+/// Mints a presentation code (亮证码).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CodeMint {
+    /// Whoever shows it.
+    pub holder: Holder,
+    /// The person who acts for the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Holder>,
+    /// The license that it shows; `None` for a code of the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<CertificateIdentifier>,
+    /// Fields that a scan may ask for, beside type, state and validity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// Who may scan it.
+    pub verifiers: Verifiers,
+    /// For how long it is good, seconds; 60 unless said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+    /// The identity provider's word for whoever shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
+}
+
+/// Ends a presentation code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CodeEnd {
+    /// The code.
+    pub code: Personal,
+    /// Whose it is.
+    pub holder: Holder,
+    /// The person who acts for the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Holder>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Scans a presentation code, or as an inspector the identifier on a permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CodeScan {
+    /// The code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Personal>,
+    /// The identifier on a permit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identifier: Option<CertificateIdentifier>,
+    /// The type that is needed, of a code of the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub type_code: Option<LicenseTypeCode>,
+    /// Fields that are asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// The person who shows the code: somebody else's is refused, and used up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// Use context.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// A page of the caller's own uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UsageSearch {
+    /// Earliest moment, RFC 3339; `None` = today.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Entries from this index on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_index: Option<u64>,
+    /// Most entries of the page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
 }
 
 /// Registers a participant, or changes its registration.
@@ -627,9 +742,6 @@ pub struct Propose {
     /// The address of a data provider; with `allow-address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-    /// The policies, in Cedar; with `publish-policies`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policies: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -652,15 +764,7 @@ pub struct Approve {
     /// The address as proposed; with `allow-address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
-    /// The policies as proposed; with `publish-policies`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policies: Option<String>,
 }
-
-/// Asks for the policies in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ShowPolicies {}
 
 /// Asks who used a holder's licenses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

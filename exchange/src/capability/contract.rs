@@ -3,6 +3,7 @@
 //! Each route implements it, and the path alone calls it. Nothing that a route makes is durable before step 7.
 
 use ledger::License;
+use ledger::record::DocumentState;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 
@@ -53,6 +54,11 @@ pub(crate) trait Capability<'r> {
     /// When the right last changed, ms since 1970: an answer from before is not given again, and the request is judged anew.
     fn changed_ms(_granted: &Self::Granted) -> u64 {
         0
+    }
+
+    /// The document that a refusal writes, so that what was tried cannot be tried again.
+    fn spoiled(_case: &mut Case<'_>, _asked: &Self::Asked, _refusal: &Refusal) -> Option<DocumentState> {
+        None
     }
 
     /// Step 6: the change of state, and the bytes of the answer. Signing and reading of sealed records happen here, and only with

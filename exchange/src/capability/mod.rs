@@ -7,6 +7,7 @@ pub(crate) mod applications;
 pub(crate) mod audit;
 pub(crate) mod batch;
 pub(crate) mod bundle;
+pub(crate) mod codes;
 mod contract;
 pub(crate) mod entries;
 pub(crate) mod grants;
@@ -23,6 +24,7 @@ pub(crate) mod resources;
 pub(crate) mod trace;
 #[cfg(test)]
 mod tutorial;
+pub(crate) mod usage;
 pub(crate) mod verify;
 
 pub(crate) use contract::{Capability, Relayed};
@@ -74,7 +76,10 @@ macro_rules! with_capability {
             RecordsCompare: records::compare::Compare,
             RecordsMismatches: records::mismatches::Mismatches,
             VerifyBatch: batch::Batch,
-            PolicyShow: operators::policies::Show,
+            CodeMint: codes::mint::Mint,
+            CodeEnd: codes::end::End,
+            CodeScan: codes::scan::Scan,
+            Usage: usage::Usage,
             ;
             RecordsCall: records::call::Call,
         )

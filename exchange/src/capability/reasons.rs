@@ -2,9 +2,9 @@
 //!
 //! Tests alone have this file. Nothing is written.
 
+mod codes;
 mod items;
 mod model;
-mod policies;
 mod reference;
 mod sharing;
 mod terms;
@@ -34,10 +34,8 @@ use crate::gateway::case::{Case, Known};
 use crate::gateway::parsed::Documents;
 use crate::gateway::source::Table;
 use crate::keyed;
-use crate::participant::{Caller, Certified, Participant, Role};
-use crate::rights::allowed::allowed;
+use crate::participant::{Participant, Role};
 use crate::rights::floor::{GRANT_ACTIVE, GRANT_PAUSED, GRANT_REVOKED};
-use crate::rights::in_force::InForce;
 use crate::rights::link::Link;
 use crate::rights::mode::Mode;
 use crate::sharing::clock::Clocks;
@@ -86,6 +84,7 @@ impl World {
             daily_quota: None,
             delays: Default::default(),
             signing_keys: Vec::new(),
+            limits: Vec::new(),
             valid_from: Date::from_days(0).expect("a day"),
             valid_until: None,
             suspended: false,
@@ -207,7 +206,6 @@ impl World {
             publication: None,
             calendar: None,
             address: None,
-            policies: None,
             by: self.operator.organisation,
             at_ms: NOW_MS - 1,
             approved_by: None,
@@ -250,27 +248,26 @@ impl World {
         caller: &Participant,
         body: &'r str,
     ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
-        self.judged_by::<C>(&known(), caller, 1, body)
-    }
-
-    /// The same by what was read before, of a caller in this version of its registration.
-    fn judged_by<'r, C: Capability<'r>>(
-        &self,
-        known: &Known,
-        caller: &Participant,
-        version: u32,
-        body: &'r str,
-    ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
-        let mut case = Case::open(&self.table, known, NOW_MS);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
-        let certified = Certified { organisation: caller.organisation, ends_at_ms: u64::MAX };
-        let identified = Caller::identify(Arc::new(caller.clone()), version, NOW_MS, &certified)?;
-        let names = C::names(&asked, &caller.organisation);
-        allowed(&mut case, C::ROUTE, &identified, &names)?;
-        let ruling = C::decide(&mut case, caller, &asked)?;
-        let counters = ruling.counters(&case, &caller.organisation)?;
-        Ok((ruling.into_granted(), counters, case.into_reads().0.len()))
+        self.with_case(|case| {
+            let ruling = C::decide(case, caller, &asked)?;
+            let counters = ruling.counters(case, &caller.organisation)?;
+            let facts = case.reads().len();
+            Ok((ruling.into_granted(), counters, facts))
+        })
+    }
+
+    /// A request, read.
+    fn read<'r, C: Capability<'r>>(&self, body: &'r str) -> C::Asked {
+        C::read(Body { form: Form::Json, bytes: body.as_bytes() }).expect("a request")
+    }
+
+    /// Decides something by what the table says.
+    fn with_case<T>(&self, decide: impl FnOnce(&mut Case<'_>) -> T) -> T {
+        let known = known();
+        let mut case = Case::open(&self.table, &known, NOW_MS);
+        decide(&mut case)
     }
 
     /// Whether a request of a caller's is permitted, with room in what it would count.
@@ -305,7 +302,7 @@ impl World {
     }
 }
 
-/// Nothing that was read before.
+/// What decisions share beside the table: nothing of it is in the way.
 fn known() -> Known {
     let bundle = TrustBundle {
         version: 1,
@@ -329,7 +326,6 @@ fn known() -> Known {
         applications: Documents::default(),
         clocks: Clocks::default(),
         identity: None,
-        policies: InForce::default(),
     }
 }
 
@@ -366,7 +362,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     of_grants(&mut refused);
     of_operators(&mut refused);
     sharing::reasons(&mut refused);
-    policies::reasons(&mut refused);
+    codes::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
     // The findings of a call are tested where it is made, and those of an assertion where it is checked.
     let of_calls = [

@@ -324,7 +324,7 @@ fn named(
 }
 
 /// Fields that any relying party may check on a license of a legal person: the type says they are open.
-fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
+pub(crate) fn all_open(license_type: Option<&LicenseType>, mask: u64) -> bool {
     let open = license_type.map_or(0, |license_type| {
         license_type.fields.iter().zip(0u32..).fold(0, |open, (field, index)| {
             if field.sensitivity == Sensitivity::Open { open | 1 << index } else { open }
@@ -339,7 +339,7 @@ pub(crate) fn mismatch_key(case: &Case<'_>, caller: &Participant, license: &Key)
 }
 
 /// The register's word on a license: verdict, reasons, state.
-fn standing(
+pub(crate) fn standing(
     case: &mut Case<'_>,
     found: Option<&Found>,
     version: Option<u16>,
@@ -430,7 +430,7 @@ fn presented(
     Ruling::plain(checked, concerned).used(Right::Open, caller, case, has_license)
 }
 
-fn verdict_name(verdict: Verdict) -> &'static str {
+pub(crate) fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Valid => "valid",
         Verdict::Invalid => "invalid",

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use verifier::Hash;
 use verifier::receipt::Receipt;
 
+use super::allowance::Left;
 use crate::wire::machine::Form;
 use crate::wire::object::json;
 use crate::wire::refusal::{Language, undecided};
@@ -31,6 +32,8 @@ pub struct Answer {
     lines: Vec<Code>,
     /// Index of its entry, if it has one of its own.
     pub(super) index: Option<u64>,
+    /// The caller's allowances, for the headers.
+    pub limits: Option<Box<Left>>,
     /// The parts of a body that is made while it is taken; then `body` is empty.
     pub parts: Option<mpsc::Receiver<Bytes>>,
     #[expect(dead_code, reason = "evidence that it was made here")]
@@ -53,6 +56,11 @@ impl Answer {
         if self.lines.is_empty() { std::slice::from_ref(&self.code) } else { &self.lines }
     }
 
+    /// The same with what is left of the caller's allowances.
+    pub(super) fn with_limits(self, limits: Option<Box<Left>>) -> Self {
+        Self { limits, ..self }
+    }
+
     /// An answer that decides nothing: a fixed body, no fact.
     pub fn undecided(code: Code, language: Language) -> Self {
         let body = undecided(code, language).into();
@@ -73,6 +81,7 @@ impl Answer {
             code: Code::Ok,
             lines: Vec::new(),
             index: None,
+            limits: None,
             parts: None,
             made: Made,
         }

@@ -18,6 +18,7 @@ use schemas::state::LicenseState;
 use schemas::workday::Calendar;
 use verifier::trust::Trust;
 
+use super::allowance::Allowance;
 use super::parsed::{Documents, Kept};
 use super::source::Source;
 use crate::current::Current;
@@ -25,7 +26,6 @@ use crate::identity::Provider;
 use crate::keyed;
 use crate::moment::now_ms;
 use crate::participant::{Participant, Rules};
-use crate::rights::in_force::{InForce, Versioned};
 use crate::sharing::application::Application;
 use crate::sharing::clock::{Clocks, calendar_key, day_of};
 use crate::sharing::resource::{Listed, resource_key};
@@ -52,18 +52,16 @@ pub struct Known {
     pub clocks: Clocks,
     /// The identity provider for holders; without one the portals vouch.
     pub identity: Option<Arc<Provider>>,
-    /// The policies in force.
-    pub policies: InForce,
 }
 
 /// A request under decision. Reads facts and remembers what was read.
 pub struct Case<'a> {
     source: &'a dyn Source,
     known: &'a Known,
-    policies: Arc<Versioned>,
     now_ms: u64,
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
+    allowances: Vec<Allowance>,
 }
 
 /// Only this file makes what holds one.
@@ -141,16 +139,14 @@ impl Living {
 impl<'a> Case<'a> {
     /// Opens a case at a moment, ms since 1970.
     pub fn open(source: &'a dyn Source, known: &'a Known, now_ms: u64) -> Self {
-        let (fact, policies) = known.policies.at(source);
-        let mut reads = Vec::with_capacity(8);
-        // An entry says by which policies it was decided, whether or not they were asked.
-        reads.push((fact, policies.version));
-        Self { source, known, policies, now_ms, reads, ends_at_ms: u64::MAX }
-    }
-
-    /// The policies in force.
-    pub(crate) fn policies(&self) -> &Arc<Versioned> {
-        &self.policies
+        Self {
+            source,
+            known,
+            now_ms,
+            reads: Vec::with_capacity(6),
+            ends_at_ms: u64::MAX,
+            allowances: Vec::new(),
+        }
     }
 
     /// The moment this decision is made at, ms since 1970.
@@ -178,6 +174,12 @@ impl<'a> Case<'a> {
         self.known.retention_ms
     }
 
+    /// The facts read so far, for a test of a decision alone.
+    #[cfg(test)]
+    pub(crate) fn reads(&self) -> &[(Fact, u32)] {
+        &self.reads
+    }
+
     /// The facts read, and the earliest end among them.
     pub fn into_reads(self) -> (Vec<(Fact, u32)>, u64) {
         (self.reads, self.ends_at_ms)
@@ -195,6 +197,16 @@ impl<'a> Case<'a> {
         if end_ms > self.now_ms {
             self.ends_at_ms = self.ends_at_ms.min(end_ms);
         }
+    }
+
+    /// The caller is told what is left of this.
+    pub(crate) fn note(&mut self, allowance: Allowance) {
+        self.allowances.push(allowance);
+    }
+
+    /// The allowances that were noted.
+    pub(super) fn take_allowances(&mut self) -> Vec<Allowance> {
+        std::mem::take(&mut self.allowances)
     }
 
     fn read(&mut self, fact: Fact, version: u32) {

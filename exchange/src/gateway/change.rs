@@ -525,6 +525,11 @@ impl Effect {
     }
 }
 
+/// A document in the place of what was read, for an entry of a refusal.
+pub(crate) fn in_place<T: Kept>(place: Place, value: &T) -> DocumentState {
+    ended(place, value, value.ends_ms())
+}
+
 /// A document in the place of what was read, which is gone from a moment on, ms since 1970.
 pub(super) fn ended<T: Kept>(place: Place, value: &T, ends_ms: u64) -> DocumentState {
     let (kind, key, version) = place.parts();

@@ -8,11 +8,12 @@ use std::borrow::Cow;
 use ledger::{Key, Label};
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
-use schemas::kinds::Scenario;
+use schemas::kinds::{Scenario, Verifiers};
 use verifier::license::OpenedEnvelope;
 
 use super::case::{Case, Found};
 use crate::keyed;
+use crate::rights::code::{PresentationCode, Token};
 use crate::wire::named::{Named, UseContext};
 
 /// The word for a person whom a request is about.
@@ -36,6 +37,8 @@ pub enum About<'a> {
     Envelope(&'a [u8]),
     /// A grant.
     Grant(Key),
+    /// A presentation code.
+    Code(&'a Token),
     /// A thing that a route alone knows, by its key, and how to find whom it concerns.
     Own(Key, fn(&mut Case<'_>, &Key) -> Vec<Label>),
 }
@@ -53,6 +56,8 @@ pub struct Terms<'a> {
     pub scenario: Option<Scenario>,
     /// Last valid moment, RFC 3339.
     pub until: Option<String>,
+    /// The verifiers that a presentation code is for.
+    pub verifiers: Option<Verifiers>,
 }
 
 /// A person whom a request names.
@@ -81,12 +86,12 @@ pub struct Names<'a> {
     pub number: Option<(LicenseTypeCode, &'a str, &'a HolderRef)>,
     /// The use context.
     pub context: Option<&'a UseContext<'a>>,
-    /// Type of licenses, where it alone is named.
-    pub of_type: Option<LicenseTypeCode>,
     /// A grant's id.
     pub grant: Option<Key>,
     /// Ids of the others, where several are used.
     pub more_grants: &'a [Key],
+    /// A type that is asked for without a license.
+    pub type_asked: Option<&'a LicenseTypeCode>,
     /// Names of fields.
     pub fields: Vec<Cow<'a, str>>,
     /// How much is disclosed.
@@ -103,6 +108,8 @@ pub struct Names<'a> {
     pub assurance: Option<String>,
     /// By what right the use was permitted.
     pub basis: Option<&'static str>,
+    /// The user is an officer, whose name the holder is told.
+    pub officer: bool,
     /// An auditor's purpose and user.
     pub audit: Option<(&'a str, &'a str)>,
 }
@@ -196,9 +203,36 @@ impl<'a> Names<'a> {
                 content.and_then(|content| by_identifier(case, &content.identifier))
             }
             About::Grant(id) => return case.grant(id).map(|held| vec![held.grant.holder]),
+            About::Code(token) => {
+                let (_, code) = case.document::<PresentationCode>(token.key(case.keyed()));
+                return code.map(|code| vec![code.holder.0]);
+            }
             About::Own(key, holders) => return Some(holders(case, key)),
         };
         found.map(|found| found.license.holders)
+    }
+
+    /// The type of license that a use is of, as far as it can be known before it is decided. It may take a look-up.
+    pub(crate) fn type_used(&self, case: &mut Case<'_>) -> Option<LicenseTypeCode> {
+        match &self.about {
+            About::Code(token) => {
+                let (_, code) = case.document::<PresentationCode>(token.key(case.keyed()));
+                code.and_then(|code| code.license)
+                    .map(|license| license.type_code)
+                    .or(self.type_asked.copied())
+            }
+            About::Envelope(envelope) => {
+                let opened = OpenedEnvelope::open(envelope).ok()?;
+                let content = verifier::license::read_body(opened.body()).ok()?;
+                Some(content.identifier.type_code())
+            }
+            About::Nothing
+            | About::New(_)
+            | About::License(_)
+            | About::Named(_)
+            | About::Grant(_)
+            | About::Own(..) => self.type_code().or(self.type_asked.copied()),
+        }
     }
 
     /// The type of a license that it names.
@@ -207,21 +241,12 @@ impl<'a> Names<'a> {
             About::License(identifier) => Some(identifier.type_code()),
             About::Named(Named::Identifier { identifier, .. }) => Some(identifier.type_code()),
             About::Named(Named::Number { type_code, .. }) => Some(*type_code),
-            About::Nothing | About::New(_) | About::Envelope(_) | About::Grant(_) | About::Own(..) => None,
-        }
-    }
-
-    /// The type of the license that it is about, as far as the request says. A presented license says it itself.
-    pub(crate) fn license_type(&self) -> Option<LicenseTypeCode> {
-        match &self.about {
-            About::New(identifier) => Some(identifier.type_code()),
-            About::Envelope(envelope) => {
-                let opened = OpenedEnvelope::open(envelope).ok()?;
-                Some(verifier::license::read_body(opened.body()).ok()?.identifier.type_code())
-            }
-            About::Nothing | About::License(_) | About::Named(_) | About::Grant(_) | About::Own(..) => {
-                self.of_type.or(self.type_code())
-            }
+            About::Nothing
+            | About::New(_)
+            | About::Envelope(_)
+            | About::Grant(_)
+            | About::Code(_)
+            | About::Own(..) => None,
         }
     }
 
@@ -230,7 +255,9 @@ impl<'a> Names<'a> {
         let persons = self.persons.iter().filter(|person| person.is_concerned).count();
         match &self.about {
             About::Nothing | About::New(_) => persons,
-            About::License(_) | About::Named(_) | About::Envelope(_) | About::Grant(_) => persons.max(1),
+            About::License(_) | About::Named(_) | About::Envelope(_) | About::Grant(_) | About::Code(_) => {
+                persons.max(1)
+            }
             About::Own(..) => 0,
         }
     }

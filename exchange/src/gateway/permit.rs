@@ -7,7 +7,9 @@ use ledger::{Key, Label};
 use schemas::codes::{Code, Reason};
 use schemas::identifier::Uscc;
 
+use super::allowance::Allowance;
 use super::case::Case;
+use crate::keyed;
 use crate::participant::Participant;
 use crate::rights::right::{Counted, Right};
 use crate::wire::refusal::Refusal;
@@ -116,7 +118,7 @@ impl<G> Ruling<G> {
     ///
     /// # Errors
     /// A grant or the quota is spent.
-    pub(crate) fn counters(&self, case: &Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
+    pub(crate) fn counters(&self, case: &mut Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
         let mut counters = Vec::new();
         let grants = self.grant.iter().chain(&self.more_grants).copied();
         for Counted { grant: key, limit, in_case } in grants.filter(|counted| counted.limit != 0) {
@@ -133,7 +135,8 @@ impl<G> Ruling<G> {
             counters.push(CounterUse { key: in_case, day: 0, amount: 1, limit: 1 });
         }
         if let Some((limit, day)) = self.quota {
-            let key = case.keyed().key("quota", &[caller.as_bytes(), b"uses"]);
+            let key = keyed::quota_key(case.keyed(), caller);
+            case.note(Allowance::of_day("quota", limit, key, day));
             let refusal = || Refusal::new(Code::QuotaSpent);
             counters.push(unspent(
                 case.counter(&key, day),
@@ -142,6 +145,7 @@ impl<G> Ruling<G> {
             )?);
         }
         if let Some((key, limit, day)) = self.approval {
+            case.note(Allowance::of_day("approval", limit, key, day));
             let refusal = || Refusal::new(Code::QuotaSpent);
             counters.push(unspent(
                 case.counter(&key, day),
@@ -172,7 +176,7 @@ pub(super) struct Terms {
 }
 
 /// A counter that has room by now, of which so much is `used`.
-pub(super) fn unspent(
+pub(crate) fn unspent(
     used: u32,
     counter: CounterUse,
     refusal: impl FnOnce() -> Refusal,

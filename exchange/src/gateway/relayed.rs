@@ -21,11 +21,10 @@ use super::names::Names;
 use super::permit::{Denial, Permit, Terms};
 use super::received::Received;
 use super::tools::{Entry, Tools};
-use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out, commit_system, identify};
+use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out, commit_system, counters, identify};
 use crate::capability::Relayed;
 use crate::meters;
 use crate::participant::{Caller, Certified};
-use crate::rights::allowed::allowed;
 use crate::wire::machine::Form;
 use crate::wire::refusal::{Language, Refusal};
 
@@ -172,7 +171,7 @@ impl Gateway {
         if let (Some(called), Some((_, asked))) = (called, &entry.idempotency) {
             return Err(called.again(asked));
         }
-        let counters = ruling.counters(case, entry.organisation)?;
+        let counters = counters(&ruling, case, caller.participant(), C::ROUTE, &names)?;
         let (permit, terms) = ruling.into_parts(counters);
         let reaching: Boxed<'_, C::Line> = Box::pin(C::reach(&self.outgoing, permit.granted()));
         let line = reaching.await.inspect_err(|refusal| meters::called(cause(refusal)))?;
@@ -256,7 +255,6 @@ impl Gateway {
         if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
             return Err(Refusal::new(Code::WrongRole));
         }
-        allowed(case, C::ROUTE, &caller, &names)?;
         let ruling = C::decide(case, caller.participant(), asked)?;
         // The use was counted by the intent.
         let (mut permit, terms) = ruling.into_parts(Vec::new());
@@ -312,7 +310,6 @@ impl Gateway {
             idempotency: None,
             now_ms,
             release_ms: called.release_ms,
-            policy: *case.policies().policies.hash(),
         };
         let concerned: Vec<Label> =
             called.labels().into_iter().filter(|label| case.is_living(label)).collect();
@@ -508,7 +505,8 @@ mod tests {
         let many = NonZeroU32::new(1_000).expect("a number");
         let gateway = Gateway::new(ledger.clone(), signers, trust, Shed::new(many, many), 0);
         let organisation = init::development_organisations()[0];
-        let issuer = Certified { organisation, ends_at_ms: u64::MAX };
+        let issuer =
+            Certified { organisation, ends_at_ms: u64::MAX, address: std::net::Ipv4Addr::LOCALHOST.into() };
         let bank = Certified { organisation: init::development_organisations()[2], ..issuer };
         let open =
             |index: u64| Open::parse(&ledger.entry(index).expect("there").committed.open).expect("open");

@@ -8,15 +8,16 @@ use schemas::license_type::{BASE_FIELDS, LicenseType};
 use crate::rights::mode::Mode;
 
 /// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
-pub const POLICY: &str = "miaoxiang floor v5: default deny; the policies in force permit it, beside all that follows; \
-issuers act on their own types and licenses; portals vouch for the \
+pub const POLICY: &str = "miaoxiang floor v4: default deny; issuers act on their own types and licenses; portals vouch for the \
 holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
 holder for this organisation and user, license or type, mode or a higher one, fields, item, purpose and field of use, whose portal \
 still vouches for holders and whose links, if an agent made it, all hold and allow as much; no agent grants more than its links \
 allow; uses of one license in one case by one grant count once; where an identity provider is configured, what gives more takes \
 the assertion of the person who gives it, and what a portal reads in a person's name that person's; no portal grants itself anything; the signed bytes of a license that is not in force are given on express request only, by a grant in a mode of \
 its own; portals read the trace of the holder they name, for an agent with a live link; auditors read the log for a purpose; a \
-use is delayed by the classes of its participant";
+use is delayed by the classes of its participant; a presentation code that its holder minted shows state, validity and the fields \
+that it names, once, to the class of verifiers that it is for; inspectors see permits of legal persons; a participant with limits \
+is admitted to what they name";
 
 /// Grant state: active.
 pub const GRANT_ACTIVE: u8 = 1;

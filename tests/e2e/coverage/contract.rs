@@ -11,8 +11,9 @@ use schemas::synthetic::Synthetic;
 use serde_json::{Value, json};
 use tests::{Call, Party, Provider, Reply, Server, key};
 
-/// The only participant that a development folder lacks.
-pub(super) const PEER: &str = "peer";
+/// The participants that a development folder lacks.
+pub(super) const LACKING: [(&str, Role); 3] =
+    [("peer", Role::Peer), ("kiosk", Role::Kiosk), ("inspector", Role::Inspector)];
 
 /// The name of a role in requests and in `x-roles`.
 fn name_of(role: Role) -> String {
@@ -22,7 +23,7 @@ fn name_of(role: Role) -> String {
 /// Every participant with its only role.
 pub(super) fn participants() -> Vec<(&'static str, String)> {
     let mut all: Vec<_> = PARTICIPANTS.iter().map(|one| (one.name, name_of(one.role))).collect();
-    all.push((PEER, name_of(Role::Peer)));
+    all.extend(LACKING.map(|(name, role)| (name, name_of(role))));
     all
 }
 

@@ -42,8 +42,8 @@ schemas::numbered! {
         Demands = 16 "demands",
         /// A license and a row of a base resource that say different things.
         Mismatch = 17 "mismatch",
-        /// The policies in force.
-        Policies = 18 "policies",
+        /// A presentation code, by a keyed hash of it.
+        PresentationCode = 18 "presentation-code",
     }
 }
 

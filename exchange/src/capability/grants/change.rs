@@ -246,7 +246,7 @@ impl Request<'_> {
         let fields = wrong.take(self.fields.map(names).transpose().under("fields"));
         let grant = wrong.take(id(&self.grant).under("grant"));
         let holder = wrong.take(self.holder.typed().under("holder"));
-        let agent = wrong.take(agent(self.agent, holder.as_ref()));
+        let agent = wrong.take(agent(Code::BadGrant, self.agent, holder.as_ref()));
         let until = self.until.as_deref().map(|until| moment(Code::BadGrant, until));
         let until_ms = wrong.take(until.transpose().under("until"));
         let reason = wrong.take(reason(self.reason));

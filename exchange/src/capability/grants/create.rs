@@ -130,7 +130,7 @@ impl Capability<'_> for Create {
         let names = Names { fields, terms, ..Names::default() };
         let names = names.holder(&asked.holder, asked.agent.as_ref());
         match &asked.target {
-            Target::Type(code) => Names { of_type: Some(*code), ..names },
+            Target::Type(_) => names,
             Target::License(identifier) => Names {
                 about: About::License(identifier),
                 identifiers: vec![identifier.to_string().into()],
@@ -257,7 +257,7 @@ impl Request<'_> {
         let holder = wrong.take(self.holder.typed().under("holder"));
         let grantee = wrong.take(Refusal::parse(&self.grantee).under("grantee"));
         let fields = wrong.take(names(fields).under("fields"));
-        let agent = wrong.take(agent(self.agent, holder.as_ref()));
+        let agent = wrong.take(agent(Code::BadGrant, self.agent, holder.as_ref()));
         let until_ms = wrong.take(moment(Code::BadGrant, &self.until).under("until"));
         let typed = || {
             Some(Asked {
@@ -318,6 +318,7 @@ impl Limits {
             purpose: self.purpose.as_deref(),
             scenario: self.scenario,
             until: until_ms.map(rfc3339),
+            verifiers: None,
         }
     }
 }
@@ -340,13 +341,14 @@ pub(super) fn modes(modes: &[Mode]) -> Result<u8, Refusal> {
 }
 
 /// The person who acts for a holder, who is somebody else.
-pub(super) fn agent(
+pub(crate) fn agent(
+    code: Code,
     agent: Option<Holder<'_>>,
     holder: Option<&HolderRef>,
 ) -> Result<Option<HolderRef>, Refusal> {
     let agent = agent.map(Holder::typed).transpose().under("agent")?;
     if agent.is_some() && agent.as_ref() == holder {
-        return Err(Refusal::of(Code::BadGrant, Fault::at("/agent", Rule::Distinct)));
+        return Err(Refusal::of(code, Fault::at("/agent", Rule::Distinct)));
     }
     Ok(agent)
 }
@@ -379,7 +381,7 @@ fn beyond(chain: &Chain, modes: u8, until_ms: u64, type_code: &LicenseTypeCode) 
 }
 
 /// Notes in whose name an agent acts. The entry concerns the agent, too.
-pub(super) fn acting(change: &mut Change<'_>, chain: &Chain, agent: &HolderRef) -> Result<(), Refusal> {
+pub(crate) fn acting(change: &mut Change<'_>, chain: &Chain, agent: &HolderRef) -> Result<(), Refusal> {
     change.concern(agent)?;
     change.acting_for(chain.persons());
     change.names().link = chain.kind().map(LinkKind::name);

@@ -3,6 +3,7 @@
 //! The path alone calls it. After a crash the grant has ended with a durable entry, or still goes on.
 
 use ledger::Grant;
+use schemas::codes::Code;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
@@ -103,7 +104,7 @@ impl Request<'_> {
         let mut wrong = Gather::new();
         let grant = wrong.take(id(&self.grant).under("grant"));
         let holder = wrong.take(self.holder.typed().under("holder"));
-        let agent = wrong.take(agent(self.agent, holder.as_ref()));
+        let agent = wrong.take(agent(Code::BadGrant, self.agent, holder.as_ref()));
         let reason = wrong.take(reason(self.reason));
         let typed = || {
             let (grant, holder, agent) = (grant?, holder?, agent?);

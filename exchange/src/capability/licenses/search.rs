@@ -106,7 +106,7 @@ impl<'r> Capability<'r> for Search {
         let names = Names {
             context: Some(&asked.context),
             grant: asked.grant,
-            of_type: asked.type_code,
+            type_asked: asked.type_code.as_ref(),
             ..Names::default()
         };
         names.person(&asked.holder, HOLDER)

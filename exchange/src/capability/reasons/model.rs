@@ -196,7 +196,7 @@ impl Stage {
         let mut case = Case::open(&self.world.table, &self.known, self.now_ms);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         let ruling = C::decide(&mut case, caller, &asked)?;
-        ruling.counters(&case, &caller.organisation)
+        ruling.counters(&mut case, &caller.organisation)
     }
 
     fn party(&self, number: usize) -> &Participant {
