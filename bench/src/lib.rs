@@ -19,6 +19,7 @@ pub mod live;
 pub mod machine;
 pub mod mix;
 pub mod peers;
+pub mod policies;
 pub mod population;
 pub mod process;
 pub mod random;

@@ -14,7 +14,7 @@ use bench::run::{self, Ended, Place};
 use bench::scenario::{Amount, Scenario};
 use bench::size::{Coefficients, Demand, Sizing};
 use bench::submit::{self, JournalReport};
-use bench::{compare, html, records, sign, timing};
+use bench::{compare, html, policies, records, sign, timing};
 use clap::{Args, Parser, Subcommand};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use verifier::command::{self, EXIT_DONE, EXIT_NO};
@@ -60,6 +60,8 @@ enum Command {
     Journal(Journal),
     /// Brings rows of a hosted resource in without sockets, beside bare appends of the same bytes, and searches the catalogue.
     Records(Records),
+    /// Decides verify requests in memory under few and many policies, from memory and evaluated each time.
+    Policies(Policies),
     /// Compares the time of refusals about what there is and what there is not; exit status 1 where it tells. Takes a quarter
     /// of an hour: a refusal waits.
     Timing(Timing),
@@ -98,6 +100,25 @@ struct Journal {
     /// First go on to so many decisions and state the memory at each power of ten.
     #[arg(long, default_value_t = 0)]
     decisions: u64,
+    /// Empty data folder on a disk [default: a temporary one].
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// JSON output.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Policies {
+    /// Licenses with a grant in the state.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    grants: u64,
+    /// Policies beside the rules of the roles.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=900))]
+    policies: u32,
+    /// Decisions under each set.
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
+    decisions: u32,
     /// Empty data folder on a disk [default: a temporary one].
     #[arg(long)]
     data: Option<PathBuf>,
@@ -247,6 +268,10 @@ fn main() -> ExitCode {
             print(&measured, plan.json);
             EXIT_DONE
         }),
+        Command::Policies(plan) => under_policies(plan).map(|measured| {
+            print(&measured, plan.json);
+            EXIT_DONE
+        }),
         Command::Journal(plan) => journal(plan).map(|report| {
             print(&report, plan.json);
             EXIT_DONE
@@ -313,6 +338,15 @@ fn in_rows(plan: &Records) -> anyhow::Result<records::Measured> {
         // Also after a failure: the journal's threads must not outlive a temporary folder.
         exchange.close().await?;
         measured
+    })
+}
+
+fn under_policies(plan: &Policies) -> anyhow::Result<policies::Measured> {
+    let (folder, _temporary) = folder(plan.data.as_deref())?;
+    let Policies { grants, policies, decisions, .. } = *plan;
+    tokio::runtime::Runtime::new()?.block_on(async {
+        let config = bench::folder::prepare(&folder, false).await?;
+        policies::measure(&config, &folder, &policies::Plan { grants, policies, decisions }).await
     })
 }
 

@@ -72,7 +72,6 @@ use self::change::{Change, Effect};
 use self::parsed::Documents;
 use self::permit::{Denial, Disclosure};
 use self::received::{Received, receive};
-use self::seal::sha256;
 use self::tools::{Entry, Lanes, Tools};
 use crate::capability::{Capability, operators, with_capability};
 use crate::cosign::Cosigning;
@@ -84,7 +83,8 @@ use crate::moment::now_ms;
 use crate::outgoing::Outgoing;
 use crate::participant::{Caller, Certified, Participant};
 use crate::rights::admission;
-use crate::rights::floor;
+use crate::rights::allowed::allowed;
+use crate::rights::in_force::InForce;
 use crate::room::Room;
 use crate::sharing::clock::Clocks;
 use crate::sharing::resource::Listed;
@@ -118,7 +118,6 @@ pub struct Gateway {
     known: Known,
     /// Replaced when a new trust bundle is taken in; asked only where a license is signed.
     signers: Current<Signers>,
-    policy: Hash,
     shed: Shed,
     meters: Meters,
     /// Requests under way by idempotency key: the second of two waits for the first.
@@ -252,9 +251,9 @@ impl Gateway {
                 applications: Documents::default(),
                 clocks: Clocks::default(),
                 identity: None,
+                policies: InForce::default(),
             },
             signers: Current::new(signers),
-            policy: sha256(floor::POLICY.as_bytes()),
             shed,
             meters: Meters::new(),
             in_flight: DashMap::new(),
@@ -347,7 +346,13 @@ impl Gateway {
     /// # Errors
     /// [`RotateError`]; to be tried again.
     pub fn rotate(&self) -> Result<u32, RotateError> {
-        self.ledger.rotate(|record| seal::system_entry(&self.policy, record))
+        let policy = self.policy();
+        self.ledger.rotate(|record| seal::system_entry(&policy, record))
+    }
+
+    /// The policy hash of the exchange's own entries.
+    fn policy(&self) -> Hash {
+        self.known.policies.hash(&self.ledger)
     }
 
     /// The ledger, for the public and admin listeners.
@@ -455,10 +460,10 @@ impl Gateway {
     /// The room of a caller: strangers share nothing that participants do, by what is in memory. Step 2 decides.
     fn room_of(&self, caller: &Certified) -> &Room {
         let now_ms = self.now_ms();
-        let (_, _, registered) =
+        let (_, version, registered) =
             self.known.register.get(&self.ledger, &caller.organisation, keyed::participant_key);
-        let is_active =
-            registered.is_some_and(|registered| Caller::identify(registered, now_ms, caller).is_ok());
+        let is_active = registered
+            .is_some_and(|registered| Caller::identify(registered, version, now_ms, caller).is_ok());
         if is_active { &self.room } else { &self.strangers_room }
     }
 
@@ -477,7 +482,8 @@ impl Gateway {
         let now_ms = self.now_ms();
         let mut case = Case::open(&self.ledger, &self.known, now_ms);
         case.ends_at(caller.ends_at_ms);
-        (case, received.entry(route, &caller.organisation, now_ms))
+        let policy = *case.policies().policies.hash();
+        (case, received.entry(route, &caller.organisation, now_ms, policy))
     }
 
     /// Many requests in one body: each is decided, journaled and answered on its own, some at once, and answered in its place.
@@ -621,6 +627,7 @@ impl Gateway {
         if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
             return Err(Refusal::new(Code::WrongRole));
         }
+        allowed(case, C::ROUTE, &caller, &names)?;
         let ruling = C::decide(case, caller.participant(), asked)?;
         if let Some(bound) = again.filter(|bound| C::changed_ms(ruling.granted()) <= bound.time_ms) {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
@@ -768,7 +775,6 @@ impl Gateway {
             cosigning: &self.cosigning,
             lanes: &self.lanes,
             signers: &self.signers,
-            policy: &self.policy,
             resources: &self.known.resources,
         }
     }
@@ -804,7 +810,7 @@ impl Gateway {
         if counts.is_empty() {
             return;
         }
-        let prepared = seal::system(&self.policy, Vec::new(), &counts);
+        let prepared = seal::system(&self.policy(), Vec::new(), &counts);
         if commit_system(&self.ledger, prepared).await.is_err() {
             self.shed.put_back(counts);
         }
@@ -815,7 +821,7 @@ impl Gateway {
     pub async fn release_delayed(&self) {
         let now_ms = self.now_ms();
         for due in self.ledger.state().due(now_ms) {
-            let Ok(prepared) = self.tools().release(&due) else {
+            let Ok(prepared) = self.tools().release(&self.policy(), &due) else {
                 tracing::error!(index = due.index, "a delayed use cannot be told: a holder has no key");
                 continue;
             };
@@ -830,7 +836,7 @@ impl Gateway {
     /// does it.
     pub async fn journal_snapshot(&self) {
         let Some(digest) = self.ledger.snapshot_to_log() else { return };
-        if commit_system(&self.ledger, seal::state_digest(&self.policy, digest)).await.is_ok() {
+        if commit_system(&self.ledger, seal::state_digest(&self.policy(), digest)).await.is_ok() {
             self.ledger.snapshot_logged(&digest);
         }
     }
@@ -891,12 +897,13 @@ fn identify(
     certified: &Certified,
     class: Option<&str>,
 ) -> Result<Caller, Refusal> {
-    let registered =
-        case.participant(&certified.organisation).ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+    let (place, registered) = case.registration(&certified.organisation);
+    let registered = registered.ok_or_else(|| Refusal::new(Code::UnknownParticipant))?;
+    case.ends_at(registered.ends_at_ms());
     // Before anything is refused: what a suspended holder of a class tries is told no sooner than what it does.
     let release_ms = registered.release_ms(class, entry.now_ms);
     entry.release_ms = *release_ms.as_ref().unwrap_or(&0);
-    let caller = Caller::identify(registered, case.now_ms(), certified)?;
+    let caller = Caller::identify(registered, place.version(), case.now_ms(), certified)?;
     release_ms?;
     Ok(caller)
 }

@@ -27,13 +27,13 @@ use verifier::trust::{RequiredSuite, TrustBundle, TrustIssuer, TrustKey, TrustLo
 use crate::config::{Config, ConfigError, Listen, OutgoingFiles};
 use crate::exit::{Exit, unusable};
 use crate::files::{read, write_new};
-use crate::gateway::seal::{self, sha256};
+use crate::gateway::seal;
 use crate::keyed;
 use crate::moment::now_seconds;
 use crate::opening;
 use crate::participant::{self, Participant, Role, Rules, USUAL_DELAY_DAYS};
 use crate::place;
-use crate::rights::floor;
+use crate::rights::in_force;
 use crate::sharing::clock::calendar_key;
 
 /// How long development keys and bundles are good.
@@ -392,7 +392,7 @@ pub async fn register_offline(config: &Config, registration: &str, change: bool)
         let (kind, value) = (DocumentKind::Participant.number(), participant.document());
         let document = DocumentState { kind, key, version: version + 1, value, ..DocumentState::default() };
         let record = Record { documents: vec![document], ..Record::default() };
-        let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
+        let prepared = seal::system_entry(&in_force::hash(&ledger), &record);
         crate::gateway::commit_system(&ledger, prepared)
             .await
             .map_err(|refused| opening::not_taken(&ledger, &refused))
@@ -452,7 +452,7 @@ pub(crate) async fn found(
             })
             .collect();
         let record = Record { documents, new_holders, ..Record::default() };
-        let prepared = seal::system_entry(&sha256(floor::POLICY.as_bytes()), &record);
+        let prepared = seal::system_entry(&in_force::hash(ledger), &record);
         crate::gateway::commit_system(ledger, prepared)
             .await
             .map_err(|refused| opening::not_taken(ledger, &refused))?;

@@ -215,6 +215,9 @@ enum Command {
     /// Addresses at which the interfaces of data providers are called.
     #[command(subcommand)]
     Address(operate::address::Command),
+    /// Policies in Cedar, beside the floor: checked, shown, proposed, and asked about the past.
+    #[command(subcommand)]
+    Policy(operate::policy::Command),
     /// Shared resources: what a department publishes for others.
     #[command(subcommand)]
     Resource(ResourceCommand),
@@ -307,6 +310,9 @@ Example:
         /// The calendar that it proposes, JSON; with publish-calendar only.
         #[arg(long, conflicts_with_all = ["participant", "license_type"])]
         calendar: Option<PathBuf>,
+        /// The policies that it proposes, Cedar; with publish-policies only.
+        #[arg(long, conflicts_with_all = ["participant", "license_type", "calendar"])]
+        policy: Option<PathBuf>,
         #[command(flatten)]
         operator: Caller,
     },
@@ -817,15 +823,17 @@ fn run(command: Command) -> anyhow::Result<u8> {
             return operate::propose::rotation(&reason, &operator);
         }
         Command::Propose { file, operator } => return operate::propose::file(&file, &operator),
-        Command::Approve { proposal, participant, license_type, calendar, operator } => {
-            let [participant, license_type, calendar] =
-                [&participant, &license_type, &calendar].map(|file| file.as_deref());
-            return operate::propose::approve(&proposal, participant, license_type, calendar, &operator);
+        Command::Approve { proposal, participant, license_type, calendar, policy, operator } => {
+            let [participant, license_type, calendar, policy] =
+                [&participant, &license_type, &calendar, &policy].map(|file| file.as_deref());
+            let approve = operate::propose::approve;
+            return approve(&proposal, participant, license_type, calendar, policy, &operator);
         }
         Command::Calendar(CalendarCommand::Add { file, reason, operator }) => {
             return operate::calendar::add(&file, &reason, &operator);
         }
         Command::Address(command) => return operate::address::run(&command),
+        Command::Policy(command) => return operate::policy::run(&command),
         Command::Resource(command) => return resource(command),
         Command::Application(command) => return application(command),
         Command::Indicators { log, caller } => return operate::indicators::print(log.as_deref(), &caller),

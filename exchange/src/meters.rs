@@ -209,6 +209,13 @@ pub const METRICS: &[Metric] = &[
         "Moment until which the identity provider's keys are taken, since 1970.",
     ),
     metric(
+        "miaoxiang_policies_failed",
+        Kind::Gauge,
+        &[],
+        "0 or 1",
+        "1 while the policies in the journal cannot be read, and everything that they are asked about is denied.",
+    ),
+    metric(
         "miaoxiang_witness_submissions_total",
         Kind::Counter,
         &["witness", "result"],

@@ -338,17 +338,21 @@ impl Certified {
 
 /// An identified, active participant: step 2 of the request path. Only [`Caller::identify`] makes one.
 #[derive(Debug)]
-pub struct Caller(Arc<Participant>);
+pub struct Caller {
+    participant: Arc<Participant>,
+    version: u32,
+}
 
 impl Caller {
     /// The organisation of the client certificate as the register has it, if it may act now.
     pub fn identify(
         registered: Arc<Participant>,
+        version: u32,
         now_ms: u64,
         certified: &Certified,
     ) -> Result<Self, Refusal> {
         if registered.active_at(now_ms) && now_ms < certified.ends_at_ms {
-            Ok(Self(registered))
+            Ok(Self { participant: registered, version })
         } else {
             Err(Refusal::new(Code::ParticipantSuspended))
         }
@@ -356,6 +360,11 @@ impl Caller {
 
     /// The registration.
     pub fn participant(&self) -> &Participant {
-        &self.0
+        &self.participant
+    }
+
+    /// Its version.
+    pub fn version(&self) -> u32 {
+        self.version
     }
 }

@@ -36,14 +36,14 @@ use crate::config::Config;
 use crate::exit::{self, Exit};
 use crate::files;
 use crate::gateway::commit_system;
-use crate::gateway::seal::{self, sha256};
+use crate::gateway::seal;
 use crate::init;
 use crate::keyed;
 use crate::moment;
 use crate::opening;
 use crate::participant::Participant;
 use crate::place;
-use crate::rights::floor;
+use crate::rights::in_force;
 
 /// Longest wait until the last checkpoint is published; it takes about a second.
 const PUBLISH_WAIT: Duration = Duration::from_secs(30);
@@ -102,7 +102,7 @@ pub async fn close(config: &Config) -> anyhow::Result<String> {
         // The last key event that there can be completes the erasures; a change that was cut off is finished first.
         let rotating = ledger.clone();
         tokio::task::spawn_blocking(move || {
-            let policy = sha256(floor::POLICY.as_bytes());
+            let policy = in_force::hash(&rotating);
             let cut_off = rotating.state().is_rotating();
             (0..=u8::from(cut_off))
                 .try_for_each(|_| rotating.rotate(|record| seal::system_entry(&policy, record)).map(|_| ()))
@@ -331,6 +331,8 @@ async fn fill(
             Some((DocumentKind::LicenseType, keyed::type_key(ledger.keyed(), &license_type.code)))
         } else if kind == DocumentKind::Rules.number() {
             Some((DocumentKind::Rules, keyed::rules_key(ledger.keyed())))
+        } else if kind == DocumentKind::Policies.number() {
+            Some((DocumentKind::Policies, in_force::policies_key(ledger.keyed())))
         } else {
             None
         };

@@ -195,6 +195,8 @@ numbered! {
         AssertionRefused = 93 "assertion-refused",
         /// The organisation has a contract, and the use names none of the purposes that it was registered with.
         PurposeNotAgreed = 94 "purpose-not-agreed",
+        /// The policies cannot be read, or do not fit their schema.
+        BadPolicy = 95 "bad-policy",
         /// No line of the organisation's limits admits it to this interface for this type.
         UseNotAgreed = 102 "use-not-agreed",
         /// The organisation's permitted uses of this period are spent.
@@ -251,6 +253,7 @@ impl Code {
             | Self::BadCalendar
             | Self::BadRecords
             | Self::BadItems
+            | Self::BadPolicy
             | Self::UnknownItem
             | Self::BadCode => 422,
             Self::IdentifierExists
@@ -372,6 +375,7 @@ impl Code {
             Self::UnknownItem => "There is no such service item in the dictionary.",
             Self::BadRequestSignature => "The request's signature is missing or does not hold.",
             Self::PurposeNotAgreed => "Your organisation's contract does not name this purpose.",
+            Self::BadPolicy => "The policies cannot be read, or do not fit their schema.",
             Self::AssertionRefused => "The identity assertion is missing, or it does not hold.",
             Self::UseNotAgreed => {
                 "Your organisation's limits do not admit it to this interface for this type."
@@ -603,6 +607,10 @@ numbered! {
         AssertionUsed = 99 "assertion-used",
         /// The identity provider's keys are too old, and it does not answer.
         IdentityUnavailable = 100 "identity-unavailable",
+        /// The policies in force do not permit it.
+        PolicyDenied = 101 "policy-denied",
+        /// A policy in force could not be evaluated, or none of them could be read.
+        PolicyFailed = 102 "policy-failed",
         /// No such presentation code, or one that is long gone.
         NoSuchCode = 110 "no-such-code",
         /// The presentation code has expired.

@@ -528,6 +528,14 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
         ),
     ),
     (
+        Code::BadPolicy,
+        guide(
+            "授权策略无法读取，或不符合其模式。",
+            "`exchange policy check FILE` says line, column and fault. The policies in force stay.",
+            "`exchange policy check FILE` 会指出行、列和错误；现行策略不变。",
+        ),
+    ),
+    (
         Code::UseNotAgreed,
         guide(
             "贵单位的接入限额不包含此接口和证照类型。",

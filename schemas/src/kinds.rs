@@ -29,6 +29,8 @@ pub enum ProposalKind {
     PublishCalendar,
     /// Allow calls to an address of a provider's, or end that.
     AllowAddress,
+    /// Publish policies in place of those there are.
+    PublishPolicies,
 }
 
 /// The right by which somebody acts for a holder.

@@ -29,6 +29,21 @@ pub enum Role {
 }
 
 impl Role {
+    /// The name in requests and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issuer => "issuer",
+            Self::Relying => "relying",
+            Self::Portal => "portal",
+            Self::Provider => "provider",
+            Self::Peer => "peer",
+            Self::Auditor => "auditor",
+            Self::Operator => "operator",
+            Self::Kiosk => "kiosk",
+            Self::Inspector => "inspector",
+        }
+    }
+
     /// Every role.
     pub const ALL: [Self; 9] = [
         Self::Issuer,

@@ -343,6 +343,11 @@ routes! {
             path: Some("/v1/grants/change"), success_status: 200, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
+        /// The policies in force.
+        PolicyShow = 51 "policy-show" {
+            path: Some("/v1/admin/policies"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Operator, Role::Auditor]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
+        },
         /// Mint a presentation code.
         CodeMint = 57 "code-mint" {
             path: Some("/v1/codes"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,

@@ -11,8 +11,9 @@ use client::{
     ItemsImport, ItemsMaterials, ItemsSearch, License, LinkEnd, LinkKind, LinkMake, LinkState, List, Listing,
     LogQuery, MaterialKeep, MaterialTrust, MismatchSearch, Mode, Outcome, Participant, Personal,
     ProposalKind, ProposalState, Propose, RecordsCompare, RecordsFeed, RecordsIngest, RecordsQuery, Register,
-    ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search, Stage,
-    Suspend, Tls, Trace, Transition, UsageSearch, UseContext, Verdict, Verifiers, Verify,
+    ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search,
+    ShowPolicies, Stage, Suspend, Tls, Trace, Transition, UsageSearch, UseContext, Verdict, Verifiers,
+    Verify,
 };
 use schemas::codes::Code;
 use schemas::interface::{Address, Interface};
@@ -160,6 +161,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         license_type: None,
         calendar: None,
         address: None,
+        policies: None,
         reason: "测试".to_owned(),
     };
     let proposed = operator.propose(&proposal).await.unwrap();
@@ -174,8 +176,11 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         license_type: None,
         calendar: None,
         address: None,
+        policies: None,
     };
     assert_eq!(operator2.approve(&approve).await.unwrap().state, ProposalState::Approved);
+    let in_force = operator.policies(&ShowPolicies {}).await.unwrap();
+    assert_eq!((in_force.version, &*in_force.policies), (0, schemas::policy::ROLES));
 
     let transition = Transition {
         identifier: issued.identifier.clone(),
@@ -410,11 +415,18 @@ async fn call_for(server: &Server, bank: &Client) {
         license_type: None,
         calendar: None,
         address: Some(address.clone()),
+        policies: None,
         reason: "测试".to_owned(),
     };
     let proposal = proving(server, "operator").propose(&propose).await.unwrap().proposal.clone();
-    let approve =
-        Approve { proposal, participant: None, license_type: None, calendar: None, address: Some(address) };
+    let approve = Approve {
+        proposal,
+        participant: None,
+        license_type: None,
+        calendar: None,
+        address: Some(address),
+        policies: None,
+    };
     proving(server, "operator2").approve(&approve).await.unwrap();
     let interface = Some(Interface { url: provider.url(), deadline_ms: 10_000 });
     let code = "3990010001/000077".to_owned();

@@ -31,6 +31,7 @@ mod machine;
 mod malformed;
 mod openapi;
 mod operators;
+mod policies;
 mod providers;
 mod races;
 mod receipts;

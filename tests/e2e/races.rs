@@ -175,6 +175,34 @@ async fn a_grant_paused_narrowed_or_cut_off_meanwhile_permits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_replaced_meanwhile_are_those_that_decide() {
+    let rig = Rig::start().await;
+    let (license, right) = with_grant(&rig).await;
+    let publish = async |server: &Server, policies: &str| {
+        let body = json!({"kind": "publish-policies", "policies": policies, "reason": "测试"});
+        let proposed = server.party("operator").send(&Call::new(Route::Propose, &body)).await.expect(201);
+        let body = json!({"proposal": proposed.json["proposal"], "policies": policies});
+        index_of(&mut server.party("operator2"), &Call::new(Route::Approve, &body)).await
+    };
+    for call in [license.verify(Some(&right)), license.retrieve(&["holderName"], Some(&right))] {
+        let mut change = 0;
+        let outcome = rig
+            .held(&rig.party("bank"), &call, async |server| {
+                change = publish(server, "permit (principal in Role::\"portal\", action, resource);").await
+            })
+            .await;
+        denied(&outcome, change, Code::NotPermitted);
+        // And the other way round: what was denied is permitted by those that came meanwhile.
+        let (reply, entry) = rig
+            .held(&rig.party("bank"), &call, async |server| {
+                change = publish(server, schemas::policy::ROLES).await
+            })
+            .await;
+        assert_eq!((reply.status, entry.open.index > change), (200, true), "{}", reply.json);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_that_ends_meanwhile_permits_nothing() {
     let rig = Rig::start().await;
     let license = draft(&natural()).issue(&mut rig.party("issuer")).await;

@@ -477,6 +477,7 @@ async fn a_calendar_takes_two_operators_and_open_clocks_are_counted_anew() {
             license_type: None,
             calendar: Some(calendar.clone()),
             address: None,
+            policies: None,
             reason: "测试".to_owned(),
         };
         let proposed = operator.propose(&propose).await;
@@ -488,6 +489,7 @@ async fn a_calendar_takes_two_operators_and_open_clocks_are_counted_anew() {
                 license_type: None,
                 calendar: propose.calendar,
                 address: None,
+                policies: None,
             };
             let own = refused(operator.approve(&approve).await.unwrap_err());
             assert_eq!(own, Code::ProposalRefused);

@@ -68,7 +68,7 @@ pub(crate) async fn write(folder: &Path, run: u64, rotates: bool) -> anyhow::Res
     let mut out = std::io::stdout().lock();
     for number in 0..ENTRIES {
         if rotates && number == ENTRIES / 2 {
-            let (ledger, policy) = (ledger.clone(), verifier::sha256(&[rights::floor::POLICY.as_bytes()]));
+            let (ledger, policy) = (ledger.clone(), rights::in_force::hash(&ledger));
             let rotate = move || ledger.rotate(|record| gateway::seal::system_entry(&policy, record));
             tokio::task::spawn_blocking(rotate).await??;
         }

@@ -415,6 +415,20 @@ pub struct Proposed {
     pub complete: Option<String>,
 }
 
+/// The policies in force.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoliciesInForce {
+    /// Version of their document; 0 for those that come with the program.
+    pub version: u32,
+    /// The policy hash of entries that are decided by them, hex.
+    pub policy: String,
+    /// The text, in Cedar.
+    pub policies: String,
+    /// When they were read, RFC 3339.
+    pub as_of: String,
+}
+
 /// A page of proposals.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -251,6 +251,11 @@ impl Client {
         self.call(Route::ProposalList, request)
     }
 
+    /// The policies in force: `POST /v1/admin/policies`.
+    pub fn policies(&self, request: &ShowPolicies) -> Call<'_, PoliciesInForce> {
+        self.call(Route::PolicyShow, request)
+    }
+
     /// The uses of a holder's licenses: `POST /v1/trace`.
     pub fn trace(&self, request: &Trace) -> Call<'_, TracePage> {
         self.call(Route::Trace, request)

@@ -48,6 +48,7 @@ const REQUESTS: &[(Route, Again)] = &[
     (Route::Propose, again::<Propose>),
     (Route::Approve, again::<Approve>),
     (Route::ProposalList, again::<List>),
+    (Route::PolicyShow, again::<ShowPolicies>),
     (Route::Trace, again::<Trace>),
     (Route::LogQuery, again::<LogQuery>),
     (Route::LinkMake, again::<LinkMake>),

@@ -742,6 +742,9 @@ pub struct Propose {
     /// The address of a data provider; with `allow-address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
+    /// The policies, in Cedar; with `publish-policies`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -764,7 +767,15 @@ pub struct Approve {
     /// The address as proposed; with `allow-address`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Address>,
+    /// The policies as proposed; with `publish-policies`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<String>,
 }
+
+/// Asks for the policies in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowPolicies {}
 
 /// Asks who used a holder's licenses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,6 +76,7 @@ macro_rules! with_capability {
             RecordsCompare: records::compare::Compare,
             RecordsMismatches: records::mismatches::Mismatches,
             VerifyBatch: batch::Batch,
+            PolicyShow: operators::policies::Show,
             CodeMint: codes::mint::Mint,
             CodeEnd: codes::end::End,
             CodeScan: codes::scan::Scan,

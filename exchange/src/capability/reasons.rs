@@ -5,6 +5,7 @@
 mod codes;
 mod items;
 mod model;
+mod policies;
 mod reference;
 mod sharing;
 mod terms;
@@ -34,8 +35,10 @@ use crate::gateway::case::{Case, Known};
 use crate::gateway::parsed::Documents;
 use crate::gateway::source::Table;
 use crate::keyed;
-use crate::participant::{Participant, Role};
+use crate::participant::{Caller, Certified, Participant, Role};
+use crate::rights::allowed::allowed;
 use crate::rights::floor::{GRANT_ACTIVE, GRANT_PAUSED, GRANT_REVOKED};
+use crate::rights::in_force::InForce;
 use crate::rights::link::Link;
 use crate::rights::mode::Mode;
 use crate::sharing::clock::Clocks;
@@ -206,6 +209,7 @@ impl World {
             publication: None,
             calendar: None,
             address: None,
+            policies: None,
             by: self.operator.organisation,
             at_ms: NOW_MS - 1,
             approved_by: None,
@@ -248,14 +252,28 @@ impl World {
         caller: &Participant,
         body: &'r str,
     ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
+        self.judged_by::<C>(&known(), caller, 1, body)
+    }
+
+    /// The same by what was read before, of a caller in this version of its registration.
+    fn judged_by<'r, C: Capability<'r>>(
+        &self,
+        known: &Known,
+        caller: &Participant,
+        version: u32,
+        body: &'r str,
+    ) -> Result<(C::Granted, Vec<CounterUse>, usize), Refusal> {
+        let mut case = Case::open(&self.table, known, NOW_MS);
         let asked = C::read(Body { form: Form::Json, bytes: body.as_bytes() })?;
         assert!(C::ROUTE.contract().roles.admit(&caller.roles), "the path refuses the role before");
-        self.with_case(|case| {
-            let ruling = C::decide(case, caller, &asked)?;
-            let counters = ruling.counters(case, &caller.organisation)?;
-            let facts = case.reads().len();
-            Ok((ruling.into_granted(), counters, facts))
-        })
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let certified = Certified { organisation: caller.organisation, ends_at_ms: u64::MAX, address };
+        let identified = Caller::identify(Arc::new(caller.clone()), version, NOW_MS, &certified)?;
+        let names = C::names(&asked, &caller.organisation);
+        allowed(&mut case, C::ROUTE, &identified, &names)?;
+        let ruling = C::decide(&mut case, caller, &asked)?;
+        let counters = ruling.counters(&mut case, &caller.organisation)?;
+        Ok((ruling.into_granted(), counters, case.reads().len()))
     }
 
     /// A request, read.
@@ -302,7 +320,7 @@ impl World {
     }
 }
 
-/// What decisions share beside the table: nothing of it is in the way.
+/// Nothing that was read before.
 fn known() -> Known {
     let bundle = TrustBundle {
         version: 1,
@@ -326,6 +344,7 @@ fn known() -> Known {
         applications: Documents::default(),
         clocks: Clocks::default(),
         identity: None,
+        policies: InForce::default(),
     }
 }
 
@@ -363,6 +382,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     of_operators(&mut refused);
     sharing::reasons(&mut refused);
     codes::reasons(&mut refused);
+    policies::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
     // The findings of a call are tested where it is made, and those of an assertion where it is checked.
     let of_calls = [

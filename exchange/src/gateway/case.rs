@@ -26,6 +26,7 @@ use crate::identity::Provider;
 use crate::keyed;
 use crate::moment::now_ms;
 use crate::participant::{Participant, Rules};
+use crate::rights::in_force::{InForce, Versioned};
 use crate::sharing::application::Application;
 use crate::sharing::clock::{Clocks, calendar_key, day_of};
 use crate::sharing::resource::{Listed, resource_key};
@@ -52,12 +53,15 @@ pub struct Known {
     pub clocks: Clocks,
     /// The identity provider for holders; without one the portals vouch.
     pub identity: Option<Arc<Provider>>,
+    /// The policies in force.
+    pub policies: InForce,
 }
 
 /// A request under decision. Reads facts and remembers what was read.
 pub struct Case<'a> {
     source: &'a dyn Source,
     known: &'a Known,
+    policies: Arc<Versioned>,
     now_ms: u64,
     reads: Vec<(Fact, u32)>,
     ends_at_ms: u64,
@@ -139,14 +143,16 @@ impl Living {
 impl<'a> Case<'a> {
     /// Opens a case at a moment, ms since 1970.
     pub fn open(source: &'a dyn Source, known: &'a Known, now_ms: u64) -> Self {
-        Self {
-            source,
-            known,
-            now_ms,
-            reads: Vec::with_capacity(6),
-            ends_at_ms: u64::MAX,
-            allowances: Vec::new(),
-        }
+        let (fact, policies) = known.policies.at(source);
+        let mut reads = Vec::with_capacity(8);
+        // An entry says by which policies it was decided, whether or not they were asked.
+        reads.push((fact, policies.version));
+        Self { source, known, policies, now_ms, reads, ends_at_ms: u64::MAX, allowances: Vec::new() }
+    }
+
+    /// The policies in force.
+    pub(crate) fn policies(&self) -> &Arc<Versioned> {
+        &self.policies
     }
 
     /// The moment this decision is made at, ms since 1970.

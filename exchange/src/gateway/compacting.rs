@@ -38,7 +38,7 @@ impl Gateway {
 
     async fn commit_compacted(&self, due: &DueRows, mut record: Record, prepared: PreparedSegment) -> bool {
         record.documents.extend(prepared.documents());
-        match super::commit_system(&self.ledger, seal::system_entry(&self.policy, &record)).await {
+        match super::commit_system(&self.ledger, seal::system_entry(&self.policy(), &record)).await {
             Ok(()) => {
                 tracing::debug!(
                     segments = due.count(),

@@ -9,6 +9,7 @@ use super::Gateway;
 use super::case::Case;
 use crate::capability::{Capability, with_capability};
 use crate::participant::{Caller, Certified};
+use crate::rights::allowed::allowed;
 use crate::wire::read::Body;
 
 /// Step 1: whether a body is one that the route reads.
@@ -34,12 +35,16 @@ impl Gateway {
         now_ms: u64,
     ) -> (bool, (Vec<(Fact, u32)>, u64)) {
         let mut case = Case::open(&self.ledger, &self.known, now_ms);
-        let registered = case.participant(&caller.organisation);
-        let caller = registered.and_then(|registered| Caller::identify(registered, now_ms, caller).ok());
+        let (place, registered) = case.registration(&caller.organisation);
+        let caller = registered
+            .and_then(|registered| Caller::identify(registered, place.version(), now_ms, caller).ok());
         let permitted = caller.is_some_and(|caller| {
             with_capability!(route, false, C => {
-                let asked = C::read(Body { form: Form::Json, bytes });
-                asked.is_ok_and(|asked| C::decide(&mut case, caller.participant(), &asked).is_ok())
+                C::read(Body { form: Form::Json, bytes }).is_ok_and(|asked| {
+                    let names = C::names(&asked, &caller.participant().organisation);
+                    allowed(&mut case, route, &caller, &names).is_ok()
+                        && C::decide(&mut case, caller.participant(), &asked).is_ok()
+                })
             })
         });
         (permitted, case.into_reads())

@@ -250,6 +250,23 @@ impl<'a> Names<'a> {
         }
     }
 
+    /// The type of the license that it is about, as far as the request says. A presented license says it itself.
+    pub(crate) fn license_type(&self) -> Option<LicenseTypeCode> {
+        match &self.about {
+            About::New(identifier) => Some(identifier.type_code()),
+            About::Envelope(envelope) => {
+                let opened = OpenedEnvelope::open(envelope).ok()?;
+                Some(verifier::license::read_body(opened.body()).ok()?.identifier.type_code())
+            }
+            About::Nothing
+            | About::License(_)
+            | About::Named(_)
+            | About::Grant(_)
+            | About::Code(_)
+            | About::Own(..) => self.type_code().or(self.type_asked.copied()),
+        }
+    }
+
     /// How many holders it names, as far as the request says.
     fn holders_named(&self) -> usize {
         let persons = self.persons.iter().filter(|person| person.is_concerned).count();

@@ -14,6 +14,7 @@ use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT, HeaderMap, HeaderNam
 use schemas::codes::{Code, Rule};
 use schemas::identifier::Uscc;
 use schemas::routes::{Contract, Effect, Route};
+use verifier::Hash;
 
 use super::signed::{self, Signed};
 use super::tools::Entry;
@@ -58,7 +59,13 @@ pub(super) struct Received {
 
 impl Received {
     /// The part that an entry records.
-    pub(super) fn entry<'a>(&'a self, route: Route, organisation: &'a Uscc, now_ms: u64) -> Entry<'a> {
+    pub(super) fn entry<'a>(
+        &'a self,
+        route: Route,
+        organisation: &'a Uscc,
+        now_ms: u64,
+        policy: Hash,
+    ) -> Entry<'a> {
         Entry {
             route,
             organisation,
@@ -68,6 +75,7 @@ impl Received {
             idempotency: None,
             now_ms,
             release_ms: 0,
+            policy,
         }
     }
 

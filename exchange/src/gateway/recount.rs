@@ -61,7 +61,7 @@ impl Gateway {
         };
         let record = Record { documents: vec![document], ..Record::default() };
         let command = Command {
-            permit_or_denial: seal::system_entry(&self.policy, &record),
+            permit_or_denial: seal::system_entry(&self.policy(), &record),
             reads: vec![(Fact::Document(kind, key), version)],
             ends_at_ms: u64::MAX,
             inline_proof: false,

@@ -25,6 +25,7 @@ use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out, commit_system, 
 use crate::capability::Relayed;
 use crate::meters;
 use crate::participant::{Caller, Certified};
+use crate::rights::allowed::allowed;
 use crate::wire::machine::Form;
 use crate::wire::refusal::{Language, Refusal};
 
@@ -255,6 +256,7 @@ impl Gateway {
         if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
             return Err(Refusal::new(Code::WrongRole));
         }
+        allowed(case, C::ROUTE, &caller, &names)?;
         let ruling = C::decide(case, caller.participant(), asked)?;
         // The use was counted by the intent.
         let (mut permit, terms) = ruling.into_parts(Vec::new());
@@ -310,6 +312,7 @@ impl Gateway {
             idempotency: None,
             now_ms,
             release_ms: called.release_ms,
+            policy: *case.policies().policies.hash(),
         };
         let concerned: Vec<Label> =
             called.labels().into_iter().filter(|label| case.is_living(label)).collect();

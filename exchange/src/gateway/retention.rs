@@ -72,7 +72,7 @@ impl Gateway {
         let names: Vec<KeyName> = due.iter().map(|(name, _)| *name).collect();
         let hold = |(name, version): &Due| (Fact::Document(DocumentKind::Hold, name.label), *version);
         let reads = due.iter().map(hold).collect();
-        let prepared = self.tools().destruction(year, &names);
+        let prepared = self.tools().destruction(&self.policy(), year, &names);
         let command =
             Command { permit_or_denial: prepared, reads, ends_at_ms: u64::MAX, inline_proof: false };
         Ok(matches!(self.ledger.commit(command).await?, Outcome::Committed(_)))

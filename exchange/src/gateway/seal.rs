@@ -90,7 +90,7 @@ impl Tools<'_> {
             organisation: *entry.organisation.as_bytes(),
             request_digest: entry.body.map_or([0; 32], |body| request_digest(&request_salt, body)),
             answer_digest: if said.stage == Stage::Intent { [0; 32] } else { sha256(answer) },
-            policy: *self.policy,
+            policy: entry.policy,
             subject_digest: *subjects.digest(),
             labels,
             stage: said.stage,
@@ -129,24 +129,24 @@ impl Tools<'_> {
     ///
     /// # Errors
     /// [`Code::Internal`]: a living holder has no key.
-    pub(super) fn release(&self, due: &ledger::Delayed) -> Result<Prepared, Refusal> {
+    pub(super) fn release(&self, policy: &Hash, due: &ledger::Delayed) -> Result<Prepared, Refusal> {
         let released = vec![due.index];
         let mut record = Record { released: released.clone(), ..Record::default() };
         let keys = self.living(Route::System, &due.holders, &mut record)?;
         let document = json(&ToldRelease { released: &released });
         let text = Text { told: &document, ..Text::default() };
         let sealed = self.seal_each(&keys, &text);
-        Ok(system_with(self.policy, &record, sealed))
+        Ok(system_with(policy, &record, sealed))
     }
 
     /// The entry that destroys keys of one year of uses, and tells each of these holders so: that alone lies under the day's key.
-    pub(super) fn destruction(&self, year: u16, names: &[KeyName]) -> Prepared {
+    pub(super) fn destruction(&self, policy: &Hash, year: u16, names: &[KeyName]) -> Prepared {
         let concerned = names.iter().map(|name| name.label).collect();
         let record = Record { destroyed: names.to_vec(), concerned, ..Record::default() };
         let told = json(&ToldDestruction { destroyed: Destroyed { class: USES_CLASS.to_owned(), year } });
         let text = Text { told: &told, ..Text::default() };
         let sealed = self.seal_once(&self.ledger.random(), &record.concerned, &[], &text);
-        system_with(self.policy, &record, sealed)
+        system_with(policy, &record, sealed)
     }
 
     /// Labels of those whom the request names and the entry does not concern, and the caller's reason.

@@ -187,7 +187,15 @@ impl Source for Table {
         1
     }
 
-    fn version(&self, _fact: &Fact) -> u32 {
-        0
+    fn version(&self, fact: &Fact) -> u32 {
+        match fact {
+            Fact::Document(kind, key) => self.document(*kind, key).map_or(0, |document| document.version),
+            Fact::License(_)
+            | Fact::Grant(_)
+            | Fact::Holder(_)
+            | Fact::Licenses(_)
+            | Fact::Idempotency(_)
+            | Fact::Epoch => 0,
+        }
     }
 }

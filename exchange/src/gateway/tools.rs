@@ -65,6 +65,8 @@ pub struct Entry<'a> {
     pub now_ms: u64,
     /// Until when the holders concerned are not told, ms since 1970; 0 = at once.
     pub release_ms: u64,
+    /// Hash of the policy that it is decided by.
+    pub policy: Hash,
 }
 
 impl Entry<'_> {
@@ -86,8 +88,6 @@ pub struct Tools<'a> {
     pub signers: &'a Current<Signers>,
     /// The catalogue of resources, parsed.
     pub(crate) resources: &'a Arc<Documents<Key, Listed>>,
-    /// Hash of the policy in force.
-    pub policy: &'a Hash,
 }
 
 impl Tools<'_> {

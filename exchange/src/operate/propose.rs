@@ -8,6 +8,7 @@ use schemas::routes::Route;
 use serde_json::{Value, json};
 
 use super::{Caller, json_file};
+use crate::files;
 
 /// Proposes what a file says.
 pub fn file(file: &Path, operator: &Caller) -> anyhow::Result<u8> {
@@ -27,7 +28,7 @@ pub(super) fn send(proposal: &Value, operator: &Caller) -> anyhow::Result<u8> {
     operator.send(Route::Propose, proposal)
 }
 
-/// Approves a proposal, with the registration, the definition or the calendar that it is of.
+/// Approves a proposal, with the registration, the definition, the calendar or the policies that it is of.
 ///
 /// # Errors
 /// Like [`Caller::send`].
@@ -36,6 +37,7 @@ pub fn approve(
     participant: Option<&Path>,
     license_type: Option<&Path>,
     calendar: Option<&Path>,
+    policies: Option<&Path>,
     operator: &Caller,
 ) -> anyhow::Result<u8> {
     let mut body = json!({"proposal": proposal});
@@ -45,6 +47,9 @@ pub fn approve(
         if let Some(file) = file {
             body[member] = json_file(file)?;
         }
+    }
+    if let Some(file) = policies {
+        body["policies"] = files::read(file)?.into();
     }
     operator.send(Route::Approve, &body)
 }

@@ -8,7 +8,8 @@ use schemas::license_type::{BASE_FIELDS, LicenseType};
 use crate::rights::mode::Mode;
 
 /// Text of the floor's rules; its hash stands in every entry as the policy hash. Changing a rule changes this.
-pub const POLICY: &str = "miaoxiang floor v4: default deny; issuers act on their own types and licenses; portals vouch for the \
+pub const POLICY: &str = "miaoxiang floor v5: default deny; the policies in force permit it, beside all that follows; \
+issuers act on their own types and licenses; portals vouch for the \
 holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
 holder for this organisation and user, license or type, mode or a higher one, fields, item, purpose and field of use, whose portal \
 still vouches for holders and whose links, if an agent made it, all hold and allow as much; no agent grants more than its links \

@@ -1,11 +1,14 @@
-//! By what right a use is permitted: the floor, which nothing lifts, and what a caller may rest on.
+//! By what right a use is permitted: the floor, which nothing lifts, what a caller may rest on, and the policies beside them.
 //!
-//! Pure functions; nothing to lose. Decisions alone call them.
+//! Decisions alone call them. They write nothing, so a crash leaves nothing of them.
 
 pub(crate) mod admission;
+pub(crate) mod allowed;
 pub(crate) mod assertion;
 pub(crate) mod code;
 pub mod floor;
+pub mod in_force;
 pub(crate) mod link;
 pub mod mode;
+pub mod policy;
 pub(crate) mod right;

@@ -44,6 +44,8 @@ schemas::numbered! {
         Mismatch = 17 "mismatch",
         /// A presentation code, by a keyed hash of it.
         PresentationCode = 18 "presentation-code",
+        /// The policies in force.
+        Policies = 19 "policies",
     }
 }
 

@@ -130,7 +130,7 @@ impl Capability<'_> for Create {
         let names = Names { fields, terms, ..Names::default() };
         let names = names.holder(&asked.holder, asked.agent.as_ref());
         match &asked.target {
-            Target::Type(_) => names,
+            Target::Type(code) => Names { type_asked: Some(code), ..names },
             Target::License(identifier) => Names {
                 about: About::License(identifier),
                 identifiers: vec![identifier.to_string().into()],

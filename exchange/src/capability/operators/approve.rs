@@ -14,8 +14,8 @@ use schemas::workday::Calendar;
 use serde::Deserialize;
 
 use super::{
-    Answer, Hold, OPEN_MS, Proposal, Publication, address_place, applies, calendar_place, definition, hold,
-    license_type, refused,
+    Answer, Hold, NewPolicies, OPEN_MS, Proposal, Publication, address_place, applies, calendar_place,
+    checked_policies, definition, hold, license_type, policies_place, refused,
 };
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Living, Place};
@@ -23,6 +23,7 @@ use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{About, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role, Wire};
+use crate::rights::in_force::Published;
 use crate::rights::link::Link;
 use crate::sharing::dictionary::KeptMaterial;
 use crate::wire::read::{Body, json};
@@ -50,6 +51,8 @@ pub(crate) struct Asked {
     pub calendar: Option<Calendar>,
     /// The address, where one is proposed.
     pub address: Option<Address>,
+    /// The policies, where some are proposed.
+    pub policies: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +63,7 @@ struct Request {
     license_type: Option<serde_json::Value>,
     calendar: Option<Calendar>,
     address: Option<Address>,
+    policies: Option<String>,
 }
 
 /// An approved proposal, to be carried out.
@@ -81,7 +85,7 @@ enum Deed {
     Hold(Place, Hold),
     /// Change the epoch.
     Rotate,
-    /// Write a document: a registration, a license type's definition, a calendar, an address.
+    /// Write a document: a registration, a license type's definition, a calendar, an address, policies.
     Write(Place, Vec<u8>),
 }
 
@@ -184,6 +188,13 @@ fn may_approve(
     if asked.address.as_ref() != proposal.address.as_ref().map(|new| &new.address) {
         return Err(refused(Reason::OtherDefinition));
     }
+    let policies =
+        |new: &NewPolicies| asked.policies.as_ref().map(|text| NewPolicies::new(text, new.version));
+    if asked.policies.is_some() != proposal.policies.is_some()
+        || proposal.policies.as_ref().is_some_and(|new| policies(new).as_ref() != Some(new))
+    {
+        return Err(refused(Reason::OtherDefinition));
+    }
     match (&asked.license_type, &proposal.publication) {
         (None, None) => Ok(()),
         (Some(named), Some(new)) if Publication::new(named, new.version) == *new => Ok(()),
@@ -223,6 +234,12 @@ fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed,
             let place = address_place(case, &new.address);
             Ok(Deed::Write(next(place, new.version)?, answer(&new.address)))
         }
+        ProposalKind::PublishPolicies => {
+            let new = proposal.policies.as_ref().zip(asked.policies.as_ref());
+            let (new, text) = new.ok_or_else(incomplete)?;
+            let place = policies_place(case);
+            Ok(Deed::Write(next(place, new.version)?, answer(&Published { policies: text.clone() })))
+        }
         kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold) => {
             let label = proposal.label().ok_or_else(incomplete)?;
             let living = case.living(&label).ok_or_else(closed)?;
@@ -244,12 +261,13 @@ impl Request {
         let mut wrong = Gather::new();
         let proposal = wrong.take(id(&self.proposal).under("proposal"));
         let (calendar, address) = (self.calendar, self.address);
+        let policies = wrong.take(self.policies.map(checked_policies).transpose());
         let participant = self.participant.map(|participant| participant.typed()).transpose();
         let participant = wrong.take(participant.under("participant"));
         let license_type = wrong.take(self.license_type.as_ref().map(license_type).transpose());
         let typed = || {
             let (proposal, participant, license_type) = (proposal?, participant?, license_type?);
-            Some(Asked { proposal, participant, license_type, calendar, address })
+            Some(Asked { proposal, participant, license_type, calendar, address, policies: policies? })
         };
         wrong.all(typed())
     }

@@ -1,5 +1,5 @@
 //! Decisions of two operators: one proposes, another one approves. Erasing a holder, a legal hold and its release, a change
-//! of epoch before its time, license types, calendars, addresses of data providers, and registrations that open holders or the log (decision 0013).
+//! of epoch before its time, license types, calendars, addresses of data providers, policies, and registrations that open holders or the log (decision 0013).
 //!
 //! A proposal is a document of journaled state. It names the holder by label. Propose and approve alone write it, each
 //! in the frame of its entry: a crash leaves both or neither.
@@ -17,12 +17,15 @@ use crate::gateway::case::{Case, Place};
 use crate::gateway::parsed::Kept;
 use crate::gateway::seal::sha256;
 use crate::participant::Participant;
+use crate::rights::in_force::{Published, policies_key};
+use crate::rights::policy::Policies;
 use crate::sharing::address::address_key;
 use crate::sharing::clock::calendar_key;
 use crate::wire::refusal::{Fault, Placed as _, Refusal};
 
 pub(crate) mod approve;
 pub(crate) mod list;
+pub(crate) mod policies;
 pub(crate) mod propose;
 
 /// How long a proposal may be approved, ms.
@@ -49,6 +52,9 @@ pub(crate) struct Proposal {
     /// The address, where calls to one are to be allowed or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<NewAddress>,
+    /// The policies, where some are to be published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<NewPolicies>,
     /// The operator who proposed it.
     pub by: Uscc,
     /// When, ms since 1970.
@@ -89,6 +95,22 @@ pub(crate) struct NewAddress {
     pub address: Address,
     /// Its version, one more than the present one's.
     pub version: u32,
+}
+
+/// Policies to be published. The text comes with the approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct NewPolicies {
+    /// SHA-256 of the text, as hex.
+    pub digest: String,
+    /// The version of the document that it becomes.
+    pub version: u32,
+}
+
+impl NewPolicies {
+    pub(super) fn new(text: &str, version: u32) -> Self {
+        Self { digest: hex::encode(sha256(text.as_bytes())), version }
+    }
 }
 
 /// A license type to be published. The definition comes with the approval.
@@ -195,7 +217,8 @@ fn applies(case: &mut Case<'_>, kind: ProposalKind, label: &Label) -> Result<(),
         | ProposalKind::RegisterParticipant
         | ProposalKind::PublishType
         | ProposalKind::PublishCalendar
-        | ProposalKind::AllowAddress => Ok(()),
+        | ProposalKind::AllowAddress
+        | ProposalKind::PublishPolicies => Ok(()),
     }
 }
 
@@ -248,6 +271,26 @@ fn checked_address(address: Address) -> Result<Address, Refusal> {
 fn address_place(case: &mut Case<'_>, address: &Address) -> Place {
     let key = address_key(case.keyed(), &address.organisation, &address.host, address.port);
     case.document::<Address>(key).0
+}
+
+/// Policies that their schema allows.
+fn checked_policies(text: String) -> Result<String, Refusal> {
+    match Policies::read(&text) {
+        Ok(_) => Ok(text),
+        Err(fault) => {
+            let (line, column) = (fault.line, fault.column);
+            tracing::warn!(line, column, "policies were refused: those in force stay");
+            // Cedar's words would give back what was sent.
+            let form = format!("Cedar policies of the exchange's schema; see line {line}, column {column}");
+            Err(Refusal::of(Code::BadPolicy, Fault::at("/policies", Rule::Pattern).form(form)))
+        }
+    }
+}
+
+/// The place of the policies in force.
+fn policies_place(case: &mut Case<'_>) -> Place {
+    let key = policies_key(case.keyed());
+    case.document::<Published>(key).0
 }
 
 /// The place of a year's calendar.

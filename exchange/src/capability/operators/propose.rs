@@ -15,8 +15,8 @@ use schemas::workday::Calendar;
 use serde::Deserialize;
 
 use super::{
-    Answer, NewAddress, NewCalendar, Proposal, Publication, Registration, address_place, applies,
-    calendar_place, checked, checked_address, license_type,
+    Answer, NewAddress, NewCalendar, NewPolicies, Proposal, Publication, Registration, address_place,
+    applies, calendar_place, checked, checked_address, checked_policies, license_type, policies_place,
 };
 use crate::capability::Capability;
 use crate::gateway::case::Case;
@@ -55,6 +55,8 @@ pub(crate) enum Proposed {
     Calendar(Calendar),
     /// An address of a provider's, to be called or no longer.
     Address(Address),
+    /// Policies, in place of those there are.
+    Policies(String),
     /// One of the kinds about a holder.
     Holder(ProposalKind, HolderRef),
 }
@@ -68,6 +70,7 @@ impl Proposed {
             Self::Type(_) => ProposalKind::PublishType,
             Self::Calendar(_) => ProposalKind::PublishCalendar,
             Self::Address(_) => ProposalKind::AllowAddress,
+            Self::Policies(_) => ProposalKind::PublishPolicies,
             Self::Holder(kind, _) => *kind,
         }
     }
@@ -83,6 +86,7 @@ struct Request<'a> {
     license_type: Option<serde_json::Value>,
     calendar: Option<Calendar>,
     address: Option<Address>,
+    policies: Option<String>,
     reason: String,
 }
 
@@ -103,13 +107,14 @@ impl Capability<'_> for Propose {
             | Proposed::Participant(_)
             | Proposed::Type(_)
             | Proposed::Calendar(_)
-            | Proposed::Address(_) => names,
+            | Proposed::Address(_)
+            | Proposed::Policies(_) => names,
         }
     }
 
     fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked) -> Result<Ruling<Proposal>, Refusal> {
         let (mut label, mut registration, mut publication) = (None, None, None);
-        let (mut calendar, mut address) = (None, None);
+        let (mut calendar, mut address, mut policies) = (None, None, None);
         match &asked.what {
             Proposed::RotateEpoch => {}
             Proposed::Participant(participant) => {
@@ -140,6 +145,9 @@ impl Capability<'_> for Propose {
                 let version = address_place(case, new).version() + 1;
                 address = Some(NewAddress { address: new.clone(), version });
             }
+            Proposed::Policies(text) => {
+                policies = Some(NewPolicies::new(text, policies_place(case).version() + 1));
+            }
             Proposed::Holder(kind, holder) => {
                 let holder =
                     case.holder(holder).ok_or_else(|| Refusal::not_permitted(Reason::NoSuchHolder))?;
@@ -154,6 +162,7 @@ impl Capability<'_> for Propose {
             publication,
             calendar,
             address,
+            policies,
             by: caller.organisation,
             at_ms: case.now_ms(),
             approved_by: None,
@@ -176,49 +185,38 @@ impl Capability<'_> for Propose {
 impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
-        let parts =
-            (self.kind, self.holder, self.participant, self.license_type, self.calendar, self.address);
-        let what = wrong.take(match parts {
-            (ProposalKind::RotateEpoch, None, None, None, None, None) => Ok(Proposed::RotateEpoch),
-            (ProposalKind::RegisterParticipant, None, Some(participant), None, None, None) => {
-                participant.typed().map(Proposed::Participant).under("participant")
-            }
-            (ProposalKind::PublishType, None, None, Some(definition), None, None) => {
-                license_type(&definition).map(Proposed::Type)
-            }
-            (ProposalKind::PublishCalendar, None, None, None, Some(calendar), None) => {
-                checked(calendar).map(Proposed::Calendar)
-            }
-            (ProposalKind::AllowAddress, None, None, None, None, Some(address)) => {
-                checked_address(address).map(Proposed::Address)
-            }
-            (
-                kind @ (ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold),
-                Some(holder),
-                None,
-                None,
-                None,
-                None,
-            ) => holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"),
-            (kind, holder, participant, definition, calendar, address) => {
-                let about_holder = matches!(
-                    kind,
-                    ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold
-                );
-                let members = [
-                    ("/holder", about_holder, holder.is_some()),
-                    ("/participant", kind == ProposalKind::RegisterParticipant, participant.is_some()),
-                    ("/licenseType", kind == ProposalKind::PublishType, definition.is_some()),
-                    ("/calendar", kind == ProposalKind::PublishCalendar, calendar.is_some()),
-                    ("/address", kind == ProposalKind::AllowAddress, address.is_some()),
-                ];
-                let faults = members.into_iter().filter_map(|(pointer, wanted, there)| {
-                    let rule = if wanted { Rule::Required } else { Rule::NotAllowed };
-                    (wanted != there).then(|| Fault::at(pointer, rule))
-                });
-                Err(Refusal::all(Code::MalformedRequest, faults.collect()))
-            }
-        });
+        let kind = self.kind;
+        let about_holder =
+            matches!(kind, ProposalKind::EraseHolder | ProposalKind::HoldHolder | ProposalKind::ReleaseHold);
+        let members = [
+            ("/holder", about_holder, self.holder.is_some()),
+            ("/participant", kind == ProposalKind::RegisterParticipant, self.participant.is_some()),
+            ("/licenseType", kind == ProposalKind::PublishType, self.license_type.is_some()),
+            ("/calendar", kind == ProposalKind::PublishCalendar, self.calendar.is_some()),
+            ("/address", kind == ProposalKind::AllowAddress, self.address.is_some()),
+            ("/policies", kind == ProposalKind::PublishPolicies, self.policies.is_some()),
+        ];
+        let faults: Vec<Fault> = members
+            .into_iter()
+            .filter(|(_, wanted, there)| wanted != there)
+            .map(|(pointer, wanted, _)| {
+                Fault::at(pointer, if wanted { Rule::Required } else { Rule::NotAllowed })
+            })
+            .collect();
+        let what = if faults.is_empty() {
+            // The kind's own member is there, and no other.
+            self.holder
+                .map(|holder| holder.typed().map(|holder| Proposed::Holder(kind, holder)).under("holder"))
+                .or(self.participant.map(|new| new.typed().map(Proposed::Participant).under("participant")))
+                .or(self.license_type.map(|definition| license_type(&definition).map(Proposed::Type)))
+                .or(self.calendar.map(|calendar| checked(calendar).map(Proposed::Calendar)))
+                .or(self.address.map(|address| checked_address(address).map(Proposed::Address)))
+                .or(self.policies.map(|text| checked_policies(text).map(Proposed::Policies)))
+                .unwrap_or(Ok(Proposed::RotateEpoch))
+        } else {
+            Err(Refusal::all(Code::MalformedRequest, faults))
+        };
+        let what = wrong.take(what);
         let reason = wrong.take(reason(self.reason));
         wrong.all(what.zip(reason).map(|(what, reason)| Asked { what, reason }))
     }

@@ -64,8 +64,8 @@ fn a_question_reads_the_rows_of_its_item_among_ten_thousand() {
         let world = world(items);
         world.counted::<Materials>(&world.approval, &ask).expect("permitted").1
     };
-    // The item, and of each material its entry and its mapping.
-    assert_eq!((reads(2), reads(500)), (1 + 2 * MATERIALS, 1 + 2 * MATERIALS));
+    // The policies, the item, and of each material its entry and its mapping.
+    assert_eq!((reads(2), reads(500)), (2 + 2 * MATERIALS, 2 + 2 * MATERIALS));
 }
 
 #[test]
