@@ -236,7 +236,8 @@ async fn unknown_member(world: Arc<World>, operation: String) {
     let operation = world.operation(&operation);
     let (call, mut party) = world.good(&operation).await;
     let mut body: Value = serde_json::from_slice(&call.body).unwrap();
-    body["notInTheContract"] = json!(1);
+    // The first fault gives the code.
+    body.as_object_mut().unwrap().shift_insert(0, "notInTheContract".to_owned(), json!(1));
     let with_more = Call::new(operation.route, &body);
     world.answered(&operation, &mut party, &with_more, &[Code::UnknownField]).await;
     // Without it the same request is permitted: nothing else was wrong.

@@ -310,7 +310,7 @@ async fn what_protects_facts_says_nothing_more() {
     let (reply, _) =
         server.refused(&mut party, &Call::new(Route::Verify, &verify()), Code::NotPermitted).await;
     let members: Vec<_> = reply.json.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(members, ["code", "receipt", "status", "title", "type"]);
+    assert_eq!(members, ["type", "title", "status", "code", "receipt"]);
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use schemas::codes::{Code, Rule};
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
 use crate::rights::in_force::Versioned;
 use crate::wire::read::{self, Body};
-use crate::wire::refusal::Refusal;
+use crate::wire::refusal::{Fault, Refusal};
 
 /// The capability.
 pub(crate) struct Show;
@@ -41,7 +42,12 @@ impl Capability<'_> for Show {
     type Granted = Arc<Versioned>;
 
     fn read(body: Body<'_>) -> Result<Asked, Refusal> {
-        read::json(body.bytes)
+        let asked = read::json(body.bytes)?;
+        // An empty list would be read as an object without members.
+        if body.bytes.trim_ascii_start().first() == Some(&b'[') {
+            return Err(Refusal::of(Code::MalformedRequest, Fault::at("", Rule::Type).form("object")));
+        }
+        Ok(asked)
     }
 
     fn names<'a>(_asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
