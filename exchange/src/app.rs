@@ -154,6 +154,7 @@ impl App {
         let stopping = watch::Sender::new(false);
         let shared = Shared {
             gateway: Arc::clone(&gateway),
+            data_port: addresses.data.port(),
             trust_bundle: trust_text,
             metrics,
             cosigning,

@@ -28,6 +28,7 @@ pub mod case;
 pub mod change;
 mod compacting;
 pub mod dry;
+mod evaluations;
 mod figures;
 pub mod names;
 pub mod parsed;
@@ -82,9 +83,9 @@ use crate::meters::Meters;
 use crate::moment::now_ms;
 use crate::outgoing::Outgoing;
 use crate::participant::{Caller, Certified, Participant};
-use crate::rights::admission;
 use crate::rights::allowed::allowed;
 use crate::rights::in_force::InForce;
+use crate::rights::{acting, admission};
 use crate::room::Room;
 use crate::sharing::clock::Clocks;
 use crate::sharing::resource::Listed;
@@ -432,15 +433,19 @@ impl Gateway {
         // Behind the turn, whose length another request of the caller's decides.
         let arrived = Instant::now();
         let lines = received.lines(route.contract(), MAX_LINES);
-        let answer = with_capability!(route, self.path::<NoRoute>(caller, &received).await?, C => {
-            match &lines {
-                None => self.path::<C>(caller, &received).await?,
-                Some(lines) => self.lines::<C>(caller, lines).await,
-            }
-        }, C => {
-            // Behind a box: it is larger than the others, and they are asked more often.
-            Box::pin(self.relayed::<C>(caller, &received)).await?
-        });
+        let answer = if route == Route::Evaluations {
+            Box::pin(self.evaluations(caller, &received)).await?
+        } else {
+            with_capability!(route, self.path::<NoRoute>(caller, &received).await?, C => {
+                match &lines {
+                    None => self.path::<C>(caller, &received).await?,
+                    Some(lines) => self.lines::<C>(caller, lines).await,
+                }
+            }, C => {
+                // Behind a box: it is larger than the others, and they are asked more often.
+                Box::pin(self.relayed::<C>(caller, &received)).await?
+            })
+        };
         let denials = answer.codes().iter().filter(|code| **code == Code::NotPermitted).count();
         if denials > 0 {
             // Nothing is held meanwhile; the room goes after what stood in it.
@@ -525,10 +530,18 @@ impl Gateway {
         received: &'r Received,
     ) -> Result<Answer, Code> {
         // 1 bytes -> Asked
-        let request = Request::<'r, C>::read(received);
-        let tools = self.tools();
+        self.path_of(caller, &Request::<'r, C>::read(received)).await
+    }
+
+    /// The path of a request that was read.
+    async fn path_of<'r, C: Capability<'r>>(
+        &self,
+        caller: &Certified,
+        request: &Request<'r, C>,
+    ) -> Result<Answer, Code> {
+        let (received, tools) = (request.received, self.tools());
         for _ in 0..ATTEMPTS {
-            let (command, ready) = match self.attempt(&tools, caller, &request).await? {
+            let (command, ready) = match self.attempt(&tools, caller, request).await? {
                 Attempt::Ready(command, ready) => (command, ready),
                 Attempt::Again(answer) => return Ok(answer),
                 Attempt::Changed => continue,
@@ -605,6 +618,9 @@ impl Gateway {
         // A use of a resource rests on an approval, whose application named the purpose.
         if let Some(context) = names.context.filter(|_| names.resource.is_none()) {
             caller.participant().agreed(context.purpose.as_deref())?;
+        }
+        if let Some(organisation) = names.context.and_then(|context| context.acting_for) {
+            acting::for_organisation(case, caller.participant(), &organisation)?;
         }
         admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         if entry.route.changes_state() {

@@ -350,6 +350,8 @@ fn registration(
         delays: Default::default(),
         signing_keys: Vec::new(),
         limits: Vec::new(),
+        acts_for: Vec::new(),
+        intended_use: false,
         valid_from: today,
         valid_until: None,
         suspended: false,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -47,6 +48,9 @@ const _: () = assert!(PAUSE.as_secs() == 10, "the text says it too");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
+/// Names a question and its answer (AuthZEN).
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// `Cache-Control` of what never changes: tiles, bundles, proofs between two sizes.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// `Cache-Control` of what moves every second.
@@ -78,6 +82,13 @@ pub async fn data(
     };
     if route == Route::VerifyBatch {
         return respond(gateway.batch(caller, request, misrouted).await);
+    }
+    if matches!(route, Route::Evaluation | Route::Evaluations) {
+        // AuthZEN gives a request's id back.
+        let id = request.headers().get(&REQUEST_ID).cloned();
+        let mut response = respond(gateway.handle(route, &caller, request, misrouted).await);
+        response.headers_mut().extend(id.map(|id| (REQUEST_ID, id)));
+        return response;
     }
     if route != Route::RecordsCall {
         return respond(gateway.handle(route, &caller, request, misrouted).await);
@@ -172,6 +183,7 @@ pub fn public(shared: Shared) -> Router {
             "/v1/trust-bundle",
             get(|State(shared): State<Shared>| async move { text(shared.trust_bundle.get().to_string()) }),
         )
+        .route("/.well-known/authzen-configuration", get(authzen))
         .route(
             "/openapi.json",
             get(|| async { typed(Bytes::from_static(schemas::OPENAPI.as_bytes()), "application/json") }),
@@ -186,6 +198,22 @@ pub fn admin(shared: Shared) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(|State(shared): State<Shared>| async move { text(shared.metrics.render()) }))
         .with_state(shared)
+}
+
+/// Where questions are asked (AuthZEN metadata): at the data listener, under the host that this listener was asked for by.
+async fn authzen(State(shared): State<Shared>, uri: Uri, headers: HeaderMap) -> Response {
+    let named = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
+    let Some(authority) = uri.authority().cloned().or(named) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let point = format!("https://{}:{}", authority.host(), shared.data_port);
+    let path = |route: Route| format!("{point}{}", route.path().unwrap_or_default());
+    let metadata = json_value!({
+        "policy_decision_point": point,
+        "access_evaluation_endpoint": path(Route::Evaluation),
+        "access_evaluations_endpoint": path(Route::Evaluations),
+    });
+    cached(typed(metadata.to_string(), "application/json"), MOVING)
 }
 
 async fn checkpoint(State(shared): State<Shared>) -> Response {

@@ -566,6 +566,12 @@ Example:
         #[command(flatten)]
         import: ImportList,
     },
+    /// Brings lines of organisations' lists of intended uses (用证清单) in, as an operator.
+    #[command(after_help = LISTS)]
+    Uses {
+        #[command(flatten)]
+        import: ImportList,
+    },
 }
 
 /// The help of lists that are imported.
@@ -575,19 +581,21 @@ Rows are texts by field, as of records; lists have blanks between their words. M
   items      code name version department materials result
   elements   code name version
   mappings   item material mode(drop|share|verify) resource typeCode fields
+  uses       organisation item typeCode materials modes(verify fields face envelope copy search) fields
 Each may have status(active|cancelled). A change has a greater version; one of an item puts its mappings under review.
 Example:
   exchange import mappings mappings.csv --source 免提交清单2026 --rejects rejects.ndjson";
 
 #[derive(Subcommand)]
 enum ItemCommand {
-    /// Lists a dictionary, the mappings, or what was demanded on paper, JSON, one row a line.
+    /// Lists a dictionary, the mappings, what was demanded on paper, intended uses, or who asked for more than those; JSON, one row a
+    /// line.
     #[command(after_help = "Example:\n  exchange item list mappings --review")]
     List {
         /// The list.
-        #[arg(value_parser = PossibleValuesParser::new(["items", "materials", "elements", "mappings", "demands"]))]
+        #[arg(value_parser = PossibleValuesParser::new(["items", "materials", "elements", "mappings", "demands", "uses", "beyond"]))]
         list: String,
-        /// Only of this item; of mappings and demands.
+        /// Only of this item; of mappings, demands and uses.
         #[arg(long, value_name = "CODE")]
         item: Option<String>,
         /// Only mappings whose item has changed since.
@@ -871,6 +879,7 @@ fn import(command: &ImportCommand) -> anyhow::Result<u8> {
         ImportCommand::Materials { import } => (List::Materials, import),
         ImportCommand::Elements { import } => (List::Elements, import),
         ImportCommand::Mappings { import } => (List::Mappings, import),
+        ImportCommand::Uses { import } => (List::Uses, import),
     };
     operate::records::import_list(list, import)
 }

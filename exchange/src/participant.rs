@@ -37,6 +37,8 @@ pub const MAX_DELAY_DAYS: u16 = 3_660;
 pub const USUAL_DELAY_DAYS: u16 = 180;
 /// Most signing keys of one participant: the one in use and its successors.
 const MAX_SIGNING_KEYS: usize = 8;
+/// Most organisations that one participant may stand for.
+const MAX_ACTS_FOR: usize = 1_000;
 /// Longest name of a signing key, characters.
 const MAX_KEY_ID: usize = 64;
 const MS_PER_DAY: u64 = 86_400_000;
@@ -104,6 +106,12 @@ pub struct Participant {
     /// Limits of its uses, a line each; with any, it is admitted to what they name alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+    /// Organisations that it may stand for (代办).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acts_for: Vec<Uscc>,
+    /// Its uses of licenses stay within its list of intended uses (用证清单).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub intended_use: bool,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
@@ -128,6 +136,8 @@ pub(crate) struct Wire {
     delays: Option<BTreeMap<String, DelayClass>>,
     signing_keys: Option<Vec<WireKey>>,
     limits: Option<Vec<WireLimit>>,
+    acts_for: Option<Vec<String>>,
+    intended_use: Option<bool>,
     valid_from: String,
     valid_until: Option<String>,
 }
@@ -214,6 +224,10 @@ impl Wire {
             wrong.note(Refusal::of(BAD, Fault::at("/signingKeys", Rule::Distinct)));
         }
         let limits = wrong.take(admission::typed(self.limits.unwrap_or_default()).under("limits"));
+        let acts_for = self.acts_for.unwrap_or_default();
+        wrong.take(counted("/actsFor", 0, MAX_ACTS_FOR, acts_for.len()));
+        let acts_for = acts_for.iter().zip(0..).map(|(code, place)| Refusal::parse(code).under(place));
+        let acts_for: Option<Vec<Uscc>> = wrong.take(acts_for.collect::<Result<_, _>>().under("actsFor"));
         let valid_from = wrong.take(day(BAD, &self.valid_from).under("validFrom"));
         let valid_until = self.valid_until.as_deref().map(|text| day(BAD, text)).transpose();
         let valid_until = wrong.take(valid_until.under("validUntil"));
@@ -233,6 +247,8 @@ impl Wire {
                 delays: composed,
                 signing_keys: keys?,
                 limits: limits?,
+                acts_for: acts_for?,
+                intended_use: self.intended_use.unwrap_or(false),
                 valid_from: valid_from?,
                 valid_until: valid_until?,
                 suspended: false,

@@ -17,6 +17,8 @@ use crate::reload::Standing;
 pub struct Shared {
     /// The gateway.
     pub gateway: Arc<Gateway>,
+    /// Port of the data listener.
+    pub data_port: u16,
     /// The signed trust bundle as served.
     pub trust_bundle: Current<str>,
     /// Renders the metrics.

@@ -276,6 +276,9 @@ impl Masks {
             if run >= 100 && BASE64.decode(found).is_ok() {
                 out.push_str("<base64>");
                 rest = &rest[run..];
+            } else if run == 44 && found.ends_with('=') && BASE64.decode(found).is_ok() {
+                out.push_str("<digest>");
+                rest = &rest[run..];
             } else if run >= 16 && is_hex(found) && found.bytes().any(|byte| byte.is_ascii_lowercase()) {
                 write!(out, "<hex {run} #{}>", self.number(found)).unwrap();
                 rest = &rest[run..];

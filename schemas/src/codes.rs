@@ -197,6 +197,10 @@ numbered! {
         PurposeNotAgreed = 94 "purpose-not-agreed",
         /// The policies cannot be read, or do not fit their schema.
         BadPolicy = 95 "bad-policy",
+        /// The organisation has a list of intended uses, and the use asks for more than a line of it allows.
+        BeyondIntendedUse = 98 "beyond-intended-use",
+        /// The participant is not registered to act for the organisation that the use names, or that one is suspended.
+        ActingForRefused = 99 "acting-for-refused",
         /// No line of the organisation's limits admits it to this interface for this type.
         UseNotAgreed = 102 "use-not-agreed",
         /// The organisation's permitted uses of this period are spent.
@@ -276,6 +280,8 @@ impl Code {
             | Self::BadRequestSignature
             | Self::AssertionRefused
             | Self::PurposeNotAgreed
+            | Self::BeyondIntendedUse
+            | Self::ActingForRefused
             | Self::UseNotAgreed
             | Self::SourceNotAgreed
             | Self::FieldsNotAgreed => 403,
@@ -376,6 +382,8 @@ impl Code {
             Self::BadRequestSignature => "The request's signature is missing or does not hold.",
             Self::PurposeNotAgreed => "Your organisation's contract does not name this purpose.",
             Self::BadPolicy => "The policies cannot be read, or do not fit their schema.",
+            Self::BeyondIntendedUse => "This is more than your organisation's list of intended uses allows.",
+            Self::ActingForRefused => "Your organisation may not act for the one that the use names.",
             Self::AssertionRefused => "The identity assertion is missing, or it does not hold.",
             Self::UseNotAgreed => {
                 "Your organisation's limits do not admit it to this interface for this type."
@@ -611,6 +619,16 @@ numbered! {
         PolicyDenied = 101 "policy-denied",
         /// A policy in force could not be evaluated, or none of them could be read.
         PolicyFailed = 102 "policy-failed",
+        /// The list of intended uses has no line for the item and the license type.
+        NoIntendedUse = 105 "no-intended-use",
+        /// The line of the list of intended uses allows a lower mode or fewer fields.
+        IntendedLess = 106 "intended-less",
+        /// The registration does not name the organisation that the use is made for.
+        ActingForUnregistered = 107 "acting-for-unregistered",
+        /// The organisation that the use is made for is suspended, or outside its valid time.
+        ActingForInactive = 108 "acting-for-inactive",
+        /// The subject of an evaluation is not the caller or its user.
+        OtherSubject = 109 "other-subject",
         /// No such presentation code, or one that is long gone.
         NoSuchCode = 110 "no-such-code",
         /// The presentation code has expired.

@@ -53,6 +53,8 @@ named! {
         Elements = "elements",
         /// Mappings of items' materials.
         Mappings = "mappings",
+        /// Intended uses of licenses by organisations.
+        Uses = "uses",
     }
 }
 
@@ -184,6 +186,32 @@ pub struct Mapping {
     pub cancelled: bool,
 }
 
+/// How much of a license of one type an organisation is to use for an item: a line of its list of intended uses (用证清单).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct IntendedUse {
+    /// The organisation.
+    pub organisation: Uscc,
+    /// Code of the item, as uses name it.
+    pub item: String,
+    /// The license type.
+    pub type_code: LicenseTypeCode,
+    /// Codes of the item's materials that such a license stands for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub materials: Vec<String>,
+    /// Names of the modes; a higher one allows the lower.
+    pub modes: Vec<String>,
+    /// Fields that may be shown or expected; those of a mode that shows the whole face need no naming.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// It no longer holds.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cancelled: bool,
+}
+
+/// Modes that a line of intended uses may name.
+pub const USE_MODES: [&str; 6] = ["verify", "fields", "face", "envelope", "copy", "search"];
+
 /// Whether a text is an item's code, by the rule that it breaks.
 ///
 /// # Errors
@@ -238,12 +266,20 @@ impl List {
                     ("fields", "信息项，以空格分隔", text.clone(), false, listed),
                 ]
             }
+            Self::Uses => vec![
+                ("organisation", "用证单位", FieldKind::Uscc, true, USCC_LENGTH),
+                ("item", "事项编码", text.clone(), true, MAX_NAME_CHARS),
+                ("typeCode", "证照类型代码", text.clone(), true, 21),
+                ("materials", "材料编码，以空格分隔", text.clone(), false, listed),
+                ("modes", "用证方式，以空格分隔", text.clone(), true, listed),
+                ("fields", "信息项，以空格分隔", text.clone(), false, MAX_NAMED * (MAX_NAME_CHARS + 1)),
+            ],
         };
         let all = match self {
             Self::Items => named("事项编码").into_iter().chain(rest).chain(own).collect::<Vec<_>>(),
             Self::Materials => named("材料编码").into_iter().chain(rest).chain(own).collect(),
             Self::Elements => named("数据元编码").into_iter().chain(rest).chain(own).collect(),
-            Self::Mappings => own,
+            Self::Mappings | Self::Uses => own,
         };
         let field = |(key, label, kind, required, max_length): (&str, &str, FieldKind, bool, usize)| Field {
             key: key.to_owned(),
@@ -262,6 +298,7 @@ impl List {
         match self {
             Self::Items | Self::Materials | Self::Elements => &["code"],
             Self::Mappings => &["item", "material"],
+            Self::Uses => &["organisation", "item", "typeCode"],
         }
     }
 
@@ -272,6 +309,7 @@ impl List {
             Self::Materials => Material::read(row).err(),
             Self::Elements => Element::read(row).err(),
             Self::Mappings => Mapping::read(row).err(),
+            Self::Uses => IntendedUse::read(row).err(),
         }
         .unwrap_or_default()
     }
@@ -460,6 +498,39 @@ impl Mapping {
     }
 }
 
+impl IntendedUse {
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// Its faults.
+    pub fn read(row: &[(String, String)]) -> Result<Self, Vec<Fault>> {
+        let mut reading = Reading::new(List::Uses, row);
+        let organisation = reading.value("organisation").and_then(|text| text.parse().ok());
+        let (item, type_code) = (reading.text("item"), reading.type_code("typeCode"));
+        let (materials, modes, fields) =
+            (reading.words("materials"), reading.words("modes"), reading.words("fields"));
+        if materials.iter().any(|material| !is_entry_code(material)) {
+            reading.fault("materials", Rule::Pattern, format!("{CODE_FORM}, blanks between them"));
+        }
+        if modes.iter().any(|mode| !USE_MODES.contains(&mode.as_str())) {
+            reading.fault("modes", Rule::OneOf, USE_MODES.join(" "));
+        }
+        if fields.is_empty() && modes.iter().any(|mode| mode == "fields") {
+            reading.fault("fields", Rule::Required, "needed in mode fields");
+        }
+        let cancelled = reading.cancelled();
+        reading.done(organisation.zip(type_code).map(|(organisation, type_code)| Self {
+            organisation,
+            item,
+            type_code,
+            materials,
+            modes,
+            fields,
+            cancelled,
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -523,5 +594,15 @@ mod tests {
             ["/resource pattern", "/resource not-allowed", "/typeCode required"]
         );
         assert_eq!(mapping("mode=paper"), ["/mode pattern"]);
+        let line = |rest: &str| {
+            told(
+                List::Uses,
+                &format!("organisation={department};item=开户;typeCode=11100000DE0000022B002;{rest}"),
+            )
+        };
+        assert_eq!(line("modes=fields verify;fields=name sex;materials=M1"), [""; 0]);
+        assert_eq!(line("modes=fields"), ["/fields required"]);
+        assert_eq!(line("modes=paper;materials=m1"), ["/materials pattern", "/modes one-of"]);
+        assert_eq!(line("fields=name name"), ["/modes required", "/fields distinct"]);
     }
 }

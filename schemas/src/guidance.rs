@@ -536,6 +536,22 @@ const GUIDANCE: [(Code, Guidance); Code::ALL.len()] = [
         ),
     ),
     (
+        Code::BeyondIntendedUse,
+        guide(
+            "超出贵单位用证清单的范围。",
+            "`errors` names the part that is beyond the list, and what its line allows. Ask for less, or have the operator import another line.",
+            "`errors` 指出超出清单的部分及该行允许的范围。请缩小申请范围，或请运营方导入新的清单行。",
+        ),
+    ),
+    (
+        Code::ActingForRefused,
+        guide(
+            "贵单位未登记代该单位用证。",
+            "`use.actingFor` is one of `actsFor` in the registration: `/v1/participants/list` shows them. Operators register others.",
+            "`use.actingFor` 应为登记的 `actsFor` 之一，可用 `/v1/participants/list` 查看；其他单位由运营方登记。",
+        ),
+    ),
+    (
         Code::UseNotAgreed,
         guide(
             "贵单位的接入限额不包含此接口和证照类型。",

@@ -12,6 +12,7 @@ pub mod identifier;
 pub mod interface;
 pub mod kinds;
 pub mod license_type;
+pub mod mask;
 pub mod policy;
 pub mod resource;
 pub mod roles;

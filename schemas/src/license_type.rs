@@ -14,6 +14,7 @@ use crate::date::{Date, is_day};
 use crate::holder::{HolderRef, HolderTypeCode};
 use crate::identifier::{LicenseTypeCode, Uscc};
 use crate::kinds::Scenario;
+use crate::mask::Show;
 use crate::text::{self, Comparison, TextError, fold, is_text};
 
 /// Facts of the face that every license has, whatever its type. A grant names them by the bits from 63 down.
@@ -29,6 +30,8 @@ pub const MAX_VALUE_LENGTH: usize = 4096;
 pub const MAX_NAME_LENGTH: usize = 128;
 /// Most values of a code field.
 pub const MAX_CODE_VALUES: usize = 256;
+/// Most purposes that one mask is lifted for.
+pub const MAX_CLEAR_PURPOSES: usize = 64;
 /// Most bytes of a definition.
 pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
 /// Characters of a date and of a citizen number or USCC: the least `maxLength` of such fields.
@@ -65,6 +68,23 @@ pub struct LicenseType {
     /// The fields of use (用证场景) that grants may name; empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scenarios: Vec<Scenario>,
+    /// Fields that are masked (脱敏) for whoever is neither holder nor issuer; the others are shown in clear.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<Mask>,
+}
+
+/// How a field of the face, or a fact that every license has, is masked where a grant shows it. Example:
+/// `{"field": "holderNumber", "show": "ends", "clearFor": ["贷款审核"]}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mask {
+    /// Its key.
+    pub field: String,
+    /// The part that is shown.
+    pub show: Show,
+    /// Purposes (用途) for which it is shown in clear; a use without a purpose is for none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clear_for: Vec<String>,
 }
 
 /// The kind of holder that may hold a license of a type.
@@ -275,6 +295,14 @@ pub enum LicenseTypeError {
         /// Index of the field.
         index: usize,
     },
+    /// A mask of no field or of one that has another mask, or with purposes that are too many, no texts or not different.
+    #[error(
+        "mask {index} is not of a field of its own, or its purposes are not at most {MAX_CLEAR_PURPOSES} different texts"
+    )]
+    Mask {
+        /// Index of the mask.
+        index: usize,
+    },
     /// A list of values that is empty, too long, or holds a value twice or one that is no text.
     #[error("the values of field {index} are not 1 to {MAX_CODE_VALUES} different texts")]
     Values {
@@ -443,6 +471,13 @@ impl LicenseType {
     /// The definition of a field.
     pub fn field(&self, key: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.key == key)
+    }
+
+    /// What a use for a purpose is shown of a masked field; `None` for one that is shown in clear.
+    pub fn mask(&self, field: &str, purpose: Option<&str>) -> Option<Show> {
+        let mask = self.masks.iter().find(|mask| mask.field == field)?;
+        let is_clear = purpose.is_some_and(|purpose| mask.clear_for.iter().any(|clear| clear == purpose));
+        (!is_clear).then_some(mask.show)
     }
 
     /// Whether a license of this type counts as a natural person's, so that a right is needed to learn of it: a
@@ -631,6 +666,19 @@ impl LicenseType {
                 return Err(LicenseTypeError::DuplicateKey { index });
             }
             field.well_formed(index)?;
+        }
+        let mut masked = HashSet::new();
+        for (index, mask) in self.masks.iter().enumerate() {
+            let is_field = BASE_FIELDS.contains(&mask.field.as_str()) || keys.contains(&mask.field);
+            let purposes: HashSet<_> = mask.clear_for.iter().collect();
+            let is_good = is_field
+                && masked.insert(&mask.field)
+                && purposes.len() == mask.clear_for.len()
+                && purposes.len() <= MAX_CLEAR_PURPOSES
+                && mask.clear_for.iter().all(|purpose| is_name(purpose));
+            if !is_good {
+                return Err(LicenseTypeError::Mask { index });
+            }
         }
         Ok(())
     }

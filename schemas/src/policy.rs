@@ -75,7 +75,8 @@ impl Route {
             | Self::ProposalList
             | Self::PolicyShow => return None,
             Self::Issue | Self::Transition | Self::IssuedList => Class::Issue,
-            Self::Verify | Self::VerifyBatch => Class::Verify,
+            // A question for more than a verification is asked as what it is about.
+            Self::Verify | Self::VerifyBatch | Self::Evaluation | Self::Evaluations => Class::Verify,
             Self::Retrieve | Self::Bundle => Class::Retrieve,
             Self::Search => Class::Search,
             Self::GrantCreate

@@ -348,6 +348,16 @@ routes! {
             path: Some("/v1/admin/policies"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Operator, Role::Auditor]), forms: JSON,
             body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: true
         },
+        /// Whether a use of a license would be permitted (AuthZEN).
+        Evaluation = 53 "evaluation" {
+            path: Some("/access/v1/evaluation"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
+        },
+        /// The same of many uses.
+        Evaluations = 54 "evaluations" {
+            path: Some("/access/v1/evaluations"), success_status: 200, effect: Effect::Uses, roles: Roles::Of(&[Role::Relying, Role::Portal, Role::Issuer, Role::Peer]), forms: JSON,
+            body_bytes: USUAL_BODY_BYTES, body_seconds: USUAL_BODY_SECONDS, is_given_again: false
+        },
         /// Mint a presentation code.
         CodeMint = 57 "code-mint" {
             path: Some("/v1/codes"), success_status: 201, effect: Effect::Changes, roles: Roles::Of(&[Role::Portal]), forms: JSON,
@@ -414,6 +424,7 @@ pub const PUBLIC: &[&str] = &[
     "/v1/open",
     "/v1/open/{class}/{order}",
     "/v1/trust-bundle",
+    "/.well-known/authzen-configuration",
     "/openapi.json",
 ];
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use client::{
-    ApplicationAction, ApplicationSearch, ApplicationState, ApplicationTransition, Apply, Approve, Bundle,
-    Bundled, Client, CodeEnd, CodeMint, CodeScan, DictionaryList, Error, GrantAction, GrantChange,
-    GrantCreate, GrantMode, GrantRevoke, GrantSearch, GrantState, Holder, Issue, IssuedList, ItemsDemanded,
-    ItemsImport, ItemsMaterials, ItemsSearch, License, LinkEnd, LinkKind, LinkMake, LinkState, List, Listing,
-    LogQuery, MaterialKeep, MaterialTrust, MismatchSearch, Mode, Outcome, Participant, Personal,
-    ProposalKind, ProposalState, Propose, RecordsCompare, RecordsFeed, RecordsIngest, RecordsQuery, Register,
+    AccessAction, AccessContext, AccessEntity, ApplicationAction, ApplicationSearch, ApplicationState,
+    ApplicationTransition, Apply, Approve, Bundle, Bundled, Client, CodeEnd, CodeMint, CodeScan,
+    DictionaryList, Error, Evaluation, Evaluations, GrantAction, GrantChange, GrantCreate, GrantMode,
+    GrantRevoke, GrantSearch, GrantState, Holder, Issue, IssuedList, ItemsDemanded, ItemsImport,
+    ItemsMaterials, ItemsSearch, License, LinkEnd, LinkKind, LinkMake, LinkState, List, Listing, LogQuery,
+    MaterialKeep, MaterialTrust, MismatchSearch, Mode, Outcome, Participant, Personal, ProposalKind,
+    ProposalState, Propose, RecordsCompare, RecordsFeed, RecordsIngest, RecordsQuery, Register,
     ResourceAction, ResourceSearch, ResourceTransition, ResourceWrite, Retrieve, Role, Scope, Search,
     ShowPolicies, Stage, Suspend, Tls, Trace, Transition, UsageSearch, UseContext, Verdict, Verifiers,
     Verify,
@@ -140,6 +141,8 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
         daily_quota: None,
         signing_keys: Vec::new(),
         limits: Vec::new(),
+        acts_for: Vec::new(),
+        intended_use: false,
         delays: std::collections::BTreeMap::new(),
         valid_from: "2026-01-01".parse().unwrap(),
         valid_until: None,
@@ -233,6 +236,7 @@ async fn every_route_has_a_method_whose_answer_is_read_and_proven() {
     assert!(provider.mismatches(&MismatchSearch::default()).await.unwrap().mismatches.is_empty());
     do_without(&operator, &bank, &verify).await;
     call_for(&server, &bank).await;
+    ask_beforehand(&issuer, &issued.identifier.to_string()).await;
 
     for route in Route::ALL.iter().filter(|route| route.path().is_some()) {
         assert!(server.answers(*route, Code::Ok).await > 0, "{} was not called", route.name());
@@ -267,6 +271,30 @@ async fn show(portal: &Client, bank: &Client, draft: &Draft) {
     assert_eq!(portal.end_code(&end).await.unwrap().state, "ended");
     let usage = bank.usage(&UsageSearch::default()).await.unwrap();
     assert!(usage.quota.is_none() && usage.limits.is_empty());
+}
+
+/// An authority asks whether it may use its own license, and another one may not be asked for.
+async fn ask_beforehand(issuer: &Client, license: &str) {
+    let entity = |kind: &str, id: &str| AccessEntity { kind: kind.to_owned(), id: id.into() };
+    let ask = |user: &str| Evaluation {
+        subject: Some(entity("user", user)),
+        action: Some(AccessAction { name: "verify".to_owned(), properties: None }),
+        resource: Some(entity("license", license)),
+        context: Some(AccessContext { holder: None, assertion: None, grant: None, context: context() }),
+    };
+    let own = context().user_name.as_str().to_owned();
+    assert!(issuer.evaluate(&ask(&own)).await.unwrap().decision);
+    assert!(!issuer.evaluate(&ask("别人")).await.unwrap().decision);
+    let many = Evaluations {
+        subject: None,
+        action: None,
+        resource: None,
+        context: None,
+        evaluations: vec![ask("别人"), ask(&own)],
+        options: None,
+    };
+    let answers = issuer.evaluate_many(&many).await.unwrap().value.evaluations;
+    assert_eq!(answers.iter().map(|one| one.decision).collect::<Vec<_>>(), [false, true]);
 }
 
 /// A use for another item.

@@ -18,6 +18,7 @@ fn steady(mut answer: Value) -> Value {
     if let Some(annotation) = members.get_mut("annotation") {
         annotation["createdAt"] = Value::Null;
         annotation["expiresAt"] = Value::Null;
+        annotation["digest"] = Value::Null;
     }
     answer
 }

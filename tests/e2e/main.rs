@@ -42,4 +42,5 @@ mod sharing;
 mod signatures;
 mod trace;
 mod transitions;
+mod uses;
 mod witness;

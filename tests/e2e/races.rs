@@ -135,6 +135,34 @@ async fn a_code_ended_scanned_or_expired_meanwhile_permits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_intended_use_that_is_taken_back_meanwhile_permits_nothing() {
+    let rig = Rig::start().await;
+    let (license, right) = with_grant(&rig).await;
+    let (mut operator, bank) = (rig.party("operator"), rig.party("bank"));
+    let registration = json!({
+        "organisation": bank.organisation, "name": "测试银行", "roles": ["relying"], "intendedUse": true,
+        "validFrom": "2026-01-01",
+    });
+    let change = Call::new(Route::ParticipantChange, &json!({"participant": registration}));
+    operator.send(&change).await.expect(200);
+    let line = |status: &str| {
+        let row = json!({
+            "organisation": bank.organisation, "item": use_context()["itemCode"], "typeCode": natural().code.as_str(),
+            "modes": "verify", "status": status,
+        });
+        Call::new(Route::ItemsImport, &json!({"list": "uses", "source": "用证清单", "rows": [row]}))
+    };
+    operator.send(&line("active")).await.expect(200);
+    let mut changed = 0;
+    let outcome = rig
+        .held(&bank, &license.verify(Some(&right)), async |server| {
+            changed = index_of(&mut server.party("operator"), &line("cancelled")).await
+        })
+        .await;
+    denied(&outcome, changed, Code::BeyondIntendedUse);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_grant_paused_narrowed_or_cut_off_meanwhile_permits_nothing() {
     let rig = Rig::start().await;
     let change = |license: &Issued, right: &str, more: Value| {

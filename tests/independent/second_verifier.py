@@ -926,7 +926,7 @@ def digests(value):
 
 
 def read_entry(value):
-    shaped(value, ["entry", "R", "holders", "toldDigest", "place"], ["told", "released"])
+    shaped(value, ["entry", "R", "holders", "toldDigest", "place"], ["told", "fieldSalt", "released"])
     proven = shaped(value["entry"], PROVEN)
     words = {name: string(proven[name]) for name in PROVEN[6:]}
     place = value["place"]
@@ -938,6 +938,7 @@ def read_entry(value):
         numbers = [number(place[name]) for name in names_of_numbers]
         need(numbers[1] < 1 << 32)
         place = (*numbers, b64(place["previousLeaf"], 32))
+    optional(value.get("fieldSalt"), lambda one: b64(one, 32))
     told = value.get("told")
     if told is not None:
         shaped(told, ["salt", "document"])

@@ -103,6 +103,7 @@ fn context<'a>(fbb: &mut FlatBufferBuilder<'a>, value: &Value) -> Option<WIPOffs
         purpose: text(fbb, &value["purpose"]),
         scenario: text(fbb, &value["scenario"]),
         assertion: text(fbb, &value["assertion"]),
+        acting_for: text(fbb, &value["actingFor"]),
     };
     Some(fb::UseContext::create(fbb, &args))
 }
@@ -133,14 +134,20 @@ pub fn decode(route: Route, answer: &[u8]) -> Value {
         put(
             "annotation",
             read.annotation().map(|annotation| {
-                json!({
+                let mut said = json!({
                     "creator": annotation.creator(), "creatorName": annotation.creator_name(),
                     "cause": annotation.cause(), "itemName": annotation.item_name(),
                     "businessCode": annotation.business_code(), "createdAt": annotation.created_at(),
                     "expiresAt": annotation.expires_at(), "watermark": annotation.watermark(),
-                })
+                    "originalDigest": BASE64.encode(annotation.original_digest().0), "digest": BASE64.encode(annotation.digest().0),
+                });
+                if let Some(purpose) = annotation.purpose() {
+                    said["purpose"] = json!(purpose);
+                }
+                said
             }),
         );
+        put("masked", read.masked().map(|names| json!(names.iter().collect::<Vec<_>>())));
         put("asOf", Some(json!(read.as_of())));
         put("sameNumber", read.same_number().map(|count| json!(count)));
     } else {

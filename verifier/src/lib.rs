@@ -12,7 +12,9 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod command;
+pub mod copy;
 mod encoding;
+pub mod fields;
 pub mod index;
 pub mod json;
 pub mod leaf;

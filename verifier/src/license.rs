@@ -54,6 +54,25 @@ pub struct LicenseContent {
     pub fields: Vec<(String, String)>,
 }
 
+impl LicenseContent {
+    /// Every fact of the face by field name.
+    pub fn face(&self) -> Vec<(String, String)> {
+        let join =
+            |part: fn(&BodyHolder) -> &str| self.holders.iter().map(part).collect::<Vec<_>>().join("、");
+        let mut face = vec![
+            ("certificateNumber".to_owned(), self.certificate_number.clone()),
+            ("holderName".to_owned(), join(|holder| &holder.name)),
+            ("holderNumber".to_owned(), join(|holder| &holder.number)),
+            ("issueDate".to_owned(), self.issue_date.to_string()),
+            ("validFrom".to_owned(), self.valid_from.to_string()),
+            ("issuerName".to_owned(), self.issuer_name.clone()),
+        ];
+        face.extend(self.valid_until.map(|day| ("validUntil".to_owned(), day.to_string())));
+        face.extend(self.fields.iter().cloned());
+        face
+    }
+}
+
 /// One holder of a license. Personal data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHolder {

@@ -25,7 +25,7 @@ use verifier::{
     batch,
     command::{self, EXIT_CANNOT_TELL, EXIT_DONE, EXIT_NO, EXIT_USAGE},
     json::{self, JsonError},
-    license::{self, RootCache},
+    license::{self, OpenedEnvelope, RootCache},
     log,
     note::VerifierKey,
     policy::Policy,
@@ -81,6 +81,9 @@ enum Command {
     License {
         /// The license, or a folder of them.
         file: PathBuf,
+        /// An annotated copy (加注件) of the one license: an answer in mode `copy`.
+        #[arg(long, value_name = "FILE")]
+        copy: Option<PathBuf>,
     },
     /// Checks receipts, or whole answers with their receipts. A folder, or a file with one of them a line, is many items.
     Receipt {
@@ -115,7 +118,19 @@ enum Command {
         consistency: Option<PathBuf>,
     },
     /// Checks a holder's trace: answers of `POST /v1/trace`, newest page first, one a line. A folder is many traces.
-    Trace(Pages),
+    Trace {
+        #[command(flatten)]
+        pages: Pages,
+        /// Index of an entry, to check that a field left with its answer with a value.
+        #[arg(long, value_name = "INDEX", requires = "field")]
+        entry: Option<u64>,
+        /// Name of that field.
+        #[arg(long, value_name = "NAME", requires = "value")]
+        field: Option<String>,
+        /// A file with that value.
+        #[arg(long, value_name = "FILE", requires = "entry")]
+        value: Option<PathBuf>,
+    },
     /// Checks an auditor's pages: answers of `POST /v1/log/query`, one a line. A folder is many queries.
     Audit(Pages),
     /// Checks the report of a batch: the answer of `POST /v1/verify/batch` as it was received. A folder is many reports.
@@ -341,13 +356,26 @@ struct Check<'a> {
 fn check(command: &Command, with: &Check<'_>) -> Result<Vec<Finding>, String> {
     let &Check { trust, at, .. } = with;
     match command {
-        Command::License { file } => {
-            let mut warm = RootCache::new();
-            Ok(each(items::lines(file)?, |bytes| with.license(bytes, &mut warm)))
+        Command::License { file, copy } => {
+            let (items, mut warm) = (items::lines(file)?, RootCache::new());
+            let copy = copy.as_deref().map(read).transpose()?;
+            if copy.is_some() && items.iter().any(|item| item.name.is_some()) {
+                return Err(format!("{}: many licenses cannot have one copy", file.display()));
+            }
+            Ok(each(items, |bytes| with.license(bytes, copy.as_deref(), &mut warm)))
         }
-        Command::Trace(Pages { file, policy }) => {
+        Command::Trace { pages: Pages { file, policy }, entry, field, value } => {
             let policy = read_policy(policy)?;
-            let trace = |bytes: &[u8]| trace::verify_trace(bytes, trust, policy.as_ref(), at);
+            let value = value.as_deref().map(read).transpose()?.map(|value| text(&value));
+            let field = entry.as_ref().zip(field.as_ref()).zip(value.as_ref());
+            let trace = |bytes: &[u8]| {
+                let mut report = trace::verify_trace(bytes, trust, policy.as_ref(), at);
+                if let Some(((entry, name), value)) = field {
+                    let value = value.strip_suffix('\n').unwrap_or(value);
+                    trace::open_field(bytes, *entry, name, value, &mut report);
+                }
+                report
+            };
             Ok(each(items::whole(file)?, |bytes| with.pages("trace", bytes, trace)))
         }
         Command::Audit(Pages { file, policy }) => {
@@ -477,13 +505,19 @@ fn best(findings: impl Iterator<Item = Finding>) -> Finding {
 }
 
 impl Check<'_> {
-    fn license(&self, bytes: &[u8], warm: &mut RootCache) -> Finding {
+    fn license(&self, bytes: &[u8], copy: Option<&[u8]>, warm: &mut RootCache) -> Finding {
         tolerant(bytes, |bytes| {
             let envelope = match items::envelope(bytes) {
                 Ok(envelope) => envelope,
                 Err(error) => return Finding::failed(failed_json(error, Reason::MalformedEnvelope, self.at)),
             };
-            let report = license::verify(&envelope, self.trust, self.at, warm);
+            let mut report = license::verify(&envelope, self.trust, self.at, warm);
+            if let (Some(copied), Ok(original)) = (copy, OpenedEnvelope::open(&envelope)) {
+                match json::read(items::without_receipt(copied).as_ref()) {
+                    Ok(answer) => verifier::copy::check(&answer, Some(&original), &mut report),
+                    Err(error) => report.add(Reason::CopyMismatch, error.to_string()),
+                }
+            }
             let content =
                 (self.show && report.checked.contains(&"signatures")).then(|| show::license(&envelope));
             Finding {
@@ -581,6 +615,11 @@ impl Check<'_> {
         }
         if let Some(Err(JsonError::DuplicateMember)) = answer_json {
             report.add(Reason::DuplicateMember, "the answer has two members of one name");
+        }
+        if let Some(Ok(copied)) =
+            answer_json.as_ref().filter(|read| read.as_ref().is_ok_and(verifier::copy::is_copy))
+        {
+            verifier::copy::check(copied, None, &mut report);
         }
         let shown = answer_json.and_then(Result::ok).filter(|_| report.checked.contains(&"answer"));
         let says = show::headline(&report, "receipt", shown.as_ref());

@@ -142,6 +142,10 @@ reasons! {
     ToldMissing = "told-missing" Unknown,
     /// The delayed uses that a trace shows with an entry are not those that the entry tells, each once.
     ReleaseMismatch = "release-mismatch" Invalid,
+    /// The value of a field is not the one that left, or nothing says that the field did.
+    FieldMismatch = "field-mismatch" Invalid,
+    /// An annotated copy is not what its digest says, or not of this original.
+    CopyMismatch = "copy-mismatch" Invalid,
     /// A page is not of the log, the route or the holder that its receipt is for.
     PageMismatch = "page-mismatch" Invalid,
     /// An entry before one that a trace shows stands in another chain of the operator, which the trace does not show.

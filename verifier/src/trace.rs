@@ -13,6 +13,7 @@ use crate::{
     Hash,
     checkpoint::Checkpoint,
     encoding::{base64_bytes, hex_bytes},
+    fields,
     index::{self, Terminal},
     json,
     leaf::{
@@ -35,7 +36,10 @@ use schemas::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashSet},
+};
 
 /// Bytes in base64.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,25 +169,31 @@ impl Told {
 
     /// Indexes of the delayed uses that the document tells; `None` for text that is no such document.
     fn released(&self) -> Option<Vec<u64>> {
-        /// The one member that a check needs.
-        #[derive(Deserialize)]
-        struct Document {
-            #[serde(default)]
-            released: Vec<u64>,
-        }
-        let document = json::read(self.document.as_bytes()).ok().filter(Value::is_object)?;
-        serde_json::from_value(document).ok().map(|Document { released }| released)
+        self.read().map(|document| document.released)
     }
 
     /// The year of uses that the document tells the end of.
     fn destroyed(&self) -> Option<Destroyed> {
-        /// The one member that a check needs.
-        #[derive(Deserialize)]
-        struct Document {
-            destroyed: Option<Destroyed>,
-        }
-        serde_json::from_str::<Document>(&self.document).ok()?.destroyed
+        self.read()?.destroyed
     }
+
+    fn read(&self) -> Option<Document> {
+        let document = json::read(self.document.as_bytes()).ok().filter(Value::is_object)?;
+        serde_json::from_value(document).ok()
+    }
+}
+
+/// The members of a document that a check needs.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    released: Vec<u64>,
+    #[serde(default)]
+    fields: Vec<String>,
+    /// To each of the fields, where values left.
+    #[serde(default)]
+    commitments: Vec<Digest>,
+    destroyed: Option<Destroyed>,
 }
 
 /// The years of uses whose end a trace tells, with the index of the entry that does, and how many entries they leave untold.
@@ -255,12 +265,21 @@ pub struct TraceEntry {
     /// The text that the holder is told; absent when it cannot be read any more, as a later entry tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
+    /// What the salts of the commitments in `told` are made from: with it the holder opens one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_salt: Option<Digest>,
     /// Uses that were delayed by law and that this entry tells, as `told` lists them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub released: Vec<Self>,
 }
 
 impl TraceEntry {
+    /// The entry, and those that it releases.
+    fn with_released(mut self) -> Vec<Self> {
+        let released = std::mem::take(&mut self.released);
+        std::iter::once(self).chain(released).collect()
+    }
+
     /// Checks the entry for a holder.
     fn check(
         &self,
@@ -335,6 +354,29 @@ impl TraceEntry {
             }
             released.check(page, checkpoint, ended, report);
         }
+    }
+}
+
+/// Whether a field left with the answer of an entry in these pages of a trace with this value, as what the holder is told commits to
+/// it. The pages are checked by [`verify_trace`], whose report this adds to.
+pub fn open_field(file: &[u8], index: u64, name: &str, value: &str, report: &mut Report) {
+    let answers = file.split(|byte| *byte == b'\n').map(|line| match receipt::cut(line) {
+        Ok((answer, _)) => Cow::from(answer),
+        Err(_) => Cow::from(line),
+    });
+    let pages = answers.filter_map(|answer| serde_json::from_slice::<TracePage>(&answer).ok());
+    let mut entries = pages.flat_map(|page| page.entries).flat_map(TraceEntry::with_released);
+    let opened = entries.find(|entry| entry.entry.index == index).and_then(|entry| {
+        let document = entry.told.as_ref()?.read()?;
+        let place = document.fields.iter().position(|field| field == name)?;
+        let commitment = document.commitments.get(place)?.0;
+        let number = u16::try_from(place).ok()?;
+        Some(fields::commitment(&entry.field_salt?.0, number, name, value) == commitment)
+    });
+    match opened {
+        Some(true) => report.checked.push("field"),
+        Some(false) => report.add(Reason::FieldMismatch, "the field left with another value"),
+        None => report.add(Reason::FieldMismatch, format!("entry {index} opens no such field")),
     }
 }
 
@@ -498,11 +540,17 @@ impl AuditEntry {
             // Class 2 is that of uses, and the only one that ends by itself.
             (name.class() == 2).then(|| Destroyed { class: USES_CLASS.to_owned(), year: name.year() })
         };
+        let commitments: Vec<Hash> =
+            record.field_commitments().iter().flatten().map(|commitment| commitment.0).collect();
+        let says = |document: Document, label: &[u8; 16]| {
+            document.released == released
+                && document.destroyed == destroyed(label)
+                && document.commitments.iter().map(|digest| digest.0).eq(commitments.iter().copied())
+                && (commitments.is_empty() || document.fields.len() == commitments.len())
+        };
         let told = |(link, told): (&HolderLink, &Option<Told>)| {
             told.as_ref().is_none_or(|told| {
-                told.digest() == link.told
-                    && told.released().as_ref() == Some(&released)
-                    && told.destroyed() == destroyed(&link.label)
+                told.digest() == link.told && told.read().is_some_and(|document| says(document, &link.label))
             })
         };
         name == self.reason
@@ -964,6 +1012,7 @@ mod tests {
             told_digest: Digest(link.told),
             place,
             told: Some(told(document)),
+            field_salt: None,
             released,
         }
     }

@@ -26,6 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         delay: None,
         purpose: None,
         scenario: None,
+        acting_for: None,
         assertion: None,
     };
     let request = Verify::new(License::by_identifier(identifier.parse()?), context).with_grant(grant);

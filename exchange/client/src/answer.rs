@@ -18,6 +18,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use verifier::receipt::Receipt;
 use verifier::report::Report;
+use verifier::trace::Digest;
 pub use verifier::trace::{AuditPage, TracePage};
 
 use crate::{
@@ -156,6 +157,9 @@ pub struct Retrieved {
     /// Modes `fields`, `face` and `copy`.
     #[serde(default)]
     pub fields: BTreeMap<String, Personal>,
+    /// Names of the fields whose values are masked.
+    #[serde(default)]
+    pub masked: Vec<String>,
     /// The signed bytes, mode `envelope`.
     pub envelope: Option<EnvelopeBytes>,
     /// Mode `copy`.
@@ -186,6 +190,26 @@ pub struct Annotation {
     pub expires_at: Option<String>,
     /// 水印.
     pub watermark: Personal,
+    /// Purpose (用途), if the use names one.
+    pub purpose: Option<String>,
+    /// Identity of the license that it is a copy of.
+    pub original_digest: Digest,
+    /// The copy's own digest.
+    pub digest: Digest,
+}
+
+/// Whether a use would be permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Evaluated {
+    /// It would.
+    pub decision: bool,
+}
+
+/// Whether each of many uses would be permitted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct EvaluatedMany {
+    /// The answers, in the order of the questions; fewer where one settled them.
+    pub evaluations: Vec<Evaluated>,
 }
 
 /// Whether a license is valid (核验结论).
@@ -380,6 +404,12 @@ pub struct Registration {
     /// Limits of its uses.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Organisations that it may stand for.
+    #[serde(default)]
+    pub acts_for: Vec<Uscc>,
+    /// Its uses of licenses stay within its list of intended uses.
+    #[serde(default)]
+    pub intended_use: bool,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day.
@@ -994,6 +1024,12 @@ pub struct ItemsPage {
     /// Reports of what was demanded on paper.
     #[serde(default)]
     pub demands: Vec<FoundDemands>,
+    /// Lines of lists of intended uses.
+    #[serde(default)]
+    pub uses: Vec<FoundUse>,
+    /// Organisations that asked for more than their lists.
+    #[serde(default)]
+    pub beyond: Vec<FoundBeyond>,
     /// Fields of resources that are no data element of the dictionary; on the first page of orphans.
     #[serde(default)]
     pub orphan_fields: Vec<OrphanField>,
@@ -1001,6 +1037,47 @@ pub struct ItemsPage {
     pub next: Option<String>,
     /// When the page was read, RFC 3339.
     pub as_of: String,
+}
+
+/// A line of an organisation's list of intended uses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundUse {
+    /// The organisation.
+    pub organisation: Uscc,
+    /// Code of the item.
+    pub item: String,
+    /// The license type.
+    pub type_code: LicenseTypeCode,
+    /// Materials of the item that the license stands for.
+    #[serde(default)]
+    pub materials: Vec<String>,
+    /// Names of the modes.
+    pub modes: Vec<String>,
+    /// Fields that may be shown or expected.
+    #[serde(default)]
+    pub fields: Vec<String>,
+    /// It no longer holds.
+    #[serde(default)]
+    pub cancelled: bool,
+    /// How often more than the line was asked for.
+    pub beyond: u64,
+    /// Where it is from.
+    pub source: String,
+    /// When it was brought in, RFC 3339.
+    pub imported_at: String,
+}
+
+/// How often an organisation asked for more than its list of intended uses.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundBeyond {
+    /// The organisation.
+    pub organisation: Uscc,
+    /// Its name.
+    pub name: String,
+    /// How often.
+    pub beyond: u64,
 }
 
 /// A service item.

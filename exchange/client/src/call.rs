@@ -252,7 +252,9 @@ impl Shared {
             let refused = Refused { status, problem, key, receipt, report, exchanged };
             return Err(Error::Refused(Box::new(refused)));
         }
-        let told = |open: Open| open.decision == Decision::Permit.number() && open.route == route.number();
+        // A question whose answer is no is refused.
+        let is_answer = |decision| decision == Decision::Permit.number() || route == Route::Evaluation;
+        let told = |open: Open| is_answer(open.decision) && open.route == route.number();
         let Some(receipt) = receipt.filter(|receipt| Open::parse(&receipt.open).is_ok_and(told)) else {
             return malformed(OTHER_ENTRY.to_owned(), exchanged);
         };
@@ -267,7 +269,7 @@ impl Shared {
 /// The receipt belongs to this answer, but says something else of it.
 const OTHER_ENTRY: &str = "its receipt is of another decision";
 
-/// Whether a route shows pages, each of which is asked for anew.
+/// Whether a route shows pages or answers questions, each of which is asked for anew.
 const fn is_page(route: Route) -> bool {
     matches!(
         route,
@@ -281,6 +283,8 @@ const fn is_page(route: Route) -> bool {
             | Route::ApplicationList
             | Route::RecordsFeed
             | Route::RecordsMismatches
+            | Route::Evaluation
+            | Route::Evaluations
     )
 }
 

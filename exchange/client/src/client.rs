@@ -362,6 +362,16 @@ impl Client {
         self.call(Route::RecordsMismatches, request)
     }
 
+    /// Whether a use of a license would be permitted: `POST /access/v1/evaluation`.
+    pub fn evaluate(&self, request: &Evaluation) -> Call<'_, Evaluated> {
+        self.call(Route::Evaluation, request)
+    }
+
+    /// The same of many uses: `POST /access/v1/evaluations`.
+    pub fn evaluate_many(&self, request: &Evaluations) -> Call<'_, EvaluatedMany> {
+        self.call(Route::Evaluations, request)
+    }
+
     /// Ends that: `POST /v1/links/end`.
     pub fn end_link(&self, request: &LinkEnd) -> Call<'_, Linked> {
         self.call(Route::LinkEnd, request)

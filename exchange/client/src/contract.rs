@@ -70,6 +70,8 @@ const REQUESTS: &[(Route, Again)] = &[
     (Route::ItemsDemanded, again::<ItemsDemanded>),
     (Route::RecordsCompare, again::<RecordsCompare>),
     (Route::RecordsMismatches, again::<MismatchSearch>),
+    (Route::Evaluation, again::<Evaluation>),
+    (Route::Evaluations, again::<Evaluations>),
     (Route::LinkEnd, again::<LinkEnd>),
 ];
 
@@ -249,6 +251,8 @@ fn the_client_knows_every_member_of_every_document() {
         ("Demands", members::<FoundDemands>()),
         ("Demands/properties/stages/items", members::<DemandStage>()),
         ("Demand", members::<Demand>()),
+        ("IntendedUse", members::<FoundUse>()),
+        ("Beyond", members::<FoundBeyond>()),
         ("OrphanField", members::<OrphanField>()),
         ("ItemsMaterialsRequest", members::<ItemsMaterials>()),
         ("ItemsMaterialsAnswer", members::<ItemMaterials>()),
@@ -259,6 +263,10 @@ fn the_client_knows_every_member_of_every_document() {
         ("MaterialKeepAnswer", members::<MaterialKept>()),
         ("ItemsDemandedRequest", members::<ItemsDemanded>()),
         ("ItemsDemandedAnswer", members::<DemandsCounted>()),
+        ("EvaluationRequest", members::<Evaluation>()),
+        ("EvaluationsRequest", members::<Evaluations>()),
+        ("EvaluationAnswer", members::<Evaluated>()),
+        ("EvaluationsAnswer", members::<EvaluatedMany>()),
         ("Fault", members::<Fault>()),
     ] {
         let properties = contract.pointer(&format!("/components/schemas/{document}/properties"));

@@ -116,6 +116,9 @@ pub struct UseContext {
     /// Field of use (用证场景), for a grant that is for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scenario: Option<Scenario>,
+    /// The organisation that the caller stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acting_for: Option<Uscc>,
     /// The identity provider's word that the user is `user_name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assertion: Option<Personal>,
@@ -582,6 +585,12 @@ pub struct Participant {
     /// Limits of its uses; with any, it is admitted to what they name alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<Limit>,
+    /// Organisations that it may stand for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acts_for: Vec<Uscc>,
+    /// Its uses of licenses stay within its list of intended uses.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub intended_use: bool,
     /// First valid day.
     pub valid_from: Date,
     /// Last valid day; `None` = no end.
@@ -1139,6 +1148,10 @@ pub enum Listing {
     Mappings,
     /// Reports of what was demanded on paper.
     Demands,
+    /// Lines of lists of intended uses.
+    Uses,
+    /// Organisations that asked for more than their lists.
+    Beyond,
 }
 
 /// Asks for a page of a list. Every member that is there has to fit.
@@ -1153,7 +1166,7 @@ pub struct ItemsSearch {
     /// Words in the name; of a dictionary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub words: Option<String>,
-    /// Code of the item; of mappings and demands.
+    /// Code of the item; of mappings, demands and uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
     /// Only mappings whose item has changed since.
@@ -1231,4 +1244,101 @@ pub struct ItemsDemanded {
     /// The use: item, case and stage.
     #[serde(rename = "use")]
     pub context: UseContext,
+}
+
+/// Whom or what a question is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessEntity {
+    /// Its kind: `organisation` or `user` of a subject, `license` of a resource.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// USCC, user name or identifier.
+    pub id: Personal,
+}
+
+/// A use that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessAction {
+    /// Its mode: `verify`, `fields`, `face`, `envelope` or `copy`.
+    pub name: String,
+    /// The fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub properties: Option<AccessFields>,
+}
+
+/// Fields of a use that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessFields {
+    /// Their names.
+    pub fields: Vec<String>,
+}
+
+/// The terms of a use that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessContext {
+    /// Holder that the portal vouches for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<Holder>,
+    /// The identity provider's word for the holder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
+    /// Id of a grant, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+    /// The use.
+    #[serde(rename = "use")]
+    pub context: UseContext,
+}
+
+/// Asks whether a use of a license would be permitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// The caller's organisation, or its user.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<AccessEntity>,
+    /// The use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<AccessAction>,
+    /// The license.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<AccessEntity>,
+    /// Its terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<AccessContext>,
+}
+
+/// Asks that of many uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluations {
+    /// The subject of those without their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<AccessEntity>,
+    /// The same of the use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<AccessAction>,
+    /// The same of the license.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource: Option<AccessEntity>,
+    /// The same of the terms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<AccessContext>,
+    /// The questions.
+    pub evaluations: Vec<Evaluation>,
+    /// How they are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub options: Option<AccessOptions>,
+}
+
+/// How many questions are asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessOptions {
+    /// `execute_all`, `deny_on_first_deny` or `permit_on_first_permit`.
+    pub evaluations_semantic: String,
 }

@@ -262,6 +262,7 @@ fn request() -> Verify {
         delay: None,
         purpose: None,
         scenario: None,
+        acting_for: None,
         assertion: None,
     };
     Verify::new(License::by_identifier(text.parse().unwrap()), context)

@@ -13,7 +13,7 @@ use super::Capability;
 use super::licenses::retrieve::{self, Retrieve};
 use super::records::query::{self, Query};
 use super::verify::{self, Verify};
-use crate::gateway::case::{Case, Found};
+use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
@@ -48,7 +48,7 @@ pub(crate) enum Asked<'a> {
 #[expect(clippy::large_enum_variant, reason = "it is made once a request, and moved twice")]
 pub(crate) enum Granted {
     Verify(verify::Checked),
-    Retrieve(Found),
+    Retrieve(retrieve::Granted),
     Query(query::Granted),
 }
 
@@ -89,12 +89,12 @@ impl<'r> Capability<'r> for Bundle {
         asked: &Asked<'r>,
     ) -> Result<Ruling<Granted>, Refusal> {
         match asked {
-            Asked::Verify(asked) => {
-                decided::<Verify>(case, caller, asked).map(|ruling| ruling.map(Granted::Verify))
-            }
-            Asked::Retrieve(asked) => {
-                decided::<Retrieve>(case, caller, asked).map(|ruling| ruling.map(Granted::Retrieve))
-            }
+            Asked::Verify(asked) => decided::<Verify>(case, caller, asked)
+                .under("verify")
+                .map(|ruling| ruling.map(Granted::Verify)),
+            Asked::Retrieve(asked) => decided::<Retrieve>(case, caller, asked)
+                .under("retrieve")
+                .map(|ruling| ruling.map(Granted::Retrieve)),
             Asked::Query(asked) => {
                 decided::<Query>(case, caller, asked).map(|ruling| ruling.map(Granted::Query))
             }

@@ -22,6 +22,7 @@ pub(crate) struct Subject {
     pub(crate) told_salt: Option<Vec<u8>>,
     pub(crate) user_name: Option<String>,
     pub(crate) detail: Option<String>,
+    pub(crate) field_salt: Option<Vec<u8>>,
 }
 
 impl Subject {
@@ -32,6 +33,7 @@ impl Subject {
             told_salt: record.told_salt().map(|bytes| bytes.bytes().to_vec()),
             user_name: record.user_name().map(str::to_owned),
             detail: record.detail().map(str::to_owned),
+            field_salt: record.field_salt().map(|bytes| bytes.bytes().to_vec()),
         })
     }
 

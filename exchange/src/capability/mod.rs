@@ -10,6 +10,7 @@ pub(crate) mod bundle;
 pub(crate) mod codes;
 mod contract;
 pub(crate) mod entries;
+pub(crate) mod evaluation;
 pub(crate) mod grants;
 pub(crate) mod items;
 pub(crate) mod licenses;
@@ -81,6 +82,8 @@ macro_rules! with_capability {
             CodeEnd: codes::end::End,
             CodeScan: codes::scan::Scan,
             Usage: usage::Usage,
+            Evaluation: evaluation::Evaluation,
+            Evaluations: evaluation::Evaluations,
             ;
             RecordsCall: records::call::Call,
         )

@@ -3,6 +3,7 @@
 //! Tests alone have this file. Nothing is written.
 
 mod codes;
+mod intended;
 mod items;
 mod model;
 mod policies;
@@ -88,6 +89,8 @@ impl World {
             delays: Default::default(),
             signing_keys: Vec::new(),
             limits: Vec::new(),
+            acts_for: Vec::new(),
+            intended_use: false,
             valid_from: Date::from_days(0).expect("a day"),
             valid_until: None,
             suspended: false,
@@ -383,6 +386,7 @@ fn every_reason_has_a_decision_that_gives_it() {
     sharing::reasons(&mut refused);
     codes::reasons(&mut refused);
     policies::reasons(&mut refused);
+    intended::reasons(&mut refused);
     let without: Vec<_> = Reason::ALL.iter().filter(|reason| !seen.contains(&reason.number())).collect();
     // The findings of a call are tested where it is made, and those of an assertion where it is checked.
     let of_calls = [

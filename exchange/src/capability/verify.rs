@@ -11,7 +11,7 @@ use ledger::Key;
 use ledger::record::CounterUse;
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
-use schemas::identifier::Uscc;
+use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::license_type::{LicenseType, MAX_VALUE_LENGTH, Sensitivity};
 use schemas::machine as fb;
 use schemas::routes::{Form, Route};
@@ -31,6 +31,7 @@ use crate::keyed;
 use crate::participant::Participant;
 use crate::rights::assertion::reads_for;
 use crate::rights::floor;
+use crate::rights::intended::{self, Wanted};
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, resolve, right};
 use crate::wire::named::{ContextValue, Holder, LicenseName, Named, Subject, UseContext, context};
@@ -138,8 +139,18 @@ impl<'r> Capability<'r> for Verify {
     ) -> Result<Ruling<Checked>, Refusal> {
         reads_for(case, caller, asked.assertion.as_deref(), asked.holder.as_ref())?;
         match &asked.subject {
-            Subject::Envelope(envelope) => Ok(presented(case, caller, asked, envelope)),
-            Subject::Named(license) => named(case, caller, asked, license),
+            Subject::Envelope(envelope) => {
+                let opened = OpenedEnvelope::open(envelope).ok();
+                let content = opened.and_then(|opened| verifier::license::read_body(opened.body()).ok());
+                if let Some(content) = &content {
+                    intended(case, caller, asked, &content.identifier.type_code())?;
+                }
+                Ok(presented(case, caller, asked, envelope, content))
+            }
+            Subject::Named(license) => {
+                intended(case, caller, asked, &license.type_code())?;
+                named(case, caller, asked, license)
+            }
         }
     }
 
@@ -275,6 +286,18 @@ impl<'a> Request<'a> {
     }
 }
 
+/// Whether a list of intended uses allows it.
+fn intended(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    asked: &Asked<'_>,
+    type_code: &LicenseTypeCode,
+) -> Result<(), Refusal> {
+    let fields = asked.expect.iter().map(|(name, _)| name.as_str());
+    let wanted = Wanted { type_code, mode: Mode::Verify, fields, member: "/expect" };
+    intended::within(case, caller, &asked.context, &wanted)
+}
+
 fn named(
     case: &mut Case<'_>,
     caller: &Participant,
@@ -384,14 +407,12 @@ fn presented(
     caller: &Participant,
     asked: &Asked<'_>,
     envelope: &[u8],
+    content: Option<LicenseContent>,
 ) -> Ruling<Checked> {
     let second = case.now_ms() / 1_000;
     let trust = case.trust().get();
     let report = ROOTS.with_borrow_mut(|roots| verifier::license::verify(envelope, &trust, second, roots));
     let mut reasons: Vec<&'static str> = report.reasons.iter().map(|reason| reason.code()).collect();
-    let content = OpenedEnvelope::open(envelope)
-        .ok()
-        .and_then(|opened| verifier::license::read_body(opened.body()).ok());
     if second < trust.expires {
         case.ends_at(trust.expires.saturating_mul(1_000));
     }
@@ -445,7 +466,7 @@ fn all_match(
     license_type: Option<&LicenseType>,
     expect: &[(String, String)],
 ) -> Option<Vec<String>> {
-    let face = stored::face(content);
+    let face = content.face();
     let mut folded = Vec::new();
     for (name, value) in expect {
         let (_, is) = face.iter().find(|(have, _)| have == name)?;

@@ -67,6 +67,11 @@ impl Answer {
         Self { status: code.status(), body, media_type: PROBLEM, code, ..Self::whole() }
     }
 
+    /// The same, counted by the answers that it is made of.
+    pub(super) fn made_of(self, lines: Vec<Code>) -> Self {
+        Self { lines, ..self }
+    }
+
     /// An answer whose parts are made while it is taken; what stands in each is an answer by itself.
     pub(super) fn in_parts(parts: mpsc::Receiver<Bytes>) -> Self {
         Self { media_type: Form::Lines.media_type(), parts: Some(parts), ..Self::whole() }
@@ -121,9 +126,11 @@ impl Answer {
             request_salt: Some(request_salt),
             proof: committed.proof.map(|proof| proof.to_text()),
         };
-        // A refusal is a problem document in every form.
-        let (form, media_type) =
-            if code == Code::Ok { (form, form.media_type()) } else { (Form::Json, PROBLEM) };
+        // A refusal is a problem document in every form, unless it is an answer too.
+        let (form, media_type) = match status {
+            ..300 => (form, form.media_type()),
+            300.. => (Form::Json, PROBLEM),
+        };
         let body = match form {
             Form::Machine => verifier::machine::attach(answer, &receipt),
             Form::Json | Form::Lines => verifier::receipt::attach(answer, &receipt),

@@ -361,7 +361,7 @@ impl Gateway {
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
             let (mut case, mut entry) = self.open(ROUTE, caller, received);
-            let Err(refusal) = admitted(&mut case, &mut entry, caller) else { return Ok(None) };
+            let Err(refusal) = admitted(&mut case, &mut entry, caller, ROUTE) else { return Ok(None) };
             let reason = refusal.reason;
             let request = Request::<'_, Batch> { received, asked: Err(refusal.clone()) };
             let effect = self.deny(&tools, &mut case, &entry, &request, refusal)?;
@@ -375,7 +375,7 @@ impl Gateway {
     /// Whether the caller may not ask any more.
     fn is_shut_out(&self, caller: &Certified, received: &Received) -> bool {
         let (mut case, mut entry) = self.open(ROUTE, caller, received);
-        admitted(&mut case, &mut entry, caller).is_err()
+        admitted(&mut case, &mut entry, caller, ROUTE).is_err()
     }
 
     /// One refusal for all lines that were not decided: behind the answers that were given, or in place of all. There is no end.
@@ -484,7 +484,7 @@ impl Gateway {
         let tools = self.tools();
         for _ in 0..ATTEMPTS {
             let (mut case, mut entry) = self.open(ROUTE, caller, received);
-            let effect = admitted(&mut case, &mut entry, caller).and_then(|caller| {
+            let effect = admitted(&mut case, &mut entry, caller, ROUTE).and_then(|caller| {
                 let (_, terms) = Ruling::plain((), Vec::new()).into_parts(Vec::new());
                 let change = Change::begin(&tools, &entry, caller.participant(), Names::default(), terms)?;
                 Ok::<Effect, Refusal>(change.permitted(json(&writing.end(entry.now_ms))))
@@ -527,9 +527,14 @@ fn bears(command: &Command) -> impl Iterator<Item = KeyName> {
 }
 
 /// Whether the caller may ask at all: registered, active, and in a role of the route.
-fn admitted(case: &mut Case<'_>, entry: &mut Entry<'_>, certified: &Certified) -> Result<Caller, Refusal> {
+pub(super) fn admitted(
+    case: &mut Case<'_>,
+    entry: &mut Entry<'_>,
+    certified: &Certified,
+    route: Route,
+) -> Result<Caller, Refusal> {
     let caller = identify(case, entry, certified, None)?;
-    if ROUTE.contract().roles.admit(&caller.participant().roles) {
+    if route.contract().roles.admit(&caller.participant().roles) {
         Ok(caller)
     } else {
         Err(Refusal::new(Code::WrongRole))

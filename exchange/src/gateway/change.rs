@@ -13,6 +13,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::{Code, Decision, Reason};
 use schemas::holder::HolderRef;
 use verifier::Hash;
+use verifier::fields::commitment;
 use verifier::leaf::{Labels, Party, Stage};
 
 use super::case::{Absent, Found, Held, Living, Place};
@@ -26,7 +27,7 @@ use crate::participant::Participant;
 use crate::rights::assertion::Told;
 use crate::sharing::region::StoredRow;
 pub(crate) use crate::wire::object::json;
-use crate::wire::refusal::Refusal;
+use crate::wire::refusal::{Refusal, no};
 
 /// The end of a document that is gone with the next entry: every moment is behind it.
 pub(super) const AT_ONCE_MS: u64 = 1;
@@ -107,7 +108,8 @@ impl<'a> Change<'a> {
     ) -> Result<Self, Refusal> {
         let Terms { concerned, names_holder, counters, basis } = terms;
         let bound = entry.idempotency.map(|(key, request)| Idempotency { key, request, answer_part: 0 });
-        let mut record = Record { idempotency: bound, counters, ..Record::default() };
+        let mut record =
+            Record { idempotency: bound, counters, acting_for: acting_for(&names), ..Record::default() };
         let keys = tools.living(entry.route, &concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
         let said = Said::of(Names { basis, ..names });
@@ -438,7 +440,16 @@ impl<'a> Change<'a> {
 
     /// Somebody acts for others: the nearest first, the one in whose name it all happens last.
     pub(crate) fn acting_for(&mut self, persons: impl IntoIterator<Item = Label>) {
-        self.record.acting_for = persons.into_iter().map(Party::Person).collect();
+        self.record.acting_for.extend(persons.into_iter().map(Party::Person));
+    }
+
+    /// Commits to the fields that leave with the answer, in the order in which the holders are told of them.
+    pub(crate) fn commit_fields<'f>(&mut self, fields: impl Iterator<Item = (&'f str, &'f str)>) {
+        let salt = self.tools.ledger.random();
+        let commitments =
+            fields.zip(0..).map(|((name, value), number)| commitment(&salt, number, name, value));
+        self.record.field_commitments = commitments.collect();
+        self.said.field_salt = Some(salt);
     }
 
     /// The holders whom the entry concerns.
@@ -498,9 +509,14 @@ impl Effect {
         document: Option<DocumentState>,
     ) -> Result<Self, Refusal> {
         let refusal = &denial.refusal;
-        let answer = refusal.problem(entry.language);
+        // A question is answered with a no, and refused all the same.
+        let negative = no(entry.route, refusal.code);
+        let answer = negative.map_or_else(|| refusal.problem(entry.language), <[u8]>::to_vec);
         let documents = document.into_iter().collect();
-        let mut record = Record { reason: refusal.reason.number(), documents, ..Record::default() };
+        let counters = refusal.counts().to_vec();
+        let acting_for = names.as_ref().map(acting_for).unwrap_or_default();
+        let mut record =
+            Record { reason: refusal.reason.number(), documents, counters, acting_for, ..Record::default() };
         let keys = tools.living(entry.route, &denial.concerned, &mut record)?;
         record.release_ms = entry.release_of(&record.concerned);
         let said = Said { stage, ..Said::of(names.unwrap_or_default()) };
@@ -508,7 +524,8 @@ impl Effect {
         let labels = Labels::List(Vec::new());
         let (prepared, request_salt) =
             tools.prepare(entry, Decision::Denial, refusal.code, labels, record, &said, &keys, &answer);
-        let (status, code) = (refusal.code.status(), refusal.code);
+        let status = if negative.is_some() { entry.route.success_status() } else { refusal.code.status() };
+        let code = refusal.code;
         let is_outcome = matches!(stage, Stage::Outcome { .. });
         let (segments, writing) = (Vec::new(), None);
         Ok(Self {
@@ -528,6 +545,12 @@ impl Effect {
 /// A document in the place of what was read, for an entry of a refusal.
 pub(crate) fn in_place<T: Kept>(place: Place, value: &T) -> DocumentState {
     ended(place, value, value.ends_ms())
+}
+
+/// The organisation that a use is made for.
+fn acting_for(names: &Names<'_>) -> Vec<Party> {
+    let organisation = names.context.and_then(|context| context.acting_for);
+    organisation.iter().map(|organisation| Party::Organisation(*organisation.as_bytes())).collect()
 }
 
 /// A document in the place of what was read, which is gone from a moment on, ms since 1970.

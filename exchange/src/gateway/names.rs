@@ -9,6 +9,7 @@ use ledger::{Key, Label};
 use schemas::holder::HolderRef;
 use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::kinds::{Scenario, Verifiers};
+use verifier::Hash;
 use verifier::license::OpenedEnvelope;
 
 use super::case::{Case, Found};
@@ -94,6 +95,10 @@ pub struct Names<'a> {
     pub type_asked: Option<&'a LicenseTypeCode>,
     /// Names of fields.
     pub fields: Vec<Cow<'a, str>>,
+    /// Those of them whose values leave masked.
+    pub masked: Vec<Cow<'a, str>>,
+    /// Digest of an annotated copy.
+    pub copy: Option<Hash>,
     /// How much is disclosed.
     pub mode: Option<&'static str>,
     /// Code of a shared resource.
@@ -239,8 +244,7 @@ impl<'a> Names<'a> {
     fn type_code(&self) -> Option<LicenseTypeCode> {
         match &self.about {
             About::License(identifier) => Some(identifier.type_code()),
-            About::Named(Named::Identifier { identifier, .. }) => Some(identifier.type_code()),
-            About::Named(Named::Number { type_code, .. }) => Some(*type_code),
+            About::Named(named) => Some(named.type_code()),
             About::Nothing
             | About::New(_)
             | About::Envelope(_)

@@ -78,6 +78,15 @@ impl<G> Ruling<G> {
         Self { grant, quota, names_holder, basis: Some(right.basis()), ..self }
     }
 
+    /// The same where nothing is used of a grant: only whether there is something left of it.
+    ///
+    /// # Errors
+    /// A grant is spent.
+    pub(crate) fn uncounted(self, case: &Case<'_>) -> Result<Self, Refusal> {
+        self.of_grants(case)?;
+        Ok(Self { grant: None, more_grants: Vec::new(), ..self })
+    }
+
     /// Counts a use of these grants too.
     pub(crate) fn and(self, more_grants: Vec<Counted>) -> Self {
         Self { more_grants, ..self }
@@ -119,21 +128,7 @@ impl<G> Ruling<G> {
     /// # Errors
     /// A grant or the quota is spent.
     pub(crate) fn counters(&self, case: &mut Case<'_>, caller: &Uscc) -> Result<Vec<CounterUse>, Refusal> {
-        let mut counters = Vec::new();
-        let grants = self.grant.iter().chain(&self.more_grants).copied();
-        for Counted { grant: key, limit, in_case } in grants.filter(|counted| counted.limit != 0) {
-            // A license asked for again in this case is one use, however often; the first of several at once counts it.
-            if case.counter(&in_case, 0) > 0 {
-                continue;
-            }
-            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
-            counters.push(unspent(
-                case.counter(&key, 0),
-                CounterUse { key, day: 0, amount: 1, limit },
-                refusal,
-            )?);
-            counters.push(CounterUse { key: in_case, day: 0, amount: 1, limit: 1 });
-        }
+        let mut counters = self.of_grants(case)?;
         if let Some((limit, day)) = self.quota {
             let key = keyed::quota_key(case.keyed(), caller);
             case.note(Allowance::of_day("quota", limit, key, day));
@@ -152,6 +147,26 @@ impl<G> Ruling<G> {
                 CounterUse { key, day, amount: 1, limit },
                 refusal,
             )?);
+        }
+        Ok(counters)
+    }
+
+    /// Those of grants alone.
+    fn of_grants(&self, case: &Case<'_>) -> Result<Vec<CounterUse>, Refusal> {
+        let mut counters = Vec::new();
+        let grants = self.grant.iter().chain(&self.more_grants).copied();
+        for Counted { grant: key, limit, in_case } in grants.filter(|counted| counted.limit != 0) {
+            // A license asked for again in this case is one use, however often; the first of several at once counts it.
+            if case.counter(&in_case, 0) > 0 {
+                continue;
+            }
+            let refusal = || Refusal::not_permitted(Reason::GrantUsedUp);
+            counters.push(unspent(
+                case.counter(&key, 0),
+                CounterUse { key, day: 0, amount: 1, limit },
+                refusal,
+            )?);
+            counters.push(CounterUse { key: in_case, day: 0, amount: 1, limit: 1 });
         }
         Ok(counters)
     }

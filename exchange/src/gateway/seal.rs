@@ -5,11 +5,14 @@
 
 use std::cell::RefCell;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use flatbuffers::FlatBufferBuilder;
 use ledger::record::{DocumentState, Record, Shed, StateDigest};
 use ledger::{HolderKey, Key, KeyName, Label, Prepared, Subjects};
 use schemas::codes::{Code, Decision};
 use schemas::holder::HolderRef;
+use schemas::identifier::Uscc;
 use schemas::journal as fb;
 use schemas::kinds::{Scenario, Verifiers};
 use schemas::routes::Route;
@@ -35,6 +38,8 @@ pub(super) struct Said<'a> {
     pub(super) names: Names<'a>,
     /// A license's signed bytes.
     pub(super) envelope: Option<Vec<u8>>,
+    /// What the salts of the commitments to fields are made from.
+    pub(super) field_salt: Option<Hash>,
     /// The holders concerned have nothing to do with each other.
     pub(super) apart: bool,
     /// Whether the entry decides alone.
@@ -44,7 +49,7 @@ pub(super) struct Said<'a> {
 impl<'a> Said<'a> {
     pub(super) fn of(names: Names<'a>) -> Self {
         let apart = names.audit.is_some();
-        Self { names, envelope: None, apart, stage: Stage::Whole }
+        Self { names, envelope: None, field_salt: None, apart, stage: Stage::Whole }
     }
 }
 
@@ -66,7 +71,7 @@ impl Tools<'_> {
         let is_bound = state.idempotency.is_some() && said.envelope.is_none();
         let names = &said.names;
         let salt = self.ledger.random();
-        let document = self.told(entry, names, &state.concerned);
+        let document = self.told(entry, names, &state);
         let user_name = names.context.map(|context| &*context.user_name);
         let text = Text {
             told: &document,
@@ -74,6 +79,7 @@ impl Tools<'_> {
             envelope: said.envelope.as_deref(),
             detail: &self.detail(names, &state.concerned),
             answer: is_bound.then_some(answer),
+            field_salt: said.field_salt.as_ref(),
         };
         let Sealed { told, subjects } = if said.apart && !keys.is_empty() {
             self.seal_each(keys, &text)
@@ -168,7 +174,8 @@ impl Tools<'_> {
 
     /// The document that a holder is told of an entry (section 4 of the formats), beside what stands in `open`: organisation, time,
     /// route, decision.
-    fn told(&self, entry: &Entry<'_>, names: &Names<'_>, concerned: &[Label]) -> Vec<u8> {
+    fn told(&self, entry: &Entry<'_>, names: &Names<'_>, record: &Record) -> Vec<u8> {
+        let concerned = &record.concerned;
         let mut told = Object::new();
         if !names.identifiers.is_empty() {
             told.texts("licenses", &names.identifiers);
@@ -189,6 +196,15 @@ impl Tools<'_> {
         told.text_if_any("mode", names.mode);
         if !names.fields.is_empty() {
             told.texts("fields", &names.fields);
+        }
+        if !record.field_commitments.is_empty() {
+            told.texts("commitments", record.field_commitments.iter().map(|digest| BASE64.encode(digest)));
+        }
+        if !names.masked.is_empty() {
+            told.texts("masked", &names.masked);
+        }
+        if let Some(copy) = &names.copy {
+            told.base64("copy", copy);
         }
         if let Some(grant) = &names.grant {
             told.hex("grant", grant);
@@ -228,6 +244,7 @@ impl Tools<'_> {
                 used.text_if_any("purpose", context.purpose.as_deref());
                 used.text_if_any("scenario", context.scenario.map(Scenario::name));
                 used.text_if_any("basis", names.basis);
+                used.text_if_any("actingFor", context.acting_for.as_ref().map(Uscc::as_str));
             });
         }
         told.end()
@@ -315,6 +332,7 @@ struct Text<'a> {
     envelope: Option<&'a [u8]>,
     detail: &'a str,
     answer: Option<&'a [u8]>,
+    field_salt: Option<&'a Hash>,
 }
 
 /// The subject parts of an entry, and what they commit it to.
@@ -334,16 +352,9 @@ fn with_subject_record<T>(text: &Text<'_>, told_salt: &Hash, seal: impl FnOnce(&
         let user_name = text.user_name.map(|name| builder.create_string(name));
         let envelope = text.envelope.map(|bytes| builder.create_vector(bytes));
         let answer = text.answer.map(|bytes| builder.create_vector(bytes));
+        let field_salt = text.field_salt.map(|salt| builder.create_vector(salt));
         let detail = (!text.detail.is_empty()).then(|| builder.create_string(text.detail));
-        let args = fb::SubjectRecordArgs {
-            told,
-            told_salt,
-            user_name,
-            envelope,
-            answer,
-            detail,
-            ..Default::default()
-        };
+        let args = fb::SubjectRecordArgs { told, told_salt, user_name, envelope, answer, detail, field_salt };
         let record = fb::SubjectRecord::create(builder, &args);
         builder.finish(record, None);
         let sealed = seal(builder.finished_data());

@@ -118,6 +118,7 @@ pub(super) fn use_context(number: usize) -> UseContext {
         delay: None,
         purpose: None,
         scenario: None,
+        acting_for: None,
         assertion: None,
     }
 }

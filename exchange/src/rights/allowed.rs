@@ -8,6 +8,7 @@ use std::sync::Arc;
 use schemas::codes::Reason;
 use schemas::identifier::LicenseTypeCode;
 use schemas::license_type::HolderKind;
+use schemas::policy::Class;
 use schemas::routes::Route;
 
 use super::policy::{Question, Said};
@@ -27,6 +28,8 @@ pub(crate) fn allowed(
     names: &Names<'_>,
 ) -> Result<(), Refusal> {
     let Some(class) = route.class() else { return Ok(()) };
+    // A question is decided like the use that it is about, and a verification has no mode.
+    let class = if route == Route::Evaluation && names.mode.is_some() { Class::Retrieve } else { class };
     let in_force = Arc::clone(case.policies());
     let policies = &in_force.policies;
     let reads_type = policies.read_type(class);

@@ -3,14 +3,15 @@
 //! The routes of items alone write them. A crash leaves what the last entry says.
 
 use ledger::{DocumentKind, Key, KeyedHash, Label};
-use schemas::dictionary::{Element, Item, List, Mapping, Material, Mode, Trust};
+use schemas::dictionary::{Element, IntendedUse, Item, List, Mapping, Material, Mode, Trust};
 use schemas::holder::HolderRef;
-use schemas::identifier::Uscc;
+use schemas::identifier::{LicenseTypeCode, Uscc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::parsed::Kept;
 use crate::keyed::holder_key;
+use crate::rights::mode;
 
 /// An imported row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +110,50 @@ impl Kept for Imported<Mapped> {
 /// Key of a mapping.
 pub(crate) fn mapping_key(keyed: &KeyedHash, item: &str, material: &str) -> Key {
     keyed.key("mapping", &[item.as_bytes(), material.as_bytes()])
+}
+
+/// A line of an organisation's list of intended uses (用证清单).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Intended {
+    /// The line.
+    pub(crate) use_: IntendedUse,
+}
+
+impl Intended {
+    /// The modes that it allows, as bits.
+    pub(crate) fn modes(&self) -> u8 {
+        let named = |mode: &&mode::Mode| self.use_.modes.iter().any(|name| name == mode.name());
+        mode::Mode::ALL.iter().filter(named).fold(0, |modes, mode| modes | mode.bit())
+    }
+}
+
+impl Kept for Imported<Intended> {
+    const KIND: DocumentKind = DocumentKind::IntendedUse;
+}
+
+/// Key of a line of intended uses.
+pub(crate) fn intended_key(
+    keyed: &KeyedHash,
+    organisation: &Uscc,
+    item: &str,
+    type_code: &LicenseTypeCode,
+) -> Key {
+    keyed.key("intended-use", &[organisation.as_bytes(), item.as_bytes(), type_code.as_bytes()])
+}
+
+/// Key of the counter of what an organisation asked for beyond its list, or beyond a line of it.
+pub(crate) fn beyond_key(
+    keyed: &KeyedHash,
+    organisation: &Uscc,
+    line: Option<(&str, &LicenseTypeCode)>,
+) -> Key {
+    match line {
+        None => keyed.key("beyond", &[organisation.as_bytes()]),
+        Some((item, type_code)) => {
+            keyed.key("beyond-line", &[organisation.as_bytes(), item.as_bytes(), type_code.as_bytes()])
+        }
+    }
 }
 
 /// A material that a participant has verified for a holder.

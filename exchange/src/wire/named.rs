@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use schemas::codes::{Code, Rule};
 use schemas::holder::{HolderError, HolderRef};
-use schemas::identifier::{CertificateIdentifier, LicenseTypeCode};
+use schemas::identifier::{CertificateIdentifier, LicenseTypeCode, Uscc};
 use schemas::kinds::Scenario;
 use schemas::machine as fb;
 use serde::Deserialize;
@@ -35,6 +35,16 @@ pub enum Named<'a> {
         /// Holder.
         holder: HolderRef,
     },
+}
+
+impl Named<'_> {
+    /// The type of the license.
+    pub(crate) fn type_code(&self) -> LicenseTypeCode {
+        match self {
+            Self::Identifier { identifier, .. } => identifier.type_code(),
+            Self::Number { type_code, .. } => *type_code,
+        }
+    }
 }
 
 /// The license of a verify request.
@@ -67,6 +77,8 @@ pub struct UseContext<'a> {
     pub purpose: Option<Cow<'a, str>>,
     /// Field of use (用证场景), for a grant that is for one.
     pub scenario: Option<Scenario>,
+    /// The organisation that the caller stands for.
+    pub acting_for: Option<Uscc>,
     /// Assertion of the identity provider that the user is who the use names.
     pub assertion: Option<Cow<'a, str>>,
 }
@@ -74,7 +86,7 @@ pub struct UseContext<'a> {
 /// Stages of a case (环节).
 pub(crate) const STAGES: [&str; 5] = ["申办", "受理", "审核", "决定", "送达"];
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct Holder<'a> {
     #[serde(borrow)]
@@ -222,7 +234,7 @@ impl<'a> From<fb::LicenseName<'a>> for LicenseName<'a> {
 }
 
 /// The use context's object; a missing member is a bad use context, not a malformed request.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ContextValue<'a> {
     #[serde(borrow)]
@@ -235,6 +247,7 @@ pub(crate) struct ContextValue<'a> {
     delay: Option<Text<'a>>,
     purpose: Option<Text<'a>>,
     scenario: Option<Text<'a>>,
+    acting_for: Option<Text<'a>>,
     assertion: Option<Text<'a>>,
 }
 
@@ -272,6 +285,8 @@ pub(crate) fn context<'a>(value: Option<ContextValue<'a>>) -> Result<UseContext<
     };
     let named = value.scenario.as_deref().map(|name| scenario(Code::BadUseContext, name)).transpose();
     let scenario = wrong.take(named.under("scenario"));
+    let acting_for = value.acting_for.as_deref().map(Refusal::parse::<Uscc>).transpose();
+    let acting_for = wrong.take(acting_for.under("actingFor"));
     let stage = value.stage.map(Text::into_inner);
     let known = stage.as_deref().is_some_and(|stage| STAGES.contains(&stage));
     if !known {
@@ -291,6 +306,7 @@ pub(crate) fn context<'a>(value: Option<ContextValue<'a>>) -> Result<UseContext<
             delay: delay?,
             purpose: purpose?,
             scenario: scenario?,
+            acting_for: acting_for?,
             assertion: value.assertion.map(Text::into_inner),
         })
     };
@@ -310,6 +326,7 @@ impl<'a> From<fb::UseContext<'a>> for ContextValue<'a> {
             purpose: context.purpose().map(Text::from),
             scenario: context.scenario().map(Text::from),
             assertion: context.assertion().map(Text::from),
+            acting_for: context.acting_for().map(Text::from),
         }
     }
 }

@@ -7,10 +7,12 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use hyper::header::{ACCEPT_LANGUAGE, HeaderMap};
+use ledger::record::CounterUse;
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::{HolderError, HolderTypeCode};
 use schemas::identifier::{CertificateIdentifier, IdentifierError};
 use schemas::license_type::{FieldError, FieldKind, LicenseType};
+use schemas::routes::Route;
 use schemas::text::TextError;
 use serde::Serialize;
 
@@ -79,6 +81,8 @@ pub struct Refusal {
     identifier: Option<String>,
     /// Where the caller may apply for what is missing.
     access: Option<Box<AccessRequest>>,
+    /// Counters that its entry raises.
+    counts: Option<Box<[CounterUse]>>,
 }
 
 /// Where an approval that is missing is applied for: the shape of an access request (AuthZEN, draft profile).
@@ -316,6 +320,28 @@ pub(crate) const IDENTIFIER_FORM: &str =
 pub(crate) const CITIZEN_FORM: &str = "[0-9]{17}[0-9X] (GB 11643)";
 pub(crate) const DATE_FORM: &str = "YYYY-MM-DD";
 
+/// The answer to a question whose answer is no.
+const NO: &[u8] = br#"{"decision":false}"#;
+
+/// The body of a refusal of a question (AuthZEN) that says no: the same for every want of a right. `None` for a refusal of another kind,
+/// which says nothing of the question.
+pub(crate) const fn no(route: Route, code: Code) -> Option<&'static [u8]> {
+    let is_no = matches!(
+        code,
+        Code::NotPermitted
+            | Code::TooManyMismatches
+            | Code::QuotaSpent
+            | Code::DelayNotAllowed
+            | Code::LicenseEnded
+            | Code::PurposeNotAgreed
+            | Code::BeyondIntendedUse
+            | Code::ActingForRefused
+            | Code::UseNotAgreed
+            | Code::FieldsNotAgreed
+    );
+    if is_no && matches!(route, Route::Evaluation) { Some(NO) } else { None }
+}
+
 /// RFC 9457 problem document.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -346,6 +372,7 @@ impl Refusal {
             faults: Vec::new(),
             identifier: None,
             access: None,
+            counts: None,
         }
     }
 
@@ -357,6 +384,23 @@ impl Refusal {
     /// A refusal whose reason the caller may know: its name is the problem's detail.
     pub fn explained(code: Code, reason: Reason) -> Self {
         Self { reason, explained: true, ..Self::new(code) }
+    }
+
+    /// Adds the reason, for insiders alone.
+    #[must_use]
+    pub(crate) fn because(self, reason: Reason) -> Self {
+        Self { reason, ..self }
+    }
+
+    /// Has its entry raise these counters.
+    #[must_use]
+    pub(crate) fn counting(self, counts: impl IntoIterator<Item = CounterUse>) -> Self {
+        Self { counts: Some(counts.into_iter().collect()), ..self }
+    }
+
+    /// The counters that its entry raises.
+    pub(crate) fn counts(&self) -> &[CounterUse] {
+        self.counts.as_deref().unwrap_or_default()
     }
 
     /// Adds the identifier of the caller's own license that is in the way.

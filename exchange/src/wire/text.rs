@@ -36,7 +36,7 @@ pub(crate) struct Paging {
 }
 
 /// Text where it was received, unless it is written with escapes.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -528,6 +528,7 @@ impl<'a> UseContext<'a> {
   pub const VT_PURPOSE: ::flatbuffers::VOffsetT = 18;
   pub const VT_SCENARIO: ::flatbuffers::VOffsetT = 20;
   pub const VT_ASSERTION: ::flatbuffers::VOffsetT = 22;
+  pub const VT_ACTING_FOR: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -539,6 +540,7 @@ impl<'a> UseContext<'a> {
     args: &'args UseContextArgs<'args>
   ) -> ::flatbuffers::WIPOffset<UseContext<'bldr>> {
     let mut builder = UseContextBuilder::new(_fbb);
+    if let Some(x) = args.acting_for { builder.add_acting_for(x); }
     if let Some(x) = args.assertion { builder.add_assertion(x); }
     if let Some(x) = args.scenario { builder.add_scenario(x); }
     if let Some(x) = args.purpose { builder.add_purpose(x); }
@@ -623,6 +625,13 @@ impl<'a> UseContext<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_ASSERTION, None)}
   }
+  #[inline]
+  pub fn acting_for(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UseContext::VT_ACTING_FOR, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for UseContext<'_> {
@@ -641,6 +650,7 @@ impl ::flatbuffers::Verifiable for UseContext<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("purpose", Self::VT_PURPOSE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("scenario", Self::VT_SCENARIO, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("assertion", Self::VT_ASSERTION, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("acting_for", Self::VT_ACTING_FOR, false)?
      .finish();
     Ok(())
   }
@@ -656,6 +666,7 @@ pub struct UseContextArgs<'a> {
     pub purpose: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub scenario: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub assertion: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub acting_for: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for UseContextArgs<'a> {
   #[inline]
@@ -671,6 +682,7 @@ impl<'a> Default for UseContextArgs<'a> {
       purpose: None,
       scenario: None,
       assertion: None,
+      acting_for: None,
     }
   }
 }
@@ -721,6 +733,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UseContextBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_ASSERTION, assertion);
   }
   #[inline]
+  pub fn add_acting_for(&mut self, acting_for: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UseContext::VT_ACTING_FOR, acting_for);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UseContextBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     UseContextBuilder {
@@ -748,6 +764,7 @@ impl ::core::fmt::Debug for UseContext<'_> {
       ds.field("purpose", &self.purpose());
       ds.field("scenario", &self.scenario());
       ds.field("assertion", &self.assertion());
+      ds.field("acting_for", &self.acting_for());
       ds.finish()
   }
 }
@@ -1375,6 +1392,9 @@ impl<'a> Annotation<'a> {
   pub const VT_CREATED_AT: ::flatbuffers::VOffsetT = 14;
   pub const VT_EXPIRES_AT: ::flatbuffers::VOffsetT = 16;
   pub const VT_WATERMARK: ::flatbuffers::VOffsetT = 18;
+  pub const VT_PURPOSE: ::flatbuffers::VOffsetT = 20;
+  pub const VT_ORIGINAL_DIGEST: ::flatbuffers::VOffsetT = 22;
+  pub const VT_DIGEST: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1386,6 +1406,9 @@ impl<'a> Annotation<'a> {
     args: &'args AnnotationArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Annotation<'bldr>> {
     let mut builder = AnnotationBuilder::new(_fbb);
+    if let Some(x) = args.digest { builder.add_digest(x); }
+    if let Some(x) = args.original_digest { builder.add_original_digest(x); }
+    if let Some(x) = args.purpose { builder.add_purpose(x); }
     if let Some(x) = args.watermark { builder.add_watermark(x); }
     if let Some(x) = args.expires_at { builder.add_expires_at(x); }
     if let Some(x) = args.created_at { builder.add_created_at(x); }
@@ -1454,6 +1477,27 @@ impl<'a> Annotation<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Annotation::VT_WATERMARK, None).unwrap()}
   }
+  #[inline]
+  pub fn purpose(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Annotation::VT_PURPOSE, None)}
+  }
+  #[inline]
+  pub fn original_digest(&self) -> &'a Hash32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Hash32>(Annotation::VT_ORIGINAL_DIGEST, None).unwrap()}
+  }
+  #[inline]
+  pub fn digest(&self) -> &'a Hash32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Hash32>(Annotation::VT_DIGEST, None).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Annotation<'_> {
@@ -1470,6 +1514,9 @@ impl ::flatbuffers::Verifiable for Annotation<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("created_at", Self::VT_CREATED_AT, true)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("expires_at", Self::VT_EXPIRES_AT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("watermark", Self::VT_WATERMARK, true)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("purpose", Self::VT_PURPOSE, false)?
+     .visit_field::<Hash32>("original_digest", Self::VT_ORIGINAL_DIGEST, true)?
+     .visit_field::<Hash32>("digest", Self::VT_DIGEST, true)?
      .finish();
     Ok(())
   }
@@ -1483,6 +1530,9 @@ pub struct AnnotationArgs<'a> {
     pub created_at: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub expires_at: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub watermark: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub purpose: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub original_digest: Option<&'a Hash32>,
+    pub digest: Option<&'a Hash32>,
 }
 impl<'a> Default for AnnotationArgs<'a> {
   #[inline]
@@ -1496,6 +1546,9 @@ impl<'a> Default for AnnotationArgs<'a> {
       created_at: None, // required field
       expires_at: None,
       watermark: None, // required field
+      purpose: None,
+      original_digest: None, // required field
+      digest: None, // required field
     }
   }
 }
@@ -1538,6 +1591,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AnnotationBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Annotation::VT_WATERMARK, watermark);
   }
   #[inline]
+  pub fn add_purpose(&mut self, purpose: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Annotation::VT_PURPOSE, purpose);
+  }
+  #[inline]
+  pub fn add_original_digest(&mut self, original_digest: &Hash32) {
+    self.fbb_.push_slot_always::<&Hash32>(Annotation::VT_ORIGINAL_DIGEST, original_digest);
+  }
+  #[inline]
+  pub fn add_digest(&mut self, digest: &Hash32) {
+    self.fbb_.push_slot_always::<&Hash32>(Annotation::VT_DIGEST, digest);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AnnotationBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     AnnotationBuilder {
@@ -1555,6 +1620,8 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AnnotationBuilder<'a, 'b, A> 
     self.fbb_.required(o, Annotation::VT_BUSINESS_CODE,"business_code");
     self.fbb_.required(o, Annotation::VT_CREATED_AT,"created_at");
     self.fbb_.required(o, Annotation::VT_WATERMARK,"watermark");
+    self.fbb_.required(o, Annotation::VT_ORIGINAL_DIGEST,"original_digest");
+    self.fbb_.required(o, Annotation::VT_DIGEST,"digest");
     ::flatbuffers::WIPOffset::new(o.value())
   }
 }
@@ -1570,6 +1637,9 @@ impl ::core::fmt::Debug for Annotation<'_> {
       ds.field("created_at", &self.created_at());
       ds.field("expires_at", &self.expires_at());
       ds.field("watermark", &self.watermark());
+      ds.field("purpose", &self.purpose());
+      ds.field("original_digest", &self.original_digest());
+      ds.field("digest", &self.digest());
       ds.finish()
   }
 }
@@ -1598,6 +1668,7 @@ impl<'a> RetrieveAnswer<'a> {
   pub const VT_ANNOTATION: ::flatbuffers::VOffsetT = 16;
   pub const VT_AS_OF: ::flatbuffers::VOffsetT = 18;
   pub const VT_SAME_NUMBER: ::flatbuffers::VOffsetT = 20;
+  pub const VT_MASKED: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1609,6 +1680,7 @@ impl<'a> RetrieveAnswer<'a> {
     args: &'args RetrieveAnswerArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RetrieveAnswer<'bldr>> {
     let mut builder = RetrieveAnswerBuilder::new(_fbb);
+    if let Some(x) = args.masked { builder.add_masked(x); }
     if let Some(x) = args.same_number { builder.add_same_number(x); }
     if let Some(x) = args.as_of { builder.add_as_of(x); }
     if let Some(x) = args.annotation { builder.add_annotation(x); }
@@ -1685,6 +1757,13 @@ impl<'a> RetrieveAnswer<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(RetrieveAnswer::VT_SAME_NUMBER, None)}
   }
+  #[inline]
+  pub fn masked(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(RetrieveAnswer::VT_MASKED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RetrieveAnswer<'_> {
@@ -1702,6 +1781,7 @@ impl ::flatbuffers::Verifiable for RetrieveAnswer<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<Annotation>>("annotation", Self::VT_ANNOTATION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("as_of", Self::VT_AS_OF, true)?
      .visit_field::<u32>("same_number", Self::VT_SAME_NUMBER, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("masked", Self::VT_MASKED, false)?
      .finish();
     Ok(())
   }
@@ -1716,6 +1796,7 @@ pub struct RetrieveAnswerArgs<'a> {
     pub annotation: Option<::flatbuffers::WIPOffset<Annotation<'a>>>,
     pub as_of: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub same_number: Option<u32>,
+    pub masked: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
 }
 impl<'a> Default for RetrieveAnswerArgs<'a> {
   #[inline]
@@ -1730,6 +1811,7 @@ impl<'a> Default for RetrieveAnswerArgs<'a> {
       annotation: None,
       as_of: None, // required field
       same_number: None,
+      masked: None,
     }
   }
 }
@@ -1776,6 +1858,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RetrieveAnswerBuilder<'a, 'b,
     self.fbb_.push_slot_always::<u32>(RetrieveAnswer::VT_SAME_NUMBER, same_number);
   }
   #[inline]
+  pub fn add_masked(&mut self, masked: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RetrieveAnswer::VT_MASKED, masked);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RetrieveAnswerBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RetrieveAnswerBuilder {
@@ -1806,6 +1892,7 @@ impl ::core::fmt::Debug for RetrieveAnswer<'_> {
       ds.field("annotation", &self.annotation());
       ds.field("as_of", &self.as_of());
       ds.field("same_number", &self.same_number());
+      ds.field("masked", &self.masked());
       ds.finish()
   }
 }

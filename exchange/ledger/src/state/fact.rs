@@ -46,6 +46,8 @@ schemas::numbered! {
         PresentationCode = 18 "presentation-code",
         /// The policies in force.
         Policies = 19 "policies",
+        /// A line of an organisation's list of intended uses.
+        IntendedUse = 20 "intended-use",
     }
 }
 

@@ -209,11 +209,11 @@ fn picked(
     for standing in licenses {
         let content = stored::content(ledger, &standing.found.license, right)?;
         if one || content.identifier.type_code() == *type_code {
-            let disclosed = stored::disclose(&content, |name| fields.iter().any(|field| field == name));
+            let shown = stored::shown(&content, None, |name| fields.iter().any(|field| field == name));
             return Ok(Some(Read {
                 standing,
                 identifier: Some(content.identifier.to_string()),
-                fields: disclosed,
+                fields: shown.fields,
             }));
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use ledger::Key;
 use schemas::codes::{Code, Rule};
-use schemas::dictionary::{Element, Item, List, MAX_NAMED, Mapping, Material, Mode};
+use schemas::dictionary::{Element, IntendedUse, Item, List, MAX_NAMED, Mapping, Material, Mode};
 use schemas::identifier::Uscc;
 use schemas::resource::{Fault as RowFault, MAX_WORDS_CHARS};
 use schemas::routes::Route;
@@ -20,7 +20,7 @@ use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role};
 use crate::rights::floor;
-use crate::sharing::dictionary::{Entry, Imported, Mapped, entry_key, mapping_key};
+use crate::sharing::dictionary::{Entry, Imported, Intended, Mapped, entry_key, intended_key, mapping_key};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
 use crate::wire::text::{Pairs, owned_words};
@@ -65,6 +65,7 @@ enum Write {
     Material(Place, Imported<Material>),
     Element(Place, Imported<Element>),
     Mapping(Place, Imported<Mapped>),
+    Use(Place, Imported<Intended>),
 }
 
 impl Write {
@@ -75,6 +76,7 @@ impl Write {
             Self::Material(_, material) => answer(material).len(),
             Self::Element(_, element) => answer(element).len(),
             Self::Mapping(_, mapping) => answer(mapping).len(),
+            Self::Use(_, line) => answer(line).len(),
         }
     }
 }
@@ -142,6 +144,7 @@ impl Capability<'_> for Import {
                 }
                 List::Elements => Element::read(row).and_then(|read| importing.entry(read, Write::Element)),
                 List::Mappings => importing.mapping(row),
+                List::Uses => importing.intended(row),
             };
             match written {
                 Ok(Some(write)) => writes.push((line, write)),
@@ -188,6 +191,7 @@ impl Capability<'_> for Import {
                 Write::Material(place, material) => change.keep(*place, material),
                 Write::Element(place, element) => change.keep(*place, element),
                 Write::Mapping(place, mapping) => change.keep(*place, mapping),
+                Write::Use(place, line) => change.keep(*place, line),
             }
         }
         let accepted = writes.len() + unchanged;
@@ -278,6 +282,26 @@ impl Importing<'_, '_> {
             return Ok(None);
         }
         Ok(Some(Write::Mapping(place, self.imported(mapped))))
+    }
+
+    fn intended(&mut self, row: &[(String, String)]) -> Written {
+        let use_ = IntendedUse::read(row)?;
+        let IntendedUse { organisation, item, type_code, .. } = &use_;
+        let Some(found) = self.case.license_type(type_code) else {
+            return Err(vec![fault("typeCode", Rule::Unknown, "a license type that is published")]);
+        };
+        if floor::field_mask(Some(&found), use_.fields.iter().map(String::as_str)).is_none() {
+            let known: Vec<&str> = found.fields.iter().map(|field| field.key.as_str()).collect();
+            return Err(vec![fault("fields", Rule::OneOf, known.join(" "))]);
+        }
+        let key = intended_key(self.case.keyed(), organisation, item, type_code);
+        let key = self.distinct(key, "typeCode")?;
+        let (place, before) = self.case.document::<Imported<Intended>>(key);
+        let line = Intended { use_ };
+        if before.is_some_and(|before| before.entry == line) {
+            return Ok(None);
+        }
+        Ok(Some(Write::Use(place, self.imported(line))))
     }
 
     /// The parts of a mapping that name nothing.

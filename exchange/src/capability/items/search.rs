@@ -25,7 +25,9 @@ use crate::gateway::names::Names;
 use crate::gateway::parsed::Documents;
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::Participant;
-use crate::sharing::dictionary::{Demand, Demands, Entry, Imported, Mapped, entry_key, mapping_key};
+use crate::sharing::dictionary::{
+    Demand, Demands, Entry, Imported, Intended, Mapped, beyond_key, entry_key, mapping_key,
+};
 use crate::sharing::resource::Listed;
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -46,6 +48,8 @@ enum Listing {
     Elements,
     Mappings,
     Demands,
+    Uses,
+    Beyond,
 }
 
 #[derive(Deserialize)]
@@ -130,12 +134,13 @@ impl Request {
                     wrong.note(Refusal::of(Code::MalformedRequest, fault));
                 }
             });
-        let of_item = matches!(list, Listing::Mappings | Listing::Demands);
-        misplaced("item", matches!(&item, Some(Some(_))) && !of_item, "with mappings and demands only");
+        let of_item = matches!(list, Listing::Mappings | Listing::Demands | Listing::Uses);
+        let of_dictionary = matches!(list, Listing::Items | Listing::Materials | Listing::Elements);
+        misplaced("item", matches!(&item, Some(Some(_))) && !of_item, "with mappings, demands and uses only");
         misplaced("review", self.review && list != Listing::Mappings, "with mappings only");
         misplaced("orphans", self.orphans && list != Listing::Elements, "with elements only");
-        misplaced("code", matches!(&code, Some(Some(_))) && of_item, "with a dictionary only");
-        misplaced("words", matches!(&words, Some(Some(_))) && of_item, "with a dictionary only");
+        misplaced("code", matches!(&code, Some(Some(_))) && !of_dictionary, "with a dictionary only");
+        misplaced("words", matches!(&words, Some(Some(_))) && !of_dictionary, "with a dictionary only");
         let paging = wrong.take(PagingValue { after: self.after, limit: self.limit }.typed());
         let owned = |text: Option<std::borrow::Cow<'_, str>>| text.map(std::borrow::Cow::into_owned);
         let (review, orphans) = (self.review, self.orphans);
@@ -182,6 +187,8 @@ fn page(
         Listing::Elements => entries::<Element>(ledger, asked, |_| true),
         Listing::Mappings => mappings(ledger, asked),
         Listing::Demands => demands(ledger, whose, asked),
+        Listing::Uses => uses(ledger, whose, asked),
+        Listing::Beyond => beyond(ledger, whose, asked),
     }
 }
 
@@ -288,6 +295,50 @@ fn mappings(ledger: &Ledger, asked: &Asked) -> Result<Value, Refusal> {
         }))
     })?;
     Ok(json!({"mappings": rows, "next": next}))
+}
+
+/// A page of lines of intended uses, each with how often more was asked for.
+fn uses(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked) -> Result<Value, Refusal> {
+    let (paging, kind) = (asked.paging, DocumentKind::IntendedUse);
+    let most = MAX_LOOKED_AT.saturating_add(1);
+    let all = ledger.state().documents_behind(kind, paging.after.as_ref(), most);
+    let keys = all.into_iter().map(|(key, _)| key).collect();
+    let (rows, next) = looked_at(keys, paging.limit, |key| {
+        let Some(Imported::<Intended> { entry: Intended { use_ }, source, at_ms, .. }) =
+            found(ledger, kind, key)
+        else {
+            return Ok(None);
+        };
+        let wanted = whose.is_none_or(|whose| whose == use_.organisation)
+            && asked.item.as_ref().is_none_or(|item| *item == use_.item);
+        let line = (use_.item.as_str(), &use_.type_code);
+        let counter = beyond_key(ledger.keyed(), &use_.organisation, Some(line));
+        Ok(wanted.then(|| {
+            let mut row = json!(use_);
+            row["beyond"] = ledger.state().counter(&counter, 0).into();
+            row["source"] = source.into();
+            row["importedAt"] = rfc3339(at_ms).into();
+            row
+        }))
+    })?;
+    Ok(json!({"uses": rows, "next": next}))
+}
+
+/// A page of organisations that have a list of intended uses, each with how often it asked for more.
+fn beyond(ledger: &Ledger, whose: Option<Uscc>, asked: &Asked) -> Result<Value, Refusal> {
+    let (paging, kind) = (asked.paging, DocumentKind::Participant);
+    let most = MAX_LOOKED_AT.saturating_add(1);
+    let all = ledger.state().documents_behind(kind, paging.after.as_ref(), most);
+    let keys = all.into_iter().map(|(key, _)| key).collect();
+    let (rows, next) = looked_at(keys, paging.limit, |key| {
+        let Some(participant) = found::<Participant>(ledger, kind, key) else { return Ok(None) };
+        let organisation = participant.organisation;
+        let count = ledger.state().counter(&beyond_key(ledger.keyed(), &organisation, None), 0);
+        let wanted =
+            whose.is_none_or(|whose| whose == organisation) && (participant.intended_use || count > 0);
+        Ok(wanted.then(|| json!({"organisation": organisation, "name": participant.name, "beyond": count})))
+    })?;
+    Ok(json!({"beyond": rows, "next": next}))
 }
 
 /// A page of reports of what was demanded on paper.

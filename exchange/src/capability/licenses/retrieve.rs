@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use flatbuffers::FlatBufferBuilder;
 use ledger::License;
@@ -11,12 +12,16 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
+use schemas::license_type::LicenseType;
 use schemas::machine as fb;
 use schemas::routes::{Form, Route};
 use schemas::state::LicenseState as Standing;
 use serde::{Deserialize, Serialize};
+use verifier::Hash;
+use verifier::copy;
+use verifier::trace::Digest;
 
-use super::stored;
+use super::stored::{self, Shown};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Found, Validity};
 use crate::gateway::change::Change;
@@ -26,6 +31,7 @@ use crate::gateway::tools::Entry;
 use crate::participant::Participant;
 use crate::rights::assertion::reads_for;
 use crate::rights::floor;
+use crate::rights::intended::{self, Wanted};
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, resolve, right};
 use crate::wire::named::{ContextValue, Holder, LicenseName, Named, UseContext, context};
@@ -76,10 +82,18 @@ pub(crate) struct Request<'a> {
     context: Option<ContextValue<'a>>,
 }
 
+/// The license, and the type whose masks lie over it.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    found: Found,
+    /// Who is the holder or the issuer sees it in clear.
+    masks: Option<Arc<LicenseType>>,
+}
+
 impl<'r> Capability<'r> for Retrieve {
     const ROUTE: Route = Route::Retrieve;
     type Asked = Asked<'r>;
-    type Granted = Found;
+    type Granted = Granted;
 
     fn read(body: Body<'r>) -> Result<Asked<'r>, Refusal> {
         match body.form {
@@ -106,8 +120,12 @@ impl<'r> Capability<'r> for Retrieve {
         case: &mut Case<'_>,
         caller: &Participant,
         asked: &Asked<'r>,
-    ) -> Result<Ruling<Found>, Refusal> {
+    ) -> Result<Ruling<Granted>, Refusal> {
         reads_for(case, caller, asked.assertion.as_deref(), asked.holder.as_ref())?;
+        let fields = asked.fields.iter().map(String::as_str);
+        let type_code = &asked.license.type_code();
+        let wanted = Wanted { type_code, mode: asked.mode, fields, member: "/fields" };
+        intended::within(case, caller, &asked.context, &wanted)?;
         let named = resolve(case, caller, &asked.license, asked.holder.as_ref());
         let denied = Refusal::not_permitted;
         let (type_key, license_type) = case.keyed_type(&named.type_code);
@@ -138,22 +156,26 @@ impl<'r> Capability<'r> for Retrieve {
             }
         }
         let concerned = found.license.holders.clone();
-        Ok(Ruling::plain(found, concerned).used(right, caller, case, true))
+        let masks = match right {
+            Right::Grant { .. } | Right::Open => license_type,
+            Right::Holder | Right::Issuer => None,
+        };
+        Ok(Ruling::plain(Granted { found, masks }, concerned).used(right, caller, case, true))
     }
 
-    fn disclosed(case: &mut Case<'_>, found: &Found) -> Option<(License, bool)> {
+    fn disclosed(case: &mut Case<'_>, Granted { found, .. }: &Granted) -> Option<(License, bool)> {
         Some((found.license.clone(), case.in_force(&found.license)))
     }
 
     async fn carry_out(
         change: &mut Change<'_>,
         asked: &Asked<'r>,
-        permit: Permit<Found>,
+        permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (found, right) = permit.into_parts();
+        let (Granted { found, masks }, right) = permit.into_parts();
         let entry = change.entry();
         let envelope = stored::envelope(change.tools().ledger, &found.license, right)?;
-        let (identifier, fields) = match asked.mode {
+        let (identifier, shown) = match asked.mode {
             Mode::Envelope | Mode::Verify | Mode::Search | Mode::Ended => {
                 (stored::identifier_in(&envelope)?, None)
             }
@@ -161,23 +183,40 @@ impl<'r> Capability<'r> for Retrieve {
                 let all = asked.mode != Mode::Fields;
                 let content = stored::content_of(&envelope)?;
                 let wanted = |name: &str| all || asked.fields.iter().any(|field| field == name);
-                (content.identifier.to_string(), Some(stored::disclose(&content, wanted)))
+                let masks = masks.as_deref().map(|masks| (masks, asked.context.purpose.as_deref()));
+                (content.identifier.to_string(), Some(stored::shown(&content, masks, wanted)))
             }
         };
+        if let Some(shown) = &shown {
+            change.commit_fields(shown.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        }
         let names = change.names();
-        names.fields = match &fields {
-            Some(fields) => fields.keys().cloned().map(Cow::from).collect(),
-            None => vec![Cow::from("*")],
+        (names.fields, names.masked) = match &shown {
+            Some(Shown { fields, masked }) => {
+                let owned = |name: &String| Cow::from(name.clone());
+                (fields.keys().map(owned).collect(), masked.iter().map(owned).collect())
+            }
+            None => (vec![Cow::from("*")], Vec::new()),
         };
         names.identifiers = vec![identifier.clone().into()];
-        let annotation =
-            (asked.mode == Mode::Copy).then(|| annotate(entry, change.caller(), &asked.context, &found));
+        let (fields, masked) = shown.map(|Shown { fields, masked }| (fields, masked)).unzip();
+        let masked = masked.unwrap_or_default();
+        let annotation = if asked.mode == Mode::Copy {
+            let original = stored::identity_of(&envelope)?;
+            let copied = Copied { original, identifier: &identifier, fields: fields.as_ref() };
+            let annotation = annotate(entry, change.caller(), &asked.context, &found, &copied);
+            change.names().copy = Some(annotation.digest.0);
+            Some(annotation)
+        } else {
+            None
+        };
         let answer = Answer {
             identifier,
             mode: asked.mode.name(),
             state: stored::state_code(&found.license),
             in_force: stored::in_force(entry.now_ms, &found.license),
             fields,
+            masked,
             envelope: (asked.mode == Mode::Envelope).then_some(envelope),
             annotation,
             as_of: change.as_of(),
@@ -257,6 +296,8 @@ struct Answer<'a> {
     state: &'static str,
     in_force: bool,
     fields: Option<BTreeMap<String, String>>,
+    /// Fields whose values are masked.
+    masked: Vec<String>,
     envelope: Option<Vec<u8>>,
     annotation: Option<Annotation<'a>>,
     as_of: String,
@@ -272,6 +313,9 @@ impl Answer<'_> {
         answer.flag("inForce", self.in_force);
         if let Some(fields) = &self.fields {
             answer.other("fields", fields);
+        }
+        if !self.masked.is_empty() {
+            answer.texts("masked", &self.masked);
         }
         if let Some(envelope) = &self.envelope {
             answer.base64("envelope", envelope);
@@ -299,7 +343,11 @@ impl Answer<'_> {
                 .collect();
             fbb.create_vector(&fields)
         });
+        let masked: Vec<_> = self.masked.iter().map(|name| fbb.create_string(name)).collect();
+        let masked = (!masked.is_empty()).then(|| fbb.create_vector(&masked));
         let annotation = self.annotation.as_ref().map(|annotation| {
+            let (original, own) = (annotation.original_digest.0, annotation.digest.0);
+            let (original, own) = (fb::Hash32::new(&original), fb::Hash32::new(&own));
             let args = fb::AnnotationArgs {
                 creator: Some(fbb.create_string(annotation.creator)),
                 creator_name: Some(fbb.create_string(annotation.creator_name)),
@@ -309,6 +357,9 @@ impl Answer<'_> {
                 created_at: Some(fbb.create_string(&annotation.created_at)),
                 expires_at: annotation.expires_at.as_ref().map(|at| fbb.create_string(at)),
                 watermark: Some(fbb.create_string(&annotation.watermark)),
+                purpose: annotation.purpose.map(|purpose| fbb.create_string(purpose)),
+                original_digest: Some(&original),
+                digest: Some(&own),
             };
             fb::Annotation::create(&mut fbb, &args)
         });
@@ -322,6 +373,7 @@ impl Answer<'_> {
             annotation,
             as_of: Some(fbb.create_string(&self.as_of)),
             same_number: self.same_number,
+            masked,
         };
         let answer = fb::RetrieveAnswer::create(&mut fbb, &args);
         fbb.finish(answer, None);
@@ -343,6 +395,30 @@ struct Annotation<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     watermark: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purpose: Option<&'a str>,
+    /// Identity of the license that it is a copy of.
+    original_digest: Digest,
+    /// The copy's own.
+    digest: Digest,
+}
+
+/// An original, and the part of it that a copy shows.
+struct Copied<'c> {
+    original: Hash,
+    identifier: &'c str,
+    fields: Option<&'c BTreeMap<String, String>>,
+}
+
+impl Copied<'_> {
+    /// The digest of the copy with these marks.
+    fn digest(&self, marks: &[(&str, Option<&str>)]) -> Digest {
+        let marks = marks.iter().filter_map(|(name, text)| Some((format!("/annotation/{name}"), (*text)?)));
+        let fields = self.fields.into_iter().flatten();
+        let fields = fields.map(|(name, value)| (format!("/fields/{name}"), value.as_str()));
+        let identifier = std::iter::once(("/identifier".to_owned(), self.identifier));
+        Digest(copy::digest(&self.original, &marks.chain(fields).chain(identifier).collect()))
+    }
 }
 
 /// The marks of a copy. A copy of a license that is not in force says so where everybody looks, with the day it is said of.
@@ -351,6 +427,7 @@ fn annotate<'a>(
     caller: &'a Participant,
     context: &'a UseContext<'_>,
     found: &Found,
+    copied: &Copied<'_>,
 ) -> Annotation<'a> {
     let in_force = stored::in_force(entry.now_ms, &found.license);
     let used = format!("仅供{}办理{}使用", caller.name, context.item_name);
@@ -366,15 +443,33 @@ fn annotate<'a>(
         };
         format!("本证照截至{today}不在有效状态（{why}），不得作为有效证照使用；{used}")
     };
+    let creator = caller.organisation.as_str();
+    let created_at = schemas::date::rfc3339(entry.now_ms);
+    let expires_at = in_force.then(|| schemas::date::rfc3339(entry.now_ms + COPY_SECONDS * 1_000));
+    let purpose = context.purpose.as_deref();
+    let digest = copied.digest(&[
+        ("creator", Some(creator)),
+        ("creatorName", Some(&caller.name)),
+        ("cause", Some(&context.cause)),
+        ("itemName", Some(&context.item_name)),
+        ("businessCode", Some(&context.business_code)),
+        ("createdAt", Some(&created_at)),
+        ("expiresAt", expires_at.as_deref()),
+        ("watermark", Some(&watermark)),
+        ("purpose", purpose),
+    ]);
     Annotation {
-        creator: caller.organisation.as_str(),
+        creator,
         creator_name: &caller.name,
         cause: &context.cause,
         item_name: &context.item_name,
         business_code: &context.business_code,
-        created_at: schemas::date::rfc3339(entry.now_ms),
-        expires_at: in_force.then(|| schemas::date::rfc3339(entry.now_ms + COPY_SECONDS * 1_000)),
+        created_at,
+        expires_at,
         watermark,
+        purpose,
+        original_digest: Digest(copied.original),
+        digest,
     }
 }
 

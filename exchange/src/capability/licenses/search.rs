@@ -20,6 +20,7 @@ use crate::gateway::permit::{Disclosure, Permit, Ruling};
 use crate::keyed;
 use crate::participant::{Participant, Role};
 use crate::rights::assertion::reads_for;
+use crate::rights::intended::{self, Wanted};
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, Use, right};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
@@ -118,6 +119,10 @@ impl<'r> Capability<'r> for Search {
         asked: &Asked<'r>,
     ) -> Result<Ruling<Licenses>, Refusal> {
         reads_for(case, caller, asked.assertion.as_deref(), Some(&asked.holder))?;
+        if let Some(type_code) = &asked.type_code {
+            let wanted = Wanted { type_code, mode: Mode::Search, fields: std::iter::empty(), member: "" };
+            intended::within(case, caller, &asked.context, &wanted)?;
+        }
         let holder = case.holder(&asked.holder);
         let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
         let denied = Refusal::not_permitted;

@@ -7,8 +7,12 @@ use std::collections::BTreeMap;
 use ledger::{Ledger, License, ReadError};
 use schemas::codes::Code;
 use schemas::date::Date;
+use schemas::license_type::LicenseType;
+use schemas::mask::Show;
 use schemas::state::LicenseState as Standing;
-use verifier::license::{BodyHolder, LicenseContent, OpenedEnvelope};
+use schemas::text::{self, Comparison};
+use verifier::Hash;
+use verifier::license::{LicenseContent, OpenedEnvelope};
 
 use crate::gateway::permit::Disclosure;
 use crate::wire::refusal::Refusal;
@@ -49,6 +53,11 @@ pub(crate) fn content_of(envelope: &[u8]) -> Result<LicenseContent, Refusal> {
     verifier::license::read_body(opened.body()).map_err(|_| unreadable("body"))
 }
 
+/// The identity of the license in an envelope that the journal holds.
+pub(crate) fn identity_of(envelope: &[u8]) -> Result<Hash, Refusal> {
+    Ok(OpenedEnvelope::open(envelope).map_err(|_| unreadable("buffer"))?.body_digest())
+}
+
 /// The content of a license.
 pub(crate) fn content(
     ledger: &Ledger,
@@ -74,23 +83,60 @@ pub(crate) fn in_force(now_ms: u64, license: &License) -> bool {
     license.state == Standing::Valid.number() && days.contains(&today)
 }
 
-/// Every fact of a license's face by field name.
-pub(crate) fn face(content: &LicenseContent) -> Vec<(String, String)> {
-    let join =
-        |part: fn(&BodyHolder) -> &str| content.holders.iter().map(part).collect::<Vec<_>>().join("、");
-    let mut face = vec![
-        ("certificateNumber".to_owned(), content.certificate_number.clone()),
-        ("holderName".to_owned(), join(|holder| &holder.name)),
-        ("holderNumber".to_owned(), join(|holder| &holder.number)),
-        ("issueDate".to_owned(), content.issue_date.to_string()),
-        ("validFrom".to_owned(), content.valid_from.to_string()),
-        ("issuerName".to_owned(), content.issuer_name.clone()),
-    ];
-    face.extend(content.valid_until.map(|day| ("validUntil".to_owned(), day.to_string())));
-    face.extend(content.fields.iter().cloned());
-    face
+/// A license's fields as an answer shows them.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// Values by field name.
+    pub(crate) fields: BTreeMap<String, String>,
+    /// Those of them that are masked.
+    pub(crate) masked: Vec<String>,
 }
 
-pub(crate) fn disclose(content: &LicenseContent, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, String> {
-    face(content).into_iter().filter(|(name, _)| wanted(name)).collect()
+/// The fields that are wanted, masked as the type says for a purpose; in clear without a type. A masked value is masked wherever it
+/// stands: some certificates have the holder's number for theirs.
+pub(crate) fn shown(
+    content: &LicenseContent,
+    masks: Option<(&LicenseType, Option<&str>)>,
+    wanted: impl Fn(&str) -> bool,
+) -> Shown {
+    let face = content.face();
+    let mask = |name: &str| masks.and_then(|(license_type, purpose)| license_type.mask(name, purpose));
+    let hidden: Vec<(Show, &str)> = face
+        .iter()
+        .filter_map(|(name, value)| Some((mask(name)?, value)))
+        .flat_map(|(show, value)| value.split(HOLDERS).map(move |part| (show, part)))
+        .filter(|(_, part)| part.chars().count() >= LEAST_HIDDEN_CHARS)
+        .collect();
+    let (mut fields, mut masked) = (BTreeMap::new(), Vec::new());
+    for (name, value) in face.iter().filter(|(name, _)| wanted(name)) {
+        let value_shown = match mask(name) {
+            Some(show) => {
+                Some(value.split(HOLDERS).map(|part| show.of(part)).collect::<Vec<_>>().join(HOLDERS))
+            }
+            None => without(value, &hidden),
+        };
+        masked.extend(value_shown.is_some().then(|| name.clone()));
+        fields.insert(name.clone(), value_shown.unwrap_or_else(|| value.clone()));
+    }
+    masked.sort_unstable();
+    Shown { fields, masked }
+}
+
+/// Between the holders of one license in a fact about each.
+const HOLDERS: &str = "、";
+/// A shorter part of a masked value stands in others by chance.
+const LEAST_HIDDEN_CHARS: usize = 2;
+
+/// A value without the hidden ones that stand in it, in any spelling; `None` if none does.
+fn without(value: &str, hidden: &[(Show, &str)]) -> Option<String> {
+    let mut shown: Option<String> = None;
+    for (show, part) in hidden {
+        let now = shown.as_deref().unwrap_or(value);
+        if now.contains(part) {
+            shown = Some(now.replace(part, &show.of(part)));
+        } else if text::fold(Comparison::Number, now).contains(&text::fold(Comparison::Number, part)) {
+            return Some(Show::Nothing.of(value));
+        }
+    }
+    shown
 }

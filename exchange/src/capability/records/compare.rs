@@ -177,7 +177,7 @@ impl Capability<'_> for Compare {
         let resource = &listed.resource;
         let compared = mapping(resource, &asked.license).ok_or_else(|| Refusal::new(Code::Internal))?;
         let content = stored::content(change.tools().ledger, &found.license, right)?;
-        let face = stored::face(&content);
+        let face = content.face();
         let subject = resource.subject.as_ref();
         let holder = subject
             .and_then(|subject| content.holders.iter().find(|holder| holder.type_code == subject.type_code));

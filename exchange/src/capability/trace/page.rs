@@ -160,11 +160,9 @@ fn trace_entry(
             previous_leaf: Digest(link.previous_leaf),
         }
     };
-    let told = if link.told == [0; 32] {
-        None
-    } else {
-        subject_for(ledger, right, entry, label)?.and_then(|subject| subject.told(label))
-    };
+    let subject = if link.told == [0; 32] { None } else { subject_for(ledger, right, entry, label)? };
+    let field_salt = subject.as_ref().and_then(|subject| subject.field_salt.as_deref()?.try_into().ok());
+    let told = subject.and_then(|subject| subject.told(label));
     let mut released = Vec::with_capacity(entry.record.released.len());
     // Only the text says which uses they are.
     for index in entry.record.released.iter().filter(|_| told.is_some()) {
@@ -178,6 +176,7 @@ fn trace_entry(
         told_digest: Digest(link.told),
         place,
         told,
+        field_salt: field_salt.map(Digest),
         released,
     })
 }
