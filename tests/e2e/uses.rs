@@ -120,6 +120,16 @@ async fn a_masked_field_leaves_masked_wherever_its_value_stands_and_its_commitme
         (&only.json["masked"], &only.json["fields"]),
         (&json!(["citizenNumber"]), &json!({"citizenNumber": shown}))
     );
+    // A code that the holder shows lifts no mask either.
+    let code = json!({"holder": holder(license.draft.holder()), "identifier": license.identifier, "verifiers": "any",
+        "fields": ["citizenNumber"]});
+    let minted = server.party("portal").send(&Call::new(Route::CodeMint, &code)).await.expect(201);
+    let scan = json!({"code": minted.json["text"], "fields": ["citizenNumber"], "use": use_context()});
+    let (scanned, _) = server.permitted(&mut bank, &Call::new(Route::CodeScan, &scan)).await;
+    assert_eq!(
+        (&scanned.json["masked"], &scanned.json["fields"]),
+        (&json!(["citizenNumber"]), &json!({"citizenNumber": shown}))
+    );
     // In clear for a purpose that the type names; what no purpose lifts stays masked. The issuer sees its own license.
     let clear = with(&of_mode(&license, "face", &right), &json!({"use.purpose": PURPOSE}));
     let (clear, _) = server.permitted(&mut bank, &clear).await;

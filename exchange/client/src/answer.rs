@@ -554,6 +554,9 @@ pub struct Scanned {
     /// The fields that were asked for.
     #[serde(default)]
     pub fields: BTreeMap<String, Personal>,
+    /// Those of them that are masked.
+    #[serde(default)]
+    pub masked: Vec<String>,
     /// The handle of whoever showed the code: the same at each scan by the same verifier, another one for each verifier.
     pub subject: Option<String>,
     /// When this was so, RFC 3339.

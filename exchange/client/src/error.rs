@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_refusal_is_told_in_words() {
         let problem = r#"{"title":"Not so.","code":"bad-use-context","detail":"cause","errors":[
-            {"pointer":"/use/cause","rule":"length","allowed":{"min":1,"max":200},"gotLength":201},
+            {"pointer":"/use/cause","rule":"length","allowed":{"max":200,"min":1},"gotLength":201},
             {"header":"idempotency-key","rule":"pattern","allowed":"16 to 64 characters"},
             {"pointer":"/use/stage","rule":"one-of","allowed":["受理"]}]}"#;
         let receipt = Receipt {

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ledger::record::DocumentState;
 use ledger::{Label, Ledger};
@@ -11,13 +12,14 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{LicenseTypeCode, Uscc};
+use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use schemas::state::LicenseState;
 use serde::Deserialize;
 use verifier::report::Verdict;
 
 use crate::capability::Capability;
-use crate::capability::licenses::stored;
+use crate::capability::licenses::stored::{self, Shown};
 use crate::capability::verify::{all_open, standing, verdict_name};
 use crate::gateway::case::{Case, Found, Place};
 use crate::gateway::change::{Change, in_place};
@@ -100,6 +102,8 @@ pub(crate) struct Seen {
     type_code: LicenseTypeCode,
     /// The holder whom the verifier is to recognise.
     holder: Option<Label>,
+    /// The type's definition, whose masks lie over the fields.
+    masks: Option<Arc<LicenseType>>,
 }
 
 impl<'r> Capability<'r> for Scan {
@@ -150,7 +154,7 @@ impl<'r> Capability<'r> for Scan {
         asked: &Asked<'r>,
         permit: Permit<Seen>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (Seen { code, licenses, complete, type_code, holder }, right) = permit.into_parts();
+        let (Seen { code, licenses, complete, type_code, holder, masks }, right) = permit.into_parts();
         let by_code = code.is_some();
         let one = code.as_ref().is_none_or(|(_, code)| code.license.is_some());
         // Of another version than the one in force nothing is disclosed.
@@ -159,15 +163,26 @@ impl<'r> Capability<'r> for Scan {
             let (tools, fields) = (change.tools(), asked.fields.clone());
             let ledger = tools.ledger.clone();
             let organisation = *change.entry().organisation;
-            let read = move || picked(&ledger, right, licenses, &type_code, one, &fields);
+            let purpose = asked.context.purpose.as_deref().map(str::to_owned);
+            let read = move || {
+                let masks = masks.as_deref().map(|masks| (masks, purpose.as_deref()));
+                picked(&ledger, right, licenses, &type_code, one, &fields, masks)
+            };
             tools.lanes.searches.run(organisation, read).await.map_err(Refusal::new)??
         } else {
             licenses.into_iter().next().map(|standing| Read {
                 standing,
                 identifier: None,
-                fields: BTreeMap::new(),
+                shown: Shown { fields: BTreeMap::new(), masked: Vec::new() },
             })
         };
+        if let Some(shown) = read.as_ref().map(|read| &read.shown).filter(|shown| !shown.fields.is_empty()) {
+            change.commit_fields(shown.fields.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+            let owned = |name: &String| Cow::from(name.clone());
+            let names = change.names();
+            names.fields = shown.fields.keys().map(owned).collect();
+            names.masked = shown.masked.iter().map(owned).collect();
+        }
         if let Some((place, code)) = code {
             change.keep(place, &code.ended(End::Used));
         }
@@ -193,7 +208,7 @@ impl<'r> Capability<'r> for Scan {
 struct Read {
     standing: Standing,
     identifier: Option<String>,
-    fields: BTreeMap<String, String>,
+    shown: Shown,
 }
 
 /// The first of the licenses that is of the type, and the fields asked for; one that is in force goes before. Blocks for a read of each.
@@ -204,17 +219,14 @@ fn picked(
     type_code: &LicenseTypeCode,
     one: bool,
     fields: &[String],
+    masks: Option<(&LicenseType, Option<&str>)>,
 ) -> Result<Option<Read>, Refusal> {
     licenses.sort_by_key(|standing| standing.verdict != Verdict::Valid);
     for standing in licenses {
         let content = stored::content(ledger, &standing.found.license, right)?;
         if one || content.identifier.type_code() == *type_code {
-            let shown = stored::shown(&content, None, |name| fields.iter().any(|field| field == name));
-            return Ok(Some(Read {
-                standing,
-                identifier: Some(content.identifier.to_string()),
-                fields: shown.fields,
-            }));
+            let shown = stored::shown(&content, masks, |name| fields.iter().any(|field| field == name));
+            return Ok(Some(Read { standing, identifier: Some(content.identifier.to_string()), shown }));
         }
     }
     Ok(None)
@@ -240,8 +252,13 @@ fn answer(
         let until = (license.valid_until_day != i32::MAX).then(|| day(license.valid_until_day)).flatten();
         answer.text_if_any("validUntil", until.as_deref());
     }
-    if let Some(fields) = read.map(|read| &read.fields).filter(|fields| !fields.is_empty()) {
+    if let Some(Shown { fields, masked }) =
+        read.map(|read| &read.shown).filter(|shown| !shown.fields.is_empty())
+    {
         answer.other("fields", fields);
+        if !masked.is_empty() {
+            answer.other("masked", masked);
+        }
     }
     if let Some(subject) = subject {
         answer.hex("subject", subject);
@@ -301,7 +318,8 @@ fn shown(
         }
     };
     let licenses = found.into_iter().map(|found| stands(case, found, None)).collect();
-    let seen = Seen { code: Some((place, code)), licenses, complete, type_code, holder: Some(label) };
+    let masks = if asked.fields.is_empty() { None } else { case.license_type(&type_code) };
+    let seen = Seen { code: Some((place, code)), licenses, complete, type_code, holder: Some(label), masks };
     // A receipt shows no label: it is the same for all verifiers.
     Ok(Ruling::plain(seen, concerned).unnamed().used(Right::Holder, caller, case, true))
 }
@@ -337,7 +355,7 @@ fn inspected(
     let concerned = found.iter().flat_map(|found| found.license.holders.iter().copied()).collect();
     let has_license = found.is_some();
     let licenses: Vec<Standing> = found.into_iter().map(|found| stands(case, found, version)).collect();
-    let seen = Seen { code: None, licenses, complete: true, type_code, holder: None };
+    let seen = Seen { code: None, licenses, complete: true, type_code, holder: None, masks: license_type };
     Ok(Ruling::plain(seen, concerned).used(Right::Open, caller, case, has_license))
 }
 
