@@ -44,7 +44,7 @@ const RETRY_AFTER_SECONDS: &str = "1";
 const RETRY_PROVIDER_SECONDS: &str = "10";
 const _: () = assert!(PAUSE.as_secs() == 10, "the text says it too");
 
-/// What is left of a caller's allowances (draft-ietf-httpapi-ratelimit-headers).
+/// Header of what is left of a caller's allowances (draft-ietf-httpapi-ratelimit-headers).
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 

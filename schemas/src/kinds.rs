@@ -140,7 +140,7 @@ impl<'de> Deserialize<'de> for Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verifiers {
-    /// Whoever may scan.
+    /// The verifiers that may scan.
     Any,
     /// State organs (机关), by their USCC.
     Government,

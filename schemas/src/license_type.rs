@@ -473,7 +473,7 @@ impl LicenseType {
         self.fields.iter().find(|field| field.key == key)
     }
 
-    /// What a use for a purpose is shown of a masked field; `None` for one that is shown in clear.
+    /// The part of a masked field that a use for a purpose is shown; `None` for one that is shown in clear.
     pub fn mask(&self, field: &str, purpose: Option<&str>) -> Option<Show> {
         let mask = self.masks.iter().find(|mask| mask.field == field)?;
         let is_clear = purpose.is_some_and(|purpose| mask.clear_for.iter().any(|clear| clear == purpose));

@@ -1,6 +1,6 @@
 //! How values are masked (脱敏): of shared records by the level of their field, of licenses as their type says.
 //!
-//! Pure functions; nothing to lose. Whoever shows a value asks here.
+//! Pure functions; nothing to lose. All that show a value ask here.
 
 use serde::{Deserialize, Serialize};
 

@@ -402,8 +402,8 @@ impl Route {
         self.contract().success_status
     }
 
-    /// Whether what holders are told of it is kept as a use: for its period, and not as long as what it changes stands. What the
-    /// exchange itself tells is of uses, and so is a scan: it changes nothing but that a code is used.
+    /// Whether what holders are told of it is kept as a use: for its period, and not as long as what it changes stands. The
+    /// exchange's own word is of uses, and so is a scan: it changes nothing but that a code is used.
     pub const fn is_use(self) -> bool {
         matches!(self, Self::System | Self::CodeScan) || !self.changes_state()
     }

@@ -265,7 +265,7 @@ pub struct TraceEntry {
     /// The text that the holder is told; absent when it cannot be read any more, as a later entry tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told: Option<Told>,
-    /// What the salts of the commitments in `told` are made from: with it the holder opens one.
+    /// The secret that the salts of the commitments in `told` are made from: with it the holder opens one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field_salt: Option<Digest>,
     /// Uses that were delayed by law and that this entry tells, as `told` lists them.

@@ -521,7 +521,7 @@ pub struct Linked {
 pub struct Minted {
     /// The code, as the text of a QR code.
     pub text: Personal,
-    /// Who may scan it.
+    /// The verifiers that may scan it.
     pub verifiers: Verifiers,
     /// Last valid moment, RFC 3339.
     pub until: String,

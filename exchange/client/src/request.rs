@@ -635,7 +635,7 @@ pub struct Rate {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CodeMint {
-    /// Whoever shows it.
+    /// The person who shows it.
     pub holder: Holder,
     /// The person who acts for the holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -646,7 +646,7 @@ pub struct CodeMint {
     /// Fields that a scan may ask for, beside type, state and validity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// Who may scan it.
+    /// The verifiers that may scan it.
     pub verifiers: Verifiers,
     /// For how long it is good, seconds; 60 unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -858,7 +858,7 @@ pub struct LinkMake {
     pub kind: LinkKind,
     /// Last valid moment, RFC 3339.
     pub until: String,
-    /// Whoever gives it in the holder's place: the agent of the link that it stands under.
+    /// The person who gives it in the holder's place: the agent of the link that it stands under.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<Holder>,
     /// Modes of grants that the agent may make; `None` = all.

@@ -157,7 +157,7 @@ impl<'r> Capability<'r> for Evaluation {
         } else {
             Err(Refusal::not_permitted(Reason::OtherSubject))
         };
-        // Whoever guesses at a license is refused from then on, like with failed matches, whether there is such a license or not.
+        // A caller that guesses at a license is refused from then on, like with failed matches, whether there is such a license or not.
         let name = asked.identifier();
         let key = case.keyed().key("evaluation", &[caller.organisation.as_bytes(), name.as_bytes()]);
         let day = case.today();

@@ -1,4 +1,4 @@
-//! What a caller may still do: its limits and quotas with what is left of each, as headers of an answer say them.
+//! The allowances of a caller: its limits and quotas with what is left of each, as headers of an answer say them.
 //!
 //! The path notes allowances while it decides, and reads their counters once the entry is durable. They are memory.
 
@@ -25,7 +25,7 @@ pub(crate) struct Allowance {
 }
 
 impl Allowance {
-    /// Of a day in China Standard Time.
+    /// One of a day in China Standard Time.
     pub(crate) fn of_day(name: &'static str, limit: u32, key: Key, day: u32) -> Self {
         let day_of = i32::try_from(day).ok().and_then(Date::from_days);
         let last = day_of.and_then(|day| u64::try_from(day.last_second()).ok()).unwrap_or(0);
@@ -39,7 +39,7 @@ impl Allowance {
         }
     }
 
-    /// Of a period of so many seconds, which ends at a moment, ms since 1970.
+    /// One of a period of so many seconds, which ends at a moment, ms since 1970.
     pub(crate) fn of_period(
         name: &'static str,
         limit: u32,

@@ -38,7 +38,7 @@ pub(super) struct Said<'a> {
     pub(super) names: Names<'a>,
     /// A license's signed bytes.
     pub(super) envelope: Option<Vec<u8>>,
-    /// What the salts of the commitments to fields are made from.
+    /// The secret that the salts of the commitments to fields are made from.
     pub(super) field_salt: Option<Hash>,
     /// The holders concerned have nothing to do with each other.
     pub(super) apart: bool,

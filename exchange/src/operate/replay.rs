@@ -71,7 +71,7 @@ struct Known {
     types: BTreeMap<LicenseTypeCode, &'static str>,
 }
 
-/// What the policies would have made of one decision.
+/// The outcome of one decision under the policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Same,

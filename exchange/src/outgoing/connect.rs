@@ -1,6 +1,6 @@
 //! A connection to an address outside: the name is looked up once, and only an address that may be called is connected to.
 //!
-//! Whoever calls out uses it: calls to providers, and the keys of an identity provider. A connection ends with its value, so a crash leaves
+//! All that calls out uses it: calls to providers, and the keys of an identity provider. A connection ends with its value, so a crash leaves
 //! nothing.
 
 use std::io;

@@ -76,12 +76,12 @@ impl Token {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PresentationCode {
-    /// Whoever shows it.
+    /// The person who shows it.
     pub holder: PageLabel,
     /// The license that it is for; `None` for the holder: the scan names a type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<Shown>,
-    /// Who may scan it.
+    /// The verifiers that may scan it.
     pub verifiers: Verifiers,
     /// Fields that a scan may ask for, beside type, state and validity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

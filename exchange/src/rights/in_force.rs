@@ -1,7 +1,7 @@
 //! The policies in force: a document of journaled state that two operators change, read once for each version.
 //!
 //! Its version is a fact of every decision, so a permit does not outlive them. Proposals alone write the document: a crash leaves it
-//! with its entry, or the one before. What stands here beside it is memory, and is read again.
+//! with its entry, or the one before. All else that stands here is memory, and is read again.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 

@@ -78,7 +78,7 @@ fn line<'f, F: Iterator<Item = &'f str> + Clone>(
             &keys,
         ));
     }
-    // Who may see all fields may ask for each.
+    // A right to all fields is one to each.
     if line.modes() & Mode::Face.allowed_by() != 0 {
         return Ok(());
     }

@@ -332,7 +332,7 @@ impl Policies {
         &self.uncached
     }
 
-    /// What the validator wonders about.
+    /// The validator's warnings.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -383,7 +383,7 @@ impl Policies {
     }
 }
 
-/// The slow facts that policies read, one behind the other. What comes before a text is its length.
+/// The slow facts that policies read, one behind the other. The length of a text comes before it.
 struct Facts {
     bytes: [u8; MAX_FACTS],
     /// Longer than the bytes when they do not all fit.

@@ -52,7 +52,7 @@ pub(crate) struct Asked {
     pub license: Option<CertificateIdentifier>,
     /// Fields that may be asked for.
     pub fields: Vec<String>,
-    /// Who may scan it.
+    /// The verifiers that may scan it.
     pub verifiers: Verifiers,
     /// For how long, seconds.
     pub seconds: u64,

@@ -157,7 +157,7 @@ impl<'r> Capability<'r> for Scan {
         let (Seen { code, licenses, complete, type_code, holder, masks }, right) = permit.into_parts();
         let by_code = code.is_some();
         let one = code.as_ref().is_none_or(|(_, code)| code.license.is_some());
-        // Of another version than the one in force nothing is disclosed.
+        // Nothing is disclosed of another version than the one in force.
         let tells = licenses.iter().all(|standing| standing.state.is_some());
         let read = if by_code || tells && !asked.fields.is_empty() {
             let (tools, fields) = (change.tools(), asked.fields.clone());
@@ -289,7 +289,7 @@ fn shown(
         return Err(denied(Reason::PortalInactive));
     }
     case.living(&label).ok_or_else(|| denied(Reason::NoSuchHolder))?;
-    // What is wrong with the question is found before whose code it is: only a question that fits finds that out.
+    // A fault of the question is found before whose code it is: only a question that fits finds that out.
     let of_license = code.license.as_ref().map(|license| license.type_code);
     let type_code = match (of_license, asked.type_code) {
         (Some(of), Some(asked)) if of != asked => return Err(denied(Reason::CodeOtherType)),

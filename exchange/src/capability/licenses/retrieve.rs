@@ -86,7 +86,7 @@ pub(crate) struct Request<'a> {
 #[derive(Debug)]
 pub(crate) struct Granted {
     found: Found,
-    /// Who is the holder or the issuer sees it in clear.
+    /// The holder and the issuer see it in clear.
     masks: Option<Arc<LicenseType>>,
 }
 

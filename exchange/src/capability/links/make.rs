@@ -52,7 +52,7 @@ pub(crate) struct Asked {
     pub kind: LinkKind,
     /// Last valid moment, ms since 1970.
     pub until_ms: u64,
-    /// Whoever gives it in the holder's place: the agent of the link that it is to stand under.
+    /// The person who gives it in the holder's place: the agent of the link that it is to stand under.
     pub via: Option<HolderRef>,
     /// Modes of grants that the agent may make, as bits.
     pub modes: u8,

@@ -35,7 +35,7 @@ pub(crate) struct Asked<'a> {
     pub holder: HolderRef,
     /// The person who asks in place of the holder.
     pub agent: Option<HolderRef>,
-    /// Of whoever asks, holder or agent: a JWT of the identity provider.
+    /// The assertion of whoever asks, holder or agent: a JWT of the identity provider.
     pub assertion: Option<Cow<'a, str>>,
     /// The page begins behind the entry of this index.
     pub before: Option<u64>,
