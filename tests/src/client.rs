@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use client::{Builder, Client, GrantCreate, Retry, Tls, Trust};
@@ -30,6 +31,9 @@ use verifier::receipt::Receipt;
 
 use crate::HANG;
 use crate::world::key;
+
+/// A kept connection that takes no request by then is given up for another one.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The sending half of a connection.
 pub(crate) type Sender = SendRequest<BoxBody<Bytes, Infallible>>;
@@ -352,14 +356,19 @@ impl Party {
     }
 
     async fn exchange(&mut self, call: &Call) -> anyhow::Result<Reply> {
-        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
-            Some(connection) => self.connection.insert(connection),
-            None => {
-                let fresh = connect(Some(&self.config), self.address).await?;
-                self.connection.insert(fresh)
+        // hyper never says again that it is ready where the answer came before the whole request was taken.
+        let kept = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(mut kept) => {
+                let ready = tokio::time::timeout(READY_TIMEOUT, kept.ready()).await;
+                ready.is_ok_and(|ready| ready.is_ok()).then_some(kept)
             }
+            None => None,
         };
-        connection.ready().await?;
+        let connection = match kept {
+            Some(kept) => kept,
+            None => connect(Some(&self.config), self.address).await?,
+        };
+        let connection = self.connection.insert(connection);
         send(connection, call, self.address).await
     }
 }

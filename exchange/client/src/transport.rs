@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -15,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use verifier::command::why;
 
@@ -22,6 +24,8 @@ use crate::Endpoint;
 
 /// Longest answer that is read, bytes. A page of a trace or a log query holds at most 100 entries.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
+/// A kept connection that takes no request by then is given up for another one.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// An answer as it came.
 #[derive(Clone, Debug)]
@@ -105,7 +109,11 @@ impl Connection {
     /// Sends a request. Dropped midway, it leaves no half-used connection behind.
     pub(crate) async fn send(&self, outgoing: &Outgoing<'_>) -> Result<Fetched, Lost> {
         let mut kept = self.kept.lock().await;
-        let sender = match kept.take().filter(Sender::is_open) {
+        let kept_ready = match kept.take().filter(Sender::is_open) {
+            Some(sender) => sender.ready().await,
+            None => None,
+        };
+        let sender = match kept_ready {
             Some(sender) => sender,
             None => self.connect().await?,
         };
@@ -118,7 +126,6 @@ impl Connection {
                 read(sender.send_request(request).await.map_err(lost)?).await
             }
             Sender::Http1(mut sender) => {
-                sender.ready().await.map_err(lost)?;
                 let request = outgoing.request(&self.endpoint, false)?;
                 let fetched = read(sender.send_request(request).await.map_err(lost)?).await?;
                 *kept = Some(Sender::Http1(sender));
@@ -154,6 +161,14 @@ impl Connection {
 }
 
 impl Sender {
+    /// Itself once it takes a request. hyper never says so of an HTTP/1.1 connection whose answer came before the whole request was taken.
+    async fn ready(mut self) -> Option<Self> {
+        if let Self::Http1(sender) = &mut self {
+            timeout(READY_TIMEOUT, sender.ready()).await.ok()?.ok()?;
+        }
+        Some(self)
+    }
+
     fn is_open(&self) -> bool {
         match self {
             Self::Http1(sender) => !sender.is_closed(),

@@ -58,6 +58,8 @@ enum Turn {
     Silence,
     /// It reads the request and is gone.
     Gone,
+    /// It answers "not now" to the head, and reads the body behind it.
+    Early,
 }
 
 fn answer(status: u16, lines: &'static str, body: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> Turn {
@@ -111,13 +113,17 @@ impl Rig {
                 let stop = Arc::clone(&gone);
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    while let Some(request) = read(&mut stream).await {
+                    while let Some(request) = {
+                        let early = matches!(turns.lock().unwrap().front(), Some(Turn::Early));
+                        read(&mut stream, early).await
+                    } {
                         seen.lock().unwrap().push(request.clone());
                         let turn = turns.lock().unwrap().pop_front().expect("no request more than told");
                         match turn {
                             Turn::Close => return,
                             Turn::Gone => return stop.notify_one(),
                             Turn::Silence => std::future::pending().await,
+                            Turn::Early => {}
                             Turn::Answer(status, lines, body) => {
                                 let body = body(&request.body);
                                 let head = format!(
@@ -151,10 +157,22 @@ impl Rig {
 
 const DEADLINE: Duration = HANG;
 
-async fn read(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<Asked> {
+async fn read(
+    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
+    mut early: bool,
+) -> Option<Asked> {
     let mut bytes = Vec::new();
     loop {
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let head = &bytes[..bytes.len().min(4_096)];
+        let end = head.windows(4).position(|four| four == b"\r\n\r\n");
+        if end.is_some() && std::mem::take(&mut early) {
+            let head =
+                format!("HTTP/1.1 503 -\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n", OVERLOADED.len());
+            stream.write_all(&[head.as_bytes(), OVERLOADED.as_bytes()].concat()).await.unwrap();
+            stream.flush().await.unwrap();
+            // The client has read it long before its body is taken.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
         if let Some(end) = end {
             let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
             let length: usize = Asked { head: head.clone(), body: Vec::new() }
@@ -304,6 +322,18 @@ async fn what_gets_no_answer_is_sent_again_with_the_same_key() {
     for again in &asked[1..] {
         assert_eq!(again, &asked[0]);
     }
+}
+
+#[tokio::test]
+async fn an_answer_before_the_whole_request_was_taken_holds_up_no_other_request() {
+    let log = Log::new(1);
+    let rig = Rig::start(log.clone(), vec![Turn::Early, log.permit()]).await;
+    let mut request = request();
+    request.context.cause = "a".repeat(8 << 20).into();
+    let client = rig.client_with(Retry { patience: HANG, ..AT_ONCE }, HANG);
+    assert_eq!(client.verify(&request).await.unwrap().verdict, Verdict::Valid);
+    let asked = rig.asked();
+    assert_eq!((asked.len(), &asked[0]), (2, &asked[1]));
 }
 
 #[tokio::test]
