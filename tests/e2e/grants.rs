@@ -10,7 +10,7 @@ use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::{
     Call, Issued, Party, Setup, Target, draft, eventually, grant, holder, in_one_hour, key, legal, natural,
-    revoke, shared, use_context,
+    qualification, revoke, shared, use_context,
 };
 use verifier::leaf::ActingFor;
 
@@ -169,6 +169,74 @@ async fn a_higher_mode_allows_the_lower_and_not_the_other_way_round() {
             }
         }
         server.refused(&mut bank, &whole("envelope"), Code::NotPermitted).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_grant_is_for_several_licenses_or_types_and_for_no_other() {
+    let server = shared(setup).await;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let first = draft(&natural()).issue(&mut issuer).await;
+    let of_holder = |license_type: &LicenseType| draft(license_type).of_holder(first.draft.holder());
+    let card = natural();
+    let other_type = qualification();
+    let (second, third) =
+        (of_holder(&other_type).issue(&mut issuer).await, of_holder(&card).issue(&mut issuer).await);
+    let own = "level";
+    let terms = json!({
+        "holder": holder(first.draft.holder()), "grantee": bank.organisation,
+        "modes": ["fields"], "fields": ["certificateNumber", own], "until": in_one_hour(), "maxUses": 2,
+    });
+    let create = |more: Value| with(&Call::new(Route::GrantCreate, &terms), &more);
+    let several = create(json!({"identifiers": [first.identifier, second.identifier]}));
+    let (made, _) = server.permitted(&mut portal, &several).await;
+    let right = made.json["grant"].as_str().unwrap();
+    server.permitted(&mut bank, &first.retrieve(&["certificateNumber"], Some(right))).await;
+    server.permitted(&mut bank, &second.retrieve(&["certificateNumber", own], Some(right))).await;
+    // The same case again is the same use of each; the third license was not granted.
+    server.permitted(&mut bank, &first.retrieve(&["certificateNumber"], Some(right))).await;
+    let third_use = third.retrieve(&["certificateNumber"], Some(right));
+    server.refused(&mut bank, &third_use, Code::NotPermitted).await;
+    server.refused(&mut bank, &first.retrieve(&["holderName"], Some(right)), Code::NotPermitted).await;
+    let row = listed(&mut portal, first.draft.holder()).await.remove(0);
+    assert_eq!(row["identifiers"], json!([first.identifier, second.identifier]));
+    assert_eq!((&row["fields"], &row["uses"]), (&json!(["certificateNumber", own]), &json!(2)));
+    // Narrowed, it loses the field in every license that has it.
+    let less = change(&first, right, json!({"action": "narrow", "fields": ["certificateNumber"]}));
+    server.permitted(&mut portal, &less).await;
+    server.refused(&mut bank, &second.retrieve(&[own], Some(right)), Code::NotPermitted).await;
+    server.permitted(&mut bank, &second.retrieve(&["certificateNumber"], Some(right))).await;
+
+    // All of two types: the third license as well.
+    let types = create(json!({"typeCodes": [card.code, other_type.code], "maxUses": 3}));
+    let (made, _) = server.permitted(&mut portal, &types).await;
+    let by_type = made.json["grant"].as_str().unwrap();
+    for license in [&first, &second, &third] {
+        server.permitted(&mut bank, &license.retrieve(&["certificateNumber"], Some(by_type))).await;
+    }
+    let rows = listed(&mut portal, first.draft.holder()).await;
+    assert!(rows.iter().any(|row| row["typeCodes"] == json!([card.code, other_type.code])), "{rows:?}");
+
+    // One end ends it for all.
+    server.permitted(&mut portal, &revoke(first.draft.holder(), by_type)).await;
+    for license in [&first, &second] {
+        let call = license.retrieve(&["certificateNumber"], Some(by_type));
+        server.refused(&mut bank, &call, Code::NotPermitted).await;
+    }
+
+    // What is not wholly the holder's is refused whole, and what is written wrong by its place.
+    let stranger = draft(&card).issue(&mut issuer).await;
+    let theirs = create(json!({"identifiers": [first.identifier, stranger.identifier]}));
+    server.refused(&mut portal, &theirs, Code::NotPermitted).await;
+    for (pointer, wrong) in [
+        ("", json!({"identifier": first.identifier, "identifiers": [second.identifier]})),
+        ("/identifiers", json!({"identifiers": []})),
+        ("/identifiers/1", json!({"identifiers": [first.identifier, first.identifier]})),
+        ("/typeCodes/1", json!({"typeCodes": [card.code, card.code]})),
+        ("/fields/0", json!({"typeCodes": [card.code, other_type.code], "fields": ["noSuchField"]})),
+    ] {
+        let refused = server.refused(&mut portal, &create(wrong), Code::BadGrant).await.0;
+        assert_eq!(refused.json["errors"][0]["pointer"], json!(pointer), "{}", refused.json);
     }
 }
 

@@ -23,7 +23,7 @@ pub use server::{Finished, Later, Server, Setup, Turn, binary, command, shared};
 pub use witness::WitnessProcess;
 pub use world::{
     Draft, Issued, Target, all_types, delay_class, draft, draft_ended, grant, holder, in_one_hour, key,
-    legal, natural, now_ms, revoke, use_context,
+    legal, natural, now_ms, qualification, revoke, use_context,
 };
 
 use std::time::{Duration, Instant};

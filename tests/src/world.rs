@@ -53,6 +53,11 @@ pub fn natural() -> LicenseType {
     of_code("11100000DE0000022B002")
 }
 
+/// A type of natural persons with a field `level`: 职业资格证书.
+pub fn qualification() -> LicenseType {
+    of_code("11100000DE00000306002")
+}
+
 /// A type of legal persons with one holder and an optional end: 营业执照.
 pub fn legal() -> LicenseType {
     of_code("11100000MB0341032Y001")

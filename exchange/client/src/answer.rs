@@ -299,8 +299,14 @@ pub struct FoundGrant {
     pub portal_vouches: bool,
     /// For this license.
     pub identifier: Option<CertificateIdentifier>,
+    /// For these licenses, as far as they are known.
+    #[serde(default)]
+    pub identifiers: Vec<CertificateIdentifier>,
     /// For all of the holder's licenses of this type.
     pub type_code: Option<LicenseTypeCode>,
+    /// For all of the holder's licenses of these types.
+    #[serde(default)]
+    pub type_codes: Vec<LicenseTypeCode>,
     /// The modes that it allows.
     pub modes: Vec<GrantMode>,
     /// Fields that may be disclosed or expected.

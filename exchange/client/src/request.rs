@@ -377,7 +377,8 @@ pub enum GrantMode {
     Ended,
 }
 
-/// Makes a grant (用证授权): of one license or of all of the holder's licenses of a type.
+/// Makes a grant (用证授权): of licenses, or of all of the holder's licenses of some types. Exactly one of `identifier`, `identifiers`,
+/// `type_code` and `type_codes` is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GrantCreate {
@@ -388,9 +389,15 @@ pub struct GrantCreate {
     /// For this license only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identifier: Option<CertificateIdentifier>,
+    /// For these licenses only, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identifiers: Vec<CertificateIdentifier>,
     /// For all of the holder's licenses of this type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub type_code: Option<LicenseTypeCode>,
+    /// For all of the holder's licenses of these types, at most 16.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub type_codes: Vec<LicenseTypeCode>,
     /// The modes that it allows.
     pub modes: Vec<GrantMode>,
     /// Fields that may be disclosed or expected.

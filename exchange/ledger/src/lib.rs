@@ -129,6 +129,6 @@ pub use start::verify::{
 };
 pub use state::fact::{DocumentKind, Fact};
 pub use state::license::License;
-pub use state::rows::{Bound, Delayed, Document, Grant, GrantLink, Head};
+pub use state::rows::{Bound, Delayed, Document, Grant, GrantLink, GrantTarget, Head};
 pub use state::table::Owner;
 pub use state::{Counts, Holder, State};

@@ -30,8 +30,8 @@ pub enum About<'a> {
     Nothing,
     /// A license that is to be made under this identifier.
     New(CertificateIdentifier),
-    /// A license by its identifier.
-    License(&'a CertificateIdentifier),
+    /// Licenses by their identifiers, at least one.
+    Licenses(&'a [CertificateIdentifier]),
     /// A license by identifier or number.
     Named(&'a Named<'a>),
     /// A license by its signed bytes.
@@ -91,8 +91,8 @@ pub struct Names<'a> {
     pub grant: Option<Key>,
     /// Ids of the others, where several are used.
     pub more_grants: &'a [Key],
-    /// A type that is asked for without a license.
-    pub type_asked: Option<&'a LicenseTypeCode>,
+    /// Types that are asked for without a license.
+    pub types_asked: &'a [LicenseTypeCode],
     /// Names of fields.
     pub fields: Vec<Cow<'a, str>>,
     /// Those of them whose values leave masked.
@@ -183,8 +183,11 @@ impl<'a> Names<'a> {
         {
             case.level(named, nobody);
         }
-        let license_type = self.type_code().and_then(|code| case.license_type(&code));
-        let most = license_type.map_or(0, |license_type| license_type.max_holders).max(self.holders_named());
+        let mut most = 0;
+        for code in self.type_code().into_iter().chain(self.further_types()) {
+            most += case.license_type(&code).map_or(0, |license_type| license_type.max_holders);
+        }
+        let most = most.max(self.holders_named());
         // The erased are concerned by nothing any more.
         concerned.retain(|label| case.is_living(label));
         let missing = most.saturating_sub(concerned.len());
@@ -200,7 +203,18 @@ impl<'a> Names<'a> {
         let found: Option<Found> = match &self.about {
             About::Nothing => None,
             About::New(identifier) => by_identifier(case, identifier),
-            About::License(identifier) => by_identifier(case, identifier),
+            About::Licenses(identifiers) => {
+                let found: Vec<Found> =
+                    identifiers.iter().filter_map(|identifier| by_identifier(case, identifier)).collect();
+                let holders = found.iter().flat_map(|found| &found.license.holders);
+                let all = holders.fold(Vec::new(), |mut all: Vec<Label>, holder| {
+                    if !all.contains(holder) {
+                        all.push(*holder);
+                    }
+                    all
+                });
+                return (!found.is_empty()).then_some(all);
+            }
             About::Named(named) => case.named(named),
             About::Envelope(envelope) => {
                 let opened = OpenedEnvelope::open(envelope).ok();
@@ -224,7 +238,7 @@ impl<'a> Names<'a> {
                 let (_, code) = case.document::<PresentationCode>(token.key(case.keyed()));
                 code.and_then(|code| code.license)
                     .map(|license| license.type_code)
-                    .or(self.type_asked.copied())
+                    .or(self.types_asked.first().copied())
             }
             About::Envelope(envelope) => {
                 let opened = OpenedEnvelope::open(envelope).ok()?;
@@ -233,17 +247,17 @@ impl<'a> Names<'a> {
             }
             About::Nothing
             | About::New(_)
-            | About::License(_)
+            | About::Licenses(_)
             | About::Named(_)
             | About::Grant(_)
-            | About::Own(..) => self.type_code().or(self.type_asked.copied()),
+            | About::Own(..) => self.type_code().or(self.types_asked.first().copied()),
         }
     }
 
     /// The type of a license that it names.
     fn type_code(&self) -> Option<LicenseTypeCode> {
         match &self.about {
-            About::License(identifier) => Some(identifier.type_code()),
+            About::Licenses(identifiers) => identifiers.first().map(CertificateIdentifier::type_code),
             About::Named(named) => Some(named.type_code()),
             About::Nothing
             | About::New(_)
@@ -252,6 +266,22 @@ impl<'a> Names<'a> {
             | About::Code(_)
             | About::Own(..) => None,
         }
+    }
+
+    /// The types of what it is about beside the first.
+    pub(crate) fn further_types(&self) -> impl Iterator<Item = LicenseTypeCode> {
+        let identifiers: &[CertificateIdentifier] = match &self.about {
+            About::Licenses(identifiers) => identifiers,
+            About::Nothing
+            | About::New(_)
+            | About::Named(_)
+            | About::Envelope(_)
+            | About::Grant(_)
+            | About::Code(_)
+            | About::Own(..) => &[],
+        };
+        let of_licenses = identifiers.iter().map(CertificateIdentifier::type_code);
+        of_licenses.chain(self.types_asked.iter().copied()).skip(1)
     }
 
     /// The type of the license that it is about, as far as the request says. A presented license says it itself.
@@ -263,11 +293,11 @@ impl<'a> Names<'a> {
                 Some(verifier::license::read_body(opened.body()).ok()?.identifier.type_code())
             }
             About::Nothing
-            | About::License(_)
+            | About::Licenses(_)
             | About::Named(_)
             | About::Grant(_)
             | About::Code(_)
-            | About::Own(..) => self.type_code().or(self.type_asked.copied()),
+            | About::Own(..) => self.type_code().or(self.types_asked.first().copied()),
         }
     }
 
@@ -276,7 +306,7 @@ impl<'a> Names<'a> {
         let persons = self.persons.iter().filter(|person| person.is_concerned).count();
         match &self.about {
             About::Nothing | About::New(_) => persons,
-            About::License(_) | About::Named(_) | About::Envelope(_) | About::Grant(_) | About::Code(_) => {
+            About::Licenses(_) | About::Named(_) | About::Envelope(_) | About::Grant(_) | About::Code(_) => {
                 persons.max(1)
             }
             About::Own(..) => 0,

@@ -34,7 +34,6 @@ pub(crate) fn allowed(
     let policies = &in_force.policies;
     let reads_type = policies.read_type(class);
     let license_type = if reads_type { names.license_type() } else { None };
-    let published = license_type.map_or((0, "none"), |code| published(case, &code));
     let (context, terms) = (names.context, names.terms.as_ref());
     let question = Question {
         class,
@@ -42,7 +41,7 @@ pub(crate) fn allowed(
         registered: caller.version(),
         roles: &caller.participant().roles,
         license_type,
-        published,
+        published: license_type.map_or((0, "none"), |code| published(case, &code)),
         purpose: context.map_or_else(|| terms?.purpose, |context| context.purpose.as_deref()),
         scenario: context.map_or_else(|| terms?.scenario, |context| context.scenario),
         item: context.map(|context| &*context.item_code),
@@ -51,11 +50,21 @@ pub(crate) fn allowed(
         case_number: context.map(|context| &*context.business_code),
         user_name: context.map(|context| &*context.user_name),
     };
-    match policies.ask(&question) {
+    let ask = |question: &Question<'_>| match policies.ask(question) {
         Said::Permits => Ok(()),
         Said::Nothing | Said::Forbids => Err(Refusal::not_permitted(Reason::PolicyDenied)),
         Said::Fails => Err(Refusal::not_permitted(Reason::PolicyFailed)),
+    };
+    ask(&question)?;
+    // Each type that it is about has to be permitted.
+    if reads_type {
+        for code in names.further_types() {
+            let of_type =
+                Question { license_type: Some(code), published: published(case, &code), ..question };
+            ask(&of_type)?;
+        }
     }
+    Ok(())
 }
 
 /// The version of a type's definition, and who holds such a license.

@@ -11,7 +11,7 @@ use crate::rights::mode::Mode;
 pub const POLICY: &str = "miaoxiang floor v5: default deny; the policies in force permit it, beside all that follows; \
 issuers act on their own types and licenses; portals vouch for the \
 holder they name; relying parties verify envelopes and licenses of legal persons; every other use needs a live grant of a \
-holder for this organisation and user, license or type, mode or a higher one, fields, item, purpose and field of use, whose portal \
+holder for this organisation and user, licenses or types, mode or a higher one, fields, item, purpose and field of use, whose portal \
 still vouches for holders and whose links, if an agent made it, all hold and allow as much; no agent grants more than its links \
 allow; uses of one license in one case by one grant count once; where an identity provider is configured, what gives more takes \
 the assertion of the person who gives it, and what a portal reads in a person's name that person's; no portal grants itself anything; the signed bytes of a license that is not in force are given on express request only, by a grant in a mode of \
@@ -79,21 +79,16 @@ pub fn covers(grant: Option<&Grant>, ask: &Ask<'_>) -> Result<(), Reason> {
     if !ask.vouched {
         return Err(Reason::PortalInactive);
     }
-    let on_target = if grant.target_is_type {
-        grant.target == *ask.license_type
-    } else {
-        ask.license.is_some_and(|license| grant.target == *license)
-    };
-    if !on_target {
+    let Some(fields) = grant.fields_of(ask.license, ask.license_type) else {
         return Err(Reason::GrantOtherTarget);
-    }
+    };
     if !ask.linked {
         return Err(Reason::GrantLinkEnded);
     }
     if grant.modes & ask.mode.allowed_by() == 0 {
         return Err(Reason::GrantOtherMode);
     }
-    if ask.fields & !grant.fields != 0 {
+    if ask.fields & !fields != 0 {
         return Err(Reason::GrantOtherFields);
     }
     if grant.item_tag != 0 && grant.item_tag != ask.item_tag {
@@ -130,6 +125,7 @@ pub fn field_mask<'n>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ledger::GrantTarget;
 
     const HOLDER: Label = [7; 16];
     const LICENSE: Key = [1; 16];
@@ -202,6 +198,14 @@ mod tests {
         assert_eq!(refused(Ask { scenario: 0, ..ask() }), Reason::GrantOtherScenario);
         assert_eq!(refused(Ask { user_tag: 0, ..ask() }), Reason::GrantOtherUser);
         assert_eq!(refused(Ask { linked: false, ..ask() }), Reason::GrantLinkEnded);
+        // Each target has its own fields.
+        let more_targets = vec![GrantTarget { key: TYPE, fields: 0b01 }];
+        let several = Grant { target: [3; 16], target_is_type: true, more_targets, ..grant() };
+        assert_eq!(covers(Some(&several), &ask()), Ok(()));
+        let wider = Ask { fields: 0b10, ..ask() };
+        assert_eq!(covers(Some(&several), &wider), Err(Reason::GrantOtherFields));
+        let other = Ask { license_type: &LICENSE, ..ask() };
+        assert_eq!(covers(Some(&several), &other), Err(Reason::GrantOtherTarget));
         let higher = Grant { modes: Mode::Copy.bit(), ..grant() };
         assert_eq!(covers(Some(&higher), &ask()), Ok(()));
     }

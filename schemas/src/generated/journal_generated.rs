@@ -537,6 +537,116 @@ impl<'a> GrantLink {
 
 }
 
+// struct GrantTarget, aligned to 8
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct GrantTarget(pub [u8; 24]);
+impl Default for GrantTarget { 
+  fn default() -> Self { 
+    Self([0; 24])
+  }
+}
+impl ::core::fmt::Debug for GrantTarget {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    f.debug_struct("GrantTarget")
+      .field("key", &self.key())
+      .field("fields", &self.fields())
+      .finish()
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for GrantTarget {}
+impl<'a> ::flatbuffers::Follow<'a> for GrantTarget {
+  type Inner = &'a GrantTarget;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { <&'a GrantTarget>::follow(buf, loc) }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for &'a GrantTarget {
+  type Inner = &'a GrantTarget;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    unsafe { ::flatbuffers::follow_cast_ref::<GrantTarget>(buf, loc) }
+  }
+}
+impl<'b> ::flatbuffers::Push for GrantTarget {
+    type Output = GrantTarget;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        let src = unsafe { ::core::slice::from_raw_parts(self as *const GrantTarget as *const u8, <Self as ::flatbuffers::Push>::size()) };
+        dst.copy_from_slice(src);
+    }
+    #[inline]
+    fn alignment() -> ::flatbuffers::PushAlignment {
+        ::flatbuffers::PushAlignment::new(8)
+    }
+}
+
+impl<'a> ::flatbuffers::Verifiable for GrantTarget {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.in_buffer::<Self>(pos)
+  }
+}
+
+impl<'a> GrantTarget {
+  #[allow(clippy::too_many_arguments)]
+  pub fn new(
+    key: &Hash16,
+    fields: u64,
+  ) -> Self {
+    let mut s = Self([0; 24]);
+    s.set_key(key);
+    s.set_fields(fields);
+    s
+  }
+
+  pub fn key(&self) -> &Hash16 {
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid struct in this slot
+    unsafe { &*(self.0[0..].as_ptr() as *const Hash16) }
+  }
+
+  #[allow(clippy::identity_op)]
+  pub fn set_key(&mut self, x: &Hash16) {
+    self.0[0..0 + 16].copy_from_slice(&x.0)
+  }
+
+  pub fn fields(&self) -> u64 {
+    let mut mem = ::core::mem::MaybeUninit::<<u64 as ::flatbuffers::EndianScalar>::Scalar>::uninit();
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    ::flatbuffers::EndianScalar::from_little_endian(unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        self.0[16..].as_ptr(),
+        mem.as_mut_ptr() as *mut u8,
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+      mem.assume_init()
+    })
+  }
+
+  pub fn set_fields(&mut self, x: u64) {
+    let x_le = ::flatbuffers::EndianScalar::to_little_endian(x);
+    // Safety:
+    // Created from a valid Table for this object
+    // Which contains a valid value in this slot
+    unsafe {
+      ::core::ptr::copy_nonoverlapping(
+        &x_le as *const _ as *const u8,
+        self.0[16..].as_mut_ptr(),
+        ::core::mem::size_of::<<u64 as ::flatbuffers::EndianScalar>::Scalar>(),
+      );
+    }
+  }
+
+}
+
 pub enum NewHolderOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -1155,6 +1265,7 @@ impl<'a> GrantState<'a> {
   pub const VT_USER_TAG: ::flatbuffers::VOffsetT = 34;
   pub const VT_ASSURANCE: ::flatbuffers::VOffsetT = 36;
   pub const VT_CHAIN: ::flatbuffers::VOffsetT = 38;
+  pub const VT_MORE_TARGETS: ::flatbuffers::VOffsetT = 40;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1170,6 +1281,7 @@ impl<'a> GrantState<'a> {
     builder.add_until_ms(args.until_ms);
     builder.add_item_tag(args.item_tag);
     builder.add_fields(args.fields);
+    if let Some(x) = args.more_targets { builder.add_more_targets(x); }
     if let Some(x) = args.chain { builder.add_chain(x); }
     if let Some(x) = args.purpose { builder.add_purpose(x); }
     if let Some(x) = args.portal { builder.add_portal(x); }
@@ -1314,6 +1426,13 @@ impl<'a> GrantState<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, GrantLink>>>(GrantState::VT_CHAIN, None)}
   }
+  #[inline]
+  pub fn more_targets(&self) -> Option<::flatbuffers::Vector<'a, GrantTarget>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, GrantTarget>>>(GrantState::VT_MORE_TARGETS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for GrantState<'_> {
@@ -1340,6 +1459,7 @@ impl ::flatbuffers::Verifiable for GrantState<'_> {
      .visit_field::<u64>("user_tag", Self::VT_USER_TAG, false)?
      .visit_field::<u8>("assurance", Self::VT_ASSURANCE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, GrantLink>>>("chain", Self::VT_CHAIN, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, GrantTarget>>>("more_targets", Self::VT_MORE_TARGETS, false)?
      .finish();
     Ok(())
   }
@@ -1363,6 +1483,7 @@ pub struct GrantStateArgs<'a> {
     pub user_tag: u64,
     pub assurance: u8,
     pub chain: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, GrantLink>>>,
+    pub more_targets: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, GrantTarget>>>,
 }
 impl<'a> Default for GrantStateArgs<'a> {
   #[inline]
@@ -1386,6 +1507,7 @@ impl<'a> Default for GrantStateArgs<'a> {
       user_tag: 0,
       assurance: 0,
       chain: None,
+      more_targets: None,
     }
   }
 }
@@ -1468,6 +1590,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GrantStateBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GrantState::VT_CHAIN, chain);
   }
   #[inline]
+  pub fn add_more_targets(&mut self, more_targets: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , GrantTarget>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(GrantState::VT_MORE_TARGETS, more_targets);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> GrantStateBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     GrantStateBuilder {
@@ -1508,6 +1634,7 @@ impl ::core::fmt::Debug for GrantState<'_> {
       ds.field("user_tag", &self.user_tag());
       ds.field("assurance", &self.assurance());
       ds.field("chain", &self.chain());
+      ds.field("more_targets", &self.more_targets());
       ds.finish()
   }
 }

@@ -7,7 +7,10 @@ use crate::{
     commit::command::{Command, Outcome, Prepared, Refused},
     journal::{
         frame::ENTRY_BYTES,
-        record::{Completion, EntryPlain, MAX_GRANT_LINKS, MAX_LINKS, Malformed, NO_BODY_PART, Record},
+        record::{
+            Completion, EntryPlain, MAX_GRANT_LINKS, MAX_GRANT_TARGETS, MAX_LINKS, Malformed, NO_BODY_PART,
+            Record,
+        },
         subjects::Heads,
     },
     names::Hash,
@@ -90,9 +93,12 @@ impl Admitted {
         if born.any(|name| name.class == 0) {
             return Err(Refused::Malformed("a key of no class"));
         }
-        // A purpose stays below a kilobyte, and the number of links in one byte of the restart image.
+        // A purpose stays below a kilobyte, and the number of links, and of targets, in one byte of the restart image.
         if record.grants.iter().any(|grant| grant.chain.len() > MAX_GRANT_LINKS) {
             return Err(Refused::Malformed("a grant under too many links"));
+        }
+        if record.grants.iter().any(|grant| grant.more_targets.len() >= MAX_GRANT_TARGETS) {
+            return Err(Refused::Malformed("a grant for too many licenses or types"));
         }
         if record.release_ms != 0 && record.concerned.is_empty() {
             return Err(Refused::Malformed("a delayed use that concerns nobody"));

@@ -16,6 +16,8 @@ pub const MAX_LINKS: usize = 1024;
 pub const MAX_COUNTERS: usize = 255;
 /// Most links under which one grant is made.
 pub const MAX_GRANT_LINKS: usize = 16;
+/// Most licenses or types of a grant.
+pub const MAX_GRANT_TARGETS: usize = 16;
 /// Most owners of one document.
 pub const MAX_OWNERS: usize = 16;
 /// `body_part` of a license whose body stays where it was.
@@ -164,6 +166,15 @@ pub struct GrantLink {
     pub since_ms: u64,
 }
 
+/// Another license or type of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantTarget {
+    /// Keyed hash of the license or of the type code.
+    pub key: Key,
+    /// Fields of it that may be disclosed, as bits.
+    pub fields: u64,
+}
+
 /// A grant as it stands after the entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GrantState {
@@ -203,6 +214,22 @@ pub struct GrantState {
     pub assurance: u8,
     /// The links by which an agent made it, the nearest to the holder first; empty for a holder's own.
     pub chain: Vec<GrantLink>,
+    /// Licenses or types beside `target`; empty for a grant of one.
+    pub more_targets: Vec<GrantTarget>,
+}
+
+impl GrantState {
+    /// All that the grant is for.
+    pub fn targets(&self) -> impl Iterator<Item = GrantTarget> {
+        let first = GrantTarget { key: self.target, fields: self.fields };
+        std::iter::once(first).chain(self.more_targets.iter().copied())
+    }
+
+    /// The fields that may be disclosed of a license of a type, as bits; `None` where the grant is not for it.
+    pub fn fields_of(&self, license: Option<&Key>, license_type: &Key) -> Option<u64> {
+        let asked = if self.target_is_type { Some(license_type) } else { license }?;
+        self.targets().find(|target| target.key == *asked).map(|target| target.fields)
+    }
 }
 
 /// A document as it stands after the entry.
@@ -321,6 +348,12 @@ impl Record {
                     .iter()
                     .flatten()
                     .map(|link| GrantLink { key: link.key().0, since_ms: link.since_ms() })
+                    .collect(),
+                more_targets: grant
+                    .more_targets()
+                    .iter()
+                    .flatten()
+                    .map(|target| GrantTarget { key: target.key().0, fields: target.fields() })
                     .collect(),
             });
         }
@@ -501,6 +534,9 @@ fn grant<'b>(b: &mut FlatBufferBuilder<'b>, grant: &GrantState) -> WIPOffset<fb:
     let purpose = grant.purpose.as_deref().map(|purpose| b.create_string(purpose));
     let link = |link: &GrantLink| fb::GrantLink::new(&fb::Hash16::new(&link.key), link.since_ms);
     let chain = (!grant.chain.is_empty()).then(|| b.create_vector_from_iter(grant.chain.iter().map(link)));
+    let target = |target: &GrantTarget| fb::GrantTarget::new(&fb::Hash16::new(&target.key), target.fields);
+    let more = grant.more_targets.iter().map(target);
+    let more_targets = (!grant.more_targets.is_empty()).then(|| b.create_vector_from_iter(more));
     let args = fb::GrantStateArgs {
         key: Some(&fb::Hash16::new(&grant.key)),
         version: grant.version,
@@ -520,6 +556,7 @@ fn grant<'b>(b: &mut FlatBufferBuilder<'b>, grant: &GrantState) -> WIPOffset<fb:
         user_tag: grant.user_tag,
         assurance: grant.assurance,
         chain,
+        more_targets,
     };
     fb::GrantState::create(b, &args)
 }
@@ -754,6 +791,7 @@ mod tests {
                     GrantLink { key: [9; 16], since_ms: 4 },
                     GrantLink { key: [10; 16], since_ms: 5 },
                 ],
+                more_targets: vec![GrantTarget { key: [11; 16], fields: 6 }],
             }],
             documents: vec![
                 DocumentState {

@@ -3,7 +3,7 @@
 //!
 //! Values; the tables own them. They are memory, and replay makes them again.
 
-pub use crate::journal::record::{GrantLink, GrantState as Grant};
+pub use crate::journal::record::{GrantLink, GrantState as Grant, GrantTarget};
 use crate::{
     keys::crypt::Crypt,
     names::{Hash, Key, Label, Position},
@@ -38,6 +38,12 @@ impl Stored for Grant {
     }
 
     fn encode(&self) -> Vec<u8> {
+        let mut more = Vec::new();
+        if !self.more_targets.is_empty() {
+            // Admission refuses more than 16.
+            more.push(self.more_targets.len() as u8);
+            more.extend(self.more_targets.iter().flat_map(target_bytes));
+        }
         [
             &self.version.to_be_bytes()[..],
             &[self.state],
@@ -55,7 +61,9 @@ impl Stored for Grant {
             // Admission refuses more than 16.
             &[self.chain.len() as u8],
             &self.chain.iter().flat_map(link_bytes).collect::<Vec<u8>>(),
-            &[u8::from(self.purpose.is_some())],
+            // A purpose, and further targets.
+            &[u8::from(self.purpose.is_some()) | u8::from(!self.more_targets.is_empty()) << 1],
+            &more,
             self.purpose.as_deref().unwrap_or_default().as_bytes(),
         ]
         .concat()
@@ -85,10 +93,20 @@ impl Stored for Grant {
         let count = u8::from_be_bytes(take(r)?);
         let link = |_| Some(GrantLink { key: take(r)?, since_ms: u64::from_be_bytes(take(r)?) });
         grant.chain = (0..count).map(link).collect::<Option<_>>()?;
-        let has_purpose = u8::from_be_bytes(take(r)?) != 0;
+        let flags = u8::from_be_bytes(take(r)?);
+        let (has_purpose, has_more) = (flags & 1 != 0, flags & 2 != 0);
+        if has_more {
+            let count = u8::from_be_bytes(take(r)?);
+            let target = |_| Some(GrantTarget { key: take(r)?, fields: u64::from_be_bytes(take(r)?) });
+            grant.more_targets = (0..count).map(target).collect::<Option<_>>()?;
+        }
         grant.purpose = has_purpose.then(|| std::str::from_utf8(value).map(Arc::from)).transpose().ok()?;
         (has_purpose || value.is_empty()).then_some(grant)
     }
+}
+
+fn target_bytes(target: &GrantTarget) -> Vec<u8> {
+    [&target.key[..], &target.fields.to_be_bytes()].concat()
 }
 
 fn link_bytes(link: &GrantLink) -> Vec<u8> {

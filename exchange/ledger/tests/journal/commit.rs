@@ -30,6 +30,7 @@ fn what_is_committed_is_there_after_reopening() {
         user_tag: 9,
         assurance: 2,
         chain: vec![GrantLink { key: key(4), since_ms: 5 }],
+        more_targets: vec![GrantTarget { key: key(6), fields: 7 }],
     };
     let document = DocumentState {
         kind: DocumentKind::LicenseType.number(),

@@ -6,8 +6,8 @@ pub(crate) use ledger::{
     LedgerKeys, OpenError, Options, Outcome, Prepared, PreparedHolder, RebuildFrom, Refused, Space, State,
     Subjects,
     record::{
-        CounterUse, DocumentState, GrantLink, GrantState, Idempotency, LicenseState, MAX_LINKS, NO_BODY_PART,
-        NewHolder, Record,
+        CounterUse, DocumentState, GrantLink, GrantState, GrantTarget, Idempotency, LicenseState, MAX_LINKS,
+        NO_BODY_PART, NewHolder, Record,
     },
 };
 pub(crate) use ring::{rand::SystemRandom, signature::Ed25519KeyPair};

@@ -107,7 +107,7 @@ impl Capability<'_> for Mint {
         match &asked.license {
             None => names,
             Some(identifier) => Names {
-                about: About::License(identifier),
+                about: About::Licenses(std::slice::from_ref(identifier)),
                 identifiers: vec![identifier.to_string().into()],
                 ..names
             },

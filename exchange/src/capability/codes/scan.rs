@@ -119,7 +119,7 @@ impl<'r> Capability<'r> for Scan {
         let names = Names {
             context: Some(&asked.context),
             fields: asked.fields.iter().map(Cow::from).collect(),
-            type_asked: asked.type_code.as_ref(),
+            types_asked: asked.type_code.as_slice(),
             ..Names::default()
         };
         match &asked.subject {

@@ -13,8 +13,8 @@ use schemas::kinds::{GrantAction, Scenario};
 use schemas::routes::Route;
 use serde::Deserialize;
 
-use super::create::{Limits, LimitsValue, acting, agent, field_mask, modes};
-use super::search::definition;
+use super::create::{Limits, LimitsValue, acting, agent, field_masks, modes};
+use super::search::named;
 use super::{Answer, Own, own};
 use crate::capability::Capability;
 use crate::gateway::case::Case;
@@ -148,12 +148,19 @@ impl Capability<'_> for Change {
         }
         if let Some(fields) = &asked.narrower.fields {
             // The license alone says its type. It may be archived and away; then its fields cannot be named.
-            let (_, definition) = definition(change.tools().ledger, right, &held.grant);
-            let definition = definition.ok_or_else(|| Refusal::new(Code::RecordUnavailable))?;
-            next.fields = field_mask(&definition, fields, next.modes)?;
-        }
-        if next.fields & !held.grant.fields != 0 {
-            return Err(wider("/fields"));
+            let (_, types) = named(change.tools().ledger, right, &held.grant);
+            let types = types.iter().map(Option::as_ref).collect::<Option<Vec<_>>>();
+            let types = types.ok_or_else(|| Refusal::new(Code::RecordUnavailable))?;
+            // There are as many as targets.
+            let masks = field_masks(&types, fields, next.modes)?;
+            let targets = std::iter::once(&mut next.fields)
+                .chain(next.more_targets.iter_mut().map(|target| &mut target.fields));
+            for (target, mask) in targets.zip(masks) {
+                if mask & !*target != 0 {
+                    return Err(wider("/fields"));
+                }
+                *target = mask;
+            }
         }
         let paused = next.state == GRANT_PAUSED;
         change.grant(&held, |_| next);

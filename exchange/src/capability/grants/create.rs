@@ -1,12 +1,12 @@
-//! `POST /v1/grants`: a holder or the holder's agent, through a portal, lets an organisation use a license or all of a type.
+//! `POST /v1/grants`: a holder or the holder's agent, through a portal, lets an organisation use licenses or all of some types.
 //!
 //! The path alone calls it. The grant comes with its entry's frame, or not at all.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use ledger::record::GrantState;
-use ledger::{Key, Label};
+use ledger::record::{GrantState, MAX_GRANT_TARGETS};
+use ledger::{GrantTarget, Key, Label};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::date::rfc3339;
 use schemas::holder::HolderRef;
@@ -45,7 +45,7 @@ pub(crate) struct Asked {
     pub holder: HolderRef,
     /// The organisation that may use it.
     pub grantee: Uscc,
-    /// One license, or all of a type.
+    /// Licenses, or all of some types.
     pub target: Target,
     /// Modes allowed, as bits.
     pub modes: u8,
@@ -79,10 +79,10 @@ pub(crate) struct Limits {
 /// The licenses that a grant is for.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// One license.
-    License(CertificateIdentifier),
-    /// All of the holder's licenses of a type.
-    Type(LicenseTypeCode),
+    /// These, each once.
+    Licenses(Vec<CertificateIdentifier>),
+    /// All of the holder's licenses of these types, each once.
+    Types(Vec<LicenseTypeCode>),
 }
 
 #[derive(Deserialize)]
@@ -92,7 +92,9 @@ struct Request<'a> {
     holder: Holder<'a>,
     grantee: Text<'a>,
     identifier: Option<Text<'a>>,
+    identifiers: Option<Vec<Text<'a>>>,
     type_code: Option<Text<'a>>,
+    type_codes: Option<Vec<Text<'a>>>,
     modes: Vec<Mode>,
     fields: Option<Vec<String>>,
     agent: Option<Holder<'a>>,
@@ -109,8 +111,7 @@ struct Request<'a> {
 #[derive(Debug)]
 pub(crate) struct Granted {
     holder: Label,
-    target: Key,
-    fields: u64,
+    targets: Vec<GrantTarget>,
     chain: Option<Chain>,
     told: Option<Told>,
 }
@@ -130,10 +131,10 @@ impl Capability<'_> for Create {
         let names = Names { fields, terms, ..Names::default() };
         let names = names.holder(&asked.holder, asked.agent.as_ref());
         match &asked.target {
-            Target::Type(code) => Names { type_asked: Some(code), ..names },
-            Target::License(identifier) => Names {
-                about: About::License(identifier),
-                identifiers: vec![identifier.to_string().into()],
+            Target::Types(codes) => Names { types_asked: codes, ..names },
+            Target::Licenses(identifiers) => Names {
+                about: About::Licenses(identifiers),
+                identifiers: identifiers.iter().map(|identifier| identifier.to_string().into()).collect(),
                 ..names
             },
         }
@@ -148,30 +149,43 @@ impl Capability<'_> for Create {
         let chain = asked.agent.as_ref().map(|agent| chain(case, &caller.organisation, &asked.holder, agent));
         let chain = chain.transpose().map_err(Refusal::not_permitted)?;
         let bad = |fault| Refusal::of(Code::BadGrant, fault);
-        let (target, type_code) = match &asked.target {
-            Target::License(identifier) => {
-                let found = case.license(keyed::license_key(case.keyed(), identifier));
-                let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
-                if !found.license.holders.contains(&holder.label) {
-                    return Err(Refusal::not_permitted(Reason::OtherHolder));
-                }
-                (found.key, identifier.type_code())
+        let named: Vec<(Key, LicenseTypeCode)> = match &asked.target {
+            Target::Licenses(identifiers) => {
+                let of_holder = |identifier: &CertificateIdentifier| {
+                    let found = case.license(keyed::license_key(case.keyed(), identifier));
+                    let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
+                    if !found.license.holders.contains(&holder.label) {
+                        return Err(Refusal::not_permitted(Reason::OtherHolder));
+                    }
+                    Ok((found.key, identifier.type_code()))
+                };
+                identifiers.iter().map(of_holder).collect::<Result<_, _>>()?
             }
-            Target::Type(code) => (keyed::type_key(case.keyed(), code), *code),
+            Target::Types(codes) => {
+                codes.iter().map(|code| (keyed::type_key(case.keyed(), code), *code)).collect()
+            }
         };
-        let license_type = case.license_type(&type_code).ok_or_else(|| unknown_type("/typeCode"))?;
-        let fields = field_mask(&license_type, &asked.fields, asked.modes)?;
-        let scenarios = &license_type.scenarios;
-        if let Some(scenario) = asked.limits.scenario
-            && !scenarios.is_empty()
-            && !scenarios.contains(&scenario)
-        {
-            let names = scenarios.iter().map(|scenario| scenario.name());
-            return Err(bad(Fault::at("/scenario", Rule::OneOf).one_of(names)));
+        let mut license_types = Vec::with_capacity(named.len());
+        for ((_, type_code), place) in named.iter().zip(0..) {
+            let license_type = case.license_type(type_code);
+            let license_type = license_type.ok_or_else(|| unknown_type(&asked.target.at(place)))?;
+            let scenarios = &license_type.scenarios;
+            if let Some(scenario) = asked.limits.scenario
+                && !scenarios.is_empty()
+                && !scenarios.contains(&scenario)
+            {
+                let names = scenarios.iter().map(|scenario| scenario.name());
+                return Err(bad(Fault::at("/scenario", Rule::OneOf).one_of(names)));
+            }
+            if let Some(chain) = &chain {
+                beyond(chain, asked.modes, asked.until_ms, type_code)?;
+            }
+            license_types.push(license_type);
         }
-        if let Some(chain) = &chain {
-            beyond(chain, asked.modes, asked.until_ms, &type_code)?;
-        }
+        let types: Vec<&LicenseType> = license_types.iter().map(|license_type| &**license_type).collect();
+        let fields = field_masks(&types, &asked.fields, asked.modes)?;
+        let targets = named.iter().zip(fields);
+        let targets = targets.map(|((key, _), fields)| GrantTarget { key: *key, fields }).collect();
         let grantee = case.participant(&asked.grantee);
         let may_hold = grantee.is_some_and(|grantee| grantee.has(Role::Relying) || grantee.has(Role::Peer));
         // A portal that vouches for a holder would grant itself what it likes.
@@ -182,7 +196,7 @@ impl Capability<'_> for Create {
         if asked.until_ms <= case.now_ms() {
             return Err(bad(to_come("/until")));
         }
-        Ok(Ruling::plain(Granted { holder: holder.label, target, fields, chain, told }, concerned))
+        Ok(Ruling::plain(Granted { holder: holder.label, targets, chain, told }, concerned))
     }
 
     async fn carry_out(
@@ -190,7 +204,8 @@ impl Capability<'_> for Create {
         asked: &Asked,
         permit: Permit<Granted>,
     ) -> Result<Vec<u8>, Refusal> {
-        let Granted { holder, target, fields, chain, told } = permit.into_granted();
+        let Granted { holder, targets, chain, told } = permit.into_granted();
+        let (first, more) = targets.split_first().ok_or_else(|| Refusal::new(Code::Internal))?;
         if let Some(told) = &told {
             change.spend(told)?;
         }
@@ -208,10 +223,10 @@ impl Capability<'_> for Create {
             state: floor::GRANT_ACTIVE,
             holder,
             grantee: *asked.grantee.as_bytes(),
-            target,
-            target_is_type: matches!(asked.target, Target::Type(_)),
+            target: first.key,
+            target_is_type: matches!(asked.target, Target::Types(_)),
             modes: asked.modes,
-            fields,
+            fields: first.fields,
             item_tag: item_code.as_deref().map_or(0, |code| keyed::item_tag(keyed, code)),
             until_ms: asked.until_ms,
             max_uses: asked.max_uses,
@@ -221,6 +236,7 @@ impl Capability<'_> for Create {
             user_tag,
             assurance: assurance(told.as_ref()),
             chain: links,
+            more_targets: more.to_vec(),
         })?;
         change.names().grant = Some(id);
         Ok(answer(&Answer { grant: hex::encode(id), state: "active" }))
@@ -231,11 +247,21 @@ impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
         let bad = |fault| Refusal::of(Code::BadGrant, fault);
-        let target = wrong.take(match (self.identifier, self.type_code) {
-            (Some(text), None) => Refusal::parse(&text).map(Target::License).under("identifier"),
-            (None, Some(code)) => type_code(&code).map(Target::Type).under("typeCode"),
-            _ => Err(bad(Fault::at("", Rule::Combination).form("identifier or typeCode"))),
-        });
+        let one_or_several = "one of identifier, identifiers, typeCode, typeCodes";
+        let target = match (self.identifier, self.identifiers, self.type_code, self.type_codes) {
+            (Some(text), None, None, None) => {
+                Refusal::parse(&text).map(|one| Target::Licenses(vec![one])).under("identifier")
+            }
+            (None, Some(texts), None, None) => {
+                each(&texts, Refusal::parse).map(Target::Licenses).under("identifiers")
+            }
+            (None, None, Some(code), None) => {
+                type_code(&code).map(|one| Target::Types(vec![one])).under("typeCode")
+            }
+            (None, None, None, Some(codes)) => each(&codes, type_code).map(Target::Types).under("typeCodes"),
+            _ => Err(bad(Fault::at("", Rule::Combination).form(one_or_several))),
+        };
+        let target = wrong.take(target);
         let modes = wrong.take(modes(&self.modes));
         let limits = LimitsValue {
             item_code: self.item_code,
@@ -275,6 +301,38 @@ impl Request<'_> {
         };
         wrong.all(typed())
     }
+}
+
+impl Target {
+    /// The place of one of them in the request.
+    fn at(&self, place: usize) -> String {
+        match self {
+            Self::Licenses(one) if one.len() == 1 => "/identifier".to_owned(),
+            Self::Types(one) if one.len() == 1 => "/typeCode".to_owned(),
+            Self::Licenses(_) => format!("/identifiers/{place}"),
+            Self::Types(_) => format!("/typeCodes/{place}"),
+        }
+    }
+}
+
+/// What a grant is for, each of it read, and named once.
+fn each<T: PartialEq>(
+    texts: &[Text<'_>],
+    read: impl Fn(&str) -> Result<T, Refusal>,
+) -> Result<Vec<T>, Refusal> {
+    let bad = |fault| Refusal::of(Code::BadGrant, fault);
+    if texts.is_empty() || texts.len() > MAX_GRANT_TARGETS {
+        return Err(bad(Fault::at("", Rule::Count).bounds(1, MAX_GRANT_TARGETS).got(texts.len())));
+    }
+    let (mut all, mut wrong) = (Vec::with_capacity(texts.len()), Gather::new());
+    for (text, place) in texts.iter().zip(0..) {
+        let Some(one) = wrong.take(read(text).under(place.to_string())) else { continue };
+        if all.contains(&one) {
+            wrong.note(bad(Fault::at(format!("/{place}"), Rule::Distinct)));
+        }
+        all.push(one);
+    }
+    wrong.all(Some(all))
 }
 
 /// The limits of uses, as they were sent.
@@ -353,23 +411,28 @@ pub(crate) fn agent(
     Ok(agent)
 }
 
-/// The bits of fields. A grant that gives the face and names no field gives all of them.
-pub(super) fn field_mask(license_type: &LicenseType, fields: &[String], modes: u8) -> Result<u64, Refusal> {
+/// The bits of fields in each of the types that a grant is for. A name is a field of at least one of them. A grant that gives the face
+/// and names no field gives all of them.
+pub(super) fn field_masks(types: &[&LicenseType], fields: &[String], modes: u8) -> Result<Vec<u64>, Refusal> {
     if fields.is_empty() && modes & FACES != 0 {
-        return Ok(u64::MAX);
+        return Ok(vec![u64::MAX; types.len()]);
     }
-    let mask = floor::field_mask(Some(license_type), fields.iter().map(String::as_str));
-    mask.ok_or_else(|| {
-        let names = || {
-            let own = license_type.fields.iter().map(|field| field.key.clone());
-            own.chain(schemas::license_type::BASE_FIELDS.map(str::to_owned))
-        };
-        let places = fields.iter().zip(0..);
-        let unknown =
-            places.filter(|(name, _)| floor::field_mask(Some(license_type), [name.as_str()]).is_none());
-        let fault = |(_, place)| Fault::at(format!("/fields/{place}"), Rule::OneOf).one_of(names());
-        Refusal::all(Code::BadGrant, unknown.map(fault).collect())
-    })
+    let bit = |of: &LicenseType, name: &String| floor::field_bit(Some(of), name);
+    let places = fields.iter().zip(0..);
+    let unknown: Vec<Fault> = places
+        .filter(|(name, _)| types.iter().all(|of| bit(of, name).is_none()))
+        .map(|(_, place)| {
+            let own = types.iter().flat_map(|of| &of.fields).map(|field| field.key.clone());
+            let names = own.chain(schemas::license_type::BASE_FIELDS.map(str::to_owned));
+            Fault::at(format!("/fields/{place}"), Rule::OneOf).one_of(names)
+        })
+        .collect();
+    if !unknown.is_empty() {
+        return Err(Refusal::all(Code::BadGrant, unknown));
+    }
+    let mask =
+        |of: &&LicenseType| fields.iter().filter_map(|name| bit(of, name)).fold(0, |mask, bit| mask | bit);
+    Ok(types.iter().map(mask).collect())
 }
 
 /// An agent grants no more, and no longer, than its links allow.

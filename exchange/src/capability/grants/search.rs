@@ -201,26 +201,48 @@ impl Standing {
     }
 }
 
-/// The identifier of a grant's license, and the definition of its type, as far as they are known. A license that was erased, or is
-/// archived and away, is not named.
-pub(super) fn definition(
+/// The identifiers of a grant's licenses, and the definition of the type of each target, as far as they are known. A license that was
+/// erased, or is archived and away, is not named.
+pub(super) fn named(
     ledger: &Ledger,
     right: Disclosure,
     grant: &Grant,
-) -> (Option<String>, Option<LicenseType>) {
+) -> (Vec<String>, Vec<Option<LicenseType>>) {
     let definition = |key: &Key| {
         let document = ledger.state().document(DocumentKind::LicenseType, key)?;
         serde_json::from_slice::<LicenseType>(&document.value).ok()
     };
     if grant.target_is_type {
-        return (None, definition(&grant.target));
+        return (Vec::new(), grant.targets().map(|target| definition(&target.key)).collect());
     }
-    let license = ledger.state().license(&grant.target);
-    let envelope = license.and_then(|license| stored::envelope(ledger, &license, right).ok());
-    let identifier = envelope.and_then(|envelope| stored::identifier_in(&envelope).ok());
-    let parsed = identifier.as_ref().and_then(|text| text.parse::<CertificateIdentifier>().ok());
-    let found = parsed.and_then(|parsed| definition(&keyed::type_key(ledger.keyed(), &parsed.type_code())));
-    (identifier, found)
+    let (mut identifiers, mut types) = (Vec::new(), Vec::new());
+    for target in grant.targets() {
+        let license = ledger.state().license(&target.key);
+        let envelope = license.and_then(|license| stored::envelope(ledger, &license, right).ok());
+        let identifier = envelope.and_then(|envelope| stored::identifier_in(&envelope).ok());
+        let parsed = identifier.as_ref().and_then(|text| text.parse::<CertificateIdentifier>().ok());
+        types.push(
+            parsed.and_then(|parsed| definition(&keyed::type_key(ledger.keyed(), &parsed.type_code()))),
+        );
+        identifiers.extend(identifier);
+    }
+    (identifiers, types)
+}
+
+/// The names of the fields that a grant is for, each once.
+fn field_names(grant: &Grant, types: &[Option<LicenseType>]) -> Vec<String> {
+    let mut names = Vec::new();
+    for (target, license_type) in grant.targets().zip(types) {
+        let base = BASE_FIELDS.iter().copied().zip((0..64_u32).rev());
+        let own = license_type.iter().flat_map(|license_type| &license_type.fields);
+        let fields = base.chain(own.map(|field| field.key.as_str()).zip(0..));
+        for (name, _) in fields.filter(|(_, bit)| target.fields & 1 << bit != 0) {
+            if !names.iter().any(|have| have == name) {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names
 }
 
 fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, standing: &Standing) -> Value {
@@ -231,20 +253,25 @@ fn row(ledger: &Ledger, right: Disclosure, id: &Key, grant: &Grant, standing: &S
     put("grantee", String::from_utf8_lossy(&grant.grantee).into());
     put("portal", String::from_utf8_lossy(&grant.portal).into());
     put("portalVouches", standing.vouched.into());
-    let (identifier, license_type) = definition(ledger, right, grant);
-    if let Some(identifier) = identifier {
-        put("identifier", identifier.into());
+    let (identifiers, types) = named(ledger, right, grant);
+    let several = !grant.more_targets.is_empty();
+    if several && !grant.target_is_type {
+        put("identifiers", identifiers.into());
+    } else if let [identifier] = identifiers.as_slice() {
+        put("identifier", identifier.as_str().into());
     }
-    if let Some(license_type) = license_type.as_ref().filter(|_| grant.target_is_type) {
-        put("typeCode", license_type.code.as_str().into());
+    if grant.target_is_type {
+        let codes: Vec<&str> =
+            types.iter().flatten().map(|license_type| license_type.code.as_str()).collect();
+        match codes.as_slice() {
+            [code] if !several => put("typeCode", (*code).into()),
+            _ if several => put("typeCodes", codes.into()),
+            _ => {}
+        }
     }
     let modes = Mode::ALL.iter().filter(|mode| grant.modes & mode.bit() != 0).map(|mode| mode.name());
     put("modes", modes.collect::<Vec<_>>().into());
-    let base = BASE_FIELDS.iter().copied().zip((0..64_u32).rev());
-    let own = license_type.iter().flat_map(|license_type| &license_type.fields);
-    let fields = base.chain(own.map(|field| field.key.as_str()).zip(0..));
-    let fields = fields.filter(|(_, bit)| grant.fields & 1 << bit != 0).map(|(name, _)| name);
-    put("fields", fields.collect::<Vec<_>>().into());
+    put("fields", field_names(grant, &types).into());
     put("forOneItem", (grant.item_tag != 0).into());
     put("until", rfc3339(grant.until_ms).into());
     if let Some(purpose) = &grant.purpose {

@@ -107,7 +107,7 @@ impl<'r> Capability<'r> for Search {
         let names = Names {
             context: Some(&asked.context),
             grant: asked.grant,
-            type_asked: asked.type_code.as_ref(),
+            types_asked: asked.type_code.as_slice(),
             ..Names::default()
         };
         names.person(&asked.holder, HOLDER)

@@ -83,7 +83,7 @@ impl Capability<'_> for Transition {
 
     fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
         Names {
-            about: About::License(&asked.identifier),
+            about: About::Licenses(std::slice::from_ref(&asked.identifier)),
             persons: asked.draft.as_ref().map(persons).unwrap_or_default(),
             identifiers: vec![asked.identifier.to_string().into()],
             reason: &asked.reason,

@@ -400,6 +400,7 @@ impl Stage {
             user_tag: terms.user.map_or(0, |user| keyed::user_tag(keyed, &grantee, &user_name(user))),
             assurance: 0,
             chain: links,
+            more_targets: Vec::new(),
         }
     }
 

@@ -116,7 +116,7 @@ impl Capability<'_> for Compare {
 
     fn names<'a>(asked: &'a Asked, _caller: &Uscc) -> Names<'a> {
         Names {
-            about: About::License(&asked.license),
+            about: About::Licenses(std::slice::from_ref(&asked.license)),
             identifiers: vec![Cow::Owned(asked.license.to_string())],
             resource: Some(&asked.resource),
             reason: &asked.reason,
