@@ -118,7 +118,7 @@ pub async fn run(folder: &Path, pairs: usize) -> anyhow::Result<TimingReport> {
         there.push((draft, issued["identifier"].as_str().context("an identifier")?.to_owned()));
     }
     let by_identifier = |identifier: &str| body(json!({ "identifier": identifier }));
-    let identifiers = there.iter().map(|(_, identifier)| by_identifier(identifier)).collect();
+    let identifiers: Vec<Bytes> = there.iter().map(|(_, identifier)| by_identifier(identifier)).collect();
     let mut absent = Vec::with_capacity(LICENSES);
     for (number, (_, identifier)) in (0..).zip(&there) {
         let known: CertificateIdentifier = identifier.parse()?;
@@ -143,19 +143,55 @@ pub async fn run(folder: &Path, pairs: usize) -> anyhow::Result<TimingReport> {
         });
         of_unknown.push(by_number(draft, nobody, None)?);
     }
-    let cases: [(&'static str, &Vec<Bytes>, &Vec<Bytes>); 3] = [
-        ("by identifier", &identifiers, &absent),
-        ("by number, holder unknown", &numbers, &of_unknown),
-        ("by number, holder known", &numbers, &of_known),
-    ];
-    let bank = Certified {
-        organisation: organisation("bank")?,
-        ends_at_ms: u64::MAX,
-        address: std::net::Ipv4Addr::LOCALHOST.into(),
+    let identifiers_of = |bodies: &[Bytes]| -> anyhow::Result<Vec<Value>> {
+        bodies.iter().map(|body| Ok(serde_json::from_slice::<Value>(body)?["license"].clone())).collect()
     };
+    let (named, named_none) = (identifiers_of(&identifiers)?, identifiers_of(&absent)?);
+    let retrieve = |license: &Value, _: &Value| {
+        let more = json!({"mode": "fields", "fields": ["certificateNumber"]});
+        used(license, more)
+    };
+    let question = |license: &Value, _: &Value| {
+        let context = context();
+        json!({"subject": {"type": "user", "id": context["userName"]}, "action": {"name": "verify"},
+            "resource": {"type": "license", "id": license["identifier"]}, "context": {"use": context}})
+    };
+    let grantee = organisation("bank")?;
+    let grant = |license: &Value, holder: &Value| {
+        json!({"holder": holder, "grantee": grantee, "identifier": license["identifier"], "modes": ["verify"],
+            "until": "2099-01-01T00:00:00Z"})
+    };
+    let code = |license: &Value, holder: &Value| {
+        json!({"holder": holder, "identifier": license["identifier"], "fields": ["holderName"], "verifiers": "any",
+            "seconds": 300})
+    };
+    // Everybody asks for the license of somebody else.
+    let mut others = Vec::with_capacity(LICENSES);
+    for (draft, _) in there.iter().cycle().skip(1).take(there.len()) {
+        others.push(holder(draft.grantor.as_ref())?);
+    }
+    let all = |licenses: &[Value], make: &dyn Fn(&Value, &Value) -> Value| -> Vec<Bytes> {
+        let both = licenses.iter().zip(&others);
+        both.map(|(license, holder)| make(license, holder).to_string().into_bytes().into()).collect()
+    };
+    let sides = |make: &dyn Fn(&Value, &Value) -> Value| [all(&named, make), all(&named_none, make)];
+    let cases: [(&'static str, Route, &str, [Vec<Bytes>; 2]); 7] = [
+        ("by identifier", Route::Verify, "bank", [identifiers, absent]),
+        ("by number, holder unknown", Route::Verify, "bank", [numbers.clone(), of_unknown]),
+        ("by number, holder known", Route::Verify, "bank", [numbers, of_known]),
+        ("fields", Route::Retrieve, "bank", sides(&retrieve)),
+        ("a question before a use", Route::Evaluation, "bank", sides(&question)),
+        ("a grant, of another's", Route::GrantCreate, "portal", sides(&grant)),
+        ("a code, of another's", Route::CodeMint, "portal", sides(&code)),
+    ];
     let mut random = Random::new(39);
     let mut compared = Vec::new();
-    for (case, there, absent) in cases {
+    for (case, route, caller, [there, absent]) in cases {
+        let caller = Certified {
+            organisation: organisation(caller)?,
+            ends_at_ms: u64::MAX,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
+        };
         let (mut differences, mut times) = (Vec::with_capacity(pairs), Vec::with_capacity(pairs));
         // The first ones find caches cold.
         for pair in 0..pairs + pairs / 10 {
@@ -165,7 +201,7 @@ pub async fn run(folder: &Path, pairs: usize) -> anyhow::Result<TimingReport> {
             let mut took = Vec::with_capacity(2);
             for side in [first, 1 - first] {
                 let asked = both.get(side).copied().flatten().context("a request")?;
-                took.push((side, ask(&exchange, &bank, asked).await?));
+                took.push((side, ask(&exchange, route, &caller, asked).await?));
             }
             took.sort_unstable_by_key(|(side, _)| *side);
             if let [(_, there), (_, absent)] = took[..]
@@ -195,32 +231,51 @@ fn no_number(draft: &Draft) -> anyhow::Result<String> {
     Ok(number.chars().map(|character| if character.is_ascii_digit() { '9' } else { character }).collect())
 }
 
-fn body(license: Value) -> Bytes {
+fn context() -> Value {
     let mut context = population::use_context();
     context["businessCode"] = json!("BENCH000000000000");
-    json!({"license": license, "use": context}).to_string().into_bytes().into()
+    context
+}
+
+fn body(license: Value) -> Bytes {
+    json!({"license": license, "use": context()}).to_string().into_bytes().into()
+}
+
+/// A use of a license with further members.
+fn used(license: &Value, mut more: Value) -> Value {
+    more["license"] = license.clone();
+    more["use"] = context();
+    more
+}
+
+fn holder(holder: Option<&HolderRef>) -> anyhow::Result<Value> {
+    let holder = holder.context("a natural person")?;
+    Ok(json!({"typeCode": holder.type_code().as_str(), "number": holder.number()}))
 }
 
 /// A request by a draft's type, a holder, and a number: the draft's own where none is given.
 fn by_number(draft: &Draft, holder: Option<&HolderRef>, number: Option<&str>) -> anyhow::Result<Bytes> {
     let issue: Value = serde_json::from_slice(&draft.body)?;
     let license = &issue["license"];
-    let holder = holder.context("a natural person")?;
     Ok(body(json!({
         "typeCode": license["typeCode"],
         "certificateNumber": number.map_or_else(|| license["certificateNumber"].clone(), Value::from),
-        "holder": {"typeCode": holder.type_code().as_str(), "number": holder.number()},
+        "holder": self::holder(holder)?,
     })))
 }
 
 /// Asks once; how long the answer took, µs.
-async fn ask(exchange: &InProcess, caller: &Certified, body: &Bytes) -> anyhow::Result<f64> {
-    let request = hyper::Request::post("/").header("content-type", "application/json");
+async fn ask(exchange: &InProcess, route: Route, caller: &Certified, body: &Bytes) -> anyhow::Result<f64> {
+    let mut request = hyper::Request::post("/").header("content-type", "application/json");
+    if route.changes_state() {
+        // A refusal binds no key, so one does for all.
+        request = request.header("idempotency-key", "bench-timing-0001");
+    }
     let request = request.body(Full::new(body.clone()))?;
     let begun = Instant::now();
-    let answer = exchange.gateway.handle(Route::Verify, caller, request, None).await;
+    let answer = exchange.gateway.handle(route, caller, request, None).await;
     let took = begun.elapsed();
-    ensure!(answer.code == Code::NotPermitted, "{}", answer.code.name());
+    ensure!(answer.code == Code::NotPermitted, "{}: {}", route.name(), answer.code.name());
     Ok(took.as_secs_f64() * 1e6)
 }
 

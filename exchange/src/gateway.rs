@@ -615,18 +615,23 @@ impl Gateway {
         let names = C::names(asked, entry.organisation);
         // 2 -> Caller
         let caller = identify(case, entry, certified, names.delay())?;
-        // A use of a resource rests on an approval, whose application named the purpose.
-        if let Some(context) = names.context.filter(|_| names.resource.is_none()) {
-            caller.participant().agreed(context.purpose.as_deref())?;
+        may_use(case, caller.participant(), &names)?;
+        // The type of what a code shows is found by the decision alone.
+        let by_code = matches!(names.about, names::About::Code(_));
+        if by_code {
+            admission::admit_class(caller.participant(), C::ROUTE, &names, certified.address)?;
+        } else {
+            admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         }
-        if let Some(organisation) = names.context.and_then(|context| context.acting_for) {
-            acting::for_organisation(case, caller.participant(), &organisation)?;
-        }
-        admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         if entry.route.changes_state() {
             let signed = request.received.signed.as_ref();
             case.ends_at(signed::check(caller.participant(), signed, entry.now_ms)?);
         }
+        // An answer is given again only to whom it would be given.
+        if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
+            return Err(Refusal::new(Code::WrongRole));
+        }
+        allowed(case, C::ROUTE, &caller, &names)?;
         // 3 -> Fresh
         let again = match self.fresh(case, entry, request.received)? {
             Fresh::New(key) => {
@@ -640,11 +645,10 @@ impl Gateway {
             Fresh::Again(bound) => Some(bound),
         };
         // 4 -> Case, 5 -> Ruling
-        if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
-            return Err(Refusal::new(Code::WrongRole));
-        }
-        allowed(case, C::ROUTE, &caller, &names)?;
         let ruling = C::decide(case, caller.participant(), asked)?;
+        if by_code {
+            admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
+        }
         if let Some(bound) = again.filter(|bound| C::changed_ms(ruling.granted()) <= bound.time_ms) {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
             // request is judged like one without a key.
@@ -922,6 +926,19 @@ fn identify(
     let caller = Caller::identify(registered, place.version(), case.now_ms(), certified)?;
     release_ms?;
     Ok(caller)
+}
+
+/// Whether the caller has agreed to the purpose of a use, and may stand for the organisation that it names.
+fn may_use(case: &mut Case<'_>, caller: &Participant, names: &names::Names<'_>) -> Result<(), Refusal> {
+    let Some(context) = names.context else { return Ok(()) };
+    // A use of a resource rests on an approval, whose application named the purpose.
+    if names.resource.is_none() {
+        caller.agreed(context.purpose.as_deref())?;
+    }
+    match &context.acting_for {
+        Some(organisation) => acting::for_organisation(case, caller, organisation),
+        None => Ok(()),
+    }
 }
 
 /// Step 6 of a permit.

@@ -470,18 +470,24 @@ async fn a_change_needs_a_good_idempotency_key() {
     let body = json!({"identifier": IDENTIFIER, "operation": "03", "reason": "测试"});
     for route in routes().filter(|route| route.changes_state()) {
         let call = Call::new(route, &body).without("idempotency-key");
-        server.refused(&mut party, &call, Code::IdempotencyKeyRequired).await;
+        server.refused_beside_shed(&mut party, &call, Code::IdempotencyKeyRequired).await;
     }
     for key in ["", "fifteen-letters", &"x".repeat(65), "sixteen letters here"] {
         for route in [Route::Transition, Route::Verify] {
             let call = Call::new(route, &body).key(key);
-            server.refused(&mut party, &call, Code::IdempotencyKeyRequired).await;
+            server.refused_beside_shed(&mut party, &call, Code::IdempotencyKeyRequired).await;
         }
     }
     let twice = Call::new(Route::Transition, &body).also("idempotency-key", "another-one-of-sixteen");
-    server.refused(&mut party, &twice, Code::IdempotencyKeyRequired).await;
+    server.refused_beside_shed(&mut party, &twice, Code::IdempotencyKeyRequired).await;
     for key in ["sixteen-letters!", &"x".repeat(64)] {
-        server.refused(&mut party, &Call::new(Route::Transition, &body).key(key), Code::NotPermitted).await;
+        server
+            .refused_beside_shed(
+                &mut party,
+                &Call::new(Route::Transition, &body).key(key),
+                Code::NotPermitted,
+            )
+            .await;
     }
 }
 

@@ -95,6 +95,8 @@ pub struct Names<'a> {
     pub types_asked: &'a [LicenseTypeCode],
     /// Names of fields.
     pub fields: Vec<Cow<'a, str>>,
+    /// Names of the fields that a row is looked up by.
+    pub keys: Vec<Cow<'a, str>>,
     /// Those of them whose values leave masked.
     pub masked: Vec<Cow<'a, str>>,
     /// Digest of an annotated copy.

@@ -21,10 +21,13 @@ use super::names::Names;
 use super::permit::{Denial, Permit, Terms};
 use super::received::Received;
 use super::tools::{Entry, Tools};
-use super::{ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out, commit_system, counters, identify};
+use super::{
+    ATTEMPTS, Boxed, Gateway, Request, Ruled, carry_out, commit_system, counters, identify, may_use,
+};
 use crate::capability::Relayed;
 use crate::meters;
 use crate::participant::{Caller, Certified};
+use crate::rights::admission;
 use crate::rights::allowed::allowed;
 use crate::wire::machine::Form;
 use crate::wire::refusal::{Language, Refusal};
@@ -256,6 +259,8 @@ impl Gateway {
         if !C::ROUTE.contract().roles.admit(&caller.participant().roles) {
             return Err(Refusal::new(Code::WrongRole));
         }
+        may_use(case, caller.participant(), &names)?;
+        admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         allowed(case, C::ROUTE, &caller, &names)?;
         let ruling = C::decide(case, caller.participant(), asked)?;
         // The use was counted by the intent.

@@ -194,8 +194,8 @@ impl Tools<'_> {
         }
         told.text_if_any("resource", names.resource);
         told.text_if_any("mode", names.mode);
-        if !names.fields.is_empty() {
-            told.texts("fields", &names.fields);
+        if !names.fields.is_empty() || !names.keys.is_empty() {
+            told.texts("fields", names.fields.iter().chain(&names.keys));
         }
         if !record.field_commitments.is_empty() {
             told.texts("commitments", record.field_commitments.iter().map(|digest| BASE64.encode(digest)));

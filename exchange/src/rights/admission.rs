@@ -35,7 +35,8 @@ const FACILITIES: [(Route, Facility); 9] = [
 
 /// The class of routes that a request comes under; `None` for one that no limit is of. A line of a bundle is what it asks.
 fn facility(route: Route, names: &Names<'_>) -> Option<Facility> {
-    if route == Route::Bundle {
+    // A question comes under the line of the use that it is about.
+    if matches!(route, Route::Bundle | Route::Evaluation) {
         return Some(if names.resource.is_some() {
             Facility::Records
         } else if names.mode.is_some() {
@@ -62,7 +63,38 @@ fn line<'p>(
     let type_code = names.type_used(case);
     let of_type = of_facility().find(|limit| type_code.is_some() && limit.type_code == type_code);
     let found = of_type.or_else(|| of_facility().find(|limit| limit.type_code.is_none()));
-    found.map(Some).ok_or_else(|| Refusal::new(Code::UseNotAgreed))
+    // None a day is none at all, and no use that is spent.
+    found.filter(|limit| limit.daily != Some(0)).map(Some).ok_or_else(|| {
+        let lines = caller.limits.iter().filter(|limit| limit.facility == facility);
+        let types: Vec<String> =
+            lines.filter_map(|limit| Some(limit.type_code.as_ref()?.as_str().to_owned())).collect();
+        if facility == Facility::Search && type_code.is_none() && !types.is_empty() {
+            return Refusal::of(Code::UseNotAgreed, Fault::at("/typeCode", Rule::Required).one_of(types));
+        }
+        Refusal::new(Code::UseNotAgreed)
+    })
+}
+
+/// Whether the caller's limits admit a use of its class at all, from the address that it comes from. It looks nothing up, so it is
+/// asked where the type is found by the decision alone.
+///
+/// # Errors
+/// [`Code::UseNotAgreed`] or [`Code::SourceNotAgreed`]
+pub(crate) fn admit_class(
+    caller: &Participant,
+    route: Route,
+    names: &Names<'_>,
+    address: IpAddr,
+) -> Result<(), Refusal> {
+    let Some(facility) = facility(route, names).filter(|_| !caller.limits.is_empty()) else { return Ok(()) };
+    let mut lines = caller.limits.iter().filter(|limit| limit.facility == facility);
+    if lines.clone().all(|limit| limit.daily == Some(0)) {
+        return Err(Refusal::new(Code::UseNotAgreed));
+    }
+    let from_here = |limit: &Limit| {
+        limit.sources.is_empty() || limit.sources.iter().any(|network| network.contains(address))
+    };
+    if lines.any(from_here) { Ok(()) } else { Err(Refusal::new(Code::SourceNotAgreed)) }
 }
 
 /// Whether the caller's limits admit a use by its class, its type, the address that it comes from and its fields.
@@ -93,6 +125,10 @@ pub(crate) fn admit(
     if limit.facility == Facility::Retrieve && whole.iter().any(|mode| names.mode == Some(mode.name())) {
         return bad(Fault::at(format!("{under}/mode"), Rule::OneOf).one_of([Mode::Fields.name()]));
     }
+    // A feed gives whole rows.
+    if route == Route::RecordsFeed {
+        return bad(Fault::at("/resource", Rule::NotAllowed).form("a query that names fields"));
+    }
     // Without fields a row has all that are approved.
     if limit.facility == Facility::Records && names.fields.is_empty() {
         let fault = Fault::at(format!("{under}/fields"), Rule::Required);
@@ -112,6 +148,10 @@ pub(crate) fn admit(
             fault.one_of(allowed.iter().cloned())
         })
         .collect();
+    let other_keys = names.keys.iter().filter(|name| !allowed.iter().any(|field| *field == **name));
+    let other_keys = other_keys
+        .map(|name| Fault::at(format!("{under}/key/{name}"), Rule::OneOf).one_of(allowed.iter().cloned()));
+    let faults: Vec<Fault> = faults.into_iter().chain(other_keys).collect();
     if faults.is_empty() { Ok(()) } else { Err(Refusal::all(Code::FieldsNotAgreed, faults)) }
 }
 
@@ -125,6 +165,10 @@ pub(crate) fn counters(
     route: Route,
     names: &Names<'_>,
 ) -> Result<Vec<CounterUse>, Refusal> {
+    // A question uses nothing.
+    if route == Route::Evaluation {
+        return Ok(Vec::new());
+    }
     let Some(limit) = line(case, caller, route, names)? else { return Ok(Vec::new()) };
     let mut counters = Vec::with_capacity(2);
     if let Some(most) = limit.daily {

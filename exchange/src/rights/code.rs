@@ -7,7 +7,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ledger::{DocumentKind, Key, KeyedHash, Label};
+use ledger::{DocumentKind, GrantLink, Key, KeyedHash, Label};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::identifier::{LicenseTypeCode, Uscc};
@@ -15,8 +15,11 @@ use schemas::kinds::Verifiers;
 use serde::{Deserialize, Serialize};
 use verifier::trace::Label as PageLabel;
 
+use crate::gateway::case::Case;
 use crate::gateway::parsed::Kept;
 use crate::participant::{Participant, Role};
+use crate::rights::link::{Above, still_allow};
+use crate::rights::mode::Mode;
 use crate::wire::refusal::{Fault, Refusal};
 
 /// The front of a code: what scans it knows whom to ask.
@@ -86,6 +89,9 @@ pub(crate) struct PresentationCode {
     /// Fields that a scan may ask for, beside type, state and validity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
+    /// The links by which an agent made it, the nearest to the holder first; empty for a holder's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chain: Vec<Above>,
     /// The portal that vouches for the holder.
     pub portal: Uscc,
     /// Last valid moment, ms since 1970.
@@ -139,6 +145,17 @@ impl PresentationCode {
             None if now_ms > self.until_ms => Err(Reason::CodeExpired),
             None => Ok(()),
         }
+    }
+
+    /// The modes of grants that a scan is like.
+    pub(crate) fn modes(fields: &[String]) -> u8 {
+        if fields.is_empty() { Mode::Verify.bit() } else { Mode::Verify.bit() | Mode::Fields.bit() }
+    }
+
+    /// Whether the agent who made it may still show a license of a type.
+    pub(crate) fn is_linked(&self, case: &mut Case<'_>, type_code: &LicenseTypeCode) -> bool {
+        let links = self.chain.iter().map(|link| GrantLink { key: link.key.0, since_ms: link.since_ms });
+        still_allow(case, links, &self.holder.0, Self::modes(&self.fields), |_, code| code == type_code)
     }
 
     /// Whether a participant is of the class that may scan it.

@@ -107,6 +107,25 @@ pub(crate) fn link_at(case: &mut Case<'_>, key: Key) -> (Place, Option<Link>) {
     (place, link)
 }
 
+/// Whether the links by which an agent did something for a holder go on, and each still allows it. One that was ended cuts off
+/// whatever was made under it.
+pub(crate) fn still_allow(
+    case: &mut Case<'_>,
+    links: impl IntoIterator<Item = GrantLink>,
+    holder: &Label,
+    modes: u8,
+    is_type: impl Fn(&Case<'_>, &LicenseTypeCode) -> bool,
+) -> bool {
+    links.into_iter().all(|link| {
+        let (_, found) = link_at(case, link.key);
+        found.is_some_and(|found| {
+            found.is_live(holder, link.since_ms, case.now_ms())
+                && case.living(&found.agent.0).is_some()
+                && found.allows(modes, |code| is_type(case, code))
+        })
+    })
+}
+
 /// The links by which somebody acts for a holder, the holder's own first.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain(Vec<(Key, Link)>);
@@ -132,6 +151,12 @@ impl Chain {
     pub(crate) fn persons(&self) -> Vec<Label> {
         let agents = self.0.iter().rev().map(|(_, link)| link.agent.0);
         agents.chain(self.0.first().map(|(_, link)| link.holder.0)).collect()
+    }
+
+    /// The form in which a document records it.
+    pub(crate) fn kept(&self) -> Vec<Above> {
+        let links = self.0.iter();
+        links.map(|(key, link)| Above { key: PageLabel(*key), since_ms: link.since_ms }).collect()
     }
 
     /// The form in which a grant records it.

@@ -2,7 +2,7 @@
 //!
 //! It reads a case and changes nothing, so a crash leaves nothing.
 
-use ledger::{Grant, Holder, Key, Label};
+use ledger::{Holder, Key, Label};
 use schemas::codes::Reason;
 use schemas::holder::HolderRef;
 use schemas::identifier::{LicenseTypeCode, Uscc};
@@ -13,7 +13,7 @@ use crate::keyed;
 use crate::participant::{Participant, Role};
 use crate::rights::assertion::user;
 use crate::rights::floor::{self, Ask};
-use crate::rights::link::link_at;
+use crate::rights::link::still_allow;
 use crate::rights::mode::Mode;
 use crate::wire::named::{Named, UseContext};
 
@@ -85,7 +85,10 @@ pub(crate) fn right(case: &mut Case<'_>, ask: &Use<'_>) -> Result<Right, Reason>
         let user_tag =
             if for_one_user { keyed::user_tag(case.keyed(), organisation, &context.user_name) } else { 0 };
         let by_user = user(case, organisation, context, for_one_user);
-        let linked = grant.as_ref().is_none_or(|grant| chain_allows(case, grant, &ask.license_type));
+        let linked = grant.as_ref().is_none_or(|grant| {
+            let is_type = |case: &Case<'_>, code: &_| keyed::type_key(case.keyed(), code) == ask.license_type;
+            still_allow(case, grant.chain.iter().copied(), &grant.holder, grant.modes, is_type)
+        });
         let vouched = grant.as_ref().is_some_and(|grant| case.portal_vouches(grant));
         let question = Ask {
             organisation: organisation.as_str(),
@@ -134,19 +137,6 @@ pub(crate) fn right(case: &mut Case<'_>, ask: &Use<'_>) -> Result<Right, Reason>
         return Ok(Right::Issuer);
     }
     Err(no_license)
-}
-
-/// Whether the links by which an agent made a grant hold, and each still allows all that it gives. One that was ended cuts off
-/// whatever was made under it.
-fn chain_allows(case: &mut Case<'_>, grant: &Grant, license_type: &Key) -> bool {
-    grant.chain.iter().all(|link| {
-        let (_, found) = link_at(case, link.key);
-        found.is_some_and(|found| {
-            found.is_live(&grant.holder, link.since_ms, case.now_ms())
-                && case.living(&found.agent.0).is_some()
-                && found.allows(grant.modes, |code| keyed::type_key(case.keyed(), code) == *license_type)
-        })
-    })
 }
 
 /// A named license, resolved.

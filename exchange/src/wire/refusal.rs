@@ -338,6 +338,7 @@ pub(crate) const fn no(route: Route, code: Code) -> Option<&'static [u8]> {
             | Code::ActingForRefused
             | Code::UseNotAgreed
             | Code::FieldsNotAgreed
+            | Code::SourceNotAgreed
     );
     if is_no && matches!(route, Route::Evaluation) { Some(NO) } else { None }
 }

@@ -27,7 +27,6 @@ use crate::rights::assertion::{Told, told};
 use crate::rights::code::{PresentationCode, Shown, Token};
 use crate::rights::floor;
 use crate::rights::link::{Chain, chain};
-use crate::rights::mode::Mode;
 use crate::wire::named::Holder;
 use crate::wire::read::{Body, json};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
@@ -121,33 +120,30 @@ impl Capability<'_> for Mint {
         let holder = case.holder(&asked.holder).ok_or_else(|| denied(Reason::NoSuchHolder))?;
         let chain = asked.agent.as_ref().map(|agent| chain(case, &caller.organisation, &asked.holder, agent));
         let chain = chain.transpose().map_err(denied)?;
-        let license = match &asked.license {
-            None => None,
-            Some(identifier) => {
+        // A fault of what is asked is told before a license is looked up, so that it says nothing of one.
+        let type_code = asked.license.as_ref().map(CertificateIdentifier::type_code);
+        if let Some(type_code) = &type_code {
+            let license_type = case.license_type(type_code).ok_or_else(|| unknown_type("/identifier"))?;
+            known(&license_type, &asked.fields)?;
+        }
+        let until_ms = case.now_ms().saturating_add(asked.seconds.saturating_mul(1_000));
+        if let Some(chain) = &chain {
+            let is_type = |code: &_| type_code.as_ref() == Some(code);
+            if !chain.allows(PresentationCode::modes(&asked.fields), is_type) || until_ms > chain.until_ms() {
+                return Err(Refusal::explained(Code::BadCode, Reason::BeyondLink));
+            }
+        }
+        let license = match (&asked.license, type_code) {
+            (Some(identifier), Some(type_code)) => {
                 let found = case.license(keyed::license_key(case.keyed(), identifier));
                 let found = found.ok_or_else(|| denied(Reason::NoSuchLicense))?;
                 if !found.license.holders.contains(&holder.label) {
                     return Err(denied(Reason::OtherHolder));
                 }
-                let type_code = identifier.type_code();
-                let license_type =
-                    case.license_type(&type_code).ok_or_else(|| unknown_type("/identifier"))?;
-                known(&license_type, &asked.fields)?;
                 Some(Shown { key: PageLabel(found.key), type_code })
             }
+            _ => None,
         };
-        let until_ms = case.now_ms().saturating_add(asked.seconds.saturating_mul(1_000));
-        if let Some(chain) = &chain {
-            let modes = if asked.fields.is_empty() {
-                Mode::Verify.bit()
-            } else {
-                Mode::Verify.bit() | Mode::Fields.bit()
-            };
-            let is_type = |code: &_| license.as_ref().is_some_and(|license| license.type_code == *code);
-            if !chain.allows(modes, is_type) || until_ms > chain.until_ms() {
-                return Err(Refusal::explained(Code::BadCode, Reason::BeyondLink));
-            }
-        }
         let token = Token::new()?;
         let (place, _) = case.document::<PresentationCode>(token.key(case.keyed()));
         let code = PresentationCode {
@@ -155,6 +151,7 @@ impl Capability<'_> for Mint {
             license,
             verifiers: asked.verifiers,
             fields: asked.fields.clone(),
+            chain: chain.as_ref().map(Chain::kept).unwrap_or_default(),
             portal: caller.organisation,
             until_ms,
             end: None,

@@ -30,6 +30,8 @@ use crate::participant::{Participant, Role};
 use crate::rights::assertion::user;
 use crate::rights::code::{End, PresentationCode, Token};
 use crate::rights::floor;
+use crate::rights::intended::{Wanted, within};
+use crate::rights::mode::Mode;
 use crate::rights::right::Right;
 use crate::wire::named::{ContextValue, Holder, Named, UseContext, context};
 use crate::wire::object::Object;
@@ -194,7 +196,9 @@ impl<'r> Capability<'r> for Scan {
             change.names().identifiers.extend(identifier.map(Cow::from));
         }
         let subject = holder.map(|label| {
-            keyed::subject_handle(change.tools().ledger.keyed(), change.entry().organisation, &label)
+            // Whom the verifier stands for knows the holder by another handle than the verifier itself.
+            let organisation = asked.context.acting_for.as_ref().unwrap_or(change.entry().organisation);
+            keyed::subject_handle(change.tools().ledger.keyed(), organisation, &label)
         });
         let as_of = change.as_of();
         // Nothing is said to be missing where more licenses were not looked at.
@@ -299,6 +303,10 @@ fn shown(
     if asked.fields.iter().any(|field| !code.fields.contains(field)) {
         return Err(denied(Reason::CodeOtherFields));
     }
+    if !code.is_linked(case, &type_code) {
+        return Err(denied(Reason::GrantLinkEnded));
+    }
+    intended(case, caller, asked, &type_code)?;
     if let Some(expected) = &asked.holder {
         let expected = case.holder(expected).map(|holder| holder.label);
         if expected != Some(label) {
@@ -335,11 +343,12 @@ fn inspected(
         return Err(Refusal::new(Code::WrongRole));
     }
     user(case, &caller.organisation, &asked.context, false).map_err(Refusal::not_permitted)?;
-    let found = case.named(permit);
     let (type_code, version) = match permit {
         Named::Identifier { identifier, .. } => (identifier.type_code(), Some(identifier.version())),
         Named::Number { type_code, .. } => (*type_code, None),
     };
+    intended(case, caller, asked, &type_code)?;
+    let found = case.named(permit);
     let license_type = case.license_type(&type_code);
     if license_type.as_ref().is_none_or(|license_type| license_type.is_natural_person()) {
         return Err(Refusal::not_permitted(if found.is_some() {
@@ -356,7 +365,22 @@ fn inspected(
     let has_license = found.is_some();
     let licenses: Vec<Standing> = found.into_iter().map(|found| stands(case, found, version)).collect();
     let seen = Seen { code: None, licenses, complete: true, type_code, holder: None, masks: license_type };
-    Ok(Ruling::plain(seen, concerned).used(Right::Open, caller, case, has_license))
+    let ruling = Ruling::plain(seen, concerned);
+    // A receipt shows whose permit it is only where the answer has told something of it.
+    let ruling = if asked.fields.is_empty() { ruling.unnamed() } else { ruling };
+    Ok(ruling.used(Right::Open, caller, case, has_license))
+}
+
+/// Whether the lists of intended uses have a line for what a scan shows.
+fn intended(
+    case: &mut Case<'_>,
+    caller: &Participant,
+    asked: &Asked<'_>,
+    type_code: &LicenseTypeCode,
+) -> Result<(), Refusal> {
+    let mode = if asked.fields.is_empty() { Mode::Verify } else { Mode::Fields };
+    let fields = asked.fields.iter().map(String::as_str);
+    within(case, caller, &asked.context, &Wanted { type_code, mode, fields, member: "/fields" })
 }
 
 fn stands(case: &mut Case<'_>, found: Found, version: Option<u16>) -> Standing {

@@ -149,24 +149,15 @@ impl Capability<'_> for Create {
         let chain = asked.agent.as_ref().map(|agent| chain(case, &caller.organisation, &asked.holder, agent));
         let chain = chain.transpose().map_err(Refusal::not_permitted)?;
         let bad = |fault| Refusal::of(Code::BadGrant, fault);
-        let named: Vec<(Key, LicenseTypeCode)> = match &asked.target {
+        // A fault of what is asked is told before a license is looked up, so that it says nothing of one.
+        let type_codes: Vec<LicenseTypeCode> = match &asked.target {
             Target::Licenses(identifiers) => {
-                let of_holder = |identifier: &CertificateIdentifier| {
-                    let found = case.license(keyed::license_key(case.keyed(), identifier));
-                    let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
-                    if !found.license.holders.contains(&holder.label) {
-                        return Err(Refusal::not_permitted(Reason::OtherHolder));
-                    }
-                    Ok((found.key, identifier.type_code()))
-                };
-                identifiers.iter().map(of_holder).collect::<Result<_, _>>()?
+                identifiers.iter().map(CertificateIdentifier::type_code).collect()
             }
-            Target::Types(codes) => {
-                codes.iter().map(|code| (keyed::type_key(case.keyed(), code), *code)).collect()
-            }
+            Target::Types(codes) => codes.clone(),
         };
-        let mut license_types = Vec::with_capacity(named.len());
-        for ((_, type_code), place) in named.iter().zip(0..) {
+        let mut license_types = Vec::with_capacity(type_codes.len());
+        for (type_code, place) in type_codes.iter().zip(0..) {
             let license_type = case.license_type(type_code);
             let license_type = license_type.ok_or_else(|| unknown_type(&asked.target.at(place)))?;
             let scenarios = &license_type.scenarios;
@@ -184,8 +175,6 @@ impl Capability<'_> for Create {
         }
         let types: Vec<&LicenseType> = license_types.iter().map(|license_type| &**license_type).collect();
         let fields = field_masks(&types, &asked.fields, asked.modes)?;
-        let targets = named.iter().zip(fields);
-        let targets = targets.map(|((key, _), fields)| GrantTarget { key: *key, fields }).collect();
         let grantee = case.participant(&asked.grantee);
         let may_hold = grantee.is_some_and(|grantee| grantee.has(Role::Relying) || grantee.has(Role::Peer));
         // A portal that vouches for a holder would grant itself what it likes.
@@ -196,6 +185,21 @@ impl Capability<'_> for Create {
         if asked.until_ms <= case.now_ms() {
             return Err(bad(to_come("/until")));
         }
+        let keys: Vec<Key> = match &asked.target {
+            Target::Licenses(identifiers) => {
+                let of_holder = |identifier: &CertificateIdentifier| {
+                    let found = case.license(keyed::license_key(case.keyed(), identifier));
+                    let found = found.ok_or_else(|| Refusal::not_permitted(Reason::NoSuchLicense))?;
+                    if !found.license.holders.contains(&holder.label) {
+                        return Err(Refusal::not_permitted(Reason::OtherHolder));
+                    }
+                    Ok(found.key)
+                };
+                identifiers.iter().map(of_holder).collect::<Result<_, _>>()?
+            }
+            Target::Types(codes) => codes.iter().map(|code| keyed::type_key(case.keyed(), code)).collect(),
+        };
+        let targets = keys.into_iter().zip(fields).map(|(key, fields)| GrantTarget { key, fields }).collect();
         Ok(Ruling::plain(Granted { holder: holder.label, targets, chain, told }, concerned))
     }
 
@@ -418,14 +422,17 @@ pub(super) fn field_masks(types: &[&LicenseType], fields: &[String], modes: u8) 
         return Ok(vec![u64::MAX; types.len()]);
     }
     let bit = |of: &LicenseType, name: &String| floor::field_bit(Some(of), name);
+    let mut known: Vec<String> = Vec::new();
+    for name in types.iter().flat_map(|of| &of.fields).map(|field| &field.key) {
+        if !known.contains(name) {
+            known.push(name.clone());
+        }
+    }
+    known.extend(schemas::license_type::BASE_FIELDS.map(str::to_owned));
     let places = fields.iter().zip(0..);
     let unknown: Vec<Fault> = places
         .filter(|(name, _)| types.iter().all(|of| bit(of, name).is_none()))
-        .map(|(_, place)| {
-            let own = types.iter().flat_map(|of| &of.fields).map(|field| field.key.clone());
-            let names = own.chain(schemas::license_type::BASE_FIELDS.map(str::to_owned));
-            Fault::at(format!("/fields/{place}"), Rule::OneOf).one_of(names)
-        })
+        .map(|(_, place)| Fault::at(format!("/fields/{place}"), Rule::OneOf).one_of(known.iter().cloned()))
         .collect();
     if !unknown.is_empty() {
         return Err(Refusal::all(Code::BadGrant, unknown));

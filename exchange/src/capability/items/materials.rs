@@ -19,6 +19,7 @@ use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role};
+use crate::rights::intended::{Wanted, within};
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, Use, right};
 use crate::sharing::dictionary::{KeptMaterial, Mapped, digest_of, kept_key};
@@ -209,6 +210,11 @@ impl<'r> Capability<'r> for Materials {
                 types.push(code);
             }
         }
+        // The question names no type, so one without a line of intended use is left unknown, and the others are answered.
+        types.retain(|type_code| {
+            let wanted = Wanted { type_code, mode: Mode::Search, fields: std::iter::empty(), member: "" };
+            within(case, caller, &asked.context, &wanted).is_ok()
+        });
         let (rights, told) = rights(case, caller, asked, &concerned, types)?;
         let (mut licenses, mut complete) = (Vec::new(), true);
         if !told.is_empty() {

@@ -16,12 +16,15 @@ use super::{NOW_MS, TYPE, World, document, merged, use_context};
 use crate::admission::{Limit, Rate};
 use crate::capability::Capability;
 use crate::capability::codes::{end, mint, scan};
+use crate::capability::licenses::search;
+use crate::capability::records::{feed, query};
 use crate::gateway::case::Case;
 use crate::keyed;
 use crate::participant::{Participant, Role};
 use crate::rights::admission;
 use crate::rights::code::{End, PresentationCode, Shown, Token};
-use crate::wire::refusal::Refusal;
+use crate::rights::link::Above;
+use crate::wire::refusal::{Language, Refusal};
 
 const CODE: &str = "MX1.AAECAwQFBgcICQoLDA0ODxAR";
 
@@ -36,6 +39,7 @@ fn with_code(change: impl FnOnce(&mut PresentationCode)) -> World {
         }),
         verifiers: Verifiers::Any,
         fields: vec!["holderName".to_owned()],
+        chain: Vec::new(),
         portal: world.portal.organisation,
         until_ms: NOW_MS,
         end: None,
@@ -197,7 +201,7 @@ fn limits_admit_what_they_name() {
     assert_eq!(limited(&world, vec![other.clone()], &none, here), Err(Code::UseNotAgreed));
     // The line of the type goes before the one for all, wherever it stands.
     let own = Limit { daily: Some(0), ..line(Facility::Scan, Some(TYPE)) };
-    assert_eq!(limited(&world, vec![scan(), own.clone(), other], &none, here), Err(Code::QuotaSpent));
+    assert_eq!(limited(&world, vec![scan(), own.clone(), other], &none, here), Err(Code::UseNotAgreed));
     let counted = Limit { daily: Some(1), rate: Some(Rate { uses: 1, seconds: 60 }), ..scan() };
     assert_eq!(limited(&world, vec![counted], &none, here), Ok(2));
     let sources = vec!["192.0.2.0/24".parse().expect("a network")];
@@ -211,4 +215,78 @@ fn limits_admit_what_they_name() {
     assert_eq!(limited(&world, fields(&["holderName"]), &asked, here), Ok(0));
     assert_eq!(limited(&world, fields(&[]), &asked, here), Err(Code::FieldsNotAgreed));
     assert_eq!(limited(&world, fields(&[]), &none, here), Ok(0));
+}
+
+/// The place of the first fault.
+fn pointer(refusal: &Refusal) -> Option<String> {
+    let problem: Value = serde_json::from_slice(&refusal.problem(Language::English)).expect("JSON");
+    problem["errors"][0]["pointer"].as_str().map(str::to_owned)
+}
+
+/// What limits of the bank say of the names of a request.
+fn admitted<'r, C: Capability<'r>>(world: &World, limits: Vec<Limit>, body: &'r str) -> Result<(), Refusal> {
+    let caller = Participant { limits, ..world.bank.clone() };
+    let asked = world.read::<C>(body);
+    let names = C::names(&asked, &caller.organisation);
+    let here = IpAddr::from([127, 0, 0, 1]);
+    world.with_case(|case| admission::admit(case, &caller, C::ROUTE, &names, here))
+}
+
+#[test]
+fn a_line_of_fields_binds_rows_however_they_are_asked_for() {
+    let world = World::new();
+    let line = Limit {
+        facility: Facility::Records,
+        type_code: None,
+        daily: None,
+        rate: None,
+        fields: Some(vec!["status".to_owned()]),
+        sources: Vec::new(),
+    };
+    let place = |body: &Value| {
+        let body = body.to_string();
+        let answer = if body.contains("limit") {
+            admitted::<feed::Feed>(&world, vec![line.clone()], &body)
+        } else {
+            admitted::<query::Query>(&world, vec![line.clone()], &body)
+        };
+        answer.map_err(|refusal| (refusal.code, pointer(&refusal)))
+    };
+    let query = |more: Value| merged(json!({"resource": "1020010001/000001", "use": use_context()}), &more);
+    let asked = |more: Value| serde_json::from_str::<Value>(&query(more)).expect("an object");
+    let refused = |at: &str| Err((Code::FieldsNotAgreed, Some(at.to_owned())));
+    assert_eq!(place(&asked(json!({"key": {"status": "1"}, "fields": ["status"]}))), Ok(()));
+    // A key is no field that is asked for: without those a row has all that are approved.
+    assert_eq!(place(&asked(json!({"key": {"status": "1"}}))), refused("/fields"));
+    assert_eq!(place(&asked(json!({"key": {"name": "1"}, "fields": ["status"]}))), refused("/key/name"));
+    assert_eq!(place(&asked(json!({"key": {"status": "1"}, "fields": ["name"]}))), refused("/fields/0"));
+    assert_eq!(place(&asked(json!({"limit": 10}))), refused("/resource"));
+}
+
+#[test]
+fn a_search_says_which_type_a_line_is_of() {
+    let world = World::new();
+    let line = Limit {
+        facility: Facility::Search,
+        type_code: Some(TYPE.parse().expect("a type")),
+        daily: None,
+        rate: None,
+        fields: None,
+        sources: Vec::new(),
+    };
+    let search = |more: Value| merged(json!({"holder": world.holder(), "use": use_context()}), &more);
+    let all = search(json!({}));
+    let refusal = admitted::<search::Search>(&world, vec![line.clone()], &all).expect_err("of all types");
+    assert_eq!(refusal.code, Code::UseNotAgreed);
+    assert_eq!(pointer(&refusal), Some("/typeCode".to_owned()));
+    let one = search(json!({"typeCode": TYPE}));
+    assert!(admitted::<search::Search>(&world, vec![line], &one).is_ok());
+}
+
+#[test]
+fn a_code_ends_with_the_link_that_it_was_made_by() {
+    let gone = Above { key: PageLabel([9; 16]), since_ms: 1 };
+    let world = with_code(|code| code.chain = vec![gone]);
+    let refusal = ask(&world, &world.bank, &json!({})).expect_err("the link is no more");
+    assert_eq!((refusal.code, refusal.reason), (Code::NotPermitted, Reason::GrantLinkEnded));
 }

@@ -153,7 +153,8 @@ impl<'r> Capability<'r> for Query {
         let names = Names {
             context: Some(&asked.context),
             resource: Some(&asked.resource),
-            fields: asked.fields.iter().chain(asked.key.iter().map(|(key, _)| key)).map(Cow::from).collect(),
+            fields: asked.fields.iter().map(Cow::from).collect(),
+            keys: asked.key.iter().map(|(key, _)| key.into()).collect(),
             ..Names::default()
         };
         asked.holder.iter().fold(names, |names, holder| names.person(holder, HOLDER))
