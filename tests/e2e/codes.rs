@@ -11,8 +11,8 @@ use schemas::kinds::Facility;
 use schemas::routes::Route;
 use serde_json::{Value, json};
 use tests::{
-    Call, Issued, Party, Reply, Server, Setup, draft, eventually, holder, key, legal, natural, shared,
-    use_context,
+    Call, Issued, Party, Reply, Server, Setup, draft, eventually, holder, in_one_hour, key, legal, natural,
+    shared, use_context,
 };
 
 /// Codes that are scanned by ten at once.
@@ -197,6 +197,30 @@ async fn every_refused_scan_has_the_same_body_and_its_cause_in_the_journal() {
 }
 
 #[tokio::test]
+async fn a_code_by_an_agent_ends_with_the_agents_link() {
+    let server = shared(setup).await;
+    let [mut issuer, mut portal, mut bank] = ["issuer", "portal", "bank"].map(|name| server.party(name));
+    let license = draft(&natural()).issue(&mut issuer).await;
+    let friend = draft(&natural());
+    let (of, agent) = (holder(license.draft.holder()), holder(friend.holder()));
+    let link = json!({"holder": of, "agent": agent, "kind": "agent", "until": in_one_hour()});
+    server.permitted(&mut portal, &Call::new(Route::LinkMake, &link)).await;
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        codes.push(minted(&mut portal, &license, &json!({"agent": agent})).await);
+    }
+    let own = minted(&mut portal, &license, &json!({})).await;
+    server.permitted(&mut bank, &scan(&codes[0], &json!({}))).await;
+    let end = json!({"holder": of, "agent": agent, "reason": "测试"});
+    server.permitted(&mut portal, &Call::new(Route::LinkEnd, &end)).await;
+    server.refused(&mut bank, &scan(&codes[1], &json!({})), Code::NotPermitted).await;
+    // Made anew it is another link.
+    server.permitted(&mut portal, &Call::new(Route::LinkMake, &link)).await;
+    server.refused(&mut bank, &scan(&codes[1], &json!({})), Code::NotPermitted).await;
+    server.permitted(&mut bank, &scan(&own, &json!({}))).await;
+}
+
+#[tokio::test]
 async fn an_inspector_scans_a_permit_without_its_holder_and_is_logged_by_name() {
     let server = shared(setup).await;
     let [mut issuer, mut bank, mut inspector, mut kiosk] =
@@ -330,6 +354,18 @@ async fn limits_bind_by_interface_type_field_and_source_and_are_seen_by_their_pa
     let [policy, left] = headers(&reply);
     assert_eq!(policy.unwrap(), format!("\"day\";q={DAILY};w=86400"));
     assert!(left.unwrap().starts_with("\"day\";r=2;t="));
+    // A question comes under the same lines, and counts nothing.
+    let question = |license: &Issued| {
+        Call::new(
+            Route::Evaluation,
+            &json!({"subject": {"type": "user", "id": use_context()["userName"]}, "action": {"name": "verify"},
+                "resource": {"type": "license", "id": license.identifier}, "context": {"use": use_context()}}),
+        )
+    };
+    for (license, decision) in [(&company, "true"), (&person, "false")] {
+        let reply = limited.send(&question(license)).await.expect(200);
+        assert_eq!(String::from_utf8_lossy(&reply.hashed()), format!("{{\"decision\":{decision}}}"));
+    }
     let (reply, _) = server.refused(&mut limited, &expecting("address"), Code::FieldsNotAgreed).await;
     assert_eq!(
         reply.json["errors"],

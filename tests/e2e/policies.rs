@@ -125,8 +125,15 @@ async fn two_operators_tighten_a_purpose_and_put_the_old_policies_back() {
     let search = Call::new(Route::GrantSearch, &json!({}));
     server.refused(&mut server.party("operator"), &search, Code::WrongRole).await;
     server.permitted(&mut server.party("bank"), &insurance[1]).await;
+    // What was answered is answered again while policies permit it, and not longer.
+    let keyed = draft(&natural()).call();
+    let (issued, _) = server.permitted(&mut server.party("issuer"), &keyed).await;
+    let repeated = server.party("issuer").send(&keyed).await.expect(201);
+    assert_eq!(repeated.hashed(), issued.hashed());
     // One that permits nothing locks nobody out who replaces it.
     published(&server, "").await;
+    let (_, entry) = server.refused(&mut server.party("issuer"), &keyed, Code::NotPermitted).await;
+    denied.push(entry.open.index);
     denied.push(server.refused(&mut server.party("bank"), &uses[0], Code::NotPermitted).await.1.open.index);
     published(&server, ROLES).await;
     server.permitted(&mut server.party("bank"), &uses[0]).await;
