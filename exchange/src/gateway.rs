@@ -35,7 +35,7 @@ pub mod parsed;
 pub mod permit;
 mod received;
 mod recount;
-mod relayed;
+pub(crate) mod relayed;
 mod retention;
 pub mod seal;
 mod signed;
@@ -639,22 +639,28 @@ impl Gateway {
                 None
             }
             Fresh::Again(bound) if entry.route.changes_state() => {
+                if by_code {
+                    admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
+                }
                 let original = tools.original(entry, bound, request.received.inline_proof, None).await?;
                 return Ok(Ruled::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
             }
             Fresh::Again(bound) => Some(bound),
         };
         // 4 -> Case, 5 -> Ruling
-        let ruling = C::decide(case, caller.participant(), asked)?;
-        if by_code {
+        let ruling = C::decide(case, caller.participant(), asked);
+        // Whose code it is learns nobody, and uses nobody up, who may not scan its type.
+        let is_found = ruling.as_ref().map_or_else(|refusal| refusal.reason == Reason::OtherHolder, |_| true);
+        if by_code && is_found {
             admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
         }
+        let ruling = ruling?;
         if let Some(bound) = again.filter(|bound| C::changed_ms(ruling.granted()) <= bound.time_ms) {
             // A disclosure is given again only while its right still holds, and the license still stands as it says; else the
             // request is judged like one without a key.
             let right = Disclosure::again(&ruling);
             let disclosed = C::disclosed(case, ruling.granted());
-            let disclosed = disclosed.map(|(license, in_force)| Disclosed { license, in_force, right });
+            let disclosed = disclosed.map(|stands| Disclosed { stands, right });
             let original = tools.original(entry, bound, request.received.inline_proof, disclosed);
             if let Some(answer) = original.await? {
                 // Nothing commits that would look again, and reading it back may have taken a while.

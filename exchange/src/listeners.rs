@@ -29,6 +29,7 @@ use verifier::proof::{TlogProof, nodes_text};
 use crate::condition::{conditions, health_text, is_ready};
 use crate::cosign::Served;
 use crate::gateway::allowance::Left;
+use crate::gateway::relayed::in_task;
 use crate::gateway::{Gateway, answer::Answer};
 use crate::open_data;
 use crate::outgoing::PAUSE;
@@ -93,10 +94,9 @@ pub async fn data(
     if route != Route::RecordsCall {
         return respond(gateway.handle(route, &caller, request, misrouted).await);
     }
-    // In a task of its own: a call has an outcome also where its client goes away meanwhile.
     let language = Language::preferred(request.headers());
-    let calling = tokio::spawn(async move { gateway.handle(route, &caller, request, misrouted).await });
-    respond(calling.await.unwrap_or_else(|_| Answer::undecided(Code::Internal, language)))
+    let calling = in_task(async move { gateway.handle(route, &caller, request, misrouted).await });
+    respond(calling.await.unwrap_or_else(|| Answer::undecided(Code::Internal, language)))
 }
 
 /// The method of every data route, for `Allow`.

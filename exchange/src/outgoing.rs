@@ -40,6 +40,8 @@ const MOST_CALLS: usize = 64;
 /// Connections that wait for a call, and for how long.
 const MOST_IDLE: usize = 32;
 const IDLE: Duration = Duration::from_secs(30);
+/// After so long address and certificate are looked at again.
+const OLDEST: Duration = Duration::from_secs(600);
 /// Longest answer of a provider, bytes.
 const MOST_ANSWER_BYTES: usize = 1 << 20;
 const JSON: &str = "application/json";
@@ -132,7 +134,9 @@ impl Provider {
     /// A connection that waits, the latest first. One too old or closed goes.
     fn waiting(&self) -> Option<Connection> {
         let mut idle = locked(&self.idle);
-        idle.retain(|(connection, since)| since.elapsed() < IDLE && connection.sender.is_ready());
+        idle.retain(|(connection, since)| {
+            since.elapsed() < IDLE && connection.begun.elapsed() < OLDEST && connection.sender.is_ready()
+        });
         idle.pop().map(|(connection, _)| connection)
     }
 

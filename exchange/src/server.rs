@@ -12,7 +12,8 @@ mod taking;
 mod wire;
 
 pub use limits::{Descriptors, LEAST_DESCRIPTORS, Limits, TooFewDescriptors};
-pub use taking::Content;
+pub(crate) use taking::Work;
+pub use taking::{Content, Parts};
 
 use crate::current::Current;
 use crate::tls::{self, ServerTls};

@@ -59,6 +59,15 @@ impl Shed {
         *paid = (*paid).max(now) + self.cost;
     }
 
+    /// Gives one back: the request is decided again, and pays for that.
+    pub fn refunded(&self, organisation: &Uscc) {
+        if let Some(mut paid) = self.paid.get_mut(organisation)
+            && let Some(before) = paid.checked_sub(self.cost)
+        {
+            *paid = before;
+        }
+    }
+
     /// Counts one request that was shed.
     pub fn count(&self, organisation: &Uscc, code: Code) {
         *self.counts.entry((*organisation, code.number())).or_default() += 1;
@@ -104,6 +113,11 @@ mod tests {
         }
         assert_eq!((shed.left(&noisy), shed.left(&quiet)), (0, 2));
         assert_eq!(Shed::new(NonZeroU32::MAX, one).left(&noisy), usize::MAX, "a refusal costs nothing");
+        // One that is decided again pays once.
+        shed.refused(&noisy);
+        shed.refunded(&noisy);
+        assert_eq!(shed.left(&noisy), 0);
+        assert!(!shed.closed(&noisy));
         // The third is one too many, and what was under way beside it is charged as well.
         for _ in 0..10 {
             shed.refused(&noisy);

@@ -234,7 +234,15 @@ async fn an_inspector_scans_a_permit_without_its_holder_and_is_logged_by_name() 
         Call::new(Route::CodeScan, &changed(body, more))
     };
     let open = json!({"fields": ["enterpriseName"]});
-    let (reply, _) = server.permitted(&mut inspector, &inspect(&permit, &open)).await;
+    // A receipt says whose permit it is where the answer does, and not before.
+    let labels = |entry: tests::Entry| match entry.open.labels {
+        verifier::leaf::Labels::List(labels) => labels.len(),
+        verifier::leaf::Labels::Digest(_) => panic!("one holder"),
+    };
+    let (_, entry) = server.permitted(&mut inspector, &inspect(&permit, &json!({}))).await;
+    assert_eq!(labels(entry), 0);
+    let (reply, entry) = server.permitted(&mut inspector, &inspect(&permit, &open)).await;
+    assert_eq!(labels(entry), 1);
     assert_eq!((&reply.json["verdict"], reply.json.get("subject")), (&json!("valid"), None));
     assert!(reply.json["fields"]["enterpriseName"].is_string());
     let told = told(&server, permit.draft.holder(), |told| told["mode"] == "permit").await;

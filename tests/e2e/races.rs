@@ -353,6 +353,21 @@ async fn whatever_else_a_use_rests_on_permits_nothing_once_it_is_gone() {
 /// Revoked in the list of its authority: the connection ends, and with it what was decided on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_revoked_meanwhile_permits_nothing() {
+    revoked_meanwhile(|company| company.verify(None)).await;
+}
+
+/// A batch is decided in a task of its own, which ends with the connection as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_revoked_meanwhile_permits_nothing_of_a_batch() {
+    revoked_meanwhile(|company| {
+        let line = company.verify(None).body;
+        let lines = [&line[..], b"\n", &line[..], b"\n"].concat();
+        Call::raw(Route::VerifyBatch, lines).header("content-type", "application/x-ndjson").without("receipt")
+    })
+    .await;
+}
+
+async fn revoked_meanwhile(call: impl FnOnce(&Issued) -> Call) {
     let folder = tempfile::tempdir().unwrap();
     let hold = folder.path().join("hold");
     let mut server = Setup::new().env("MIAOXIANG_HOLD", hold.to_str().unwrap()).prepare().await;
@@ -363,7 +378,7 @@ async fn a_certificate_revoked_meanwhile_permits_nothing() {
     server.start();
     let company = draft(&tests::legal()).issue(&mut server.party("issuer")).await;
     std::fs::write(&hold, "").unwrap();
-    let held = company.verify(None).header("x-miaoxiang-hold", "1");
+    let held = call(&company).header("x-miaoxiang-hold", "1");
     let mut bank = server.party("bank");
     let task = tokio::spawn(async move { bank.try_send(&held).await });
     let arrived = hold.with_extension("arrived");

@@ -49,11 +49,47 @@ async fn masked() -> Server {
     };
     server.refused(&mut one, &wrong("shoeSize"), Code::BadType).await;
     server.refused(&mut one, &wrong("ethnicity"), Code::BadType).await;
+    publish(&mut one, &mut other, &definition).await;
+    server
+}
+
+/// Two operators publish the definition of a type.
+async fn publish(one: &mut Party, other: &mut Party, definition: &Value) {
     let propose = json!({"kind": "publish-type", "licenseType": definition, "reason": "测试"});
     let proposal = one.send(&Call::new(Route::Propose, &propose)).await.expect(201).json["proposal"].clone();
     let approve = json!({"proposal": proposal, "licenseType": definition});
     other.send(&Call::new(Route::Approve, &approve)).await.expect(200);
-    server
+}
+
+#[tokio::test]
+async fn a_new_mask_holds_for_answers_that_are_given_again_and_for_searches() {
+    let server = setup().start().await;
+    let [mut one, mut other, mut bank] = ["operator", "operator2", "bank"].map(|name| server.party(name));
+    let (license, _) = granted(&server, &bank, &natural()).await;
+    let number = license.draft.license.certificate_number.as_str().to_owned();
+    let by_type = grant(license.draft.holder(), &bank, Target::Type(&natural()));
+    let by_type = server.party("portal").grant(&by_type).await;
+    let first = license.retrieve(&["certificateNumber", "holderName"], Some(&by_type)).key(&key());
+    let (clear, _) = server.permitted(&mut bank, &first).await;
+    assert_eq!(clear.json["fields"]["certificateNumber"], json!(number));
+    assert_eq!(bank.send(&first).await.expect(200).hashed(), clear.hashed());
+    let search = Call::new(
+        Route::Search,
+        &json!({"holder": holder(license.draft.holder()), "typeCode": natural().code, "grant": by_type,
+            "use": use_context()}),
+    );
+    let (found, _) = server.permitted(&mut bank, &search).await;
+    assert_eq!(found.json["licenses"][0]["certificateNumber"], json!(number));
+
+    let mut definition = serde_json::to_value(natural()).unwrap();
+    definition["masks"] = json!([{"field": "certificateNumber", "show": "ends"}]);
+    publish(&mut one, &mut other, &definition).await;
+    let again = bank.send(&first).await.expect(200);
+    assert_eq!(again.json["masked"], json!(["certificateNumber"]));
+    assert!(!String::from_utf8_lossy(&again.body).contains(&number));
+    let (found, _) = server.permitted(&mut bank, &search).await;
+    assert_eq!(found.json["licenses"][0]["masked"], json!(["certificateNumber"]));
+    assert!(!String::from_utf8_lossy(&found.body).contains(&number));
 }
 
 /// A license of a person, and a grant of everything to a caller.
@@ -213,7 +249,8 @@ async fn a_copy_says_for_whom_and_what_it_is_and_leaves_the_original_as_it_was()
     };
     let (status, said) = check(&original, &copy.body);
     assert!(status == Some(0) && said.contains("copy"), "{said}");
-    // The copy goes without its receipt, too. Whatever is changed in it is noticed, and so is another original.
+    assert!(said.contains("annotation"), "its receipt alone proves who made it: {said}");
+    // The copy goes without its receipt, too. A change that leaves its digest is noticed, and so is another original.
     let bare = String::from_utf8(copy.hashed()).unwrap();
     assert_eq!(check(&original, bare.as_bytes()).0, Some(0));
     let sex = copy.json["fields"]["sex"].as_str().unwrap();

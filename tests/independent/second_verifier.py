@@ -1147,6 +1147,16 @@ def is_ended(entry, report):
     return known and report.ended.get(moment.year, -1) > entry["index"]
 
 
+def tells_ends(entry, year):
+    """Whether an entry may tell the end of a year: one of the exchange itself, of a later year."""
+    try:
+        opened = read_open(entry["open"])
+        moment = datetime.datetime(1970, 1, 1, 8) + datetime.timedelta(seconds=opened["time"] // 1000)
+    except (Bad, OverflowError):
+        return False
+    return names()["Routes"].get(opened["route"]) == "system" and moment.year > year
+
+
 def told_releases(entry, report):
     if entry["told"] is None:
         if not is_ended(entry, report):
@@ -1162,7 +1172,7 @@ def told_releases(entry, report):
         ended = value.get("destroyed")
         if isinstance(ended, dict) and ended.keys() == {"class", "year"} and ended["class"] == "uses":
             year = ended["year"]
-            if type(year) is int and 0 <= year < 1 << 16:
+            if type(year) is int and 0 <= year < 1 << 16 and tells_ends(entry, year):
                 report.ended[year] = entry["index"]
         return [number(one) for one in array(value.get("released", []))]
     except Bad:

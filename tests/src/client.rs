@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use client::{Builder, Client, GrantCreate, Retry, Tls, Trust};
@@ -32,8 +31,8 @@ use verifier::receipt::Receipt;
 use crate::HANG;
 use crate::world::key;
 
-/// A kept connection that takes no request by then is given up for another one.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// A request of so many bytes is on its way at once, whether it is read or not.
+const MAX_UNREAD_BYTES: usize = 16 << 10;
 
 /// The sending half of a connection.
 pub(crate) type Sender = SendRequest<BoxBody<Bytes, Infallible>>;
@@ -356,20 +355,20 @@ impl Party {
     }
 
     async fn exchange(&mut self, call: &Call) -> anyhow::Result<Reply> {
-        // hyper never says again that it is ready where the answer came before the whole request was taken.
-        let kept = match self.connection.take().filter(|connection| !connection.is_closed()) {
-            Some(mut kept) => {
-                let ready = tokio::time::timeout(READY_TIMEOUT, kept.ready()).await;
-                ready.is_ok_and(|ready| ready.is_ok()).then_some(kept)
+        let connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => self.connection.insert(connection),
+            None => {
+                let fresh = connect(Some(&self.config), self.address).await?;
+                self.connection.insert(fresh)
             }
-            None => None,
         };
-        let connection = match kept {
-            Some(kept) => kept,
-            None => connect(Some(&self.config), self.address).await?,
-        };
-        let connection = self.connection.insert(connection);
-        send(connection, call, self.address).await
+        connection.ready().await?;
+        let reply = send(connection, call, self.address).await?;
+        // A refusal may come before the whole request was taken: then hyper may leave the next one unsent for good.
+        if reply.status >= 400 && (call.endless || call.body.len() > MAX_UNREAD_BYTES) {
+            self.connection = None;
+        }
+        Ok(reply)
     }
 }
 

@@ -330,8 +330,16 @@ impl TraceEntry {
             }
             Some(shown) => {
                 let tells = shown.released();
+                // The exchange itself tells it, and of no year that goes on.
+                let tells_ends = |year: u16| {
+                    Open::parse(&self.entry.open.0).is_ok_and(|open| {
+                        open.route == Route::System.number()
+                            && year_of(open.time_ms).is_some_and(|now| now > year)
+                    })
+                };
                 if let Some(Destroyed { class, year }) = shown.destroyed()
                     && class == USES_CLASS
+                    && tells_ends(year)
                 {
                     ended.years.insert(year, index);
                 }

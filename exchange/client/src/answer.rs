@@ -130,6 +130,9 @@ pub struct FoundLicense {
     pub identifier: CertificateIdentifier,
     /// The number that is printed on the license (证照编号).
     pub certificate_number: Personal,
+    /// `certificateNumber`, where the type masks it for who asks.
+    #[serde(default)]
+    pub masked: Vec<String>,
     /// The authority that issued it (发证机关).
     pub issuer_name: String,
     /// Its state.

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -16,7 +15,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use verifier::command::why;
 
@@ -24,8 +22,8 @@ use crate::Endpoint;
 
 /// Longest answer that is read, bytes. A page of a trace or a log query holds at most 100 entries.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// A kept connection that takes no request by then is given up for another one.
-const READY_TIMEOUT: Duration = Duration::from_secs(1);
+/// A request of so many bytes is on its way at once, whether it is read or not.
+const MAX_UNREAD_BYTES: usize = 16 << 10;
 
 /// An answer as it came.
 #[derive(Clone, Debug)]
@@ -109,11 +107,7 @@ impl Connection {
     /// Sends a request. Dropped midway, it leaves no half-used connection behind.
     pub(crate) async fn send(&self, outgoing: &Outgoing<'_>) -> Result<Fetched, Lost> {
         let mut kept = self.kept.lock().await;
-        let kept_ready = match kept.take().filter(Sender::is_open) {
-            Some(sender) => sender.ready().await,
-            None => None,
-        };
-        let sender = match kept_ready {
+        let sender = match kept.take().filter(Sender::is_open) {
             Some(sender) => sender,
             None => self.connect().await?,
         };
@@ -126,9 +120,13 @@ impl Connection {
                 read(sender.send_request(request).await.map_err(lost)?).await
             }
             Sender::Http1(mut sender) => {
+                sender.ready().await.map_err(lost)?;
                 let request = outgoing.request(&self.endpoint, false)?;
                 let fetched = read(sender.send_request(request).await.map_err(lost)?).await?;
-                *kept = Some(Sender::Http1(sender));
+                // A refusal may come before the whole request was taken. Then hyper may leave the next request unsent for good, also on
+                // a connection that it calls ready.
+                let is_taken = fetched.status < 400 || outgoing.body_bytes() <= MAX_UNREAD_BYTES;
+                *kept = is_taken.then_some(Sender::Http1(sender));
                 Ok(fetched)
             }
         }
@@ -161,14 +159,6 @@ impl Connection {
 }
 
 impl Sender {
-    /// Itself once it takes a request. hyper never says so of an HTTP/1.1 connection whose answer came before the whole request was taken.
-    async fn ready(mut self) -> Option<Self> {
-        if let Self::Http1(sender) = &mut self {
-            timeout(READY_TIMEOUT, sender.ready()).await.ok()?.ok()?;
-        }
-        Some(self)
-    }
-
     fn is_open(&self) -> bool {
         match self {
             Self::Http1(sender) => !sender.is_closed(),
@@ -178,6 +168,10 @@ impl Sender {
 }
 
 impl Outgoing<'_> {
+    fn body_bytes(&self) -> usize {
+        self.body.as_ref().map_or(0, Bytes::len)
+    }
+
     fn request(&self, endpoint: &Endpoint, two: bool) -> Result<Request<Full<Bytes>>, Lost> {
         let method = if self.body.is_some() { "POST" } else { "GET" };
         let mut request = Request::builder().method(method);

@@ -113,17 +113,25 @@ impl Rig {
                 let stop = Arc::clone(&gone);
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    while let Some(request) = {
-                        let early = matches!(turns.lock().unwrap().front(), Some(Turn::Early));
-                        read(&mut stream, early).await
-                    } {
+                    let is_early = || {
+                        let mut turns = turns.lock().unwrap();
+                        let early = matches!(turns.front(), Some(Turn::Early));
+                        if early {
+                            turns.pop_front();
+                        }
+                        early
+                    };
+                    while let Some((request, answered)) = read(&mut stream, is_early).await {
                         seen.lock().unwrap().push(request.clone());
+                        if answered {
+                            continue;
+                        }
                         let turn = turns.lock().unwrap().pop_front().expect("no request more than told");
                         match turn {
                             Turn::Close => return,
                             Turn::Gone => return stop.notify_one(),
                             Turn::Silence => std::future::pending().await,
-                            Turn::Early => {}
+                            Turn::Early => unreachable!("it was taken with the head"),
                             Turn::Answer(status, lines, body) => {
                                 let body = body(&request.body);
                                 let head = format!(
@@ -157,30 +165,35 @@ impl Rig {
 
 const DEADLINE: Duration = HANG;
 
+/// A request, and whether it was answered before its body was read.
 async fn read(
     stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
-    mut early: bool,
-) -> Option<Asked> {
-    let mut bytes = Vec::new();
+    is_early: impl Fn() -> bool,
+) -> Option<(Asked, bool)> {
+    let (mut bytes, mut answered) = (Vec::new(), None);
     loop {
         let head = &bytes[..bytes.len().min(4_096)];
         let end = head.windows(4).position(|four| four == b"\r\n\r\n");
-        if end.is_some() && std::mem::take(&mut early) {
-            let head =
-                format!("HTTP/1.1 503 -\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n", OVERLOADED.len());
-            stream.write_all(&[head.as_bytes(), OVERLOADED.as_bytes()].concat()).await.unwrap();
-            stream.flush().await.unwrap();
-            // The client has read it long before its body is taken.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
         if let Some(end) = end {
+            if answered.is_none() {
+                answered = Some(is_early());
+                if answered == Some(true) {
+                    let length = OVERLOADED.len();
+                    let head =
+                        format!("HTTP/1.1 503 -\r\nretry-after: 0\r\ncontent-length: {length}\r\n\r\n");
+                    stream.write_all(&[head.as_bytes(), OVERLOADED.as_bytes()].concat()).await.ok()?;
+                    stream.flush().await.ok()?;
+                    // The client has read it long before its body is taken.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
             let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
             let length: usize = Asked { head: head.clone(), body: Vec::new() }
                 .header("content-length")
                 .map_or(0, |length| length.parse().unwrap());
             let body = bytes[end + 4..].to_vec();
             if body.len() >= length {
-                return Some(Asked { head, body });
+                return Some((Asked { head, body }, answered == Some(true)));
             }
         }
         if stream.read_buf(&mut bytes).await.ok()? == 0 {
@@ -332,8 +345,8 @@ async fn an_answer_before_the_whole_request_was_taken_holds_up_no_other_request(
     request.context.cause = "a".repeat(8 << 20).into();
     let client = rig.client_with(Retry { patience: HANG, ..AT_ONCE }, HANG);
     assert_eq!(client.verify(&request).await.unwrap().verdict, Verdict::Valid);
-    let asked = rig.asked();
-    assert_eq!((asked.len(), &asked[0]), (2, &asked[1]));
+    // The first may not have been read to its end: its connection was given up.
+    assert_eq!(rig.asked().last().unwrap().body, serde_json::to_vec(&request).unwrap());
 }
 
 #[tokio::test]

@@ -3,7 +3,6 @@
 //!
 //! The path alone calls it. A use and its counters are in one frame: a crash leaves both or neither.
 
-use ledger::License;
 use schemas::codes::{Code, Rule};
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
@@ -11,6 +10,7 @@ use serde::Deserialize;
 
 use super::Capability;
 use super::licenses::retrieve::{self, Retrieve};
+use super::licenses::stored::StandsNow;
 use super::records::query::{self, Query};
 use super::verify::{self, Verify};
 use crate::gateway::case::Case;
@@ -101,7 +101,7 @@ impl<'r> Capability<'r> for Bundle {
         }
     }
 
-    fn disclosed(case: &mut Case<'_>, granted: &Granted) -> Option<(License, bool)> {
+    fn disclosed(case: &mut Case<'_>, granted: &Granted) -> Option<StandsNow> {
         match granted {
             Granted::Verify(granted) => Verify::disclosed(case, granted),
             Granted::Retrieve(granted) => Retrieve::disclosed(case, granted),

@@ -2,11 +2,11 @@
 //!
 //! Each route implements it, and the path alone calls it. Nothing that a route makes is durable before step 7.
 
-use ledger::License;
 use ledger::record::DocumentState;
 use schemas::identifier::Uscc;
 use schemas::routes::Route;
 
+use crate::capability::licenses::stored::StandsNow;
 use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
@@ -47,7 +47,7 @@ pub(crate) trait Capability<'r> {
     ) -> Result<Ruling<Self::Granted>, Refusal>;
 
     /// The license that a use discloses, and whether it is in force: an answer is given again only while this is as it says.
-    fn disclosed(_case: &mut Case<'_>, _granted: &Self::Granted) -> Option<(License, bool)> {
+    fn disclosed(_case: &mut Case<'_>, _granted: &Self::Granted) -> Option<StandsNow> {
         None
     }
 

@@ -5,16 +5,17 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use ledger::{Bound, Committed, Ledger, License, ReadError};
+use ledger::{Bound, Committed, Ledger, ReadError};
 use schemas::codes::Code;
 use verifier::leaf::Open;
+use verifier::license::LicenseContent;
 
 use super::answer::Answer;
 use super::permit::Disclosure;
 use super::seal::{request_salt, sha256};
 use super::tools::{Entry, Tools};
-use crate::capability::licenses::stored;
-use crate::capability::licenses::{disclosed_standing, issue_answer};
+use crate::capability::licenses::stored::{self, StandsNow};
+use crate::capability::licenses::{Given, issue_answer};
 use crate::wire::refusal::Refusal;
 
 /// How soon an entry is under a published checkpoint.
@@ -22,15 +23,14 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(1);
 /// How often that is looked for.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A license that an answer disclosed, as it stands now: with the right to read it, and whether it is in force.
+/// A license that an answer disclosed, as it stands now, with the right to read it.
 pub(super) struct Disclosed {
-    pub(super) license: License,
-    pub(super) in_force: bool,
+    pub(super) stands: StandsNow,
     pub(super) right: Disclosure,
 }
 
-/// Identifier of a disclosed license, and whether it is in force.
-type Standing = (String, bool);
+/// A disclosed license, what stands in it, and how it is shown now.
+type Standing = (StandsNow, LicenseContent);
 
 impl Tools<'_> {
     /// The answer and the receipt of the entry that bound an idempotency key, read back from the journal in a lane: the
@@ -77,7 +77,11 @@ impl Tools<'_> {
             return Err(lost());
         }
         if let Some(standing) = standing
-            && disclosed_standing(entry.form, &answer) != Some(standing)
+            && !Given::read(entry.form, &answer).is_some_and(|given| {
+                let (stands, content) = &standing;
+                (&given.identifier, given.in_force) == (&content.identifier.to_string(), stands.in_force)
+                    && given.is_shown_of(content, stands.masks.as_ref())
+            })
         {
             return Ok(None);
         }
@@ -110,8 +114,9 @@ fn read_original(
     disclosed: Option<Disclosed>,
 ) -> Result<(Vec<u8>, Committed, Option<Standing>), Refusal> {
     let standing = match disclosed {
-        Some(Disclosed { license, in_force, right }) => {
-            Some((stored::identifier_in(&stored::envelope(ledger, &license, right)?)?, in_force))
+        Some(Disclosed { stands, right }) => {
+            let content = stored::content(ledger, &stands.license, right)?;
+            Some((stands, content))
         }
         None => None,
     };

@@ -5,11 +5,11 @@ use bytes::Bytes;
 use ledger::Committed;
 use schemas::codes::Code;
 use serde::Serialize;
-use tokio::sync::mpsc;
 use verifier::Hash;
 use verifier::receipt::Receipt;
 
 use super::allowance::Left;
+use crate::server::{Parts, Work};
 use crate::wire::machine::Form;
 use crate::wire::object::json;
 use crate::wire::refusal::{Language, undecided};
@@ -35,7 +35,7 @@ pub struct Answer {
     /// The caller's allowances, for the headers.
     pub limits: Option<Box<Left>>,
     /// The parts of a body that is made while it is taken; then `body` is empty.
-    pub parts: Option<mpsc::Receiver<Bytes>>,
+    pub parts: Option<Parts>,
     #[expect(dead_code, reason = "evidence that it was made here")]
     made: Made,
 }
@@ -73,8 +73,14 @@ impl Answer {
     }
 
     /// An answer whose parts are made while it is taken; what stands in each is an answer by itself.
-    pub(super) fn in_parts(parts: mpsc::Receiver<Bytes>) -> Self {
+    pub(super) fn in_parts(parts: Parts) -> Self {
         Self { media_type: Form::Lines.media_type(), parts: Some(parts), ..Self::whole() }
+    }
+
+    /// The same; its parts end the task that makes them when nobody takes them any more.
+    pub(super) fn made_by(mut self, work: Work) -> Self {
+        self.parts = self.parts.map(|parts| parts.made_by(work));
+        self
     }
 
     /// A body that is there.

@@ -2,7 +2,7 @@
 //! `POST /v1/verify/batch`. Each line is a request of its own and takes all eight steps; they take step 7 in groups. At the end
 //! an entry commits to all answers, and one proof covers all entries.
 //!
-//! The data listener alone calls it; the work is in a task of its own, which ends soon after the client goes away. A crash or such an
+//! The data listener alone calls it; the work is in a task of its own, which ends when the client goes away or is cut off. A crash or such an
 //! end leaves the entries of what was decided, answered or not, and no end.
 
 use std::collections::{HashSet, VecDeque};
@@ -36,6 +36,7 @@ use super::{ATTEMPTS, Attempt, DENIAL_STEP, Gateway, Request, denial_after, iden
 use crate::capability::batch::Batch;
 use crate::participant::{Caller, Certified};
 use crate::room::{Held, Room};
+use crate::server::{Parts, Work};
 use crate::wire::object::json;
 use crate::wire::refusal::{Language, Refusal};
 
@@ -145,7 +146,7 @@ impl Writing {
 
     async fn part(&mut self, part: Vec<u8>) -> Result<(), Gone> {
         if let Some((begin, parts)) = self.begin.take() {
-            begin.send(Answer::in_parts(parts)).map_err(|_| Gone)?;
+            begin.send(Answer::in_parts(Parts::new(parts))).map_err(|_| Gone)?;
         }
         self.out.send(part.into()).await.map_err(|_| Gone)
     }
@@ -205,7 +206,7 @@ impl Gateway {
         }
         let language = Language::preferred(http.headers());
         let (begin, begun) = oneshot::channel();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             let started = Instant::now();
             let mut writing = Writing::new(begin);
             let whole = match self.in_groups(&caller, http, language, &mut writing).await {
@@ -219,7 +220,10 @@ impl Gateway {
             self.meters.answered(ROUTE, whole.code, started.elapsed());
             writing.instead(whole);
         });
-        begun.await.unwrap_or_else(|_| Answer::undecided(Code::Internal, language))
+        // It ends with this, and then with the answer: whoever is cut off is decided nothing any more.
+        let work = Work::of(&task);
+        let answer = begun.await.unwrap_or_else(|_| Answer::undecided(Code::Internal, language));
+        answer.made_by(work)
     }
 
     /// Room, body, turn, and then group by group. An answer in place of all: the body is refused as a whole.
@@ -421,6 +425,9 @@ impl Gateway {
             {
                 outcomes.extend(self.ledger.commit_all(std::mem::take(&mut commands)).await);
                 born.clear();
+                if let Ok(Attempt::Ready(_, ready)) = &attempt {
+                    self.decides_again(caller, ready.code);
+                }
                 attempt = self.attempt(&tools, caller, &request).await;
             }
             readied.push(match attempt {
@@ -442,10 +449,17 @@ impl Gateway {
         let mut answers = Vec::with_capacity(lines.len());
         for (line, readied) in lines.iter().zip(readied) {
             let settled = match readied {
-                Ok(Some(ready)) => match outcomes.next() {
-                    Some(outcome) => self.settle(ready, outcome),
-                    None => Err(Code::Internal),
-                },
+                Ok(Some(ready)) => {
+                    let code = ready.code;
+                    let settled = match outcomes.next() {
+                        Some(outcome) => self.settle(ready, outcome),
+                        None => Err(Code::Internal),
+                    };
+                    if matches!(settled, Ok(None)) {
+                        self.decides_again(caller, code);
+                    }
+                    settled
+                }
                 Ok(None) => Ok(None),
                 Err(answer) => answer.map(Some),
             };
@@ -472,6 +486,14 @@ impl Gateway {
             self.meters.answered(ROUTE, answer.code, begun.elapsed());
         }
         answers
+    }
+
+    /// A line whose decision is made again is charged for the one that counts: else a group that takes all of the budget would
+    /// overdraw it, and shut out the organisation's other requests.
+    fn decides_again(&self, caller: &Certified, code: Code) {
+        if code != Code::Ok {
+            self.shed.refunded(&caller.organisation);
+        }
     }
 
     /// The last line, and the index of its entry.

@@ -7,10 +7,14 @@
 //! takes no outcome, the answer says `outcome-unknown`, and the ticker closes the document in the same process. The listener runs
 //! this in a task of its own, so a client that disconnects leaves an outcome all the same.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ledger::record::DocumentState;
 use ledger::{DocumentKind, Key, Label, Refused};
 use schemas::codes::{Code, Reason};
 use schemas::routes::Route;
+use tokio::task::AbortHandle;
 use verifier::leaf::Stage;
 
 use super::answer::Answer;
@@ -60,6 +64,33 @@ enum Reached<'a, 'r, C: Relayed<'r>> {
     Again(Answer),
     /// A fact has changed meanwhile.
     Changed,
+}
+
+tokio::task_local! {
+    /// Set when the intent goes to the journal: until then the task of a call ends with its client.
+    static CALLING: Arc<AtomicBool>;
+}
+
+/// A call in a task of its own. It has an outcome also where its client goes away behind the intent; before it, it ends with the
+/// client, and with the right of a certificate that was revoked.
+pub(crate) async fn in_task<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let has_begun = Arc::new(AtomicBool::new(false));
+    let task = tokio::spawn(CALLING.scope(Arc::clone(&has_begun), call));
+    let _ends = EndsEarly { task: task.abort_handle(), has_begun };
+    task.await.ok()
+}
+
+struct EndsEarly {
+    task: AbortHandle,
+    has_begun: Arc<AtomicBool>,
+}
+
+impl Drop for EndsEarly {
+    fn drop(&mut self) {
+        if !self.has_begun.load(Ordering::Acquire) {
+            self.task.abort();
+        }
+    }
 }
 
 /// A call whose intent is durable. Dropped before its outcome is, it is owed one.
@@ -134,6 +165,8 @@ impl Gateway {
             };
             change.keep(place, &called);
             let Effect { prepared, .. } = change.intent();
+            // From here on it goes to its end, whoever has gone.
+            let _ = CALLING.try_with(|has_begun| has_begun.store(true, Ordering::Release));
             let Some(committed) = self.durable(case, prepared, false).await? else { continue };
             let (index, owed) = (committed.index, &self.owed);
             let mut intent = Intent { index, key, bound, called, owed, has_outcome: false };

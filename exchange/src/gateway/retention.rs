@@ -3,13 +3,16 @@
 //! The task that changes the epoch calls it, before each change. An entry destroys the keys of some hundred holders, or of none of them: a
 //! crash leaves the entries that are durable, and the next call goes on.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
-use ledger::{Command, DocumentKind, Fact, KeyName, Label, Ledger, Outcome, Refused, USES, cst_year};
+use ledger::{Command, DocumentKind, Fact, KeyName, Ledger, Outcome, Refused, USES, cst_year};
 
 use super::Gateway;
+use super::case::Case;
 use crate::capability::operators::Hold;
 
+/// The shorter kind of year.
+const DAYS_A_YEAR: u16 = 365;
 /// Most holders of one entry.
 const AT_ONCE: usize = 512;
 
@@ -18,7 +21,7 @@ const AT_ONCE: usize = 512;
 pub struct Retained {
     /// Those that were destroyed.
     pub destroyed: usize,
-    /// Those of holders under a legal hold, or with delayed uses that nobody has told them of.
+    /// Those of holders under a legal hold.
     pub kept: usize,
 }
 
@@ -36,6 +39,9 @@ impl Gateway {
     pub async fn destroy_uses_in(&self, years: u16, at_once: usize, most: usize) -> Retained {
         let mut retained = Retained::default();
         let year = cst_year(self.now_ms());
+        // One period for all, so that its end says nothing of a use that is delayed: none is still secret by then.
+        let delay_days = Case::open(&self.ledger, &self.known, self.now_ms()).rules().delay_days_max;
+        let years = years.max(delay_days.div_ceil(DAYS_A_YEAR));
         let Some(last) = year.checked_sub(years.saturating_add(1)) else { return retained };
         if self.ledger.is_closed() {
             return retained;
@@ -82,15 +88,13 @@ impl Gateway {
 /// The keys of uses up to a year that nothing keeps, by year, and how many are kept.
 fn due(ledger: &Ledger, last: u16) -> (BTreeMap<u16, Vec<Due>>, usize) {
     let state = ledger.state();
-    let delayed: HashSet<Label> =
-        state.due(u64::MAX).into_iter().flat_map(|delayed| delayed.holders).collect();
     let (mut due, mut kept) = (BTreeMap::<u16, Vec<Due>>::new(), 0);
     for name in state.keys_until(USES, last) {
         let hold = state.document(DocumentKind::Hold, &name.label);
         // A hold that cannot be read holds.
         let is_over = |value: &[u8]| serde_json::from_slice::<Hold>(value).is_ok_and(|hold| !hold.held);
         let held = hold.as_ref().is_some_and(|hold| !is_over(&hold.value));
-        if held || delayed.contains(&name.label) {
+        if held {
             kept += 1;
         } else {
             due.entry(name.year).or_default().push((name, hold.map_or(0, |hold| hold.version)));

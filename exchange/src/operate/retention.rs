@@ -38,8 +38,6 @@ struct Year {
     keys: usize,
     /// Those of them whose holder is under a legal hold.
     held: usize,
-    /// Those of them whose holder has a delayed use that is not told yet.
-    delayed: usize,
     /// Those that the next change of epoch behind the day destroys.
     due: usize,
 }
@@ -65,7 +63,6 @@ struct Plan {
 struct Kept {
     keys: BTreeSet<(u16, Label)>,
     held: BTreeSet<Label>,
-    delayed: BTreeMap<u64, Vec<Label>>,
     destroyed: Vec<Destroyed>,
 }
 
@@ -84,12 +81,6 @@ impl Kept {
                 };
             }
         }
-        if record.release_ms != 0 {
-            self.delayed.insert(index, record.concerned.clone());
-        }
-        for index in &record.released {
-            self.delayed.remove(index);
-        }
         let gone = record.destroyed.iter().filter(|name| name.class == USES);
         let mut counts = BTreeMap::<u16, usize>::new();
         for KeyName { label, year, .. } in gone {
@@ -105,15 +96,13 @@ impl Kept {
 
     fn plan(self, at: Date, uses_years: u16) -> Plan {
         let year = u16::try_from(at.civil().0).unwrap_or(0);
-        let delayed: BTreeSet<Label> = self.delayed.into_values().flatten().collect();
         let mut years = BTreeMap::<u16, Year>::new();
         for (of, label) in self.keys {
             let counts = years.entry(of).or_default();
-            let (held, delayed) = (self.held.contains(&label), delayed.contains(&label));
+            let held = self.held.contains(&label);
             counts.keys += 1;
             counts.held += usize::from(held);
-            counts.delayed += usize::from(delayed);
-            counts.due += usize::from(!held && !delayed && is_over(of, uses_years, year));
+            counts.due += usize::from(!held && is_over(of, uses_years, year));
         }
         Plan { at: at.to_string(), years, destroyed: self.destroyed }
     }
@@ -149,9 +138,9 @@ pub fn run(retaining: &Retaining) -> anyhow::Result<()> {
             "entry {index}, {time}: the uses of {year} of {keys} holders were destroyed"
         ));
     }
-    for (year, Year { keys, held, delayed, due }) in &plan.years {
+    for (year, Year { keys, held, due }) in &plan.years {
         command::line(format_args!(
-            "uses of {year}: {keys} holders, {held} under legal hold, {delayed} with delayed uses; due on {}: {due}",
+            "uses of {year}: {keys} holders, {held} under legal hold; due on {}: {due}",
             plan.at
         ));
     }
@@ -168,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn holds_and_delays_keep_what_is_due_and_what_is_destroyed_is_listed() {
+    fn a_hold_keeps_what_is_due_a_delay_does_not_and_what_is_destroyed_is_listed() {
         let mut kept = Kept::default();
         let keys = (1..=4).map(|label| born(label, 2026, USES));
         let record = Record {
@@ -187,8 +176,8 @@ mod tests {
         let gone = KeyName { label: [4; 16], class: USES, year: 2026 };
         kept.apply(3, 0, &Record { destroyed: vec![gone], ..Record::default() });
         let plan = kept.plan("2032-01-01".parse().expect("a day"), 5);
-        let Year { keys, held, delayed, due } = plan.years[&2026];
-        assert_eq!((keys, held, delayed, due), (3, 1, 1, 1));
+        let Year { keys, held, due } = plan.years[&2026];
+        assert_eq!((keys, held, due), (3, 1, 2));
         assert_eq!((plan.years[&2027].keys, plan.years[&2027].due), (1, 0));
         let Destroyed { index, year, keys, .. } = &plan.destroyed[0];
         assert_eq!((*index, *year, *keys, plan.destroyed.len()), (3, 2026, 1, 1));

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -23,6 +24,8 @@ const MOST_HEAD_BYTES: usize = 16 << 10;
 /// A connection that ends when it is dropped.
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<Full<Bytes>>,
+    /// When address and certificate were looked at.
+    pub(crate) begun: Instant,
     driver: JoinHandle<()>,
 }
 
@@ -83,5 +86,5 @@ pub(crate) async fn connect(
     let driver = tokio::spawn(async move {
         let _ = driver.await;
     });
-    Ok(Connection { sender, driver })
+    Ok(Connection { sender, begun: Instant::now(), driver })
 }

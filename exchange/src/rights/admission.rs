@@ -68,7 +68,7 @@ fn line<'p>(
         let lines = caller.limits.iter().filter(|limit| limit.facility == facility);
         let types: Vec<String> =
             lines.filter_map(|limit| Some(limit.type_code.as_ref()?.as_str().to_owned())).collect();
-        if facility == Facility::Search && type_code.is_none() && !types.is_empty() {
+        if route == Route::Search && type_code.is_none() && !types.is_empty() {
             return Refusal::of(Code::UseNotAgreed, Fault::at("/typeCode", Rule::Required).one_of(types));
         }
         Refusal::new(Code::UseNotAgreed)

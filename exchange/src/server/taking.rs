@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::sleep;
 
 /// The body of an answer.
@@ -27,7 +28,45 @@ pub enum Content {
     /// Whole.
     Whole(Full<Bytes>),
     /// Made while it is taken: the next part is asked for when the transport has room for it.
-    Parts(mpsc::Receiver<Bytes>),
+    Parts(Parts),
+}
+
+/// The parts of an answer, and the task that makes them, which ends when nobody takes them any more: a client that is gone, or one
+/// whose certificate was revoked.
+#[derive(Debug)]
+pub struct Parts {
+    parts: mpsc::Receiver<Bytes>,
+    _work: Option<Work>,
+}
+
+impl Parts {
+    /// Parts that come without a task.
+    pub fn new(parts: mpsc::Receiver<Bytes>) -> Self {
+        Self { parts, _work: None }
+    }
+
+    /// The same with the task that makes them.
+    #[must_use]
+    pub fn made_by(self, work: Work) -> Self {
+        Self { _work: Some(work), ..self }
+    }
+}
+
+/// A task that ends at once when this is dropped. What it has queued for the journal by then commits all the same.
+#[derive(Debug)]
+pub struct Work(AbortHandle);
+
+impl Work {
+    /// The task behind a handle.
+    pub fn of<T>(task: &JoinHandle<T>) -> Self {
+        Self(task.abort_handle())
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl From<Full<Bytes>> for Content {
@@ -296,7 +335,7 @@ impl Body for Answer {
             }
             Content::Parts(parts) => parts,
         };
-        let Some(bytes) = ready!(parts.poll_recv(context)) else {
+        let Some(bytes) = ready!(parts.parts.poll_recv(context)) else {
             *share = None;
             return Poll::Ready(None);
         };
@@ -461,7 +500,7 @@ mod tests {
     fn parts_count_each_until_it_is_taken_and_a_slow_maker_is_no_slow_taker() {
         let (activity, limits) = (activity(), LIMITS());
         let (sender, parts) = mpsc::channel(2);
-        let mut answer = activity.begin().answer(Content::Parts(parts), &limits).unwrap();
+        let mut answer = activity.begin().answer(Content::Parts(Parts::new(parts)), &limits).unwrap();
         let untaken = |activity: &Activity| activity.untaken.load(Ordering::Relaxed);
         let context = &mut Context::from_waker(Waker::noop());
         let mut looked = Looked::default();

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use verifier::report::Verdict;
 
 use crate::capability::Capability;
-use crate::capability::licenses::stored::{self, Shown};
+use crate::capability::licenses::stored::{self, Masks, Shown};
 use crate::capability::verify::{all_open, standing, verdict_name};
 use crate::gateway::case::{Case, Found, Place};
 use crate::gateway::change::{Change, in_place};
@@ -104,8 +104,8 @@ pub(crate) struct Seen {
     type_code: LicenseTypeCode,
     /// The holder whom the verifier is to recognise.
     holder: Option<Label>,
-    /// The type's definition, whose masks lie over the fields.
-    masks: Option<Arc<LicenseType>>,
+    /// The type whose masks lie over the fields.
+    masks: Option<Masks>,
 }
 
 impl<'r> Capability<'r> for Scan {
@@ -165,11 +165,7 @@ impl<'r> Capability<'r> for Scan {
             let (tools, fields) = (change.tools(), asked.fields.clone());
             let ledger = tools.ledger.clone();
             let organisation = *change.entry().organisation;
-            let purpose = asked.context.purpose.as_deref().map(str::to_owned);
-            let read = move || {
-                let masks = masks.as_deref().map(|masks| (masks, purpose.as_deref()));
-                picked(&ledger, right, licenses, &type_code, one, &fields, masks)
-            };
+            let read = move || picked(&ledger, right, licenses, &type_code, one, &fields, masks.as_ref());
             tools.lanes.searches.run(organisation, read).await.map_err(Refusal::new)??
         } else {
             licenses.into_iter().next().map(|standing| Read {
@@ -223,7 +219,7 @@ fn picked(
     type_code: &LicenseTypeCode,
     one: bool,
     fields: &[String],
-    masks: Option<(&LicenseType, Option<&str>)>,
+    masks: Option<&Masks>,
 ) -> Result<Option<Read>, Refusal> {
     licenses.sort_by_key(|standing| standing.verdict != Verdict::Valid);
     for standing in licenses {
@@ -269,6 +265,11 @@ fn answer(
     }
     answer.text("asOf", as_of);
     answer.end()
+}
+
+fn masks(asked: &Asked<'_>, license_type: Option<Arc<LicenseType>>) -> Option<Masks> {
+    let purpose = asked.context.purpose.as_deref().map(str::to_owned);
+    license_type.map(|license_type| Masks { license_type, purpose })
 }
 
 /// A code, by whoever is of its class.
@@ -326,7 +327,7 @@ fn shown(
         }
     };
     let licenses = found.into_iter().map(|found| stands(case, found, None)).collect();
-    let masks = if asked.fields.is_empty() { None } else { case.license_type(&type_code) };
+    let masks = if asked.fields.is_empty() { None } else { masks(asked, case.license_type(&type_code)) };
     let seen = Seen { code: Some((place, code)), licenses, complete, type_code, holder: Some(label), masks };
     // A receipt shows no label: it is the same for all verifiers.
     Ok(Ruling::plain(seen, concerned).unnamed().used(Right::Holder, caller, case, true))
@@ -364,7 +365,14 @@ fn inspected(
     let concerned = found.iter().flat_map(|found| found.license.holders.iter().copied()).collect();
     let has_license = found.is_some();
     let licenses: Vec<Standing> = found.into_iter().map(|found| stands(case, found, version)).collect();
-    let seen = Seen { code: None, licenses, complete: true, type_code, holder: None, masks: license_type };
+    let seen = Seen {
+        code: None,
+        licenses,
+        complete: true,
+        type_code,
+        holder: None,
+        masks: masks(asked, license_type),
+    };
     let ruling = Ruling::plain(seen, concerned);
     // A receipt shows whose permit it is only where the answer has told something of it.
     let ruling = if asked.fields.is_empty() { ruling.unnamed() } else { ruling };

@@ -12,4 +12,4 @@ pub(crate) mod stored;
 pub(crate) mod transition;
 
 pub(crate) use issue::issue_answer;
-pub(crate) use retrieve::disclosed_standing;
+pub(crate) use retrieve::Given;

@@ -4,24 +4,22 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use flatbuffers::FlatBufferBuilder;
-use ledger::License;
 use schemas::codes::{Code, Reason, Rule};
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
-use schemas::license_type::LicenseType;
 use schemas::machine as fb;
 use schemas::routes::{Form, Route};
 use schemas::state::LicenseState as Standing;
 use serde::{Deserialize, Serialize};
 use verifier::Hash;
 use verifier::copy;
+use verifier::license::LicenseContent;
 use verifier::trace::Digest;
 
-use super::stored::{self, Shown};
+use super::stored::{self, Masks, Shown, StandsNow};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Found, Validity};
 use crate::gateway::change::Change;
@@ -87,7 +85,7 @@ pub(crate) struct Request<'a> {
 pub(crate) struct Granted {
     found: Found,
     /// The holder and the issuer see it in clear.
-    masks: Option<Arc<LicenseType>>,
+    masks: Option<Masks>,
 }
 
 impl<'r> Capability<'r> for Retrieve {
@@ -157,14 +155,18 @@ impl<'r> Capability<'r> for Retrieve {
         }
         let concerned = found.license.holders.clone();
         let masks = match right {
-            Right::Grant { .. } | Right::Open => license_type,
+            Right::Grant { .. } | Right::Open => {
+                let purpose = asked.context.purpose.as_deref().map(str::to_owned);
+                license_type.map(|license_type| Masks { license_type, purpose })
+            }
             Right::Holder | Right::Issuer => None,
         };
         Ok(Ruling::plain(Granted { found, masks }, concerned).used(right, caller, case, true))
     }
 
-    fn disclosed(case: &mut Case<'_>, Granted { found, .. }: &Granted) -> Option<(License, bool)> {
-        Some((found.license.clone(), case.in_force(&found.license)))
+    fn disclosed(case: &mut Case<'_>, Granted { found, masks }: &Granted) -> Option<StandsNow> {
+        let (license, in_force) = (found.license.clone(), case.in_force(&found.license));
+        Some(StandsNow { license, in_force, masks: masks.clone() })
     }
 
     async fn carry_out(
@@ -183,8 +185,7 @@ impl<'r> Capability<'r> for Retrieve {
                 let all = asked.mode != Mode::Fields;
                 let content = stored::content_of(&envelope)?;
                 let wanted = |name: &str| all || asked.fields.iter().any(|field| field == name);
-                let masks = masks.as_deref().map(|masks| (masks, asked.context.purpose.as_deref()));
-                (content.identifier.to_string(), Some(stored::shown(&content, masks, wanted)))
+                (content.identifier.to_string(), Some(stored::shown(&content, masks.as_ref(), wanted)))
             }
         };
         if let Some(shown) = &shown {
@@ -473,16 +474,48 @@ fn annotate<'a>(
     }
 }
 
-/// Which license an answer of a retrieval discloses, and whether it says that the license is in force.
-pub(crate) fn disclosed_standing(form: Form, answer: &[u8]) -> Option<(String, bool)> {
-    match form {
-        Form::Json | Form::Lines => {
-            let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
-            Some((answer["identifier"].as_str()?.to_owned(), answer["inForce"].as_bool()?))
+/// The license that an answer of a retrieval discloses, and what it says of it.
+pub(crate) struct Given {
+    /// Identifier.
+    pub(crate) identifier: String,
+    /// Whether it is in force.
+    pub(crate) in_force: bool,
+    /// Names of the fields that it shows.
+    pub(crate) fields: Vec<String>,
+    /// Those of them whose values are masked.
+    pub(crate) masked: Vec<String>,
+}
+
+impl Given {
+    /// Reads an answer.
+    pub(crate) fn read(form: Form, answer: &[u8]) -> Option<Self> {
+        match form {
+            Form::Json | Form::Lines => {
+                let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+                let fields = answer["fields"].as_object().into_iter().flatten();
+                let masked = answer["masked"].as_array().into_iter().flatten();
+                Some(Self {
+                    identifier: answer["identifier"].as_str()?.to_owned(),
+                    in_force: answer["inForce"].as_bool()?,
+                    fields: fields.map(|(name, _)| name.clone()).collect(),
+                    masked: masked.map(|name| Some(name.as_str()?.to_owned())).collect::<Option<_>>()?,
+                })
+            }
+            Form::Machine => {
+                let answer = flatbuffers::root::<schemas::machine::RetrieveAnswer<'_>>(answer).ok()?;
+                Some(Self {
+                    identifier: answer.identifier().to_owned(),
+                    in_force: answer.in_force(),
+                    fields: answer.fields().iter().flatten().map(|field| field.name().to_owned()).collect(),
+                    masked: answer.masked().iter().flatten().map(str::to_owned).collect(),
+                })
+            }
         }
-        Form::Machine => {
-            let answer = flatbuffers::root::<schemas::machine::RetrieveAnswer<'_>>(answer).ok()?;
-            Some((answer.identifier().to_owned(), answer.in_force()))
-        }
+    }
+
+    /// Whether the same would be shown of the license now: as much, and as much of it masked.
+    pub(crate) fn is_shown_of(&self, content: &LicenseContent, masks: Option<&Masks>) -> bool {
+        let shown = stored::shown(content, masks, |name| self.fields.iter().any(|field| field == name));
+        shown.masked == self.masked
     }
 }

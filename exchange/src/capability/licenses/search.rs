@@ -11,7 +11,7 @@ use schemas::identifier::{LicenseTypeCode, Uscc};
 use schemas::routes::Route;
 use serde::{Deserialize, Serialize};
 
-use super::stored;
+use super::stored::{self, Masks};
 use crate::capability::Capability;
 use crate::gateway::case::{Case, Found};
 use crate::gateway::change::{Change, json as answer};
@@ -71,6 +71,8 @@ pub(crate) struct Licenses {
     issuer: Option<Uscc>,
     /// The holder has no more.
     complete: bool,
+    /// The masks that lie over what a grant shows.
+    masks: Option<Masks>,
 }
 
 #[derive(Serialize)]
@@ -81,11 +83,16 @@ struct Answer {
     as_of: String,
 }
 
+/// The one field that a search shows, which some types mask.
+const CERTIFICATE_NUMBER: &str = "certificateNumber";
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Listed {
     identifier: String,
     certificate_number: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    masked: Vec<String>,
     issuer_name: String,
     state: &'static str,
     in_force: bool,
@@ -157,7 +164,14 @@ impl<'r> Capability<'r> for Search {
             // The answer says whether each is in force.
             case.validity(&found.license);
         }
-        let listed = Licenses { licenses, issuer, complete };
+        let masks = match (right, &asked.type_code) {
+            (Right::Grant { .. }, Some(code)) => case.license_type(code).map(|license_type| {
+                let purpose = asked.context.purpose.as_deref().map(str::to_owned);
+                Masks { license_type, purpose }
+            }),
+            _ => None,
+        };
+        let listed = Licenses { licenses, issuer, complete, masks };
         // An authority's own licenses are told apart by issuer only when they are opened.
         Ok(Ruling::plain(listed, concerned).used(right, caller, case, false))
     }
@@ -167,11 +181,11 @@ impl<'r> Capability<'r> for Search {
         asked: &Asked<'r>,
         permit: Permit<Licenses>,
     ) -> Result<Vec<u8>, Refusal> {
-        let (Licenses { licenses, issuer, complete }, right) = permit.into_parts();
+        let (Licenses { licenses, issuer, complete, masks }, right) = permit.into_parts();
         let (tools, entry, type_code) = (change.tools(), change.entry(), asked.type_code);
         let (ledger, now_ms) = (tools.ledger.clone(), entry.now_ms);
         let read = tools.lanes.searches.run(*entry.organisation, move || {
-            list(&ledger, right, &licenses, type_code.as_ref(), issuer.as_ref(), now_ms)
+            list(&ledger, right, &licenses, type_code.as_ref(), issuer.as_ref(), masks.as_ref(), now_ms)
         });
         let (listed, more) = read.await.map_err(Refusal::new)??;
         let truncated = more || !complete;
@@ -203,6 +217,7 @@ fn list(
     licenses: &[Found],
     type_code: Option<&LicenseTypeCode>,
     issuer: Option<&Uscc>,
+    masks: Option<&Masks>,
     now_ms: u64,
 ) -> Result<(Vec<Listed>, bool), Refusal> {
     let mut listed = Vec::new();
@@ -217,9 +232,11 @@ fn list(
         if !wanted_type || !own {
             continue;
         }
+        let mut shown = stored::shown(&content, masks, |name| name == CERTIFICATE_NUMBER);
         listed.push(Listed {
             identifier: identifier.to_string(),
-            certificate_number: content.certificate_number,
+            certificate_number: shown.fields.remove(CERTIFICATE_NUMBER).unwrap_or_default(),
+            masked: shown.masked,
             issuer_name: content.issuer_name,
             state: stored::state_code(&found.license),
             in_force: stored::in_force(now_ms, &found.license),

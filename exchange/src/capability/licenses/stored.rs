@@ -3,6 +3,7 @@
 //! Routes and `gateway/again.rs` call it. It only reads, so a crash leaves nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ledger::{Ledger, License, ReadError};
 use schemas::codes::Code;
@@ -83,6 +84,25 @@ pub(crate) fn in_force(now_ms: u64, license: &License) -> bool {
     license.state == Standing::Valid.number() && days.contains(&today)
 }
 
+/// The masks that lie over a license for a purpose.
+#[derive(Clone, Debug)]
+pub(crate) struct Masks {
+    /// The type whose they are.
+    pub(crate) license_type: Arc<LicenseType>,
+    /// Purpose of the use.
+    pub(crate) purpose: Option<String>,
+}
+
+/// A license that an answer disclosed, as it stands now.
+#[derive(Debug)]
+pub(crate) struct StandsNow {
+    pub(crate) license: License,
+    /// Whether it is in force.
+    pub(crate) in_force: bool,
+    /// The masks that lie over it now.
+    pub(crate) masks: Option<Masks>,
+}
+
 /// A license's fields as an answer shows them.
 #[derive(Debug)]
 pub(crate) struct Shown {
@@ -94,19 +114,17 @@ pub(crate) struct Shown {
 
 /// The fields that are wanted, masked as the type says for a purpose; in clear without a type. A masked value is masked wherever it
 /// stands: some certificates have the holder's number for theirs.
-pub(crate) fn shown(
-    content: &LicenseContent,
-    masks: Option<(&LicenseType, Option<&str>)>,
-    wanted: impl Fn(&str) -> bool,
-) -> Shown {
+pub(crate) fn shown(content: &LicenseContent, masks: Option<&Masks>, wanted: impl Fn(&str) -> bool) -> Shown {
     let face = content.face();
-    let mask = |name: &str| masks.and_then(|(license_type, purpose)| license_type.mask(name, purpose));
-    let hidden: Vec<(Show, &str)> = face
+    let mask = |name: &str| masks?.license_type.mask(name, masks?.purpose.as_deref());
+    let mut hidden: Vec<(Show, &str)> = face
         .iter()
         .filter_map(|(name, value)| Some((mask(name)?, value)))
         .flat_map(|(show, value)| value.split(HOLDERS).map(move |part| (show, part)))
         .filter(|(_, part)| part.chars().count() >= LEAST_HIDDEN_CHARS)
         .collect();
+    // One name may begin with another.
+    hidden.sort_by_key(|(_, part)| std::cmp::Reverse(part.chars().count()));
     let (mut fields, mut masked) = (BTreeMap::new(), Vec::new());
     for (name, value) in face.iter().filter(|(name, _)| wanted(name)) {
         let value_shown = match mask(name) {
@@ -131,10 +149,12 @@ const LEAST_HIDDEN_CHARS: usize = 2;
 fn without(value: &str, hidden: &[(Show, &str)]) -> Option<String> {
     let mut shown: Option<String> = None;
     for (show, part) in hidden {
+        if shown.as_deref().unwrap_or(value).contains(part) {
+            shown = Some(shown.as_deref().unwrap_or(value).replace(part, &show.of(part)));
+        }
+        // Another spelling may stand beside the one that was found.
         let now = shown.as_deref().unwrap_or(value);
-        if now.contains(part) {
-            shown = Some(now.replace(part, &show.of(part)));
-        } else if text::fold(Comparison::Number, now).contains(&text::fold(Comparison::Number, part)) {
+        if text::fold(Comparison::Number, now).contains(&text::fold(Comparison::Number, part)) {
             return Some(Show::Nothing.of(value));
         }
     }
