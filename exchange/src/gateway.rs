@@ -36,7 +36,7 @@ pub mod permit;
 mod received;
 mod recount;
 pub(crate) mod relayed;
-mod retention;
+pub(crate) mod retention;
 pub mod seal;
 mod signed;
 pub mod source;

@@ -465,29 +465,24 @@ async fn another_path_or_method_is_an_answer_too() {
 
 #[tokio::test]
 async fn a_change_needs_a_good_idempotency_key() {
-    let server = shared(Setup::new).await;
+    // Its own: what another test has shed is journaled behind it.
+    let server = Setup::new().start().await;
     let mut party = server.party("issuer");
     let body = json!({"identifier": IDENTIFIER, "operation": "03", "reason": "测试"});
     for route in routes().filter(|route| route.changes_state()) {
         let call = Call::new(route, &body).without("idempotency-key");
-        server.refused_beside_shed(&mut party, &call, Code::IdempotencyKeyRequired).await;
+        server.refused(&mut party, &call, Code::IdempotencyKeyRequired).await;
     }
     for key in ["", "fifteen-letters", &"x".repeat(65), "sixteen letters here"] {
         for route in [Route::Transition, Route::Verify] {
             let call = Call::new(route, &body).key(key);
-            server.refused_beside_shed(&mut party, &call, Code::IdempotencyKeyRequired).await;
+            server.refused(&mut party, &call, Code::IdempotencyKeyRequired).await;
         }
     }
     let twice = Call::new(Route::Transition, &body).also("idempotency-key", "another-one-of-sixteen");
-    server.refused_beside_shed(&mut party, &twice, Code::IdempotencyKeyRequired).await;
+    server.refused(&mut party, &twice, Code::IdempotencyKeyRequired).await;
     for key in ["sixteen-letters!", &"x".repeat(64)] {
-        server
-            .refused_beside_shed(
-                &mut party,
-                &Call::new(Route::Transition, &body).key(key),
-                Code::NotPermitted,
-            )
-            .await;
+        server.refused(&mut party, &Call::new(Route::Transition, &body).key(key), Code::NotPermitted).await;
     }
 }
 

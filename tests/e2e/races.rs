@@ -389,6 +389,8 @@ async fn revoked_meanwhile(call: impl FnOnce(&Issued) -> Call) {
     std::fs::write(&authority, format!("{}{list}", pki.ca_pem())).unwrap();
     assert!(task.await.unwrap().is_err(), "the connection ends while the decision waits");
     std::fs::remove_file(&hold).unwrap();
+    // Time for what should have ended to go on.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     // The next entry is somebody else's: none was made of what was decided.
     let next = server.party("approval").send(&company.verify(None)).await.expect(200);
     assert_eq!(next.receipt().index, size);

@@ -1136,25 +1136,27 @@ def check_entry(entry, label, checkpoint, report):
         check_entry(one, label, checkpoint, report)
 
 
-def is_ended(entry, report):
-    """Whether an entry shown before tells the end of the uses of this one's year."""
+def route_and_year(entry):
+    """The route of an entry and its year in China, from `open`; of no route where that cannot be read."""
     try:
         opened = read_open(entry["open"])
         moment = datetime.datetime(1970, 1, 1, 8) + datetime.timedelta(seconds=opened["time"] // 1000)
     except (Bad, OverflowError):
-        return False
-    known = opened["route"] in names()["Routes"] and opened["route"] not in names()["Routes of class 1"]
-    return known and report.ended.get(moment.year, -1) > entry["index"]
+        return None, -1
+    return opened["route"], moment.year
+
+
+def is_ended(entry, report):
+    """Whether an entry shown before tells the end of the uses of this one's year."""
+    route, year = route_and_year(entry)
+    known = route in names()["Routes"] and route not in names()["Routes of class 1"]
+    return known and report.ended.get(year, -1) > entry["index"]
 
 
 def tells_ends(entry, year):
     """Whether an entry may tell the end of a year: one of the exchange itself, of a later year."""
-    try:
-        opened = read_open(entry["open"])
-        moment = datetime.datetime(1970, 1, 1, 8) + datetime.timedelta(seconds=opened["time"] // 1000)
-    except (Bad, OverflowError):
-        return False
-    return names()["Routes"].get(opened["route"]) == "system" and moment.year > year
+    route, now = route_and_year(entry)
+    return names()["Routes"].get(route) == "system" and now > year
 
 
 def told_releases(entry, report):

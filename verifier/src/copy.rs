@@ -32,7 +32,7 @@ pub fn is_copy(answer: &Value) -> bool {
 }
 
 /// Checks a copy: its own digest and, if the original's signed bytes are at hand, that it is of them and shows nothing else.
-/// Of `masked` fields what is shown stands in the original.
+/// Fields in `masked` may hide characters of the original, and show no others.
 pub fn check(copy: &Value, original: Option<&OpenedEnvelope<'_>>, report: &mut Report) {
     let wrong = |report: &mut Report, detail: &str| report.add(Reason::CopyMismatch, detail);
     let named = |name: &str| {

@@ -67,27 +67,36 @@ enum Reached<'a, 'r, C: Relayed<'r>> {
 }
 
 tokio::task_local! {
-    /// Set when the intent goes to the journal: until then the task of a call ends with its client.
-    static CALLING: Arc<AtomicBool>;
+    /// The client of the call that a task makes.
+    static CALLING: Arc<Calling>;
+}
+
+/// A call and its client, of whom each may end first.
+#[derive(Default)]
+struct Calling {
+    /// The intent goes to the journal, or has: until then the task ends with its client.
+    has_begun: AtomicBool,
+    is_gone: AtomicBool,
 }
 
 /// A call in a task of its own. It has an outcome also where its client goes away behind the intent; before it, it ends with the
 /// client, and with the right of a certificate that was revoked.
 pub(crate) async fn in_task<T: Send + 'static>(call: impl Future<Output = T> + Send + 'static) -> Option<T> {
-    let has_begun = Arc::new(AtomicBool::new(false));
-    let task = tokio::spawn(CALLING.scope(Arc::clone(&has_begun), call));
-    let _ends = EndsEarly { task: task.abort_handle(), has_begun };
+    let client = Arc::new(Calling::default());
+    let task = tokio::spawn(CALLING.scope(Arc::clone(&client), call));
+    let _ends = EndsEarly { task: task.abort_handle(), client };
     task.await.ok()
 }
 
 struct EndsEarly {
     task: AbortHandle,
-    has_begun: Arc<AtomicBool>,
+    client: Arc<Calling>,
 }
 
 impl Drop for EndsEarly {
     fn drop(&mut self) {
-        if !self.has_begun.load(Ordering::Acquire) {
+        self.client.is_gone.store(true, Ordering::SeqCst);
+        if !self.client.has_begun.load(Ordering::SeqCst) {
             self.task.abort();
         }
     }
@@ -166,8 +175,18 @@ impl Gateway {
             change.keep(place, &called);
             let Effect { prepared, .. } = change.intent();
             // From here on it goes to its end, whoever has gone.
-            let _ = CALLING.try_with(|has_begun| has_begun.store(true, Ordering::Release));
-            let Some(committed) = self.durable(case, prepared, false).await? else { continue };
+            let _ = CALLING.try_with(|client| client.has_begun.store(true, Ordering::SeqCst));
+            let Some(committed) = self.durable(case, prepared, false).await? else {
+                let client = CALLING.try_with(|client| {
+                    client.has_begun.store(false, Ordering::SeqCst);
+                    client.is_gone.load(Ordering::SeqCst)
+                });
+                // It went while the intent was on its way, which came to nothing.
+                if client.unwrap_or(false) {
+                    return Err(Code::FactsChanged);
+                }
+                continue;
+            };
             let (index, owed) = (committed.index, &self.owed);
             let mut intent = Intent { index, key, bound, called, owed, has_outcome: false };
             let at = (self.ledger.origin(), intent.index);

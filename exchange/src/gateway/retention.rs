@@ -10,6 +10,7 @@ use ledger::{Command, DocumentKind, Fact, KeyName, Ledger, Outcome, Refused, USE
 use super::Gateway;
 use super::case::Case;
 use crate::capability::operators::Hold;
+use crate::participant::Rules;
 
 /// The shorter kind of year.
 const DAYS_A_YEAR: u16 = 365;
@@ -39,9 +40,8 @@ impl Gateway {
     pub async fn destroy_uses_in(&self, years: u16, at_once: usize, most: usize) -> Retained {
         let mut retained = Retained::default();
         let year = cst_year(self.now_ms());
-        // One period for all, so that its end says nothing of a use that is delayed: none is still secret by then.
-        let delay_days = Case::open(&self.ledger, &self.known, self.now_ms()).rules().delay_days_max;
-        let years = years.max(delay_days.div_ceil(DAYS_A_YEAR));
+        let rules = Case::open(&self.ledger, &self.known, self.now_ms()).rules();
+        let years = period(years, &rules);
         let Some(last) = year.checked_sub(years.saturating_add(1)) else { return retained };
         if self.ledger.is_closed() {
             return retained;
@@ -83,6 +83,12 @@ impl Gateway {
             Command { permit_or_denial: prepared, reads, ends_at_ms: u64::MAX, inline_proof: false };
         Ok(matches!(self.ledger.commit(command).await?, Outcome::Committed(_)))
     }
+}
+
+/// The whole years for which uses are kept: one period for all, so that its end says nothing of a use that is delayed. None is
+/// still secret by then.
+pub(crate) fn period(uses_years: u16, rules: &Rules) -> u16 {
+    uses_years.max(rules.delay_days_max.div_ceil(DAYS_A_YEAR))
 }
 
 /// The keys of uses up to a year that nothing keeps, by year, and how many are kept.

@@ -14,8 +14,10 @@ use verifier::command;
 use super::Place;
 use crate::capability::operators::Hold;
 use crate::exit::Exit;
+use crate::gateway::retention::period;
 use crate::moment::now_ms;
 use crate::opening;
+use crate::participant::Rules;
 
 /// A question what is kept and what was destroyed.
 #[derive(Args)]
@@ -64,6 +66,7 @@ struct Kept {
     keys: BTreeSet<(u16, Label)>,
     held: BTreeSet<Label>,
     destroyed: Vec<Destroyed>,
+    rules: Option<Rules>,
 }
 
 impl Kept {
@@ -72,6 +75,9 @@ impl Kept {
         let born = born.chain(record.new_keys.iter().map(|new| new.name));
         self.keys.extend(born.filter(|name| name.class == USES).map(|name| (name.year, name.label)));
         for document in &record.documents {
+            if document.kind == DocumentKind::Rules.number() {
+                self.rules = serde_json::from_slice(&document.value).ok();
+            }
             if document.kind == DocumentKind::Hold.number() {
                 let over = serde_json::from_slice::<Hold>(&document.value).is_ok_and(|hold| !hold.held);
                 if over {
@@ -96,6 +102,7 @@ impl Kept {
 
     fn plan(self, at: Date, uses_years: u16) -> Plan {
         let year = u16::try_from(at.civil().0).unwrap_or(0);
+        let uses_years = self.rules.as_ref().map_or(uses_years, |rules| period(uses_years, rules));
         let mut years = BTreeMap::<u16, Year>::new();
         for (of, label) in self.keys {
             let counts = years.entry(of).or_default();
@@ -181,6 +188,17 @@ mod tests {
         assert_eq!((plan.years[&2027].keys, plan.years[&2027].due), (1, 0));
         let Destroyed { index, year, keys, .. } = &plan.destroyed[0];
         assert_eq!((*index, *year, *keys, plan.destroyed.len()), (3, 2026, 1, 1));
+        let mut slow = Kept::default();
+        slow.apply(0, 0, &Record { new_keys: vec![born(1, 2026, USES)], ..Record::default() });
+        let rules = serde_json::to_vec(&Rules { delay_days_max: 400 }).expect("JSON");
+        let rules =
+            DocumentState { kind: DocumentKind::Rules.number(), value: rules, ..DocumentState::default() };
+        slow.apply(1, 0, &Record { documents: vec![rules], ..Record::default() });
+        assert_eq!(
+            slow.plan("2028-06-01".parse().expect("a day"), 0).years[&2026].due,
+            0,
+            "a use may still be delayed"
+        );
         assert!(!is_over(2026, 5, 2031) && is_over(2026, 5, 2032));
         assert_eq!(ledger::cst_year(1_798_732_800_000), 2027, "midnight in China");
     }

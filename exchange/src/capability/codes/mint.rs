@@ -142,7 +142,7 @@ impl Capability<'_> for Mint {
                 }
                 Some(Shown { key: PageLabel(found.key), type_code })
             }
-            _ => None,
+            (None, _) | (Some(_), None) => None,
         };
         let token = Token::new()?;
         let (place, _) = case.document::<PresentationCode>(token.key(case.keyed()));

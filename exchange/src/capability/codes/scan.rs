@@ -267,11 +267,6 @@ fn answer(
     answer.end()
 }
 
-fn masks(asked: &Asked<'_>, license_type: Option<Arc<LicenseType>>) -> Option<Masks> {
-    let purpose = asked.context.purpose.as_deref().map(str::to_owned);
-    license_type.map(|license_type| Masks { license_type, purpose })
-}
-
 /// A code, by whoever is of its class.
 fn shown(
     case: &mut Case<'_>,
@@ -327,7 +322,8 @@ fn shown(
         }
     };
     let licenses = found.into_iter().map(|found| stands(case, found, None)).collect();
-    let masks = if asked.fields.is_empty() { None } else { masks(asked, case.license_type(&type_code)) };
+    let masks =
+        if asked.fields.is_empty() { None } else { Masks::of(case.license_type(&type_code), &asked.context) };
     let seen = Seen { code: Some((place, code)), licenses, complete, type_code, holder: Some(label), masks };
     // A receipt shows no label: it is the same for all verifiers.
     Ok(Ruling::plain(seen, concerned).unnamed().used(Right::Holder, caller, case, true))
@@ -371,7 +367,7 @@ fn inspected(
         complete: true,
         type_code,
         holder: None,
-        masks: masks(asked, license_type),
+        masks: Masks::of(license_type, &asked.context),
     };
     let ruling = Ruling::plain(seen, concerned);
     // A receipt shows whose permit it is only where the answer has told something of it.

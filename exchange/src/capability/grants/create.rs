@@ -47,6 +47,8 @@ pub(crate) struct Asked {
     pub grantee: Uscc,
     /// Licenses, or all of some types.
     pub target: Target,
+    /// The request names them in a list.
+    pub is_list: bool,
     /// Modes allowed, as bits.
     pub modes: u8,
     /// Fields that may be disclosed or expected.
@@ -83,6 +85,18 @@ pub(crate) enum Target {
     Licenses(Vec<CertificateIdentifier>),
     /// All of the holder's licenses of these types, each once.
     Types(Vec<LicenseTypeCode>),
+}
+
+impl Target {
+    /// The member of the request that names them: one, or a list.
+    const fn member(&self, is_list: bool) -> &'static str {
+        match (self, is_list) {
+            (Self::Licenses(_), false) => "identifier",
+            (Self::Licenses(_), true) => "identifiers",
+            (Self::Types(_), false) => "typeCode",
+            (Self::Types(_), true) => "typeCodes",
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -159,7 +173,7 @@ impl Capability<'_> for Create {
         let mut license_types = Vec::with_capacity(type_codes.len());
         for (type_code, place) in type_codes.iter().zip(0..) {
             let license_type = case.license_type(type_code);
-            let license_type = license_type.ok_or_else(|| unknown_type(&asked.target.at(place)))?;
+            let license_type = license_type.ok_or_else(|| unknown_type(&asked.place(place)))?;
             let scenarios = &license_type.scenarios;
             if let Some(scenario) = asked.limits.scenario
                 && !scenarios.is_empty()
@@ -251,6 +265,7 @@ impl Request<'_> {
     fn typed(self) -> Result<Asked, Refusal> {
         let mut wrong = Gather::new();
         let bad = |fault| Refusal::of(Code::BadGrant, fault);
+        let is_list = self.identifiers.is_some() || self.type_codes.is_some();
         let one_or_several = "one of identifier, identifiers, typeCode, typeCodes";
         let target = match (self.identifier, self.identifiers, self.type_code, self.type_codes) {
             (Some(text), None, None, None) => {
@@ -294,6 +309,7 @@ impl Request<'_> {
                 holder: holder?,
                 grantee: grantee?,
                 target: target?,
+                is_list,
                 modes: modes?,
                 fields: fields?,
                 agent: agent?,
@@ -307,15 +323,11 @@ impl Request<'_> {
     }
 }
 
-impl Target {
-    /// The place of one of them in the request.
-    fn at(&self, place: usize) -> String {
-        match self {
-            Self::Licenses(one) if one.len() == 1 => "/identifier".to_owned(),
-            Self::Types(one) if one.len() == 1 => "/typeCode".to_owned(),
-            Self::Licenses(_) => format!("/identifiers/{place}"),
-            Self::Types(_) => format!("/typeCodes/{place}"),
-        }
+impl Asked {
+    /// The place of a license or type in the request.
+    fn place(&self, place: usize) -> String {
+        let member = self.target.member(self.is_list);
+        if self.is_list { format!("/{member}/{place}") } else { format!("/{member}") }
     }
 }
 

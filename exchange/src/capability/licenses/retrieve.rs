@@ -155,10 +155,7 @@ impl<'r> Capability<'r> for Retrieve {
         }
         let concerned = found.license.holders.clone();
         let masks = match right {
-            Right::Grant { .. } | Right::Open => {
-                let purpose = asked.context.purpose.as_deref().map(str::to_owned);
-                license_type.map(|license_type| Masks { license_type, purpose })
-            }
+            Right::Grant { .. } | Right::Open => Masks::of(license_type, &asked.context),
             Right::Holder | Right::Issuer => None,
         };
         Ok(Ruling::plain(Granted { found, masks }, concerned).used(right, caller, case, true))

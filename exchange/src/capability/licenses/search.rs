@@ -165,11 +165,8 @@ impl<'r> Capability<'r> for Search {
             case.validity(&found.license);
         }
         let masks = match (right, &asked.type_code) {
-            (Right::Grant { .. }, Some(code)) => case.license_type(code).map(|license_type| {
-                let purpose = asked.context.purpose.as_deref().map(str::to_owned);
-                Masks { license_type, purpose }
-            }),
-            _ => None,
+            (Right::Grant { .. }, Some(code)) => Masks::of(case.license_type(code), &asked.context),
+            (Right::Grant { .. }, None) | (Right::Open | Right::Holder | Right::Issuer, _) => None,
         };
         let listed = Licenses { licenses, issuer, complete, masks };
         // An authority's own licenses are told apart by issuer only when they are opened.

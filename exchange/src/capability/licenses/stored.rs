@@ -16,6 +16,7 @@ use verifier::Hash;
 use verifier::license::{LicenseContent, OpenedEnvelope};
 
 use crate::gateway::permit::Disclosure;
+use crate::wire::named::UseContext;
 use crate::wire::refusal::Refusal;
 
 /// The record stands in a part of the journal that is not at hand: that is said, and never taken for a record that
@@ -91,6 +92,14 @@ pub(crate) struct Masks {
     pub(crate) license_type: Arc<LicenseType>,
     /// Purpose of the use.
     pub(crate) purpose: Option<String>,
+}
+
+impl Masks {
+    /// Those of a type, for the purpose of a use.
+    pub(crate) fn of(license_type: Option<Arc<LicenseType>>, context: &UseContext<'_>) -> Option<Self> {
+        let purpose = context.purpose.as_deref().map(str::to_owned);
+        license_type.map(|license_type| Self { license_type, purpose })
+    }
 }
 
 /// A license that an answer disclosed, as it stands now.
