@@ -83,7 +83,7 @@ use crate::meters::Meters;
 use crate::moment::now_ms;
 use crate::outgoing::Outgoing;
 use crate::participant::{Caller, Certified, Participant};
-use crate::rights::allowed::allowed;
+use crate::rights::allowed::{allowed, allowed_by_code};
 use crate::rights::in_force::InForce;
 use crate::rights::{acting, admission};
 use crate::room::Room;
@@ -92,7 +92,7 @@ use crate::sharing::resource::Listed;
 use crate::shed::Shed;
 use crate::signer::Signers;
 use crate::wire::machine::Form;
-use crate::wire::refusal::{Language, Refusal};
+use crate::wire::refusal::{Language, Refusal, no};
 
 /// Longest wait for another request with the same idempotency key.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
@@ -446,7 +446,11 @@ impl Gateway {
                 Box::pin(self.relayed::<C>(caller, &received)).await?
             })
         };
-        let denials = answer.codes().iter().filter(|code| **code == Code::NotPermitted).count();
+        // Each no to a question is one body, and takes the time of one.
+        let of_question = matches!(route, Route::Evaluation | Route::Evaluations);
+        let is_no = |code: &Code| of_question && no(Route::Evaluation, *code).is_some();
+        let is_denial = |code: &&Code| **code == Code::NotPermitted || is_no(code);
+        let denials = answer.codes().iter().filter(is_denial).count();
         if denials > 0 {
             // Nothing is held meanwhile; the room goes after what stood in it.
             drop(in_turn);
@@ -641,6 +645,7 @@ impl Gateway {
             Fresh::Again(bound) if entry.route.changes_state() => {
                 if by_code {
                     admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
+                    allowed_by_code(case, C::ROUTE, &caller, &names)?;
                 }
                 let original = tools.original(entry, bound, request.received.inline_proof, None).await?;
                 return Ok(Ruled::Again(original.ok_or_else(|| Refusal::new(Code::Internal))?));
@@ -653,6 +658,7 @@ impl Gateway {
         let is_found = ruling.as_ref().map_or_else(|refusal| refusal.reason == Reason::OtherHolder, |_| true);
         if by_code && is_found {
             admission::admit(case, caller.participant(), C::ROUTE, &names, certified.address)?;
+            allowed_by_code(case, C::ROUTE, &caller, &names)?;
         }
         let ruling = ruling?;
         if let Some(bound) = again.filter(|bound| C::changed_ms(ruling.granted()) <= bound.time_ms) {

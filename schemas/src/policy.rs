@@ -73,10 +73,11 @@ impl Route {
             | Self::Propose
             | Self::Approve
             | Self::ProposalList
-            | Self::PolicyShow => return None,
+            | Self::PolicyShow
+            // Each of its questions is asked by itself.
+            | Self::Evaluations => return None,
             Self::Issue | Self::Transition | Self::IssuedList => Class::Issue,
-            // A question for more than a verification is asked as what it is about.
-            Self::Verify | Self::VerifyBatch | Self::Evaluation | Self::Evaluations => Class::Verify,
+            Self::Verify | Self::VerifyBatch | Self::Evaluation => Class::Verify,
             Self::Retrieve | Self::Bundle => Class::Retrieve,
             Self::Search => Class::Search,
             Self::GrantCreate
@@ -104,5 +105,15 @@ impl Route {
             Self::RecordsCompare => Class::Compare,
             Self::RecordsMismatches => Class::ListMismatches,
         })
+    }
+
+    /// The action of a request: a question and a line of a bundle are asked as the use that they are about. A verification has no
+    /// mode, and a query of rows names a resource.
+    pub const fn class_of(self, of_resource: bool, of_mode: bool) -> Option<Class> {
+        match self {
+            Self::Bundle if of_resource => Some(Class::UseData),
+            Self::Bundle | Self::Evaluation => Some(if of_mode { Class::Retrieve } else { Class::Verify }),
+            route => route.class(),
+        }
     }
 }

@@ -415,7 +415,13 @@ async fn do_without(operator: &Client, bank: &Client, verify: &Verify) {
         limit: None,
     };
     assert_eq!(bank.items(&search).await.unwrap().items[0].materials, ["SFZ"]);
-    let ask = ItemsMaterials { holder: None, grants: Vec::new(), digests: None, context: context.clone() };
+    let ask = ItemsMaterials {
+        holder: None,
+        grants: Vec::new(),
+        digests: None,
+        assertion: None,
+        context: context.clone(),
+    };
     assert_eq!(bank.materials(&ask).await.unwrap().materials[0].outcome, Outcome::Spared);
     assert!(bank.bundle(&Bundle::Verify(verify.clone())).await.is_err(), "its grant is revoked by now");
     let holder: Holder =

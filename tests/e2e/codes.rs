@@ -388,6 +388,8 @@ async fn limits_bind_by_interface_type_field_and_source_and_are_seen_by_their_pa
     // By envelope it is the same type and the same counter.
     server.permitted(&mut limited, &company.verify_envelope()).await;
     let (spent, _) = server.refused(&mut limited, &company.verify(None), Code::QuotaSpent).await;
+    let none_left = limited.send(&question(&company)).await.expect(200);
+    assert_eq!(none_left.hashed(), br#"{"decision":false}"#, "a use would be refused");
     let seconds: u64 = spent.retry_after.unwrap().parse().unwrap();
     assert!((1..=86_400).contains(&seconds));
     let usage = Call::new(Route::Usage, &json!({"limit": 5}));

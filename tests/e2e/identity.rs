@@ -152,10 +152,27 @@ async fn what_a_portal_reads_for_a_person_takes_that_persons_word() {
     let (own, others) =
         (provider.assert(&organisation, &of), provider.assert(&organisation, draft(&natural()).holder()));
     let named = json!({"identifier": license.identifier});
+    // An item that asks for such a license.
+    let department = server.organisation("issuer");
+    let mut of_item = use_context();
+    of_item["itemCode"] = json!(format!("{department}4400100000001"));
+    let item = &of_item["itemCode"];
+    for (list, row) in [
+        ("materials", json!({"code": "SFZ", "name": "居民身份证", "version": "1", "origin": "government"})),
+        (
+            "items",
+            json!({"code": item, "name": "测试事项", "version": "1", "department": department, "materials": "SFZ"}),
+        ),
+        ("mappings", json!({"item": item, "material": "SFZ", "mode": "verify", "typeCode": natural().code})),
+    ] {
+        let import = json!({"list": list, "source": "测试", "rows": [row]});
+        server.permitted(&mut server.party("operator"), &Call::new(Route::ItemsImport, &import)).await;
+    }
     let questions = [
         (Route::Search, json!({"holder": holder(&of), "use": use_context()})),
         (Route::Trace, json!({"holder": holder(&of), "use": use_context()})),
         (Route::GrantSearch, json!({"holder": holder(&of)})),
+        (Route::ItemsMaterials, json!({"holder": holder(&of), "use": of_item})),
         (Route::Verify, json!({"license": named, "holder": holder(&of), "use": use_context()})),
         (
             Route::Retrieve,

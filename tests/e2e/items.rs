@@ -117,6 +117,7 @@ impl<'s> World<'s> {
             holder: whose.map(|draft| Holder::from(draft.holder())),
             grants: grants.iter().map(|grant| (*grant).to_owned()).collect(),
             digests: None,
+            assertion: None,
             context: self.context(),
         }
     }
@@ -664,9 +665,9 @@ async fn licenses_and_rows_of_one_matter_are_answered_together_each_on_its_own()
         let open = verifier::leaf::Open::parse(&receipt.open).unwrap();
         assert_eq!((open.route, open.index >= before), (Route::Bundle.number(), true));
     }
-    // The roles of a part are those of its own route.
+    // A part is asked of the policies as the use that it is, and its roles are those of its own route.
     let query = Call::new(Route::Bundle, &lines[1]);
-    server.refused(&mut server.party("portal"), &query, Code::WrongRole).await;
+    server.refused(&mut server.party("portal"), &query, Code::NotPermitted).await;
     let wrong = json!({"query": {"resource": resource.code, "use": {}}});
     let told = server.party("bank").send(&Call::new(Route::Bundle, &wrong)).await.expect(422);
     assert_eq!(told.json["errors"][0]["pointer"], "/query/use/userName");

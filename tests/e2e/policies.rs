@@ -119,9 +119,8 @@ async fn two_operators_tighten_a_purpose_and_put_the_old_policies_back() {
     // A set that permits all lifts nothing.
     published(&server, "permit (principal, action, resource);\n").await;
     server.refused(&mut server.party("approval"), &uses[0], Code::NotPermitted).await;
-    server
-        .refused(&mut server.party("issuer"), &Call::new(Route::Trace, &json!({})), Code::MalformedRequest)
-        .await;
+    let trace = json!({"holder": tests::holder(license.draft.holder()), "use": tests::use_context()});
+    server.refused(&mut server.party("issuer"), &Call::new(Route::Trace, &trace), Code::WrongRole).await;
     let search = Call::new(Route::GrantSearch, &json!({}));
     server.refused(&mut server.party("operator"), &search, Code::WrongRole).await;
     server.permitted(&mut server.party("bank"), &insurance[1]).await;
@@ -143,6 +142,59 @@ async fn two_operators_tighten_a_purpose_and_put_the_old_policies_back() {
         assert_eq!(reasons.get(&index), Some(&Reason::PolicyDenied.number()), "entry {index}");
     }
     server.log_verify();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_of_a_bundle_and_a_question_are_asked_as_the_use_that_they_are_about() {
+    let mut server = Setup::new().start().await;
+    listens(&mut server);
+    let license = draft(&natural()).issue(&mut server.party("issuer")).await;
+    let mut bank = server.party("bank");
+    let right =
+        server.party("portal").grant(&grant(license.draft.holder(), &bank, Target::License(&license))).await;
+    let verify = license.verify(Some(&right));
+    let retrieve = license.retrieve(&["holderName"], Some(&right));
+    let part = |name: &str, of: &Call| {
+        let body: Value = serde_json::from_slice(&of.body).unwrap();
+        Call::new(Route::Bundle, &json!({ name: body }))
+    };
+    let (by_bundle, retrieved) = (part("verify", &verify), part("retrieve", &retrieve));
+    server.permitted(&mut bank, &by_bundle).await;
+    let forbid = |action: &str| {
+        let organisation = bank.organisation;
+        format!(
+            "{ROLES}\nforbid (principal == Organisation::\"{organisation}\", action == Action::\"{action}\", resource);\n"
+        )
+    };
+    let (no_verify, no_retrieve) = (forbid("verify"), forbid("retrieve"));
+    published(&server, &no_verify).await;
+    server.refused(&mut bank, &verify, Code::NotPermitted).await;
+    server.refused(&mut bank, &by_bundle, Code::NotPermitted).await;
+    server.permitted(&mut bank, &retrieved).await;
+    published(&server, &no_retrieve).await;
+    server.refused(&mut bank, &retrieved, Code::NotPermitted).await;
+    server.permitted(&mut bank, &by_bundle).await;
+
+    // Many questions are each asked by what they say, and the whole of them says nothing.
+    published(
+        &server,
+        &format!("{ROLES}\nforbid (principal, action == Action::\"verify\", resource) unless {{ context has purpose && context.purpose == \"贷款\" }};\n"),
+    )
+    .await;
+    let context = |purpose: &str| {
+        let mut context = tests::use_context();
+        context["purpose"] = json!(purpose);
+        json!({"grant": right, "use": context})
+    };
+    let many = json!({
+        "subject": {"type": "organisation", "id": bank.organisation}, "action": {"name": "verify"},
+        "resource": {"type": "license", "id": license.identifier},
+        "evaluations": [{"context": context("贷款")}, {"context": context("保险")}],
+    });
+    let reply = bank.send(&Call::new(Route::Evaluations, &many)).await.expect(200);
+    let decisions: Vec<&Value> =
+        reply.json["evaluations"].as_array().unwrap().iter().map(|one| &one["decision"]).collect();
+    assert_eq!(decisions, [&json!(true), &json!(false)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

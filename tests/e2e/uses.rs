@@ -249,7 +249,7 @@ async fn a_copy_says_for_whom_and_what_it_is_and_leaves_the_original_as_it_was()
     };
     let (status, said) = check(&original, &copy.body);
     assert!(status == Some(0) && said.contains("copy"), "{said}");
-    let not_checked = said.lines().find(|line| line.starts_with("not checked")).unwrap_or_default();
+    let not_checked = said.lines().find(|line| line.trim_start().starts_with("not checked")).unwrap_or_default();
     assert!(not_checked.contains("annotation"), "its receipt alone proves who made it: {said}");
     // The copy goes without its receipt, too. A change that leaves its digest is noticed, and so is another original.
     let bare = String::from_utf8(copy.hashed()).unwrap();
@@ -490,6 +490,20 @@ async fn a_question_is_answered_alike_for_every_want_of_a_right() {
     let reply = bank.send(&ask(&good)).await;
     assert_eq!(reply.hashed(), br#"{"decision":false}"#);
     assert_eq!(server.entry(&reply).await.open.code, Code::TooManyMismatches.number());
+
+    // Each version of a license is the same guess.
+    let guessed = draft(&natural()).issue(&mut issuer).await;
+    let known: schemas::identifier::CertificateIdentifier = guessed.identifier.parse().unwrap();
+    let issued_by = known.issuer().uscc().unwrap();
+    for version in 1..=6 {
+        let serial = guessed.draft.serial.parse().unwrap();
+        let identifier =
+            schemas::identifier::CertificateIdentifier::new(known.type_code(), issued_by, serial, version);
+        let call = ask(&question(&own, &verify, &identifier.unwrap().to_string(), None));
+        let code = server.entry(&bank.send(&call).await).await.open.code;
+        let expected = if version < 6 { Code::NotPermitted } else { Code::TooManyMismatches };
+        assert_eq!(code, expected.number(), "version {version}");
+    }
 
     // Many at once, each an entry of its own; the whole commits to them.
     // Another case, for which no use is left.

@@ -1203,6 +1203,9 @@ pub struct ItemsMaterials {
     /// SHA-256 of materials at hand in hex, by code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digests: Option<BTreeMap<String, String>>,
+    /// The holder's own assertion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<Personal>,
     /// The use; its item is the one asked about.
     #[serde(rename = "use")]
     pub context: UseContext,

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use ledger::record::CounterUse;
+use ledger::{Key, KeyedHash};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::holder::HolderRef;
 use schemas::identifier::Uscc;
@@ -20,6 +21,7 @@ use crate::gateway::case::Case;
 use crate::gateway::change::Change;
 use crate::gateway::names::Names;
 use crate::gateway::permit::{Permit, Ruling};
+use crate::keyed;
 use crate::participant::Participant;
 use crate::rights::mode::Mode;
 use crate::wire::named::{ContextValue, Holder, Named, Subject as Verified, UseContext, context};
@@ -111,6 +113,13 @@ struct Options {
     evaluations_semantic: Option<Semantic>,
 }
 
+/// The guesses at a license, counted for a caller and a day.
+#[derive(Debug)]
+pub(crate) struct Guesses {
+    key: Key,
+    day: u32,
+}
+
 /// One question.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
@@ -129,7 +138,7 @@ enum Use<'a> {
 impl<'r> Capability<'r> for Evaluation {
     const ROUTE: Route = Route::Evaluation;
     type Asked = Asked<'r>;
-    type Granted = ();
+    type Granted = Guesses;
 
     fn read(body: Body<'r>) -> Result<Asked<'r>, Refusal> {
         json::<Request<'_>>(body.bytes)?.typed()
@@ -142,7 +151,11 @@ impl<'r> Capability<'r> for Evaluation {
         }
     }
 
-    fn decide(case: &mut Case<'_>, caller: &Participant, asked: &Asked<'r>) -> Result<Ruling<()>, Refusal> {
+    fn decide(
+        case: &mut Case<'_>,
+        caller: &Participant,
+        asked: &Asked<'r>,
+    ) -> Result<Ruling<Guesses>, Refusal> {
         // Every answer takes the same look-ups, so the question is decided whoever the subject is.
         let decided = match &asked.use_ {
             Use::Verify(asked) => Verify::decide(case, caller, asked).map(|ruling| ruling.map(drop)),
@@ -158,25 +171,28 @@ impl<'r> Capability<'r> for Evaluation {
             Err(Refusal::not_permitted(Reason::OtherSubject))
         };
         // A caller that guesses at a license is refused from then on, like with failed matches, whether there is such a license or not.
-        let name = asked.identifier();
-        let key = case.keyed().key("evaluation", &[caller.organisation.as_bytes(), name.as_bytes()]);
+        let license = asked.license_key(case.keyed());
+        let key = case.keyed().key("evaluation", &[caller.organisation.as_bytes(), &license]);
         let day = case.today();
         if case.counter(&key, day) >= MISMATCHES_A_DAY {
             return Err(Refusal::new(Code::TooManyMismatches));
         }
         let guess = CounterUse { key, day, amount: 1, limit: MISMATCHES_A_DAY };
-        decided.map_err(|refusal| match refusal.code {
+        decided.map(|ruling| ruling.map(|()| Guesses { key, day })).map_err(|refusal| match refusal.code {
             Code::NotPermitted => refusal.counting([guess]),
             _ => refusal,
         })
     }
 
     async fn carry_out(
-        _change: &mut Change<'_>,
+        change: &mut Change<'_>,
         _asked: &Asked<'r>,
-        permit: Permit<()>,
+        permit: Permit<Guesses>,
     ) -> Result<Vec<u8>, Refusal> {
-        permit.into_granted();
+        let Guesses { key, day } = permit.into_granted();
+        // Nothing is told beside the last guess, also one that is under way.
+        let none_left = CounterUse { key, day, amount: 0, limit: MISMATCHES_A_DAY - 1 };
+        change.count(none_left, || Refusal::new(Code::TooManyMismatches))?;
         Ok(YES.to_vec())
     }
 }
@@ -189,15 +205,16 @@ impl Asked<'_> {
         }
     }
 
-    fn identifier(&self) -> String {
+    /// The license, whatever its version: each version is the same guess.
+    fn license_key(&self, keyed: &KeyedHash) -> Key {
         let named = match &self.use_ {
             Use::Verify(verify::Asked { subject: Verified::Named(named), .. }) => Some(named),
             Use::Verify(_) => None,
             Use::Retrieve(asked) => Some(&asked.license),
         };
         match named {
-            Some(Named::Identifier { identifier, .. }) => identifier.to_string(),
-            Some(Named::Number { .. }) | None => String::new(),
+            Some(Named::Identifier { identifier, .. }) => keyed::license_key(keyed, identifier),
+            Some(Named::Number { .. }) | None => [0; 16],
         }
     }
 }

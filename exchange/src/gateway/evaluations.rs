@@ -24,17 +24,24 @@ impl Gateway {
     pub(super) async fn evaluations(&self, caller: &Certified, received: &Received) -> Result<Answer, Code> {
         let asked = received.body(ROUTE.contract()).and_then(Evaluations::read);
         let (mut case, mut entry) = self.open(ROUTE, caller, received);
-        let is_admitted = admitted(&mut case, &mut entry, caller, ROUTE).is_ok();
+        let refused = admitted(&mut case, &mut entry, caller, ROUTE).err();
         drop(case);
-        let mut asked = match asked {
-            Ok(asked) if is_admitted => asked,
+        let mut asked = match (asked, refused) {
+            (Ok(asked), None) => asked,
             // Refused once, for all questions.
-            asked => return self.path_of(caller, &Request::<'_, Evaluations> { received, asked }).await,
+            (asked, refused) => {
+                let asked = refused.map_or(asked, Err);
+                return self.path_of(caller, &Request::<'_, Evaluations> { received, asked }).await;
+            }
         };
         let mut answers: Vec<Result<Answer, Code>> = Vec::with_capacity(asked.questions.len());
         for question in std::mem::take(&mut asked.questions) {
             let request = Request::<'_, Evaluation> { received, asked: Ok(question) };
-            let answer = self.path_of(caller, &request).await;
+            let answer = if self.shed.closed(&caller.organisation) {
+                Err(Code::TooManyRefusals)
+            } else {
+                self.path_of(caller, &request).await
+            };
             let yes = answer.as_ref().is_ok_and(|answer| answer.code == Code::Ok);
             answers.push(answer.inspect_err(|code| self.shed.count(&caller.organisation, *code)));
             if asked.is_settled_by(yes) {

@@ -36,6 +36,7 @@ struct Told {
     licenses: Vec<String>,
     type_code: Option<LicenseTypeCode>,
     mode: Option<String>,
+    resource: Option<String>,
     terms: Option<Terms>,
     #[serde(rename = "use")]
     used: Option<Used>,
@@ -59,9 +60,18 @@ struct Used {
 }
 
 impl Told {
-    fn license_type(&self) -> Option<LicenseTypeCode> {
-        let named = self.licenses.first().and_then(|license| CertificateIdentifier::from_str(license).ok());
-        named.map(|identifier| identifier.type_code()).or(self.type_code)
+    /// The types that policies were asked about: of each license that the request named.
+    fn license_types(&self, route: Route) -> Vec<LicenseTypeCode> {
+        // These name no license: those that are told were found.
+        if matches!(route, Route::Search | Route::ItemsMaterials) {
+            return Vec::new();
+        }
+        let named = self.licenses.iter().filter_map(|license| CertificateIdentifier::from_str(license).ok());
+        let mut types: Vec<LicenseTypeCode> = named.map(|identifier| identifier.type_code()).collect();
+        if types.is_empty() {
+            types.extend(self.type_code);
+        }
+        types
     }
 }
 
@@ -240,13 +250,16 @@ fn judged(
     if matches!(open.stage, Stage::Intent) {
         return None;
     }
-    let class = Route::from_number(open.route)?.class()?;
+    let route = Route::from_number(open.route)?;
+    route.class()?;
     let organisation: Option<Uscc> = entry.entry.organisation.parse().ok();
     let told = entry.told.iter().flatten().map(|told| told.document.as_str());
     let said = told.chain(entry.asked.as_deref()).find_map(|text| serde_json::from_str::<Told>(text).ok());
     let is_told = said.is_some();
     let said = said.unwrap_or_default();
-    let license_type = said.license_type();
+    let class = route.class_of(said.resource.is_some(), said.mode.is_some())?;
+    let license_types = said.license_types(route);
+    let license_type = license_types.first().copied();
     let with = |fate| Some((class.name(), license_type, fate));
     let was_permitted = open.code == Code::Ok.number();
     let by_policy = [Reason::PolicyDenied, Reason::PolicyFailed].iter().any(|one| one.name() == entry.reason);
@@ -282,7 +295,14 @@ fn judged(
         case_number: used.map(|used| used.business_code.as_str()),
         user_name: entry.user_name.as_deref(),
     };
-    let permits = policies.ask(&question) == Said::Permits;
+    let further = license_types.get(1..).unwrap_or_default().iter();
+    let further = further.map(|code| Question {
+        license_type: Some(*code),
+        published: (0, known.types.get(code).copied().unwrap_or("unknown")),
+        ..question
+    });
+    let permits =
+        std::iter::once(question).chain(further).all(|question| policies.ask(&question) == Said::Permits);
     with(match (was_permitted, permits) {
         (true, true) | (false, false) => Fate::Same,
         (true, false) => Fate::Lost,

@@ -165,10 +165,6 @@ pub(crate) fn counters(
     route: Route,
     names: &Names<'_>,
 ) -> Result<Vec<CounterUse>, Refusal> {
-    // A question uses nothing.
-    if route == Route::Evaluation {
-        return Ok(Vec::new());
-    }
     let Some(limit) = line(case, caller, route, names)? else { return Ok(Vec::new()) };
     let mut counters = Vec::with_capacity(2);
     if let Some(most) = limit.daily {
@@ -188,5 +184,6 @@ pub(crate) fn counters(
         let counter = CounterUse { key, day, amount: 1, limit: rate.uses };
         counters.push(unspent(case.counter(&key, day), counter, || Refusal::new(Code::RateExceeded))?);
     }
-    Ok(counters)
+    // A question uses nothing; whether a use would have room was looked at.
+    Ok(if route == Route::Evaluation { Vec::new() } else { counters })
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use schemas::codes::Reason;
 use schemas::identifier::LicenseTypeCode;
 use schemas::license_type::HolderKind;
-use schemas::policy::Class;
 use schemas::routes::Route;
 
 use super::policy::{Question, Said};
@@ -27,13 +26,34 @@ pub(crate) fn allowed(
     caller: &Caller,
     names: &Names<'_>,
 ) -> Result<(), Refusal> {
-    let Some(class) = route.class() else { return Ok(()) };
-    // A question is decided like the use that it is about, and a verification has no mode.
-    let class = if route == Route::Evaluation && names.mode.is_some() { Class::Retrieve } else { class };
+    asked_of(case, route, caller, names, |_| names.license_type())
+}
+
+/// The same of the type that the decision found, where a request does not name it: what a code shows.
+///
+/// # Errors
+/// As [`allowed`].
+pub(crate) fn allowed_by_code(
+    case: &mut Case<'_>,
+    route: Route,
+    caller: &Caller,
+    names: &Names<'_>,
+) -> Result<(), Refusal> {
+    asked_of(case, route, caller, names, |case| names.type_used(case))
+}
+
+fn asked_of(
+    case: &mut Case<'_>,
+    route: Route,
+    caller: &Caller,
+    names: &Names<'_>,
+    license_type: impl FnOnce(&mut Case<'_>) -> Option<LicenseTypeCode>,
+) -> Result<(), Refusal> {
+    let Some(class) = route.class_of(names.resource.is_some(), names.mode.is_some()) else { return Ok(()) };
     let in_force = Arc::clone(case.policies());
     let policies = &in_force.policies;
     let reads_type = policies.read_type(class);
-    let license_type = if reads_type { names.license_type() } else { None };
+    let license_type = if reads_type { license_type(case) } else { None };
     let (context, terms) = (names.context, names.terms.as_ref());
     let question = Question {
         class,

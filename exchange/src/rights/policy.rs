@@ -25,6 +25,12 @@ use super::floor;
 
 /// Most policies of a set.
 const MAX_POLICIES: usize = 1_000;
+/// Most brackets that stand within each other, and longest policy, bytes. Cedar's parser goes one call deeper for each bracket and
+/// each link of a chain.
+const MAX_DEPTH: usize = 32;
+const MAX_POLICY_BYTES: usize = 16 * 1024;
+/// Stack of the thread that reads policies, bytes: for the deepest text that fits, with room to spare. Only what is used is memory.
+const STACK_BYTES: usize = 256 << 20;
 /// Most answers that are kept; beyond it all are dropped.
 const MAX_KEPT: usize = 10_000;
 /// Longest facts that an answer is kept under, bytes; longer ones are asked each time.
@@ -229,6 +235,44 @@ pub struct Uncached {
     pub reads: Vec<&'static str>,
 }
 
+/// Whether brackets and policies are within their bounds. Text and comments are no brackets.
+fn bounded(text: &str) -> Result<(), Fault> {
+    let (mut depth, mut begun) = (0_usize, 0);
+    let mut bytes = text.bytes().enumerate();
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'"' => {
+                while let Some((_, byte)) = bytes.next() {
+                    match byte {
+                        b'\\' => {
+                            let _ = bytes.next();
+                        }
+                        b'"' => break,
+                        _ => {}
+                    }
+                }
+            }
+            b'/' if text.as_bytes().get(at + 1) == Some(&b'/') => {
+                let _ = bytes.find(|(_, byte)| *byte == b'\n');
+            }
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b';' => begun = at + 1,
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(Fault::at(text, at, format!("more than {MAX_DEPTH} brackets within each other")));
+        }
+        if at.saturating_sub(begun) > MAX_POLICY_BYTES {
+            return Err(Fault::at(text, begun, format!("a policy of more than {MAX_POLICY_BYTES} bytes")));
+        }
+    }
+    if text.len().saturating_sub(begun) > MAX_POLICY_BYTES {
+        return Err(Fault::at(text, begun, format!("a policy of more than {MAX_POLICY_BYTES} bytes")));
+    }
+    Ok(())
+}
+
 /// A set of policies, read and checked.
 pub struct Policies {
     text: String,
@@ -250,6 +294,20 @@ impl Policies {
         if text.len() > MAX_BYTES {
             return Err(at_start(format!("longer than {MAX_BYTES} bytes")));
         }
+        bounded(text)?;
+        std::thread::scope(|scope| {
+            let reader = std::thread::Builder::new().name("policies".to_owned()).stack_size(STACK_BYTES);
+            let read = reader.spawn_scoped(scope, || Self::read_bounded(text)).map(|thread| thread.join());
+            match read {
+                Ok(Ok(read)) => read,
+                Ok(Err(_)) | Err(_) => Err(at_start("it cannot be read here".to_owned())),
+            }
+        })
+    }
+
+    /// Reads a text that was bounded.
+    fn read_bounded(text: &str) -> Result<Self, Fault> {
+        let at_start = |what: String| Fault::at(text, 0, what);
         let set = PolicySet::from_str(text).map_err(|errors| {
             errors.iter().next().map_or_else(|| at_start(errors.to_string()), |error| Fault::of(text, error))
         })?;

@@ -331,6 +331,7 @@ pub(crate) const fn no(route: Route, code: Code) -> Option<&'static [u8]> {
         Code::NotPermitted
             | Code::TooManyMismatches
             | Code::QuotaSpent
+            | Code::RateExceeded
             | Code::DelayNotAllowed
             | Code::LicenseEnded
             | Code::PurposeNotAgreed

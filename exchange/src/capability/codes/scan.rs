@@ -4,7 +4,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use ledger::record::DocumentState;
 use ledger::{Label, Ledger};
@@ -12,7 +11,6 @@ use schemas::codes::{Code, Reason, Rule};
 use schemas::date::Date;
 use schemas::holder::HolderRef;
 use schemas::identifier::{LicenseTypeCode, Uscc};
-use schemas::license_type::LicenseType;
 use schemas::routes::Route;
 use schemas::state::LicenseState;
 use serde::Deserialize;

@@ -4,6 +4,8 @@
 //! licenses of a type to the portal, or by a grant in mode search; kept materials to the portal and to who verified them. The path
 //! alone calls it. It changes nothing but who is known: a crash leaves the entry of the use, or nothing.
 
+use std::borrow::Cow;
+
 use ledger::{Key, Label};
 use schemas::codes::{Code, Reason, Rule};
 use schemas::dictionary::{Item, Mode as Way, Trust};
@@ -19,6 +21,7 @@ use crate::gateway::change::{Change, json as answer};
 use crate::gateway::names::{HOLDER, Names};
 use crate::gateway::permit::{Permit, Ruling};
 use crate::participant::{Participant, Role};
+use crate::rights::assertion::reads_for;
 use crate::rights::intended::{Wanted, within};
 use crate::rights::mode::Mode;
 use crate::rights::right::{Right, Use, right};
@@ -26,7 +29,7 @@ use crate::sharing::dictionary::{KeptMaterial, Mapped, digest_of, kept_key};
 use crate::wire::named::{ContextValue, Holder, UseContext, context};
 use crate::wire::read::{self, Body};
 use crate::wire::refusal::{Fault, Gather, Placed as _, Refusal};
-use crate::wire::text::{Pairs, id};
+use crate::wire::text::{Pairs, Text, id};
 
 /// Most grants of one question.
 const MAX_GRANTS: usize = 16;
@@ -43,6 +46,7 @@ struct Request<'a> {
     holder: Option<Holder<'a>>,
     #[serde(default)]
     grants: Vec<String>,
+    assertion: Option<Text<'a>>,
     digests: Option<Pairs>,
     #[serde(rename = "use")]
     context: Option<ContextValue<'a>>,
@@ -53,6 +57,8 @@ struct Request<'a> {
 pub(crate) struct Asked<'a> {
     holder: Option<HolderRef>,
     grants: Vec<Key>,
+    /// The holder's own assertion, a JWT of the identity provider.
+    assertion: Option<Cow<'a, str>>,
     /// SHA-256 of materials at hand, by code.
     digests: Vec<(String, [u8; 32])>,
     context: UseContext<'a>,
@@ -182,6 +188,7 @@ impl<'r> Capability<'r> for Materials {
         caller: &Participant,
         asked: &Asked<'r>,
     ) -> Result<Ruling<Granted>, Refusal> {
+        reads_for(case, caller, asked.assertion.as_deref(), asked.holder.as_ref())?;
         let item = item(case, &asked.context.item_code)?;
         let holder = asked.holder.as_ref().and_then(|holder| case.holder(holder));
         let concerned: Vec<Label> = holder.iter().map(|holder| holder.label).collect();
@@ -465,7 +472,8 @@ impl<'a> Request<'a> {
                 }
             }
         }
-        let typed = || Some(Asked { holder: holder?, grants, digests, context: context? });
+        let assertion = self.assertion.map(Text::into_inner);
+        let typed = || Some(Asked { holder: holder?, grants, assertion, digests, context: context? });
         wrong.all(typed())
     }
 }

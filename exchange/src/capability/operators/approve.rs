@@ -237,6 +237,7 @@ fn deed(case: &mut Case<'_>, asked: &Asked, proposal: &Proposal) -> Result<Deed,
         ProposalKind::PublishPolicies => {
             let new = proposal.policies.as_ref().zip(asked.policies.as_ref());
             let (new, text) = new.ok_or_else(incomplete)?;
+            checked_policies(text)?;
             let place = policies_place(case);
             Ok(Deed::Write(next(place, new.version)?, answer(&Published { policies: text.clone() })))
         }
@@ -261,13 +262,13 @@ impl Request {
         let mut wrong = Gather::new();
         let proposal = wrong.take(id(&self.proposal).under("proposal"));
         let (calendar, address) = (self.calendar, self.address);
-        let policies = wrong.take(self.policies.map(checked_policies).transpose());
+        let policies = self.policies;
         let participant = self.participant.map(|participant| participant.typed()).transpose();
         let participant = wrong.take(participant.under("participant"));
         let license_type = wrong.take(self.license_type.as_ref().map(license_type).transpose());
         let typed = || {
             let (proposal, participant, license_type) = (proposal?, participant?, license_type?);
-            Some(Asked { proposal, participant, license_type, calendar, address, policies: policies? })
+            Some(Asked { proposal, participant, license_type, calendar, address, policies })
         };
         wrong.all(typed())
     }

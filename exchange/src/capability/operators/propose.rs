@@ -146,6 +146,7 @@ impl Capability<'_> for Propose {
                 address = Some(NewAddress { address: new.clone(), version });
             }
             Proposed::Policies(text) => {
+                checked_policies(text)?;
                 policies = Some(NewPolicies::new(text, policies_place(case).version() + 1));
             }
             Proposed::Holder(kind, holder) => {
@@ -211,7 +212,7 @@ impl Request<'_> {
                 .or(self.license_type.map(|definition| license_type(&definition).map(Proposed::Type)))
                 .or(self.calendar.map(|calendar| checked(calendar).map(Proposed::Calendar)))
                 .or(self.address.map(|address| checked_address(address).map(Proposed::Address)))
-                .or(self.policies.map(|text| checked_policies(text).map(Proposed::Policies)))
+                .or(self.policies.map(|text| Ok(Proposed::Policies(text))))
                 .unwrap_or(Ok(Proposed::RotateEpoch))
         } else {
             Err(Refusal::all(Code::MalformedRequest, faults))

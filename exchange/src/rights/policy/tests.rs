@@ -58,6 +58,24 @@ fn the_rules_of_the_roles_are_those_of_the_routes() {
 }
 
 #[test]
+fn what_would_be_deep_or_long_to_read_is_refused_by_its_place() {
+    let nested = |depth: usize| {
+        let (open, close) = ("(".repeat(depth), ")".repeat(depth));
+        format!("permit (principal, action, resource) when {{ {open}true{close} }};\n")
+    };
+    // The scope and the condition are brackets as well.
+    read(&nested(MAX_DEPTH - 1));
+    assert!(fault(&nested(MAX_DEPTH)).what.contains("brackets"));
+    // Neither text nor comments are brackets, and each policy is bounded by itself.
+    let text = "(".repeat(MAX_DEPTH + 1);
+    read(&format!("// {text}\n@id(\"\\\"{text}\")\npermit (principal, action, resource);\n"));
+    let long = |bytes: usize| format!("// {}\npermit (principal, action, resource);\n", "a".repeat(bytes));
+    read(&[long(MAX_POLICY_BYTES - 100), long(MAX_POLICY_BYTES - 100)].concat());
+    let fault = fault(&[ROLES, &long(MAX_POLICY_BYTES)].concat());
+    assert!(fault.what.contains("bytes") && fault.line > 1, "{fault}");
+}
+
+#[test]
 fn each_question_fits_the_schema() {
     let bank = bank();
     let bare = Question {
