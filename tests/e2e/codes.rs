@@ -18,6 +18,8 @@ use tests::{
 /// Codes that are scanned by ten at once.
 const ROUNDS: u32 = 20;
 const AT_ONCE: u32 = 10;
+/// Rounds of a ceiling.
+const SEEDS: u32 = 200;
 
 fn with_role(role: Role) -> impl FnOnce(&mut Participant) {
     move |participant| participant.roles = vec![role]
@@ -492,4 +494,38 @@ async fn ceilings_and_rates_are_exact_at_once_and_across_a_kill() {
         }
     }
     assert!(permits == USES || period() != begun, "{permits}");
+}
+
+/// A ceiling that is raised a little each round, of which ten times as many uses are asked for at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ceiling_is_exact_over_many_rounds_at_once() {
+    let mut server = setup().participant("daily", |_| {}).start().await;
+    let [daily, operator] = ["daily", "operator"].map(|name| server.organisation(name));
+    let company = draft(&legal()).issue(&mut server.party("issuer")).await;
+    assert_eq!(server.stop(), Some(0));
+    let later = Arc::new(server.later(0).await);
+    let day = || tests::now_ms().saturating_add(8 * 3_600_000) / 86_400_000;
+    let (mut ceiling, begun) = (0, day());
+    for round in 0..SEEDS {
+        let uses = 1 + round % 4;
+        ceiling += uses;
+        let participant = json!({"organisation": daily, "name": "测试限额单位", "roles": ["relying"],
+            "limits": [{"interface": "verify", "daily": ceiling}], "validFrom": "2026-01-01"});
+        let change = Call::new(Route::ParticipantChange, &json!({ "participant": participant }));
+        later.ask(operator, &change).await.expect(200);
+        let asked: Vec<_> = (0..10 * uses)
+            .map(|_| {
+                let (later, call) = (Arc::clone(&later), company.verify(None).key(&key()));
+                tokio::spawn(async move { later.ask(daily, &call).await })
+            })
+            .collect();
+        let mut permits = 0;
+        for task in asked {
+            let reply = task.await.unwrap();
+            permits += u32::from(reply.status == 200);
+            assert!(reply.status == 200 || reply.code() == Code::QuotaSpent.name(), "{}", reply.json);
+        }
+        assert!(permits == uses || day() != begun, "round {round}: {permits} of {uses}");
+    }
+    Arc::into_inner(later).unwrap().close().await;
 }

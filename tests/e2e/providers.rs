@@ -287,6 +287,27 @@ async fn what_was_revoked_meanwhile_is_fetched_and_not_delivered() {
 }
 
 #[tokio::test]
+async fn limits_that_were_narrowed_meanwhile_bind_the_outcome() {
+    let server = Setup::new().start().await;
+    let provider = Provider::of(&server);
+    allow(&server, &provider.address(server.organisation("provider").as_str())).await;
+    let shared = resource(1, &provider.url(), 10_000);
+    share(&server, &shared, None).await;
+    provider.react(Reaction::Stall);
+    let waiting = asking(&server, &question(&shared).key(&key()));
+    arrived(&provider, 1).await;
+    let bank = json!({"organisation": server.organisation("bank"), "name": "测试银行", "roles": ["relying"],
+        "limits": [{"interface": "records", "sources": ["192.0.2.0/24"]}], "validFrom": "2026-01-01"});
+    let change = Call::new(Route::ParticipantChange, &json!({ "participant": bank }));
+    server.party("operator").send(&change).await.expect(200);
+    provider.release();
+    let dropped = waiting.await.unwrap().unwrap().expect(403);
+    assert_eq!(dropped.code(), "source-not-agreed");
+    assert!(!dropped.json.to_string().contains("在营"));
+    assert!(matches!(stage(&dropped), Stage::Outcome { .. }));
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_leaves_an_outcome() {
     let server = Setup::new().start().await;
     let provider = Provider::of(&server);

@@ -249,7 +249,8 @@ async fn a_copy_says_for_whom_and_what_it_is_and_leaves_the_original_as_it_was()
     };
     let (status, said) = check(&original, &copy.body);
     assert!(status == Some(0) && said.contains("copy"), "{said}");
-    let not_checked = said.lines().find(|line| line.trim_start().starts_with("not checked")).unwrap_or_default();
+    let not_checked =
+        said.lines().find(|line| line.trim_start().starts_with("not checked")).unwrap_or_default();
     assert!(not_checked.contains("annotation"), "its receipt alone proves who made it: {said}");
     // The copy goes without its receipt, too. A change that leaves its digest is noticed, and so is another original.
     let bare = String::from_utf8(copy.hashed()).unwrap();
